@@ -1,0 +1,30 @@
+"""Random SAE features with the norm that SAE transfer would have had: what chance does."""
+
+import torch
+
+from baselines.sae import choose, transferred
+from riebench.methods import Observed, Place, Plan, method
+from riebench.methods.choosing import Count, Score
+
+
+@method("random")
+class RandomFeatures:
+    """As ``sae``, each block's delta replaced by random decoder directions of the same norm at each position."""
+
+    k: Count | None = None
+    score: Score = "first"
+
+    def plan(self, seen: Observed) -> Plan:
+        add, remove, k = choose(seen, self.k, self.score)
+        generator = seen.generator()
+        additions: dict[Place, torch.Tensor] = {}
+        for block, gained, lost in zip(seen.blocks, add, remove, strict=True):
+            real = transferred(seen, "source", block, gained, True) - transferred(seen, "base", block, lost, True)
+            sae = seen.sae(block)
+            count = min(sae.n_features, max(1, len(gained) + len(lost)))
+            features = torch.randperm(sae.n_features, generator=generator)[:count]
+            signs = torch.randn(count, generator=generator)
+            direction = sae.decoder.weight[:, features] @ signs
+            norms = real.norm(dim=1, keepdim=True)
+            additions[Place(block)] = norms * (direction / direction.norm())[:, None, None]
+        return Plan(additions, notes={"k": k})

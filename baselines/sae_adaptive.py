@@ -1,0 +1,39 @@
+"""SAE feature transfer that removes what the edited run itself shows."""
+
+from collections.abc import Callable
+
+import torch
+
+from baselines.sae import choose, transferred
+from riebench.methods import Observed, Place, Plan, method
+from riebench.methods.choosing import Count, Score
+
+
+def adapted(
+    gain: torch.Tensor, seen: Observed, block: str, lost: torch.Tensor
+) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """The addition of one block as a function of the update that passes ``[channels, height, width]``."""
+    sae, mask = seen.sae(block), seen.base_masks[block]
+
+    def delta(update: torch.Tensor, step: int) -> torch.Tensor:
+        now = sae.encode_map(update.float()) * mask
+        return gain[step] - sae.directions(now, lost)
+
+    return delta
+
+
+@method("sae-adaptive")
+class AdaptiveSAETransfer:
+    """As ``sae``, but the removed features are encoded from the edited run as it passes (PROTOCOL: Methods)."""
+
+    k: Count | None = None
+    score: Score = "first"
+    spatial: bool = True
+
+    def plan(self, seen: Observed) -> Plan:
+        add, remove, k = choose(seen, self.k, self.score)
+        additions = {}
+        for block, gained, lost in zip(seen.blocks, add, remove, strict=True):
+            gain = transferred(seen, "source", block, gained, self.spatial)
+            additions[Place(block)] = adapted(gain, seen, block, lost)
+        return Plan(additions, notes={"k": k})

@@ -1,0 +1,5 @@
+"""``python -m riebench``."""
+
+from riebench.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""``riebench mini``: draw a scene, generate one, check the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from riebench.errors import UserError, unknown
+
+mini_app = typer.Typer(help="The embedded model and its drawn world.", no_args_is_help=True)
+Prompt = Annotated[str, typer.Argument(help="As 'a tilted striped red heart wearing a hat in a meadow'.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides place, size and angle.")]
+Out = Annotated[Path, typer.Option(help="PNG file to write.")]
+PARTS = ("accuracy", "four-steps", "steering", "reader", "masker", "clip", "sae")
+
+
+def _save(image: np.ndarray, out: Path) -> None:
+    from PIL import Image
+
+    try:
+        Image.fromarray(image).save(out)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out} cannot be written: {error}; give another --out, ending in .png") from None
+    print(out)
+
+
+@mini_app.command("draw")
+def draw_command(prompt: Prompt, seed: Seed = 0, out: Out = Path("drawn.png")) -> None:
+    """Draw the scene of a prompt as it truly is."""
+    from riebench.mini.grammar import PromptError, parse
+    from riebench.mini.layout import layout_of_seed
+    from riebench.mini.render import draw
+
+    try:
+        scene = parse(prompt)
+    except PromptError as error:
+        raise UserError(str(error)) from None
+    _save(np.round(draw(scene, layout_of_seed(seed)).image * 255).astype(np.uint8), out)
+
+
+@mini_app.command("generate")
+def generate_command(
+    prompt: Prompt,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(min=1)] = 1,
+    out: Out = Path("generated.png"),
+) -> None:
+    """Generate a picture with the model, and say what the reader sees in it."""
+    from riebench.mini.check import shown
+    from riebench.mini.grammar import PromptError, parse
+    from riebench.mini.layout import layout_of_seed
+    from riebench.mini.model import load_denoiser
+
+    try:
+        scene = parse(prompt)
+    except PromptError as error:
+        raise UserError(str(error)) from None
+    image = load_denoiser().generate([prompt], [seed], steps)[0].image
+    _save(image, out)
+    for name, value in shown(scene, image, layout_of_seed(seed)).items():
+        asked = getattr(scene, name)
+        print(f"{name:11}{value}" + ("" if value == asked else f"   (asked for: {asked})"))
+
+
+@mini_app.command("check")
+def check_command(
+    part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; may be given again.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Fresh prompts and seeds for accuracy.")] = 500,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of each attribute for steering.")] = 20,
+) -> int:
+    """Measure the model and its instruments against their bars, on held-out prompts and seeds."""
+    from riebench.mini import check
+    from riebench.mini.model import load_denoiser
+
+    for name in part or []:
+        if name not in PARTS:
+            raise unknown("part", name, PARTS)
+    console = Console(stderr=True)
+
+    def tracked(name: str) -> check.Track:
+        return lambda items: _track(list(items), name, console)
+
+    wanted = part or list(PARTS)
+    denoiser = load_denoiser(20)
+    measures: list[check.Measure] = []
+    for name in wanted:
+        progress = tracked(name)
+        if name == "accuracy":
+            measures += check.accuracy(denoiser, samples, 1, progress)
+        elif name == "four-steps":
+            measures += check.accuracy(denoiser, samples, 4, progress)
+        elif name == "steering":
+            measures += check.steering(denoiser, pairs, progress)
+        elif name == "reader":
+            measures += check.reader(min(samples, 200), progress)
+        elif name == "masker":
+            measures += check.masks(min(samples, 200), progress)
+        elif name == "clip":
+            measures += check.captions(min(samples, 300), progress)
+        else:
+            measures += check.saes(denoiser, min(samples, 300), progress)
+    table = Table("measure", "value", "bar", "")
+    for m in measures:
+        bar = f">= {m.at_least:g}" if m.at_least is not None else f"<= {m.at_most:g}" if m.at_most is not None else ""
+        table.add_row(m.name, f"{m.value:.3f}", bar, "" if not bar else "met" if m.passed else "MISSED")
+    Console().print(table)
+    missed = sum(not m.passed for m in measures)
+    print(f"{missed} bars missed" if missed else "all bars met")
+    return 1 if missed else 0
+
+
+def _track(items: list[int], name: str, console: Console) -> Iterable[int]:
+    return track(items, description=name, console=console)

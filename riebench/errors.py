@@ -1,0 +1,26 @@
+"""Errors that a user can mend, said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Bad input: what is wrong, what was expected, what to do. The command line prints it and exits with 2."""
+
+
+class PairError(Exception):
+    """A fault inside one pair; it becomes a record with the reason, and the run goes on."""
+
+    def __init__(self, reason: str, where: str) -> None:
+        super().__init__(reason)
+        self.where = where
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """An error for a name that is not known, with the nearest one that is."""
+    known = list(known)
+    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")

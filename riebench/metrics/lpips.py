@@ -1,0 +1,77 @@
+"""LPIPS (Zhang et al., 2018) by the lpips package, with each picture's features computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import lpips
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+Image = NDArray[np.uint8]
+Features = list[Tensor]
+
+
+class LpipsScorer:
+    """Distances of pictures, whole and by region.
+
+    Args:
+        name: how the metric is called wherever it is shown; only the published trunk is plain ``lpips``.
+        trunk: safetensors file with the trunk's convolutions (torchvision's names under ``features``).
+        fingerprint: names the weights in records.
+        batch: pictures in one pass at most.
+    """
+
+    def __init__(self, name: str, trunk: Path, fingerprint: str, batch: int = 32) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.batch = batch
+        with redirect_stdout(StringIO()):  # the package prints what it loads
+            self.model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+        self._load_trunk(load_file(trunk))
+        self.model.eval().requires_grad_(False)
+
+    def _load_trunk(self, state: dict[str, Tensor]) -> None:
+        # The package cuts torchvision's layers into five slices and keeps each layer's number as its name.
+        for slice_ in (getattr(self.model.net, f"slice{i + 1}") for i in range(self.model.net.N_slices)):
+            for number, layer in slice_.named_children():
+                for name, parameter in layer.named_parameters():
+                    parameter.data.copy_(state[f"{number}.{name}"])
+
+    @torch.no_grad()
+    def features(self, images: Sequence[Image]) -> list[Features]:
+        """For each picture ``[height, width, 3]`` its unit-length features, one ``[channels, h, w]`` a layer."""
+        x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        rows: list[Features] = []
+        for part in x.split(self.batch):
+            layers = [lpips.normalize_tensor(f) for f in self.model.net(self.model.scaling_layer(part))]
+            rows += [[layer[i] for layer in layers] for i in range(len(part))]
+        return rows
+
+    @torch.no_grad()
+    def layers(self, a: Features, b: Features) -> list[Tensor]:
+        """Weighted squared difference of each layer, ``[h, w]``."""
+        lins = self.model.lins
+        return [lin((x - y).square()[None])[0, 0] for lin, x, y in zip(lins, a, b, strict=True)]
+
+    def distance(self, a: Features, b: Features) -> float:
+        """The published distance: each layer's mean over positions, summed."""
+        return float(sum(layer.double().mean() for layer in self.layers(a, b)))
+
+    def by_region(self, a: Features, b: Features, region: NDArray[np.bool_]) -> tuple[float | None, float | None]:
+        """Mean of the spatial distance map inside and outside a region ``[height, width]``; None where empty."""
+        total = torch.zeros(region.shape)
+        for layer in self.layers(a, b):
+            total += lpips.upsample(layer[None, None], out_HW=region.shape)[0, 0]
+        inside = torch.from_numpy(region)
+        return _mean(total[inside]), _mean(total[~inside])
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.double().mean()) if len(values) else None

@@ -1,0 +1,236 @@
+"""Measure mini against its bars, on prompts and seeds that no training saw."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from riebench.lens import FOUR, Edit, Place
+from riebench.mini.grammar import (
+    ATTRIBUTES,
+    BACKGROUND_NOUNS,
+    Scene,
+    held_out,
+    prompt,
+    random_prompt,
+    random_scene,
+    visible,
+)
+from riebench.mini.instruments import load_block_sae, load_clip, load_masker
+from riebench.mini.layout import Layout, layout_of_seed
+from riebench.mini.masker import MiniMasker
+from riebench.mini.reader import read_all
+from riebench.mini.render import draw, noun_mask, nouns
+from riebench.models import Denoiser
+from riebench.sae.train import explained_variance
+
+FIRST_SEED = 500_000
+Track = Callable[[Iterable[int]], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure with its bar; ``at_least`` None means that it is shown only."""
+
+    name: str
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bar is met."""
+        low = self.at_least is None or self.value >= self.at_least
+        return low and (self.at_most is None or self.value <= self.at_most)
+
+
+def fresh(count: int, start: int = FIRST_SEED) -> list[tuple[Scene, int]]:
+    """Held-out scenes with held-out seeds, the same at each call."""
+    return [(random_scene(np.random.default_rng([start + i, 11]), held=True), start + i) for i in range(count)]
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) / 255
+
+
+def accuracy(denoiser: Denoiser, count: int, steps: int, track: Track = iter) -> list[Measure]:
+    """Share of attributes that read as prompted, one of all alternatives; all at once; PSNR to the drawing."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    errors: list[float] = []
+    chosen = fresh(count)
+    for start in track(range(0, count, 20)):
+        part = chosen[start : start + 20]
+        prompts = [random_prompt(scene, np.random.default_rng([seed, 12])) for scene, seed in part]
+        runs = denoiser.generate(prompts, [seed for _, seed in part], steps)
+        for (scene, seed), run in zip(part, runs, strict=True):
+            image, layout = _unit(run.image), layout_of_seed(seed)
+            found = {name: value == getattr(scene, name) for name, value in read_all(image, scene, layout).items()}
+            for name, ok in found.items():
+                right[name].append(ok)
+            right["all at once"].append(all(found.values()))
+            errors.append(float(np.mean((image - draw(scene, layout).image) ** 2)))
+    less = 0.0 if steps == 1 else 0.08
+    bars = dict.fromkeys(ATTRIBUTES, 0.97) | {"material": 0.90, "all at once": 0.75}
+    unit = f"{steps} step" + "s" * (steps > 1)
+    measures = [Measure(f"{unit}: {name}", float(np.mean(right[name])), bar - less) for name, bar in bars.items()]
+    psnr = float(np.mean([-10 * np.log10(e) for e in errors]))
+    return [*measures, Measure(f"{unit}: PSNR, dB", psnr, 26.0 if steps == 1 else None)]
+
+
+def _steered_pair(attribute: str, seed: int) -> tuple[Scene, Scene]:
+    rng = np.random.default_rng([seed, 13])
+    while True:
+        base = random_scene(rng, held=True)
+        others = [v for v in ATTRIBUTES[attribute] if v != getattr(base, attribute)]
+        source = base.changed(**{attribute: str(rng.choice(others))})
+        seen = visible(base, attribute) and visible(source, attribute)
+        if held_out(source) and seen and (attribute == "style" or base.style != "sketch"):
+            return base, source
+
+
+def steering(denoiser: Denoiser, count: int, track: Track = iter) -> list[Measure]:
+    """Share of pairs in which steering with the whole grid as mask turns base into source, by block and attribute.
+
+    An edit arrived if the picture reads as the source rather than as the base.
+    """
+    sets = {name: ((name,), 2.0) for name in FOUR} | {"all four": (FOUR, 1.0)}
+    shares: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    jobs = [(a, FIRST_SEED + 10_000 + i) for a in ATTRIBUTES for i in range(count)]
+    for index in track(range(len(jobs))):
+        attribute, seed = jobs[index]
+        base, source = _steered_pair(attribute, seed)
+        layout, prompts = layout_of_seed(seed), [prompt(base), prompt(source)]
+        base_run, source_run = denoiser.generate(prompts, [seed, seed], 1, capture=FOUR)
+        assert base_run.activations is not None
+        assert source_run.activations is not None
+        delta = {b: source_run.activations.updates[b] - base_run.activations.updates[b] for b in FOUR}
+        edits = [Edit({Place(b): delta[b] for b in blocks}, m) for blocks, m in sets.values()]
+        for name, run in zip(
+            sets, denoiser.generate([prompts[0]] * len(edits), [seed] * len(edits), 1, edits), strict=True
+        ):
+            shares[name, attribute].append(_nearer(_unit(run.image), source, base, layout))
+    measures = []
+    for name, (_, strength) in sets.items():
+        by = {a: float(np.mean(shares[name, a])) for a in ATTRIBUTES}
+        measures += [Measure(f"steering {name} x {strength:g}: {a}", value) for a, value in by.items()]
+        if name == "all four":
+            mean = float(np.mean([v for a, v in by.items() if a != "material"]))
+            measures.append(Measure("steering all four x 1: mean but material", mean, 0.95))
+        else:
+            measures.append(Measure(f"steering {name} x 2: best attribute", max(by.values()), 0.50))
+    return measures
+
+
+def _nearer(image: np.ndarray, source: Scene, base: Scene, layout: Layout) -> bool:
+    to = [float(np.mean((image - draw(scene, layout).image) ** 2)) for scene in (source, base)]
+    return to[0] < to[1]
+
+
+def reader(count: int, track: Track = iter) -> list[Measure]:
+    """Accuracy of the attribute reader on held-out drawings that are a little soft and noisy."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    chosen = fresh(count, FIRST_SEED + 20_000)
+    for index in track(range(count)):
+        scene, seed = chosen[index]
+        layout = layout_of_seed(seed)
+        image = draw(scene, layout).image + np.random.default_rng(seed).normal(0, 0.1, (128, 128, 3)).astype(np.float32)
+        for name, value in read_all(image, scene, layout).items():
+            right[name].append(value == getattr(scene, name))
+    return [Measure(f"reader: {name}", float(np.mean(right[name])), 0.97) for name in ATTRIBUTES]
+
+
+def masks(count: int, track: Track = iter, masker: MiniMasker | None = None) -> list[Measure]:
+    """Mean IoU of the masker over nouns that are there, and how often one that is not gives a mask."""
+    masker = masker or load_masker()
+    ious: dict[str, list[float]] = defaultdict(list)
+    alarms: list[bool] = []
+    chosen = fresh(count, FIRST_SEED + 30_000)
+    for index in track(range(count)):
+        scene, seed = chosen[index]
+        drawing = draw(scene, layout_of_seed(seed))
+        image = np.round(drawing.image * 255).astype(np.uint8)
+        for noun in nouns():
+            truth = noun_mask(scene, drawing, noun)
+            found = masker.find(image, noun)
+            union = found.any(0) if len(found) else np.zeros_like(truth)
+            if truth.any():
+                ious[noun].append(float((union & truth).sum() / (union | truth).sum()))
+            elif noun not in BACKGROUND_NOUNS or scene.style != "sketch":
+                alarms.append(bool(union.any()))
+    by = [Measure(f"masker: IoU of {noun!r}", float(np.mean(v))) for noun, v in sorted(ious.items())]
+    mean = float(np.mean([m.value for m in by]))
+    return [
+        *by,
+        Measure("masker: mean IoU over nouns", mean, 0.85),
+        Measure("masker: false alarms", float(np.mean(alarms)), at_most=0.05),
+    ]
+
+
+def captions(count: int, track: Track = iter) -> list[Measure]:
+    """CLIP: the right caption among 100, and against captions wrong in one attribute."""
+    clip = load_clip()
+    rng = np.random.default_rng(FIRST_SEED + 40_000)
+    hits: list[bool] = []
+    right: dict[str, list[bool]] = defaultdict(list)
+    chosen = fresh(count, FIRST_SEED + 40_000)
+    for index in track(range(count)):
+        scene, seed = chosen[index]
+        image = np.round(draw(scene, layout_of_seed(seed)).image * 255).astype(np.uint8)
+        wrong = _wrong_captions(scene, rng, 99)
+        near = {
+            a: [scene.changed(**{a: v}) for v in ATTRIBUTES[a] if v != getattr(scene, a)]
+            for a in ATTRIBUTES
+            if visible(scene, a)
+        }
+        texts = [scene, *wrong, *(s for group in near.values() for s in group)]
+        embedded = torch.stack([clip.text(prompt(s)) for s in texts])
+        scores = (embedded @ clip.images([image])[0]).tolist()
+        hits.append(scores[0] > max(scores[1:100]))
+        rest = iter(scores[100:])
+        for name, group in near.items():
+            right[name] += [scores[0] > next(rest) for _ in group]
+    measures = [Measure(f"CLIP: right against wrong {n}", float(np.mean(right[n])), 0.90) for n in ATTRIBUTES]
+    return [Measure("CLIP: right one of 100", float(np.mean(hits)), 0.95), *measures]
+
+
+def _wrong_captions(scene: Scene, rng: np.random.Generator, count: int) -> list[Scene]:
+    """Scenes that differ visibly in one or more attributes."""
+    found: list[Scene] = []
+    names = [a for a in ATTRIBUTES if visible(scene, a)]
+    while len(found) < count:
+        changed = {
+            str(a): str(rng.choice(ATTRIBUTES[a]))
+            for a in rng.choice(names, size=int(rng.integers(1, 5)), replace=False)
+        }
+        other = scene.changed(**changed)
+        if other != scene:
+            found.append(other)
+    return found
+
+
+def saes(denoiser: Denoiser, count: int, track: Track = iter) -> list[Measure]:
+    """Explained variance of the SAEs on updates of held-out prompts, and the share of features that never fire."""
+    vectors: dict[str, list[torch.Tensor]] = {b: [] for b in FOUR}
+    chosen = fresh(count, FIRST_SEED + 50_000)
+    for start in track(range(0, count, 20)):
+        part = chosen[start : start + 20]
+        for run in denoiser.generate([prompt(s) for s, _ in part], [seed for _, seed in part], 1, capture=FOUR):
+            assert run.activations
+            for block in FOUR:
+                vectors[block].append(run.activations.updates[block][0].flatten(1).T)
+    measures = []
+    for block in FOUR:
+        sae, x = load_block_sae(block), torch.cat(vectors[block])
+        dead = 1 - float((sae.encode(x) > 0).any(0).float().mean())
+        measures.append(Measure(f"SAE {block}: explained variance", explained_variance(sae, x), 0.85))
+        measures.append(Measure(f"SAE {block}: features that never fire", dead, at_most=0.10))
+    return measures
+
+
+def shown(scene: Scene, image: np.ndarray, layout: Layout) -> dict[str, str]:
+    """What a generated picture shows, attribute by attribute, if it is meant to be a scene."""
+    return read_all(_unit(image), scene, layout)

@@ -1,0 +1,204 @@
+"""The language of the drawn world: what a scene is made of, and the prompts that name it.
+
+A :class:`Scene` has eight attributes. A prompt is a scene written out; words for attributes that have
+their default value may be left out, so ``"a heart"`` is a complete prompt. Square brackets, which mark
+what an edit changes, are ignored on reading.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+
+import numpy as np
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "shape": ("square", "triangle", "star", "heart", "cross", "arrow", "house", "drop"),
+    "colour": ("red", "orange", "yellow", "green", "turquoise", "blue", "purple", "pink"),
+    "material": ("plain", "striped", "dotted", "checkered"),
+    "pose": ("upright", "tilted"),
+    "inside": ("nothing", "dot", "bar", "ring"),
+    "addition": ("nothing", "hat", "ball", "stand"),
+    "background": ("white", "grey", "cream", "sky", "sunset", "night", "meadow", "grid"),
+    "style": ("flat", "outlined", "pixelated", "inverted", "sketch"),
+}
+"""Every attribute with its values; the first value of all but shape and colour is the default."""
+
+PHRASES: dict[str, dict[str, str]] = {
+    "inside": {"dot": "with a dot inside", "bar": "with a bar inside", "ring": "with a ring inside"},
+    "addition": {"hat": "wearing a hat", "ball": "beside a ball", "stand": "on a stand"},
+    "background": {
+        "white": "on a white background",
+        "grey": "on a grey background",
+        "cream": "on a cream background",
+        "sky": "against the sky",
+        "sunset": "at sunset",
+        "night": "at night",
+        "meadow": "in a meadow",
+        "grid": "on grid paper",
+    },
+    "style": {value: f"in {value} style" for value in ATTRIBUTES["style"]},
+}
+"""How a value is said where it takes more than its own name."""
+
+BACKGROUND_NOUNS: dict[str, str] = {
+    "sky": "sky",
+    "sunset": "sunset",
+    "night": "night",
+    "meadow": "meadow",
+    "paper": "grid",
+}
+"""Nouns that name a background, and the background each stands for."""
+
+ORDER = ("pose", "material", "colour", "shape", "inside", "addition", "background", "style")
+"""The order in which a prompt names the attributes."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is drawn: one value for each attribute. Where and how large is the layout's affair."""
+
+    shape: str = "square"
+    colour: str = "red"
+    material: str = "plain"
+    pose: str = "upright"
+    inside: str = "nothing"
+    addition: str = "nothing"
+    background: str = "white"
+    style: str = "flat"
+
+    def __post_init__(self) -> None:
+        for name, values in ATTRIBUTES.items():
+            value = getattr(self, name)
+            if value not in values:
+                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(values)}")
+
+    def changed(self, **values: str) -> Scene:
+        """This scene with some attributes set to other values."""
+        return replace(self, **values)
+
+    def differences(self, other: Scene) -> tuple[str, ...]:
+        """The attributes in which two scenes differ."""
+        return tuple(f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name))
+
+    def values(self) -> dict[str, str]:
+        """The scene as a mapping from attribute to value."""
+        return asdict(self)
+
+
+DEFAULTS = Scene()
+
+
+def phrase(attribute: str, value: str) -> str:
+    """The words for one attribute; empty for "nothing"."""
+    if value == "nothing":
+        return ""
+    return PHRASES.get(attribute, {}).get(value, value)
+
+
+def prompt(scene: Scene, leave_out: frozenset[str] | set[str] = frozenset(), mark: str | None = None) -> str:
+    """Write a scene as a prompt.
+
+    Args:
+        scene: what to say.
+        leave_out: attributes not to mention; each must have its default value in ``scene``.
+        mark: an attribute whose words are put in square brackets.
+
+    Raises:
+        ValueError: if an attribute that is left out does not have its default value.
+    """
+    words: list[str] = []
+    for name in ORDER:
+        value = getattr(scene, name)
+        if name in leave_out:
+            if name == "shape" or value != getattr(DEFAULTS, name):
+                raise ValueError(f"{name} is {value!r} and cannot be left unsaid")
+            continue
+        said = phrase(name, value)
+        if said:
+            words.append(f"[{said}]" if name == mark else said)
+    article = "an" if words[0].lstrip("[")[0] in "aeiou" else "a"
+    return " ".join([article, *words])
+
+
+class PromptError(ValueError):
+    """A prompt that the drawn world has no picture for."""
+
+
+_FILLER = frozenset(
+    ["a", "an", "the", "with", "wearing", "beside", "on", "in", "at", "against", "inside", "background", "style"]
+)
+_WORDS: dict[str, tuple[str, str]] = {
+    **{
+        value: (name, value)
+        for name, values in ATTRIBUTES.items()
+        if name != "background"
+        for value in values
+        if value != "nothing"
+    },
+    **{value: ("background", value) for value in ("white", "grey", "cream", "grid")},
+    **{noun: ("background", value) for noun, value in BACKGROUND_NOUNS.items()},
+}
+
+
+def parse(text: str) -> Scene:
+    """Read a prompt; what it does not mention gets its default value.
+
+    Raises:
+        PromptError: if a word is unknown, an attribute is named twice with different values, or no shape
+            is named.
+    """
+    found: dict[str, str] = {}
+    for word in re.findall(r"[^\s\[\],.]+", text.lower()):
+        if word in _FILLER:
+            continue
+        if word not in _WORDS:
+            raise PromptError(f"the word {word!r} in the prompt {text!r} is not in the drawn world's grammar")
+        name, value = _WORDS[word]
+        if found.get(name, value) != value:
+            raise PromptError(f"the prompt {text!r} names two values of {name}: {found[name]!r} and {value!r}")
+        found[name] = value
+    if "shape" not in found:
+        raise PromptError(f"the prompt {text!r} names no shape; expected one of {', '.join(ATTRIBUTES['shape'])}")
+    return Scene(**found)
+
+
+def vocabulary() -> list[str]:
+    """Every word of the grammar, sorted."""
+    return sorted(_FILLER | set(_WORDS) | {"foreground", "object"})
+
+
+def held_out(scene: Scene) -> bool:
+    """Whether a scene belongs to the tenth of all scenes that no training ever sees."""
+    return zlib.crc32("/".join(scene.values().values()).encode()) % 10 == 0
+
+
+def random_scene(rng: np.random.Generator, held: bool | None = None) -> Scene:
+    """A scene with every attribute drawn evenly; ``held`` asks for (True) or avoids (False) held-out ones."""
+    while True:
+        scene = Scene(**{name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()})
+        if held is None or held_out(scene) == held:
+            return scene
+
+
+def random_prompt(scene: Scene, rng: np.random.Generator) -> str:
+    """A prompt for the scene that leaves each default unsaid half of the time."""
+    silent = {
+        name
+        for name in ATTRIBUTES
+        if name != "shape" and getattr(scene, name) == getattr(DEFAULTS, name) and rng.random() < 0.5
+    }
+    return prompt(scene, leave_out=silent)
+
+
+def alternatives(scene: Scene, attribute: str) -> Iterator[Scene]:
+    """The scene with each value of one attribute in turn, its own among them."""
+    for value in ATTRIBUTES[attribute]:
+        yield scene.changed(**{attribute: value})
+
+
+def visible(scene: Scene, attribute: str) -> bool:
+    """Whether an attribute leaves a trace in the picture: a sketch has neither colour nor background."""
+    return not (scene.style == "sketch" and attribute in ("colour", "background"))

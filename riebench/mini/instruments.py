@@ -1,0 +1,78 @@
+"""Mini's model with its own masker, CLIP, LPIPS, SAEs and truth."""
+
+from __future__ import annotations
+
+from riebench.errors import UserError
+from riebench.instruments import Instruments
+from riebench.metrics import ClipScorer, LpipsScorer, Scorers
+from riebench.mini.grammar import PromptError
+from riebench.mini.masker import MiniMasker
+from riebench.mini.model import SAES, WEIGHTS, fingerprint, load_denoiser
+from riebench.mini.truth import PairTruth
+from riebench.models import ModelEntry
+from riebench.pairs import Pair
+from riebench.sae import TopKSAE, load_sae
+
+CLIP_NAME = "riebench-mini"
+LPIPS_NAME = "lpips-mini"
+
+
+def load_clip() -> ClipScorer:
+    """The CLIP of the drawn world, by the call that loads any open_clip model."""
+    folder = WEIGHTS / "clip"
+    path = folder / "open_clip_model.safetensors"
+    return ClipScorer(CLIP_NAME, str(path), fingerprint(folder), configs=folder / f"{CLIP_NAME}.json")
+
+
+def load_lpips() -> LpipsScorer:
+    """LPIPS on a trunk trained on the drawn world; not the published metric."""
+    path = WEIGHTS / "lpips" / "trunk.safetensors"
+    return LpipsScorer(LPIPS_NAME, path, fingerprint(path))
+
+
+def load_masker() -> MiniMasker:
+    """The masker of the drawn world."""
+    path = WEIGHTS / "masker" / "masker.safetensors"
+    return MiniMasker(path, fingerprint(path))
+
+
+def load_block_sae(block: str) -> TopKSAE:
+    """The SAE of a block.
+
+    Raises:
+        UserError: if there is none for it.
+    """
+    if not (SAES / block).is_dir():
+        known = ", ".join(sorted(p.name for p in SAES.iterdir()))
+        raise UserError(f"mini has no SAE for the block {block!r}; there are SAEs for {known}")
+    return load_sae(SAES / block)
+
+
+def pair_truth(pair: Pair, seed: int) -> PairTruth:
+    """The truth about a pair.
+
+    Raises:
+        UserError: if its prompts are not of the drawn world or differ in more than one attribute.
+    """
+    try:
+        truth = PairTruth(pair.base_prompt, pair.edit_prompt, seed)
+    except PromptError as error:
+        raise UserError(f"pair {pair.id!r} is not for mini: {error}; use pairs of the drawn world") from None
+    changed = truth.base.differences(truth.source)
+    if len(changed) != 1:
+        raise UserError(f"pair {pair.id!r} changes {list(changed)}; a pair for mini changes one attribute")
+    return truth
+
+
+def load(entry: ModelEntry, batch: int) -> Instruments:
+    """Load mini with everything that belongs to it."""
+    denoiser, masker = load_denoiser(batch), load_masker()
+    scorers = Scorers(load_clip(), load_lpips())
+    parts = {
+        "model": denoiser.fingerprint,
+        "masker": f"{masker.name}-{masker.fingerprint}",
+        "clip": f"{scorers.clip.name}-{scorers.clip.fingerprint}",
+        "lpips": f"{scorers.lpips.name}-{scorers.lpips.fingerprint}",
+        "sae": f"mini-{fingerprint(SAES)}",
+    }
+    return Instruments(entry, denoiser, masker, scorers, load_block_sae, pair_truth, parts)

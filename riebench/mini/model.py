@@ -1,0 +1,49 @@
+"""Load mini and its instruments from the package's own folder."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from riebench.errors import UserError
+from riebench.mini.layout import canvas_of_seed
+from riebench.models.denoiser import Denoiser
+
+WEIGHTS = Path(__file__).parent / "weights"
+PIPELINE = WEIGHTS / "pipeline"
+PAIRS = Path(__file__).parent / "pairs.json"
+SAES = WEIGHTS / "sae"
+
+
+@cache
+def fingerprint(folder: Path) -> str:
+    """A short hash of every file under a folder (or of one file), names and contents."""
+    digest = hashlib.sha256()
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    for path in files:
+        digest.update(path.name.encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def load_denoiser(batch: int = 8) -> Denoiser:
+    """The pipeline of mini, in float32 on the CPU.
+
+    Raises:
+        UserError: if the weights are not in the package.
+    """
+    from diffusers import StableDiffusionXLPipeline
+
+    if not (PIPELINE / "model_index.json").exists():
+        raise UserError(
+            f"the weights of mini are not in {PIPELINE}; reinstall riebench or train them (scripts/train_mini.py)"
+        )
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        PIPELINE, torch_dtype=torch.float32, local_files_only=True, add_watermarker=False
+    )
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.vae.to(memory_format=torch.channels_last)
+    return Denoiser(pipeline, f"mini-{fingerprint(PIPELINE)}", canvas_of_seed, batch)

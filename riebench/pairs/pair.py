@@ -1,0 +1,116 @@
+"""One benchmark item, and the nine categories of PIE-Bench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from riebench.errors import UserError, unknown
+
+CATEGORIES: dict[int, str] = {
+    1: "change object",
+    2: "add object",
+    3: "delete object",
+    4: "change content",
+    5: "change pose",
+    6: "change colour",
+    7: "change material",
+    8: "change background",
+    9: "change style",
+}
+"""PIE-Bench's kinds of edit by number (its kind 0, random, is not part of RIEBench)."""
+
+
+class Pair(BaseModel):
+    """A pair of prompts, with a grounding phrase for each; field names are those of RIEBench's file.
+
+    Square brackets in the prompts mark what changes; :attr:`base_prompt` and :attr:`edit_prompt` are
+    without them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str = Field(min_length=1)
+    editing_type_id: int
+    original_prompt: str
+    editing_prompt: str
+    editing_instruction: str = ""
+    original_gsam_prompt: str
+    editing_gsam_prompt: str
+    seed: int | None = Field(default=None, ge=0)
+
+    @field_validator("editing_type_id", mode="before")
+    @classmethod
+    def _category(cls, value: object) -> int:
+        text = str(value).strip()
+        if not text.isdigit() or int(text) not in CATEGORIES:
+            raise ValueError(f"unknown category {value!r}, expected 1 to 9")
+        return int(text)
+
+    @field_validator("original_prompt", "editing_prompt", "original_gsam_prompt", "editing_gsam_prompt")
+    @classmethod
+    def _some_text(cls, value: str) -> str:
+        if not value.strip(" []"):
+            raise ValueError("has no text")
+        return value
+
+    @property
+    def category(self) -> str:
+        """Name of the category."""
+        return CATEGORIES[self.editing_type_id]
+
+    @property
+    def base_prompt(self) -> str:
+        """The original prompt without brackets: of the base run and the edited run."""
+        return without_brackets(self.original_prompt)
+
+    @property
+    def edit_prompt(self) -> str:
+        """The edit prompt without brackets: of the source run."""
+        return without_brackets(self.editing_prompt)
+
+
+def without_brackets(prompt: str) -> str:
+    """A prompt without the square brackets that mark its change."""
+    return " ".join(prompt.replace("[", " ").replace("]", " ").split())
+
+
+def category_named(text: str) -> int:
+    """The number of a category given as a number or a name.
+
+    Raises:
+        UserError: if there is no such category.
+    """
+    if text.isdigit() and int(text) in CATEGORIES:
+        return int(text)
+    names = {name: number for number, name in CATEGORIES.items()}
+    wanted = text.lower().replace("_", " ").replace("-", " ").replace("color", "colour")
+    if wanted in names:
+        return names[wanted]
+    raise unknown("category", text, [*names, *map(str, CATEGORIES)])
+
+
+def select(
+    pairs: Sequence[Pair], categories: Sequence[int] = (), ids: Sequence[str] = (), limit: int | None = None
+) -> list[Pair]:
+    """Pairs of some categories (all if none is named) and ids, the first ``limit`` of each category.
+
+    Raises:
+        UserError: if an id is unknown or nothing is left.
+    """
+    known = {pair.id for pair in pairs}
+    for wanted in ids:
+        if wanted not in known:
+            raise unknown("pair", wanted, sorted(known))
+    counts: dict[int, int] = dict.fromkeys(CATEGORIES, 0)
+    chosen = []
+    for pair in pairs:
+        if (categories and pair.editing_type_id not in categories) or (ids and pair.id not in ids):
+            continue
+        counts[pair.editing_type_id] += 1
+        if limit is None or counts[pair.editing_type_id] <= limit:
+            chosen.append(pair)
+    if not chosen:
+        raise UserError("no pair is left to run; widen --category, --id or --limit")
+    return chosen

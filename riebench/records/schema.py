@@ -1,0 +1,61 @@
+"""What a record says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Value = float | int | str | bool | None
+
+
+class Setting(BaseModel):
+    """Method, its options, blocks, strength and steps."""
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    options: dict[str, Value] = Field(default_factory=dict)
+    blocks: tuple[str, ...]
+    strength: float
+    steps: int
+
+
+class Record(BaseModel):
+    """One (pair, setting): its metrics, or why there are none.
+
+    Attributes:
+        key: hash of all that can change the numbers.
+        metrics: see :data:`riebench.metrics.METRICS`; null where undefined; empty for a failure.
+        notes: figures of the plan, as the k that was used.
+        parts: fingerprints of the weights that took part.
+        code: package version and git commit of the package.
+        seconds: time spent on the pair, shared evenly among its records.
+    """
+
+    key: str
+    status: Literal["ok", "failed"]
+    pair_id: str
+    category: int
+    seed: int
+    original_prompt: str
+    editing_prompt: str
+    setting: Setting
+    model: str
+    protocol: str
+    parts: dict[str, str]
+    code: dict[str, str | bool | None]
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    notes: dict[str, Value] = Field(default_factory=dict)
+    reason: str | None = None
+    error: str | None = None
+    where: str | None = None
+    seconds: float = 0.0
+
+
+def record_key(**content: Any) -> str:
+    """A hash of what can change a record's numbers, whatever the order it is given in."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

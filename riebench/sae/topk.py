@@ -1,0 +1,65 @@
+"""The TopK sparse autoencoder (arXiv 2410.22366; Gao et al., 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class TopKSAE(nn.Module):
+    """``z = relu(topk(W_enc (x - b_pre) + b_lat, k))``, ``x' = W_dec z + b_pre``.
+
+    Parameter names are those of the published checkpoints.
+
+    Args:
+        d_model: width d of the vectors.
+        n_features: number n of features.
+        k: features that stay active.
+    """
+
+    stats_last_nonzero: Tensor
+
+    def __init__(self, d_model: int, n_features: int, k: int) -> None:
+        super().__init__()
+        self.k = k
+        self.encoder = nn.Linear(d_model, n_features, bias=False)
+        self.decoder = nn.Linear(n_features, d_model, bias=False)
+        self.pre_bias = nn.Parameter(torch.zeros(d_model))
+        self.latent_bias = nn.Parameter(torch.zeros(n_features))
+        self.register_buffer("stats_last_nonzero", torch.zeros(n_features, dtype=torch.long))
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return self.decoder.weight.shape[1]
+
+    @property
+    def d_model(self) -> int:
+        """Width of the vectors."""
+        return self.decoder.weight.shape[0]
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """``W_enc (x - b_pre) + b_lat``: ``[..., d]`` to ``[..., n]``."""
+        return self.encoder(x - self.pre_bias) + self.latent_bias
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes ``[..., n]`` of vectors ``[..., d]``; at most k of them are above zero."""
+        values, indices = self.pre_activations(x).topk(self.k, dim=-1)
+        return torch.zeros(*x.shape[:-1], self.n_features, dtype=x.dtype, device=x.device).scatter(
+            -1, indices, values.relu()
+        )
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Reconstruction ``[..., d]`` of codes ``[..., n]``."""
+        return self.decoder(z) + self.pre_bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def encode_map(self, update: Tensor) -> Tensor:
+        """Codes ``[..., n, height, width]`` of an update ``[..., d, height, width]``, position by position."""
+        return self.encode(update.movedim(-3, -1)).movedim(-1, -3)
+
+    def directions(self, codes: Tensor, features: Tensor) -> Tensor:
+        """What some features write: ``[..., n, h, w]`` codes and indices ``[m]`` to ``[..., d, h, w]``, no bias."""
+        return torch.einsum("...fhw,df->...dhw", codes[..., features, :, :], self.decoder.weight[:, features])

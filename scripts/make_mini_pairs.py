@@ -1,0 +1,135 @@
+"""Make mini's pair file: held-out scenes that the model draws as prompted on both sides, and whose masks are found.
+
+python scripts/make_mini_pairs.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+
+from riebench.errors import PairError
+from riebench.masks import pair_instances
+from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, held_out, prompt, random_scene
+from riebench.mini.instruments import load_masker
+from riebench.mini.layout import layout_of_seed
+from riebench.mini.masker import MiniMasker
+from riebench.mini.model import PAIRS, load_denoiser
+from riebench.mini.reader import read_all
+from riebench.models import Denoiser
+
+EDITED = {
+    1: "shape",
+    2: "addition",
+    3: "addition",
+    4: "inside",
+    5: "pose",
+    6: "colour",
+    7: "material",
+    8: "background",
+    9: "style",
+}
+
+
+def candidate(category: int, rng: np.random.Generator) -> tuple[Scene, Scene]:
+    """Two held-out scenes that differ in the attribute of a category, both of which show it."""
+    name = EDITED[category]
+    while True:
+        base = random_scene(rng)
+        if rng.random() < 0.5:
+            base = base.changed(style="flat")
+        if category in (6, 8) and base.style == "sketch":
+            continue
+        if category in (1, 5, 9):
+            base = base.changed(addition="nothing")
+        values = [v for v in ATTRIBUTES[name] if v != getattr(base, name)]
+        source = base.changed(**{name: str(rng.choice(values))})
+        adds, deletes = base.addition == "nothing", source.addition == "nothing"
+        if (category == 2 and not adds) or (category == 3 and not deletes):
+            continue
+        if category == 4 and "nothing" in (base.inside, source.inside):
+            continue
+        if held_out(base) and held_out(source):
+            return base, source
+
+
+def phrases(category: int, base: Scene, source: Scene) -> tuple[str, str]:
+    """Grounding phrases of the original and of the edit."""
+    name = EDITED[category]
+    if category == 8:
+        return "background", "background"
+    if category == 9:
+        return "#everything", "#everything"
+    before = base.shape if name not in ("addition", "inside") else getattr(base, name)
+    after = source.shape if name not in ("addition", "inside") else getattr(source, name)
+    return before if before != "nothing" else base.shape, after if after != "nothing" else source.shape
+
+
+def instruction(category: int, base: Scene, source: Scene) -> str:
+    """The edit in words."""
+    name = EDITED[category]
+    if category == 2:
+        return f"add a {source.addition} to the {base.shape}"
+    if category == 3:
+        return f"remove the {base.addition} from the {base.shape}"
+    return f"change the {name} from {getattr(base, name)} to {getattr(source, name)}"
+
+
+def written(scene: Scene, edited: str) -> str:
+    """The prompt with its change in brackets; other attributes are left out where they are the default."""
+    silent = {n for n in ATTRIBUTES if n not in ("shape", edited) and getattr(scene, n) == getattr(DEFAULTS, n)}
+    return prompt(scene, leave_out=silent - {"colour"}, mark=edited)
+
+
+def drawn_right(denoiser: Denoiser, masker: MiniMasker, pair: dict[str, object], base: Scene, source: Scene) -> bool:
+    """Whether both pictures show all that was asked for, and the masks are found."""
+    seed, category = int(str(pair["seed"])), int(str(pair["editing_type_id"]))
+    texts = [str(pair[k]).replace("[", "").replace("]", "") for k in ("original_prompt", "editing_prompt")]
+    runs = denoiser.generate(texts, [seed, seed], 1)
+    for scene, run in zip((base, source), runs, strict=True):
+        found = read_all(run.image.astype(np.float32) / 255, scene, layout_of_seed(seed))
+        if any(value != getattr(scene, name) for name, value in found.items()):
+            return False
+    grounding = str(pair["original_gsam_prompt"]), str(pair["editing_gsam_prompt"])
+    try:
+        pair_instances(masker, category, runs[0].image, runs[1].image, *grounding)
+    except PairError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Write the pair file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--per-category", type=int, default=20)
+    count = parser.parse_args().per_category
+    denoiser, masker = load_denoiser(2), load_masker()
+    pairs: list[dict[str, object]] = []
+    for category, edited in EDITED.items():
+        found, tried = 0, 0
+        while found < count:
+            seed = category * 1000 + tried
+            tried += 1
+            base, source = candidate(category, np.random.default_rng([seed, 17]))
+            before, after = phrases(category, base, source)
+            pair: dict[str, object] = {
+                "id": f"mini-{category}-{found:02d}",
+                "editing_type_id": str(category),
+                "original_prompt": written(base, edited),
+                "editing_prompt": written(source, edited),
+                "editing_instruction": instruction(category, base, source),
+                "original_gsam_prompt": before,
+                "editing_gsam_prompt": after,
+                "seed": seed,
+            }
+            if drawn_right(denoiser, masker, pair, base, source):
+                pairs.append(pair)
+                found += 1
+        print(f"category {category}: {count} pairs out of {tried} candidates", flush=True)
+    PAIRS.write_text(json.dumps(pairs, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Fixtures: a small random pipeline of SDXL's shape, and mini loaded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerAncestralDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from riebench.engine import Instruments, load_instruments
+from riebench.models import Denoiser, entry_named
+
+torch.set_num_threads(2)
+WIDTHS = (8, 16, 24)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def _text_config(tokens: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=tokens,
+        hidden_size=16,
+        intermediate_size=16,
+        projection_dim=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=tokens - 2,
+        eos_token_id=tokens - 1,
+        pad_token_id=tokens - 1,
+    )
+
+
+@pytest.fixture(scope="session")
+def random_pipeline() -> StableDiffusionXLPipeline:
+    """SDXL's classes and topology with random weights; sizes differ from mini's on purpose."""
+    torch.manual_seed(3)
+    letters = [chr(c) for c in range(97, 123)]
+    vocab = {t: i for i, t in enumerate([*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"])}
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=[], model_max_length=12, pad_token="<|endoftext|>")
+    config = _text_config(len(tokenizer))
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=WIDTHS,
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1, 3),
+        attention_head_dim=(1, 2, 3),
+        cross_attention_dim=32,
+        norm_num_groups=4,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=16 + 48,
+        use_linear_projection=True,
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(4, 8),
+        latent_channels=4,
+        norm_num_groups=2,
+        force_upcast=False,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(config),
+        text_encoder_2=CLIPTextModelWithProjection(config),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=EulerAncestralDiscreteScheduler(timestep_spacing="trailing"),
+        add_watermarker=False,
+    )
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
+        part.eval().requires_grad_(False)
+    return pipeline
+
+
+@pytest.fixture
+def denoiser(random_pipeline: StableDiffusionXLPipeline) -> Denoiser:
+    """The random pipeline behind the denoiser's interface; latents come from the seed alone."""
+    return Denoiser(random_pipeline, "random")
+
+
+@pytest.fixture(scope="session")
+def mini() -> Instruments:
+    """Mini with all its instruments."""
+    return load_instruments(entry_named("mini"), 8)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator."""
+    return np.random.default_rng(0)

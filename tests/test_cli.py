@@ -1,0 +1,112 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from riebench.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    out = capsys.readouterr()
+    return int(left.value.code or 0), out.out, out.err
+
+
+BASE = ("run", "--method", "sae", "--block", "down.2.1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--method", "sea", "--block", "mid.0"), "did you mean 'sae'"),
+        (("run", "--method", "sae", "--block", "mid.1"), "did you mean 'mid.0'"),
+        ((*BASE, "--category", "colur"), "did you mean 'change colour'"),
+        ((*BASE, "--option", "only-ad=1"), "did you mean 'only_add'"),
+        ((*BASE, "--option", "only_add"), "expected name=value"),
+        ((*BASE, "--option", "spatial=perhaps"), "option 'spatial' of method 'sae' is 'perhaps'"),
+        ((*BASE, "--model", "minni"), "did you mean 'mini'"),
+        ((*BASE, "--k", "100000", "--limit", "1"), "k is 100000"),
+        ((*BASE, "--k", "1.5"), "whole numbers above 0"),
+        ((*BASE, "--strength", "1,much"), "expected numbers"),
+        ((*BASE, "--strength", "nan"), "expected finite numbers"),
+        ((*BASE, "--out", "/proc/nowhere"), "cannot be written"),
+        ((*BASE, "--pairs", "no.json"), "there is no pair file"),
+        ((*BASE, "--steps", "0"), "--steps is 0"),
+        ((*BASE, "--limmit", "1"), "--limit"),
+        (("run", "--method", "sae"), "--block"),
+        (("mini", "draw", "a red dog"), "'dog'"),
+        (("mini", "check", "--part", "masks"), "did you mean 'masker'"),
+        (("pairs", "show", "mini-1-0"), "did you mean 'mini-1-0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    lines = [line for line in err.splitlines() if line.startswith("riebench:")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert "Traceback" not in err
+
+
+def test_run_writes_what_it_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    words = ("--limit", "1", "--category", "6", "--category", "change style", "--strength", "0.5,1", "--out", str(out))
+    code, text, _ = run(capsys, *BASE, *words)
+    assert code == 0
+    assert "edit_success" in text
+    assert "lpips-mini_base" in text
+    for name in ("records.jsonl", "run.json", "table.md", "curve.png", "curve.svg"):
+        assert (out / name).stat().st_size > 0
+    assert len(list((out / "sheets").glob("*.png"))) == 2
+    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    assert len(records) == 4
+    assert records[0]["notes"]["k"] >= 1
+    code, _, err = run(capsys, *BASE, *words)
+    assert code == 2
+    assert "holds a run" in err
+
+
+def test_failures_show_and_make_exit_code_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from riebench.mini.model import PAIRS
+
+    pairs = json.loads(PAIRS.read_text())[:2]
+    pairs[0]["original_gsam_prompt"] = "elephant"
+    (tmp_path / "p.json").write_text(json.dumps(pairs))
+    code, text, _ = run(
+        capsys, *BASE, "--pairs", str(tmp_path / "p.json"), "--strength", "1", "--out", str(tmp_path / "r")
+    )
+    assert code == 1
+    assert "finds no 'elephant'" in text
+
+
+def test_options_come_from_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIEBENCH_RUN_MODEL", "minni")
+    code, _, err = run(capsys, *BASE)
+    assert code == 2
+    assert "did you mean 'mini'" in err
+
+
+def test_listings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "sae-adaptive" in run(capsys, "methods")[1]
+    blocks = run(capsys, "blocks")[1]
+    assert "down.2.1 *" in blocks
+    assert "8 x 8" in blocks
+    assert "change pose" in run(capsys, "pairs", "list")[1]
+
+
+def test_mini_draws_and_generates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    drawn = tmp_path / "d.png"
+    assert run(capsys, "mini", "draw", "a blue star", "--out", str(drawn))[0] == 0
+    assert drawn.stat().st_size > 0
+    code, text, _ = run(
+        capsys, "mini", "generate", "a blue star at night", "--seed", "3", "--out", str(tmp_path / "g.png")
+    )
+    assert code == 0
+    assert "shape      star" in text

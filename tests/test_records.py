@@ -1,0 +1,99 @@
+"""Records: keys, files, summaries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from riebench.errors import UserError
+from riebench.records import Record, RunFolder, Setting, read_records, record_key
+from riebench.report import contact_sheets, draw_curves, summarize, to_markdown
+
+
+def record(pair: str, strength: float, clip: float | None, category: int = 1, status: str = "ok") -> Record:
+    return Record(
+        key=f"{pair}{strength}",
+        status=status,
+        pair_id=pair,
+        category=category,
+        seed=1,
+        original_prompt="a [duck]",
+        editing_prompt="a [marmot]",
+        setting=Setting(method="sae", options={"k": 3}, blocks=("mid.0",), strength=strength, steps=1),
+        model="mini",
+        protocol="riebench",
+        parts={},
+        code={},
+        metrics={} if clip is None else {"clip_text_edit": clip, "lpips_base": strength / 10, "kept": 1.0},
+        reason="no duck" if status == "failed" else None,
+    )
+
+
+RECORDS = [record("a", 1, 0.2), record("b", 1, 0.4), record("c", 1, None, status="failed"), record("a", 2, 0.5)]
+
+
+def test_key_depends_on_content_not_on_order() -> None:
+    one = record_key(seed=1, pair={"x": 1, "y": 2})
+    assert one == record_key(pair={"y": 2, "x": 1}, seed=1)
+    assert one != record_key(pair={"y": 2, "x": 1}, seed=2)
+
+
+def test_round_trip_and_torn_line(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.append(RECORDS[:2])
+    folder.append(RECORDS[2:])
+    assert read_records(tmp_path / "run") == RECORDS
+    file = tmp_path / "run" / "records.jsonl"
+    file.write_text(file.read_text()[:-40])
+    assert read_records(tmp_path / "run") == RECORDS[:-1]
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0][:50], *lines[1:]]) + "\n")
+    with pytest.raises(UserError, match="line 1 is damaged"):
+        read_records(tmp_path / "run")
+
+
+def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run").append(RECORDS)
+    with pytest.raises(UserError, match="holds a run"):
+        RunFolder(tmp_path / "run")
+    RunFolder(tmp_path / "run", force=True)
+    with pytest.raises(UserError, match="no records"):
+        read_records(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "below")
+
+
+def test_summary_by_hand() -> None:
+    summary = summarize(RECORDS)
+    row = summary[summary["strength"] == 1].iloc[0]
+    assert (row["attempted"], row["scored"]) == (3, 2)
+    assert row["clip_text_edit"] == pytest.approx(0.3)
+    # Sample standard deviation of (.2, .4) is .1414; divided by sqrt(2): .1.
+    assert row["clip_text_edit_se"] == pytest.approx(0.1)
+    single = summary[summary["strength"] == 2].iloc[0]
+    assert pd.isna(single["clip_text_edit_se"])
+    assert "edit_success" not in summary
+    assert "| 0.300 ± 0.100 |" in to_markdown(summary, {})
+
+
+def test_all_categories_are_also_summed_up() -> None:
+    summary = summarize([record("a", 1, 0.2), record("b", 1, 0.4, category=6)])
+    assert summary["category"].tolist() == ["change object", "change colour", "all"]
+    assert summary["attempted"].tolist() == [1, 1, 2]
+
+
+def test_curve_and_sheets_are_drawn(tmp_path: Path) -> None:
+    paths = draw_curves(summarize(RECORDS), tmp_path, "ViT-L-14", "lpips")
+    assert [p.suffix for p in paths] == [".png", ".svg"]
+    assert "ViT-L-14" in paths[1].read_text() or paths[1].stat().st_size > 5000
+    assert contact_sheets(RECORDS, tmp_path) == []
+
+
+def test_reports_need_no_torch() -> None:
+    code = "import sys, riebench.records, riebench.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,138 @@
+"""The whole run on mini."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from riebench.engine import PairResult, PairWorker, RunSpec
+from riebench.engine.run import block_sets, make_arms
+from riebench.errors import UserError
+from riebench.instruments import Instruments
+from riebench.lens import FOUR, Place
+from riebench.methods import Observed, Plan, method
+from riebench.mini.model import PAIRS
+from riebench.pairs import load_pairs, select
+
+EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons"]
+
+
+def worker(
+    mini: Instruments, methods: list[str], strengths: list[float], blocks: tuple[str, ...] = FOUR, **more: Any
+) -> PairWorker:
+    spec = RunSpec(methods=methods, blocks=blocks, **more)
+    arms = make_arms(spec, block_sets(blocks, list(mini.denoiser.lens.blocks), False))
+    return PairWorker(mini, arms, strengths, more.get("steps") or 1)
+
+
+def by_method(result: PairResult, name: str) -> list[dict[str, Any]]:
+    return [r.metrics for r in result.records if r.setting.method == name]
+
+
+@pytest.fixture(scope="module")
+def results(mini: Instruments) -> list[PairResult]:
+    pairs = select(load_pairs(PAIRS), limit=2)
+    work = worker(mini, EVERY, [0.0, 1.0])
+    return [work.work(pair, keep_images=True) for pair in pairs]
+
+
+def test_every_setting_has_its_record(results: list[PairResult]) -> None:
+    for result in results:
+        assert [r.status for r in result.records] == ["ok"] * 2 * len(EVERY), [r.reason for r in result.records]
+        assert len({r.key for r in result.records}) == len(result.records)
+
+
+def test_nothing_costs_nothing_and_the_prompt_is_the_source(results: list[PairResult]) -> None:
+    for result in results:
+        assert all(m["lpips_base"] == 0 for m in by_method(result, "none"))
+        assert all(m["lpips_source"] == 0 and m["edit_success"] == 1 for m in by_method(result, "prompt"))
+        assert all(m["edit_success"] == 0 and m["kept"] == 1 for m in by_method(result, "none"))
+
+
+def test_strength_zero_changes_nothing(results: list[PairResult]) -> None:
+    for result in results:
+        for record in result.records:
+            if record.setting.strength == 0 and record.setting.method != "prompt":
+                assert np.array_equal(result.images[record.key], result.images["base"]), record.setting.method
+
+
+def test_steering_edits_and_chance_does_not(results: list[PairResult]) -> None:
+    success = {n: np.mean([by_method(r, n)[1]["edit_success"] for r in results]) for n in ("steering", "random")}
+    assert success["steering"] >= success["random"] + 0.3
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_same_records_for_any_batch(mini: Instruments, batch: int) -> None:
+    pairs = select(load_pairs(PAIRS), categories=[1, 6], limit=2)
+    wanted = worker(mini, ["sae", "steering"], [0.5, 1.0, 2.0])
+    mini.denoiser.batch = 8
+    expected = [wanted.work(p).records for p in pairs]
+    mini.denoiser.batch = batch
+    try:
+        found = [wanted.work(p).records for p in pairs]
+    finally:
+        mini.denoiser.batch = 8
+    for one, other in zip(chain(*expected), chain(*found), strict=True):
+        assert one.key == other.key
+        assert one.metrics == pytest.approx(other.metrics, abs=2e-3)
+
+
+def test_same_records_again(mini: Instruments) -> None:
+    pair = load_pairs(PAIRS)[0]
+    first, second = (worker(mini, ["sae", "random"], [1.0]).work(pair).records for _ in range(2))
+    assert [r.metrics for r in first] == [r.metrics for r in second]
+
+
+def test_faults_are_records_and_spare_the_others(mini: Instruments) -> None:
+    @method("spoils")
+    class Spoils:
+        def plan(self, seen: Observed) -> Plan:
+            return Plan({Place("mid.0"): torch.full_like(seen.base.updates["mid.0"], torch.nan)})
+
+    @method("raises")
+    class Raises:
+        def plan(self, seen: Observed) -> Plan:
+            raise KeyError("mine")
+
+    pair = load_pairs(PAIRS)[0]
+    records = worker(mini, ["steering", "spoils", "raises"], [1.0]).work(pair).records
+    assert [r.status for r in records] == ["ok", "failed", "failed"]
+    assert "mid.0 is not finite" in str(records[1].reason)
+    assert records[2].error == "KeyError"
+    lost = pair.model_copy(update={"original_gsam_prompt": "elephant"})
+    (failed,) = worker(mini, ["steering"], [1.0]).work(lost).records
+    assert failed.status == "failed"
+    assert failed.where == "masks"
+    assert "finds no 'elephant'" in str(failed.reason)
+
+
+def test_k_larger_than_the_dictionary(mini: Instruments) -> None:
+    with pytest.raises(UserError, match="k is 100000"):
+        worker(mini, ["sae"], [1.0], k=[100_000]).work(load_pairs(PAIRS)[0])
+
+
+def test_four_steps(mini: Instruments) -> None:
+    (record,) = worker(mini, ["steering"], [1.0], steps=4).work(load_pairs(PAIRS)[0]).records
+    assert record.status == "ok"
+    assert record.setting.steps == 4
+
+
+def test_option_for_nobody(mini: Instruments) -> None:
+    with pytest.raises(UserError, match="did you mean 'spatial'"):
+        worker(mini, ["sae", "none"], [1.0], options={"spatal": "1"})
+
+
+def test_stranger_as_the_readme_shows(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    code = readme.split("```python\n", 1)[1].split("```", 1)[0]
+    assert len(code.splitlines()) <= 40
+    (tmp_path / "my_method.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    (record,) = worker(mini, ["my_method:MeanShift"], [1.0]).work(load_pairs(PAIRS)[0]).records
+    assert record.status == "ok", record.reason
+    assert record.metrics["lpips_base"] > 0

@@ -1,0 +1,98 @@
+"""The TopK SAE: formulas by hand, files, training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from riebench.errors import UserError
+from riebench.sae import TopKSAE, load_sae, save_sae
+from riebench.sae.train import SAESettings, auxiliary_loss, explained_variance, geometric_median, train
+
+
+@pytest.fixture
+def by_hand() -> TopKSAE:
+    """Two dimensions, three features, one active."""
+    sae = TopKSAE(2, 3, 1)
+    with torch.no_grad():
+        sae.encoder.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
+        sae.decoder.weight.copy_(torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 0.0]]))
+        sae.pre_bias.copy_(torch.tensor([1.0, 1.0]))
+        sae.latent_bias.copy_(torch.tensor([0.0, 0.5, 0.0]))
+    return sae.requires_grad_(False)
+
+
+def test_code_and_reconstruction(by_hand: TopKSAE) -> None:
+    x = torch.tensor([[4.0, 2.0], [0.0, -9.0]])
+    # x - b_pre = (3, 1) and (-1, -10); encoded with the bias: (3, 1.5, -3) and (-1, -9.5, 1).
+    assert by_hand.encode(x).tolist() == [[3, 0, 0], [0, 0, 1]]
+    assert by_hand(x).tolist() == [[4, 1], [0, 1]]
+
+
+def test_negative_winners_are_zero(by_hand: TopKSAE) -> None:
+    assert by_hand.encode(torch.tensor([1.0, 0.0])).tolist() == [0, 0, 0]
+
+
+def test_maps_are_encoded_position_by_position(by_hand: TopKSAE) -> None:
+    update = torch.randn(2, 2, 3, 4)
+    codes = by_hand.encode_map(update)
+    assert codes.shape == (2, 3, 3, 4)
+    assert torch.equal(codes[1, :, 2, 3], by_hand.encode(update[1, :, 2, 3]))
+    written = by_hand.directions(codes, torch.tensor([0, 2]))
+    expected = codes[:, [0]] * torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    expected = expected + codes[:, [2]] * torch.tensor([-1.0, 0.0]).view(1, 2, 1, 1)
+    assert torch.allclose(written, expected)
+
+
+def test_explained_variance_by_hand(by_hand: TopKSAE) -> None:
+    x = torch.tensor([[4.0, 2.0], [0.0, -9.0]])
+    # Errors (0, 1) and (0, -10): 101; around the mean (2, -3.5): 2 * (4 + 30.25) = 68.5.
+    assert explained_variance(by_hand, x) == pytest.approx(1 - 101 / 68.5)
+
+
+def test_geometric_median_of_a_line() -> None:
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [100.0, 0.0]])
+    assert geometric_median(points, 2000)[0].item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_auxiliary_loss_by_hand(by_hand: TopKSAE) -> None:
+    x = torch.tensor([[4.0, 2.0], [2.0, 4.0]])
+    residual = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
+    dead = torch.tensor([False, True, False])
+    # Feature 1 has pre-activations 1.5 and 3.5, and writes (0, 1): with b_pre added in the decoder's
+    # absence the rebuilt residuals are (0, 1.5) and (0, 3.5), off by 0.5 in one of two numbers.
+    variance = (residual - residual.mean(0)).square().mean()
+    assert auxiliary_loss(by_hand, x, residual, dead, 2).item() == pytest.approx(0.125 / variance.item())
+    assert auxiliary_loss(by_hand, x, residual, torch.zeros(3, dtype=torch.bool), 2) == 0
+    assert auxiliary_loss(by_hand, x, torch.zeros(2, 2), dead, 2) < float("inf")
+
+
+def test_training_finds_sparse_directions() -> None:
+    generator = torch.Generator().manual_seed(1)
+    truth = torch.nn.functional.normalize(torch.randn(16, 8, generator=generator), dim=1)
+    codes = torch.rand(20000, 16, generator=generator) * (torch.rand(20000, 16, generator=generator) < 0.08)
+    x = codes @ truth + 0.5
+    sae = train(x, SAESettings(expansion=4, k=4, batch=512, steps=800, auxk=8, dead_after=20_000, lr=3e-3))
+    assert explained_variance(sae, x) > 0.85
+    assert torch.allclose(sae.decoder.weight.norm(dim=0), torch.ones(32), atol=1e-4)
+
+
+def test_files_in_the_published_layout(by_hand: TopKSAE, tmp_path: Path) -> None:
+    save_sae(by_hand, tmp_path / "up.0.1", {"auxk": 2})
+    assert json.loads((tmp_path / "up.0.1" / "config.json").read_text()) == {
+        "n_dirs_local": 3,
+        "d_model": 2,
+        "k": 1,
+        "auxk": 2,
+    }
+    back = load_sae(tmp_path / "up.0.1")
+    x = torch.randn(5, 2)
+    assert torch.equal(back(x), by_hand(x))
+    with pytest.raises(UserError, match="cannot be used"):
+        load_sae(tmp_path / "nowhere")
+    (tmp_path / "up.0.1" / "config.json").write_text('{"n_dirs_local": 4, "d_model": 2, "k": 1}')
+    with pytest.raises(UserError, match="cannot be used"):
+        load_sae(tmp_path / "up.0.1")
