@@ -45,7 +45,6 @@ def as_map(seen: Observed, place: Place, run: str) -> torch.Tensor:
 
 
 def normalized_mean(values: torch.Tensor, mask: torch.Tensor, score: Score) -> torch.Tensor:
-    """Mean over the mask of each neuron divided by its norm over the mask's positions, ``[neurons]``."""
-    steps = values[:1] if score == "first" else values
-    norm = steps.flatten(2)[..., mask.flatten()].norm(dim=(0, 2))
-    return masked_mean(values, mask, score) / norm.clamp(min=1e-12)
+    """Mean over the mask of each neuron divided, step by step, by its norm over the mask's positions, ``[neurons]``."""
+    norm = values.flatten(2)[..., mask.flatten()].norm(dim=2).clamp(min=1e-12)
+    return masked_mean(values / norm[..., None, None], mask, score)

@@ -7,19 +7,23 @@ from riebench.methods import Observed, Place, Plan, method
 from riebench.methods.choosing import Count, Score
 
 
-@method("random")
+@method("random", needs_sae=True)
 class RandomFeatures:
     """As ``sae``, each block's delta replaced by random decoder directions of the same norm at each position."""
 
     k: Count | None = None
     score: Score = "first"
+    only_add: bool = False
+    spatial: bool = True
 
     def plan(self, seen: Observed) -> Plan:
         add, remove, k = choose(seen, self.k, self.score)
         generator = seen.generator()
         additions: dict[Place, torch.Tensor] = {}
         for block, gained, lost in zip(seen.blocks, add, remove, strict=True):
-            real = transferred(seen, "source", block, gained, True) - transferred(seen, "base", block, lost, True)
+            real = transferred(seen, "source", block, gained, self.spatial)
+            if not self.only_add:
+                real = real - transferred(seen, "base", block, lost, self.spatial)
             sae = seen.sae(block)
             count = min(sae.n_features, max(1, len(gained) + len(lost)))
             features = torch.randperm(sae.n_features, generator=generator)[:count]

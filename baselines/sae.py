@@ -5,7 +5,7 @@ import torch
 from riebench.methods import Observed, Place, Plan, k_of_share, method, rank, spread
 from riebench.methods.choosing import Count, Score, masked_mean
 
-SHARE = 1 / 32  # the published 160 of one block's 5120 features
+SHARE = 160 / 20_480  # of the candidates: the second of the published k, for four blocks of 5120 features
 
 
 def choose(seen: Observed, k: int | None, score: Score) -> tuple[list[torch.Tensor], list[torch.Tensor], int]:
@@ -23,7 +23,7 @@ def transferred(seen: Observed, run: str, block: str, features: torch.Tensor, sp
     return seen.sae(block).directions(codes, features)
 
 
-@method("sae")
+@method("sae", needs_sae=True)
 class SAETransfer:
     """Adds k features of the source at its mask and removes k of the base at its own (PROTOCOL: Methods)."""
 

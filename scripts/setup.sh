@@ -15,7 +15,11 @@ find_python() {
 }
 
 if [ ! -f .venv/ready ] || [ pyproject.toml -nt .venv/ready ]; then
-  [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    python=$(find_python) || exit 2
+    rm -rf .venv
+    "$python" -m venv .venv
+  fi
   echo "installing riebench into .venv (the first time takes minutes) ..."
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
   touch .venv/ready

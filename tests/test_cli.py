@@ -39,6 +39,9 @@ BASE = ("run", "--method", "sae", "--block", "down.2.1")
         ((*BASE, "--steps", "0"), "--steps is 0"),
         ((*BASE, "--limmit", "1"), "--limit"),
         (("run", "--method", "sae"), "--block"),
+        ((*BASE, "--limit", "0"), "--limit"),
+        (("rum",), "rum"),
+        (("run", "--method", "sae", "--block", "down.1.0"), "no SAE for the block"),
         (("mini", "draw", "a red dog"), "'dog'"),
         (("mini", "check", "--part", "masks"), "did you mean 'masker'"),
         (("pairs", "show", "mini-1-0"), "did you mean 'mini-1-0"),
@@ -68,6 +71,10 @@ def test_run_writes_what_it_says(capsys: pytest.CaptureFixture[str], tmp_path: P
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert len(records) == 4
     assert records[0]["notes"]["k"] >= 1
+    code, text, _ = run(capsys, "table", str(out), "--overall", "--strength", "1", "--markdown")
+    assert code == 0
+    assert [line.split(" | ")[0] for line in text.splitlines()] == ["| category", "| ---", "| all"]
+    assert "no row has the strength 3" in run(capsys, "table", str(out), "--strength", "3")[2]
     code, _, err = run(capsys, *BASE, *words)
     assert code == 2
     assert "holds a run" in err
@@ -84,6 +91,25 @@ def test_failures_show_and_make_exit_code_1(capsys: pytest.CaptureFixture[str], 
     )
     assert code == 1
     assert "finds no 'elephant'" in text
+
+
+def test_bare_commands_show_their_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ((), ("mini",), ("pairs",)):
+        code, out, err = run(capsys, *words)
+        assert code == 2
+        assert "Usage" in out + err
+
+
+def test_examples_of_the_readme_are_understood(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Each ``riebench run`` of the README gets as far as the output folder, which is a file here."""
+    (tmp_path / "file").write_text("")
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    lines = [line.split("#")[0].split() for line in readme.splitlines() if line.startswith("    riebench run")]
+    assert len(lines) >= 4
+    for words in lines:
+        code, _, err = run(capsys, *words[1:], "--out", str(tmp_path / "file" / "below"))
+        assert code == 2
+        assert "cannot be written" in err, words
 
 
 def test_options_come_from_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.neurons import NeuronTransfer
+from baselines.neurons import NeuronTransfer, normalized_mean
 from baselines.none import Nothing
 from baselines.prompt import Prompt
 from baselines.random import RandomFeatures
@@ -200,3 +200,25 @@ def test_registry() -> None:
         @method("sae")
         class Other:
             pass
+
+
+def test_without_spatial_information_the_mean_stands_everywhere(seen: Observed) -> None:
+    for block in BLOCKS:
+        u_source, u_base = seen.source.updates[block], seen.base.updates[block]
+        # The source mask is the left column, the base mask the upper row.
+        gain = u_source[..., :, 0].mean(-1)[..., None, None] * SOURCE_MASK
+        loss = u_base[..., 0, :].mean(-1)[..., None, None] * BASE_MASK
+        for made in (Steering(spatial=False), SAETransfer(k=6, spatial=False)):
+            assert torch.allclose(fixed(made.plan(seen).additions[Place(block)]), gain - loss, atol=1e-6)
+        adaptive = AdaptiveSAETransfer(k=6, spatial=False).plan(seen).additions[Place(block)]
+        assert callable(adaptive)
+        now = torch.rand(3, 2, 2)
+        lost = now[:, 0, :].mean(-1)[:, None, None] * BASE_MASK
+        assert torch.allclose(adaptive(now, 1), gain[1] - lost, atol=1e-6)
+
+
+def test_neurons_over_all_steps_are_normalised_step_by_step() -> None:
+    values = torch.tensor([[[[3.0, 9.0], [4.0, 9.0]]], [[[0.0, 9.0], [-2.0, 9.0]]]])
+    # Left column: (3, 4) with norm 5, mean .7; (0, -2) with norm 2, mean -.5; over both steps .1.
+    assert normalized_mean(values, SOURCE_MASK, "first").tolist() == pytest.approx([0.7])
+    assert normalized_mean(values, SOURCE_MASK, "mean").tolist() == pytest.approx([0.1])

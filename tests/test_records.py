@@ -90,7 +90,7 @@ def test_all_categories_are_also_summed_up() -> None:
 def test_curve_and_sheets_are_drawn(tmp_path: Path) -> None:
     paths = draw_curves(summarize(RECORDS), tmp_path, "ViT-L-14", "lpips")
     assert [p.suffix for p in paths] == [".png", ".svg"]
-    assert "ViT-L-14" in paths[1].read_text() or paths[1].stat().st_size > 5000
+    assert "ViT-L-14" in paths[1].read_text()
     assert contact_sheets(RECORDS, tmp_path) == []
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from riebench.engine import PairResult, PairWorker, RunSpec
-from riebench.engine.run import block_sets, make_arms
+from riebench.engine.run import block_sets, check_arms, make_arms
 from riebench.errors import UserError
 from riebench.instruments import Instruments
-from riebench.lens import FOUR, Place
-from riebench.methods import Observed, Plan, method
+from riebench.lens import FOUR, Edit, Place
+from riebench.methods import registry
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs, select
 
@@ -61,6 +61,16 @@ def test_strength_zero_changes_nothing(results: list[PairResult]) -> None:
                 assert np.array_equal(result.images[record.key], result.images["base"]), record.setting.method
 
 
+def test_strength_zero_goes_through_the_model_unchanged(mini: Instruments) -> None:
+    pair = load_pairs(PAIRS)[0]
+    delta = {Place(b): torch.ones(1, mini.denoiser.lens.blocks[b].channels, 8, 8) for b in FOUR}
+    (base,) = mini.denoiser.generate([pair.base_prompt], [7], 1)
+    (same,) = mini.denoiser.generate([pair.base_prompt], [7], 1, edits=[Edit(delta, 0.0)])
+    (other,) = mini.denoiser.generate([pair.base_prompt], [7], 1, edits=[Edit(delta, 1.0)])
+    assert np.array_equal(base.image, same.image)
+    assert not np.array_equal(base.image, other.image)
+
+
 def test_steering_edits_and_chance_does_not(results: list[PairResult]) -> None:
     success = {n: np.mean([by_method(r, n)[1]["edit_success"] for r in results]) for n in ("steering", "random")}
     assert success["steering"] >= success["random"] + 0.3
@@ -88,22 +98,61 @@ def test_same_records_again(mini: Instruments) -> None:
     assert [r.metrics for r in first] == [r.metrics for r in second]
 
 
-def test_faults_are_records_and_spare_the_others(mini: Instruments) -> None:
-    @method("spoils")
-    class Spoils:
-        def plan(self, seen: Observed) -> Plan:
-            return Plan({Place("mid.0"): torch.full_like(seen.base.updates["mid.0"], torch.nan)})
+STRANGERS = """
+import torch
+from riebench.methods import Place, Plan, method
 
-    @method("raises")
-    class Raises:
-        def plan(self, seen: Observed) -> Plan:
-            raise KeyError("mine")
+@method("spoils")
+class Spoils:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): torch.full_like(seen.base.updates["mid.0"], torch.nan)})
 
+@method("raises")
+class Raises:
+    def plan(self, seen):
+        raise KeyError("mine")
+
+@method("elsewhere")
+class Elsewhere:
+    def plan(self, seen):
+        return Plan({Place("down.1.0"): seen.base.updates["mid.0"]})
+
+@method("longer")
+class Longer:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): seen.base.updates["mid.0"].repeat(2, 1, 1, 1)})
+
+@method("noted")
+class Noted:
+    def plan(self, seen):
+        return Plan(notes={"x": torch.zeros(1)})
+"""
+
+
+def test_faults_are_records_and_spare_the_others(
+    mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "strangers.py").write_text(STRANGERS)
+    strangers = {
+        "Spoils": "mid.0 is not finite",
+        "Raises": "'mine'",
+        "Elsewhere": "adds at Place(block='down.1.0', layer=None); its blocks are",
+        "Longer": "adds 2 steps at",
+        "Noted": "notes 'x' as Tensor",
+    }
     pair = load_pairs(PAIRS)[0]
-    records = worker(mini, ["steering", "spoils", "raises"], [1.0]).work(pair).records
-    assert [r.status for r in records] == ["ok", "failed", "failed"]
-    assert "mid.0 is not finite" in str(records[1].reason)
-    assert records[2].error == "KeyError"
+    every = ["steering", *(f"strangers:{name}" for name in strangers)]
+    good, *bad = worker(mini, every, [1.0]).work(pair).records
+    assert good.status == "ok"
+    for record, said in zip(bad, strangers.values(), strict=True):
+        assert record.status == "failed"
+        assert said in str(record.reason)
+        assert record.where == "method"
+    assert bad[1].error == "KeyError"
+    (huge,) = worker(mini, ["steering"], [1e39]).work(pair).records
+    assert huge.status == "failed"
     lost = pair.model_copy(update={"original_gsam_prompt": "elephant"})
     (failed,) = worker(mini, ["steering"], [1.0]).work(lost).records
     assert failed.status == "failed"
@@ -112,8 +161,11 @@ def test_faults_are_records_and_spare_the_others(mini: Instruments) -> None:
 
 
 def test_k_larger_than_the_dictionary(mini: Instruments) -> None:
-    with pytest.raises(UserError, match="k is 100000"):
-        worker(mini, ["sae"], [1.0], k=[100_000]).work(load_pairs(PAIRS)[0])
+    for name in ("sae", "neurons"):
+        with pytest.raises(UserError, match=rf"k is 100000, but '{name}' in mid\.0"):
+            check_arms(mini, worker(mini, [name], [1.0], blocks=("mid.0",), k=[100_000]).arms)
+    with pytest.raises(UserError, match=r"no SAE for the block 'down\.1\.0'"):
+        check_arms(mini, worker(mini, ["sae"], [1.0], blocks=("down.1.0",)).arms)
 
 
 def test_four_steps(mini: Instruments) -> None:

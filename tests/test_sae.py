@@ -10,7 +10,14 @@ import torch
 
 from riebench.errors import UserError
 from riebench.sae import TopKSAE, load_sae, save_sae
-from riebench.sae.train import SAESettings, auxiliary_loss, explained_variance, geometric_median, train
+from riebench.sae.train import (
+    SAESettings,
+    auxiliary_loss,
+    constrain_gradient,
+    explained_variance,
+    geometric_median,
+    train,
+)
 
 
 @pytest.fixture
@@ -67,7 +74,7 @@ def test_auxiliary_loss_by_hand(by_hand: TopKSAE) -> None:
     variance = (residual - residual.mean(0)).square().mean()
     assert auxiliary_loss(by_hand, x, residual, dead, 2).item() == pytest.approx(0.125 / variance.item())
     assert auxiliary_loss(by_hand, x, residual, torch.zeros(3, dtype=torch.bool), 2) == 0
-    assert auxiliary_loss(by_hand, x, torch.zeros(2, 2), dead, 2) < float("inf")
+    assert auxiliary_loss(by_hand, x, torch.zeros(2, 2), dead, 2) == 0
 
 
 def test_training_finds_sparse_directions() -> None:
@@ -96,3 +103,11 @@ def test_files_in_the_published_layout(by_hand: TopKSAE, tmp_path: Path) -> None
     (tmp_path / "up.0.1" / "config.json").write_text('{"n_dirs_local": 4, "d_model": 2, "k": 1}')
     with pytest.raises(UserError, match="cannot be used"):
         load_sae(tmp_path / "up.0.1")
+
+
+def test_gradient_of_the_decoder_is_orthogonal_to_its_columns(by_hand: TopKSAE) -> None:
+    sae = by_hand.requires_grad_(True)
+    sae.decoder.weight.grad = torch.tensor([[2.0, 5.0, 1.0], [3.0, 7.0, 1.0]])
+    constrain_gradient(sae)
+    # Columns (1, 0), (0, 1) and (-1, 0): what is along them goes, the rest stays.
+    assert sae.decoder.weight.grad.tolist() == [[0, 5, 0], [3, 0, 1]]

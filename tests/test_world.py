@@ -23,7 +23,7 @@ def test_masks_part_the_picture(rng: np.random.Generator) -> None:
         masks = draw(random_scene(rng), layout_of_seed(seed)).masks
         total = masks["object"].astype(int) + masks["addition"] + masks["background"]
         assert (total == 1).all()
-        assert not (masks["inside"] & ~masks["object"]).any() or masks["inside"].sum() > 0
+        assert not (masks["inside"] & ~masks["object"]).any()
 
 
 def test_additions_stay_in_the_picture(rng: np.random.Generator) -> None:
@@ -73,6 +73,9 @@ def test_judge_on_true_drawings() -> None:
     spoilt = judge(draw(source.changed(background="night"), layout).image, base, source, layout)
     assert spoilt.edit_success
     assert spoilt.kept == pytest.approx(6 / 7)
+    became_sketch = judge(draw(source.changed(style="sketch"), layout).image, base, source, layout)
+    assert (became_sketch.edit_success, became_sketch.read_as) == (False, None)
+    assert became_sketch.kept == pytest.approx(5 / 7)  # style and background are lost
     with pytest.raises(ValueError, match="differ in one attribute"):
         judge(draw(base, layout).image, base, source.changed(shape="star"), layout)
 

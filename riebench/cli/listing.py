@@ -14,7 +14,10 @@ pairs_app = typer.Typer(help="Look at pairs.", no_args_is_help=True)
 
 
 def methods_command() -> None:
-    """List methods with their options and defaults."""
+    """List methods with their options and defaults.
+
+    Example: riebench methods
+    """
     from riebench.methods.registry import find, names, option_fields
 
     table = Table("method", "options", "what it does")
@@ -26,7 +29,10 @@ def methods_command() -> None:
 
 
 def blocks_command(model: Annotated[str, typer.Option(help="Model.")] = "mini") -> None:
-    """List a model's blocks: path, channels, grid, neurons, and whether there is an SAE."""
+    """List a model's blocks: path, channels, grid, neurons, and whether there is an SAE.
+
+    Example: riebench blocks --model mini
+    """
     from riebench.engine import load_instruments
     from riebench.errors import UserError
     from riebench.lens import FOUR
@@ -50,7 +56,10 @@ def blocks_command(model: Annotated[str, typer.Option(help="Model.")] = "mini") 
 
 @pairs_app.command("list")
 def pairs_list(pairs: PairFile = None) -> None:
-    """Count the pairs of a file by category."""
+    """Count the pairs of a file by category.
+
+    Example: riebench pairs list --pairs mine.json
+    """
     from collections import Counter
 
     from riebench.pairs import CATEGORIES, load_pairs
@@ -64,7 +73,10 @@ def pairs_list(pairs: PairFile = None) -> None:
 
 @pairs_app.command("show")
 def pairs_show(pair_id: Annotated[str, typer.Argument(metavar="ID")], pairs: PairFile = None) -> None:
-    """Print one pair."""
+    """Print one pair.
+
+    Example: riebench pairs show mini-6-00
+    """
     from riebench.pairs import load_pairs, select
 
     print(select(load_pairs(_path(pairs)), ids=[pair_id])[0].model_dump_json(indent=2))
@@ -72,7 +84,10 @@ def pairs_show(pair_id: Annotated[str, typer.Argument(metavar="ID")], pairs: Pai
 
 @pairs_app.command("check")
 def pairs_check(pairs: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
-    """Validate a pair file."""
+    """Validate a pair file.
+
+    Example: riebench pairs check mine.json
+    """
     from riebench.pairs import load_pairs
 
     print(f"{pairs}: {len(load_pairs(pairs))} pairs, all well-formed")

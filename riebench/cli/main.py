@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
-import click
 import typer
 
 from riebench.cli.listing import blocks_command, methods_command, pairs_app
 from riebench.cli.mini import mini_app
 from riebench.cli.run import run_command
+from riebench.cli.table import table_command
 from riebench.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"auto_envvar_prefix": "RIEBENCH", "help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run_command)
+app.command("table")(table_command)
 app.command("methods")(methods_command)
 app.command("blocks")(blocks_command)
 app.add_typer(pairs_app, name="pairs")
@@ -34,17 +36,18 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(arguments, standalone_mode=False)
     except UserError as error:
         fail(str(error))
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.ctx.get_help())
-        sys.exit(2)
-    except click.ClickException as error:
-        fail(error.format_message().replace("\n", " "))
-    except click.Abort:
+    except typer.Abort:
         fail("stopped", code=130)
+    except typer.TyperException as error:
+        said = error.format_message()
+        if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its help is the whole answer
+            print(said)
+            sys.exit(2)
+        fail(" ".join(said.split()))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(message: str, code: int = 2) -> None:
+def fail(message: str, code: int = 2) -> NoReturn:
     """Say what is wrong in one line and leave."""
     print(f"riebench: {message}", file=sys.stderr)
     sys.exit(code)

@@ -13,10 +13,12 @@ from rich.progress import track
 from rich.table import Table
 
 from riebench.errors import UserError, unknown
+from riebench.mini.grammar import PromptError, Scene, parse
+from riebench.pairs.pair import MAX_SEED, without_brackets
 
 mini_app = typer.Typer(help="The embedded model and its drawn world.", no_args_is_help=True)
 Prompt = Annotated[str, typer.Argument(help="As 'a tilted striped red heart wearing a hat in a meadow'.")]
-Seed = Annotated[int, typer.Option(min=0, help="Decides place, size and angle.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Decides place, size and angle.")]
 Out = Annotated[Path, typer.Option(help="PNG file to write.")]
 PARTS = ("accuracy", "four-steps", "steering", "reader", "masker", "clip", "sae")
 
@@ -31,17 +33,23 @@ def _save(image: np.ndarray, out: Path) -> None:
     print(out)
 
 
+def _scene(prompt: str) -> Scene:
+    try:
+        return parse(prompt)
+    except PromptError as error:
+        raise UserError(str(error)) from None
+
+
 @mini_app.command("draw")
 def draw_command(prompt: Prompt, seed: Seed = 0, out: Out = Path("drawn.png")) -> None:
-    """Draw the scene of a prompt as it truly is."""
-    from riebench.mini.grammar import PromptError, parse
+    """Draw the scene of a prompt as it truly is.
+
+    Example: riebench mini draw "a tilted blue star at night" --seed 3 --out star.png
+    """
     from riebench.mini.layout import layout_of_seed
     from riebench.mini.render import draw
 
-    try:
-        scene = parse(prompt)
-    except PromptError as error:
-        raise UserError(str(error)) from None
+    scene = _scene(prompt)
     _save(np.round(draw(scene, layout_of_seed(seed)).image * 255).astype(np.uint8), out)
 
 
@@ -52,17 +60,16 @@ def generate_command(
     steps: Annotated[int, typer.Option(min=1)] = 1,
     out: Out = Path("generated.png"),
 ) -> None:
-    """Generate a picture with the model, and say what the reader sees in it."""
+    """Generate a picture with the model, and say what the reader sees in it.
+
+    Example: riebench mini generate "a striped red heart wearing a hat" --steps 4
+    """
     from riebench.mini.check import shown
-    from riebench.mini.grammar import PromptError, parse
     from riebench.mini.layout import layout_of_seed
     from riebench.mini.model import load_denoiser
 
-    try:
-        scene = parse(prompt)
-    except PromptError as error:
-        raise UserError(str(error)) from None
-    image = load_denoiser().generate([prompt], [seed], steps)[0].image
+    scene = _scene(prompt)
+    image = load_denoiser().generate([without_brackets(prompt)], [seed], steps)[0].image
     _save(image, out)
     for name, value in shown(scene, image, layout_of_seed(seed)).items():
         asked = getattr(scene, name)
@@ -75,7 +82,10 @@ def check_command(
     samples: Annotated[int, typer.Option(min=1, help="Fresh prompts and seeds for accuracy.")] = 500,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of each attribute for steering.")] = 20,
 ) -> int:
-    """Measure the model and its instruments against their bars, on held-out prompts and seeds."""
+    """Measure the model and its instruments against their bars, on held-out prompts and seeds.
+
+    Example: riebench mini check --part accuracy --samples 100
+    """
     from riebench.mini import check
     from riebench.mini.model import load_denoiser
 

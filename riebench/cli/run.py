@@ -15,9 +15,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from riebench.cli.table import show, wide_console
 from riebench.errors import UserError
-from riebench.pairs import Pair
-from riebench.records import Record
+from riebench.pairs.pair import MAX_SEED, Pair
 
 HELP = """Run a benchmark: methods, blocks and strengths over pairs.
 
@@ -73,10 +73,12 @@ def run_command(
     model: Annotated[str, typer.Option(help="Model.")] = "mini",
     pairs: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="Category by number or name; may be given again.")] = None,
-    pair_id: Annotated[list[str] | None, typer.Option("--id", help="Pair by id; may be given again.")] = None,
+    pair_id: Annotated[
+        list[str] | None, typer.Option("--id", envvar="RIEBENCH_RUN_ID", help="Pair by id; may be given again.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Pairs of each category at most.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of all runs; each pair's own (or 42) unless given.")
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all runs; each pair's own (or 42) unless given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
     option: Annotated[
@@ -157,45 +159,6 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console)
-
-
-def wide_console() -> Console:
-    """A console for tables: as wide as the terminal, or as wide as needed where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
-
-
-def show(folder: Path, console: Console) -> None:
-    """Print the table of a run and write its table, curve and contact sheets."""
-    import json
-
-    from riebench.records import read_records
-    from riebench.report import contact_sheets, draw_curves, print_table, summarize, to_markdown
-    from riebench.report.table import metric_titles
-
-    records = read_records(folder)
-    names = json.loads((folder / "run.json").read_text())["metric_names"]
-    summary = summarize(records)
-    titles = metric_titles(names["lpips"])
-    print_table(summary, titles, console)
-    (folder / "table.md").write_text(to_markdown(summary, titles))
-    for reason, number in _reasons(records).items():
-        console.print(f"failed {number} times: {reason}", markup=False)
-    print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")
-    if {"lpips_base", "clip_text_edit"} <= set(summary.columns):
-        print("curve    ", *draw_curves(summary, folder, names["clip"], names["lpips"]))
-    sheets = contact_sheets(records, folder)
-    if sheets:
-        print(f"pictures  {sheets[0].parent} ({len(sheets)} sheets)")
-
-
-def _reasons(records: Sequence[Record]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for record in records:
-        reason = record.reason
-        if reason:
-            found[reason] = found.get(reason, 0) + 1
-    return found
 
 
 run_command.__doc__ = HELP

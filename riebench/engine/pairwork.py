@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riebench.errors import PairError, UserError
+from riebench.errors import PairError
 from riebench.instruments import Instruments
 from riebench.lens import Activations, Edit
 from riebench.masks import pair_instances, to_grid
@@ -36,8 +40,23 @@ class Arm:
     name: str
     options: Mapping[str, Any]
     method: Method
-    needs_neurons: bool
     blocks: tuple[str, ...]
+
+    @property
+    def needs_neurons(self) -> bool:
+        """Whether neurons must be captured for it."""
+        return bool(getattr(self.method, "needs_neurons", False))
+
+    @property
+    def needs_sae(self) -> bool:
+        """Whether each of its blocks must have an SAE."""
+        return bool(getattr(self.method, "needs_sae", False))
+
+    @cached_property
+    def code(self) -> str:
+        """Hash of the file that the method is written in, so that an edited method makes new records."""
+        file = inspect.getsourcefile(type(self.method))
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 @dataclass
@@ -97,19 +116,20 @@ class PairWorker:
 
     def work(self, pair: Pair, keep_images: bool = False) -> PairResult:
         """Run every setting on a pair. Faults inside the pair become records, and nothing is raised for them."""
-        started = time.perf_counter()
+        started, where = time.perf_counter(), "observing"
+        result = PairResult([])
         try:
             seen = self._observe(pair)
+            where = "engine"
             outcomes = self._edited(pair, seen)
-        except UserError:
-            raise
+            where = "metrics"
+            result = self._scored(pair, seen, outcomes, keep_images)
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
             settings = [(arm, strength) for arm in self.arms for strength in self.strengths]
-            result = PairResult([self._record(pair, a, s, error=error) for a, s in settings])
-        else:
-            result = self._scored(pair, seen, outcomes, keep_images)
-        spent = (time.perf_counter() - started) / max(1, len(result.records))
-        return PairResult([r.model_copy(update={"seconds": round(spent, 4)}) for r in result.records], result.images)
+            result.records = [self._record(pair, a, s, error=error, where=where) for a, s in settings]
+        share = (time.perf_counter() - started) / max(1, len(result.records))
+        result.records = [r.model_copy(update={"seconds": round(share, 4)}) for r in result.records]
+        return result
 
     def _observe(self, pair: Pair) -> _Seen:
         seed = self.seed_of(pair)
@@ -155,12 +175,32 @@ class PairWorker:
             )
             try:
                 with torch.no_grad():
-                    plans.append(_checked(arm.method.plan(observed), arm.name))
-            except UserError:
-                raise
+                    plans.append(self._checked(arm.method.plan(observed), arm))
             except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
                 plans.append(error)
         return plans
+
+    def _checked(self, plan: Plan, arm: Arm) -> Plan:
+        """A plan that names only places of the arm's blocks, for the right number of steps.
+
+        Raises:
+            PairError: otherwise.
+        """
+        if not isinstance(plan, Plan):
+            raise PairError(f"the method {arm.name!r} returned {type(plan).__name__}, expected a Plan", where="method")
+        for place, addition in plan.additions.items():
+            layers = self.instruments.denoiser.lens.blocks[place.block].layers if place.block in arm.blocks else 0
+            if not layers or (place.layer is not None and place.layer not in range(layers)):
+                known = ", ".join(arm.blocks)
+                raise PairError(f"the method {arm.name!r} adds at {place}; its blocks are {known}", where="method")
+            if isinstance(addition, Tensor) and len(addition) != self.steps:
+                said = f"adds {len(addition)} steps at {place}, expected {self.steps}"
+                raise PairError(f"the method {arm.name!r} {said}", where="method")
+        for name, value in plan.notes.items():
+            if not isinstance(value, (int, float, str)):
+                said = f"notes {name!r} as {type(value).__name__}, expected a number or text"
+                raise PairError(f"the method {arm.name!r} {said}", where="method")
+        return plan
 
     def _edited(self, pair: Pair, seen: _Seen) -> list[tuple[Arm, float, Plan, Image | Exception]]:
         """The edited image of every setting, or why there is none."""
@@ -171,10 +211,10 @@ class PairWorker:
                 if isinstance(plan, Exception):
                     outcomes.append((arm, strength, Plan(), plan))
                     continue
-                prompt = plan.prompt or pair.base_prompt
-                # Without additions the edited run is a run that is there already.
-                known = {pair.base_prompt: seen.base.image, pair.edit_prompt: seen.source.image}
-                if not plan.additions and prompt in known:
+                prompt = pair.base_prompt if plan.prompt is None else plan.prompt
+                # With nothing to add, the edited run is a run that is there already.
+                known = {pair.edit_prompt: seen.source.image, pair.base_prompt: seen.base.image}
+                if prompt in known and (strength == 0 or not plan.additions):
                     outcomes.append((arm, strength, plan, known[prompt]))
                     continue
                 waiting.append((len(outcomes), prompt, Edit(plan.additions, strength)))
@@ -192,8 +232,6 @@ class PairWorker:
         try:
             runs = self.instruments.denoiser.generate(prompts, seeds, self.steps, edits=edits)
             return [(index, run.image) for (index, _, _), run in zip(waiting, runs, strict=True)]
-        except UserError:
-            raise
         except Exception as error:  # noqa: BLE001 - additions may be functions of a stranger's
             if len(waiting) == 1:
                 return [(waiting[0][0], error)]
@@ -208,7 +246,7 @@ class PairWorker:
             source=seen.source.image,
             edit_prompt=pair.edit_prompt,
             original_prompt=pair.base_prompt,
-            region=np.concatenate([seen.base_instances, seen.source_instances]).any(0),
+            region=_union(seen.base_instances) | _union(seen.source_instances),
             truth=truth(pair, self.seed_of(pair)) if truth else None,
         )
         images = [image for *_, image in outcomes if not isinstance(image, Exception)]
@@ -236,21 +274,25 @@ class PairWorker:
         metrics: dict[str, float | None] | None = None,
         notes: dict[str, Any] | None = None,
         error: Exception | None = None,
+        where: str = "method",
     ) -> Record:
         setting = Setting(
             method=arm.name, options=dict(arm.options), blocks=arm.blocks, strength=strength, steps=self.steps
         )
-        parts, seed = self.instruments.parts, self.seed_of(pair)
+        seed = self.seed_of(pair)
+        parts = {n: v for n, v in self.instruments.parts.items() if n != "sae" or arm.needs_sae}
         key = record_key(
-            pair=pair.model_dump(exclude={"editing_instruction", "seed"}),
+            pair=pair.model_dump(exclude={"id", "editing_instruction", "seed"}),
             seed=seed,
             setting=setting.model_dump(mode="json"),
+            method=arm.code,
             protocol=PROTOCOL,
             parts=parts,
             kernel=self.kernel,
             numerics=NUMERICS,
         )
-        where = error.where if isinstance(error, PairError) else None
+        if isinstance(error, PairError):
+            where = error.where
         return Record(
             key=key,
             status="failed" if error else "ok",
@@ -268,16 +310,15 @@ class PairWorker:
             notes=notes or {},
             reason=str(error) if error else None,
             error=type(error).__name__ if error else None,
-            where=where or ("method" if error else None),
+            where=where if error else None,
         )
 
 
-def _checked(plan: Plan, name: str) -> Plan:
-    if not isinstance(plan, Plan):
-        raise PairError(f"the method {name!r} returned {type(plan).__name__}, expected a Plan", where="method")
-    return plan
+def _union(instances: Mask) -> Mask:
+    """The union ``[height, width]`` of instance masks ``[n, height, width]``."""
+    return np.asarray(instances.any(0))
 
 
 def _as_image(instances: Mask) -> Image:
     """The union of instance masks in black and white."""
-    return instances.any(0, keepdims=True)[0].astype(np.uint8) * np.uint8(255)
+    return _union(instances).astype(np.uint8) * np.uint8(255)

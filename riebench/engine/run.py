@@ -76,14 +76,44 @@ def make_arms(spec: RunSpec, sets: Sequence[tuple[str, ...]]) -> list[Arm]:
             raise unknown(f"option of {', '.join(map(repr, fields))}", option, every or ["none"])
     arms = []
     for name, known in fields.items():
+        canonical = str(find(name).method_name)
         shared = {o: value for o, value in spec.options.items() if o in known}
         for k in spec.k if spec.k and "k" in known else [None]:
             given = shared if k is None else {**shared, "k": k}
             made = create(name, given)
             kept = {field: getattr(made, field) for field in known}
-            neurons = bool(getattr(made, "needs_neurons", False))
-            arms += [Arm(name, kept, made, neurons, blocks) for blocks in sets]
+            arms += [Arm(canonical, kept, made, blocks) for blocks in sets]
+            _check_options(canonical, kept)
     return arms
+
+
+def _check_options(name: str, kept: Mapping[str, Any]) -> None:
+    for option, value in kept.items():
+        if not (value is None or isinstance(value, (bool, int, float, str))):
+            said = f"is {type(value).__name__}, which a record cannot keep; options are numbers, text or booleans"
+            raise UserError(f"option {option!r} of method {name!r} {said}")
+
+
+def check_arms(instruments: Instruments, arms: Sequence[Arm]) -> None:
+    """See that every arm has the SAEs it needs, and candidates enough for its k.
+
+    Raises:
+        UserError: naming the method and what is there.
+    """
+    for arm in arms:
+        if arm.needs_sae:
+            candidates = sum(instruments.sae(block).n_features for block in arm.blocks)
+        elif arm.needs_neurons:
+            blocks = [instruments.denoiser.lens.blocks[block] for block in arm.blocks]
+            candidates = sum(block.layers * block.neurons for block in blocks)
+        else:
+            continue
+        k = arm.options.get("k")
+        if isinstance(k, int) and k > candidates:
+            where = "+".join(arm.blocks)
+            raise UserError(
+                f"k is {k}, but {arm.name!r} in {where} has {candidates} to choose from; give a smaller --k"
+            )
 
 
 def prepare(spec: RunSpec) -> tuple[Instruments, PairWorker]:
@@ -101,6 +131,7 @@ def prepare(spec: RunSpec) -> tuple[Instruments, PairWorker]:
     instruments = load_instruments(entry, spec.batch)
     sets = block_sets(spec.blocks, list(instruments.denoiser.lens.blocks), spec.alone)
     arms = make_arms(spec, sets)
+    check_arms(instruments, arms)
     return instruments, PairWorker(instruments, arms, spec.strengths, steps, spec.seed)
 
 

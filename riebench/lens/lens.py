@@ -172,7 +172,7 @@ def _adder(place: Place, edits: Sequence[Edit]) -> Callable[..., Any]:
             if addition is None or edit.strength == 0:
                 continue
             delta = addition(passing[row], step) if callable(addition) else addition[step]
-            changed[row] += edit.strength * _checked(delta, value[row], place)
+            changed[row] += _checked(edit.strength * delta, value[row], place)
         return _like(output, changed)
 
     return hook

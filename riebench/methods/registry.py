@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -19,12 +22,14 @@ C = TypeVar("C", bound=type[Any])
 _REGISTERED: dict[str, MethodClass] = {}
 
 
-def method(name: str, needs_neurons: bool = False) -> Callable[[C], C]:
+def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> Callable[[C], C]:
     """Class decorator that makes a method known under a name; its fields become the method's typed options.
 
     Args:
         name: as given to ``--method``.
-        needs_neurons: whether neurons must be captured for it.
+        needs_sae: whether every block it is run on must have an SAE; its option ``k``, if it has one, then counts
+            SAE features.
+        needs_neurons: whether neurons must be captured for it; its option ``k`` then counts neurons.
 
     Raises:
         ValueError: if the name is taken by another class.
@@ -32,10 +37,11 @@ def method(name: str, needs_neurons: bool = False) -> Callable[[C], C]:
 
     def register(cls: C) -> C:
         made: Any = dataclasses.dataclass(frozen=True)(cls)
-        taken = _REGISTERED.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"the method name {name!r} is taken by {taken.__module__}:{taken.__qualname__}")
+        taken = _target(_REGISTERED[name]) if name in _REGISTERED else _installed().get(name)
+        if taken is not None and taken != _target(cls):
+            raise ValueError(f"the method name {name!r} is taken by {taken}; choose another")
         made.method_name = name
+        made.needs_sae = needs_sae
         made.needs_neurons = needs_neurons
         _REGISTERED[name] = made
         return made
@@ -43,8 +49,17 @@ def method(name: str, needs_neurons: bool = False) -> Callable[[C], C]:
     return register
 
 
+def _target(cls: MethodClass) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+@cache
 def _installed() -> dict[str, str]:
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+    """Entry points by name; of two with one name, the first counts and the second is refused when it registers."""
+    found: dict[str, str] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, point.value)
+    return found
 
 
 def names() -> list[str]:
@@ -65,10 +80,13 @@ def find(name: str) -> MethodClass:
     if target is None:
         raise unknown("method", name, names())
     module, _, attribute = target.partition(":")
+    if name == target and os.getcwd() not in sys.path:  # a stranger's file lies where one stands
+        sys.path.insert(0, os.getcwd())
     try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the method {name!r} cannot be loaded: {error}; expected package.module:Class") from None
+        cls: MethodClass = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # noqa: BLE001 - importing a stranger's file may raise anything
+        said = f"{type(error).__name__}: {error}"
+        raise UserError(f"the method {name!r} cannot be loaded ({said}); expected package.module:Class") from None
     if not hasattr(cls, "method_name"):
         raise UserError(f"{target} is not a method; decorate its class with @riebench.methods.method(name)")
     return cls

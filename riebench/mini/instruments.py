@@ -15,25 +15,25 @@ from riebench.sae import TopKSAE, load_sae
 
 CLIP_NAME = "riebench-mini"
 LPIPS_NAME = "lpips-mini"
+CLIP_WEIGHTS = WEIGHTS / "clip" / "open_clip_model.safetensors"
+LPIPS_TRUNK = WEIGHTS / "lpips" / "trunk.safetensors"
+MASKER_WEIGHTS = WEIGHTS / "masker" / "masker.safetensors"
 
 
 def load_clip() -> ClipScorer:
     """The CLIP of the drawn world, by the call that loads any open_clip model."""
-    folder = WEIGHTS / "clip"
-    path = folder / "open_clip_model.safetensors"
-    return ClipScorer(CLIP_NAME, str(path), fingerprint(folder), configs=folder / f"{CLIP_NAME}.json")
+    folder = CLIP_WEIGHTS.parent
+    return ClipScorer(CLIP_NAME, str(CLIP_WEIGHTS), fingerprint(folder), configs=folder / f"{CLIP_NAME}.json")
 
 
 def load_lpips() -> LpipsScorer:
     """LPIPS on a trunk trained on the drawn world; not the published metric."""
-    path = WEIGHTS / "lpips" / "trunk.safetensors"
-    return LpipsScorer(LPIPS_NAME, path, fingerprint(path))
+    return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, fingerprint(LPIPS_TRUNK))
 
 
 def load_masker() -> MiniMasker:
     """The masker of the drawn world."""
-    path = WEIGHTS / "masker" / "masker.safetensors"
-    return MiniMasker(path, fingerprint(path))
+    return MiniMasker(MASKER_WEIGHTS, fingerprint(MASKER_WEIGHTS))
 
 
 def load_block_sae(block: str) -> TopKSAE:
@@ -65,7 +65,14 @@ def pair_truth(pair: Pair, seed: int) -> PairTruth:
 
 
 def load(entry: ModelEntry, batch: int) -> Instruments:
-    """Load mini with everything that belongs to it."""
+    """Load mini with everything that belongs to it.
+
+    Raises:
+        UserError: if a part is not in the package.
+    """
+    for path in (CLIP_WEIGHTS, LPIPS_TRUNK, MASKER_WEIGHTS, SAES):
+        if not path.exists():
+            raise UserError(f"{path}, a part of mini, is not there; reinstall riebench or run scripts/train_mini.py")
     denoiser, masker = load_denoiser(batch), load_masker()
     scorers = Scorers(load_clip(), load_lpips())
     parts = {

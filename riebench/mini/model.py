@@ -35,14 +35,19 @@ def load_denoiser(batch: int = 8) -> Denoiser:
     Raises:
         UserError: if the weights are not in the package.
     """
+    import diffusers.utils.logging
+    import transformers.utils.logging
     from diffusers import StableDiffusionXLPipeline
 
     if not (PIPELINE / "model_index.json").exists():
         raise UserError(
             f"the weights of mini are not in {PIPELINE}; reinstall riebench or train them (scripts/train_mini.py)"
         )
+    # Small files load at once; bars for them would only cover up the run's own.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     pipeline = StableDiffusionXLPipeline.from_pretrained(
-        PIPELINE, torch_dtype=torch.float32, local_files_only=True, add_watermarker=False
+        PIPELINE, dtype=torch.float32, local_files_only=True, add_watermarker=False
     )
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)

@@ -88,13 +88,13 @@ class Verdict:
 
     Attributes:
         edit_success: whether the edited attribute reads as the edit prompt says.
-        kept: share of the other visible attributes that read as in the base scene.
-        read_as: value of the edited attribute that the picture shows.
+        kept: share of the other attributes visible in both scenes that read as in the base scene.
+        read_as: value of the edited attribute that the picture shows; None if it shows none.
     """
 
     edit_success: bool
     kept: float
-    read_as: str
+    read_as: str | None
 
 
 def judge(image: Array, base: Scene, source: Scene, layout: Layout) -> Verdict:
@@ -108,7 +108,8 @@ def judge(image: Array, base: Scene, source: Scene, layout: Layout) -> Verdict:
         raise ValueError(f"the scenes of a pair must differ in one attribute; these differ in {list(changed)}")
     (edited,) = changed
     shown = read_scene(image, [base, source], layout)
-    others = [n for n in ATTRIBUTES if n != edited and visible(shown, n) and visible(base, n)]
-    kept = [getattr(shown, n) == getattr(base, n) for n in others]
-    value = getattr(shown, edited)
+    # What both scenes show must still be seen: a picture that became a sketch has lost its colours.
+    others = [n for n in ATTRIBUTES if n != edited and visible(base, n) and visible(source, n)]
+    kept = [visible(shown, n) and getattr(shown, n) == getattr(base, n) for n in others]
+    value = getattr(shown, edited) if visible(shown, edited) else None
     return Verdict(value == getattr(source, edited), float(np.mean(kept)), value)

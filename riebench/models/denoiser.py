@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riebench.errors import PairError
 from riebench.lens import Activations, Edit, Lens
 
 Image = NDArray[np.uint8]
@@ -132,8 +133,14 @@ class Denoiser:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Image:
-        """Latents ``[n, channels, height, width]`` to pictures ``[n, height, width, 3]``."""
+        """Latents ``[n, channels, height, width]`` to pictures ``[n, height, width, 3]``.
+
+        Raises:
+            PairError: if a picture is not finite.
+        """
         vae = self.pipeline.vae
         pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        if not bool(torch.isfinite(pixels).all()):
+            raise PairError("the picture has values that are not finite", where="model")
         pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
         return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

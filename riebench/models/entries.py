@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riebench.errors import unknown
-from riebench.models.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -17,36 +16,30 @@ class ModelEntry:
     Attributes:
         name: as given to ``--model``.
         title: one line on what it is.
-        load: loads it; the argument is the largest batch.
         steps: denoising steps unless told otherwise.
         pairs: its own pair file.
         blur_kernel: side of the blur that masks get before they go to a block's grid, pixels.
         instruments: name of the set of masker, CLIP, LPIPS and SAEs that goes with it.
-        truth: whether its pairs are scenes of the drawn world, whose truth is known.
     """
 
     name: str
     title: str
-    load: Callable[[int], Denoiser]
     steps: int
     pairs: Path
     blur_kernel: int
     instruments: str
-    truth: bool
 
 
 def _mini() -> ModelEntry:
-    from riebench.mini.model import PAIRS, load_denoiser
+    from riebench.mini.model import PAIRS
 
     return ModelEntry(
         name="mini",
         title="the embedded model of a drawn world (128 px, 4 steps or 1)",
-        load=load_denoiser,
         steps=1,
         pairs=PAIRS,
         blur_kernel=15,  # the published 31 px belong to grid cells of 32 px; these are of 16 px
         instruments="mini",
-        truth=True,
     )
 
 

@@ -22,6 +22,10 @@ CATEGORIES: dict[int, str] = {
 """PIE-Bench's kinds of edit by number (its kind 0, random, is not part of RIEBench)."""
 
 
+MAX_SEED = 2**63 - 1
+"""The largest seed that torch takes."""
+
+
 class Pair(BaseModel):
     """A pair of prompts, with a grounding phrase for each; field names are those of RIEBench's file.
 
@@ -31,20 +35,20 @@ class Pair(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: str = Field(min_length=1)
+    id: str = Field(pattern=r"^[\w.+-]+$")
     editing_type_id: int
     original_prompt: str
     editing_prompt: str
     editing_instruction: str = ""
     original_gsam_prompt: str
     editing_gsam_prompt: str
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
 
     @field_validator("editing_type_id", mode="before")
     @classmethod
     def _category(cls, value: object) -> int:
         text = str(value).strip()
-        if not text.isdigit() or int(text) not in CATEGORIES:
+        if not text.isdecimal() or int(text) not in CATEGORIES:
             raise ValueError(f"unknown category {value!r}, expected 1 to 9")
         return int(text)
 
@@ -82,12 +86,14 @@ def category_named(text: str) -> int:
     Raises:
         UserError: if there is no such category.
     """
-    if text.isdigit() and int(text) in CATEGORIES:
+    if text.isdecimal() and int(text) in CATEGORIES:
         return int(text)
     names = {name: number for number, name in CATEGORIES.items()}
     wanted = text.lower().replace("_", " ").replace("-", " ").replace("color", "colour")
-    if wanted in names:
-        return names[wanted]
+    # The last word will do where it is the only one of its kind: "colour", but not "object".
+    last = [number for name, number in names.items() if name.split()[-1] == wanted]
+    if wanted in names or len(last) == 1:
+        return names.get(wanted) or last[0]
     raise unknown("category", text, [*names, *map(str, CATEGORIES)])
 
 

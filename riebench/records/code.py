@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from riebench import __version__
 
+COMPUTING = ("torch", "diffusers", "transformers", "open_clip_torch", "lpips", "numpy")
+
+
+def versions() -> dict[str, str | bool | None]:
+    """Version of riebench and of the packages whose code can change numbers."""
+    found: dict[str, str | bool | None] = {"riebench": __version__}
+    for name in COMPUTING:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
 
 @cache
 def code_version() -> dict[str, str | bool | None]:
-    """Package version and, if the package lies in its own git checkout, commit and whether it was changed since."""
+    """Versions of this package and of those that compute; commit and changes, if it lies in its own git checkout."""
     package = Path(__file__).parents[1]
 
-    def git(*words: str) -> str | None:
+    def git(*words: str, at: str | Path = package) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(package), *words], capture_output=True, text=True, timeout=10, check=False
+                ["git", "-C", str(at), *words], capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
@@ -26,9 +40,9 @@ def code_version() -> dict[str, str | bool | None]:
     # A site-packages folder inside somebody else's repository is not our checkout.
     top = git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != package.parent.resolve():
-        return {"version": __version__, "commit": None, "dirty": None}
+        return {**versions(), "commit": None, "dirty": None}
     return {
-        "version": __version__,
+        **versions(),
         "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--", "riebench", "baselines")),
+        "dirty": bool(git("status", "--porcelain", "--", "riebench", "baselines", at=top)),
     }

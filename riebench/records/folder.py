@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from riebench.errors import UserError
 from riebench.records.schema import Record
 
-RECORDS, RUN, IMAGES = "records.jsonl", "run.json", "images"
+RECORDS, RUN, IMAGES, SHEETS = "records.jsonl", "run.json", "images", "sheets"
 
 
 class RunFolder:
@@ -35,12 +36,13 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if (path / RECORDS).exists():
+            if (path / RECORDS).exists() and (path / RECORDS).stat().st_size:
                 if not force:
                     raise UserError(f"the folder {path} holds a run; give another --out, or --force to discard it")
                 for name in (RECORDS, RUN):
                     (path / name).unlink(missing_ok=True)
-                shutil.rmtree(path / IMAGES, ignore_errors=True)
+                for name in (IMAGES, SHEETS):
+                    shutil.rmtree(path / name, ignore_errors=True)
             (path / RECORDS).touch()
         except OSError as error:
             reason = error.strerror or error
@@ -73,7 +75,7 @@ def read_records(path: Path) -> list[Record]:
     """
     file = path / RECORDS if path.is_dir() else path
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_bytes().removesuffix(b"\n").split(b"\n")
     except OSError:
         raise UserError(f"there are no records at {file}; give the folder of a finished run") from None
     records = []
@@ -83,6 +85,8 @@ def read_records(path: Path) -> list[Record]:
         except ValidationError:
             if number < len(lines):
                 raise UserError(f"{file}: line {number} is damaged; restore the file or run again") from None
+            if line:
+                print(f"riebench: the torn last line of {file} is left out", file=sys.stderr)
     if not records:
         raise UserError(f"there are no records in {file}")
     return records

@@ -31,8 +31,8 @@ class Record(BaseModel):
         metrics: see :data:`riebench.metrics.METRICS`; null where undefined; empty for a failure.
         notes: figures of the plan, as the k that was used.
         parts: fingerprints of the weights that took part.
-        code: package version and git commit of the package.
-        seconds: time spent on the pair, shared evenly among its records.
+        code: versions of the packages that compute, git commit of riebench and whether it was changed since.
+        seconds: time spent on the whole pair, divided by the number of its records.
     """
 
     key: str

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
 COLUMNS = 3
+DASHES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (5, 1)))
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[tuple[str, str], str], strengths: list[float]) -> None:
-    for number, ((arm, blocks), label) in enumerate(labels.items()):
+    arms, sets = (list(dict.fromkeys(key[i] for key in labels)) for i in (0, 1))
+    for (arm, blocks), label in labels.items():
         curve = rows[(rows["arm"] == arm) & (rows["blocks"] == blocks)].sort_values("strength")
         curve = curve.dropna(subset=["lpips_base", "clip_text_edit"])
         if curve.empty:
             continue
-        colour = f"C{number % 10}"
+        colour = f"C{arms.index(arm) % 10}"
         axes.errorbar(
             curve["lpips_base"],
             curve["clip_text_edit"],
@@ -27,11 +28,14 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[tuple[str, str], str], s
             yerr=curve["clip_text_edit_se"].fillna(0),
             color=colour,
             linewidth=1.2,
+            linestyle=DASHES[sets.index(blocks) % len(DASHES)],
             elinewidth=0.6,
             label=label,
         )
         sizes = [14 + 22 * strengths.index(s) / max(1, len(strengths) - 1) for s in curve["strength"]]
         axes.scatter(curve["lpips_base"], curve["clip_text_edit"], s=sizes, color=colour, zorder=3)
+    if rows["clip_text_edit"].isna().all():
+        axes.text(0.5, 0.5, "no pair was scored", ha="center", va="center", transform=axes.transAxes)
     axes.set_title(str(rows["category"].iloc[0]), fontsize=10)
     axes.grid(alpha=0.25)
 
@@ -62,9 +66,10 @@ def draw_curves(summary: pd.DataFrame, folder: Path, clip_name: str, lpips_name:
     who = settings[0][0] if one_arm else f"{len(labels)} settings"
     figure.suptitle(f"{who}{where}; points grow with strength {said}; bars: standard errors", fontsize=11)
     if len(labels) > 1:
-        handles, names = panels.flat[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside right upper", fontsize=8)
+        found = {n: h for axes in panels.flat for h, n in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(found.values(), found.keys(), loc="outside right upper", fontsize=8)
     paths = [folder / "curve.png", folder / "curve.svg"]
-    for path in paths:
-        figure.savefig(path, dpi=130)
+    with rc_context({"svg.fonttype": "none"}):  # text stays text
+        for path in paths:
+            figure.savefig(path, dpi=130)
     return paths

@@ -66,7 +66,7 @@ def _compose(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Ima
 
 
 def contact_sheets(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Draw ``sheets/sheet-METHOD-BLOCKS-CATEGORY.png`` from the kept images; returns the paths."""
+    """Draw ``sheets/METHOD-BLOCKS-CATEGORY.png`` from the kept images; returns the paths."""
     if not (folder / "images").is_dir():
         return []
     labels = arm_labels(records)

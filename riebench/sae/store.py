@@ -35,6 +35,14 @@ def load_sae(folder: Path) -> TopKSAE:
         sae = TopKSAE(config["d_model"], config["n_dirs_local"], config["k"])
         state = load_file(folder / WEIGHTS)
         sae.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, RuntimeError, SafetensorError) as error:
+    except (
+        FileNotFoundError,
+        json.JSONDecodeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         raise UserError(f"the SAE folder {folder} cannot be used: {str(error).splitlines()[0]}") from None
     return sae.eval().requires_grad_(False)

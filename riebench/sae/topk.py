@@ -21,6 +21,8 @@ class TopKSAE(nn.Module):
 
     def __init__(self, d_model: int, n_features: int, k: int) -> None:
         super().__init__()
+        if not 0 < k <= n_features:
+            raise ValueError(f"k is {k}, expected 1 to the number of features, {n_features}")
         self.k = k
         self.encoder = nn.Linear(d_model, n_features, bias=False)
         self.decoder = nn.Linear(n_features, d_model, bias=False)

@@ -64,7 +64,7 @@ def auxiliary_loss(sae: TopKSAE, x: Tensor, residual: Tensor, dead: Tensor, auxk
     values, indices = sae.pre_activations(x).masked_fill(~dead, -torch.inf).topk(count, dim=-1)
     codes = torch.zeros(len(x), sae.n_features).scatter(-1, indices, values.relu())
     error = (sae.decoder(codes) - residual).square().mean()
-    return (error / (residual - residual.mean(0)).square().mean()).nan_to_num(0)
+    return (error / (residual - residual.mean(0)).square().mean()).nan_to_num(0, posinf=0)
 
 
 def train(x: Tensor, settings: SAESettings, progress: Callable[[int, float], None] | None = None) -> TopKSAE:
@@ -96,7 +96,7 @@ def train(x: Tensor, settings: SAESettings, progress: Callable[[int, float], Non
         auxiliary = auxiliary_loss(sae, batch, (batch - rebuilt).detach(), dead, settings.auxk)
         optimizer.zero_grad()
         (loss + settings.aux_weight * auxiliary).backward()
-        _constrain_gradient(sae)
+        constrain_gradient(sae)
         optimizer.step()
         with torch.no_grad():
             sae.decoder.weight.div_(sae.decoder.weight.norm(dim=0))
@@ -108,7 +108,7 @@ def train(x: Tensor, settings: SAESettings, progress: Callable[[int, float], Non
     return sae.eval().requires_grad_(False)
 
 
-def _constrain_gradient(sae: TopKSAE) -> None:
+def constrain_gradient(sae: TopKSAE) -> None:
     """Take from the decoder's gradient its part along the columns, which renormalising would undo."""
     weight, grad = sae.decoder.weight.data, sae.decoder.weight.grad
     if grad is not None:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, prompt, visible
+from riebench.mini.instruments import CLIP_NAME
 
 from .data import Scenes
 from .loop import Job, run
 from .masker import roughen
 
-CLIP_NAME = "riebench-mini"
 CLIP_CONFIG = {
     "embed_dim": 96,
     "vision_cfg": {"image_size": 128, "layers": [1, 1, 1, 1], "width": 16, "head_width": 32, "patch_size": None},

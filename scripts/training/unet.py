@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from riebench.lens import FOUR, Lens, module_path
 from riebench.mini.grammar import random_prompt
 from riebench.mini.layout import canvas_of_seed
 
@@ -25,14 +24,8 @@ BATCH = 16
 WIDTHS = (24, 48, 96)
 TEXT_WIDTH = 64
 STEPS = 4
-STEP_SHARES = (0.72, 0.12, 0.09, 0.07)  # of the samples, for each step of a four-step run
-BLOCK_OFF = 0.2  # share of training steps in which one of the four blocks adds nothing
-OPEN_BLOCKS = (
-    "down_blocks.2.attentions.1",
-    "mid_block.attentions.0",
-    "up_blocks.0.attentions.0",
-    "up_blocks.0.attentions.1",
-)
+STEP_SHARES = (0.76, 0.10, 0.08, 0.06)  # of the samples, for each step of a four-step run
+BLOCK_OFF = 0.1  # share of training steps in which one of the four blocks adds nothing
 
 
 def build_scheduler() -> EulerAncestralDiscreteScheduler:
@@ -88,7 +81,7 @@ def build_unet() -> UNet2DConditionModel:
 def close_other_ways(unet: UNet2DConditionModel) -> None:
     """Hold at zero every way of the text into the U-Net but the four blocks that the benchmark edits."""
     for name, module in unet.named_modules():
-        if name.endswith("attn2") and not name.startswith(OPEN_BLOCKS):
+        if name.endswith("attn2") and not name.startswith(tuple(map(module_path, FOUR))):
             for p in module.to_out.parameters():
                 p.data.zero_()
                 p.requires_grad_(False)
@@ -118,19 +111,6 @@ class Denoiser(nn.Module):
             "time_ids": torch.tensor([[128.0, 128, 0, 0, 128, 128]]).repeat(n, 1),
         }
         return self.unet(sample, timestep, torch.cat(states, -1), added_cond_kwargs=added).sample
-
-
-@contextmanager
-def block_off(unet: UNet2DConditionModel, name: str | None) -> Iterator[None]:
-    """One block returns its input."""
-    if name is None:
-        yield
-        return
-    handle = unet.get_submodule(name).register_forward_hook(lambda module, args, output: (args[0],))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def encode_scenes(folder: Path, rank: int, world: int, count: int) -> float:
@@ -188,6 +168,7 @@ def stage(rank: int, world: int, folder: Path, steps: int, count: int = 24_000) 
     torch.manual_seed(0)
     model = Denoiser(tokenizer)
     model.unet.to(memory_format=torch.channels_last)
+    lens = Lens(model.unet)
     scheduler = build_scheduler()
     scheduler.set_timesteps(STEPS)
     sigmas, timesteps = scheduler.sigmas[:STEPS].float(), scheduler.timesteps
@@ -212,8 +193,8 @@ def stage(rank: int, world: int, folder: Path, steps: int, count: int = 24_000) 
         )
         sigma = sigmas[at].view(-1, 1, 1, 1)
         root = (sigma**2 + 1).sqrt()
-        off = str(rng.choice(OPEN_BLOCKS)) if rng.random() < BLOCK_OFF else None
-        with block_off(model.unet, off):
+        off = [str(rng.choice(FOUR))] if rng.random() < BLOCK_OFF else []
+        with lens.ablating(off):
             v = model((x / root).contiguous(memory_format=torch.channels_last), timesteps[at], ids)
         error = (x / root**2 - v * sigma / root - x0).square()
         weight = 0.5 + canvas[:, :1].clamp(0, 2) * 0.6
