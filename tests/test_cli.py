@@ -67,7 +67,8 @@ def test_run_writes_what_it_says(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert "lpips-mini_base" in text
     for name in ("records.jsonl", "run.json", "table.md", "curve.png", "curve.svg"):
         assert (out / name).stat().st_size > 0
-    assert len(list((out / "sheets").glob("*.png"))) == 2
+    names = {p.name for p in (out / "sheets").glob("*.png")}
+    assert names == {"sae-down.2.1.png", "sae-down.2.1-6.png", "sae-down.2.1-9.png"}
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert len(records) == 4
     assert records[0]["notes"]["k"] >= 1

@@ -66,25 +66,32 @@ def _compose(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Ima
 
 
 def contact_sheets(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Draw ``sheets/METHOD-BLOCKS-CATEGORY.png`` from the kept images; returns the paths."""
-    if not (folder / "images").is_dir():
-        return []
+    """Draw contact sheets from the kept images; returns their paths.
+
+    ``sheets/METHOD-BLOCKS-CATEGORY.png`` shows the kept pairs of a category, ``sheets/METHOD-BLOCKS.png`` the first
+    one of each category.
+    """
     labels = arm_labels(records)
-    groups: dict[tuple[str, str, int], dict[str, list[Record]]] = {}
+    groups: dict[tuple[str, str], dict[int, dict[str, list[Record]]]] = {}
     for record in records:
         if (folder / "images" / f"{record.pair_id}-base.png").exists():
-            where = (labels[record.key], "+".join(record.setting.blocks), record.category)
-            groups.setdefault(where, {}).setdefault(record.pair_id, []).append(record)
-    sheets = folder / "sheets"
+            where = (labels[record.key], "+".join(record.setting.blocks))
+            pairs = groups.setdefault(where, {}).setdefault(record.category, {})
+            pairs.setdefault(record.pair_id, []).append(record)
     paths = []
-    for (arm, blocks, category), pairs in groups.items():
-        sheets.mkdir(exist_ok=True)
-        rows = [
-            (f"{found[0].original_prompt}  ->  {found[0].editing_prompt}", _row(folder, pair_id, found))
-            for pair_id, found in pairs.items()
-        ]
+    for (arm, blocks), categories in groups.items():
+        (folder / "sheets").mkdir(exist_ok=True)
         safe = "".join(c if c.isalnum() or c in "+.-" else "_" for c in f"{arm}-{blocks}")
-        path = sheets / f"{safe}-{category}.png"
-        _compose(f"{CATEGORIES[category]}: {arm}, {blocks}", rows).save(path)
-        paths.append(path)
+        firsts = dict(next(iter(pairs.items())) for pairs in categories.values())
+        sheets = {f"{safe}.png": (f"{arm}, {blocks}", firsts)}
+        for category, pairs in categories.items():
+            sheets[f"{safe}-{category}.png"] = (f"{CATEGORIES[category]}: {arm}, {blocks}", pairs)
+        for name, (title, pairs) in sheets.items():
+            rows = [(_caption(found[0]), _row(folder, pair_id, found)) for pair_id, found in pairs.items()]
+            paths.append(folder / "sheets" / name)
+            _compose(title, rows).save(paths[-1])
     return paths
+
+
+def _caption(record: Record) -> str:
+    return f"{record.original_prompt}  ->  {record.editing_prompt}"
