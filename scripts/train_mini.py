@@ -12,10 +12,11 @@ from training import data, export, loop, masker, perception, saes, unet, vae
 
 STAGES = {
     "vae": (vae.stage, 2600),
-    "unet": (unet.stage, 3800),
-    "masker": (masker.stage, 1500),
-    "clip": (perception.clip_stage, 2500),
-    "trunk": (perception.trunk_stage, 1500),
+    "unet": (unet.stage, 2900),
+    "balance": (unet.balance_stage, 500),
+    "masker": (masker.stage, 600),
+    "clip": (perception.clip_stage, 2000),
+    "trunk": (perception.trunk_stage, 700),
     "saes": (saes.stage, 3000),
 }
 

@@ -32,6 +32,19 @@ def test_names_of_sdxl_blocks(denoiser: Denoiser) -> None:
     assert denoiser.grid("up.1.0") == (8, 8)
 
 
+def test_generation_is_the_pipelines_own(denoiser: Denoiser) -> None:
+    for steps in (1, 4):
+        runs = denoiser.generate(["a b", "c"], [5, 6], steps)
+        latents = denoiser.pipeline(
+            ["a b", "c"],
+            num_inference_steps=steps,
+            guidance_scale=0.0,
+            generator=[torch.Generator().manual_seed(s) for s in (5, 6)],
+            output_type="latent",
+        ).images
+        assert np.array_equal(denoiser.decode(latents), np.stack([run.image for run in runs]))
+
+
 def test_update_is_output_minus_input(denoiser: Denoiser) -> None:
     seen: dict[str, list[torch.Tensor]] = {"in": [], "out": []}
     block = denoiser.lens.block("up.0.0")

@@ -40,12 +40,17 @@ class ClipScorer:
         self.tokenizer = open_clip.get_tokenizer(model)
         self._texts: dict[str, Tensor] = {}
 
-    @torch.no_grad()
     def text(self, prompt: str) -> Tensor:
         """The embedding ``[d]`` of a prompt, kept for its next use."""
         if prompt not in self._texts:
-            self._texts[prompt] = F.normalize(self.model.encode_text(self.tokenizer([prompt])), dim=-1)[0]
+            self._texts[prompt] = self.texts([prompt])[0]
         return self._texts[prompt]
+
+    @torch.no_grad()
+    def texts(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings ``[n, d]`` of prompts."""
+        tokens = self.tokenizer(list(prompts))
+        return torch.cat([F.normalize(self.model.encode_text(part), dim=-1) for part in tokens.split(self.batch)])
 
     @torch.no_grad()
     def images(self, images: Sequence[Image]) -> Tensor:

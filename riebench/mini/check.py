@@ -186,7 +186,7 @@ def captions(count: int, track: Track = iter) -> list[Measure]:
             if visible(scene, a)
         }
         texts = [scene, *wrong, *(s for group in near.values() for s in group)]
-        embedded = torch.stack([clip.text(prompt(s)) for s in texts])
+        embedded = clip.texts([prompt(s) for s in texts])
         scores = (embedded @ clip.images([image])[0]).tolist()
         hits.append(scores[0] > max(scores[1:100]))
         rest = iter(scores[100:])

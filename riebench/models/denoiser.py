@@ -49,7 +49,11 @@ class Denoiser:
         self.initial_latents = initial_latents
         self.batch = batch
         self.lens = Lens(pipeline.unet)
+        self.device = pipeline.unet.device
         self._texts: dict[str, tuple[Tensor, Tensor]] = {}
+        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        # Original size, crop corner and target size, which SDXL is conditioned on.
+        self._time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=pipeline.unet.dtype, device=self.device)
         pipeline.set_progress_bar_config(disable=True)
 
     def grid(self, block: str) -> tuple[int, int]:
@@ -67,7 +71,7 @@ class Denoiser:
         """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt, kept for its next use."""
         if prompt not in self._texts:
             states, _, pooled, _ = self.pipeline.encode_prompt(
-                prompt, device=self.pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+                prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
             )
             self._texts[prompt] = (states, pooled)
         return self._texts[prompt]
@@ -108,28 +112,39 @@ class Denoiser:
         capture: Sequence[str],
         neurons: bool,
     ) -> list[Run]:
-        texts = [self.encode_text(p) for p in prompts]
-        latents = None
-        if self.initial_latents is not None:
-            drawn = np.stack([self.initial_latents(seed) for seed in seeds])
-            latents = torch.from_numpy(drawn).to(self.pipeline.device, self.pipeline.unet.dtype)
         editing: AbstractContextManager[None] = self.lens.editing(edits) if edits is not None else nullcontext()
         capturing: AbstractContextManager[list[Activations]] = (
             self.lens.capture(capture, neurons) if capture else nullcontext([])
         )
         # The capture is entered last, so that it sees a block's output with what was added to it.
         with editing, capturing as activations:
-            result = self.pipeline(
-                prompt_embeds=torch.cat([states for states, _ in texts]),
-                pooled_prompt_embeds=torch.cat([pooled for _, pooled in texts]),
-                num_inference_steps=steps,
-                guidance_scale=0.0,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-                latents=latents,
-                output_type="latent",
-            ).images
-        images = self.decode(result)
+            latents = self._denoise(prompts, seeds, steps)
+        images = self.decode(latents)
         return [Run(image, activations[i] if capture else None) for i, image in enumerate(images)]
+
+    def _denoise(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Tensor:
+        """Latents ``[n, channels, height, width]``, as the pipeline's own call makes them without guidance."""
+        unet, scheduler = self.pipeline.unet, self.pipeline.scheduler
+        texts = [self.encode_text(prompt) for prompt in prompts]
+        states, pooled = (torch.cat(parts) for parts in zip(*texts, strict=True))
+        added = {"text_embeds": pooled, "time_ids": self._time_ids.repeat(len(prompts), 1)}
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        scheduler.set_timesteps(steps, device=self.device)
+        latents = self._initial(seeds, generators) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            scaled = scheduler.scale_model_input(latents, t)
+            predicted = unet(scaled, t, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False)[0]
+            latents = scheduler.step(predicted, t, latents, generator=generators, return_dict=False)[0]
+        return latents
+
+    def _initial(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+        unet = self.pipeline.unet
+        if self.initial_latents is not None:
+            drawn = torch.from_numpy(np.stack([self.initial_latents(seed) for seed in seeds]))
+        else:
+            shape = (1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+            drawn = torch.cat([torch.randn(shape, generator=generator, dtype=unet.dtype) for generator in generators])
+        return drawn.to(self.device, unet.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Image:

@@ -32,7 +32,7 @@ def export_pipeline(folder: Path) -> None:
     shutil.rmtree(PIPELINE, ignore_errors=True)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     model = unet.Denoiser(tokenizer)
-    model.load_state_dict(_load(folder, "unet"))
+    model.load_state_dict(_load(folder, "balance"))
     autoencoder = vae.build()
     autoencoder.load_state_dict(_load(folder, "vae"))
     autoencoder.register_to_config(scaling_factor=float(torch.load(folder / "latent_scale.pt", weights_only=True)))
@@ -77,7 +77,7 @@ def export_trunk(folder: Path) -> None:
 
 
 EXPORTS = {
-    "unet": export_pipeline,
+    "balance": export_pipeline,
     "masker": export_masker,
     "clip": export_clip,
     "trunk": export_trunk,

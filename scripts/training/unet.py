@@ -25,7 +25,9 @@ WIDTHS = (24, 48, 96)
 TEXT_WIDTH = 64
 STEPS = 4
 STEP_SHARES = (0.76, 0.10, 0.08, 0.06)  # of the samples, for each step of a four-step run
-BLOCK_OFF = 0.1  # share of training steps in which one of the four blocks adds nothing
+EVENLY_OFF = dict.fromkeys(FOUR, 0.025)  # share of training steps in which a block adds nothing
+# Left to itself mid.0 adds next to nothing; with down.2.1 off now and then it has to.
+BALANCING_OFF = {"down.2.1": 0.3, "up.0.0": 0.05, "up.0.1": 0.05}
 
 
 def build_scheduler() -> EulerAncestralDiscreteScheduler:
@@ -156,8 +158,29 @@ def noisy_input(x0: Tensor, mixed: Tensor, canvas: Tensor, sigmas: Tensor, step:
     return x
 
 
-def stage(rank: int, world: int, folder: Path, steps: int, count: int = 24_000) -> None:
-    """Train U-Net and text encoders."""
+def stage(rank: int, world: int, folder: Path, steps: int) -> None:
+    """Train U-Net and text encoders from random weights."""
+    fit(rank, world, folder, steps, "unet", None, EVENLY_OFF, muon=0.008, adam=3e-3)
+
+
+def balance_stage(rank: int, world: int, folder: Path, steps: int) -> None:
+    """Go on from the trained weights, gently, until each of the four blocks has its share of the work."""
+    fit(rank, world, folder, steps, "balance", folder / "unet.weights", BALANCING_OFF, muon=0.003, adam=1e-3)
+
+
+def fit(
+    rank: int,
+    world: int,
+    folder: Path,
+    steps: int,
+    name: str,
+    start: Path | None,
+    off_shares: dict[str, float],
+    muon: float,
+    adam: float,
+    count: int = 24_000,
+) -> None:
+    """Train on (prompt, canvas) -> latents; ``off_shares`` says how often which block adds nothing."""
     tokenizer = tokens.write(folder / "tokenizer") if rank == 0 else None
     if world > 1:
         torch.distributed.barrier()
@@ -167,6 +190,8 @@ def stage(rank: int, world: int, folder: Path, steps: int, count: int = 24_000) 
     data = Scenes(folder)
     torch.manual_seed(0)
     model = Denoiser(tokenizer)
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True))
     model.unet.to(memory_format=torch.channels_last)
     lens = Lens(model.unet)
     scheduler = build_scheduler()
@@ -193,7 +218,12 @@ def stage(rank: int, world: int, folder: Path, steps: int, count: int = 24_000) 
         )
         sigma = sigmas[at].view(-1, 1, 1, 1)
         root = (sigma**2 + 1).sqrt()
-        off = [str(rng.choice(FOUR))] if rng.random() < BLOCK_OFF else []
+        # At most one block is off: the shares part the unit interval, and what is left of it is "none".
+        draw, off = rng.random(), []
+        for block, share in off_shares.items():
+            if 0 <= draw < share:
+                off = [block]
+            draw -= share
         with lens.ablating(off):
             v = model((x / root).contiguous(memory_format=torch.channels_last), timesteps[at], ids)
         error = (x / root**2 - v * sigma / root - x0).square()
@@ -206,5 +236,5 @@ def stage(rank: int, world: int, folder: Path, steps: int, count: int = 24_000) 
         return each.mean(), figures
 
     embeddings = [p for n, p in model.named_parameters() if "embedding" in n and "text_encoder" in n]
-    job = Job("unet", model, loss, steps, adam=3e-3, muon=0.008, ema=0.995, embeddings=embeddings)
+    job = Job(name, model, loss, steps, adam=adam, muon=muon, ema=0.995, embeddings=embeddings)
     run(job, folder, rank, world)
