@@ -15,7 +15,8 @@ STAGES = {
     "unet": (unet.stage, 2900),
     "balance": (unet.balance_stage, 500),
     "masker": (masker.stage, 600),
-    "clip": (perception.clip_stage, 2000),
+    "presence": (masker.presence_stage, 400),
+    "clip": (perception.clip_stage, 2650),
     "trunk": (perception.trunk_stage, 700),
     "saes": (saes.stage, 3000),
 }

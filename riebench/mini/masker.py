@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from riebench.mini.grammar import vocabulary
+from riebench.mini.render import nouns
 
 WIDTHS = (12, 24, 48, 64, 64)
 PHRASE_WIDTH = 64
 UNKNOWN, PADDING = 0, 1
 MAX_WORDS = 6
 _IDS = {word: i + 2 for i, word in enumerate(vocabulary())}
+NOUNS = tuple(nouns())
 _SILENT = frozenset({"a", "an", "the"})
 
 
@@ -38,6 +40,23 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
+
+
+class PresenceHead(nn.Module):
+    """Which of the grammar's nouns a picture shows, from the encoder's features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = _conv(WIDTHS[2], 64, 2)
+        self.coarse = _conv(64 + WIDTHS[3], 96, 2)
+        self.last = nn.Sequential(_conv(96 + WIDTHS[4], 128), _conv(128, 128, 2))
+        self.read = nn.Linear(256, len(NOUNS))
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits ``[n, nouns]``."""
+        x = self.coarse(torch.cat([self.middle(features[2]), features[3]], 1))
+        x = self.last(torch.cat([x, features[4]], 1)).flatten(2)
+        return self.read(torch.cat([x.mean(2), x.amax(2)], 1))
 
 
 class MaskNet(nn.Module):
@@ -55,6 +74,7 @@ class MaskNet(nn.Module):
         self.up = nn.ModuleList(_conv(a + b, b) for a, b in levels)
         self.refine = nn.ModuleList(_conv(b, b) for _, b in levels)
         self.head = nn.Conv2d(WIDTHS[0], 1, 1)
+        self.presence = PresenceHead()
 
     def encode(self, pictures: Tensor) -> list[Tensor]:
         """Features of pictures ``[n, 3, 128, 128]`` (-1..1), from fine to coarse."""
@@ -94,7 +114,17 @@ class MiniMasker:
 
     @torch.no_grad()
     def find(self, image: NDArray[np.uint8], phrase: str) -> NDArray[np.bool_]:
-        """The mask ``[1, height, width]`` of a phrase, or ``[0, height, width]`` if it is not in the picture."""
+        """The mask ``[1, height, width]`` of a phrase, or ``[0, height, width]`` if it is not in the picture.
+
+        A phrase is in the picture if each of its nouns is; one without a noun of the grammar is not.
+        """
+        nothing = np.zeros((0, *image.shape[:2]), bool)
+        named = [NOUNS.index(word) for word in re.findall(r"\w+", phrase.lower()) if word in NOUNS]
+        if not named:
+            return nothing
         picture = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-        mask = (self.net(picture, torch.tensor([word_ids(phrase)])) > 0).numpy()
-        return mask if mask.sum() >= self.MINIMUM else mask[:0]
+        features = self.net.encode(picture)
+        if bool((self.net.presence(features)[0, named] < 0).any()):
+            return nothing
+        mask = np.asarray((self.net.decode(features, torch.tensor([word_ids(phrase)])) > 0).numpy())
+        return mask if mask.sum() >= self.MINIMUM else nothing

@@ -53,7 +53,7 @@ def export_masker(folder: Path) -> None:
     """The masker's network."""
     target = WEIGHTS / "masker"
     target.mkdir(parents=True, exist_ok=True)
-    state = {k: v.half() if v.is_floating_point() else v for k, v in _load(folder, "masker").items()}
+    state = {k: v.half() if v.is_floating_point() else v for k, v in _load(folder, "presence").items()}
     save_file({k: v.contiguous() for k, v in state.items()}, target / "masker.safetensors")
 
 
@@ -78,7 +78,7 @@ def export_trunk(folder: Path) -> None:
 
 EXPORTS = {
     "balance": export_pipeline,
-    "masker": export_masker,
+    "presence": export_masker,
     "clip": export_clip,
     "trunk": export_trunk,
 }

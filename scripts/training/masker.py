@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from riebench.mini.grammar import ATTRIBUTES, BACKGROUND_NOUNS, Scene
 from riebench.mini.layout import layout_of_seed
-from riebench.mini.masker import MaskNet, word_ids
-from riebench.mini.render import draw, noun_mask, nouns
+from riebench.mini.masker import NOUNS, MaskNet, word_ids
+from riebench.mini.render import draw, noun_mask
 
 from .data import Scenes
 from .loop import Job, run
@@ -41,13 +41,13 @@ def phrases(scene: Scene, rng: np.random.Generator) -> list[str]:
     return [scene.shape, present[0], str(rng.choice(present)), other]
 
 
-def roughen(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Soften and disturb pictures as generation does, each to another degree."""
+def roughen(pictures: Tensor, rng: np.random.Generator, most: float = 0.12) -> Tensor:
+    """Soften and disturb pictures as generation does, each to another degree, noise up to ``most``."""
     n = len(pictures)
     soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
     share = torch.from_numpy(rng.uniform(-0.5, 1, (n, 1, 1, 1)).astype(np.float32)).clamp(min=0)
     coarse = F.interpolate(torch.randn(n, 3, 32, 32), scale_factor=4.0, mode="bilinear")
-    noise = torch.from_numpy(rng.uniform(0, 0.12, (n, 1, 1, 1)).astype(np.float32))
+    noise = torch.from_numpy(rng.uniform(0, most, (n, 1, 1, 1)).astype(np.float32))
     return pictures + share * (soft - pictures) + noise * (coarse + 0.3 * torch.randn_like(pictures))
 
 
@@ -55,7 +55,7 @@ def stage(rank: int, world: int, folder: Path, steps: int) -> None:
     """Train the masker: cross entropy plus Dice."""
     torch.manual_seed(0)
     net, data = MaskNet().to(memory_format=torch.channels_last), Scenes(folder)
-    assert set(nouns()) <= set(_known())
+    net.presence.requires_grad_(False)  # has a stage of its own
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         torch.manual_seed(int(rng.integers(2**31)))
@@ -80,5 +80,31 @@ def stage(rank: int, world: int, folder: Path, steps: int) -> None:
     run(Job("masker", net, loss, steps, adam=2e-3, muon=0.006, ema=0.99), folder, rank, world)
 
 
-def _known() -> list[str]:
-    return [n for n in nouns() if 0 not in word_ids(n)]
+def presence_stage(rank: int, world: int, folder: Path, steps: int, batch: int = 32) -> None:
+    """Train the head that says which nouns are there, on the finished encoder."""
+    torch.manual_seed(0)
+    net, data = MaskNet(), Scenes(folder)
+    net.load_state_dict(torch.load(folder / "masker.weights", weights_only=True), strict=False)
+    net.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    net.presence.requires_grad_(True).train()
+
+    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        torch.manual_seed(int(rng.integers(2**31)))
+        chosen = np.sort(rng.integers(len(data), size=batch))
+        x = roughen(data.pictures(chosen), rng).contiguous(memory_format=torch.channels_last)
+        truth = torch.tensor([[float(there(data.scenes[i], noun)) for noun in NOUNS] for i in chosen])
+        with torch.no_grad():
+            features = net.encode(x)
+        logits = net.presence(features)
+        total = F.binary_cross_entropy_with_logits(logits, truth)
+        right = ((logits > 0) == (truth > 0)).float().mean().item()
+        return total, {"loss": total.item(), "right": right}
+
+    run(Job("presence", net, loss, steps, adam=2e-3, muon=0.006, ema=0.98), folder, rank, world)
+
+
+def there(scene: Scene, noun: str) -> bool:
+    """Whether a scene shows a noun."""
+    if noun in BACKGROUND_NOUNS:
+        return scene.style != "sketch" and BACKGROUND_NOUNS[noun] == scene.background
+    return noun in (scene.shape, scene.inside, scene.addition, "background", "foreground", "object")

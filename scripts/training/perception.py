@@ -79,7 +79,8 @@ def clip_stage(rank: int, world: int, folder: Path, steps: int, batch: int = 24)
         torch.manual_seed(int(rng.integers(2**31)))
         chosen = np.sort(rng.integers(len(data), size=batch))
         scenes = [data.scenes[i] for i in chosen]
-        pictures = (roughen(data.pictures(chosen), rng) + 1) / 2
+        # Rough pictures teach robustness, cleaner ones at the end sharpness.
+        pictures = (roughen(data.pictures(chosen), rng, 0.12 if step < 0.75 * steps else 0.04) + 1) / 2
         features = clip.encode_image(((pictures - MEAN) / STD).contiguous(memory_format=torch.channels_last))
         captions, owner = [], []
         silents = [{n for n in optional if rng.random() < 0.5} for _ in scenes]
