@@ -120,6 +120,7 @@ def run_command(
     folder.write_run(content | {"started": datetime.now().isoformat(timespec="seconds")})
     images_of = first_of_each(chosen, keep_images)
     console, started, failed = Console(stderr=True), time.perf_counter(), 0
+    lines = Lines(console)
     with _progress(console) as progress:
         task = progress.add_task(f"{len(chosen)} pairs x {settings_count(worker)} settings", total=len(chosen))
         for pair, result in run(worker, chosen, lambda p: p.id in images_of):
@@ -128,6 +129,7 @@ def run_command(
                 folder.keep_image(f"{pair.id}-{name}", image)
             failed += sum(r.status == "failed" for r in result.records)
             progress.advance(task)
+            lines.say(int(progress.tasks[task].completed), len(chosen))
     spent = time.perf_counter() - started
     folder.write_run(content | {"finished": datetime.now().isoformat(timespec="seconds"), "seconds": round(spent, 1)})
     show(folder.path, wide_console())
@@ -148,6 +150,24 @@ def first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
             found.add(pair.id)
         met[pair.editing_type_id] += 1
     return found
+
+
+class Lines:
+    """Progress as lines now and then, where there is no terminal to draw a bar on."""
+
+    EVERY = 20.0  # seconds
+
+    def __init__(self, console: Console) -> None:
+        self.quiet = console.is_terminal
+        self.started = self.last = time.perf_counter()
+
+    def say(self, done: int, total: int) -> None:
+        """Say how far the run is, unless that was said a moment ago."""
+        now = time.perf_counter()
+        if not self.quiet and now - self.last >= self.EVERY:
+            self.last = now
+            left = (now - self.started) / done * (total - done)
+            print(f"riebench: {done} of {total} pairs, about {left:.0f} s left", file=sys.stderr, flush=True)
 
 
 def _progress(console: Console) -> Progress:
