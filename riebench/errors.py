@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_NAMES = 20
+
 
 class UserError(Exception):
     """Bad input: what is wrong, what was expected, what to do. The command line prints it and exits with 2."""
@@ -23,4 +25,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     known = list(known)
     near = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+    more = f", and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known[:MOST_NAMES])}{more}")

@@ -44,7 +44,7 @@ BASE = ("run", "--method", "sae", "--block", "down.2.1")
         (("run", "--method", "sae", "--block", "down.1.0"), "no SAE for the block"),
         (("mini", "draw", "a red dog"), "'dog'"),
         (("mini", "check", "--part", "masks"), "did you mean 'masker'"),
-        (("pairs", "show", "mini-1-0"), "did you mean 'mini-1-0"),
+        (("pairs", "show", "mini-1-000"), "did you mean 'mini-1-00'? known: mini-1-00, mini-1-01,"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
