@@ -15,7 +15,6 @@ class ModelEntry:
 
     Attributes:
         name: as given to ``--model``.
-        title: one line on what it is.
         steps: denoising steps unless told otherwise.
         pairs: its own pair file.
         blur_kernel: side of the blur that masks get before they go to a block's grid, pixels.
@@ -23,7 +22,6 @@ class ModelEntry:
     """
 
     name: str
-    title: str
     steps: int
     pairs: Path
     blur_kernel: int
@@ -35,7 +33,6 @@ def _mini() -> ModelEntry:
 
     return ModelEntry(
         name="mini",
-        title="the embedded model of a drawn world (128 px, 4 steps or 1)",
         steps=1,
         pairs=PAIRS,
         blur_kernel=15,  # the published 31 px belong to grid cells of 32 px; these are of 16 px
