@@ -16,7 +16,7 @@ STAGES = {
     "balance": (unet.balance_stage, 500),
     "masker": (masker.stage, 600),
     "presence": (masker.presence_stage, 400),
-    "clip": (perception.clip_stage, 2650),
+    "clip": (perception.clip_stage, 4400),
     "trunk": (perception.trunk_stage, 700),
     "saes": (saes.stage, 3000),
 }
