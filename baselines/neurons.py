@@ -2,8 +2,8 @@
 
 import torch
 
-from riebench.methods import Observed, Place, Plan, k_of_share, method, rank, spread
-from riebench.methods.choosing import Count, Score, masked_mean
+from riebench.methods import Observed, Place, Plan, k_of_share, method
+from riebench.methods.choosing import Count, Score
 
 SHARE = 1 / 10.24  # of the candidates: the middle k of the published sweep over all neurons of the four blocks
 
@@ -18,33 +18,45 @@ class NeuronTransfer:
     spatial: bool = True
 
     def plan(self, seen: Observed) -> Plan:
-        places = seen.neuron_places
-        maps = {p: (as_map(seen, p, "source"), as_map(seen, p, "base")) for p in places}
-        source = [normalized_mean(maps[p][0], seen.source_masks[p.block], self.score) for p in places]
-        base = [normalized_mean(maps[p][1], seen.base_masks[p.block], self.score) for p in places]
+        source, base = means(seen, "source", self.score), means(seen, "base", self.score)
         k = self.k or k_of_share(SHARE, sum(map(len, source)))
         additions: dict[Place, torch.Tensor] = {}
-        for place, gained, lost in zip(places, *rank(source, base, k), strict=True):
-            gain, loss = (
-                spread(values, masks[place.block], self.spatial)
-                for values, masks in zip(maps[place], (seen.source_masks, seen.base_masks), strict=True)
-            )
-            delta = torch.zeros_like(gain)
-            delta[:, gained] += gain[:, gained]
+        for place, gained, lost in zip(seen.neuron_places, *seen.rank(source, base, k), strict=True):
+            delta = torch.zeros_like(seen.source.neurons[place])
+            add_chosen(delta, seen.source.neurons[place], seen.source_masks[place.block], gained, 1, self.spatial)
             if not self.only_add:
-                delta[:, lost] -= loss[:, lost]
-            additions[place] = delta.flatten(2).transpose(1, 2)
+                add_chosen(delta, seen.base.neurons[place], seen.base_masks[place.block], lost, -1, self.spatial)
+            additions[place] = delta
         return Plan(additions, notes={"k": k})
 
 
-def as_map(seen: Observed, place: Place, run: str) -> torch.Tensor:
-    """Neurons of a layer as ``[steps, neurons, height, width]``."""
-    height, width = seen.base_masks[place.block].shape
-    neurons = (seen.source if run == "source" else seen.base).neurons[place]
-    return neurons.transpose(1, 2).unflatten(2, (height, width))
+def means(seen: Observed, run: str, score: Score) -> list[torch.Tensor]:
+    """Mean activations ``[neurons]`` that are ranked, of every layer in order; worked out once for all k."""
+    activations, masks = (seen.source, seen.source_masks) if run == "source" else (seen.base, seen.base_masks)
+    return seen.once(
+        ("neuron means", run, score, seen.blocks),
+        lambda: [normalized_mean(activations.neurons[p], masks[p.block], score) for p in seen.neuron_places],
+    )
 
 
-def normalized_mean(values: torch.Tensor, mask: torch.Tensor, score: Score) -> torch.Tensor:
-    """Mean over the mask of each neuron divided, step by step, by its norm over the mask's positions, ``[neurons]``."""
-    norm = values.flatten(2)[..., mask.flatten()].norm(dim=2).clamp(min=1e-12)
-    return masked_mean(values / norm[..., None, None], mask, score)
+def normalized_mean(neurons: torch.Tensor, mask: torch.Tensor, score: Score) -> torch.Tensor:
+    """Mean over the mask ``[height, width]`` of neurons ``[steps, height * width, neurons]``.
+
+    Each neuron is first divided, step by step, by its norm over the mask's positions. Gives ``[neurons]``.
+    """
+    steps = neurons[:1] if score == "first" else neurons
+    inside = steps[:, mask.flatten()].float()
+    return (inside.mean(1) / inside.norm(dim=1).clamp(min=1e-12)).mean(0)
+
+
+def add_chosen(
+    delta: torch.Tensor, neurons: torch.Tensor, mask: torch.Tensor, chosen: torch.Tensor, sign: int, spatial: bool
+) -> None:
+    """Add some neurons at a mask's positions to ``delta``, in place; all are ``[steps, height * width, neurons]``."""
+    positions = mask.flatten()
+    if not spatial:
+        neurons = neurons[:, positions].mean(1, keepdim=True).expand_as(delta)
+    columns = delta.new_zeros(delta.shape[-1])
+    columns[chosen] = 1
+    # One pass over memory; indexing rows and columns apart takes several.
+    delta.addcmul_(neurons, positions[:, None] * columns, value=sign)

@@ -2,7 +2,7 @@
 
 import torch
 
-from riebench.methods import Observed, Place, Plan, k_of_share, method, rank, spread
+from riebench.methods import Observed, Place, Plan, k_of_share, method, spread
 from riebench.methods.choosing import Count, Score, masked_mean
 
 SHARE = 1 / 128  # of the candidates: the second k of the published sweep over all features of the four blocks
@@ -13,7 +13,7 @@ def choose(seen: Observed, k: int | None, score: Score) -> tuple[list[torch.Tens
     source = [masked_mean(seen.codes("source", b), seen.source_masks[b], score) for b in seen.blocks]
     base = [masked_mean(seen.codes("base", b), seen.base_masks[b], score) for b in seen.blocks]
     k = k or k_of_share(SHARE, sum(map(len, source)))
-    return *rank(source, base, k), k
+    return *seen.rank(source, base, k), k
 
 
 def transferred(seen: Observed, run: str, block: str, features: torch.Tensor, spatial: bool) -> torch.Tensor:

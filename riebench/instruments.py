@@ -1,17 +1,26 @@
-"""Everything a run measures with: model, masker, CLIP, LPIPS, SAEs."""
+"""Everything a run measures with: model, masks, CLIP, LPIPS, SAEs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from riebench.errors import UserError
-from riebench.masks import Masker
+from riebench.masks import MaskRules
 from riebench.metrics import Scorers
 from riebench.metrics.score import Truth
-from riebench.models import Denoiser, ModelEntry
+from riebench.models import Denoiser
 from riebench.pairs import Pair
+from riebench.records.schema import Value
 from riebench.sae import TopKSAE
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+MaskSource = Callable[[Pair, Image, Image], tuple[Mask, Mask]]
+"""Pair, base image and source image to the instance masks ``[n, height, width]`` of (source, base)."""
 
 
 @dataclass
@@ -19,28 +28,32 @@ class Instruments:
     """The loaded parts of a run.
 
     Attributes:
-        entry: the model's entry.
+        name: of the model.
         denoiser: the model.
-        masker: finds what a phrase names.
+        masks: where the object is.
+        rules: how masks come to a block's grid.
         scorers: CLIP and LPIPS.
         load_block_sae: block to its SAE, which is loaded when first asked for.
         truth: pair and seed to a judge of its edited images, where the truth is known.
         parts: fingerprints of all weights.
+        conditions: further settings that can change numbers, as the type of the weights.
     """
 
-    entry: ModelEntry
+    name: str
     denoiser: Denoiser
-    masker: Masker
+    masks: MaskSource
+    rules: MaskRules
     scorers: Scorers
     load_block_sae: Callable[[str], TopKSAE]
     truth: Callable[[Pair, int], Truth] | None
     parts: dict[str, str]
+    conditions: Mapping[str, Value] = field(default_factory=dict)
     _saes: dict[str, TopKSAE] = field(default_factory=dict)
 
     def sae(self, block: str) -> TopKSAE:
-        """The SAE of a block, checked against the model."""
+        """The SAE of a block, checked against the model and on its device."""
         if block not in self._saes:
-            sae = self.load_block_sae(block)
+            sae = self.load_block_sae(block).to(self.denoiser.device)
             channels = self.denoiser.lens.blocks[block].channels
             if sae.d_model != channels:
                 raise UserError(f"the SAE of {block} is {sae.d_model} wide, the block has {channels} channels")

@@ -10,6 +10,7 @@ import typer
 from riebench.cli.listing import blocks_command, methods_command, pairs_app
 from riebench.cli.mini import mini_app
 from riebench.cli.run import run_command
+from riebench.cli.settings import settings_command
 from riebench.cli.table import table_command
 from riebench.errors import UserError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     context_settings={"auto_envvar_prefix": "RIEBENCH", "help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run_command)
+app.command("settings")(settings_command)
 app.command("table")(table_command)
 app.command("methods")(methods_command)
 app.command("blocks")(blocks_command)

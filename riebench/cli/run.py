@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from riebench.cli.table import show, wide_console
 from riebench.errors import UserError
 from riebench.pairs.pair import MAX_SEED, Pair
+
+if TYPE_CHECKING:
+    from riebench.engine.run import RunSpec
+    from riebench.presets import Preset
+    from riebench.settings import Settings
+    from riebench.sweeps import Sweep
 
 HELP = """Run a benchmark: methods, blocks and strengths over pairs.
 
@@ -27,10 +26,11 @@ Examples:
 
   riebench run --method steering --block all --strength 0.25,0.5,1,2 --category colour
 
-  riebench run --method all --block all --alone --limit 5
+  riebench run --model sdxl-turbo --preset paper --pairs riebench.json --dry-run
 
 Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
 """
+STRENGTHS = "0.25,0.5,1,1.5,2"
 
 
 def numbers(text: str, option: str) -> list[float]:
@@ -64,13 +64,35 @@ def options(words: list[str]) -> dict[str, str]:
 
 
 def run_command(
-    method: Annotated[list[str], typer.Option(help="Method; may be given again; 'all' for all that are installed.")],
-    block: Annotated[list[str], typer.Option(help="Block; given again, all are edited together; 'all' for the four.")],
+    method: Annotated[
+        list[str] | None, typer.Option(help="Method; may be given again; 'all' for all that are installed.")
+    ] = None,
+    block: Annotated[
+        list[str] | None, typer.Option(help="Block; given again, all are edited together; 'all' for the four.")
+    ] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Run each of the blocks alone, too.")] = False,
     k: Annotated[str | None, typer.Option(help="Features (or neurons) moved in each direction, as 20,40.")] = None,
-    strength: Annotated[str, typer.Option(help="Factors on the whole intervention.")] = "0.25,0.5,1,1.5,2",
+    strength: Annotated[
+        str | None, typer.Option(help=f"Factors on the whole intervention; {STRENGTHS} unless given.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of a method, name=value; may be given again.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Published sweep instead of methods and strengths: paper, paper-small.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="riebench, or paper (the published behaviour, its faults included).")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's own unless given.")] = None,
-    model: Annotated[str, typer.Option(help="Model.")] = "mini",
+    model: Annotated[str, typer.Option(help="mini, sdxl-turbo or sdxl-base.")] = "mini",
+    weights: Annotated[Path | None, typer.Option(help="Folder with the parts of a real model.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 (as published), bfloat16 or float16.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", envvar="RIEBENCH_RUN_SET", help="Setting of an instrument, see 'riebench settings'."),
+    ] = None,
     pairs: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="Category by number or name; may be given again.")] = None,
     pair_id: Annotated[
@@ -81,104 +103,150 @@ def run_command(
         int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all runs; each pair's own (or 42) unless given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
-    option: Annotated[
-        list[str] | None, typer.Option(help="Option of a method, name=value; may be given again.")
-    ] = None,
     keep_images: Annotated[int, typer.Option(min=0, help="Pairs of each category whose pictures are kept.")] = 3,
     batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Discard a run that is in the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> int:
-    from riebench.engine.run import RunSpec, check_truth, describe, prepare, run, settings_count
-    from riebench.methods.registry import names
-    from riebench.models import entry_named
+    from riebench.catalog import entry_named
     from riebench.pairs import category_named, load_pairs, select
-    from riebench.records import RunFolder
-    from riebench.records.code import code_version
+    from riebench.presets import preset_named
+    from riebench.settings import parse_settings
+    from riebench.weights import locate
 
-    spec = RunSpec(
-        methods=list(dict.fromkeys(n for m in method for n in (names() if m == "all" else [m]))),
-        blocks=block,
+    entry = entry_named(model)
+    chosen_preset = preset_named(preset) if preset else None
+    settings = parse_settings(setting or [], weights=weights, model__device=device, model__dtype=dtype)
+    if not entry.embedded and not dry_run:
+        locate(model, settings, optional=("sae",))  # before anything heavy is imported
+    file = pairs or entry.pairs
+    if file is None:
+        raise UserError(f"{model} has no pairs of its own; give a file with --pairs, see 'riebench pairs build --help'")
+    most = limit if limit is not None else chosen_preset.limit if chosen_preset else None
+    chosen = select(load_pairs(file), [category_named(c) for c in category or []], pair_id or [], most)
+    sweeps = _sweeps(chosen_preset, method or [], k, strength, option or [])
+    if not block and chosen_preset is None:
+        raise UserError("no block was named; give --block, as --block down.2.1 or --block all")
+    spec = _spec(
+        sweeps,
+        chosen_preset,
+        settings,
+        block=block,
         alone=alone,
-        k=counts(k, "--k") if k else (),
-        strengths=numbers(strength, "--strength"),
-        options=options(option or []),
         steps=steps,
         model=model,
+        protocol=protocol,
         seed=seed,
         batch=batch,
     )
-    entry = entry_named(spec.model)
-    chosen = select(load_pairs(pairs or entry.pairs), [category_named(c) for c in category or []], pair_id or [], limit)
-    instruments, worker = prepare(spec)
-    check_truth(instruments, worker, chosen)
-    folder = RunFolder(out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), force)
-    content = describe(spec, worker, chosen) | {
-        "command": sys.argv,
-        "code": code_version(),
-        "pair_file": pairs or entry.pairs,
-    }
-    folder.write_run(content | {"started": datetime.now().isoformat(timespec="seconds")})
-    images_of = first_of_each(chosen, keep_images)
-    console, started, failed = Console(stderr=True), time.perf_counter(), 0
-    lines = Lines(console)
-    with _progress(console) as progress:
-        task = progress.add_task(f"{len(chosen)} pairs x {settings_count(worker)} settings", total=len(chosen))
-        for pair, result in run(worker, chosen, lambda p: p.id in images_of):
-            folder.append(result.records)
-            for name, image in result.images.items():
-                folder.keep_image(f"{pair.id}-{name}", image)
-            failed += sum(r.status == "failed" for r in result.records)
-            progress.advance(task)
-            lines.say(int(progress.tasks[task].completed), len(chosen))
-    spent = time.perf_counter() - started
-    folder.write_run(content | {"finished": datetime.now().isoformat(timespec="seconds"), "seconds": round(spent, 1)})
-    show(folder.path, wide_console())
+    if dry_run:
+        _print_plan(spec, chosen)
+        return 0
+    from riebench.engine import carry_out
+
+    done = carry_out(spec, chosen, out, keep_images, force, file)
+    show(done.folder, wide_console())
+    failed = f"; {done.failed} records failed" if done.failed else ""
+    print(f"{done.pairs} pairs in {done.seconds:.0f} s{failed}")
+    return 1 if done.failed else 0
+
+
+def _sweeps(
+    preset: Preset | None, methods: list[str], k: str | None, strength: str | None, words: list[str]
+) -> list[Sweep]:
+    """What is to be tried: a preset's sweeps, or one made of the options.
+
+    Raises:
+        UserError: if both are given, or neither.
+    """
+    from riebench.sweeps import Sweep
+
+    if preset is not None:
+        given = [name for name, value in (("--method", methods), ("--k", k), ("--strength", strength)) if value]
+        if given:
+            raise UserError(f"a preset says its methods, k and strengths; leave out {given[0]} or --preset")
+        return list(preset.sweeps)
+    if not methods:
+        raise UserError("no method was named; give --method, as --method sae, or --preset paper")
+    from riebench.methods.registry import names
+
+    every = list(dict.fromkeys(n for m in methods for n in (names() if m == "all" else [m])))
+    return [
+        Sweep(
+            every,
+            numbers(strength or STRENGTHS, "--strength"),
+            counts(k, "--k") if k else (),
+            options(words),
+        )
+    ]
+
+
+def _spec(
+    sweeps: list[Sweep],
+    preset: Preset | None,
+    settings: Settings,
+    *,
+    block: list[str] | None,
+    alone: bool,
+    steps: int | None,
+    model: str,
+    protocol: str | None,
+    seed: int | None,
+    batch: int,
+) -> RunSpec:
+    from riebench.engine.run import RunSpec
+    from riebench.protocols import protocol_named
+
+    if preset is not None:
+        steps = preset.steps if steps is None else steps
+        protocol = protocol or preset.protocol
+    return RunSpec(
+        sweeps=sweeps,
+        blocks=block or ["all"],
+        alone=alone,
+        steps=steps,
+        model=model,
+        protocol=protocol_named(protocol or "riebench").name,
+        seed=seed,
+        batch=batch,
+        settings=settings,
+    )
+
+
+def _print_plan(spec: RunSpec, pairs: list[Pair]) -> None:
+    from rich.table import Table
+
+    from riebench.engine.forecast import forecast
+    from riebench.methods.registry import find, option_fields
+
+    plan = forecast(spec, pairs)
+    table = Table("method", "k", "options", "strengths", title="settings", title_justify="left")
+    for sweep in spec.sweeps:
+        for name in sweep.methods:
+            known = option_fields(find(name))
+            said = " ".join(f"{o}={v}" for o, v in sweep.options.items() if o in known)
+            ks = ", ".join(map(str, sweep.k)) if "k" in known else ""
+            table.add_row(name, ks, said, ", ".join(f"{s:g}" for s in sweep.strengths))
+    console = wide_console()
+    console.print(table, markup=False)
+    ways = f"{plan.settings} settings on {'+'.join(spec.blocks)}" + (" and each block alone" if spec.alone else "")
+    memory = "small" if plan.memory is None else f"about {plan.memory / 1e9:.0f} GB"
+    times = [f"about {_duration(s)} on {device}" for device, s in plan.seconds.items()]
+    unknown_time = "known once a first pair has been measured: run with --limit 1 --category 1"
     print(
-        f"{len(chosen)} pairs in {spent:.0f} s; {failed} records failed"
-        if failed
-        else f"{len(chosen)} pairs in {spent:.0f} s"
+        f"model     {spec.model}, protocol {spec.protocol}\n"
+        f"pairs     {plan.pairs}\n"
+        f"settings  {ways}; {plan.pairs * plan.settings} records\n"
+        f"forwards  {plan.forwards:,} of the U-Net (a plain loop would need {plan.plain:,})\n"
+        f"memory    {memory}\n"
+        f"time      {', '.join(times) or unknown_time}"
     )
-    return 1 if failed else 0
 
 
-def first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
-    """Ids of the first pairs of each category."""
-    met: Counter[int] = Counter()
-    found = set()
-    for pair in pairs:
-        if met[pair.editing_type_id] < count:
-            found.add(pair.id)
-        met[pair.editing_type_id] += 1
-    return found
-
-
-class Lines:
-    """Progress as lines now and then, where there is no terminal to draw a bar on."""
-
-    EVERY = 20.0  # seconds
-
-    def __init__(self, console: Console) -> None:
-        self.quiet = console.is_terminal
-        self.started = self.last = time.perf_counter()
-
-    def say(self, done: int, total: int) -> None:
-        """Say how far the run is, unless that was said a moment ago."""
-        now = time.perf_counter()
-        if not self.quiet and now - self.last >= self.EVERY:
-            self.last = now
-            left = (now - self.started) / done * (total - done)
-            print(f"riebench: {done} of {total} pairs, about {left:.0f} s left", file=sys.stderr, flush=True)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 run_command.__doc__ = HELP

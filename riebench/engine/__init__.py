@@ -1,8 +1,20 @@
 """The order of work: base and source run, masks, plans, edited runs, metrics, records."""
 
-from riebench.engine.instruments import load_instruments
+from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.pairwork import PairResult, PairWorker
 from riebench.engine.run import RunSpec, prepare, run
+from riebench.engine.session import Session, carry_out
 from riebench.instruments import Instruments
 
-__all__ = ["Instruments", "PairResult", "PairWorker", "RunSpec", "load_instruments", "prepare", "run"]
+__all__ = [
+    "Given",
+    "Instruments",
+    "PairResult",
+    "PairWorker",
+    "RunSpec",
+    "Session",
+    "carry_out",
+    "load_instruments",
+    "prepare",
+    "run",
+]

@@ -1,20 +1,170 @@
-"""Find the instruments that go with a model."""
+"""Put a run's instruments together: those of the model's name, or what the user hands in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
+import torch
+
+from riebench.catalog import ModelEntry
+from riebench.errors import UserError, unknown
 from riebench.instruments import Instruments
-from riebench.models import ModelEntry
+from riebench.masks import Masker, MaskRules
+from riebench.masks.sources import GivenMasks, from_phrases, from_user, given_fingerprint
+from riebench.metrics import ClipScorer, LpipsScorer, Scorers
+from riebench.metrics.score import Truth
+from riebench.models import Denoiser
+from riebench.pairs import Pair
+from riebench.protocols import RIEBENCH
+from riebench.protocols import Protocol as Rules
+from riebench.sae import TopKSAE, find_saes, load_sae
+from riebench.settings import Settings
+from riebench.weights.hashing import fingerprint
+
+SaeSource = tuple[Callable[[str], TopKSAE], str]
 
 
-def load_instruments(entry: ModelEntry, batch: int) -> Instruments:
+@dataclass(frozen=True)
+class Given:
+    """Loaded parts that take the place of those that belong to the model's name.
+
+    Attributes:
+        pipeline: a ``StableDiffusionXLPipeline``.
+        saes: block name to SAE.
+        masks: see :data:`riebench.masks.sources.GivenMasks`.
+        scorers: CLIP and LPIPS.
+    """
+
+    pipeline: Any = None
+    saes: Mapping[str, TopKSAE] | None = None
+    masks: GivenMasks | None = None
+    scorers: Scorers | None = None
+
+
+class Parts(Protocol):
+    """What belongs to a model's name; each part is loaded when it is asked for."""
+
+    truth: Callable[[Pair, int], Truth] | None
+
+    def denoiser(self, batch: int) -> Denoiser: ...
+
+    def masker(self, box_threshold: float) -> Masker: ...
+
+    def clip(self) -> ClipScorer: ...
+
+    def lpips(self) -> LpipsScorer: ...
+
+    def saes(self) -> SaeSource: ...
+
+
+def load_instruments(
+    entry: ModelEntry,
+    batch: int = 8,
+    settings: Settings | None = None,
+    protocol: Rules = RIEBENCH,
+    given: Given | None = None,
+) -> Instruments:
     """Load a model with the instruments that go with it.
 
     Raises:
-        UserError: if weights are missing.
+        UserError: if weights are missing or do not fit, or a setting is not one of this model's.
     """
-    from riebench.mini import instruments as mini
+    settings, given = settings or Settings(), given or Given()
+    parts = _parts(entry, settings, given)
+    rules = mask_rules(entry, settings, protocol)
+    denoiser = parts.denoiser(batch) if given.pipeline is None else _given_denoiser(entry, settings, given, batch)
+    if given.masks is None:
+        masker = parts.masker(settings.masker.box_threshold or protocol.box_threshold)
+        masks, masks_name = from_phrases(masker, rules), f"{masker.name}-{masker.fingerprint}"
+        options = dict(getattr(masker, "describe", dict)())
+    else:
+        masks, masks_name, options = from_user(given.masks), given_fingerprint(given.masks), {}
+    scorers = given.scorers or Scorers(parts.clip(), parts.lpips())
+    load_block_sae, saes_name = _saes(settings, given, parts)
+    names = {
+        "model": denoiser.fingerprint,
+        "masker": masks_name,
+        "clip": f"{scorers.clip.name}-{scorers.clip.fingerprint}",
+        "lpips": f"{scorers.lpips.name}-{scorers.lpips.fingerprint}",
+        "sae": saes_name,
+    }
+    conditions = {
+        "dtype": str(denoiser.pipeline.unet.dtype).removeprefix("torch."),
+        "size": denoiser.size,
+        "guidance": denoiser.guidance,
+        "unconditional": denoiser.unconditional,
+        **{f"masks.{name}": value for name, value in asdict(rules).items()},
+        **{f"masker.{name}": value for name, value in options.items() if name != "device"},
+    }
+    truth = parts.truth if given.pipeline is None else None
+    return Instruments(entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions)
 
-    loaders: dict[str, Callable[[ModelEntry, int], Instruments]] = {"mini": mini.load}
-    return loaders[entry.instruments](entry, batch)
+
+def _parts(entry: ModelEntry, settings: Settings, given: Given) -> Parts:
+    if entry.embedded:
+        from riebench.mini.instruments import MiniParts
+
+        return MiniParts(settings)
+    from riebench.engine.real import RealParts
+
+    have = {"model": given.pipeline, "sae": given.saes, "clip": given.scorers, "lpips": given.scorers}
+    have |= dict.fromkeys(("detector", "text-encoder", "segmenter"), given.masks)
+    return RealParts(entry, settings, without=[name for name, value in have.items() if value is not None])
+
+
+def mask_rules(entry: ModelEntry, settings: Settings, protocol: Rules) -> MaskRules:
+    """The rules of a run: what the settings say, else what the protocol and the model say."""
+    masker = settings.masker
+    return MaskRules(
+        blur_kernel=masker.blur_kernel or entry.blur_kernel,
+        union=masker.union,
+        fallback=masker.fallback or protocol.fallback,
+        add_object=masker.add_object,
+        delete_object=masker.delete_object,
+        special_phrases=masker.special_phrases,
+    )
+
+
+def _given_denoiser(entry: ModelEntry, settings: Settings, given: Given, batch: int) -> Denoiser:
+    model = settings.model
+    guidance = entry.guidance if model.guidance is None else model.guidance
+    name = f"given-{weights_fingerprint(given.pipeline.unet)}"
+    return Denoiser(given.pipeline, name, None, batch, guidance, model.size, model.unconditional)
+
+
+def weights_fingerprint(module: torch.nn.Module) -> str:
+    """A short hash of a module's parameters: names, shapes, types, sums and sums of squares."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        sums = [float(value.float().sum()), float(value.float().square().sum())]
+        digest.update(f"{name}{list(value.shape)}{value.dtype}{sums}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _saes(settings: Settings, given: Given, parts: Parts) -> SaeSource:
+    if given.saes is not None:
+        saes = given.saes
+        names = {block: weights_fingerprint(sae) for block, sae in sorted(saes.items())}
+        digest = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+
+        def pick(block: str) -> TopKSAE:
+            if block not in saes:
+                raise unknown("SAE", block, saes)
+            return saes[block]
+
+        return pick, f"given-{digest}"
+    if settings.sae.source is not None:
+        folders = find_saes(settings.sae.source, settings.sae.k, settings.sae.features)
+
+        def load(block: str) -> TopKSAE:
+            if block not in folders:
+                known = ", ".join(folders)
+                raise UserError(f"{settings.sae.source} has no SAE for the block {block!r}; it has some for {known}")
+            return load_sae(folders[block])
+
+        files = [f for folder in folders.values() for f in folder.iterdir() if f.is_file()]
+        return load, f"sae-{fingerprint(files, settings.sae.source.parent)}"
+    return parts.saes()

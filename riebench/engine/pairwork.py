@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,47 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riebench.engine.arms import Arm
+from riebench.engine.recording import Recorder
 from riebench.errors import PairError
 from riebench.instruments import Instruments
 from riebench.lens import Activations, Edit
-from riebench.masks import pair_instances, to_grid
-from riebench.methods import Method, Observed, Plan
+from riebench.masks import to_grid
+from riebench.masks.phrases import DELETE_OBJECT
+from riebench.methods import Observed, Plan
 from riebench.metrics import Reference, score_images
 from riebench.models import Run
 from riebench.pairs import Pair
-from riebench.records import Record, Setting, record_key
-from riebench.records.code import code_version
+from riebench.protocols import RIEBENCH, Protocol
+from riebench.records import Record
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-PROTOCOL = "riebench"
-NUMERICS = 1  # raised when a change of the code changes numbers
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One method with its options on one set of blocks; every strength of it is one setting."""
-
-    name: str
-    options: Mapping[str, Any]
-    method: Method
-    blocks: tuple[str, ...]
-
-    @property
-    def needs_neurons(self) -> bool:
-        """Whether neurons must be captured for it."""
-        return bool(getattr(self.method, "needs_neurons", False))
-
-    @property
-    def needs_sae(self) -> bool:
-        """Whether each of its blocks must have an SAE."""
-        return bool(getattr(self.method, "needs_sae", False))
-
-    @cached_property
-    def code(self) -> str:
-        """Hash of the file that the method is written in, so that an edited method makes new records."""
-        file = inspect.getsourcefile(type(self.method))
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 @dataclass
@@ -77,42 +48,58 @@ class _Seen:
     source_instances: Mask
 
 
+@dataclass
+class _Outcome:
+    """What became of one setting: a picture, or an error."""
+
+    arm: Arm
+    strength: float
+    notes: dict[str, Any] = field(default_factory=dict)
+    image: Image | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An edited run that waits for its place in a batch."""
+
+    outcome: _Outcome
+    prompt: str
+    edit: Edit
+
+
 class PairWorker:
     """Works pairs off, one by one.
 
     Args:
         instruments: loaded parts.
-        arms: methods and block sets.
-        strengths: of every arm.
+        arms: methods, block sets and strengths.
         steps: denoising steps.
         seed: of every run; None takes each pair's own, or 42.
-        kernel: side of the blur of masks, pixels.
+        protocol: what is done where the published behaviour is doubtful.
     """
 
     def __init__(
         self,
         instruments: Instruments,
         arms: Sequence[Arm],
-        strengths: Sequence[float],
         steps: int,
         seed: int | None = None,
-        kernel: int | None = None,
+        protocol: Protocol = RIEBENCH,
     ) -> None:
         self.instruments = instruments
         self.arms = list(arms)
-        self.strengths = list(strengths)
         self.steps = steps
-        self.seed = seed
-        self.kernel = kernel or instruments.entry.blur_kernel
+        self.protocol = protocol
+        self.recorder = Recorder(instruments, protocol, steps, seed)
         order = list(instruments.denoiser.lens.blocks)
         self.blocks = sorted({b for arm in arms for b in arm.blocks}, key=order.index)
         self.neurons = any(arm.needs_neurons for arm in arms)
 
-    def seed_of(self, pair: Pair) -> int:
-        """The seed of all runs of a pair."""
-        if self.seed is not None:
-            return self.seed
-        return pair.seed if pair.seed is not None else 42
+    @property
+    def settings(self) -> list[tuple[Arm, float]]:
+        """Every setting, in the order of the records of a pair."""
+        return [(arm, strength) for arm in self.arms for strength in arm.strengths]
 
     def work(self, pair: Pair, keep_images: bool = False) -> PairResult:
         """Run every setting on a pair. Faults inside the pair become records, and nothing is raised for them."""
@@ -125,67 +112,61 @@ class PairWorker:
             where = "metrics"
             result = self._scored(pair, seen, outcomes, keep_images)
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
-            settings = [(arm, strength) for arm in self.arms for strength in self.strengths]
-            result.records = [self._record(pair, a, s, error=error, where=where) for a, s in settings]
+            result.records = [self.recorder.record(pair, a, s, error=error, where=where) for a, s in self.settings]
         share = (time.perf_counter() - started) / max(1, len(result.records))
         result.records = [r.model_copy(update={"seconds": round(share, 4)}) for r in result.records]
         return result
 
     def _observe(self, pair: Pair) -> _Seen:
-        seed = self.seed_of(pair)
-        denoiser = self.instruments.denoiser
+        seed = self.recorder.seed_of(pair)
         prompts, seeds = [pair.base_prompt, pair.edit_prompt], [seed, seed]
-        base, source = denoiser.generate(prompts, seeds, self.steps, capture=self.blocks, neurons=self.neurons)
-        source_instances, base_instances = pair_instances(
-            self.instruments.masker,
-            pair.editing_type_id,
-            base.image,
-            source.image,
-            pair.original_gsam_prompt,
-            pair.editing_gsam_prompt,
+        base, source = self.instruments.denoiser.generate(
+            prompts, seeds, self.steps, capture=self.blocks, neurons=self.neurons
         )
+        source_instances, base_instances = self.instruments.masks(pair, base.image, source.image)
         return _Seen(base, source, base_instances, source_instances)
 
     def _grids(self, instances: Mask) -> dict[str, Tensor]:
+        rules, denoiser = self.instruments.rules, self.instruments.denoiser
         grids: dict[tuple[int, int], Tensor] = {}
         found = {}
         for block in self.blocks:
-            size = self.instruments.denoiser.grid(block)
+            size = denoiser.grid(block)
             if size not in grids:
-                grids[size] = torch.from_numpy(to_grid(instances, *size, kernel=self.kernel))
+                grid = to_grid(instances, *size, rules.blur_kernel, rules.fallback, rules.union)
+                grids[size] = torch.from_numpy(grid).to(denoiser.device)
             found[block] = grids[size]
         return found
 
-    def _plans(self, pair: Pair, seen: _Seen) -> list[Plan | Exception]:
+    def _observed(self, pair: Pair, seen: _Seen) -> dict[tuple[str, ...], Observed]:
+        """What a method on some set of blocks sees; codes and the like are shared."""
         base_masks, source_masks = self._grids(seen.base_instances), self._grids(seen.source_instances)
-        base, source = seen.base.activations or Activations(), seen.source.activations or Activations()
-        codes: dict[tuple[str, str], Tensor] = {}
-        plans: list[Plan | Exception] = []
-        for arm in self.arms:
-            observed = Observed(
+        kept: dict[Any, Any] = {}
+        return {
+            blocks: Observed(
                 pair=pair,
-                blocks=arm.blocks,
-                base=base,
-                source=source,
+                blocks=blocks,
+                base=seen.base.activations or Activations(),
+                source=seen.source.activations or Activations(),
                 base_masks=base_masks,
                 source_masks=source_masks,
                 find_sae=self.instruments.sae,
-                seed=self.seed_of(pair),
-                _codes=codes,
+                seed=self.recorder.seed_of(pair),
+                shares=self.protocol.shares,
+                _kept=kept,
             )
-            try:
-                with torch.no_grad():
-                    plans.append(self._checked(arm.method.plan(observed), arm))
-            except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
-                plans.append(error)
-        return plans
+            for blocks in {arm.blocks for arm in self.arms}
+        }
 
-    def _checked(self, plan: Plan, arm: Arm) -> Plan:
-        """A plan that names only places of the arm's blocks, for the right number of steps.
+    def _plan(self, arm: Arm, observed: Observed) -> Plan:
+        """The plan of an arm, checked.
 
         Raises:
-            PairError: otherwise.
+            PairError: if it names places that are not of the arm's blocks, or not every step.
         """
+        ignored = observed.pair.editing_type_id == DELETE_OBJECT and not self.protocol.delete_only_adds
+        with torch.no_grad():
+            plan = (arm.with_removal if ignored else arm.method).plan(observed)
         if not isinstance(plan, Plan):
             raise PairError(f"the method {arm.name!r} returned {type(plan).__name__}, expected a Plan", where="method")
         for place, addition in plan.additions.items():
@@ -202,116 +183,81 @@ class PairWorker:
                 raise PairError(f"the method {arm.name!r} {said}", where="method")
         return plan
 
-    def _edited(self, pair: Pair, seen: _Seen) -> list[tuple[Arm, float, Plan, Image | Exception]]:
-        """The edited image of every setting, or why there is none."""
-        outcomes: list[tuple[Arm, float, Plan, Image | Exception]] = []
-        waiting: list[tuple[int, str, Edit]] = []
-        for arm, plan in zip(self.arms, self._plans(pair, seen), strict=True):
-            for strength in self.strengths:
-                if isinstance(plan, Exception):
-                    outcomes.append((arm, strength, Plan(), plan))
-                    continue
-                prompt = pair.base_prompt if plan.prompt is None else plan.prompt
+    def _edited(self, pair: Pair, seen: _Seen) -> list[_Outcome]:
+        """The edited image of every setting, or why there is none.
+
+        Arms are planned as their turn in a batch comes, so that no more plans are in memory than one batch needs.
+        """
+        observed, batch = self._observed(pair, seen), self.instruments.denoiser.batch
+        known = {pair.edit_prompt: seen.source.image, pair.base_prompt: seen.base.image}
+        outcomes: list[_Outcome] = []
+        waiting: list[_Job] = []
+        for arm in self.arms:
+            mine = [_Outcome(arm, strength) for strength in arm.strengths]
+            outcomes += mine
+            try:
+                plan = self._plan(arm, observed[arm.blocks])
+            except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
+                for outcome in mine:
+                    outcome.error = error
+                continue
+            prompt = pair.base_prompt if plan.prompt is None else plan.prompt
+            for outcome in mine:
+                outcome.notes = dict(plan.notes)
                 # With nothing to add, the edited run is a run that is there already.
-                known = {pair.edit_prompt: seen.source.image, pair.base_prompt: seen.base.image}
-                if prompt in known and (strength == 0 or not plan.additions):
-                    outcomes.append((arm, strength, plan, known[prompt]))
-                    continue
-                waiting.append((len(outcomes), prompt, Edit(plan.additions, strength)))
-                outcomes.append((arm, strength, plan, PairError("not generated", where="engine")))
-        for index, image in self._generate(pair, waiting):
-            outcomes[index] = (*outcomes[index][:3], image)
+                if prompt in known and (outcome.strength == 0 or not plan.additions):
+                    outcome.image = known[prompt]
+                else:
+                    waiting.append(_Job(outcome, prompt, Edit(plan.additions, outcome.strength)))
+            while len(waiting) >= batch:
+                self._generate(pair, waiting[:batch])
+                del waiting[:batch]
+        self._generate(pair, waiting)
         return outcomes
 
-    def _generate(self, pair: Pair, waiting: Sequence[tuple[int, str, Edit]]) -> list[tuple[int, Image | Exception]]:
+    def _generate(self, pair: Pair, jobs: Sequence[_Job]) -> None:
         """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
-        if not waiting:
-            return []
-        prompts, edits = [p for _, p, _ in waiting], [e for _, _, e in waiting]
-        seeds = [self.seed_of(pair)] * len(waiting)
+        if not jobs:
+            return
+        prompts, edits = [job.prompt for job in jobs], [job.edit for job in jobs]
+        seeds = [self.recorder.seed_of(pair)] * len(jobs)
         try:
             runs = self.instruments.denoiser.generate(prompts, seeds, self.steps, edits=edits)
-            return [(index, run.image) for (index, _, _), run in zip(waiting, runs, strict=True)]
+            for job, run in zip(jobs, runs, strict=True):
+                job.outcome.image = run.image
         except Exception as error:  # noqa: BLE001 - additions may be functions of a stranger's
-            if len(waiting) == 1:
-                return [(waiting[0][0], error)]
-            return [outcome for one in waiting for outcome in self._generate(pair, [one])]
+            if len(jobs) == 1:
+                jobs[0].outcome.error = error
+                return
+            for job in jobs:
+                self._generate(pair, [job])
 
-    def _scored(
-        self, pair: Pair, seen: _Seen, outcomes: Sequence[tuple[Arm, float, Plan, Image | Exception]], keep: bool
-    ) -> PairResult:
-        truth = self.instruments.truth
+    def _scored(self, pair: Pair, seen: _Seen, outcomes: Sequence[_Outcome], keep: bool) -> PairResult:
+        truth, brackets = self.instruments.truth, self.protocol.score_brackets
         reference = Reference(
             base=seen.base.image,
             source=seen.source.image,
-            edit_prompt=pair.edit_prompt,
-            original_prompt=pair.base_prompt,
+            edit_prompt=pair.editing_prompt if brackets else pair.edit_prompt,
+            original_prompt=pair.original_prompt if brackets else pair.base_prompt,
             region=_union(seen.base_instances) | _union(seen.source_instances),
-            truth=truth(pair, self.seed_of(pair)) if truth else None,
+            truth=truth(pair, self.recorder.seed_of(pair)) if truth else None,
         )
-        images = [image for *_, image in outcomes if not isinstance(image, Exception)]
+        images = [outcome.image for outcome in outcomes if outcome.image is not None]
         scores = iter(score_images(self.instruments.scorers, reference, images) if images else [])
         result = PairResult([])
         if keep:
             result.images = {"base": seen.base.image, "source": seen.source.image}
             result.images["mask-base"] = _as_image(seen.base_instances)
             result.images["mask-source"] = _as_image(seen.source_instances)
-        for arm, strength, plan, image in outcomes:
-            if isinstance(image, Exception):
-                result.records.append(self._record(pair, arm, strength, error=image))
+        for o in outcomes:
+            if o.image is None:
+                result.records.append(self.recorder.record(pair, o.arm, o.strength, error=o.error))
                 continue
-            record = self._record(pair, arm, strength, metrics=next(scores), notes=dict(plan.notes))
+            record = self.recorder.record(pair, o.arm, o.strength, metrics=next(scores), notes=o.notes)
             result.records.append(record)
             if keep:
-                result.images[record.key] = image
+                result.images[record.key] = o.image
         return result
-
-    def _record(
-        self,
-        pair: Pair,
-        arm: Arm,
-        strength: float,
-        metrics: dict[str, float | None] | None = None,
-        notes: dict[str, Any] | None = None,
-        error: Exception | None = None,
-        where: str = "method",
-    ) -> Record:
-        setting = Setting(
-            method=arm.name, options=dict(arm.options), blocks=arm.blocks, strength=strength, steps=self.steps
-        )
-        seed = self.seed_of(pair)
-        parts = {n: v for n, v in self.instruments.parts.items() if n != "sae" or arm.needs_sae}
-        key = record_key(
-            pair=pair.model_dump(exclude={"id", "editing_instruction", "seed"}),
-            seed=seed,
-            setting=setting.model_dump(mode="json"),
-            method=arm.code,
-            protocol=PROTOCOL,
-            parts=parts,
-            kernel=self.kernel,
-            numerics=NUMERICS,
-        )
-        if isinstance(error, PairError):
-            where = error.where
-        return Record(
-            key=key,
-            status="failed" if error else "ok",
-            pair_id=pair.id,
-            category=pair.editing_type_id,
-            seed=seed,
-            original_prompt=pair.original_prompt,
-            editing_prompt=pair.editing_prompt,
-            setting=setting,
-            model=self.instruments.entry.name,
-            protocol=PROTOCOL,
-            parts=parts,
-            code=code_version(),
-            metrics=metrics or {},
-            notes=notes or {},
-            reason=str(error) if error else None,
-            error=type(error).__name__ if error else None,
-            where=where if error else None,
-        )
 
 
 def _union(instances: Mask) -> Mask:

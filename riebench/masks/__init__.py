@@ -2,5 +2,6 @@
 
 from riebench.masks.grid import to_grid
 from riebench.masks.phrases import Masker, ground, pair_instances
+from riebench.masks.rules import MaskRules
 
-__all__ = ["Masker", "ground", "pair_instances", "to_grid"]
+__all__ = ["MaskRules", "Masker", "ground", "pair_instances", "to_grid"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
+
+from riebench.masks.rules import Fallback
 
 Mask = NDArray[np.bool_]
 TAPS = 4  # Lanczos-4 reads four pixels to each side of a cell's centre
@@ -38,25 +42,34 @@ def lanczos_matrix(cells: int, size: int) -> NDArray[np.float64]:
     return matrix
 
 
-def _largest_cell(mask: Mask, height: int, width: int) -> Mask:
-    """The one cell that the mask covers most."""
+def _covered(mask: Mask, height: int, width: int, fallback: Fallback) -> Mask:
+    """The one cell that the mask covers most, or every cell that it touches."""
     rows = np.arange(mask.shape[0]) * height // mask.shape[0]
     columns = np.arange(mask.shape[1]) * width // mask.shape[1]
     cover = np.zeros((height, width))
     np.add.at(cover, (rows[:, None], columns[None, :]), mask)
+    if fallback == "touched":
+        return cover > 0
     grid = np.zeros((height, width), bool)
     grid[np.unravel_index(cover.argmax(), cover.shape)] = True
     return grid
 
 
-def to_grid(instances: Mask, height: int, width: int, kernel: int = 31) -> Mask:
+def to_grid(
+    instances: Mask,
+    height: int,
+    width: int,
+    kernel: int = 31,
+    fallback: Fallback = "largest",
+    union: Literal["instances", "before"] = "instances",
+) -> Mask:
     """Instance masks ``[n, h, w]`` to one grid mask ``[height, width]``: each alone, then their union.
 
     Each is widened by the blur, sampled with Lanczos-4 and kept where positive; where nothing is left, the
-    one cell with the largest coverage stands for the instance. Empty instances give nothing.
+    ``fallback`` stands for the instance (see :class:`riebench.masks.MaskRules`). Empty instances give nothing.
     """
-    union = np.zeros((height, width), bool)
-    for mask in instances:
+    grid = np.zeros((height, width), bool)
+    for mask in instances.any(0, keepdims=True) if union == "before" else instances:
         if not mask.any():
             continue
         if mask.all():
@@ -65,5 +78,5 @@ def to_grid(instances: Mask, height: int, width: int, kernel: int = 31) -> Mask:
         sampled = lanczos_matrix(height, mask.shape[0]) @ wide @ lanczos_matrix(width, mask.shape[1]).T
         # The weights of a row sum to 1 but for rounding, and so does their product with an empty mask to 0.
         cells = sampled > 1e-9
-        union |= cells if cells.any() else _largest_cell(mask, height, width)
-    return union
+        grid |= cells if cells.any() else _covered(mask, height, width, fallback)
+    return grid

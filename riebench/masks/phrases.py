@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riebench.errors import PairError
+from riebench.masks.rules import MaskRules
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+ADD_OBJECT, DELETE_OBJECT = 2, 3
 
 
 class Masker(Protocol):
@@ -24,21 +26,22 @@ class Masker(Protocol):
         ...
 
 
-def ground(masker: Masker, image: Image, phrase: str) -> Mask:
+def ground(masker: Masker, image: Image, phrase: str, special: bool = True) -> Mask:
     """Instance masks ``[n, height, width]`` of a phrase, special phrases included.
 
     ``#everything`` is the whole picture; a phrase with ``background`` in it is the complement of
     "foreground"; one with ``~`` is the complement of the rest of the phrase (RIEBench's published rules).
+    Without ``special`` they are phrases like any other.
 
     Raises:
         PairError: if nothing is found.
     """
     height, width = image.shape[:2]
-    if phrase.strip() == "#everything":
+    if special and phrase.strip() == "#everything":
         return np.ones((1, height, width), bool)
-    if "background" in phrase:
+    if special and "background" in phrase:
         found = _complement(masker.find(image, "foreground"), height, width)
-    elif "~" in phrase:
+    elif special and "~" in phrase:
         found = _complement(masker.find(image, phrase.replace("~", " ").strip()), height, width)
     else:
         found = masker.find(image, phrase)
@@ -55,7 +58,13 @@ def _complement(instances: Mask, height: int, width: int) -> Mask:
 
 
 def pair_instances(
-    masker: Masker, category: int, base: Image, source: Image, base_phrase: str, source_phrase: str
+    masker: Masker,
+    category: int,
+    base: Image,
+    source: Image,
+    base_phrase: str,
+    source_phrase: str,
+    rules: MaskRules = MaskRules(),  # noqa: B008 - it is frozen
 ) -> tuple[Mask, Mask]:
     """Instance masks (source, base) of a pair by its category (PROTOCOL: table of masks).
 
@@ -65,8 +74,11 @@ def pair_instances(
     Raises:
         PairError: if a phrase is not found.
     """
-    if category == 3:
-        found = ground(masker, base, base_phrase)
+    special = rules.special_phrases
+    if category == DELETE_OBJECT and rules.delete_object == "base":
+        found = ground(masker, base, base_phrase, special)
         return found, found
-    found = ground(masker, source, source_phrase)
-    return found, found if category == 2 else ground(masker, base, base_phrase)
+    found = ground(masker, source, source_phrase, special)
+    if category == ADD_OBJECT and rules.add_object == "source":
+        return found, found
+    return found, ground(masker, base, base_phrase, special)

@@ -13,6 +13,7 @@ from torch import Tensor
 from riebench.errors import UserError
 
 Score = Literal["first", "mean"]
+Shares = Literal["sum", "absolute"]
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -25,23 +26,31 @@ def masked_mean(values: Tensor, mask: Tensor, score: Score) -> Tensor:
     return steps.flatten(2)[..., mask.flatten()].mean((0, 2))
 
 
-def relative_score(source: Tensor, base: Tensor) -> Tensor:
-    """``s_src / sum(s_src) - s_base / sum(s_base)`` of mean activations ``[n]``; a sum of 0 counts as all zeros."""
+def relative_score(source: Tensor, base: Tensor, shares: Shares = "absolute") -> Tensor:
+    """``s_src / sum(s_src) - s_base / sum(s_base)`` of mean activations ``[n]``; a sum of 0 counts as all zeros.
+
+    As published (``sum``) the formula is for activations that are never negative: sums of signed ones can be
+    near zero or below, which blows scores up or turns their order round. ``absolute`` divides by the sum of
+    absolute values instead; for SAE codes the two are the same.
+    """
 
     def share(s: Tensor) -> Tensor:
-        total = s.sum()
+        total = s.sum() if shares == "sum" else s.abs().sum()
         return torch.zeros_like(s) if total == 0 else s / total
 
     return share(source) - share(base)
 
 
-def rank(source: Sequence[Tensor], base: Sequence[Tensor], k: int) -> tuple[list[Tensor], list[Tensor]]:
+def rank(
+    source: Sequence[Tensor], base: Sequence[Tensor], k: int, shares: Shares = "absolute"
+) -> tuple[list[Tensor], list[Tensor]]:
     """The k features to add and the k to remove, all blocks ranked jointly.
 
     Args:
         source: mean activations ``[n_b]`` of each block b in the source run.
         base: the same of the base run.
         k: how many in each direction.
+        shares: see :func:`relative_score`.
 
     Returns:
         For each block the indices to add and the indices to remove.
@@ -49,15 +58,17 @@ def rank(source: Sequence[Tensor], base: Sequence[Tensor], k: int) -> tuple[list
     Raises:
         UserError: if k is larger than the number of candidates.
     """
-    score = relative_score(torch.cat(list(source)), torch.cat(list(base)))
+    score = relative_score(torch.cat(list(source)), torch.cat(list(base)), shares)
     if not 0 < k <= len(score):
         raise UserError(f"k is {k}, but there are {len(score)} features to choose from; give --k 1 to {len(score)}")
     order = score.argsort(descending=True, stable=True)
-    ends = torch.tensor([len(s) for s in source]).cumsum(0)
-    starts = ends - torch.tensor([len(s) for s in source])
+    sizes = [len(s) for s in source]
+    ends = torch.tensor(sizes, device=score.device).cumsum(0)
 
     def by_block(chosen: Tensor) -> list[Tensor]:
-        return [chosen[(chosen >= a) & (chosen < b)].sort().values - a for a, b in zip(starts, ends, strict=True)]
+        chosen = chosen.sort().values
+        counts = torch.searchsorted(chosen, ends).diff(prepend=ends.new_zeros(1)).tolist()
+        return [part - (end - size) for part, end, size in zip(chosen.split(counts), ends, sizes, strict=True)]
 
     return by_block(order[:k]), by_block(order[-k:])
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from riebench.lens import Activations, Place
+from riebench.methods.choosing import Shares, rank
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Observed:
         source_masks: block to boolean ``[height, width]``.
         find_sae: block to its SAE; use :meth:`sae`.
         seed: of the pair, for methods that draw.
+        shares: how the protocol makes mean activations comparable; use :meth:`rank`.
     """
 
     pair: Pair
@@ -37,7 +42,8 @@ class Observed:
     source_masks: Mapping[str, Tensor]
     find_sae: Callable[[str], TopKSAE]
     seed: int
-    _codes: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    shares: Shares = "absolute"
+    _kept: dict[Any, Any] = field(default_factory=dict)
 
     def sae(self, block: str) -> TopKSAE:
         """The SAE of a block."""
@@ -45,11 +51,19 @@ class Observed:
 
     def codes(self, run: str, block: str) -> Tensor:
         """SAE codes ``[steps, features, height, width]`` of the ``"base"`` or ``"source"`` run, encoded once."""
-        key = (run, block)
-        if key not in self._codes:
-            activations = self.base if run == "base" else self.source
-            self._codes[key] = self.sae(block).encode_map(activations.updates[block])
-        return self._codes[key]
+        activations = self.base if run == "base" else self.source
+        return self.once(("codes", run, block), lambda: self.sae(block).encode_map(activations.updates[block]))
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives, worked out once for a pair and shared by all who ask for the key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: T = self._kept[key]
+        return kept
+
+    def rank(self, source: Sequence[Tensor], base: Sequence[Tensor], k: int) -> tuple[list[Tensor], list[Tensor]]:
+        """:func:`riebench.methods.rank` as the protocol of the run has it."""
+        return rank(source, base, k, self.shares)
 
     def generator(self) -> torch.Generator:
         """A seeded generator of the pair's own."""

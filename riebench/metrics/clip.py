@@ -1,7 +1,9 @@
-"""CLIP similarities through open_clip; any model, named or from a local file."""
+"""CLIP similarities through open_clip; any model, named or from a local file or folder."""
 
 from __future__ import annotations
 
+import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +15,11 @@ from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
 
+from riebench.errors import UserError
+
 Image = NDArray[np.uint8]
+KEPT_TEXTS = 64
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 
 class ClipScorer:
@@ -21,39 +27,72 @@ class ClipScorer:
 
     Args:
         model: name of an open_clip model, as ``ViT-L-14``.
-        pretrained: tag (``openai``) or path of a checkpoint.
+        source: a checkpoint, or a folder in open_clip's own layout (its ``open_clip_config.json`` then says what
+            the model is).
         fingerprint: names the weights in records.
-        configs: folder with a configuration file of the model, if open_clip does not know it.
+        configs: a configuration file of the model, if open_clip does not know it.
+        quick_gelu: whether the model has OpenAI's activation. It must be said: a checkpoint does not tell, and
+            with the wrong one the embeddings are wrong without any error.
+        device: where it runs.
         batch: pictures in one pass at most.
+
+    Raises:
+        UserError: if the model is unknown or the weights do not fit it.
     """
 
     def __init__(
-        self, model: str, pretrained: str, fingerprint: str, configs: Path | None = None, batch: int = 32
+        self,
+        model: str,
+        source: Path,
+        fingerprint: str,
+        configs: Path | None = None,
+        quick_gelu: bool = False,
+        device: torch.device | str = "cpu",
+        batch: int = 32,
     ) -> None:
         if configs is not None:
             open_clip.add_model_config(configs)
         self.name = model
         self.fingerprint = fingerprint
         self.batch = batch
-        self.model, _, self.preprocess = open_clip.create_model_and_transforms(model, pretrained=pretrained)
-        self.model.eval().requires_grad_(False)
-        self.tokenizer = open_clip.get_tokenizer(model)
-        self._texts: dict[str, Tensor] = {}
+        self.device = torch.device(device)
+        described = (source / OPEN_CLIP_CONFIG).is_file()
+        named = f"local-dir:{source}" if described else model
+        quiet = logging.getLogger().level
+        logging.getLogger().setLevel(logging.ERROR)  # it warns of what we settle ourselves
+        try:
+            self.model, _, self.preprocess = open_clip.create_model_and_transforms(
+                named, pretrained=None if described else str(source), force_quick_gelu=quick_gelu, weights_only=True
+            )
+            self.tokenizer = open_clip.get_tokenizer(named)
+        except (RuntimeError, OSError, ValueError, KeyError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise UserError(f"CLIP {model!r} cannot be loaded from {source}: {said}") from None
+        finally:
+            logging.getLogger().setLevel(quiet)
+        self.model.to(self.device).eval().requires_grad_(False)
+        self._texts: OrderedDict[str, Tensor] = OrderedDict()
 
     def text(self, prompt: str) -> Tensor:
-        """The embedding ``[d]`` of a prompt, kept for its next use."""
+        """The embedding ``[d]`` of a prompt on the CPU; the latest are kept for their next use."""
         if prompt not in self._texts:
             self._texts[prompt] = self.texts([prompt])[0]
+            if len(self._texts) > KEPT_TEXTS:
+                self._texts.popitem(last=False)
         return self._texts[prompt]
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings ``[n, d]`` of prompts."""
-        tokens = self.tokenizer(list(prompts))
-        return torch.cat([F.normalize(self.model.encode_text(part), dim=-1) for part in tokens.split(self.batch)])
+        """Embeddings ``[n, d]`` of prompts on the CPU."""
+        tokens = self.tokenizer(list(prompts)).to(self.device)
+        parts = [F.normalize(self.model.encode_text(part), dim=-1) for part in tokens.split(self.batch)]
+        return torch.cat(parts).cpu()
 
     @torch.no_grad()
     def images(self, images: Sequence[Image]) -> Tensor:
-        """Embeddings ``[n, d]`` of pictures ``[height, width, 3]``."""
+        """Embeddings ``[n, d]`` of pictures ``[height, width, 3]`` on the CPU."""
         inputs = torch.stack([self.preprocess(PILImage.fromarray(image)) for image in images])
-        return torch.cat([F.normalize(self.model.encode_image(part), dim=-1) for part in inputs.split(self.batch)])
+        parts = [
+            F.normalize(self.model.encode_image(part.to(self.device)), dim=-1) for part in inputs.split(self.batch)
+        ]
+        return torch.cat(parts).cpu()

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from pickle import UnpicklingError
 
 import lpips
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from riebench.errors import UserError
 
 Image = NDArray[np.uint8]
 Features = list[Tensor]
@@ -23,33 +27,56 @@ class LpipsScorer:
 
     Args:
         name: how the metric is called wherever it is shown; only the published trunk is plain ``lpips``.
-        trunk: safetensors file with the trunk's convolutions (torchvision's names under ``features``).
+        trunk: file with the trunk's convolutions under torchvision's names, safetensors or torchvision's own ``.pth``.
         fingerprint: names the weights in records.
+        net: the trunk, ``alex``, ``vgg`` or ``squeeze``; its linear layers (v0.1) come with the lpips package.
+        device: where it runs.
         batch: pictures in one pass at most.
+
+    Raises:
+        UserError: if the file does not hold the trunk.
     """
 
-    def __init__(self, name: str, trunk: Path, fingerprint: str, batch: int = 32) -> None:
+    def __init__(
+        self,
+        name: str,
+        trunk: Path,
+        fingerprint: str,
+        net: str = "alex",
+        device: torch.device | str = "cpu",
+        batch: int = 32,
+    ) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.batch = batch
+        self.device = torch.device(device)
         with redirect_stdout(StringIO()):  # the package prints what it loads
-            self.model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-        self._load_trunk(load_file(trunk))
-        self.model.eval().requires_grad_(False)
+            self.model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        try:
+            self._load_trunk(read_trunk(trunk))
+        except (OSError, KeyError, RuntimeError, ValueError, AttributeError, UnpicklingError, SafetensorError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise UserError(f"{trunk} does not hold the trunk {net!r} of LPIPS: {said}") from None
+        self.model.to(self.device).eval().requires_grad_(False)
 
     def _load_trunk(self, state: dict[str, Tensor]) -> None:
-        # The package cuts torchvision's layers into five slices and keeps each layer's number as its name.
+        # The package cuts torchvision's layers into slices and keeps each layer's number as its name.
         for slice_ in (getattr(self.model.net, f"slice{i + 1}") for i in range(self.model.net.N_slices)):
             for number, layer in slice_.named_children():
                 for name, parameter in layer.named_parameters():
-                    parameter.data.copy_(state[f"{number}.{name}"])
+                    given = state[f"{number}.{name}"]
+                    if given.shape != parameter.shape:
+                        shapes = f"{list(given.shape)}, expected {list(parameter.shape)}"
+                        raise ValueError(f"features.{number}.{name} has the shape {shapes}")
+                    parameter.data.copy_(given)
 
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> list[Features]:
         """For each picture ``[height, width, 3]`` its unit-length features, one ``[channels, h, w]`` a layer."""
-        x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = torch.from_numpy(np.stack(images))
         rows: list[Features] = []
-        for part in x.split(self.batch):
+        for some in x.split(self.batch):
+            part = some.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             layers = [lpips.normalize_tensor(f) for f in self.model.net(self.model.scaling_layer(part))]
             rows += [[layer[i] for layer in layers] for i in range(len(part))]
         return rows
@@ -62,16 +89,25 @@ class LpipsScorer:
 
     def distance(self, a: Features, b: Features) -> float:
         """The published distance: each layer's mean over positions, summed."""
-        return float(sum(layer.double().mean() for layer in self.layers(a, b)))
+        return float(sum(layer.cpu().double().mean() for layer in self.layers(a, b)))
 
     def by_region(self, a: Features, b: Features, region: NDArray[np.bool_]) -> tuple[float | None, float | None]:
         """Mean of the spatial distance map inside and outside a region ``[height, width]``; None where empty."""
-        total = torch.zeros(region.shape)
+        total = torch.zeros(region.shape, device=self.device)
         for layer in self.layers(a, b):
             total += lpips.upsample(layer[None, None], out_HW=region.shape)[0, 0]
-        inside = torch.from_numpy(region)
+        inside = torch.from_numpy(region).to(self.device)
         return _mean(total[inside]), _mean(total[~inside])
 
 
+def read_trunk(path: Path) -> dict[str, Tensor]:
+    """Tensors of a trunk's convolutions, without torchvision's prefix ``features``."""
+    if path.suffix == ".safetensors":
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name.removeprefix("features."): value for name, value in state.items()}
+
+
 def _mean(values: Tensor) -> float | None:
-    return float(values.double().mean()) if len(values) else None
+    return float(values.cpu().double().mean()) if len(values) else None

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+
 from riebench.errors import UserError
-from riebench.instruments import Instruments
-from riebench.metrics import ClipScorer, LpipsScorer, Scorers
+from riebench.masks import MaskRules
+from riebench.metrics import ClipScorer, LpipsScorer
 from riebench.mini.grammar import PromptError
 from riebench.mini.masker import MiniMasker
 from riebench.mini.model import SAES, WEIGHTS, fingerprint, load_denoiser
 from riebench.mini.truth import PairTruth
-from riebench.models import ModelEntry
+from riebench.models import Denoiser
+from riebench.models.sdxl import pick_device
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE, load_sae
+from riebench.settings import Settings
 
 CLIP_NAME = "riebench-mini"
 LPIPS_NAME = "lpips-mini"
@@ -23,7 +30,7 @@ MASKER_WEIGHTS = WEIGHTS / "masker" / "masker.safetensors"
 def load_clip() -> ClipScorer:
     """The CLIP of the drawn world, by the call that loads any open_clip model."""
     folder = CLIP_WEIGHTS.parent
-    return ClipScorer(CLIP_NAME, str(CLIP_WEIGHTS), fingerprint(folder), configs=folder / f"{CLIP_NAME}.json")
+    return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, fingerprint(folder), configs=folder / f"{CLIP_NAME}.json")
 
 
 def load_lpips() -> LpipsScorer:
@@ -64,22 +71,47 @@ def pair_truth(pair: Pair, seed: int) -> PairTruth:
     return truth
 
 
-def load(entry: ModelEntry, batch: int) -> Instruments:
-    """Load mini with everything that belongs to it.
+class MiniParts:
+    """What belongs to mini, from the package.
+
+    Args:
+        settings: of the run.
 
     Raises:
-        UserError: if a part is not in the package.
+        UserError: if a part is not in the package, or a setting is not one of mini's.
     """
-    for path in (CLIP_WEIGHTS, LPIPS_TRUNK, MASKER_WEIGHTS, SAES):
-        if not path.exists():
-            raise UserError(f"{path}, a part of mini, is not there; reinstall riebench or run scripts/train_mini.py")
-    denoiser, masker = load_denoiser(batch), load_masker()
-    scorers = Scorers(load_clip(), load_lpips())
-    parts = {
-        "model": denoiser.fingerprint,
-        "masker": f"{masker.name}-{masker.fingerprint}",
-        "clip": f"{scorers.clip.name}-{scorers.clip.fingerprint}",
-        "lpips": f"{scorers.lpips.name}-{scorers.lpips.fingerprint}",
-        "sae": f"mini-{fingerprint(SAES)}",
-    }
-    return Instruments(entry, denoiser, masker, scorers, load_block_sae, pair_truth, parts)
+
+    truth = staticmethod(pair_truth)
+    SETTINGS = ("model.device", "model.dtype", "sae.", *(f"masker.{name}" for name in asdict(MaskRules())))
+
+    def __init__(self, settings: Settings) -> None:
+        for path in (CLIP_WEIGHTS, LPIPS_TRUNK, MASKER_WEIGHTS, SAES):
+            if not path.exists():
+                raise UserError(
+                    f"{path}, a part of mini, is not there; reinstall riebench or run scripts/train_mini.py"
+                )
+        for name in settings.given():
+            if not name.startswith(self.SETTINGS):
+                raise UserError(f"the setting {name} is not for mini, whose parts come with it; leave it out")
+        self.settings = settings.model
+        self.device = pick_device("cpu" if settings.model.device == "auto" else settings.model.device)
+
+    def denoiser(self, batch: int) -> Denoiser:
+        """The pipeline."""
+        return load_denoiser(batch, self.device, getattr(torch, self.settings.dtype))
+
+    def masker(self, box_threshold: float) -> MiniMasker:
+        """The masker, which knows no threshold of boxes."""
+        return load_masker()
+
+    def clip(self) -> ClipScorer:
+        """CLIP."""
+        return load_clip()
+
+    def lpips(self) -> LpipsScorer:
+        """LPIPS."""
+        return load_lpips()
+
+    def saes(self) -> tuple[Callable[[str], TopKSAE], str]:
+        """The SAEs of the four blocks."""
+        return load_block_sae, f"mini-{fingerprint(SAES)}"

@@ -29,8 +29,8 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_denoiser(batch: int = 8) -> Denoiser:
-    """The pipeline of mini, in float32 on the CPU.
+def load_denoiser(batch: int = 8, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Denoiser:
+    """The pipeline of mini.
 
     Raises:
         UserError: if the weights are not in the package.
@@ -47,8 +47,9 @@ def load_denoiser(batch: int = 8) -> Denoiser:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     pipeline = StableDiffusionXLPipeline.from_pretrained(
-        PIPELINE, dtype=torch.float32, local_files_only=True, add_watermarker=False
+        PIPELINE, dtype=dtype, local_files_only=True, add_watermarker=False
     )
+    pipeline.to(device)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
     return Denoiser(pipeline, f"mini-{fingerprint(PIPELINE)}", canvas_of_seed, batch)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riebench.errors import PairError
+from riebench.errors import PairError, UserError
 from riebench.lens import Activations, Edit, Lens
 
 Image = NDArray[np.uint8]
+KEPT_TEXTS = 64
+Unconditional = Literal["leave", "subtract"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,17 @@ class Denoiser:
 
     Args:
         pipeline: a loaded ``StableDiffusionXLPipeline``.
+        fingerprint: names the weights in records.
         initial_latents: seed to latents ``[channels, height, width]`` of unit scale, for models whose
             canvas is not plain noise; None lets the pipeline draw them from the seed.
-        fingerprint: names the weights in records.
         batch: rows in one forward pass at most.
+        guidance: guidance scale; at 1 or below there is no unconditional half.
+        size: side of the pictures, pixels; None for the model's own.
+        unconditional: what an intervention does in the unconditional half: nothing, or the same with the
+            opposite sign (the paper's option for guided models).
+
+    Raises:
+        UserError: if the side does not fit the model.
     """
 
     def __init__(
@@ -43,38 +54,66 @@ class Denoiser:
         fingerprint: str,
         initial_latents: Callable[[int], NDArray[np.float32]] | None = None,
         batch: int = 8,
+        guidance: float = 0.0,
+        size: int | None = None,
+        unconditional: Unconditional = "leave",
     ) -> None:
         self.pipeline = pipeline
         self.fingerprint = fingerprint
         self.initial_latents = initial_latents
         self.batch = batch
+        self.guidance = guidance
+        self.unconditional = unconditional
         self.lens = Lens(pipeline.unet)
-        self.device = pipeline.unet.device
-        self._texts: dict[str, tuple[Tensor, Tensor]] = {}
-        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        # With offloading the weights lie elsewhere than where they are used.
+        self.device = torch.device(pipeline._execution_device)
+        self._texts: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        own = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        self.size = own if size is None else size
+        if self.size < pipeline.vae_scale_factor or self.size % pipeline.vae_scale_factor:
+            factor = pipeline.vae_scale_factor
+            raise UserError(f"the picture size is {size}; expected a multiple of {factor} (the model's own: {own})")
+        self._side = self.size // pipeline.vae_scale_factor
         # Original size, crop corner and target size, which SDXL is conditioned on.
-        self._time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=pipeline.unet.dtype, device=self.device)
+        conditions = [[self.size, self.size, 0, 0, self.size, self.size]]
+        self._time_ids = torch.tensor(conditions, dtype=pipeline.unet.dtype, device=self.device)
         pipeline.set_progress_bar_config(disable=True)
 
+    @property
+    def guided(self) -> bool:
+        """Whether a batch holds an unconditional half (diffusers' rule)."""
+        return self.guidance > 1
+
     def grid(self, block: str) -> tuple[int, int]:
-        """Height and width of a block's feature map at the model's own picture size."""
+        """Height and width of a block's feature map at this picture size."""
         unet = self.pipeline.unet
         path = self.lens.blocks[block].path.split(".")
         stages = len(unet.config.down_block_types)
         level = {"down_blocks": lambda: int(path[1]), "mid_block": lambda: stages - 1}.get(
             path[0], lambda: stages - 1 - int(path[1])
         )()
-        side = unet.config.sample_size // 2**level
+        side = self._side
+        for _ in range(level):  # a strided convolution with padding rounds up
+            side = -(-side // 2)
         return side, side
 
     def encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt, kept for its next use."""
+        """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt; the latest are kept."""
         if prompt not in self._texts:
             states, _, pooled, _ = self.pipeline.encode_prompt(
                 prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
             )
             self._texts[prompt] = (states, pooled)
+            if len(self._texts) > KEPT_TEXTS:
+                self._texts.popitem(last=False)
         return self._texts[prompt]
+
+    def _no_text(self) -> tuple[Tensor, Tensor]:
+        """What stands for the prompt in the unconditional half, as the pipeline's own call has it."""
+        states, pooled = self.encode_text("")
+        if self.pipeline.config.force_zeros_for_empty_prompt:
+            return torch.zeros_like(states), torch.zeros_like(pooled)
+        return states, pooled
 
     @torch.no_grad()
     def generate(
@@ -112,6 +151,8 @@ class Denoiser:
         capture: Sequence[str],
         neurons: bool,
     ) -> list[Run]:
+        if edits is not None and self.guided:
+            edits = [self._unconditional_edit(edit) for edit in edits] + list(edits)
         editing: AbstractContextManager[None] = self.lens.editing(edits) if edits is not None else nullcontext()
         capturing: AbstractContextManager[list[Activations]] = (
             self.lens.capture(capture, neurons) if capture else nullcontext([])
@@ -120,30 +161,48 @@ class Denoiser:
         with editing, capturing as activations:
             latents = self._denoise(prompts, seeds, steps)
         images = self.decode(latents)
-        return [Run(image, activations[i] if capture else None) for i, image in enumerate(images)]
+        conditional = activations[-len(prompts) :]  # the second half of a guided batch
+        return [Run(image, conditional[i] if capture else None) for i, image in enumerate(images)]
+
+    def _unconditional_edit(self, edit: Edit) -> Edit:
+        return Edit(edit.additions, -edit.strength) if self.unconditional == "subtract" else Edit({})
 
     def _denoise(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Tensor:
-        """Latents ``[n, channels, height, width]``, as the pipeline's own call makes them without guidance."""
+        """Latents ``[n, channels, height, width]``, as the pipeline's own call makes them."""
         unet, scheduler = self.pipeline.unet, self.pipeline.scheduler
         texts = [self.encode_text(prompt) for prompt in prompts]
+        if self.guided:
+            texts = [self._no_text()] * len(prompts) + texts
         states, pooled = (torch.cat(parts) for parts in zip(*texts, strict=True))
-        added = {"text_embeds": pooled, "time_ids": self._time_ids.repeat(len(prompts), 1)}
+        added = {"text_embeds": pooled, "time_ids": self._time_ids.repeat(len(texts), 1)}
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         scheduler.set_timesteps(steps, device=self.device)
         latents = self._initial(seeds, generators) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            scaled = scheduler.scale_model_input(latents, t)
+            rows = torch.cat([latents, latents]) if self.guided else latents
+            scaled = scheduler.scale_model_input(rows, t)
             predicted = unet(scaled, t, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False)[0]
-            latents = scheduler.step(predicted, t, latents, generator=generators, return_dict=False)[0]
+            if self.guided:
+                without, with_text = predicted.chunk(2)
+                predicted = without + self.guidance * (with_text - without)
+            latents = self._step(predicted, t, latents, generators).to(unet.dtype)
         return latents
+
+    def _step(self, predicted: Tensor, t: Tensor, latents: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """One step of the sampler; only some samplers draw noise."""
+        step = self.pipeline.scheduler.step
+        noise = {"generator": generators} if "generator" in inspect.signature(step).parameters else {}
+        done: Tensor = step(predicted, t, latents, return_dict=False, **noise)[0]
+        return done
 
     def _initial(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
         unet = self.pipeline.unet
         if self.initial_latents is not None:
             drawn = torch.from_numpy(np.stack([self.initial_latents(seed) for seed in seeds]))
         else:
-            shape = (1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-            drawn = torch.cat([torch.randn(shape, generator=generator, dtype=unet.dtype) for generator in generators])
+            # Drawn in float32 whatever the model's type, so that a seed means the same picture in each.
+            shape = (1, unet.config.in_channels, self._side, self._side)
+            drawn = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         return drawn.to(self.device, unet.dtype)
 
     @torch.no_grad()
@@ -154,7 +213,8 @@ class Denoiser:
             PairError: if a picture is not finite.
         """
         vae = self.pipeline.vae
-        pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        # The VAE of SDXL overflows in float16; it then runs in float32 (see `riebench.models.sdxl`).
+        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         if not bool(torch.isfinite(pixels).all()):
             raise PairError("the picture has values that are not finite", where="model")
         pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255

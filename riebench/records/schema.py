@@ -31,6 +31,7 @@ class Record(BaseModel):
         metrics: see :data:`riebench.metrics.METRICS`; null where undefined; empty for a failure.
         notes: figures of the plan, as the k that was used.
         parts: fingerprints of the weights that took part.
+        conditions: further settings that can change numbers: type of the weights, size, guidance, mask rules.
         code: versions of the packages that compute, git commit of riebench and whether it was changed since.
         seconds: time spent on the whole pair, divided by the number of its records.
     """
@@ -46,6 +47,7 @@ class Record(BaseModel):
     model: str
     protocol: str
     parts: dict[str, str]
+    conditions: dict[str, Value] = Field(default_factory=dict)
     code: dict[str, str | bool | None]
     metrics: dict[str, float | None] = Field(default_factory=dict)
     notes: dict[str, Value] = Field(default_factory=dict)

@@ -1,0 +1,100 @@
+"""Turn what happened in one setting of a pair into its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from riebench.engine.arms import Arm
+from riebench.errors import PairError
+from riebench.instruments import Instruments
+from riebench.pairs import Pair
+from riebench.protocols import Protocol
+from riebench.records import Record, Setting, record_key
+from riebench.records.code import code_version
+
+NUMERICS = 2  # raised when a change of the code changes numbers
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Writes down everything that can change a record's numbers, and a hash of it as the record's key.
+
+    Attributes:
+        instruments: of the run.
+        protocol: of the run.
+        steps: denoising steps.
+        seed: of every run; None takes each pair's own, or 42 (the published one).
+    """
+
+    instruments: Instruments
+    protocol: Protocol
+    steps: int
+    seed: int | None
+
+    def seed_of(self, pair: Pair) -> int:
+        """The seed of all runs of a pair."""
+        if self.seed is not None:
+            return self.seed
+        return pair.seed if pair.seed is not None else 42
+
+    @cached_property
+    def _conditions(self) -> dict[str, Any]:
+        return dict(self.instruments.conditions)
+
+    def key(self, pair: Pair, arm: Arm, strength: float) -> str:
+        """The key of the record of one setting."""
+        return record_key(
+            pair=pair.model_dump(exclude={"id", "editing_instruction", "seed"}),
+            seed=self.seed_of(pair),
+            setting=self._setting(arm, strength).model_dump(mode="json"),
+            method=arm.code,
+            protocol=self.protocol.name,
+            parts=self._parts(arm),
+            conditions=self._conditions,
+            numerics=NUMERICS,
+        )
+
+    def _setting(self, arm: Arm, strength: float) -> Setting:
+        return Setting(
+            method=arm.name, options=dict(arm.options), blocks=arm.blocks, strength=strength, steps=self.steps
+        )
+
+    def _parts(self, arm: Arm) -> dict[str, str]:
+        return {n: v for n, v in self.instruments.parts.items() if n != "sae" or arm.needs_sae}
+
+    def record(
+        self,
+        pair: Pair,
+        arm: Arm,
+        strength: float,
+        metrics: Mapping[str, float | None] | None = None,
+        notes: Mapping[str, Any] | None = None,
+        error: Exception | None = None,
+        where: str = "method",
+    ) -> Record:
+        """The record of one setting: its metrics, or the error that there was and where it happened."""
+        if isinstance(error, PairError):
+            where = error.where
+        return Record(
+            key=self.key(pair, arm, strength),
+            status="failed" if error else "ok",
+            pair_id=pair.id,
+            category=pair.editing_type_id,
+            seed=self.seed_of(pair),
+            original_prompt=pair.original_prompt,
+            editing_prompt=pair.editing_prompt,
+            setting=self._setting(arm, strength),
+            model=self.instruments.name,
+            protocol=self.protocol.name,
+            parts=self._parts(arm),
+            conditions=self._conditions,
+            code=code_version(),
+            metrics=dict(metrics or {}),
+            notes=dict(notes or {}),
+            reason=str(error) or type(error).__name__ if error else None,
+            error=type(error).__name__ if error else None,
+            where=where if error else None,
+        )

@@ -1,0 +1,61 @@
+"""The protocols: the published behaviour to the letter, and the same with its faults mended. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from riebench.errors import unknown
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is done where the published behaviour is doubtful (PROTOCOL: the passages marked HAZARD).
+
+    Attributes:
+        name: as records have it.
+        score_brackets: whether prompts are embedded with the square brackets that mark their change.
+        box_threshold: least score of a box of the detector in the interventions.
+        fallback: which cells stand for an instance of which nothing is left on the grid: the one that it
+            covers most, or every cell it touches.
+        delete_only_adds: whether ``only_add`` holds for delete-object pairs too.
+        shares: how mean activations become comparable shares before they are ranked: divided by their sum, or
+            by the sum of their absolute values, which is sound for signed neurons and the same for SAE codes.
+    """
+
+    name: str
+    score_brackets: bool
+    box_threshold: float
+    fallback: Literal["largest", "touched"]
+    delete_only_adds: bool
+    shares: Literal["sum", "absolute"]
+
+
+PAPER = Protocol(
+    "paper",
+    score_brackets=True,
+    box_threshold=0.25,
+    fallback="touched",
+    delete_only_adds=False,
+    shares="sum",
+)
+RIEBENCH = Protocol(
+    "riebench",
+    score_brackets=False,
+    box_threshold=0.35,
+    fallback="largest",
+    delete_only_adds=True,
+    shares="absolute",
+)
+PROTOCOLS = {p.name: p for p in (RIEBENCH, PAPER)}
+
+
+def protocol_named(name: str) -> Protocol:
+    """A protocol by name.
+
+    Raises:
+        UserError: if there is no such protocol.
+    """
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]

@@ -1,0 +1,151 @@
+"""Settings of the instruments: each by name, with the published value as its default. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from riebench.errors import UserError, unknown
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Group):
+    """The denoiser."""
+
+    source: str | None = Field(None, description="Local folder or hub id of the pipeline, instead of the model's own")
+    revision: str | None = Field(None, description="Commit of the hub id")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of weights and activations")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes the best there is")
+    offload: Literal["none", "model", "sequential"] = Field("none", description="Keep weights on the CPU until used")
+    size: int | None = Field(None, gt=0, description="Side of the pictures in pixels; the model's own unless given")
+    guidance: float | None = Field(None, ge=0, description="Guidance scale; the model's own unless given")
+    unconditional: Literal["leave", "subtract"] = Field(
+        "leave", description="What an intervention does in the unconditional half of a guided batch"
+    )
+
+
+class SaeSettings(_Group):
+    """Sparse autoencoders."""
+
+    source: Path | None = Field(None, description="Folder of SAE folders, named for their blocks")
+    k: int | None = Field(None, gt=0, description="Take the SAEs with this k, where the folder has several")
+    features: int | None = Field(None, gt=0, description="Take the SAEs with as many features")
+
+
+class MaskerSettings(_Group):
+    """From phrases to grid masks (PROTOCOL: Masks)."""
+
+    box_threshold: float | None = Field(None, ge=0, le=1, description="Least score of a box; the protocol's by default")
+    text_threshold: float = Field(0.25, ge=0, le=1, description="Least score of a box's words")
+    short_side: int = Field(800, gt=0, description="Pictures are resized to this short side for detection, pixels")
+    long_side: int = Field(1333, gt=0, description="The long side at most, pixels")
+    detector: Path | None = Field(None, description="Folder of Grounding DINO's checkpoint and its text encoder")
+    segmenter: Path | None = Field(None, description="Folder of SAM 2.1's checkpoint")
+    cache: Path | None = Field(None, description="Folder of found masks; one in the user's cache unless given")
+    blur_kernel: int | None = Field(None, gt=0, description="Side of the blur, pixels; 31 as published (15 on mini)")
+    union: Literal["instances", "before"] = Field(
+        "instances", description="Bring each instance to the grid alone, or their union"
+    )
+    fallback: Literal["largest", "touched"] | None = Field(
+        None, description="The cells kept where nothing is left; the protocol's by default"
+    )
+    add_object: Literal["source", "both"] = Field(
+        "source", description="Add object: the source mask stands for both, or each picture has its own"
+    )
+    delete_object: Literal["base", "both"] = Field(
+        "base", description="Delete object: the base mask stands for both, or each picture has its own"
+    )
+    special_phrases: bool = Field(True, description="Whether #everything, background and ~ mean what they mean")
+
+
+class ClipSettings(_Group):
+    """The CLIP that scores."""
+
+    model: str = Field("ViT-L-14", description="Name of an open_clip model")
+    source: Path | None = Field(None, description="Its checkpoint, or a folder in open_clip's layout")
+    quick_gelu: bool = Field(True, description="The activation of OpenAI's weights; false for most others")
+
+
+class LpipsSettings(_Group):
+    """The LPIPS that scores."""
+
+    net: Literal["alex", "vgg", "squeeze"] = Field("alex", description="Its trunk")
+    source: Path | None = Field(None, description="torchvision's file of the trunk")
+
+
+class Settings(_Group):
+    """All settings, by group."""
+
+    weights: Path | None = Field(None, description="Folder with the parts of real models")
+    model: ModelSettings = ModelSettings()
+    sae: SaeSettings = SaeSettings()
+    masker: MaskerSettings = MaskerSettings()
+    clip: ClipSettings = ClipSettings()
+    lpips: LpipsSettings = LpipsSettings()
+
+    def given(self) -> list[str]:
+        """Names of the settings that differ from their defaults, as ``masker.box_threshold``."""
+        plain = Settings()
+        return [name for name, _ in described() if _value(self, name) != _value(plain, name)]
+
+
+def _value(settings: Settings, name: str) -> Any:
+    group, _, field = name.rpartition(".")
+    return getattr(getattr(settings, group) if group else settings, field)
+
+
+def described() -> Iterator[tuple[str, Any]]:
+    """Every setting by name with its field (default, description)."""
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, _Group):
+            yield from ((f"{name}.{inner}", f) for inner, f in kind.model_fields.items())
+        else:
+            yield name, field
+
+
+def choices(field: Any) -> str:
+    """What a setting may be, for people."""
+    kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+    words = [
+        "|".join(map(str, get_args(kind)))
+        if get_args(kind)
+        else getattr(kind, "__name__", str(kind))
+        if isinstance(kind, type)
+        else str(kind)
+        for kind in kinds
+    ]
+    return "|".join(words)
+
+
+def parse_settings(words: Iterable[str], **flags: Any) -> Settings:
+    """Settings from ``name=value`` words; ``flags`` are further ones by name with ``.`` as ``__``, None for unset.
+
+    Raises:
+        UserError: for an unknown name or a value that does not fit.
+    """
+    known = dict(described())
+    values: dict[str, Any] = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise UserError(f"--set is {word!r}; expected name=value, as masker.box_threshold=0.3")
+        if name not in known:
+            raise unknown("setting", name, known)
+        values[name] = value
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        group, _, field = name.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[field] = value
+    try:
+        return Settings.model_validate(nested)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UserError(f"the setting {name} is {first['input']!r}: {first['msg']}") from None

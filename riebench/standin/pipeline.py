@@ -1,0 +1,150 @@
+"""Random weights of SDXL's pipeline, in diffusers' layout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from riebench.standin.size import Size
+
+
+@dataclass(frozen=True)
+class PipelineShape:
+    """Widths and depths; the names of layers and files do not depend on them."""
+
+    unet: tuple[int, int, int]
+    heads: tuple[int, int, int]
+    layers: tuple[int, int, int]
+    time: int
+    vae: tuple[int, int, int, int]
+    groups: int
+    text: tuple[int, int, int]  # width, layers, heads
+    text_2: tuple[int, int, int]
+
+
+SHAPES: dict[Size, PipelineShape] = {
+    "true": PipelineShape(
+        unet=(320, 640, 1280),
+        heads=(5, 10, 20),
+        layers=(1, 2, 10),
+        time=256,
+        vae=(128, 256, 512, 512),
+        groups=32,
+        text=(768, 12, 12),
+        text_2=(1280, 32, 20),
+    ),
+    "tiny": PipelineShape(
+        unet=(32, 64, 64),
+        heads=(1, 2, 2),
+        layers=(1, 1, 2),
+        time=8,
+        vae=(8, 16, 16, 16),
+        groups=8,
+        text=(32, 2, 2),
+        text_2=(32, 2, 2),
+    ),
+}
+SIDES = {"sdxl-turbo": 64, "sdxl-base": 128}
+"""Latents of the models' own picture sizes, 512 and 1024 px."""
+
+
+def unet_config(shape: PipelineShape, side: int) -> dict[str, Any]:
+    """SDXL's U-Net (stabilityai/sdxl-turbo, ``unet/config.json``)."""
+    return {
+        "sample_size": side,
+        "block_out_channels": shape.unet,
+        "layers_per_block": 2,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": list(shape.layers),
+        "attention_head_dim": list(shape.heads),
+        "cross_attention_dim": shape.text[0] + shape.text_2[0],
+        "norm_num_groups": min(32, shape.groups * 4),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": shape.time,
+        "projection_class_embeddings_input_dim": shape.text_2[0] + 6 * shape.time,
+        "use_linear_projection": True,
+    }
+
+
+def _text_config(size: tuple[int, int, int], activation: str) -> Any:
+    from transformers import CLIPTextConfig
+
+    width, layers, heads = size
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=77,
+        hidden_act=activation,
+        bos_token_id=0,
+        eos_token_id=2,  # as published; transformers then takes the highest id for the end of the text
+        pad_token_id=1,
+    )
+
+
+def _tokenizer(padding: str) -> Any:
+    """CLIP's own vocabulary, which the open_clip package carries."""
+    from open_clip.tokenizer import SimpleTokenizer
+    from transformers import CLIPTokenizer
+
+    simple = SimpleTokenizer()
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {names.get(token, token): number for token, number in simple.encoder.items()}
+    return CLIPTokenizer(vocab=vocabulary, merges=list(simple.bpe_ranks), model_max_length=77, pad_token=padding)
+
+
+def _scheduler(model: str) -> Any:
+    from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
+
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    if model == "sdxl-turbo":
+        return EulerAncestralDiscreteScheduler(**betas, timestep_spacing="trailing")
+    return EulerDiscreteScheduler(**betas, timestep_spacing="leading")
+
+
+def write_pipeline(folder: Path, model: str, size: Size, seed: int) -> None:
+    """Write a ``StableDiffusionXLPipeline`` with random weights, in float32."""
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    shape = SHAPES[size]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pipeline = StableDiffusionXLPipeline(
+            vae=AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=shape.vae,
+                layers_per_block=2,
+                latent_channels=4,
+                norm_num_groups=shape.groups,
+                sample_size=8 * SIDES[model],
+                scaling_factor=0.13025,
+                force_upcast=True,
+            ),
+            text_encoder=CLIPTextModel(_text_config(shape.text, "quick_gelu")),
+            text_encoder_2=CLIPTextModelWithProjection(_text_config(shape.text_2, "gelu")),
+            tokenizer=_tokenizer("<|endoftext|>"),
+            tokenizer_2=_tokenizer("!"),
+            unet=UNet2DConditionModel(**unet_config(shape, SIDES[model])),
+            scheduler=_scheduler(model),
+            force_zeros_for_empty_prompt=True,
+            add_watermarker=False,
+        )
+    # One file for each network, as published; the U-Net's is just over the usual limit of a shard.
+    pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="20GB")
+
+
+def channels(folder: Path) -> int:
+    """Channels of the four blocks of a pipeline that was written."""
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    return int(config["block_out_channels"][-1])
