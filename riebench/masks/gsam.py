@@ -45,7 +45,7 @@ class GroundedSAM2Options:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number from 0 to 1")
         if not 32 <= self.short_side <= self.long_side:
             raise UserError(
-                f"short_side is {self.short_side}, long_side {self.long_side}; expected 32 or more, and the long one longer"
+                f"short_side is {self.short_side}, long_side {self.long_side}; expected 32 or more, the long one longer"
             )
 
 

@@ -6,8 +6,9 @@ import json
 import string
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,6 +16,7 @@ from transformers import BertConfig
 
 from riebench.masks.dino import DetectorSizes, build_detector
 from riebench.masks.dino_bert import read_tokenizer
+from riebench.masks.extra import gsam_module, quiet
 from riebench.masks.gsam import DETECTOR, SEGMENTER, TEXT_ENCODER
 from riebench.masks.sam import build_sam2
 
@@ -60,6 +62,7 @@ TINY_SEGMENTER = {
 # these centres several of 32 queries pass it, and about as many of 900.
 SPREAD = 0.34
 CENTRES: dict[Size, float] = {"tiny": -1.1, "true": -1.5}
+COVERAGE = 0.3  # of the picture, by a mask
 
 
 def write_grounding_dino(folder: Path, size: Size, seed: int) -> None:
@@ -105,9 +108,9 @@ def write_sam2(folder: Path, size: Size, seed: int) -> None:
         path.with_suffix(".json").write_text(json.dumps(TINY_SEGMENTER, indent=1) + "\n")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = build_sam2(sizes=path.with_suffix(".json") if size == "tiny" else None).state_dict()
-        _set_masks(state)
-    _save(state, path)
+        model = build_sam2(sizes=path.with_suffix(".json") if size == "tiny" else None).eval()
+        _set_masks(model)
+    _save(model.state_dict(), path)
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
@@ -132,18 +135,26 @@ def _set_scores(state: dict[str, Tensor], sizes: DetectorSizes, centre: float) -
             value.normal_(std=0.1)
 
 
-def _set_masks(state: dict[str, Tensor]) -> None:
+@torch.no_grad()
+def _set_masks(model: Any) -> None:
     """Make masks of blobs, in place; as the package starts them they cover almost all or almost nothing.
 
-    Strong position embeddings vary over the picture more than the mean differs from zero. A mask is the product of
-    fine features with a vector for each box: one feature is held near 4 and weighs -0.1, which lowers every
-    logit by about 0.4, a little more than they vary.
+    Strong position embeddings make the logits vary over the picture. A mask is the product of fine features
+    with a vector for each of four kinds of mask: one feature is held near 4, and its weight lowers the logits by
+    as much as leaves COVERAGE of a noise picture above zero.
     """
-    state["image_encoder.trunk.pos_embed"].normal_(std=4.0)
-    state["sam_mask_decoder.output_upscaling.3.bias"][0] = 4.0
-    for key, value in state.items():
-        if "output_hypernetworks_mlps" in key and key.endswith("layers.2.bias"):
-            value[0] = -0.1
+    model.image_encoder.trunk.pos_embed.normal_(std=4.0)
+    decoder = model.sam_mask_decoder
+    decoder.output_upscaling[3].bias[0] = 4.0
+    decoder.dynamic_multimask_via_stability = False
+    with quiet():
+        predictor = gsam_module("sam2.sam2_image_predictor").SAM2ImagePredictor(model)
+    predictor.set_image(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    boxes = np.array([[4, 4, 24, 24], [16, 16, 48, 48], [32, 8, 60, 60], [0, 0, 64, 64]], np.float32)
+    kinds = [predictor.predict(box=boxes, multimask_output=several)[2] for several in (False, True)]
+    # [boxes, kinds, height, width]
+    for logits, vector in zip(np.concatenate(kinds, 1).swapaxes(0, 1), decoder.output_hypernetworks_mlps, strict=True):
+        vector.layers[2].bias[0] -= float(np.quantile(logits, 1 - COVERAGE)) / 4
 
 
 def _write_tokenizer(folder: Path, size: Size) -> None:
