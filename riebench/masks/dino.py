@@ -106,9 +106,12 @@ class GroundingDINODetector:
         The words of a box are its tokens above ``text_threshold``; they do not change which boxes there are.
 
         Raises:
-            PairError: if the model's output is not a number.
+            PairError: if the phrase is too long, or if the model's output is not a number.
         """
         caption = caption_of(phrase)
+        count = len(self.model.tokenizer(caption)["input_ids"])
+        if count > self.model.max_text_len:
+            raise PairError(f"a phrase has {count} tokens, at most {self.model.max_text_len} go", where="masks")
         with quiet():
             found = self.model(prepare(image, short_side, long_side)[None].to(self.device), captions=[caption])
         tokens = found["pred_logits"][0].sigmoid().cpu()
@@ -122,7 +125,7 @@ class GroundingDINODetector:
 
     def _words(self, caption: str, answering: Tensor) -> str:
         tokenizer = self.model.tokenizer
-        ids = torch.tensor(tokenizer(caption)["input_ids"])[: len(answering)]
+        ids = torch.tensor(tokenizer(caption)["input_ids"])
         words = tokenizer.decode(ids[answering[: len(ids)]], skip_special_tokens=True)
         return str(words).replace(".", "").strip()
 
@@ -193,6 +196,14 @@ def load_detector(checkpoint: Path, text_encoder_folder: Path, device: str = "cp
     """
     gsam_module("groundingdino.models")
     state = read_state(checkpoint, ADDRESS)
-    model = build_detector(read_sizes(checkpoint), text_encoder_folder)
+    sizes = read_sizes(checkpoint)
+    try:
+        model = build_detector(sizes, text_encoder_folder)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{checkpoint.with_suffix('.json')}: there is no detector of these sizes ({error})") from None
     fit(model, state, checkpoint, HARMLESS)
+    if len(model.tokenizer) > model.bert.config.vocab_size:
+        raise UserError(
+            f"the tokenizer in {text_encoder_folder} has more words than its config.json says; get it again"
+        )
     return GroundingDINODetector(model, device)

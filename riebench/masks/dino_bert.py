@@ -73,10 +73,9 @@ def read_tokenizer(folder: Path) -> BertTokenizer:
     """The tokenizer of a folder in the layout of bert-base-uncased.
 
     Raises:
-        UserError: if a file is missing.
+        UserError: if a file is missing or damaged.
     """
-    _check_folder(folder)
-    return BertTokenizer.from_pretrained(folder, local_files_only=True)
+    return _read(BertTokenizer, folder)
 
 
 def random_bert(folder: Path) -> DinoBert:
@@ -86,18 +85,22 @@ def random_bert(folder: Path) -> DinoBert:
     was trained with the detector; the folder's own ``model.safetensors`` is not read.
 
     Raises:
-        UserError: if a file is missing.
+        UserError: if a file is missing or damaged.
     """
-    _check_folder(folder)
-    return DinoBert(DinoBertConfig.from_pretrained(folder, local_files_only=True))
+    return DinoBert(_read(DinoBertConfig, folder))
 
 
-def _check_folder(folder: Path) -> None:
+def _read(kind: Any, folder: Path) -> Any:
     missing = [name for name in ("config.json", "vocab.txt") if not (folder / name).is_file()]
     if missing:
         raise UserError(
             f"the text encoder {folder} has no {' and no '.join(missing)}; get {', '.join(FILES)} of {ADDRESS}"
         )
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"the text encoder {folder} cannot be read ({first}); get {ADDRESS} again") from None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from riebench.masks.sam import Segmenter, load_segmenter
 DETECTOR = "groundingdino_swint_ogc.pth"
 TEXT_ENCODER = "bert-base-uncased"
 SEGMENTER = "sam2.1_hiera_large.pt"
+LEAST_SIDE = 224  # with less, the picture has fewer places than the published detector has queries (900)
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,9 @@ class GroundedSAM2Options:
         for name in ("box_threshold", "text_threshold"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a number from 0 to 1")
-        if not 32 <= self.short_side <= self.long_side:
-            raise UserError(
-                f"short_side is {self.short_side}, long_side {self.long_side}; expected 32 or more, the long one longer"
-            )
+        if not LEAST_SIDE <= self.short_side <= self.long_side:
+            sides = f"short_side is {self.short_side}, long_side {self.long_side}"
+            raise UserError(f"{sides}; expected {LEAST_SIDE} or more, and the long side not the shorter one")
 
 
 @dataclass(frozen=True)

@@ -84,10 +84,10 @@ def build_sam2(config: str = PUBLISHED, sizes: Path | None = None) -> Any:
         sizes: a JSON file of settings that replace those of ``model`` in the configuration.
 
     Raises:
-        UserError: if there is no such configuration, or if the file sets what it does not have.
+        UserError: if there is no such configuration, or if the file gives sizes that do not go.
     """
     package = Path(gsam_module("sam2").__file__).parent
-    omegaconf, hydra = gsam_module("omegaconf"), gsam_module("hydra.utils")
+    omegaconf, hydra, errors = (gsam_module(name) for name in ("omegaconf", "hydra.utils", "hydra.errors"))
     if not (package / config).is_file():
         known = ", ".join(sorted(str(p.relative_to(package)) for p in package.glob("configs/sam2.1/*.yaml")))
         raise UserError(f"sam2 has no configuration {config!r}; known: {known}")
@@ -95,7 +95,11 @@ def build_sam2(config: str = PUBLISHED, sizes: Path | None = None) -> Any:
     if sizes is not None and sizes.is_file():
         settings = _with_sizes(settings, sizes)
     settings.sam_mask_decoder_extra_args = STABILITY
-    return hydra.instantiate(settings, _recursive_=True)
+    try:
+        return hydra.instantiate(settings, _recursive_=True)
+    except errors.InstantiationException as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"{sizes or config}: there is no SAM 2 of these sizes ({first})") from None
 
 
 def _with_sizes(settings: Any, path: Path) -> Any:
