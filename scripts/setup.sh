@@ -21,7 +21,16 @@ if [ ! -f .venv/ready ] || [ pyproject.toml -nt .venv/ready ]; then
     "$python" -m venv .venv
   fi
   echo "installing riebench into .venv (the first time takes minutes) ..."
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+  install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+  install --editable '.[dev]' 'setuptools>=77' wheel
+  # Grounded SAM 2 in a second step: sam2 is built against the torch that is there by now, not against a second one
+  # in a build environment of its own, and without its CUDA kernel, which masks do not need.
+  SAM2_BUILD_CUDA=0 install --no-build-isolation --editable '.[gsam]'
+  # Its OpenCV wants the libraries of a desktop (libGL); where they are missing, the build without windows does.
+  if ! .venv/bin/python -c 'import cv2' 2>/dev/null; then
+    .venv/bin/python -m pip uninstall --quiet --yes opencv-python
+    install opencv-python-headless
+  fi
   touch .venv/ready
 fi
 export PATH="$PWD/.venv/bin:$PATH"

@@ -1,0 +1,111 @@
+"""Masks kept on disk by content, so that a sweep detects once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from riebench.errors import UserError
+from riebench.masks.phrases import Image, Mask, Masker
+
+
+class DescribedMasker(Masker, Protocol):
+    """A masker that says which options its masks depend on."""
+
+    def describe(self) -> Mapping[str, str | float]:
+        """Every option that can change a mask, as JSON takes it."""
+        ...
+
+
+class CachedMasker:
+    """A masker that asks another one only for what it has not seen.
+
+    Args:
+        masker: the one that finds masks.
+        folder: where they are kept; any number of processes may share it.
+
+    Raises:
+        UserError: if the folder cannot be made.
+    """
+
+    def __init__(self, masker: DescribedMasker, folder: Path) -> None:
+        self.masker = masker
+        self.folder = folder
+        self.name = masker.name
+        self.fingerprint = masker.fingerprint
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot keep masks in {folder} ({error.strerror}); name a folder to write to") from None
+
+    def describe(self) -> Mapping[str, str | float]:
+        """The inner masker's options."""
+        return self.masker.describe()
+
+    def find(self, image: Image, phrase: str) -> Mask:
+        """Instance masks ``[n, height, width]``, from the disk if they are there; "nothing found" is kept too.
+
+        Raises:
+            PairError: from the inner masker; it is not kept.
+            UserError: if a mask cannot be written.
+        """
+        path = self._path(image, phrase)
+        kept = read_masks(path, image.shape[0], image.shape[1])
+        if kept is None:
+            kept = self.masker.find(image, phrase)
+            write_masks(path, kept)
+        return kept
+
+    def _path(self, image: Image, phrase: str) -> Path:
+        asked = {
+            "masker": self.name,
+            "weights": self.fingerprint,
+            "options": dict(self.describe()),
+            "phrase": phrase,
+            "shape": image.shape,
+            "image": hashlib.sha256(image.tobytes()).hexdigest(),
+        }
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        return self.folder / key[:2] / f"{key}.npz"
+
+
+def read_masks(path: Path, height: int, width: int) -> Mask | None:
+    """Masks ``[n, height, width]`` of a file, or None if it is missing, damaged or of another size."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            bits, count = saved["bits"], int(saved["count"])
+            pixels = np.unpackbits(bits, count=count * height * width)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    # Packing rounds up to whole bytes; any other length is not what was written.
+    right = bits.size == -(-count * height * width // 8)
+    return pixels.reshape(count, height, width).astype(bool) if right else None
+
+
+def write_masks(path: Path, masks: Mask) -> None:
+    """Write masks ``[n, height, width]`` so that a reader sees all of the file or none of it.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez_compressed(file, bits=np.packbits(masks), count=np.int64(len(masks)))
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot write a mask to {path.parent} ({error.strerror}); make room for it") from None

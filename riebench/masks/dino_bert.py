@@ -1,0 +1,121 @@
+"""The text encoder of Grounding DINO from a local folder, under transformers 5.
+
+Grounding DINO wraps a ``BertModel`` and calls three methods on it that transformers 4 had and transformers 5
+removed or changed. They are given to a subclass here, so that no other BERT of the process is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from riebench.errors import UserError
+from riebench.masks.extra import gsam_module
+
+ADDRESS = "https://huggingface.co/google-bert/bert-base-uncased"
+FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt")
+
+
+class DinoBertConfig(BertConfig):
+    """BERT's settings with the one name that the wrapper reads and transformers 5 calls deprecated."""
+
+    @property
+    def use_return_dict(self) -> bool:
+        """Outputs by name."""
+        return True
+
+
+class DinoBert(BertModel):
+    """BERT with the three methods of transformers 4 that Grounding DINO's wrapper calls."""
+
+    def get_extended_attention_mask(
+        self, attention_mask: Tensor, input_shape: Any = None, device: Any = None
+    ) -> Tensor:
+        """What attention adds to its scores: 0 where it may look, the lowest number where it may not.
+
+        Args:
+            attention_mask: ``[n, tokens]`` (1 = a token, 0 = padding), or ``[n, tokens, tokens]``, which token
+                may look at which: Grounding DINO keeps the phrases of a caption apart with it.
+            input_shape: not needed.
+            device: not needed.
+
+        Returns:
+            ``[n, 1, 1, tokens]`` or ``[n, 1, tokens, tokens]``, which broadcasts over the heads.
+        """
+        if attention_mask.dim() not in (2, 3):
+            raise ValueError(f"an attention mask has 2 or 3 dimensions, not {attention_mask.dim()}")
+        seen = attention_mask[:, None, None, :] if attention_mask.dim() == 2 else attention_mask[:, None, :, :]
+        return torch.where(seen.bool(), 0.0, torch.finfo(self.dtype).min).to(self.dtype)
+
+    def invert_attention_mask(self, encoder_attention_mask: Tensor) -> Tensor:
+        """The same for cross-attention, which an encoder has none of."""
+        return self.get_extended_attention_mask(encoder_attention_mask)
+
+    def get_head_mask(self, head_mask: Tensor | None, num_hidden_layers: int) -> list[None]:
+        """No head is masked: one None for each layer.
+
+        Raises:
+            ValueError: if one should be; transformers 5 has no head masks.
+        """
+        if head_mask is not None:
+            raise ValueError("head masks are not supported")
+        return [None] * num_hidden_layers
+
+
+def read_tokenizer(folder: Path) -> BertTokenizer:
+    """The tokenizer of a folder in the layout of bert-base-uncased.
+
+    Raises:
+        UserError: if a file is missing or damaged.
+    """
+    return _read(BertTokenizer, folder)
+
+
+def random_bert(folder: Path) -> DinoBert:
+    """A text encoder of the sizes that a folder's ``config.json`` gives.
+
+    Its weights stay random until the detector's checkpoint is loaded, which holds the whole text encoder as it
+    was trained with the detector; the folder's own ``model.safetensors`` is not read.
+
+    Raises:
+        UserError: if a file is missing or damaged.
+    """
+    return DinoBert(_read(DinoBertConfig, folder))
+
+
+def _read(kind: Any, folder: Path) -> Any:
+    missing = [name for name in ("config.json", "vocab.txt") if not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"the text encoder {folder} has no {' and no '.join(missing)}; get {', '.join(FILES)} of {ADDRESS}"
+        )
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"the text encoder {folder} cannot be read ({first}); get {ADDRESS} again") from None
+
+
+@contextmanager
+def text_encoder(tokenizer: BertTokenizer, bert: DinoBert) -> Iterator[None]:
+    """While open, Grounding DINO's constructor takes this tokenizer and this text encoder.
+
+    The constructor asks a helper module of its own package for both, by name, and would get a plain
+    ``BertModel``; the name is swapped for the time of the construction and put back.
+    """
+    asking = gsam_module("groundingdino.models.GroundingDINO.groundingdino")
+    helper = asking.get_tokenlizer
+    asking.get_tokenlizer = SimpleNamespace(
+        get_tokenlizer=lambda _: tokenizer, get_pretrained_language_model=lambda _: bert
+    )
+    try:
+        yield
+    finally:
+        asking.get_tokenlizer = helper

@@ -1,0 +1,153 @@
+"""Grounded SAM 2: Grounding DINO finds the boxes of a phrase, SAM 2.1 turns each into a mask."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from riebench.errors import UserError
+from riebench.masks import dino_bert, sam
+from riebench.masks.checkpoint import files_fingerprint
+from riebench.masks.dino import GroundingDINODetector, load_detector
+from riebench.masks.phrases import Image, Mask
+from riebench.masks.sam import Segmenter, load_segmenter
+
+DETECTOR = "groundingdino_swint_ogc.pth"
+TEXT_ENCODER = "bert-base-uncased"
+SEGMENTER = "sam2.1_hiera_large.pt"
+LEAST_SIDE = 224  # with less, the picture has fewer places than the published detector has queries (900)
+
+
+@dataclass(frozen=True)
+class GroundedSAM2Options:
+    """Settings of Grounded SAM 2; the defaults are the published ones for the reference images.
+
+    Attributes:
+        box_threshold: a box counts if its best token scores above it. The published interventions use 0.25.
+        text_threshold: a token names a box if it scores above it; masks do not depend on it.
+        short_side: the detector sees the picture with this short side, pixels ...
+        long_side: ... or a smaller one, so that the long side is at most this.
+        device: ``cpu``, ``cuda`` (or ``cuda:1``) or ``mps``.
+    """
+
+    box_threshold: float = 0.35
+    text_threshold: float = 0.25
+    short_side: int = 800
+    long_side: int = 1333
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("box_threshold", "text_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}; expected a number from 0 to 1")
+        if not LEAST_SIDE <= self.short_side <= self.long_side:
+            sides = f"short_side is {self.short_side}, long_side {self.long_side}"
+            raise UserError(f"{sides}; expected {LEAST_SIDE} or more, and the long side not the shorter one")
+
+
+@dataclass(frozen=True)
+class GroundedSAM2Files:
+    """Where the weights are.
+
+    Attributes:
+        detector: checkpoint of Grounding DINO.
+        text_encoder: folder in the layout of bert-base-uncased.
+        segmenter: checkpoint of SAM 2.1.
+        segmenter_config: its configuration, a path inside the package sam2.
+    """
+
+    detector: Path
+    text_encoder: Path
+    segmenter: Path
+    segmenter_config: str = sam.PUBLISHED
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> GroundedSAM2Files:
+        """The published file names in one folder."""
+        return cls(folder / DETECTOR, folder / TEXT_ENCODER, folder / SEGMENTER)
+
+    def fingerprint(self) -> str:
+        """A short hash of all that the weights' files say."""
+        files = [self.detector, self.detector.with_suffix(".json"), self.segmenter, self.segmenter.with_suffix(".json")]
+        return files_fingerprint([*files, *(self.text_encoder / name for name in dino_bert.FILES)])
+
+
+class GroundedSAM2:
+    """Grounded SAM 2 behind the interface of all maskers.
+
+    Args:
+        detector: finds boxes.
+        segmenter: turns them into masks.
+        fingerprint: names the weights of both.
+        options: see there.
+    """
+
+    name = "grounded-sam-2"
+
+    def __init__(
+        self, detector: GroundingDINODetector, segmenter: Segmenter, fingerprint: str, options: GroundedSAM2Options
+    ) -> None:
+        self.detector = detector
+        self.segmenter = segmenter
+        self.fingerprint = fingerprint
+        self.options = options
+
+    @classmethod
+    def load(cls, files: GroundedSAM2Files, options: GroundedSAM2Options | None = None) -> GroundedSAM2:
+        """Load both models from local files.
+
+        Raises:
+            UserError: if a package, a file or the device is missing, or if a checkpoint does not fit.
+        """
+        options = options or GroundedSAM2Options()
+        _check_device(options.device)
+        detector = load_detector(files.detector, files.text_encoder, options.device)
+        segmenter = load_segmenter(files.segmenter, files.segmenter_config, options.device)
+        return cls(detector, segmenter, files.fingerprint(), options)
+
+    def with_options(self, **changes: float) -> GroundedSAM2:
+        """The same loaded models with other thresholds or sides, for example ``box_threshold=0.25``.
+
+        Raises:
+            UserError: if a value is out of range.
+            ValueError: if the device should change; the models are where they are.
+        """
+        if "device" in changes:
+            raise ValueError("load again for another device")
+        return GroundedSAM2(self.detector, self.segmenter, self.fingerprint, replace(self.options, **changes))  # type: ignore[arg-type]
+
+    def describe(self) -> dict[str, str | float]:
+        """Every option that can change a mask."""
+        return asdict(self.options)
+
+    def find(self, image: Image, phrase: str) -> Mask:
+        """Instance masks ``[n, height, width]`` of a phrase in ``[height, width, 3]``, one for each box; n may be 0.
+
+        Raises:
+            PairError: if the detector's output is not a number.
+        """
+        height, width = image.shape[:2]
+        if not phrase.strip():
+            return np.zeros((0, height, width), bool)
+        o = self.options
+        found = self.detector.detect(image, phrase, o.box_threshold, o.text_threshold, o.short_side, o.long_side)
+        return self.segmenter.masks(image, to_corners(found.boxes, height, width))
+
+
+def to_corners(boxes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Boxes ``[n, 4]`` from centre and size in fractions to left, top, right, bottom in pixels."""
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    scale = np.array([width, height, width, height], np.float32)
+    return np.asarray(np.concatenate([centre - half, centre + half], 1) * scale)
+
+
+def _check_device(device: str) -> None:
+    kind = device.partition(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(kind, False):
+        known = ", ".join(name for name, ready in there.items() if ready)
+        raise UserError(f"no device {device!r} here; there is {known}")

@@ -1,0 +1,1 @@
+"""Stand-ins: random weights in the on-disk layouts of the published ones."""
