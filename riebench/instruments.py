@@ -16,6 +16,7 @@ from riebench.models import Denoiser
 from riebench.pairs import Pair
 from riebench.records.schema import Value
 from riebench.sae import TopKSAE
+from riebench.trace import stage
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -53,7 +54,9 @@ class Instruments:
     def sae(self, block: str) -> TopKSAE:
         """The SAE of a block, checked against the model and on its device."""
         if block not in self._saes:
-            sae = self.load_block_sae(block).to(self.denoiser.device)
+            with stage("load SAE") as facts:
+                sae = self.load_block_sae(block).to(self.denoiser.device)
+                facts[block] = f"{sae.n_features} x {sae.d_model}, k {sae.k}"
             channels = self.denoiser.lens.blocks[block].channels
             if sae.d_model != channels:
                 raise UserError(f"the SAE of {block} is {sae.d_model} wide, the block has {channels} channels")

@@ -98,7 +98,7 @@ def denoiser(random_pipeline: StableDiffusionXLPipeline) -> Denoiser:
 @pytest.fixture(scope="session")
 def mini() -> Instruments:
     """Mini with all its instruments."""
-    return load_instruments(entry_named("mini"), 8)
+    return load_instruments(entry_named("mini"))
 
 
 @pytest.fixture

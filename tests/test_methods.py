@@ -219,6 +219,7 @@ def test_without_spatial_information_the_mean_stands_everywhere(seen: Observed) 
 
 def test_neurons_over_all_steps_are_normalised_step_by_step() -> None:
     values = torch.tensor([[[[3.0, 9.0], [4.0, 9.0]]], [[[0.0, 9.0], [-2.0, 9.0]]]])
+    values = values.flatten(2).transpose(1, 2)  # to positions by neurons
     # Left column: (3, 4) with norm 5, mean .7; (0, -2) with norm 2, mean -.5; over both steps .1.
     assert normalized_mean(values, SOURCE_MASK, "first").tolist() == pytest.approx([0.7])
     assert normalized_mean(values, SOURCE_MASK, "mean").tolist() == pytest.approx([0.1])

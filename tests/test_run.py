@@ -10,24 +10,29 @@ import numpy as np
 import pytest
 import torch
 
-from riebench.engine import PairResult, PairWorker, RunSpec
-from riebench.engine.run import block_sets, check_arms, make_arms
+from riebench.engine import PairResult, PairWorker
+from riebench.engine.arms import block_sets, make_arms
 from riebench.errors import UserError
 from riebench.instruments import Instruments
 from riebench.lens import FOUR, Edit, Place
 from riebench.methods import registry
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs, select
+from riebench.sweeps import Sweep
 
 EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons"]
 
 
 def worker(
-    mini: Instruments, methods: list[str], strengths: list[float], blocks: tuple[str, ...] = FOUR, **more: Any
+    mini: Instruments,
+    methods: list[str],
+    strengths: list[float],
+    blocks: tuple[str, ...] = FOUR,
+    steps: int = 1,
+    **more: Any,
 ) -> PairWorker:
-    spec = RunSpec(methods=methods, blocks=blocks, **more)
-    arms = make_arms(spec, block_sets(blocks, list(mini.denoiser.lens.blocks), False))
-    return PairWorker(mini, arms, strengths, more.get("steps") or 1)
+    sets = block_sets(blocks, list(mini.denoiser.lens.blocks), False)
+    return PairWorker(mini, make_arms([Sweep(methods, strengths, **more)], sets, mini), steps)
 
 
 def by_method(result: PairResult, name: str) -> list[dict[str, Any]]:
@@ -163,9 +168,9 @@ def test_faults_are_records_and_spare_the_others(
 def test_k_larger_than_the_dictionary(mini: Instruments) -> None:
     for name in ("sae", "neurons"):
         with pytest.raises(UserError, match=rf"k is 100000, but '{name}' in mid\.0"):
-            check_arms(mini, worker(mini, [name], [1.0], blocks=("mid.0",), k=[100_000]).arms)
+            worker(mini, [name], [1.0], blocks=("mid.0",), k=[100_000])
     with pytest.raises(UserError, match=r"no SAE for the block 'down\.1\.0'"):
-        check_arms(mini, worker(mini, ["sae"], [1.0], blocks=("down.1.0",)).arms)
+        worker(mini, ["sae"], [1.0], blocks=("down.1.0",))
 
 
 def test_four_steps(mini: Instruments) -> None:

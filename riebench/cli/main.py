@@ -11,7 +11,9 @@ from riebench.cli.listing import blocks_command, methods_command, pairs_app
 from riebench.cli.mini import mini_app
 from riebench.cli.run import run_command
 from riebench.cli.settings import settings_command
+from riebench.cli.standin import standin_command
 from riebench.cli.table import table_command
+from riebench.cli.weights import doctor_command, fetch_command
 from riebench.errors import UserError
 
 app = typer.Typer(
@@ -25,6 +27,9 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("settings")(settings_command)
+app.command("fetch")(fetch_command)
+app.command("doctor")(doctor_command)
+app.command("standin")(standin_command)
 app.command("table")(table_command)
 app.command("methods")(methods_command)
 app.command("blocks")(blocks_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,6 +108,7 @@ def run_command(
     batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Discard a run that is in the folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Say at the end where time and memory went.")] = False,
 ) -> int:
     from riebench.catalog import entry_named
     from riebench.pairs import category_named, load_pairs, select
@@ -143,8 +145,12 @@ def run_command(
         _print_plan(spec, chosen)
         return 0
     from riebench.engine import carry_out
+    from riebench.trace import tracing
 
-    done = carry_out(spec, chosen, out, keep_images, force, file)
+    with tracing() as seen:
+        done = carry_out(spec, chosen, out, keep_images, force, file)
+    if trace:
+        print("\n".join(seen.lines()), file=sys.stderr)
     show(done.folder, wide_console())
     failed = f"; {done.failed} records failed" if done.failed else ""
     print(f"{done.pairs} pairs in {done.seconds:.0f} s{failed}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +26,7 @@ def standin_command(
         raise UserError(f"--size is {size!r}; expected tiny or true")
     from riebench.standin.write import write_standin
 
-    started = last = time.perf_counter()
-    name = ""
-    for following in [*write_standin(folder, model, "tiny" if size == "tiny" else "true", seed)]:
-        name = following
-    print(f"{folder}: random weights of {model}, {size}, in {time.perf_counter() - started:.0f} s {name and ''}{last and ''}")
+    started = time.perf_counter()
+    for part in write_standin(folder, model, "tiny" if size == "tiny" else "true", seed):
+        print(f"writing {part} ...", file=sys.stderr, flush=True)
+    print(f"{folder}: random weights of {model}, {size}, written in {time.perf_counter() - started:.0f} s")

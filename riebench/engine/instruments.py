@@ -22,6 +22,7 @@ from riebench.protocols import RIEBENCH
 from riebench.protocols import Protocol as Rules
 from riebench.sae import TopKSAE, find_saes, load_sae
 from riebench.settings import Settings
+from riebench.trace import stage
 from riebench.weights.hashing import fingerprint
 
 SaeSource = tuple[Callable[[str], TopKSAE], str]
@@ -75,14 +76,18 @@ def load_instruments(
     settings, given = settings or Settings(), given or Given()
     parts = _parts(entry, settings, given)
     rules = mask_rules(entry, settings, protocol)
-    denoiser = parts.denoiser(batch) if given.pipeline is None else _given_denoiser(entry, settings, given, batch)
+    with stage("load model"):
+        denoiser = parts.denoiser(batch) if given.pipeline is None else _given_denoiser(entry, settings, given, batch)
     if given.masks is None:
-        masker = parts.masker(settings.masker.box_threshold or protocol.box_threshold)
+        threshold = settings.masker.box_threshold
+        with stage("load masker"):
+            masker = parts.masker(protocol.box_threshold if threshold is None else threshold)
         masks, masks_name = from_phrases(masker, rules), f"{masker.name}-{masker.fingerprint}"
         options = dict(getattr(masker, "describe", dict)())
     else:
         masks, masks_name, options = from_user(given.masks), given_fingerprint(given.masks), {}
-    scorers = given.scorers or Scorers(parts.clip(), parts.lpips())
+    with stage("load scorers"):
+        scorers = given.scorers or Scorers(parts.clip(), parts.lpips())
     load_block_sae, saes_name = _saes(settings, given, parts)
     names = {
         "model": denoiser.fingerprint,

@@ -25,6 +25,7 @@ from riebench.models import Run
 from riebench.pairs import Pair
 from riebench.protocols import RIEBENCH, Protocol
 from riebench.records import Record
+from riebench.trace import stage
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -120,10 +121,14 @@ class PairWorker:
     def _observe(self, pair: Pair) -> _Seen:
         seed = self.recorder.seed_of(pair)
         prompts, seeds = [pair.base_prompt, pair.edit_prompt], [seed, seed]
-        base, source = self.instruments.denoiser.generate(
-            prompts, seeds, self.steps, capture=self.blocks, neurons=self.neurons
-        )
-        source_instances, base_instances = self.instruments.masks(pair, base.image, source.image)
+        with stage("base and source run") as facts:
+            base, source = self.instruments.denoiser.generate(
+                prompts, seeds, self.steps, capture=self.blocks, neurons=self.neurons
+            )
+            facts |= {"image": list(base.image.shape), **_shapes(base.activations)}
+        with stage("masks") as facts:
+            source_instances, base_instances = self.instruments.masks(pair, base.image, source.image)
+            facts |= {"source": list(source_instances.shape), "base": list(base_instances.shape)}
         return _Seen(base, source, base_instances, source_instances)
 
     def _grids(self, instances: Mask) -> dict[str, Tensor]:
@@ -165,8 +170,9 @@ class PairWorker:
             PairError: if it names places that are not of the arm's blocks, or not every step.
         """
         ignored = observed.pair.editing_type_id == DELETE_OBJECT and not self.protocol.delete_only_adds
-        with torch.no_grad():
+        with torch.no_grad(), stage("plan") as facts:
             plan = (arm.with_removal if ignored else arm.method).plan(observed)
+            facts["method"] = arm.name
         if not isinstance(plan, Plan):
             raise PairError(f"the method {arm.name!r} returned {type(plan).__name__}, expected a Plan", where="method")
         for place, addition in plan.additions.items():
@@ -222,7 +228,9 @@ class PairWorker:
         prompts, edits = [job.prompt for job in jobs], [job.edit for job in jobs]
         seeds = [self.recorder.seed_of(pair)] * len(jobs)
         try:
-            runs = self.instruments.denoiser.generate(prompts, seeds, self.steps, edits=edits)
+            with stage("edited runs") as facts:
+                runs = self.instruments.denoiser.generate(prompts, seeds, self.steps, edits=edits)
+                facts["rows"] = len(jobs)
             for job, run in zip(jobs, runs, strict=True):
                 job.outcome.image = run.image
         except Exception as error:  # noqa: BLE001 - additions may be functions of a stranger's
@@ -243,7 +251,9 @@ class PairWorker:
             truth=truth(pair, self.recorder.seed_of(pair)) if truth else None,
         )
         images = [outcome.image for outcome in outcomes if outcome.image is not None]
-        scores = iter(score_images(self.instruments.scorers, reference, images) if images else [])
+        with stage("metrics") as facts:
+            scores = iter(score_images(self.instruments.scorers, reference, images) if images else [])
+            facts["images"] = len(images)
         result = PairResult([])
         if keep:
             result.images = {"base": seen.base.image, "source": seen.source.image}
@@ -258,6 +268,14 @@ class PairWorker:
             if keep:
                 result.images[record.key] = o.image
         return result
+
+
+def _shapes(seen: Activations | None) -> dict[str, list[int]]:
+    """Shapes of captured updates by block, and of the neurons of the first layer."""
+    updates = {name: list(value.shape) for name, value in seen.updates.items()} if seen else {}
+    for value in seen.neurons.values() if seen else ():
+        return updates | {"neurons of a layer": list(value.shape)}
+    return updates
 
 
 def _union(instances: Mask) -> Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -50,7 +51,9 @@ class LpipsScorer:
         self.fingerprint = fingerprint
         self.batch = batch
         self.device = torch.device(device)
-        with redirect_stdout(StringIO()):  # the package prints what it loads
+        # The package prints what it loads, and torchvision warns of how the package calls it.
+        with redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             self.model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
         try:
             self._load_trunk(read_trunk(trunk))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,19 @@ SIDES = {"sdxl-turbo": 64, "sdxl-base": 128}
 """Latents of the models' own picture sizes, 512 and 1024 px."""
 
 
+INDEX = {
+    "_class_name": "StableDiffusionXLPipeline",
+    "_diffusers_version": "0.24.0",
+    "force_zeros_for_empty_prompt": True,
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
 def unet_config(shape: PipelineShape, side: int) -> dict[str, Any]:
     """SDXL's U-Net (stabilityai/sdxl-turbo, ``unet/config.json``)."""
     return {
@@ -91,15 +105,22 @@ def _text_config(size: tuple[int, int, int], activation: str) -> Any:
     )
 
 
-def _tokenizer(padding: str) -> Any:
-    """CLIP's own vocabulary, which the open_clip package carries."""
+def write_tokenizer(folder: Path, padding: str) -> None:
+    """CLIP's own vocabulary, which the open_clip package carries, in the files of the published pipelines."""
     from open_clip.tokenizer import SimpleTokenizer
-    from transformers import CLIPTokenizer
 
     simple = SimpleTokenizer()
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     vocabulary = {names.get(token, token): number for token, number in simple.encoder.items()}
-    return CLIPTokenizer(vocab=vocabulary, merges=list(simple.bpe_ranks), model_max_length=77, pad_token=padding)
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    special["pad_token"] = padding
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True, **special}
+    folder.mkdir(parents=True, exist_ok=True)
+    merges = "\n".join(" ".join(pair) for pair in simple.bpe_ranks)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
 
 
 def _scheduler(model: str) -> Any:
@@ -113,38 +134,35 @@ def _scheduler(model: str) -> Any:
 
 def write_pipeline(folder: Path, model: str, size: Size, seed: int) -> None:
     """Write a ``StableDiffusionXLPipeline`` with random weights, in float32."""
-    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     shape = SHAPES[size]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        pipeline = StableDiffusionXLPipeline(
-            vae=AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=shape.vae,
-                layers_per_block=2,
-                latent_channels=4,
-                norm_num_groups=shape.groups,
-                sample_size=8 * SIDES[model],
-                scaling_factor=0.13025,
-                force_upcast=True,
-            ),
-            text_encoder=CLIPTextModel(_text_config(shape.text, "quick_gelu")),
-            text_encoder_2=CLIPTextModelWithProjection(_text_config(shape.text_2, "gelu")),
-            tokenizer=_tokenizer("<|endoftext|>"),
-            tokenizer_2=_tokenizer("!"),
-            unet=UNet2DConditionModel(**unet_config(shape, SIDES[model])),
-            scheduler=_scheduler(model),
-            force_zeros_for_empty_prompt=True,
-            add_watermarker=False,
-        )
-    # One file for each network, as published; the U-Net's is just over the usual limit of a shard.
-    pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size="20GB")
-
-
-def channels(folder: Path) -> int:
-    """Channels of the four blocks of a pipeline that was written."""
-    config = json.loads((folder / "unet" / "config.json").read_text())
-    return int(config["block_out_channels"][-1])
+    networks: dict[str, Callable[[], Any]] = {
+        "vae": lambda: AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=shape.vae,
+            layers_per_block=2,
+            latent_channels=4,
+            norm_num_groups=shape.groups,
+            sample_size=8 * SIDES[model],
+            scaling_factor=0.13025,
+            force_upcast=True,
+        ),
+        "text_encoder": lambda: CLIPTextModel(_text_config(shape.text, "quick_gelu")),
+        "text_encoder_2": lambda: CLIPTextModelWithProjection(_text_config(shape.text_2, "gelu")),
+        "unet": lambda: UNet2DConditionModel(**unet_config(shape, SIDES[model])),
+    }
+    for name, make in networks.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = make()
+        # One file for each network, as published; the U-Net's is just over the usual limit of a shard.
+        network.save_pretrained(folder / name, safe_serialization=True, max_shard_size="20GB")
+        del network  # one at a time: at true size they would fill the memory together
+    _scheduler(model).save_pretrained(folder / "scheduler")
+    write_tokenizer(folder / "tokenizer", "<|endoftext|>")
+    write_tokenizer(folder / "tokenizer_2", "!")
+    index = INDEX | {"scheduler": ["diffusers", type(_scheduler(model)).__name__]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,115 @@
+"""``riebench fetch`` and ``riebench doctor``."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from riebench.errors import unknown
+
+GSAM = 'SAM2_BUILD_CUDA=0 pip install --no-build-isolation "riebench[gsam]"'
+INSTALL = {"groundingdino-py": GSAM, "sam2": GSAM}
+Weights = Annotated[Path | None, typer.Option(help="Folder of the weights; one in the user's cache unless given.")]
+
+
+def fetch_command(
+    model: Annotated[str, typer.Argument(help="sdxl-turbo or sdxl-base.")],
+    weights: Weights = None,
+    part: Annotated[list[str] | None, typer.Option(help="Part by name; may be given again; all unless given.")] = None,
+) -> None:
+    """Download the parts of a real model: at fixed revisions, hashes checked; goes on where it stopped.
+
+    Example: riebench fetch sdxl-turbo --weights /data/riebench
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from riebench.weights import default_root, parts_of
+    from riebench.weights.fetch import fetch
+
+    known = [p.name for p in parts_of(model)]
+    if not known:
+        raise unknown("model to fetch", model, ["sdxl-turbo", "sdxl-base"])
+    for name in part or []:
+        if name not in known:
+            raise unknown("part", name, known)
+    root = weights or default_root()
+    total = sum(p.size for p in parts_of(model) if not part or p.name in part)
+    print(f"{model}: {len(part or known)} parts, about {total / 1e9:.1f} GB, into {root}")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=None)
+
+        def report(name: str, done: int, size: int) -> None:
+            progress.update(task, description=name, completed=done, total=size or None)
+
+        for found, revision in fetch(model, root, part or (), report):
+            progress.print(f"{found.name:13} complete, {revision}")
+    print(f"ready: riebench run --model {model}" + (f" --weights {weights}" if weights else ""))
+
+
+def doctor_command(
+    model: Annotated[str, typer.Option(help="mini, sdxl-turbo or sdxl-base.")] = "mini",
+    weights: Weights = None,
+) -> int:
+    """Say what is there and what is missing: packages, weights, device, memory. Exit code 1 if something is missing.
+
+    Example: riebench doctor --model sdxl-turbo
+    """
+    from riebench.catalog import entry_named
+    from riebench.settings import Settings
+    from riebench.weights import default_root, look, parts_of
+    from riebench.weights.places import STANDIN, describe
+
+    entry, root = entry_named(model), weights or default_root()
+    missing = _packages(["torch", "diffusers", "transformers", "open_clip_torch", "lpips"], "pip install riebench")
+    if entry.embedded:
+        print("\nweights: in the package")
+    else:
+        extra = dict.fromkeys(p for part in parts_of(model) for p in part.packages if p in INSTALL)
+        missing += _packages(list(extra), GSAM)
+        print(f"\nweights of {model} under {root}" + (" (random stand-ins)" if (root / STANDIN).is_file() else ""))
+        for found in look(model, Settings(weights=weights)):
+            if found.path is not None:
+                print(f"  ok       {found.part.name:13} {found.path}")
+            else:
+                missing += 1
+                where = f" --weights {weights}" if weights else ""
+                print(f"  MISSING  {describe(found, root, {})}")
+                print(f"           get it: riebench fetch {model} --part {found.part.name}{where}")
+    _machine(root)
+    print(f"\n{missing} missing" if missing else "\nall there")
+    return 1 if missing else 0
+
+
+def _packages(names: list[str], install: str) -> int:
+    """Print versions; gives the number of packages that are missing."""
+    missing = 0
+    for name in names:
+        try:
+            print(f"  ok       {name:17} {version(name)}")
+        except PackageNotFoundError:
+            missing += 1
+            print(f"  MISSING  {name:17} get it: {install}")
+    return missing
+
+
+def _machine(root: Path) -> None:
+    import psutil
+    import torch
+
+    print("\ndevices")
+    memory = psutil.virtual_memory()
+    print(f"  cpu      {psutil.cpu_count()} cores, {memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB free")
+    for i in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(i)
+        name = torch.cuda.get_device_name(i)
+        print(f"  cuda:{i}   {name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free")
+    if torch.backends.mps.is_available():
+        print("  mps      Apple GPU, shares the memory above")
+    there = next(p for p in [root, *root.parents] if p.exists())
+    print(f"  disk     {shutil.disk_usage(there).free / 1e9:.0f} GB free at {there}")
