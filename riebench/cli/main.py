@@ -7,8 +7,10 @@ from typing import NoReturn
 
 import typer
 
-from riebench.cli.listing import blocks_command, methods_command, pairs_app
+from riebench.cli.blocks import blocks_command
+from riebench.cli.methods import methods_command, new_method_command
 from riebench.cli.mini import mini_app
+from riebench.cli.pairs import pairs_app
 from riebench.cli.run import run_command
 from riebench.cli.table import table_command
 from riebench.errors import UserError
@@ -25,6 +27,7 @@ app = typer.Typer(
 app.command("run")(run_command)
 app.command("table")(table_command)
 app.command("methods")(methods_command)
+app.command("new-method")(new_method_command)
 app.command("blocks")(blocks_command)
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(mini_app, name="mini")
