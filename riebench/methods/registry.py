@@ -135,7 +135,7 @@ def find(name: str) -> MethodClass:
             f"the method name {name!r} is taken twice, by {holder(name)}; uninstall one, or give package.module:Class"
         )
     if name in _REGISTERED:
-        return _REGISTERED[name]
+        return _checked(_REGISTERED[name], _target(_REGISTERED[name]))
     if ":" not in name and not points:
         raise unknown("method", name, sorted({*_REGISTERED, *_installed()}))
     module, _, attribute = (points[0].value if points else name).partition(":")

@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        return f"{self.item}, key {self.key!r}: {self.what}" if self.key else f"{self.item}: {self.what}"
+        return f"{self.item}, key {self.key!r}: {self.what}" if self.key else f"{self.item} {self.what}"
 
 
 def load_pairs(path: Path) -> list[Pair]:

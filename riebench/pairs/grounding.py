@@ -5,10 +5,10 @@ the same kind, and is the same for any prompts:
 
 1. A prompt is cut into *runs*: words in a row without punctuation, function words (articles, prepositions,
    conjunctions, pronouns, auxiliaries, small numbers) and verbs. A word counts as a verb if it ends in ``-ing``, but
-   not right after an article or as the last word of a span ("a painting"); or if a function word follows and it ends
-   in ``-ed`` ("surrounded by") or, when "a" or "an" began the run, in ``-s`` ("a raven sits on").
-2. The *span* is what stands in brackets. It gives runs *inside* it, the run that goes on *after* it ("a [red] hat":
-   "hat"), and the *subject*: the first run outside brackets, but not one that "of" follows ("a painting of a fox").
+   not right after an article, before "of" or at the end of a span ("a painting of"); or if a function word follows
+   and it ends in ``-ed`` ("surrounded by") or, when "a" or "an" began the run, in ``-s`` ("a crow lands on").
+2. The *span* is what stands in brackets. It gives runs *inside* it, the run that goes on *after* it ("a [red] jug":
+   "jug"), and the *subject*: the first run outside brackets, but not one that "of" follows ("a painting of a fox").
 3. Which of them names the thing depends on the category, the first that there is:
 
    ================================  =====================  =========================
@@ -24,8 +24,8 @@ the same kind, and is the same for any prompts:
    ================================  =====================  =========================
 
    In 4 to 7 a prompt without brackets takes what the other one has outside its span (after, before), and a span that
-   only the edit has is passed over for the words that it was put beside ("a kitten [sculpture]": "kitten").
-4. With a ``blended_word``, the first of the runs that contains it is the phrase, so that "street light" stays whole,
+   only the edit has is passed over for the words that it was put beside ("a calf [statue]": "calf").
+4. With a ``blended_word``, the first of the runs that contains it is the phrase, so that "street lamp" stays whole,
    and the word itself where none does; what is added or deleted (2, 3) is inside the span whatever the word is.
 
 The original phrase of 2 and the edit phrase of 3 are not used by the masks (see :func:`riebench.masks.pair_instances`).
@@ -97,7 +97,7 @@ class Marked:
         """Whether word i counts as a verb (rule 1)."""
         word = self.words[i].lower()
         if word.endswith("ing"):
-            return not (self._after_determiner(i) or self._ends_span(i))
+            return not (self._after_determiner(i) or self._ends_span(i) or self.words[i + 1 : i + 2] == ("of",))
         if not self._function(i + 1):
             return False
         return bool(_PARTICIPLE.search(word) or (_THIRD_PERSON.search(word) and self._has_noun(i)))
@@ -106,7 +106,7 @@ class Marked:
         return i > 0 and self.words[i - 1].lower() in DETERMINERS
 
     def _ends_span(self, i: int) -> bool:
-        """Whether word i is the last one of a span, but for a conjunction ("[lightning and]")."""
+        """Whether word i is the last one of a span, but for a conjunction ("[bunting and]")."""
         return any(start <= i < end and set(self.words[i + 1 : end]) <= {"and", "or"} for start, end in self.spans)
 
     def _has_noun(self, i: int) -> bool:
