@@ -2,8 +2,14 @@
 
 import torch
 
+<<<<<<< HEAD
 from riebench.methods import Observed, Place, Plan, k_of_share, method
 from riebench.methods.choosing import Count, Score
+=======
+from riebench.methods import Observed, Place, Plan, k_of_share, method, rank, spread
+from riebench.methods.choosing import Score, masked_mean
+from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
+>>>>>>> pairs
 
 SHARE = 1 / 10.24  # of the candidates: the middle k of the published sweep over all neurons of the four blocks
 
@@ -12,10 +18,10 @@ SHARE = 1 / 10.24  # of the candidates: the middle k of the published sweep over
 class NeuronTransfer:
     """Adds k neurons of the source and removes k of the base at the GEGLU outputs (PROTOCOL: Methods)."""
 
-    k: Count | None = None
-    score: Score = "first"
-    only_add: bool = False
-    spatial: bool = True
+    k: K = None
+    score: ScoreStep = "first"
+    only_add: OnlyAdd = False
+    spatial: Spatial = True
 
     def plan(self, seen: Observed) -> Plan:
         source, base = means(seen, "source", self.score), means(seen, "base", self.score)

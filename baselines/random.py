@@ -4,17 +4,17 @@ import torch
 
 from baselines.sae import choose, transferred
 from riebench.methods import Observed, Place, Plan, method
-from riebench.methods.choosing import Count, Score
+from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
 
 
 @method("random", needs_sae=True)
 class RandomFeatures:
     """As ``sae``, each block's delta replaced by random decoder directions of the same norm at each position."""
 
-    k: Count | None = None
-    score: Score = "first"
-    only_add: bool = False
-    spatial: bool = True
+    k: K = None
+    score: ScoreStep = "first"
+    only_add: OnlyAdd = False
+    spatial: Spatial = True
 
     def plan(self, seen: Observed) -> Plan:
         add, remove, k = choose(seen, self.k, self.score)

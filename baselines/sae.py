@@ -2,8 +2,14 @@
 
 import torch
 
+<<<<<<< HEAD
 from riebench.methods import Observed, Place, Plan, k_of_share, method, spread
 from riebench.methods.choosing import Count, Score, masked_mean
+=======
+from riebench.methods import Observed, Place, Plan, k_of_share, method, rank, spread
+from riebench.methods.choosing import Score, masked_mean
+from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
+>>>>>>> pairs
 
 SHARE = 1 / 128  # of the candidates: the second k of the published sweep over all features of the four blocks
 
@@ -27,10 +33,10 @@ def transferred(seen: Observed, run: str, block: str, features: torch.Tensor, sp
 class SAETransfer:
     """Adds k features of the source at its mask and removes k of the base at its own (PROTOCOL: Methods)."""
 
-    k: Count | None = None
-    score: Score = "first"
-    only_add: bool = False
-    spatial: bool = True
+    k: K = None
+    score: ScoreStep = "first"
+    only_add: OnlyAdd = False
+    spatial: Spatial = True
 
     def plan(self, seen: Observed) -> Plan:
         add, remove, k = choose(seen, self.k, self.score)

@@ -6,7 +6,7 @@ import torch
 
 from baselines.sae import choose, transferred
 from riebench.methods import Addition, Observed, Place, Plan, method, spread
-from riebench.methods.choosing import Count, Score
+from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
 
 
 def adapted(
@@ -26,10 +26,10 @@ def adapted(
 class AdaptiveSAETransfer:
     """As ``sae``, but the removed features are encoded from the edited run as it passes (PROTOCOL: Methods)."""
 
-    k: Count | None = None
-    score: Score = "first"
-    only_add: bool = False
-    spatial: bool = True
+    k: K = None
+    score: ScoreStep = "first"
+    only_add: OnlyAdd = False
+    spatial: Spatial = True
 
     def plan(self, seen: Observed) -> Plan:
         add, remove, k = choose(seen, self.k, self.score)

@@ -3,14 +3,15 @@
 import torch
 
 from riebench.methods import Observed, Place, Plan, method, spread
+from riebench.methods.options import OnlyAdd, Spatial
 
 
 @method("steering")
 class Steering:
     """Adds the source's update at the source mask, takes away the base's at the base mask (PROTOCOL: Methods)."""
 
-    only_add: bool = False
-    spatial: bool = True
+    only_add: OnlyAdd = False
+    spatial: Spatial = True
 
     def plan(self, seen: Observed) -> Plan:
         additions: dict[Place, torch.Tensor] = {}

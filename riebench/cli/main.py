@@ -7,8 +7,10 @@ from typing import NoReturn
 
 import typer
 
-from riebench.cli.listing import blocks_command, methods_command, pairs_app
+from riebench.cli.blocks import blocks_command
+from riebench.cli.methods import methods_command, new_method_command
 from riebench.cli.mini import mini_app
+from riebench.cli.pairs import pairs_app
 from riebench.cli.run import run_command
 from riebench.cli.settings import settings_command
 from riebench.cli.standin import standin_command
@@ -32,6 +34,7 @@ app.command("doctor")(doctor_command)
 app.command("standin")(standin_command)
 app.command("table")(table_command)
 app.command("methods")(methods_command)
+app.command("new-method")(new_method_command)
 app.command("blocks")(blocks_command)
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(mini_app, name="mini")

@@ -1,4 +1,57 @@
-"""The door through which every method comes in: a decorator, a registry, and what a method is given."""
+"""Write a method: what it is given, what it hands back, and how it gets a name.
+
+A method is a class with one function, ``plan(self, seen: Observed) -> Plan``. It is called once for each pair and set
+of blocks, and says what is to be *added* inside the model while the edited run is generated. The engine does the rest:
+it multiplies the additions by each strength, batches, generates, scores and writes records.
+
+What is seen
+    :class:`Observed` holds one pair: its prompts, and the *base run* (original prompt) and the *source run* (edit
+    prompt), generated from the same seed. For each of ``seen.blocks``:
+
+    ================================  ==============================================================================
+    ``seen.base.updates[block]``      what the block added in the base run, ``[steps, channels, height, width]``
+    ``seen.source.updates[block]``    the same of the source run
+    ``seen.base_masks[block]``        where the thing is in the base image, boolean ``[height, width]``, never empty
+    ``seen.source_masks[block]``      where it is in the source image
+    ``seen.codes(run, block)``        SAE codes ``[steps, features, height, width]``; ``run`` is "base" or "source"
+    ``seen.sae(block)``               the SAE, whose ``directions(codes, features)`` gives what some features write
+    ``seen.base.neurons[place]``      ``[steps, height * width, neurons]`` for ``place`` in ``seen.neuron_places``
+    ================================  ==============================================================================
+
+    Sizes differ from model to model and from block to block: read them from the tensors. Change none of them, other
+    methods see the same ones; draw at random from ``seen.generator()`` alone. The SAE is there if the method says
+    ``needs_sae=True`` to the decorator, the neurons if it says ``needs_neurons=True``.
+
+What is handed back
+    :class:`Plan` maps a :class:`Place` to what is added there at strength 1. ``Place(block)`` is a block's output and
+    takes ``[steps, channels, height, width]``; ``Place(block, layer)`` is the neurons of one of its layers and takes
+    ``[steps, height * width, neurons]``. An addition that depends on the edited run itself is a function
+    ``(now, step) -> delta`` instead: ``now`` is what passes there in that step, the block's update ``[channels,
+    height, width]`` or the neurons ``[height * width, neurons]``, and ``delta`` has the same shape.
+    ``Plan(prompt=...)`` generates from another prompt, and ``Plan(notes=...)`` keeps figures in the record.
+
+    Strength is not the method's business: it multiplies every addition, that of a function too. An addition of the
+    wrong shape or with NaN, and any exception, becomes a failed record that names the method; the run goes on.
+
+Options
+    Fields of the class, with types: numbers, text or booleans. Their documentation is part of the type, and so are
+    bounds: ``scale: Annotated[float, Field(gt=0, description="Factor on the shift.")] = 1.0`` (``Field`` is
+    pydantic's). ``riebench methods NAME`` shows them, ``--option scale=2`` sets them, and they stand in every record,
+    from which ``create(setting.method, setting.options)`` makes the method again. ``k`` is special: ``--k 20,40``
+    tries several.
+
+A name
+    ``@method("mean-shift")`` makes the class a frozen dataclass with that name. ``--method my_file:MeanShift`` runs it
+    from a file as it is; a package brings it along under its name with an entry point of the same name in the group
+    ``riebench.methods``. ``riebench new-method NAME`` writes such a package.
+
+A test
+    ``riebench run --method my_file:MeanShift --block down.2.1 --limit 1`` takes seconds on mini, the model that comes
+    with the package. ``plan`` itself needs no model: an ``Observed`` of small tensors will do.
+
+Helpers: :func:`spread` lays values over a mask, :func:`rank` chooses the k that tell two runs apart, and
+:func:`k_of_share` is a k that goes with the number of candidates. The files of ``baselines/`` are examples.
+"""
 
 from riebench.lens import Addition, Place
 from riebench.methods.choosing import k_of_share, rank, relative_score

@@ -20,15 +20,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Observed:
-    """One pair as a method sees it.
+    """One pair as a method sees it; the tensors are shared with other methods and not to be changed.
 
     Attributes:
         pair: prompts, category, phrases.
         blocks: the blocks to intervene in, in the order in which they run.
-        base: activations of the base run (update ``[steps, channels, height, width]`` of each block).
+        base: activations of the base run: ``updates[block]`` ``[steps, channels, height, width]``, and, for methods
+            that need them, ``neurons[place]`` ``[steps, height * width, neurons]``.
         source: activations of the source run.
-        base_masks: block to boolean ``[height, width]``.
-        source_masks: block to boolean ``[height, width]``.
+        base_masks: block to boolean ``[height, width]``: where the original phrase was found in the base image.
+        source_masks: block to boolean ``[height, width]``: where the edit phrase was found in the source image.
         find_sae: block to its SAE; use :meth:`sae`.
         seed: of the pair, for methods that draw.
         shares: how the protocol makes mean activations comparable; use :meth:`rank`.

@@ -1,4 +1,4 @@
-"""What a method hands back."""
+"""What a method hands back; :mod:`riebench.methods` says how to write one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ class Plan:
     """One pair's intervention at strength 1; the engine scales it.
 
     Attributes:
-        additions: what is added where (see :data:`riebench.lens.Addition` for shapes).
+        additions: what is added where. ``Place(block)`` takes a tensor ``[steps, channels, height, width]``,
+            ``Place(block, layer)`` one ``[steps, height * width, neurons]``; or either a function of what passes there
+            in one step, and of the step's number from 0, that returns the same shape without ``steps``. Places
+            that are left out are left alone; a plan without additions gives the base image.
         prompt: the prompt of the edited run, if it is not the original one.
-        notes: figures to keep in the record, as the k that was used.
+        notes: figures to keep in the record, as the k that was used; numbers or text.
     """
 
     additions: Mapping[Place, Addition] = field(default_factory=dict)
@@ -26,8 +29,12 @@ class Plan:
 
 
 class Method(Protocol):
-    """An intervention method."""
+    """An intervention method: any class decorated with :func:`riebench.methods.method` that has this function."""
 
     def plan(self, seen: Observed) -> Plan:
-        """Plan the intervention for one pair."""
+        """Plan the intervention for one pair; called without gradients, once for all strengths.
+
+        Args:
+            seen: the pair, its two runs, masks and SAEs; not to be changed.
+        """
         ...

@@ -1,6 +1,18 @@
 """Benchmark items: pairs of prompts, their categories, and the files they come in."""
 
-from riebench.pairs.files import load_pairs
+from riebench.pairs.files import check_pairs, load_pairs
+from riebench.pairs.grounding import grounding_phrases
 from riebench.pairs.pair import CATEGORIES, Pair, category_named, select
+from riebench.pairs.piebench import build_pairs, read_piebench
 
-__all__ = ["CATEGORIES", "Pair", "category_named", "load_pairs", "select"]
+__all__ = [
+    "CATEGORIES",
+    "Pair",
+    "build_pairs",
+    "category_named",
+    "check_pairs",
+    "grounding_phrases",
+    "load_pairs",
+    "read_piebench",
+    "select",
+]

@@ -1,14 +1,29 @@
-"""Read pair files: RIEBench's JSON, and files of the same schema."""
+"""Read, check and write pair files: RIEBench's JSON, and files of the same schema."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from riebench.errors import UserError
+from riebench.pairs.grounding import EVERYTHING, unbalanced
 from riebench.pairs.pair import Pair
+
+
+class Problem(NamedTuple):
+    """What is wrong with one item of a pair file: which item, which of its keys, and what."""
+
+    item: str
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.item}, key {self.key!r}: {self.what}" if self.key else f"{self.item} {self.what}"
 
 
 def load_pairs(path: Path) -> list[Pair]:
@@ -18,33 +33,116 @@ def load_pairs(path: Path) -> list[Pair]:
         UserError: if the file is missing, is not JSON, is not a list, or an item is malformed; the message
             names the item and the key.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no pair file {str(path)!r}; give a JSON file with --pairs") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the pair file {str(path)!r} cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON (line {error.lineno}: {error.msg}); expected a list of pairs") from None
-    if not isinstance(data, list) or not data:
-        raise UserError(f"{path}: expected a non-empty JSON list of pairs, found {type(data).__name__}")
-    pairs = [_pair(path, number, item) for number, item in enumerate(data)]
-    seen: set[str] = set()
-    for number, pair in enumerate(pairs):
-        if pair.id in seen:
-            raise UserError(f"{path}: item {number}, key 'id': {pair.id!r} is there twice; ids must be unique")
-        seen.add(pair.id)
+    pairs, problems = _read(path)
+    if problems:
+        raise UserError(f"{path}: {problems[0]}")
     return pairs
 
 
-def _pair(path: Path, number: int, item: object) -> Pair:
-    if not isinstance(item, dict):
-        raise UserError(f"{path}: item {number} is a {type(item).__name__}; expected an object with the keys of a pair")
+def check_pairs(path: Path) -> tuple[list[Pair], list[Problem]]:
+    """Read a pair file and find everything that is wrong with it.
+
+    Besides what :func:`load_pairs` refuses, these are brackets that do not pair up, prompts that are equal once the
+    brackets are taken off, and phrases that no masker can look for.
+
+    Returns:
+        The pairs that can be loaded, and the problems: first those that :func:`load_pairs` refuses.
+
+    Raises:
+        UserError: if the file is missing, is not JSON or is not a list.
+    """
+    pairs, problems = _read(path)
+    return pairs, problems + [problem for pair in pairs for problem in _doubts(pair)]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
     try:
-        return Pair.model_validate(item)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
+
+
+def as_items(pairs: Iterable[Pair]) -> list[dict[str, Any]]:
+    """Pairs as they stand in RIEBench's file, where the category is text."""
+    return [p.model_dump(exclude_none=True) | {"editing_type_id": str(p.editing_type_id)} for p in pairs]
+
+
+def parse_json(path: Path, kind: str, hint: str) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: of the file.
+        kind: what it is, for messages, as "pair file".
+        hint: what to do if it is not there.
+
+    Raises:
+        UserError: if the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {kind} {str(path)!r}; {hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the {kind} {str(path)!r} cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON (line {error.lineno}: {error.msg}); expected a {kind}") from None
+
+
+def fault(error: ValidationError) -> tuple[str, str]:
+    """The key of the first fault that was found, and what is wrong there."""
+    return next(_faults(error))
+
+
+def _faults(error: ValidationError) -> Iterator[tuple[str, str]]:
+    for one in error.errors():
+        said = "is missing" if one["type"] == "missing" else one["msg"].removeprefix("Value error, ")
+        yield ".".join(map(str, one["loc"])), said
+
+
+def _read(path: Path) -> tuple[list[Pair], list[Problem]]:
+    data = parse_json(path, "pair file", "give a JSON file with --pairs")
+    if not isinstance(data, list) or not data:
+        raise UserError(f"{path}: expected a non-empty JSON list of pairs, found {type(data).__name__}")
+    pairs: list[Pair] = []
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    for number, item in enumerate(data):
+        if not isinstance(item, dict):
+            what = f"is a {type(item).__name__}; expected an object with the keys of a pair"
+            problems.append(Problem(f"item {number}", "", what))
+            continue
         name = f"item {number} (id {item['id']!r})" if "id" in item else f"item {number}"
-        what = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {name}, key {key!r}: {what}") from None
+        try:
+            pair = Pair.model_validate(item)
+        except ValidationError as error:
+            problems += [Problem(name, *found) for found in _faults(error)]
+            continue
+        if pair.id in seen:
+            problems.append(Problem(f"item {number}", "id", f"{pair.id!r} is there twice; ids must be unique"))
+            continue
+        seen.add(pair.id)
+        pairs.append(pair)
+    return pairs, problems
+
+
+def _doubts(pair: Pair) -> Iterator[Problem]:
+    """What the schema does not catch."""
+    name = f"id {pair.id!r}"
+    for key in ("original_prompt", "editing_prompt"):
+        if unbalanced(getattr(pair, key)):
+            yield Problem(name, key, "its square brackets do not pair up")
+    if pair.base_prompt.casefold() == pair.edit_prompt.casefold():
+        yield Problem(name, "editing_prompt", "is the original prompt, once brackets are taken off")
+    for key in ("original_gsam_prompt", "editing_gsam_prompt"):
+        phrase = getattr(pair, key).strip()
+        if not phrase.replace("~", "").strip():
+            yield Problem(name, key, "has no words to look for")
+        if phrase.startswith("#") and phrase != EVERYTHING:
+            yield Problem(name, key, f"is {phrase!r}; of the phrases with '#' there is {EVERYTHING!r} alone")

@@ -1,0 +1,78 @@
+"""``riebench methods`` and ``riebench new-method``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from riebench.cli.table import wide_console
+
+if TYPE_CHECKING:
+    from riebench.methods.registry import MethodClass
+
+
+def methods_command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One method, or package.module:Class.")] = None,
+) -> None:
+    """List methods, broken plug-ins with their error; with a NAME, its options: type, default, meaning.
+
+    Examples: riebench methods; riebench methods sae
+    """
+    from riebench.methods.registry import catalogue, find
+
+    if name is not None:
+        _show(find(name))
+        return
+    from riebench.methods.options import options_of
+
+    table = Table("method", "options", "what it does", "from")
+    for known in catalogue():
+        options = "\n".join(f"{o.name}={o.default}" for o in options_of(known.cls)) if known.cls else ""
+        said = _summary(known.cls) if known.cls else f"BROKEN: {known.error}"
+        table.add_row(*map(Text, (known.name, options, said, known.origin)))
+    wide_console().print(table)
+
+
+def _summary(cls: MethodClass) -> str:
+    return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+def _show(cls: MethodClass) -> None:
+    """Print one method: what it does, what it needs, and its options."""
+    from inspect import cleandoc
+
+    from riebench.methods.options import options_of
+
+    needs = [what for what, wanted in (("SAEs", cls.needs_sae), ("neurons", cls.needs_neurons)) if wanted]
+    print(f"{cls.method_name} ({cls.__module__}:{cls.__qualname__})\n\n{cleandoc(cls.__doc__ or '')}\n")
+    if needs:
+        print(f"Needs {' and '.join(needs)} of the blocks.\n")
+    options = options_of(cls)
+    if not options:
+        print("It has no options.")
+        return
+    table = Table("option", "type", "default", "meaning")
+    for option in options:
+        table.add_row(*map(Text, (option.name, option.type, option.default or "must be given", option.doc)))
+    wide_console().print(table)
+    with_k = "; k as --k, which takes several" if any(option.name == "k" for option in options) else ""
+    print(f"Give each as --option name=value{with_k}.")
+
+
+def new_method_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case words with dashes between.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write; riebench-NAME unless given.")] = None,
+) -> None:
+    """Write a package of its own for a method: pyproject.toml with the entry point, the method, a test, a README.
+
+    Example: riebench new-method mean-shift
+    """
+    from riebench.methods.scaffold import write_method
+
+    written = write_method(name, out)
+    print(*written, sep="\n")
+    print(f"Now: pip install -e {written[0].parent} && riebench run --method {name} --block down.2.1 --limit 1")

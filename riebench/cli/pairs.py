@@ -1,0 +1,114 @@
+"""``riebench pairs``: build, check, list and show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from riebench.cli.table import wide_console
+from riebench.errors import UserError
+from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
+from riebench.pairs.files import as_items, write_json
+from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
+
+PairFile = Annotated[Path | None, typer.Option("--pairs", help="Pair file (JSON); mini's own unless given.")]
+pairs_app = typer.Typer(help="Build, check and look at pairs.", no_args_is_help=True)
+
+
+@pairs_app.command("build")
+def pairs_build(
+    piebench: Annotated[Path, typer.Option(help="PIE-Bench's mapping_file.json.")],
+    out: Annotated[Path, typer.Option(help="Pair file to write (JSON).")],
+    category: Annotated[
+        list[str] | None, typer.Option(help="Category by number or name; may be given again; all nine unless given.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Pairs of each category at most; RIEBench runs 50.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="File for what was left out and why; beside the pair file unless given.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+) -> None:
+    """Make pairs from PIE-Bench's own file, with grounding phrases by rule.
+
+    Example: riebench pairs build --piebench mapping_file.json --out pairs.json --limit 50
+    """
+    report = report or out.with_name(f"{out.stem}.left-out.json")
+    if len({path.resolve() for path in (piebench, out, report)}) < 3:
+        raise UserError("--piebench, --out and --report name the same file; give each its own")
+    for path in (out, report):
+        if path.exists() and not force:
+            raise UserError(f"{str(path)!r} is there already; give another name, or --force to overwrite it")
+    built = build_pairs(read_piebench(piebench), [category_named(c) for c in category or []], limit)
+    if built.pairs:
+        write_json(out, as_items(built.pairs))
+    write_json(report, [item._asdict() for item in built.left_out])
+    wide_console().print(_tally(built))
+    if not built.pairs:
+        raise UserError(f"none of the {len(built.left_out)} items of {piebench} makes a pair; {report} says why")
+    print(f"{out}: {len(built.pairs)} pairs\n{report}: {len(built.left_out)} items left out, each with the reason")
+
+
+def _tally(built: Built) -> Table:
+    """How many items of each category were kept, and left out for which reason."""
+    kinds = [0, *CATEGORIES]
+    table = Table("", *map(str, kinds), "all")
+    kept = [sum(p.editing_type_id == kind for p in built.pairs) for kind in kinds]
+    rows = {"pairs": kept} | {
+        f"left out: {reason}": [counts.get(kind, 0) for kind in kinds] for reason, counts in reasons(built).items()
+    }
+    for name, numbers in rows.items():
+        table.add_row(name, *(str(n) if n else "" for n in numbers), str(sum(numbers)))
+    return table
+
+
+@pairs_app.command("check")
+def pairs_check(pairs: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
+    """Validate a pair file: a table of all that is wrong, exit code 2 if anything is.
+
+    Example: riebench pairs check mine.json
+    """
+    good, problems = check_pairs(pairs)
+    if not problems:
+        print(f"{pairs}: {len(good)} pairs, all well-formed")
+        return
+    table = Table("item", "key", "what is wrong")
+    for problem in problems:
+        table.add_row(*map(Text, problem))
+    wide_console().print(table)
+    count = f"{len(problems)} problems" if len(problems) > 1 else "one problem"
+    raise UserError(f"{pairs}: {count}, listed above; mend or leave out these items")
+
+
+@pairs_app.command("list")
+def pairs_list(pairs: PairFile = None) -> None:
+    """Count the pairs of a file by category.
+
+    Example: riebench pairs list --pairs mine.json
+    """
+    from collections import Counter
+
+    counts = Counter(p.editing_type_id for p in _pairs(pairs))
+    table = Table("category", "name", "pairs")
+    for number, name in CATEGORIES.items():
+        table.add_row(str(number), name, str(counts[number]))
+    Console().print(table)
+
+
+@pairs_app.command("show")
+def pairs_show(pair_id: Annotated[str, typer.Argument(metavar="ID")], pairs: PairFile = None) -> None:
+    """Print one pair.
+
+    Example: riebench pairs show mini-6-00
+    """
+    print(select(_pairs(pairs), ids=[pair_id])[0].model_dump_json(indent=2))
+
+
+def _pairs(path: Path | None) -> list[Pair]:
+    from riebench.models import entry_named
+
+    return load_pairs(path or entry_named("mini").pairs)

@@ -1,0 +1,278 @@
+"""Methods from strangers: a package of its own, import paths, broken plug-ins, quarrels about names, options."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from riebench.cli import main
+from riebench.engine import PairWorker, RunSpec
+from riebench.engine.run import make_arms
+from riebench.errors import UserError
+from riebench.instruments import Instruments
+from riebench.methods import create, find, names, registry
+from riebench.methods.options import options_of
+from riebench.methods.registry import catalogue
+from riebench.methods.scaffold import write_method
+from riebench.mini.model import PAIRS
+from riebench.pairs import load_pairs
+from riebench.records import Record, read_records
+
+METHOD = """
+from typing import Annotated, Literal
+from pydantic import Field
+from riebench.methods import Observed, Plan, method
+
+@method("{name}")
+class Mine:
+    '''Adds nothing.'''
+
+    scale: Annotated[float, Field(gt=0, le=3, description="Factor on nothing.")] = 1.5
+    kind: Literal["a", "b"] = "a"
+    count: int | None = None
+    flag: bool = True
+
+    def plan(self, seen: Observed) -> Plan:
+        return Plan()
+"""
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Puts a distribution on the path: its module and its entry points."""
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+
+    def put(distribution: str, module: str, code: str, **points: str) -> None:
+        site = tmp_path / "site"
+        info = site / f"{distribution}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        lines = [f"{name.replace('_', '-')} = {module}:{attribute}" for name, attribute in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[riebench.methods]", *lines, ""]))
+        (site / f"{module}.py").write_text(code)
+        monkeypatch.syspath_prepend(site)
+        registry._installed.cache_clear()
+
+    yield put
+    monkeypatch.undo()
+    registry._installed.cache_clear()
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    out = capsys.readouterr()
+    return int(left.value.code or 0), out.out, out.err
+
+
+ON_MINI = ("--block", "down.2.1", "--limit", "1", "--category", "colour", "--strength", "1", "--keep-images", "0")
+
+
+def test_a_package_from_the_template_is_installed_and_runs_by_name(tmp_path: Path) -> None:
+    package, site, out = tmp_path / "package", tmp_path / "site", tmp_path / "run"
+    written = write_method("mean-shift", package)
+    assert len(written) == 4
+    for words in (["check", "--isolated"], ["format", "--isolated", "--check"]):
+        subprocess.run([sys.executable, "-m", "ruff", *words, package], check=True, capture_output=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", site, package], check=True, capture_output=True)
+    path = os.pathsep.join([str(site), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    # Its own test follows in the same process, as importing takes most of the time.
+    code = "import sys, pytest; from riebench.cli import main\n"
+    code += (
+        "try: main(sys.argv[2:])\nexcept SystemExit as left: sys.exit(left.code or pytest.main(['-q', sys.argv[1]]))"
+    )
+    words = ["run", "--method", "mean-shift", *ON_MINI, "--out", str(out), "--option", "scale=2"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(package), *words],
+        check=False,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+    (record,) = read_records(out)
+    assert record.status == "ok", record.reason
+    assert record.setting.method == "mean-shift"
+    assert record.setting.options == {"scale": 2.0}
+    assert record.metrics["lpips_base"]
+
+
+def test_new_method_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, install: Install) -> None:
+    assert run(capsys, "new-method", "mine", "--out", tmp_path / "p")[0] == 0
+    before = (tmp_path / "p" / "riebench_mine.py").read_text()
+    install("stranger", "strange", METHOD.format(name="taken"), taken="Mine")
+    for words, said in {
+        ("mine", "--out", tmp_path / "p"): "is there already and not empty",
+        ("sae",): "is taken by riebench",
+        ("taken",): "is taken by stranger 1.0 (strange:Mine)",
+        ("all",): "stands for every method",
+        ("Mean Shift",): "expected at most 30 letters: lower-case words with dashes between, as 'mean-shift'",
+        ("../up",): "as 'up'",
+        ("x" * 31,): "at most 30",
+        ("mine", "--out", "/proc/nowhere"): "cannot be written",
+    }.items():
+        code, _, err = run(capsys, "new-method", *words)
+        assert code == 2
+        assert said in err
+        assert len(err.splitlines()) == 1
+    assert (tmp_path / "p" / "riebench_mine.py").read_text() == before
+
+
+def test_broken_plugins_are_listed_and_spare_the_others(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, install: Install, tmp_path: Path
+) -> None:
+    half = METHOD.format(name="half") + "\nraise RuntimeError('no such\\nthing')\n"
+    install("half", "half_way", half, half="Mine")
+    install("quits", "quitter", "import sys; sys.exit(3)", quits="Mine")
+    install("plain", "plainly", "class Mine: pass", plain="Mine")
+    install("idle", "idly", METHOD.format(name="idle").replace("def plan", "def plans"), idle="Mine")
+    install("liar", "lying", METHOD.format(name="truth"), lie="Mine")
+    install("odd", "oddly", METHOD.format(name="odd").replace("bool = True", "dict = None"), odd="Mine")
+    install("fine", "finely", METHOD.format(name="fine"), fine="Mine")
+    said = {
+        "half": "RuntimeError: no such thing",
+        "quits": "SystemExit: 3",
+        "plain": "is not a method",
+        "idle": "has no plan",
+        "lie": "calls itself 'truth'",
+        "odd": "the option 'flag' has a type that a record cannot keep",
+    }
+    for _ in range(2):  # what a module registered before it broke must not count the second time
+        found = {known.name: known for known in catalogue()}
+        for name, reason in said.items():
+            assert found[name].cls is None
+            assert reason in found[name].error
+            assert "\n" not in found[name].error
+        assert found["fine"].cls is not None
+    code, text, _ = run(capsys, "methods")
+    assert code == 0
+    assert text.count("BROKEN") == len(said)
+    with caplog.at_level(logging.WARNING):
+        usable = names()
+    assert {"fine", "sae"} <= set(usable)
+    assert not set(said) & set(usable)
+    assert len(caplog.messages) == len(said)
+    code, text, err = run(capsys, "run", "--method", "quits", *ON_MINI, "--out", tmp_path / "r")
+    assert code == 2
+    assert "SystemExit: 3" in err
+    assert "Traceback" not in text + err
+
+
+def test_all_runs_what_can_be_run(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, install: Install, tmp_path: Path
+) -> None:
+    install("broken", "broken_one", "1 / 0", broken="Mine")
+    install("fine", "finely_too", METHOD.format(name="fine"), fine="Mine")
+    assert run(capsys, "run", "--method", "all", *ON_MINI, "--out", tmp_path / "r")[0] == 0
+    assert "left out: the method 'broken' cannot be loaded (ZeroDivisionError: division by zero)" in caplog.text
+    found = {record.setting.method for record in read_records(tmp_path / "r")}
+    assert {"fine", "sae", "steering"} <= found
+    assert "broken" not in found
+
+
+def test_a_name_that_two_distributions_have_is_refused(capsys: pytest.CaptureFixture[str], install: Install) -> None:
+    install("first", "one", METHOD.format(name="same"), same="Mine")
+    install("second", "two", METHOD.format(name="same"), same="Mine")
+    both = ("first 1.0 (one:Mine)", "second 1.0 (two:Mine)")
+    with pytest.raises(UserError, match="is taken twice") as refused:
+        find("same")
+    assert all(one in str(refused.value) for one in both)
+    text = run(capsys, "methods")[1]
+    assert all(one.split()[0] in text for one in both)
+    assert "same" not in names()
+    # The way out: its import path.
+    assert find("two:Mine").method_name == "same"
+    with pytest.raises(UserError, match="is taken twice"):
+        find("same")
+
+
+def test_an_entry_point_may_name_where_a_class_is_imported(install: Install, tmp_path: Path) -> None:
+    install("folded", "folded_up", "", folded="Mine")
+    site = tmp_path / "site"
+    (site / "folded_up.py").unlink()
+    (site / "folded_up").mkdir()
+    (site / "folded_up" / "__init__.py").write_text("from folded_up.deep import Mine")
+    (site / "folded_up" / "deep.py").write_text(METHOD.format(name="folded"))
+    assert find("folded").__module__ == "folded_up.deep"
+
+
+def test_a_file_cannot_take_an_installed_name(tmp_path: Path, install: Install) -> None:
+    (tmp_path / "thief.py").write_text(METHOD.format(name="steering"))
+    with pytest.raises(UserError, match=r"is taken by riebench .*baselines\.steering:Steering"):
+        find("thief:Mine")
+
+
+def test_a_file_where_one_stands_runs_by_its_path(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, install: Install
+) -> None:
+    (tmp_path / "standing.py").write_text(METHOD.format(name="standing"))
+    words = ("run", "--method", "standing:Mine", *ON_MINI, "--option", "scale=2", "--out", tmp_path / "r")
+    assert run(capsys, *words)[0] == 0
+    (record,) = read_records(tmp_path / "r")
+    assert record.setting.method == "standing"
+    assert record.setting.options == {"scale": 2.0, "kind": "a", "count": None, "flag": True}
+    assert "did you mean 'standing'" in run(capsys, "methods", "standign")[2]
+
+
+def test_options_are_shown(capsys: pytest.CaptureFixture[str], install: Install) -> None:
+    install("shown", "showing", METHOD.format(name="shown"), shown="Mine")
+    rows = {
+        "scale": ("number > 0 and <= 3", "1.5", "Factor on nothing."),
+        "kind": ("a or b", "a", ""),
+        "count": ("whole number", "not set", ""),
+        "flag": ("true or false", "true", ""),
+    }
+    assert {o.name: (o.type, o.default, o.doc) for o in options_of(find("shown"))} == rows
+    text = run(capsys, "methods", "shown")[1]
+    assert "Adds nothing." in text
+    for name, cells in rows.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"│ {name} ")]
+        assert all(cell in line for cell in cells)
+    assert "SAEs" in run(capsys, "methods", "sae")[1]
+    assert "no options" in run(capsys, "methods", "none")[1]
+    with pytest.raises(UserError, match="option 'scale' of method 'shown' is '4'"):
+        create("shown", {"scale": "4"})
+
+
+def test_an_option_without_a_default_must_be_given(install: Install) -> None:
+    code = METHOD.format(name="strict").replace("    flag: bool = True\n", "")
+    install("strict", "strictly", code.replace("    scale", "    flag: bool\n    scale"), strict="Mine")
+    assert options_of(find("strict"))[0].default == ""
+    with pytest.raises(UserError, match="'strict' needs its option 'flag'; give --option flag=value"):
+        create("strict", {})
+
+
+def test_every_option_of_the_baselines_is_documented() -> None:
+    for known in catalogue():
+        assert known.cls is not None, known.error
+        if known.origin.startswith("riebench "):
+            assert known.cls.__doc__
+            assert all(option.doc for option in options_of(known.cls)), known.name
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("sae", {"k": "7", "only_add": "true", "score": "mean"}),
+        ("neurons", {"spatial": "false"}),
+        ("steering", {}),
+        ("none", {}),
+    ],
+)
+def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[str, str]) -> None:
+    (arm,) = make_arms(RunSpec(methods=[name], blocks=["up.0.1"], options=given), [("up.0.1",)])
+    (record,) = PairWorker(mini, [arm], [1.0], 1).work(load_pairs(PAIRS)[0]).records
+    read = Record.model_validate_json(record.model_dump_json()).setting
+    assert create(read.method, read.options) == arm.method
+    assert type(create(read.method, read.options)) is type(arm.method)
