@@ -2,14 +2,9 @@
 
 import torch
 
-<<<<<<< HEAD
 from riebench.methods import Observed, Place, Plan, k_of_share, method
-from riebench.methods.choosing import Count, Score
-=======
-from riebench.methods import Observed, Place, Plan, k_of_share, method, rank, spread
-from riebench.methods.choosing import Score, masked_mean
+from riebench.methods.choosing import Score
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
->>>>>>> pairs
 
 SHARE = 1 / 10.24  # of the candidates: the middle k of the published sweep over all neurons of the four blocks
 

@@ -2,14 +2,9 @@
 
 import torch
 
-<<<<<<< HEAD
 from riebench.methods import Observed, Place, Plan, k_of_share, method, spread
-from riebench.methods.choosing import Count, Score, masked_mean
-=======
-from riebench.methods import Observed, Place, Plan, k_of_share, method, rank, spread
 from riebench.methods.choosing import Score, masked_mean
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
->>>>>>> pairs
 
 SHARE = 1 / 128  # of the candidates: the second k of the published sweep over all features of the four blocks
 
