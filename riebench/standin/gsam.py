@@ -58,7 +58,7 @@ TINY_SEGMENTER = {
 # a, b and constant biases c, d give  score = a b (n . m) + 256 c d,  for a normalised vector sums to zero, with
 # |n . m| <= 256 and about 16 as its deviation. So scores are spread by SPREAD around a chosen centre, and none
 # can exceed centre + 16 SPREAD < 4.595, where the sigmoid is 0.99. A threshold of 0.35 is a score of -0.62: with
-# these centres several of 32 queries pass it, and about as many of 900.
+# these centres 3 to 24 of 32 queries pass it, and about as many of 900.
 SPREAD = 0.34
 CENTRES: dict[Size, float] = {"tiny": -1.1, "true": -1.5}
 COVERAGE = 0.3  # of the picture, by a mask
