@@ -29,7 +29,7 @@ if [ ! -f .venv/ready ] || [ pyproject.toml -nt .venv/ready ]; then
   # Its OpenCV wants the libraries of a desktop (libGL); where they are missing, the build without windows does.
   if ! .venv/bin/python -c 'import cv2' 2>/dev/null; then
     .venv/bin/python -m pip uninstall --quiet --yes opencv-python
-    install opencv-python-headless
+    install --force-reinstall --no-deps opencv-python-headless
   fi
   touch .venv/ready
 fi

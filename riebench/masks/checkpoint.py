@@ -26,16 +26,14 @@ def read_state(path: Path, address: str) -> dict[str, Tensor]:
         UserError: if the file is missing, damaged, or holds anything but tensors.
     """
     if not path.is_file():
-        raise UserError(f"no checkpoint {path}; get it from {address}")
+        raise UserError(f"no checkpoint {path}; get {address}")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path} holds more than tensors, so it is not loaded; get it from {address}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
-        raise UserError(f"{path} is damaged or not a checkpoint; get it again from {address}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+        raise UserError(f"{path} is damaged or holds more than tensors, so it is not loaded; get {address}") from None
     state = saved.get("model") if isinstance(saved, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} has no tensors under 'model'; get it from {address}")
+        raise UserError(f"{path} has no tensors under 'model'; get {address}")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 

@@ -20,7 +20,8 @@ from riebench.errors import UserError
 from riebench.masks.extra import gsam_module
 
 ADDRESS = "https://huggingface.co/google-bert/bert-base-uncased"
-FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt")
+VOCABULARIES = ("tokenizer.json", "vocab.txt")  # either will do, the first goes before
+FILES = ("config.json", "tokenizer_config.json", *VOCABULARIES)
 
 
 class DinoBertConfig(BertConfig):
@@ -91,11 +92,8 @@ def random_bert(folder: Path) -> DinoBert:
 
 
 def _read(kind: Any, folder: Path) -> Any:
-    missing = [name for name in ("config.json", "vocab.txt") if not (folder / name).is_file()]
-    if missing:
-        raise UserError(
-            f"the text encoder {folder} has no {' and no '.join(missing)}; get {', '.join(FILES)} of {ADDRESS}"
-        )
+    if not (folder / "config.json").is_file() or not any((folder / name).is_file() for name in VOCABULARIES):
+        raise UserError(f"{folder} has no config.json or no tokenizer.json; get {', '.join(FILES)} of {ADDRESS}")
     try:
         return kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

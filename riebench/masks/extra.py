@@ -11,7 +11,7 @@ from typing import Any
 from riebench.errors import UserError
 
 INSTALL = 'SAM2_BUILD_CUDA=0 pip install --no-build-isolation "riebench[gsam]"'
-HEADLESS = "pip uninstall -y opencv-python && pip install --force-reinstall opencv-python-headless"
+HEADLESS = "pip uninstall -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from riebench.errors import UserError
@@ -130,7 +129,6 @@ def load_segmenter(checkpoint: Path, config: str = PUBLISHED, device: str = "cpu
     """
     gsam_module("sam2")
     state = read_state(checkpoint, ADDRESS)
-    with torch.no_grad():
-        model = build_sam2(config, checkpoint.with_suffix(".json"))
+    model = build_sam2(config, checkpoint.with_suffix(".json"))
     fit(model, state, checkpoint)
     return Segmenter(model, device)

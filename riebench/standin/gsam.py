@@ -33,7 +33,6 @@ TINY_DETECTOR = DetectorSizes(
     dim_feedforward=64,
     num_queries=32,
 )
-TINY_TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 TINY_SEGMENTER = {
     "image_encoder": {
         "trunk": {"embed_dim": 16, "num_heads": 1, "stages": [1, 1, 2, 1], "global_att_blocks": [3]},
@@ -59,7 +58,7 @@ TINY_SEGMENTER = {
 # a, b and constant biases c, d give  score = a b (n . m) + 256 c d,  for a normalised vector sums to zero, with
 # |n . m| <= 256 and about 16 as its deviation. So scores are spread by SPREAD around a chosen centre, and none
 # can exceed centre + 16 SPREAD < 4.595, where the sigmoid is 0.99. A threshold of 0.35 is a score of -0.62: with
-# these centres several of 32 queries pass it, and about as many of 900.
+# these centres 3 to 24 of 32 queries pass it, and about as many of 900.
 SPREAD = 0.34
 CENTRES: dict[Size, float] = {"tiny": -1.1, "true": -1.5}
 COVERAGE = 0.3  # of the picture, by a mask
@@ -90,8 +89,7 @@ def write_grounding_dino(folder: Path, size: Size, seed: int) -> None:
         metadata={"format": "pt"},
     )
     _save(state, path)
-    if size == "tiny":
-        path.with_suffix(".json").write_text(sizes.model_dump_json(indent=1) + "\n")
+    _write_sizes(path, sizes.model_dump_json(indent=1) if size == "tiny" else None)
 
 
 def write_sam2(folder: Path, size: Size, seed: int) -> None:
@@ -104,11 +102,10 @@ def write_sam2(folder: Path, size: Size, seed: int) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SEGMENTER
-    if size == "tiny":
-        path.with_suffix(".json").write_text(json.dumps(TINY_SEGMENTER, indent=1) + "\n")
+    _write_sizes(path, json.dumps(TINY_SEGMENTER, indent=1) if size == "tiny" else None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_sam2(sizes=path.with_suffix(".json") if size == "tiny" else None).eval()
+        model = build_sam2(sizes=path.with_suffix(".json")).eval()
         _set_masks(model)
     _save(model.state_dict(), path)
 
@@ -116,6 +113,14 @@ def write_sam2(folder: Path, size: Size, seed: int) -> None:
 def _save(state: dict[str, Tensor], path: Path) -> None:
     """As published: a plain dict of tensors under ``model``."""
     torch.save({"model": {key: value.detach() for key, value in state.items()}}, path)
+
+
+def _write_sizes(checkpoint: Path, sizes: str | None) -> None:
+    """Sizes go beside a checkpoint that has its own; those of an earlier stand-in would be wrong for another."""
+    path = checkpoint.with_suffix(".json")
+    path.unlink(missing_ok=True)
+    if sizes is not None:
+        path.write_text(sizes + "\n")
 
 
 def _set_scores(state: dict[str, Tensor], sizes: DetectorSizes, centre: float) -> None:
@@ -160,10 +165,13 @@ def _set_masks(model: Any) -> None:
 def _write_tokenizer(folder: Path, size: Size) -> None:
     """Tokenizer files and configuration in the layout of bert-base-uncased."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").unlink(missing_ok=True)  # it would go before the vocabulary
     config = BertConfig()
     words = vocabulary(config.vocab_size if size == "true" else None)
     if size == "tiny":
-        config = BertConfig(vocab_size=len(words), **TINY_TEXT)
+        config = BertConfig(
+            vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+        )
     config.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     settings = {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
