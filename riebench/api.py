@@ -59,9 +59,11 @@ def run(
     keep_images: int = 3,
     batch: int = 8,
     force: bool = False,
+    retry_failed: bool = False,
+    max_failures: int | None = None,
     quiet: bool = False,
 ) -> RunResult:
-    """Run methods over pairs.
+    """Run methods over pairs; what ``out`` holds already is not done again.
 
     Args:
         method: name or names; not with a preset.
@@ -88,11 +90,14 @@ def run(
         out: the run folder; a new one under ``runs`` unless given.
         keep_images: pairs of each category whose pictures are kept.
         batch: rows in one forward pass at most.
-        force: whether to discard a run that is in the folder.
+        force: whether to discard what is in the folder.
+        retry_failed: whether to repeat what failed.
+        max_failures: end after as many pairs with a failure, of those run now.
         quiet: whether to show no progress.
 
     Raises:
-        UserError: if it cannot be run, before anything is computed.
+        UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
+        KeyboardInterrupt: at Ctrl-C (or SIGTERM) after the pair in flight, which is in the folder then.
     """
     chosen = preset_named(preset) if preset else None
     if (chosen is None) == (method is None):
@@ -126,7 +131,11 @@ def run(
         file,
         Given(pipeline, saes, masks, scorers),
         quiet,
+        retry_failed,
+        max_failures,
     )
+    if session.signal is not None:
+        raise KeyboardInterrupt
     return RunResult(session, read_records(session.folder))
 
 

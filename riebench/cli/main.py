@@ -11,6 +11,7 @@ from riebench.cli.blocks import blocks_command
 from riebench.cli.methods import methods_command, new_method_command
 from riebench.cli.mini import mini_app
 from riebench.cli.pairs import pairs_app
+from riebench.cli.rerun import rerun_command
 from riebench.cli.run import run_command
 from riebench.cli.settings import settings_command
 from riebench.cli.standin import standin_command
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"auto_envvar_prefix": "RIEBENCH", "help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run_command)
+app.command("rerun")(rerun_command)
 app.command("settings")(settings_command)
 app.command("fetch")(fetch_command)
 app.command("doctor")(doctor_command)
@@ -41,7 +43,10 @@ app.add_typer(mini_app, name="mini")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program: exit code 0, 1 if some pairs failed, 2 for bad input (one line, no traceback)."""
+    """Run the program.
+
+    Exit codes: 0; 1 if some pairs failed; 2 for bad input (one line, no traceback); 130 if Ctrl-C ended it, 143 SIGTERM.
+    """
     try:
         code = app(arguments, standalone_mode=False)
     except UserError as error:

@@ -15,6 +15,7 @@ from riebench.pairs.pair import MAX_SEED, Pair
 
 if TYPE_CHECKING:
     from riebench.engine.run import RunSpec
+    from riebench.engine.session import Session
     from riebench.presets import Preset
     from riebench.settings import Settings
     from riebench.sweeps import Sweep
@@ -28,6 +29,8 @@ Examples:
   riebench run --method steering --block all --strength 0.25,0.5,1,2 --category colour
 
   riebench run --model sdxl-turbo --preset paper --pairs riebench.json --dry-run
+
+The same command with the same --out does only what is missing there.
 
 Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
 """
@@ -106,7 +109,13 @@ def run_command(
     out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
     keep_images: Annotated[int, typer.Option(min=0, help="Pairs of each category whose pictures are kept.")] = 3,
     batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")] = 8,
-    force: Annotated[bool, typer.Option("--force", help="Discard a run that is in the folder.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Do what failed again; otherwise only what is missing in --out.")
+    ] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(min=1, help="End after so many pairs with a failure, of those run now.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Discard what is in the folder and start over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Say at the end where time and memory went.")] = False,
 ) -> int:
@@ -148,12 +157,26 @@ def run_command(
     from riebench.trace import tracing
 
     with tracing() as seen:
-        done = carry_out(spec, chosen, out, keep_images, force, file)
+        done = carry_out(
+            spec, chosen, out, keep_images, force, file, retry_failed=retry_failed, max_failures=max_failures
+        )
     if trace:
         print("\n".join(seen.lines()), file=sys.stderr)
-    show(done.folder, wide_console())
-    failed = f"; {done.failed} records failed" if done.failed else ""
+    return sum_up(done)
+
+
+def sum_up(done: Session) -> int:
+    """Show the table of a run and say how it went.
+
+    Returns:
+        The exit code: 0, 1 if there are failures, or 128 and the number of the signal that ended it (Ctrl-C: 130).
+    """
+    if done.records:
+        show(done.folder, wide_console())
+    failed = f"; {done.failed} records failed (--retry-failed repeats them)" if done.failed else ""
     print(f"{done.pairs} pairs in {done.seconds:.0f} s{failed}")
+    if done.signal is not None:
+        return 128 + done.signal
     return 1 if done.failed else 0
 
 

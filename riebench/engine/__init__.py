@@ -2,8 +2,10 @@
 
 from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.pairwork import PairResult, PairWorker
+from riebench.engine.request import Request, requests_of
 from riebench.engine.run import RunSpec, prepare, run
 from riebench.engine.session import Session, carry_out
+from riebench.engine.tasks import Task, open_tasks
 from riebench.instruments import Instruments
 
 __all__ = [
@@ -11,10 +13,14 @@ __all__ = [
     "Instruments",
     "PairResult",
     "PairWorker",
+    "Request",
     "RunSpec",
     "Session",
+    "Task",
     "carry_out",
     "load_instruments",
+    "open_tasks",
     "prepare",
+    "requests_of",
     "run",
 ]

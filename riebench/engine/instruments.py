@@ -104,6 +104,8 @@ def load_instruments(
         **{f"masks.{name}": value for name, value in asdict(rules).items()},
         **{f"masker.{name}": value for name, value in options.items() if name != "device"},
     }
+    if given.scorers is None and not entry.embedded:
+        conditions["clip.quick_gelu"] = settings.clip.quick_gelu  # a checkpoint does not tell
     truth = parts.truth if given.pipeline is None else None
     return Instruments(entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions)
 
@@ -136,16 +138,28 @@ def mask_rules(entry: ModelEntry, settings: Settings, protocol: Rules) -> MaskRu
 def _given_denoiser(entry: ModelEntry, settings: Settings, given: Given, batch: int) -> Denoiser:
     model = settings.model
     guidance = entry.guidance if model.guidance is None else model.guidance
-    name = f"given-{weights_fingerprint(given.pipeline.unet)}"
+    name = f"given-{pipeline_fingerprint(given.pipeline)}"
     return Denoiser(given.pipeline, name, None, batch, guidance, model.size, model.unconditional)
 
 
+def pipeline_fingerprint(pipeline: Any) -> str:
+    """A short hash of all that a loaded pipeline generates with: weights of its parts, and how it samples."""
+    parts = {
+        name: weights_fingerprint(part)
+        for name, part in pipeline.components.items()
+        if isinstance(part, torch.nn.Module)
+    }
+    sampler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+    said = [sorted(parts.items()), type(pipeline.scheduler).__name__, sorted(sampler.items())]
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
 def weights_fingerprint(module: torch.nn.Module) -> str:
-    """A short hash of a module's parameters: names, shapes, types, sums and sums of squares."""
+    """A short hash of a module's parameters: names, shapes, types and bytes, wherever they lie."""
     digest = hashlib.sha256()
     for name, value in module.state_dict().items():
-        sums = [float(value.float().sum()), float(value.float().square().sum())]
-        digest.update(f"{name}{list(value.shape)}{value.dtype}{sums}".encode())
+        digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riebench.engine.arms import Arm
+from riebench.engine.checking import checked, named
 from riebench.engine.recording import Recorder
-from riebench.errors import PairError
 from riebench.instruments import Instruments
 from riebench.lens import Activations, Edit
 from riebench.masks import to_grid
@@ -89,11 +90,15 @@ class PairWorker:
         protocol: Protocol = RIEBENCH,
     ) -> None:
         self.instruments = instruments
-        self.arms = list(arms)
         self.steps = steps
         self.protocol = protocol
         self.recorder = Recorder(instruments, protocol, steps, seed)
-        order = list(instruments.denoiser.lens.blocks)
+        self._take(arms)
+
+    def _take(self, arms: Sequence[Arm]) -> None:
+        """Have these arms, and capture what they need."""
+        order = list(self.instruments.denoiser.lens.blocks)
+        self.arms = list(arms)
         self.blocks = sorted({b for arm in arms for b in arm.blocks}, key=order.index)
         self.neurons = any(arm.needs_neurons for arm in arms)
 
@@ -102,8 +107,40 @@ class PairWorker:
         """Every setting, in the order of the records of a pair."""
         return [(arm, strength) for arm in self.arms for strength in arm.strengths]
 
-    def work(self, pair: Pair, keep_images: bool = False) -> PairResult:
-        """Run every setting on a pair. Faults inside the pair become records, and nothing is raised for them."""
+    def keys(self, pair: Pair) -> list[str]:
+        """The key of every setting on a pair, in the order of its records; settings that are the same share one."""
+        return list(dict.fromkeys(self.recorder.key(pair, arm, strength) for arm, strength in self.settings))
+
+    def work(self, pair: Pair, keep_images: bool = False, keys: Collection[str] | None = None) -> PairResult:
+        """Run settings on a pair. Faults inside the pair become records, and nothing is raised for them.
+
+        Args:
+            pair: the pair.
+            keep_images: whether its pictures are wanted.
+            keys: of the settings to run, see :meth:`keys`; None for all. Nothing is computed for the others, and
+                nothing at all where there are none.
+        """
+        some = self._only(pair, self.keys(pair) if keys is None else keys)
+        return some._work(pair, keep_images) if some.arms else PairResult([])
+
+    def _only(self, pair: Pair, keys: Collection[str]) -> PairWorker:
+        """This worker with the settings of these keys alone, each once."""
+        left, arms = set(keys), []
+        for arm in self.arms:
+            strengths = []
+            for strength in arm.strengths:
+                key = self.recorder.key(pair, arm, strength)
+                if key in left:
+                    left.remove(key)
+                    strengths.append(strength)
+            if strengths:
+                whole = len(strengths) == len(arm.strengths)
+                arms.append(arm if whole else replace(arm, strengths=tuple(strengths)))
+        some = copy(self)
+        some._take(arms)
+        return some
+
+    def _work(self, pair: Pair, keep_images: bool) -> PairResult:
         started, where = time.perf_counter(), "observing"
         result = PairResult([])
         try:
@@ -167,27 +204,13 @@ class PairWorker:
         """The plan of an arm, checked.
 
         Raises:
-            PairError: if it names places that are not of the arm's blocks, or not every step.
+            PairError: if it does not fit, see :func:`riebench.engine.checking.checked`.
         """
         ignored = observed.pair.editing_type_id == DELETE_OBJECT and not self.protocol.delete_only_adds
         with torch.no_grad(), stage("plan") as facts:
             plan = (arm.with_removal if ignored else arm.method).plan(observed)
             facts["method"] = arm.name
-        if not isinstance(plan, Plan):
-            raise PairError(f"the method {arm.name!r} returned {type(plan).__name__}, expected a Plan", where="method")
-        for place, addition in plan.additions.items():
-            layers = self.instruments.denoiser.lens.blocks[place.block].layers if place.block in arm.blocks else 0
-            if not layers or (place.layer is not None and place.layer not in range(layers)):
-                known = ", ".join(arm.blocks)
-                raise PairError(f"the method {arm.name!r} adds at {place}; its blocks are {known}", where="method")
-            if isinstance(addition, Tensor) and len(addition) != self.steps:
-                said = f"adds {len(addition)} steps at {place}, expected {self.steps}"
-                raise PairError(f"the method {arm.name!r} {said}", where="method")
-        for name, value in plan.notes.items():
-            if not isinstance(value, (int, float, str)):
-                said = f"notes {name!r} as {type(value).__name__}, expected a number or text"
-                raise PairError(f"the method {arm.name!r} {said}", where="method")
-        return plan
+        return checked(plan, arm, observed, self.steps, self.instruments.denoiser.lens.blocks)
 
     def _edited(self, pair: Pair, seen: _Seen) -> list[_Outcome]:
         """The edited image of every setting, or why there is none.
@@ -235,7 +258,7 @@ class PairWorker:
                 job.outcome.image = run.image
         except Exception as error:  # noqa: BLE001 - additions may be functions of a stranger's
             if len(jobs) == 1:
-                jobs[0].outcome.error = error
+                jobs[0].outcome.error = named(error, jobs[0].outcome.arm)
                 return
             for job in jobs:
                 self._generate(pair, [job])

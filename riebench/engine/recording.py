@@ -15,7 +15,8 @@ from riebench.protocols import Protocol
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_version
 
-NUMERICS = 2  # raised when a change of the code changes numbers
+NUMERICS = 2
+"""Version of the parts of this package that compute; raised when a change of them changes numbers."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,36 @@ class Recorder:
         return pair.seed if pair.seed is not None else 42
 
     @cached_property
-    def _conditions(self) -> dict[str, Any]:
+    def conditions(self) -> dict[str, Any]:
+        """Further settings of the instruments that can change numbers."""
         return dict(self.instruments.conditions)
 
     def key(self, pair: Pair, arm: Arm, strength: float) -> str:
-        """The key of the record of one setting."""
+        """The key of the record of one setting: a hash of everything that can change its numbers, and nothing else.
+
+        In it are: the pair with its id (methods and functions for masks see all of it) and the seed that it is run
+        with; the setting, and the file that the method is written in; the protocol's name; fingerprints of the weights
+        of model, masker, scorers and (if the method needs them) SAEs; the conditions, as the type of the weights, size,
+        guidance and mask rules; and :data:`NUMERICS`, the version of the parts of this package that compute.
+
+        Not in it are the size of batches, the number of workers, the device and the versions of torch, diffusers and
+        the like. They move numbers by rounding alone, within the tolerance that the tests state, and a run must be
+        able to go on after an update or on another machine. Records keep the versions (``code``), ``run.json`` the
+        device of each session.
+        """
         return record_key(
-            pair=pair.model_dump(exclude={"id", "editing_instruction", "seed"}),
+            pair=pair.model_dump(exclude={"seed"}),
             seed=self.seed_of(pair),
-            setting=self._setting(arm, strength).model_dump(mode="json"),
+            setting=self.setting(arm, strength).model_dump(mode="json"),
             method=arm.code,
             protocol=self.protocol.name,
             parts=self._parts(arm),
-            conditions=self._conditions,
+            conditions=self.conditions,
             numerics=NUMERICS,
         )
 
-    def _setting(self, arm: Arm, strength: float) -> Setting:
+    def setting(self, arm: Arm, strength: float) -> Setting:
+        """One setting as its record keeps it."""
         return Setting(
             method=arm.name, options=dict(arm.options), blocks=arm.blocks, strength=strength, steps=self.steps
         )
@@ -86,11 +100,11 @@ class Recorder:
             seed=self.seed_of(pair),
             original_prompt=pair.original_prompt,
             editing_prompt=pair.editing_prompt,
-            setting=self._setting(arm, strength),
+            setting=self.setting(arm, strength),
             model=self.instruments.name,
             protocol=self.protocol.name,
             parts=self._parts(arm),
-            conditions=self._conditions,
+            conditions=self.conditions,
             code=code_version(),
             metrics=dict(metrics or {}),
             notes=dict(notes or {}),

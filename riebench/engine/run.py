@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ from riebench.catalog import entry_named
 from riebench.engine.arms import block_sets, make_arms
 from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.pairwork import PairResult, PairWorker
+from riebench.engine.tasks import Task
 from riebench.errors import UserError
 from riebench.instruments import Instruments
 from riebench.methods import find
@@ -69,12 +70,10 @@ def prepare(spec: RunSpec, given: Given | None = None) -> tuple[Instruments, Pai
     return instruments, PairWorker(instruments, arms, steps, spec.seed, protocol)
 
 
-def run(
-    worker: PairWorker, pairs: Sequence[Pair], keep_images: Callable[[Pair], bool] = lambda pair: False
-) -> Iterator[tuple[Pair, PairResult]]:
-    """Work pairs off in order; yields each with its records."""
-    for pair in pairs:
-        yield pair, worker.work(pair, keep_images(pair))
+def run(worker: PairWorker, tasks: Iterable[Task]) -> Iterator[tuple[Task, PairResult]]:
+    """Work tasks off in order; yields each with its records."""
+    for task in tasks:
+        yield task, worker.work(task.pair, task.keep_images, task.keys)
 
 
 def check_truth(instruments: Instruments, worker: PairWorker, pairs: Sequence[Pair]) -> None:
@@ -88,26 +87,18 @@ def check_truth(instruments: Instruments, worker: PairWorker, pairs: Sequence[Pa
             instruments.truth(pair, worker.recorder.seed_of(pair))
 
 
-def describe(spec: RunSpec, worker: PairWorker, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The run as it is kept in ``run.json``."""
+def describe(worker: PairWorker) -> dict[str, Any]:
+    """What all records of a run folder share, and the settings, as ``run.json`` keeps them."""
     instruments = worker.instruments
     return {
-        "methods": spec.methods,
-        "blocks": sorted({b for arm in worker.arms for b in arm.blocks}),
         "arms": [
-            {"method": a.name, "options": dict(a.options), "blocks": a.blocks, "strengths": a.strengths}
+            {"method": a.name, "options": dict(a.options), "blocks": list(a.blocks), "strengths": list(a.strengths)}
             for a in worker.arms
         ],
-        "strengths": sorted({s for arm in worker.arms for s in arm.strengths}),
         "steps": worker.steps,
         "model": instruments.name,
         "protocol": worker.protocol.name,
-        "seed": spec.seed,
-        "batch": spec.batch,
-        "pairs": len(pairs),
-        "settings": spec.settings.model_dump(mode="json", exclude_defaults=True),
         "parts": instruments.parts,
         "conditions": dict(instruments.conditions),
-        "device": str(instruments.denoiser.device),
         "metric_names": {"clip": instruments.scorers.clip.name, "lpips": instruments.scorers.lpips.name},
     }

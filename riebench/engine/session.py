@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count as counted
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from riebench.engine.instruments import Given
-from riebench.engine.run import RunSpec, check_truth, describe, prepare, run
+from riebench.engine.journal import Journal
+from riebench.engine.pairwork import PairWorker
+from riebench.engine.request import Request
+from riebench.engine.run import RunSpec, check_truth, prepare, run
+from riebench.engine.stopping import Stopping
+from riebench.engine.tasks import Task, open_tasks, refuse_other_runs
+from riebench.errors import UserError
 from riebench.pairs import Pair
 from riebench.progress import RunProgress
-from riebench.records import RunFolder
-from riebench.records.code import code_version
+from riebench.records import Record, RunFolder, only_writer
 from riebench.timings import keep_timing
 
 
@@ -28,15 +35,19 @@ class Session:
 
     Attributes:
         folder: where its records are.
-        pairs: how many pairs were run.
-        failed: how many records say why there are no metrics.
+        pairs: how many pairs were worked on; those of which nothing was missing are not among them.
+        records: how many records of what was asked for are there now, of this session and earlier ones.
+        failed: how many of them say why there are no metrics.
         seconds: time it took.
+        signal: what asked it to end before its end, if anything did.
     """
 
     folder: Path
     pairs: int
+    records: int
     failed: int
     seconds: float
+    signal: signal.Signals | None = None
 
 
 def carry_out(
@@ -48,53 +59,151 @@ def carry_out(
     pair_file: Path | None = None,
     given: Given | None = None,
     quiet: bool = False,
+    retry_failed: bool = False,
+    max_failures: int | None = None,
 ) -> Session:
-    """Run all settings on all pairs and write the run folder.
+    """Run all settings on all pairs and write the run folder; what is in the folder already is not done again.
+
+    A first Ctrl-C (or SIGTERM) ends the run after the pair in flight.
 
     Args:
         spec: what to run.
         pairs: on which pairs.
         out: the run folder; a new one under ``runs`` unless given.
         keep_images: pairs of each category whose pictures are kept.
-        force: whether to discard a run that is in the folder.
+        force: whether to discard what is in the folder.
         pair_file: where the pairs come from, for ``run.json``.
         given: loaded parts that replace those of the model's name.
         quiet: whether to show no progress.
+        retry_failed: whether to repeat what failed.
+        max_failures: end after as many pairs with a failure, of those worked on now.
 
     Raises:
-        UserError: if it cannot be run, before anything is computed.
+        UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
+        KeyboardInterrupt: at a second Ctrl-C.
     """
+    path = out or _new_folder()
+    _check_free(path)
     instruments, worker = prepare(spec, given)
     check_truth(instruments, worker, pairs)
-    folder = RunFolder(out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), force)
-    content = describe(spec, worker, pairs) | {
-        "command": sys.argv,
-        "code": code_version(),
-        "pair_file": pair_file,
-    }
-    folder.write_run(content | {"started": _now()})
-    images_of, failed, started = first_of_each(pairs, keep_images), 0, time.perf_counter()
-    with RunProgress(len(pairs), len(worker.settings), Console(stderr=True, quiet=quiet)) as progress:
-        for pair, result in run(worker, pairs, lambda p: p.id in images_of):
-            folder.append(result.records)
-            for name, image in result.images.items():
-                folder.keep_image(f"{pair.id}-{name}", image)
-            failed += sum(r.status == "failed" for r in result.records)
-            progress.advance()
-    seconds = time.perf_counter() - started
-    if pairs:
-        keep_timing(instruments.name, str(instruments.denoiser.device), seconds / len(pairs), _rows(worker))
-    folder.write_run(content | {"finished": _now(), "seconds": round(seconds, 1)})
-    return Session(folder.path, len(pairs), failed, seconds)
+    kept = first_of_each(pairs, keep_images)
+    with RunFolder(path, force) as folder:
+        before = folder.records()
+        refuse_other_runs(worker, pairs, before, path)
+        there: dict[str, str] = {record.key: record.status for record in before}
+        tasks = open_tasks(worker, pairs, there, lambda pair: pair.id in kept, retry_failed)
+        if before:
+            _say(f"{len(before)} records are in {path}; {sum(len(t.keys) for t in tasks)} are left to make")
+        request = Request.of(spec, pairs, pair_file, keep_images, given)
+        journal = Journal(folder, worker, request, pairs, before)
+        del before
+        work = _Work(folder, worker, tasks, max_failures)
+        try:
+            work.do(Console(stderr=True, quiet=quiet))
+        except BaseException as error:
+            with suppress(UserError):  # the first fault is the one to tell
+                journal.close(f"{type(error).__name__}: {error}", work.written, work.failed)
+            raise
+        journal.close(work.ended, work.written, work.failed)
+        folder.compact()
+    there |= work.status
+    asked = [there[key] for pair in pairs for key in worker.keys(pair) if key in there]
+    return Session(path, work.pairs, len(asked), asked.count("failed"), work.seconds, work.signal)
 
 
-def _rows(worker: Any) -> int:
-    """U-Net rows of a pair: each run's steps, none shared."""
-    return int(worker.steps * (2 + len(worker.settings)))
+class _Work:
+    """The tasks of a session, and what became of them.
+
+    Attributes:
+        status: key to status of the records that were written.
+        pairs: how many pairs are done.
+        ended: why it ended.
+        seconds: time it took.
+        signal: what asked it to end, if anything did.
+    """
+
+    def __init__(self, folder: RunFolder, worker: PairWorker, tasks: Sequence[Task], max_failures: int | None) -> None:
+        self.folder = folder
+        self.worker = worker
+        self.tasks = tasks
+        self.max_failures = max_failures
+        self.status: dict[str, str] = {}
+        self.pairs = 0
+        self.ended = "finished"
+        self.seconds = 0.0
+        self.signal: signal.Signals | None = None
+        self._bad_pairs = 0
+
+    @property
+    def written(self) -> int:
+        """How many records were written."""
+        return len(self.status)
+
+    @property
+    def failed(self) -> int:
+        """How many of them are failures."""
+        return list(self.status.values()).count("failed")
+
+    def do(self, console: Console) -> None:
+        """Work the tasks off, until they are done or there is a reason to end."""
+        started = time.perf_counter()
+        settings = max((len(task.keys) for task in self.tasks), default=0)
+        with Stopping() as stopping, RunProgress(len(self.tasks), settings, console) as progress:
+            for task, result in run(self.worker, self.tasks):
+                for name, image in result.images.items():  # before the records, which promise them
+                    self.folder.keep_image(f"{task.pair.id}-{name}", image)
+                self.folder.append(result.records)
+                self._count(result.records)
+                progress.advance()
+                if self._is_to_end(stopping.signal):
+                    break
+        self.seconds = time.perf_counter() - started
+        self._keep_timing()
+        if self.ended != "finished":
+            _say(f"{self.ended}; {len(self.tasks) - self.pairs} pairs are left, the same command goes on with them")
+
+    def _count(self, records: Sequence[Record]) -> None:
+        self.pairs += 1
+        self.status |= {record.key: record.status for record in records}
+        self._bad_pairs += any(record.status == "failed" for record in records)
+
+    def _is_to_end(self, asked: signal.Signals | None) -> bool:
+        """Whether to end before the next pair, if there is one."""
+        if self.pairs == len(self.tasks):
+            return True
+        if asked is not None:
+            self.signal, self.ended = asked, f"ended by {asked.name}"
+        elif self.max_failures is not None and self._bad_pairs >= self.max_failures:
+            self.ended = f"ended after {self._bad_pairs} pairs with failures (--max-failures {self.max_failures})"
+        return self.ended != "finished"
+
+    def _keep_timing(self) -> None:
+        """U-Net rows of a pair are each run's steps, none shared."""
+        rows = self.worker.steps * sum(2 + len(task.keys) for task in self.tasks[: self.pairs])
+        if rows:
+            instruments = self.worker.instruments
+            keep_timing(instruments.name, str(instruments.denoiser.device), self.seconds, rows)
 
 
-def _now() -> str:
-    return datetime.now().isoformat(timespec="seconds")
+def _check_free(path: Path) -> None:
+    """Refuse a folder that another process writes to, before models are loaded."""
+    if path.is_dir():
+        try:
+            with only_writer(path):
+                return
+        except OSError:
+            return  # said once the rest of what was asked for is checked
+
+
+def _new_folder() -> Path:
+    """A folder named for this second that is not there yet."""
+    name = datetime.now().strftime("%Y%m%d-%H%M%S")
+    paths = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in counted(1))
+    return next(path for path in paths if not path.exists())
+
+
+def _say(text: str) -> None:
+    print(f"riebench: {text}", file=sys.stderr, flush=True)
 
 
 def first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:

@@ -98,8 +98,13 @@ class Denoiser:
         return side, side
 
     def encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt; the latest are kept."""
+        """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt; the latest are kept.
+
+        Raises:
+            PairError: if the prompt is longer than a text encoder takes.
+        """
         if prompt not in self._texts:
+            self._check_length(prompt)
             states, _, pooled, _ = self.pipeline.encode_prompt(
                 prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
             )
@@ -107,6 +112,14 @@ class Denoiser:
             if len(self._texts) > KEPT_TEXTS:
                 self._texts.popitem(last=False)
         return self._texts[prompt]
+
+    def _check_length(self, prompt: str) -> None:
+        """Refuse a prompt that the pipeline would cut off (of SDXL: after 77 tokens, its start and end included)."""
+        for tokenizer in (self.pipeline.tokenizer, self.pipeline.tokenizer_2):
+            tokens, most = len(tokenizer(prompt, verbose=False).input_ids), tokenizer.model_max_length
+            if tokens > most:
+                said = f"{tokens} tokens, the text encoder takes {most}"
+                raise PairError(f"the prompt {prompt[:40]!r}... has {said}; shorten it", where="text")
 
     def _no_text(self) -> tuple[Tensor, Tensor]:
         """What stands for the prompt in the unconditional half, as the pipeline's own call has it."""

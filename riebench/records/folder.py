@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,77 +19,224 @@ from PIL import Image
 from pydantic import ValidationError
 
 from riebench.errors import UserError
+from riebench.records.lock import only_writer
 from riebench.records.schema import Record
 
 RECORDS, RUN, IMAGES, SHEETS = "records.jsonl", "run.json", "images", "sheets"
+DISCARDED = (RECORDS, RUN, IMAGES, SHEETS, "table.md", "curve.png", "curve.svg")
+"""What ``force`` removes, the records first: without them the rest says nothing."""
 
 
 class RunFolder:
-    """A folder that one run writes to.
+    """A folder that one process writes to, inside a ``with`` statement; others may read it meanwhile.
+
+    ``records.jsonl`` only grows. A record whose key is there already takes the place of the earlier one: of lines with
+    one key the last counts for every reader, and :meth:`compact` takes the others out.
 
     Args:
         path: the folder; made if it is not there.
-        force: whether to discard a run that is there.
+        force: whether to discard the records that are there; what goes is said on stderr.
 
     Raises:
-        UserError: if the folder cannot be written, or holds a run and ``force`` is not set.
+        UserError: on entering, if the folder cannot be written, another process writes to it, or its records are
+            damaged other than by a torn last line (which is taken off, and that is said on stderr).
     """
 
     def __init__(self, path: Path, force: bool = False) -> None:
         self.path = path
+        self.force = force
+        self._open = ExitStack()
+
+    def __enter__(self) -> RunFolder:
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if (path / RECORDS).exists() and (path / RECORDS).stat().st_size:
-                if not force:
-                    raise UserError(f"the folder {path} holds a run; give another --out, or --force to discard it")
-                for name in (RECORDS, RUN):
-                    (path / name).unlink(missing_ok=True)
-                for name in (IMAGES, SHEETS):
-                    shutil.rmtree(path / name, ignore_errors=True)
-            (path / RECORDS).touch()
+            with ExitStack() as stack:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(only_writer(self.path))
+                if self.force:
+                    self._discard()
+                self._mend()
+                self._open = stack.pop_all()
         except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"the folder {path} cannot be written ({reason}); give another with --out") from None
+            said = error.strerror or error
+            raise UserError(f"the folder {self.path} cannot be written ({said}); give another with --out") from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._open.close()
+
+    def records(self) -> list[Record]:
+        """The records that are there, the last of each key; none is no error."""
+        return _latest(_parse(self.path / RECORDS)[0])
+
+    def run(self) -> dict[str, Any]:
+        """What ``run.json`` says; empty where it is missing or damaged."""
+        return read_run(self.path)
 
     def write_run(self, content: dict[str, Any]) -> None:
-        """Write ``run.json`` whole or not at all."""
-        part = self.path / f"{RUN}.part"
-        part.write_text(json.dumps(content, indent=2, default=str) + "\n")
-        os.replace(part, self.path / RUN)
+        """Write ``run.json`` whole or not at all.
+
+        Raises:
+            UserError: if there is no room for it, say.
+        """
+        self._write(self.path / RUN, (json.dumps(content, indent=2, default=str) + "\n").encode())
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add the records of a pair, and have them on the disk before returning."""
-        with (self.path / RECORDS).open("a", encoding="utf-8") as file:
-            file.write("".join(record.model_dump_json() + "\n" for record in records))
-            file.flush()
-            os.fsync(file.fileno())
+        """Add the records of a pair, and have them on the disk before returning.
+
+        Raises:
+            UserError: if they cannot be written; what was there before is then there as before.
+        """
+        data = _lines(records)
+        try:
+            with (self.path / RECORDS).open("ab", buffering=0) as file:
+                before = file.seek(0, os.SEEK_END)
+                try:
+                    while data:
+                        data = data[file.write(data) :]
+                    os.fsync(file.fileno())
+                except BaseException:
+                    file.truncate(before)  # half a pair's records would be glued to the next ones
+                    raise
+        except OSError as error:
+            raise self._refused(self.path / RECORDS, error) from None
 
     def keep_image(self, name: str, image: NDArray[np.uint8]) -> None:
-        """Keep a picture as ``images/NAME.png``."""
-        (self.path / IMAGES).mkdir(exist_ok=True)
-        Image.fromarray(image).save(self.path / IMAGES / f"{name}.png")
+        """Keep a picture as ``images/NAME.png``, whole or not at all.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        data = io.BytesIO()
+        Image.fromarray(image).save(data, "png")
+        self._write(self.path / IMAGES / f"{name}.png", data.getvalue())
+
+    def compact(self) -> None:
+        """Take out the lines whose key a later line has; the records stay the same for every reader.
+
+        Raises:
+            UserError: if they cannot be written; nothing is changed then.
+        """
+        records, _ = _parse(self.path / RECORDS)
+        latest = _latest(records)
+        if len(latest) < len(records):
+            self._write(self.path / RECORDS, _lines(latest))
+
+    def _discard(self) -> None:
+        file = self.path / RECORDS
+        if file.exists() and file.stat().st_size:
+            try:
+                records = self.records()
+                pairs = len({record.pair_id for record in records})
+                what = f"{len(records)} records of {pairs} pairs"
+            except UserError:
+                what = "damaged records"
+            print(f"riebench: {what} in {self.path} are discarded", file=sys.stderr)
+        for name in DISCARDED:
+            path = self.path / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def _mend(self) -> None:
+        """See that the file of records is there and ends with a whole line; remove files that were left half done."""
+        file = self.path / RECORDS
+        file.touch()
+        for part in [*self.path.glob("*.part"), *self.path.glob(f"{IMAGES}/*.part")]:
+            part.unlink()
+        _, good = _parse(file)
+        size = file.stat().st_size
+        if good < size:
+            print(f"riebench: the torn last line of {file} is dropped", file=sys.stderr)
+            os.truncate(file, good)
+        elif good > size:  # the last line is whole but for its end
+            with file.open("ab") as end:
+                end.write(b"\n")
+        self.compact()
+        _sync_folder(self.path)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a file whole or not at all, and have it on the disk before returning."""
+        part = path.with_name(f"{path.name}.part")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise self._refused(path, error) from None
+
+    def _refused(self, path: Path, error: OSError) -> UserError:
+        mend = "the records so far are whole: make room and give the same command again"
+        return UserError(f"{path} cannot be written ({error.strerror or error}); {mend}")
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a run folder (or of a ``records.jsonl``); a torn last line is dropped.
+    """The records of a run folder (or of a ``records.jsonl``), the last of each key; a torn last line is left out.
 
     Raises:
         UserError: if there are none, or a line other than the last is damaged.
     """
     file = path / RECORDS if path.is_dir() else path
     try:
-        lines = file.read_bytes().removesuffix(b"\n").split(b"\n")
+        size = file.stat().st_size
+        records, good = _parse(file)
     except OSError:
         raise UserError(f"there are no records at {file}; give the folder of a finished run") from None
-    records = []
+    if good < size:
+        print(f"riebench: the torn last line of {file} is left out", file=sys.stderr)
+    if not records:
+        raise UserError(f"there are no records in {file}")
+    return _latest(records)
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What the ``run.json`` of a folder says; empty where it is missing or damaged."""
+    try:
+        found = json.loads((path / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _parse(file: Path) -> tuple[list[Record], int]:
+    """The records of all whole lines, and the number of bytes up to the end of the last of them.
+
+    A last line that is whole but for its line break counts with its break, so that the number may be one above the
+    size of the file.
+
+    Raises:
+        UserError: if a line other than the last is damaged.
+    """
+    lines = file.read_bytes().split(b"\n")
+    records: list[Record] = []
+    good = 0
     for number, line in enumerate(lines, 1):
         try:
             records.append(Record.model_validate_json(line))
         except ValidationError:
-            if number < len(lines):
+            if any(lines[number:]):
                 raise UserError(f"{file}: line {number} is damaged; restore the file or run again") from None
-            if line:
-                print(f"riebench: the torn last line of {file} is left out", file=sys.stderr)
-    if not records:
-        raise UserError(f"there are no records in {file}")
-    return records
+            break
+        good += len(line) + 1
+    return records, good
+
+
+def _latest(records: Iterable[Record]) -> list[Record]:
+    """The last record of each key, where the first of that key stood."""
+    return list({record.key: record for record in records}.values())
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    return "".join(record.model_dump_json() + "\n" for record in records).encode()
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names of a folder's files on the disk, where a folder can be opened at all."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
