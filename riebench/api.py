@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from riebench.catalog import entry_named
-from riebench.engine import Given, RunSpec, Session, carry_out
+from riebench.engine import Given, RunSpec, Session, Workers, carry_out
 from riebench.errors import UserError
 from riebench.masks.sources import GivenMasks
 from riebench.metrics import Scorers
@@ -61,6 +61,8 @@ def run(
     force: bool = False,
     retry_failed: bool = False,
     max_failures: int | None = None,
+    workers: int = 1,
+    ray_address: str | None = None,
     quiet: bool = False,
 ) -> RunResult:
     """Run methods over pairs; what ``out`` holds already is not done again.
@@ -93,6 +95,8 @@ def run(
         force: whether to discard what is in the folder.
         retry_failed: whether to repeat what failed.
         max_failures: end after as many pairs with a failure, of those run now.
+        workers: processes that work pairs off, by Ray if more than one; loaded parts cannot be handed to them.
+        ray_address: of a Ray cluster to use; ``auto`` for the one around.
         quiet: whether to show no progress.
 
     Raises:
@@ -133,6 +137,7 @@ def run(
         quiet,
         retry_failed,
         max_failures,
+        Workers(workers, ray_address),
     )
     if session.signal is not None:
         raise KeyboardInterrupt

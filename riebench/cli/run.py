@@ -115,6 +115,10 @@ def run_command(
     max_failures: Annotated[
         int | None, typer.Option(min=1, help="End after so many pairs with a failure, of those run now.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that work pairs off, by Ray if more than one.")] = 1,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, or auto for the one around.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="What there is is shared out.")] = None,
+    cpus_per_worker: Annotated[float | None, typer.Option(min=0.1, help="What there is is shared out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Discard what is in the folder and start over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Say at the end where time and memory went.")] = False,
@@ -153,12 +157,20 @@ def run_command(
     if dry_run:
         _print_plan(spec, chosen)
         return 0
-    from riebench.engine import carry_out
+    from riebench.engine import Workers, carry_out
     from riebench.trace import tracing
 
     with tracing() as seen:
         done = carry_out(
-            spec, chosen, out, keep_images, force, file, retry_failed=retry_failed, max_failures=max_failures
+            spec,
+            chosen,
+            out,
+            keep_images,
+            force,
+            file,
+            retry_failed=retry_failed,
+            max_failures=max_failures,
+            workers=Workers(workers, ray_address, gpus_per_worker, cpus_per_worker),
         )
     if trace:
         print("\n".join(seen.lines()), file=sys.stderr)

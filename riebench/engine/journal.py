@@ -10,9 +10,8 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from riebench.engine.pairwork import PairWorker
 from riebench.engine.request import Request
-from riebench.engine.run import describe
+from riebench.engine.survey import Survey
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder
 from riebench.records.code import code_version
@@ -27,7 +26,7 @@ class Journal:
 
     Args:
         folder: that is written to.
-        worker: of the run.
+        seen: the run as its worker sees it.
         request: what was asked for.
         pairs: the chosen pairs.
         before: the records that are there already.
@@ -36,7 +35,7 @@ class Journal:
     def __init__(
         self,
         folder: RunFolder,
-        worker: PairWorker,
+        seen: Survey,
         request: Request,
         pairs: Sequence[Pair],
         before: Sequence[Record],
@@ -48,15 +47,16 @@ class Journal:
         self._session: dict[str, Any] = {
             "command": sys.argv,
             "request": request.model_dump(mode="json"),
-            "seeds": {pair.id: worker.recorder.seed_of(pair) for pair in pairs},
+            "seeds": seen.seeds,
             "code": code_version(),
-            "device": str(worker.instruments.denoiser.device),
+            "device": seen.device,
+            "sources": seen.sources,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "records_before": len(before),
             "started": _now(),
         }
-        now = describe(worker)
+        now = seen.shared
         arms = _together([*(old.get("arms") or []), *now["arms"]])
         self._shared = now | {
             "parts": {**(old.get("parts") or {}), **now["parts"]},

@@ -123,6 +123,11 @@ class PairWorker:
         some = self._only(pair, self.keys(pair) if keys is None else keys)
         return some._work(pair, keep_images) if some.arms else PairResult([])
 
+    def failed(self, pair: Pair, keys: Collection[str], error: Exception, where: str) -> PairResult:
+        """Records that say why settings of a pair were not run."""
+        some = self._only(pair, keys)
+        return PairResult([self.recorder.record(pair, a, s, error=error, where=where) for a, s in some.settings])
+
     def _only(self, pair: Pair, keys: Collection[str]) -> PairWorker:
         """This worker with the settings of these keys alone, each once."""
         left, arms = set(keys), []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from riebench.catalog import entry_named
 from riebench.engine.arms import block_sets, make_arms
 from riebench.engine.instruments import Given, load_instruments
-from riebench.engine.pairwork import PairResult, PairWorker
-from riebench.engine.tasks import Task
+from riebench.engine.pairwork import PairWorker
 from riebench.errors import UserError
 from riebench.instruments import Instruments
 from riebench.methods import find
@@ -68,12 +67,6 @@ def prepare(spec: RunSpec, given: Given | None = None) -> tuple[Instruments, Pai
     sets = block_sets(spec.blocks, list(instruments.denoiser.lens.blocks), spec.alone)
     arms = make_arms(spec.sweeps, sets, instruments)
     return instruments, PairWorker(instruments, arms, steps, spec.seed, protocol)
-
-
-def run(worker: PairWorker, tasks: Iterable[Task]) -> Iterator[tuple[Task, PairResult]]:
-    """Work tasks off in order; yields each with its records."""
-    for task in tasks:
-        yield task, worker.work(task.pair, task.keep_images, task.keys)
 
 
 def check_truth(instruments: Instruments, worker: PairWorker, pairs: Sequence[Pair]) -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from riebench.engine.crew import Crew, Workers, gather
 from riebench.engine.instruments import Given
 from riebench.engine.journal import Journal
-from riebench.engine.pairwork import PairWorker
 from riebench.engine.request import Request
-from riebench.engine.run import RunSpec, check_truth, prepare, run
+from riebench.engine.run import RunSpec
 from riebench.engine.stopping import Stopping
-from riebench.engine.tasks import Task, open_tasks, refuse_other_runs
+from riebench.engine.survey import Survey
 from riebench.errors import UserError
 from riebench.pairs import Pair
 from riebench.progress import RunProgress
@@ -61,6 +61,7 @@ def carry_out(
     quiet: bool = False,
     retry_failed: bool = False,
     max_failures: int | None = None,
+    workers: Workers | None = None,
 ) -> Session:
     """Run all settings on all pairs and write the run folder; what is in the folder already is not done again.
 
@@ -77,6 +78,7 @@ def carry_out(
         quiet: whether to show no progress.
         retry_failed: whether to repeat what failed.
         max_failures: end after as many pairs with a failure, of those worked on now.
+        workers: who does it; this process alone unless given.
 
     Raises:
         UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
@@ -84,22 +86,30 @@ def carry_out(
     """
     path = out or _new_folder()
     _check_free(path)
-    instruments, worker = prepare(spec, given)
-    check_truth(instruments, worker, pairs)
-    kept = first_of_each(pairs, keep_images)
+    asked = _Asked(quiet, retry_failed, max_failures)
+    crew = gather(spec, given, workers or Workers())
+    try:
+        crew.check(pairs)
+        return _carried_out(crew, Request.of(spec, pairs, pair_file, keep_images, given), pairs, path, force, asked)
+    finally:
+        crew.close()
+
+
+def _carried_out(
+    crew: Crew, request: Request, pairs: Sequence[Pair], path: Path, force: bool, asked: _Asked
+) -> Session:
+    kept = first_of_each(pairs, request.keep_images)
     with RunFolder(path, force) as folder:
         before = folder.records()
-        refuse_other_runs(worker, pairs, before, path)
+        seen = crew.survey(pairs, before, kept, asked.retry_failed, path)
         there: dict[str, str] = {record.key: record.status for record in before}
-        tasks = open_tasks(worker, pairs, there, lambda pair: pair.id in kept, retry_failed)
         if before:
-            _say(f"{len(before)} records are in {path}; {sum(len(t.keys) for t in tasks)} are left to make")
-        request = Request.of(spec, pairs, pair_file, keep_images, given)
-        journal = Journal(folder, worker, request, pairs, before)
+            _say(f"{len(before)} records are in {path}; {sum(len(t.keys) for t in seen.tasks)} are left to make")
+        journal = Journal(folder, seen, request, pairs, before)
         del before
-        work = _Work(folder, worker, tasks, max_failures)
+        work = _Work(folder, crew, seen, asked.max_failures)
         try:
-            work.do(Console(stderr=True, quiet=quiet))
+            work.do(Console(stderr=True, quiet=asked.quiet))
         except BaseException as error:
             with suppress(UserError):  # the first fault is the one to tell
                 journal.close(f"{type(error).__name__}: {error}", work.written, work.failed)
@@ -107,8 +117,17 @@ def carry_out(
         journal.close(work.ended, work.written, work.failed)
         folder.compact()
     there |= work.status
-    asked = [there[key] for pair in pairs for key in worker.keys(pair) if key in there]
-    return Session(path, work.pairs, len(asked), asked.count("failed"), work.seconds, work.signal)
+    status = [there[key] for pair in pairs for key in seen.keys[pair.id] if key in there]
+    return Session(path, work.pairs, len(status), status.count("failed"), work.seconds, work.signal)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How a run is to be carried out."""
+
+    quiet: bool
+    retry_failed: bool
+    max_failures: int | None
 
 
 class _Work:
@@ -122,10 +141,11 @@ class _Work:
         signal: what asked it to end, if anything did.
     """
 
-    def __init__(self, folder: RunFolder, worker: PairWorker, tasks: Sequence[Task], max_failures: int | None) -> None:
+    def __init__(self, folder: RunFolder, crew: Crew, seen: Survey, max_failures: int | None) -> None:
         self.folder = folder
-        self.worker = worker
-        self.tasks = tasks
+        self.crew = crew
+        self.seen = seen
+        self.tasks = seen.tasks
         self.max_failures = max_failures
         self.status: dict[str, str] = {}
         self.pairs = 0
@@ -149,16 +169,16 @@ class _Work:
         started = time.perf_counter()
         settings = max((len(task.keys) for task in self.tasks), default=0)
         with Stopping() as stopping, RunProgress(len(self.tasks), settings, console) as progress:
-            for task, result in run(self.worker, self.tasks):
+            for task, result in self.crew.run(self.tasks, lambda: self._is_to_end(stopping.signal)):
                 for name, image in result.images.items():  # before the records, which promise them
                     self.folder.keep_image(f"{task.pair.id}-{name}", image)
                 self.folder.append(result.records)
                 self._count(result.records)
-                progress.advance()
-                if self._is_to_end(stopping.signal):
-                    break
+                progress.advance(len(result.records))
         self.seconds = time.perf_counter() - started
         self._keep_timing()
+        if self.pairs == len(self.tasks):  # the wish to end came when all were under way
+            self.ended = "finished"
         if self.ended != "finished":
             _say(f"{self.ended}; {len(self.tasks) - self.pairs} pairs are left, the same command goes on with them")
 
@@ -179,10 +199,10 @@ class _Work:
 
     def _keep_timing(self) -> None:
         """U-Net rows of a pair are each run's steps, none shared."""
-        rows = self.worker.steps * sum(2 + len(task.keys) for task in self.tasks[: self.pairs])
+        shared = self.seen.shared
+        rows = shared["steps"] * sum(2 + len(task.keys) for task in self.tasks[: self.pairs])
         if rows:
-            instruments = self.worker.instruments
-            keep_timing(instruments.name, str(instruments.denoiser.device), self.seconds, rows)
+            keep_timing(shared["model"], self.seen.device, self.seconds, rows)
 
 
 def _check_free(path: Path) -> None:

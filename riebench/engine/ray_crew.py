@@ -1,0 +1,219 @@
+"""Actors of a Ray cluster: each holds the models once and takes pairs; the driver alone writes records."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from riebench.engine.crew import LocalCrew, Workers
+from riebench.engine.pairwork import PairResult
+from riebench.engine.run import RunSpec
+from riebench.engine.survey import Survey
+from riebench.engine.tasks import Task
+from riebench.errors import UserError
+from riebench.pairs import Pair
+from riebench.records import Record
+
+TRIES = 3
+"""Workers that a pair may lose before it is recorded as failed."""
+PATIENCE = 300.0
+"""Seconds that a run without any worker waits for a new one."""
+
+
+class _Worker:
+    """What runs in an actor's process."""
+
+    def __init__(self, spec: RunSpec, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.crew: LocalCrew | None = None
+        self.fault = ""
+        try:
+            self.crew = LocalCrew(spec, None)
+        except UserError as error:
+            self.fault = str(error)
+
+    def ready(self) -> str:
+        """Why this worker cannot work; empty if it can."""
+        return self.fault
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the crew; a user's error comes back as text, for the driver to say once."""
+        try:
+            return getattr(self.crew, name)(*arguments), ""
+        except UserError as error:
+            return None, str(error)
+
+    def work(self, task: Task) -> PairResult:
+        """Work one task off."""
+        assert self.crew is not None
+        return self.crew.worker.work(task.pair, task.keep_images, task.keys)
+
+    def give_up(self, task: Task, reason: str) -> PairResult:
+        """The records of a pair that cost too many workers."""
+        assert self.crew is not None
+        return self.crew.worker.failed(task.pair, task.keys, RuntimeError(reason), where="workers")
+
+
+@dataclass
+class _Flying:
+    """A call that is under way: a task, or (without one) a new worker that is loading."""
+
+    actor: Any
+    task: Task | None
+    giving_up: bool = False
+
+
+class RayCrew:
+    """Workers on this machine or on a cluster.
+
+    Args:
+        spec: what to run.
+        workers: how many, and what each gets.
+
+    Raises:
+        UserError: if Ray is not installed, the cluster cannot be reached or is too small, or a worker cannot load.
+    """
+
+    def __init__(self, spec: RunSpec, workers: Workers) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UserError("workers need Ray; install it with: pip install 'riebench[ray]'") from None
+        self.ray = ray
+        self.spec = spec
+        self.workers = workers
+        self.started = not ray.is_initialized()
+        if self.started:
+            self._connect()
+        self._share_out()
+        self.lost: dict[str, int] = {}
+        self.actors: list[Any] = []
+        self._hire_all()
+
+    def _connect(self) -> None:
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            self.ray.init(
+                address=self.workers.address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                include_dashboard=False if self.workers.address is None else None,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise UserError(f"the Ray cluster {self.workers.address!r} cannot be reached: {said}") from None
+
+    def _share_out(self) -> None:
+        """Decide what each worker gets, and see that the cluster has it."""
+        there, count = self.ray.cluster_resources(), self.workers.count
+        gpus, cpus = self.workers.gpus, self.workers.cpus
+        if gpus is None:
+            whole = there.get("GPU", 0.0) / count
+            gpus = float(int(whole)) if whole >= 1 else whole
+        if cpus is None:
+            cpus = max(1.0, there.get("CPU", 1.0) // count)
+        for name, each in (("CPU", cpus), ("GPU", gpus)):
+            if each * count > there.get(name, 0.0) + 1e-6:
+                has = there.get(name, 0.0)
+                raise UserError(f"{count} workers with {each:g} {name} each need more than the {has:g} that there are")
+        self.share = {"num_cpus": cpus, "num_gpus": gpus}
+        self.threads = max(1, int(cpus))
+
+    def _hire(self) -> Any:
+        # Methods that lie where one stands are found in the workers, too.
+        path = os.pathsep.join(dict.fromkeys([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+        remote = self.ray.remote(_Worker).options(**self.share, runtime_env={"env_vars": {"PYTHONPATH": path}})
+        return remote.remote(self.spec, self.threads)
+
+    def _hire_all(self) -> None:
+        hired = [self._hire() for _ in range(self.workers.count)]
+        try:
+            faults = self.ray.get([actor.ready.remote() for actor in hired])
+        except self.ray.exceptions.RayError as error:
+            self.close()
+            said = str(error).strip().splitlines()[-1]
+            raise UserError(f"the models do not fit into the workers: {said}; use fewer --workers") from None
+        if any(faults):
+            self.close()
+            raise UserError(next(fault for fault in faults if fault))  # once, however many say it
+        self.actors = hired
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        found, fault = self.ray.get(self.actors[0].ask.remote(name, *arguments))
+        if fault:
+            raise UserError(fault)
+        return found
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Refuse pairs that the model's world cannot judge."""
+        self._ask("check", list(pairs))
+
+    def survey(
+        self, pairs: Sequence[Pair], before: Sequence[Record], kept: Collection[str], retry_failed: bool, folder: Path
+    ) -> Survey:
+        """See :func:`riebench.engine.survey.survey`."""
+        found: Survey = self._ask("survey", list(pairs), list(before), set(kept), retry_failed, folder)
+        return found
+
+    def run(self, tasks: Sequence[Task], ending: Callable[[], bool]) -> Iterator[tuple[Task, PairResult]]:
+        """Work tasks off, in the order in which they are done; what is under way at the end is finished."""
+        waiting, idle = deque(tasks), list(self.actors)
+        flying: dict[Any, _Flying] = {}
+        while True:
+            while idle and waiting and not ending():
+                self._begin(idle.pop(), waiting.popleft(), flying)
+            busy = any(f.task is not None for f in flying.values())
+            if not busy and (not waiting or ending()):
+                return
+            done, _ = self.ray.wait(list(flying), num_returns=1, timeout=None if busy else PATIENCE)
+            if not done:
+                raise UserError(
+                    f"all workers were lost and none came back in {PATIENCE:.0f} s; the same command goes on"
+                )
+            now = flying.pop(done[0])
+            try:
+                result = self.ray.get(done[0])
+            except self.ray.exceptions.RayActorError as error:
+                self._lose(now, str(error).strip().splitlines()[0], waiting, flying)
+                continue
+            if now.task is None and result:  # a worker that came late and cannot load
+                print(f"riebench: a new worker cannot work: {result}", file=sys.stderr)
+                continue
+            idle.append(now.actor)
+            if now.task is not None:
+                yield now.task, result
+
+    def _begin(self, actor: Any, task: Task, flying: dict[Any, _Flying]) -> None:
+        lost = self.lost.get(task.pair.id, 0)
+        if lost >= TRIES:
+            reason = f"the pair was given to {lost} workers and each of them died"
+            flying[actor.give_up.remote(task, reason)] = _Flying(actor, task, giving_up=True)
+        else:
+            flying[actor.work.remote(task)] = _Flying(actor, task)
+
+    def _lose(self, now: _Flying, said: str, waiting: deque[Task], flying: dict[Any, _Flying]) -> None:
+        """A worker died: its pair goes to another, and a new worker takes its place once there is room for it."""
+        if now.task is not None:
+            self.lost[now.task.pair.id] = self.lost.get(now.task.pair.id, 0) + (not now.giving_up)
+            waiting.appendleft(now.task)
+            print(
+                f"riebench: a worker died at the pair {now.task.pair.id!r} ({said}); it is given to another",
+                file=sys.stderr,
+            )
+        actor = self._hire()
+        self.actors.append(actor)
+        flying[actor.ready.remote()] = _Flying(actor, None)
+
+    def close(self) -> None:
+        """Let the workers go, and the cluster if it was started here."""
+        for actor in self.actors:
+            self.ray.kill(actor)
+        if self.started:
+            self.ray.shutdown()
