@@ -48,7 +48,8 @@ class Given:
 class Parts(Protocol):
     """What belongs to a model's name; each part is loaded when it is asked for."""
 
-    truth: Callable[[Pair, int], Truth] | None
+    @property
+    def truth(self) -> Callable[[Pair, int], Truth] | None: ...
 
     def denoiser(self, batch: int) -> Denoiser: ...
 
