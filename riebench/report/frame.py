@@ -1,0 +1,266 @@
+"""Records as a pandas frame: one row a record, every column documented."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from riebench.errors import UserError
+from riebench.pairs.pair import CATEGORIES
+from riebench.records import Record
+from riebench.records.folder import RECORDS
+
+PACKED = f"{RECORDS}.gz"
+PARTS = ("model", "masker", "clip", "lpips", "sae")
+COLUMNS: dict[str, str] = {
+    "run": "name of the run folder",
+    "key": "hash of all that can change the numbers",
+    "status": "ok or failed",
+    "pair": "id of the pair",
+    "category": "number of the category, 1 to 9",
+    "category_name": "its name",
+    "seed": "seed of all runs of the pair",
+    "original_prompt": "with the square brackets that mark the change",
+    "editing_prompt": "the same of the edit prompt",
+    "method": "canonical name of the method",
+    "options": "the method's options except k, as JSON with sorted names",
+    "k": "features (or neurons) asked for in each direction; null for a method's default, or where it has none",
+    "k_used": "features (or neurons) that the plan moved; null where the method has no k",
+    "blocks": "short names joined by +, in the order of the record",
+    "strength": "factor on the whole intervention",
+    "steps": "denoising steps",
+    "model": "name of the model",
+    "protocol": "name of the protocol",
+    **{f"part_{name}": f"fingerprint of the {name} that took part; null if none did" for name in PARTS},
+    "parts": "all fingerprints but the SAE's, as JSON",
+    "version": "version of riebench",
+    "commit": "git commit of riebench; null outside a checkout",
+    "dirty": "whether that checkout had changes; null outside one",
+    "reason": "why the record failed",
+    "error": "type of the exception",
+    "where": "stage that failed",
+    "seconds": "time spent on the pair, divided by the number of its records",
+}
+"""Columns of :func:`load_records`; every metric of :data:`riebench.metrics.METRICS` in the records follows by name."""
+
+
+def load_records(path: str | Path) -> pd.DataFrame:
+    """The records of a run as a frame, one row a record.
+
+    Args:
+        path: a run folder, its ``records.jsonl`` (or ``records.jsonl.gz``), or a ``records.parquet`` of a report.
+
+    Returns:
+        The columns of :data:`COLUMNS`, then one for each metric; undefined metrics are null. A torn last line is
+        left out with a warning on stderr, as :func:`riebench.records.read_records` does.
+
+    Raises:
+        UserError: if there are none, or one is damaged or of another version; the message names the line.
+    """
+    path = Path(path)
+    if path.suffix == ".parquet":
+        return _from_parquet(path)
+    file = records_file(path)
+    lines = _lines(file)
+    with _no_collector():
+        rows = _rows(file, lines)
+        if not rows:
+            raise UserError(f"there are no records in {file}; give the folder of a finished run")
+        try:
+            return _frame(file.parent.resolve().name, rows)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            raise _damaged(file, lines) from None
+
+
+def records_file(path: Path) -> Path:
+    """The file of records that a path stands for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
+        if file.is_file():
+            return file
+    what = "holds no records.jsonl" if path.is_dir() else "is not there"
+    raise UserError(f"{path} {what}; give the folder of a finished run")
+
+
+def _lines(file: Path) -> list[bytes]:
+    try:
+        data = file.read_bytes()
+        if file.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file} cannot be read ({error}); restore the file or run again") from None
+    return data.removesuffix(b"\n").split(b"\n")
+
+
+def _rows(file: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(from_json(line))
+        except ValueError:
+            if number < len(lines):
+                raise UserError(f"{file}: line {number} is damaged; restore the file or run again") from None
+            if line:
+                print(f"riebench: the torn last line of {file} is left out", file=sys.stderr)
+    return rows
+
+
+def _damaged(file: Path, lines: Sequence[bytes]) -> UserError:
+    """What is wrong with the first line that is no record of this version."""
+    for number, line in enumerate(lines, 1):
+        try:
+            Record.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key, said = ".".join(map(str, first["loc"])) or "line", first["msg"].lower()
+            return UserError(
+                f"{file}: line {number} is not a record of this version of riebench (key {key!r}: {said}); "
+                "make the run again, or read it with the version that made it"
+            )
+    return UserError(f"{file}: a record is damaged; restore the file or run again")
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the cyclic collector, which would walk through all rows again and again as they are made."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _frame(run: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Columns from rows, each checked as a whole.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: if a row is not a record.
+    """
+    settings = [row["setting"] for row in rows]
+    parts = [row["parts"] for row in rows]
+    code = [row["code"] for row in rows]
+    options, k = _options([s["options"] for s in settings])
+    columns: dict[str, Any] = {
+        "run": [run] * len(rows),
+        "key": _text(rows, "key"),
+        "status": _status(rows),
+        "pair": _text(rows, "pair_id"),
+        "category": _whole(rows, "category"),
+        "category_name": [CATEGORIES[row["category"]] for row in rows],
+        "seed": _whole(rows, "seed"),
+        "original_prompt": _text(rows, "original_prompt"),
+        "editing_prompt": _text(rows, "editing_prompt"),
+        "method": _text(settings, "method"),
+        "options": options,
+        "k": _numbers(k),
+        "k_used": _numbers([(row.get("notes") or {}).get("k") for row in rows]),
+        "blocks": ["+".join(s["blocks"]) for s in settings],
+        "strength": _finite([s["strength"] for s in settings]),
+        "steps": _whole(settings, "steps"),
+        "model": _text(rows, "model"),
+        "protocol": _text(rows, "protocol"),
+        **{f"part_{name}": _maybe_text([p.get(name) for p in parts]) for name in PARTS},
+        "parts": _fingerprints(parts),
+        "version": _maybe_text([c.get("riebench") for c in code]),
+        "commit": _maybe_text([c.get("commit") for c in code]),
+        "dirty": pd.array([c.get("dirty") for c in code], dtype="boolean"),
+        **{name: _maybe_text([row.get(name) for row in rows]) for name in ("reason", "error", "where")},
+        "seconds": _numbers([row.get("seconds") for row in rows]),
+    }
+    metrics = [row.get("metrics") or {} for row in rows]
+    for name in dict.fromkeys(name for names in {tuple(m) for m in metrics} for name in names):
+        columns[name] = _numbers([m.get(name) for m in metrics])
+    return pd.DataFrame(columns)
+
+
+def _text(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    values = [row[key] for row in rows]
+    if not set(map(type, values)) <= {str}:
+        raise TypeError(key)
+    return values
+
+
+def _maybe_text(values: Sequence[str | None]) -> Any:
+    """Text or null, of the same type even where all are null."""
+    return pd.array(values, dtype="str")
+
+
+def _whole(rows: Sequence[Mapping[str, Any]], key: str) -> list[int]:
+    values = [row[key] for row in rows]
+    if not set(map(type, values)) <= {int}:
+        raise TypeError(key)
+    return values
+
+
+def _status(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    values = _text(rows, "status")
+    if not set(values) <= {"ok", "failed"}:
+        raise ValueError("status")
+    return values
+
+
+def _numbers(values: Sequence[Any]) -> np.ndarray:
+    """As float64, null and non-finite values as NaN."""
+    found = np.array(values, dtype=np.float64)
+    found[~np.isfinite(found)] = np.nan
+    return found
+
+
+def _finite(values: Sequence[Any]) -> np.ndarray:
+    found = np.array(values, dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError("not finite")
+    return found
+
+
+def _options(values: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Any]]:
+    """Options without k as JSON, and k."""
+    known: dict[str, str] = {}
+    texts, ks = [], []
+    for value in values:
+        said = repr(value)  # 1, 1.0 and True are equal as keys, and not as options
+        if said not in known:
+            known[said] = json.dumps({n: v for n, v in value.items() if n != "k"}, sort_keys=True)
+        texts.append(known[said])
+        k = value.get("k")
+        ks.append(k if type(k) in (int, float) else None)
+    return texts, ks
+
+
+def _fingerprints(parts: Sequence[Mapping[str, str]]) -> list[str]:
+    known: dict[tuple[tuple[str, str], ...], str] = {}
+    texts = []
+    for part in parts:
+        items = tuple(part.items())
+        if items not in known:
+            known[items] = json.dumps({n: v for n, v in items if n != "sae"}, sort_keys=True)
+        texts.append(known[items])
+    return texts
+
+
+def _from_parquet(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}); make the report again") from None
+    missing = [name for name in COLUMNS if name not in frame]
+    if missing:
+        raise UserError(f"{path} has no column {missing[0]!r}; it is not a records.parquet of this version")
+    return frame
