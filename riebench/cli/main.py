@@ -9,6 +9,7 @@ import typer
 
 from riebench.cli.listing import blocks_command, methods_command, pairs_app
 from riebench.cli.mini import mini_app
+from riebench.cli.report import compare_command, report_command, results_app
 from riebench.cli.run import run_command
 from riebench.cli.table import table_command
 from riebench.errors import UserError
@@ -24,9 +25,12 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("table")(table_command)
+app.command("report")(report_command)
+app.command("compare")(compare_command)
 app.command("methods")(methods_command)
 app.command("blocks")(blocks_command)
 app.add_typer(pairs_app, name="pairs")
+app.add_typer(results_app, name="results")
 app.add_typer(mini_app, name="mini")
 
 

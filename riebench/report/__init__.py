@@ -1,4 +1,4 @@
-"""From records to tables, curves and contact sheets. Needs no torch."""
+"""From records to tables, curves, figures, pages and contact sheets. Needs no torch."""
 
 from riebench.report.curves import draw_curves
 from riebench.report.sheet import contact_sheets

@@ -22,6 +22,7 @@ from riebench.report.truth import agreement
 
 Array = NDArray[np.float64]
 ALL = "all"
+MOST_NAMES = 6  # of arms in a note
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,12 @@ def scopes(pairs: Pairs) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 
 def board_columns(analysis: Analysis) -> dict[str, str]:
     """Columns of the leaderboard's CSV, and what they say."""
-    end = {"": "mean over pairs", "_low": "lower end of its 95 % interval", "_high": "upper end", "_pairs": "pairs in it"}
+    end = {
+        "": "mean over pairs",
+        "_low": "lower end of its 95 % interval",
+        "_high": "upper end",
+        "_pairs": "pairs in it",
+    }
     said = {
         "category": "all, or the name of a category",
         "rank": "by gain, or by the score where the base image is not known; null where too few pairs reach the budget",
@@ -151,6 +157,7 @@ def board_columns(analysis: Analysis) -> dict[str, str]:
         "failed": "failed records",
     }
     names = {f"score@{b:g}": f"clip_text_edit where lpips_base first reaches {b:g}" for b in analysis.budgets}
+    names |= {f"gain@{b:g}": f"that over the clip_text_edit of the base image, at {b:g}" for b in analysis.budgets}
     for metric, text in {
         "gain": "clip_text_edit over that of the base image, at the ranking budget",
         "edit_success": "edit_success at the ranking budget",
@@ -190,8 +197,9 @@ def _board(
     names: list[list[str]] = []
     for score, out in zip(scores, held, strict=True):
         mine = {f"score@{b:g}": score.values["clip_text_edit"][:, j] for j, b in enumerate(budgets)}
+        mine |= {f"gain@{b:g}": mine[f"score@{b:g}"] - pairs.base for b in budgets}
         if at is not None:
-            mine["gain"] = score.values["clip_text_edit"][:, at] - pairs.base
+            mine["gain"] = mine[f"gain@{budgets[at]:g}"]
             mine |= {m: score.values[m][:, at] for m in score.values if m in ("edit_success", "kept")}
         if out is not None:
             mine |= {f"held_out_{m}": v for m, v in out.values.items()}
@@ -282,7 +290,7 @@ def _comparisons(
     corrected = holm(p)
     paths = {i: chosen_path(arms[i], pairs, scores[i], at) for i in ranked}
     areas = np.stack([gap(*paths[a], *paths[b]) for a, b in both], 2)
-    gaps = boot.means(areas[0])
+    gaps, mean_gaps = boot.means(areas[0]), boot.means(areas[0] / areas[1])
     return pd.DataFrame(
         {
             "arm_a": first,
@@ -301,6 +309,9 @@ def _comparisons(
             "area_high": gaps.high,
             "area_pairs": gaps.count,
             "common_range": boot.means(areas[1]).mean,
+            "mean_gap": mean_gaps.mean,
+            "mean_gap_low": mean_gaps.low,
+            "mean_gap_high": mean_gaps.high,
         }
     )
 
@@ -367,15 +378,19 @@ def _notes(result: Analysis) -> list[str]:
         notes.append(f"the budgets {said} were chosen from the data, as the usual 0.1, 0.2, 0.3 and 0.4 lie outside it")
     outside = [a.name for a, r in zip(arms, result.overall["rank"], strict=True) if a.has_curve() and r is pd.NA]
     if result.rank_at is not None and outside:
-        few = f"reach LPIPS {result.rank_at:g} on less than half of their pairs and have no rank"
-        notes.append(f"{'; '.join(outside)}: {few}")
+        said = f"{len(outside)} arms, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
+        notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {said}")
     points = [a.name for a in arms if not a.has_curve() and a.scored.any()]
     if points:
-        notes.append(f"{'; '.join(points)}: one point instead of a curve, so no score at matched LPIPS")
+        notes.append(f"one point instead of a curve, so no score at matched LPIPS: {'; '.join(points)}")
     if np.isnan(result.pairs.base).any():
         count = int(np.isnan(result.pairs.base).sum())
         notes.append(f"{count} pairs have no record of the base image (method none, or strength 0), so no gain over it")
-    lone = [CATEGORIES[int(c)] for c, n in zip(*np.unique(result.pairs.categories, return_counts=True), strict=True) if n < 2]
+    lone = [
+        CATEGORIES[int(c)]
+        for c, n in zip(*np.unique(result.pairs.categories, return_counts=True), strict=True)
+        if n < 2
+    ]
     if lone:
         notes.append(f"one pair only, so no interval: {', '.join(lone)}")
     failed = int((result.group.frame["status"] != "ok").sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,9 +23,11 @@ class Arm:
     """What a row of a leaderboard stands for.
 
     Attributes:
+        key: method, options, SAE and blocks, as in the columns :data:`ARM`.
         label: method, and those options that tell it from other arms of the method.
         method: canonical name (with the run, where runs are told apart).
         blocks: short names joined by +, or ``any`` where the numbers are the same whatever the blocks.
+        where: the same for a table: ``all 4`` for all blocks of the group together.
         ks: the k of each curve, None for the default or where there is none.
         strengths: in growing order.
         values: metric to ``[pairs, ks, strengths]``, NaN where not scored.
@@ -33,9 +35,11 @@ class Arm:
         failed: number of failed records.
     """
 
+    key: tuple[str, str, str, str]
     label: str
     method: str
     blocks: str
+    where: str
     ks: list[int | None]
     strengths: list[float]
     values: dict[str, Array]
@@ -45,7 +49,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Label and blocks."""
-        return self.label if self.blocks == ANY else f"{self.label}, {self.blocks}"
+        return self.label if self.blocks == ANY else f"{self.label}, {self.where}"
 
     @property
     def family(self) -> str:
@@ -93,7 +97,7 @@ def half_of(pair: str) -> int:
 
 def make_arms(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     """Arrays from the records of a group."""
-    frame = _same_everywhere(_with_curve_columns(frame))
+    frame = same_everywhere(_with_curve_columns(frame))
     first = frame.drop_duplicates("pair").sort_values("pair")
     ids = first["pair"].tolist()
     pairs = Pairs(
@@ -105,11 +109,26 @@ def make_arms(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     labels = _labels(frame)
     index = pd.Index(ids)
     metrics = [m for m in (*CURVE, *TRUTH) if m in frame and (m in CURVE or frame[m].notna().any())]
+    every = {block for blocks in frame["blocks"].unique() if blocks != ANY for block in blocks.split("+")}
     arms = []
     for key, rows in frame.groupby(ARM, sort=False, dropna=False):
         method, options, sae, blocks = (str(x) for x in key)
-        arms.append(_arm(labels[method, options, sae], method, blocks, rows, index, metrics))
+        arms.append(
+            _arm(
+                (method, options, sae, blocks),
+                labels[method, options, sae],
+                _where(blocks, every),
+                rows,
+                index,
+                metrics,
+            )
+        )
     return pairs, arms
+
+
+def _where(blocks: str, every: Set[str]) -> str:
+    names = blocks.split("+")
+    return f"all {len(names)}" if len(names) > 2 and set(names) == every else blocks
 
 
 def _with_curve_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +142,7 @@ def _with_curve_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
+def same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
     """Methods whose numbers do not hang on the blocks (the prompt, nothing) as one arm instead of one a block set."""
     varied = frame.groupby("method")["blocks"].nunique()
     for method in varied[varied > 1].index:
@@ -158,10 +177,25 @@ def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     return labels
 
 
-def _arm(label: str, method: str, blocks: str, rows: pd.DataFrame, index: pd.Index, metrics: Sequence[str]) -> Arm:
+def with_arms(frame: pd.DataFrame, arms: Sequence[Arm]) -> pd.DataFrame:
+    """The records of :func:`make_arms` with the number of their arm, in the column ``arm``."""
+    frame = same_everywhere(_with_curve_columns(frame))
+    numbers = {arm.key: i for i, arm in enumerate(arms)}
+    keys = zip(*(frame[column].astype(object).map(str) for column in ARM), strict=True)
+    return frame.assign(arm=[numbers[key] for key in keys])
+
+
+def _arm(
+    key: tuple[str, str, str, str],
+    label: str,
+    where: str,
+    rows: pd.DataFrame,
+    index: pd.Index,
+    metrics: Sequence[str],
+) -> Arm:
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
     strengths = sorted(float(s) for s in rows["strength"].unique())
-    where = (
+    cells = (
         index.get_indexer(pd.Index(rows["pair"])),
         pd.Index(ks).get_indexer(pd.Index(rows["k"])),
         pd.Index(strengths).get_indexer(pd.Index(rows["strength"])),
@@ -169,8 +203,10 @@ def _arm(label: str, method: str, blocks: str, rows: pd.DataFrame, index: pd.Ind
     values = {}
     for metric in metrics:
         values[metric] = np.full((len(index), len(ks), len(strengths)), np.nan)
-        values[metric][where] = rows[metric].to_numpy(np.float64)
+        values[metric][cells] = rows[metric].to_numpy(np.float64)
     attempted = np.zeros(len(index), bool)
-    attempted[where[0]] = True
+    attempted[cells[0]] = True
     named = [None if np.isnan(k) else int(k) for k in ks]
-    return Arm(label, method, blocks, named, strengths, values, attempted, int((rows["status"] != "ok").sum()))
+    return Arm(
+        key, label, key[0], key[3], where, named, strengths, values, attempted, int((rows["status"] != "ok").sum())
+    )

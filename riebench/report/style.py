@@ -17,7 +17,7 @@ FIXED = {
 }
 # For strangers' methods: tones that colour-blind readers can tell from those above.
 SPARE = ("#332288", "#882255", "#117733", "#999933", "#AA4499", "#661100", "#6699CC")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", ">")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
 PAPER = {
     "font.size": 8,
