@@ -68,7 +68,7 @@ def compare_command(
     metric: Annotated[str, typer.Option(help="Metric that says which pairs changed most.")] = "clip_text_edit",
     top: Annotated[int, typer.Option(min=1, help="How many such pairs are shown.")] = 10,
 ) -> None:
-    """Compare two runs: differences by category over the settings and pairs that both scored, and the pairs that changed most.
+    """Compare two runs: differences by category over what both scored, and the pairs that changed most.
 
     Example: riebench compare runs/before runs/after --out compared
     """

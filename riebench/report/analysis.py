@@ -162,7 +162,7 @@ def board_columns(analysis: Analysis) -> dict[str, str]:
         "gain": "clip_text_edit over that of the base image, at the ranking budget",
         "edit_success": "edit_success at the ranking budget",
         "kept": "kept at the ranking budget",
-        "held_out_gain": "clip_text_edit over that of the base image, at a setting chosen on the other half of the pairs",
+        "held_out_gain": "clip_text_edit over that of the base image, at a setting chosen on the other pairs",
         "held_out_clip_text_edit": "clip_text_edit at that setting",
         "held_out_lpips_base": "lpips_base at that setting",
         "held_out_edit_success": "edit_success at that setting",

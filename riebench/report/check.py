@@ -66,7 +66,8 @@ def check_folder(folder: Path) -> Checked:
 def _said(frame: pd.DataFrame) -> str:
     failed = int((frame["status"] != "ok").sum())
     row = frame.iloc[0]
-    return f"{len(frame)} records ({failed} failed) of {frame['pair'].nunique()} pairs, {row['part_model'] or row['model']}"
+    model = row["model"] if pd.isna(row["part_model"]) else row["part_model"]
+    return f"{len(frame)} records ({failed} failed) of {frame['pair'].nunique()} pairs, {model}"
 
 
 def _run_file(folder: Path) -> RunFile:

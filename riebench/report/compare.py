@@ -16,7 +16,7 @@ from riebench.report.frame import COLUMNS
 from riebench.report.gather import PAIR, SAME, Group, gather
 from riebench.report.resample import Bootstrap, holm, sign_flip
 from riebench.report.sheet import compose, tile
-from riebench.report.tables import Sheet, markdown_table, number, p_value, print_sheet, write_csv
+from riebench.report.tables import Sheet, interval, markdown_table, number, p_value, print_sheet, write_csv
 
 SETTING = ["method", "options", "k", "blocks", "strength"]
 SHOWN = ("clip_text_edit", "lpips_base", "edit_success", "kept")
@@ -141,7 +141,8 @@ def _table(by_pair: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
 
 def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -> pd.DataFrame:
     """The pairs with the largest mean change, each with the record that changed most."""
-    order = by_pair[metric].dropna().abs().sort_values(ascending=False, kind="stable").index[:top]
+    size = by_pair[metric].abs()
+    order = size[size > 0].sort_values(ascending=False, kind="stable").index[:top]
     rows = []
     for pair in order:
         mine = both[both["pair"] == pair]
@@ -170,32 +171,22 @@ def sheets_of(found: Comparison) -> list[Sheet]:
     for scope, mine in found.table.groupby("category", sort=False):
         cells = [str(scope), str(mine["pairs"].max())]
         for row in mine.to_dict("records"):
-            cells.append(f"{number(row['difference'])} [{number(row['low'])}, {number(row['high'])}]")
+            cells.append(interval(row["difference"], row["low"], row["high"]))
             cells.append(p_value(row["p_holm"]))
         rows.append(cells)
     head = ["category", "pairs", *(text for m in metrics for text in (m, "p (Holm)"))]
     title = (
-        f"{found.b} minus {found.a}: {found.settings} settings, {found.pairs} of {found.attempted} pairs scored by both; "
-        "mean over pairs, 95 % bootstrap interval"
+        f"{found.b} minus {found.a}: {found.settings} settings, {found.pairs} of {found.attempted} pairs scored by "
+        "both; mean over pairs, 95 % bootstrap interval"
     )
-    changed = [
-        [
-            row["pair"],
-            row["category"],
-            number(row["difference"]),
-            f"{row['method']}, {row['blocks']}, {row['strength']:g}",
-        ]
-        for row in found.changed.to_dict("records")
-    ]
-    return [
-        Sheet(title, head, rows),
-        Sheet(
-            f"Pairs that changed most by {found.metric}",
-            ["pair", "category", "mean change", "most at"],
-            changed,
-            left=2,
-        ),
-    ]
+    if found.changed.empty:
+        return [Sheet(title, head, rows), Sheet(f"No pair changed by {found.metric}", ["pair"], [])]
+    changed = []
+    for row in found.changed.to_dict("records"):
+        most = f"{row['method']}, {row['blocks']}, {row['strength']:g}"
+        changed.append([row["pair"], row["category"], number(row["difference"]), most])
+    titles = ["pair", "category", "mean change", "most at"]
+    return [Sheet(title, head, rows), Sheet(f"Pairs that changed most by {found.metric}", titles, changed, left=2)]
 
 
 def print_comparison(found: Comparison, console: Console) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,7 @@ def _axis_names(analysis: Analysis) -> tuple[str, str]:
 def _curve(axes: Axes, rows: pd.DataFrame, arm: Arm, line: Any) -> None:
     """An arm's means by growing strength, with a band of their intervals; a mark where all strengths are one point."""
     tone = colour(arm.family)
-    for _, path in rows.groupby("k", dropna=False, sort=True):
-        path = path[path["pairs"] > 0].sort_values("strength")
+    for path in _paths(rows):
         x, y = path["lpips_base_mean"].to_numpy(), path["clip_text_edit_mean"].to_numpy()
         if len(np.unique(np.round(x, 9))) < 2:
             axes.plot(x[:1], y[:1], marker(arm.family), color=tone, markersize=6, zorder=4)
@@ -78,6 +77,12 @@ def _curve(axes: Axes, rows: pd.DataFrame, arm: Arm, line: Any) -> None:
         strengths = path["strength"].to_numpy()
         sizes = 5 + 22 * strengths.clip(min=0) / max(strengths.max(), 1e-9)
         axes.scatter(x, y, s=sizes, color=tone, marker=marker(arm.family), zorder=3, linewidth=0)
+
+
+def _paths(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The scored settings of an arm for each k, by growing strength."""
+    for _, path in rows[rows["pairs"] > 0].groupby("k", dropna=False, sort=True):
+        yield path.sort_values("strength")
 
 
 def _handle(arm: Arm, label: str, line: Any) -> Line2D:
@@ -228,10 +233,10 @@ def _annotate(axes: Axes, table: Sequence[Sequence[tuple[float, int]]], bounds: 
 def dose_response(analysis: Analysis) -> Figure | None:
     """Metrics along strength over all categories."""
     wanted = {
-        "lpips_base": f"LPIPS to the base image\n({analysis.group.metric_name('lpips')}) ← better is lower",
-        "clip_text_edit": f"CLIP similarity with the edit prompt\n({analysis.group.metric_name('clip')}) → better is higher",
-        "edit_success": "edit_success → better is higher",
-        "kept": "kept → better is higher",
+        "lpips_base": f"LPIPS to the base image\n({analysis.group.metric_name('lpips')}; lower is better)",
+        "clip_text_edit": f"CLIP with the edit prompt\n({analysis.group.metric_name('clip')}; higher is better)",
+        "edit_success": "edit_success (higher is better)",
+        "kept": "kept (higher is better)",
     }
     wanted = {m: text for m, text in wanted.items() if analysis.has(m)}
     arms = _shown(analysis, main_blocks(analysis))
@@ -242,8 +247,7 @@ def dose_response(analysis: Analysis) -> Figure | None:
     lines = _lines([arm for _, arm in arms])
     for axes, (metric, text) in zip(panels, wanted.items(), strict=True):
         for i, arm in arms:
-            for _, path in whole[whole["arm"] == i].groupby("k", dropna=False):
-                path = path[path["pairs"] > 0].sort_values("strength")
+            for path in _paths(whole[whole["arm"] == i]):
                 middle, tone = path[f"{metric}_mean"], colour(arm.family)
                 ends = [path[f"{metric}_{end}"].fillna(middle) for end in ("low", "high")]
                 axes.fill_between(path["strength"], *ends, color=tone, alpha=0.13, linewidth=0)

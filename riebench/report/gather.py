@@ -30,7 +30,7 @@ class Source:
 
 @dataclass
 class Group:
-    """Records that may be compared: one model, protocol, number of steps, masker, scorers, and the same pairs and seeds.
+    """Records that may be compared: of one model, protocol, number of steps, masker, scorers, pair file and seeds.
 
     Attributes:
         frame: as of :func:`load_records`; one row for each (pair, setting) of a run.
@@ -161,9 +161,8 @@ def _reconcile(group: Group) -> None:
         again = pd.MultiIndex.from_frame(frame[["method", "options"]]).isin(pd.MultiIndex.from_frame(arms))
         frame = frame.assign(method=frame["method"].where(~again, frame["method"] + " (" + frame["run"] + ")"))
         said = ", ".join(arms["method"].unique())
-        group.notes.append(
-            f"the runs hold {said} with the same settings and different keys (other code or weights); they are told apart"
-        )
+        why = "with the same settings and different keys (other code or weights)"
+        group.notes.append(f"the runs hold {said} {why}; they are told apart")
     group.frame = frame.sort_index().reset_index(drop=True)
 
 
@@ -175,9 +174,8 @@ def _check_equal(frame: pd.DataFrame) -> None:
             if (spread > TOLERANCE).any():
                 key = spread.idxmax()
                 runs = ", ".join(both[both["key"] == key]["run"])
-                raise UserError(
-                    f"the record {key} has different numbers in {runs}; one of them is damaged, so give only the sound one"
-                )
+                said = f"the record {key} has different numbers in {runs}"
+                raise UserError(f"{said}; one of them is damaged, so give only the sound one")
 
 
 def _differences(groups: Sequence[Group]) -> list[str]:

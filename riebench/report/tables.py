@@ -38,13 +38,17 @@ def number(value: Any, digits: int = 3) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def interval(mean: Any, low: Any, high: Any, digits: int = 3) -> str:
+    """A mean with its interval, or alone where it has none."""
+    text = number(mean, digits)
+    return text if pd.isna(low) else f"{text} [{number(low, digits)}, {number(high, digits)}]"
+
+
 def with_interval(row: dict[str, Any], name: str, pairs: bool = False) -> str:
     """A mean with its interval, and the number of its pairs where that is asked for."""
     if pd.isna(row.get(name, np.nan)):
         return f"{DASH} (0)" if pairs else DASH
-    text = number(row[name])
-    if not pd.isna(row[f"{name}_low"]):
-        text += f" [{number(row[f'{name}_low'])}, {number(row[f'{name}_high'])}]"
+    text = interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
     return f"{text} ({row[f'{name}_pairs']})" if pairs else text
 
 
@@ -93,16 +97,17 @@ def legend(analysis: Analysis) -> list[str]:
     """What the columns of the leaderboard mean."""
     lpips, clip = analysis.group.metric_name("lpips"), analysis.group.metric_name("clip")
     said = []
+    ranked_by = "CLIP" if np.isnan(analysis.pairs.base).any() else "gain"
     if analysis.rank_at is not None:
         said = [
             f"CLIP is clip_text_edit ({clip}; higher is better) where a pair's curve over strength first reaches that "
             f"{lpips} to the base image; nothing is extrapolated. In square brackets the 95 % bootstrap interval over "
             "pairs, in round ones the number of pairs that have the value.",
-            f"Gain is CLIP over that of the base image. Ranked by gain at {lpips} {analysis.rank_at:g}; methods that share a "
-            "letter are not told apart (paired sign-flip tests, Holm, 5 %). No rank where less than half of the pairs "
-            "reach it.",
-            "Held-out: strength (and k) chosen on one half of the pairs by mean gain within that LPIPS, reported on the "
-            "other half, both ways.",
+            f"Gain is CLIP over that of the base image. Ranked by {ranked_by} at {lpips} {analysis.rank_at:g}; methods "
+            "that share a letter are not told apart (paired sign-flip tests, Holm, 5 %). No rank where less than half "
+            "of the pairs reach it.",
+            "Held-out: strength (and k) chosen on one half of the pairs by mean gain within that LPIPS, reported on "
+            "the other half, both ways; at strength: the two choices.",
         ]
     together = next((arm for arm in analysis.arms if arm.where.startswith("all ")), None)
     if together:
@@ -138,7 +143,7 @@ def against_best(analysis: Analysis) -> Sheet | None:
             row["a"],
             row["b"],
             str(row["pairs"]),
-            f"{number(row['difference'])} [{number(row['low'])}, {number(row['high'])}]",
+            interval(row["difference"], row["low"], row["high"]),
             p_value(row["p_holm"]),
             "yes" if row["told_apart"] else "no",
             f"{number(row['mean_gap'])} ({row['area_pairs']})",
@@ -156,7 +161,7 @@ def agreement_sheet(analysis: Analysis) -> Sheet | None:
     rows = [
         [
             f"{row['metric']} and {row['truth']}",
-            f"{number(row['correlation'], 2)} [{number(row['low'], 2)}, {number(row['high'], 2)}]",
+            interval(row["correlation"], row["low"], row["high"], 2),
             str(row["settings"]),
             str(row["pairs"]),
         ]
@@ -304,10 +309,7 @@ def tex_text(text: str) -> str:
 def latex(analysis: Analysis) -> str:
     """The leaderboard as a ``tabular`` of booktabs, to be input where ``\\usepackage{booktabs}`` is."""
     sheet = leaderboard(analysis)
-    dropped = {sheet.head.index("scored/attempted")} | (
-        {len(sheet.head) - 1} if sheet.head[-1] == "at strength" else set()
-    )
-    shown = [i for i in range(len(sheet.head)) if i not in dropped]
+    shown = [i for i, name in enumerate(sheet.head) if name != "at strength"]
     columns = "".join("l" if i < sheet.left else "r" for i in shown)
 
     def line(cells: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ class Pictures:
     """What the gallery shows.
 
     Attributes:
-        pairs: id to the data URIs of its pictures, by ``base``, ``source``, ``mask-base``, ``mask-source`` and record key.
+        pairs: id to the data URIs of its pictures, by the names of :data:`REFERENCES` and record key.
         frame: the records of these pairs, with the number of their arm.
         said: what a reader has to know: pairs without pictures, pictures that are missing or damaged.
     """
@@ -90,5 +90,5 @@ def _uri(folder: Path, pair: str, name: str, side: int) -> str | None:
     if picture is None:
         return None
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=82, method=2)
+    picture.save(buffer, "WEBP", quality=82, method=1)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
