@@ -59,7 +59,7 @@ class Arm:
     @property
     def scored(self) -> NDArray[np.bool_]:
         """Which pairs have at least one scored record."""
-        return ~np.isnan(self.values["clip_text_edit"]).all((1, 2))
+        return np.asarray(~np.isnan(self.values["clip_text_edit"]).all((1, 2)))
 
     def has_curve(self) -> bool:
         """Whether some pair has two points of different LPIPS."""
@@ -97,7 +97,8 @@ def half_of(pair: str) -> int:
 
 def make_arms(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     """Arrays from the records of a group."""
-    frame = same_everywhere(_with_curve_columns(frame))
+    used = ["pair", "category", "status", *ARM, "k", "strength", *CURVE, *TRUTH]
+    frame = same_everywhere(_with_curve_columns(frame[[c for c in used if c in frame]]))
     first = frame.drop_duplicates("pair").sort_values("pair")
     ids = first["pair"].tolist()
     pairs = Pairs(

@@ -84,10 +84,10 @@ def _run_file(folder: Path) -> RunFile:
 def _agreement(run: RunFile, frame: pd.DataFrame) -> list[str]:
     """Whether the records are of the model, the weights and the steps that ``run.json`` names."""
     problems = []
-    for name, column, value in (("model", "model", run.model), ("steps", "steps", run.steps)):
-        other = frame[frame[column] != value]
-        if len(other):
-            problems.append(f"{len(other)} records have {name} {other[column].iloc[0]}, run.json says {value}")
+    for name, value in (("model", run.model), ("steps", run.steps)):
+        wrong = frame[frame[name] != value]
+        if len(wrong):
+            problems.append(f"{len(wrong)} records have {name} {wrong[name].iloc[0]}, run.json says {value}")
     for part in PARTS:
         there = frame[f"part_{part}"].dropna()
         other = there[there != run.parts.get(part)]
@@ -113,9 +113,9 @@ def _soundness(frame: pd.DataFrame) -> list[str]:
     note(frame[(frame["status"] != "ok") & frame["reason"].isna()], "failed without a reason")
     for metric in ("clip_text_edit", "lpips_base"):
         note(ok if metric not in ok else ok[ok[metric].isna()], f"are scored, but have no {metric}")
-    for metric in [m for m in ok if str(m).startswith("clip_")]:
+    for metric in [m for m in map(str, ok.columns) if m.startswith("clip_")]:
         note(ok[ok[metric].abs() > 1 + 1e-6], f"have a {metric} outside -1 to 1")
-    for metric in [m for m in ok if str(m).startswith("lpips_")]:
+    for metric in [m for m in map(str, ok.columns) if m.startswith("lpips_")]:
         note(ok[ok[metric] < 0], f"have a {metric} below 0")
     for metric in [m for m in ("edit_success", "kept") if m in ok]:
         note(ok[(ok[metric] < 0) | (ok[metric] > 1)], f"have a {metric} outside 0 to 1")
@@ -151,4 +151,5 @@ def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
 def _arm(arm: RunArm) -> tuple[str, str, float | None, str]:
     k = arm.options.get("k")
     options = json.dumps({n: v for n, v in arm.options.items() if n != "k"}, sort_keys=True)
-    return arm.method, options, float(k) if type(k) in (int, float) else None, "+".join(arm.blocks)
+    number = float(k) if isinstance(k, (int, float)) and not isinstance(k, bool) else None
+    return arm.method, options, number, "+".join(arm.blocks)

@@ -60,7 +60,8 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
     one, two = (_only(path) for path in (a, b))
     _check_same(one, two)
     both, keys = _matched(one.frame, two.frame)
-    metrics = [c.removesuffix("_a") for c in both if c.endswith("_a") and c.removesuffix("_a") not in COLUMNS]
+    sides = [c.removesuffix("_a") for c in map(str, both.columns) if c.endswith("_a")]
+    metrics = [name for name in sides if name not in COLUMNS]
     if metric not in metrics:
         raise unknown("metric", metric, metrics)
     for name in metrics:

@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.analysis import ALL, Analysis
@@ -86,7 +87,7 @@ def _paths(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def _handle(arm: Arm, label: str, line: Any) -> Line2D:
-    shown = line if arm.has_curve() else ""
+    shown: Any = line if arm.has_curve() else ""
     return Line2D(
         [], [], color=colour(arm.family), marker=marker(arm.family), linestyle=shown, markersize=4, label=label
     )
@@ -100,10 +101,10 @@ def _lines(arms: Sequence[Arm]) -> dict[str, Any]:
     return styles
 
 
-def _panels(count: int, columns: int, height: float, extra: float = 0.7) -> tuple[Figure, list[Axes]]:
+def _panels(count: int, columns: int, height: float, extra: float, share: bool = False) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, height * rows + extra), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
     for axes in panels[count:]:
         axes.set_axis_off()
     return figure, panels[:count]
@@ -157,7 +158,7 @@ def curves_by_block(analysis: Analysis) -> Figure | None:
     )
     if len(sets) < 2:
         return None
-    figure, panels = _panels(len(sets), min(3, len(sets)), 2.3, 1.1)
+    figure, panels = _panels(len(sets), min(3, len(sets)), 2.3, 1.1, share=True)
     whole = analysis.curves[analysis.curves["category"] == ALL]
     handles: dict[str, Line2D] = {}
     for axes, blocks in zip(panels, sets, strict=True):
@@ -198,11 +199,13 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
     columns = min(2, len(tables))
     rows = max(len(a) for a in methods.values())
     figure, panels = _panels(len(tables), columns, 0.55 + 0.24 * rows + 0.5, 0.6)
-    bounds = {"vmin": float(np.nanmin(values)), "vmax": float(np.nanmax(values))}
+    # A pair alone may lie far out, and must not take all the colours.
+    several = [cell[0] for table in tables.values() for row in table for cell in row if cell[1] > 1] or values
+    low, high = float(np.nanmin(several)), float(np.nanmax(several))
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         shades = np.array([[cell[0] for cell in row] for row in table], float)
-        image = axes.imshow(shades, cmap="cividis", aspect="auto", **bounds)
-        _annotate(axes, table, bounds)
+        image = axes.imshow(shades, cmap="cividis", aspect="auto", vmin=low, vmax=high)
+        _annotate(axes, table, (low + high) / 2)
         axes.set_title(name)
         axes.set_xticks(range(len(scopes)), [s.replace("change ", "") for s in scopes], rotation=35, ha="right")
         axes.set_yticks(range(len(table)), [arm.where for _, arm in methods[name]])
@@ -219,8 +222,7 @@ def _cell(row: pd.Series) -> tuple[float, int]:
     return float(row.iloc[0]), int(row.iloc[1])
 
 
-def _annotate(axes: Axes, table: Sequence[Sequence[tuple[float, int]]], bounds: dict[str, float]) -> None:
-    middle = (bounds["vmin"] + bounds["vmax"]) / 2
+def _annotate(axes: Axes, table: Sequence[Sequence[tuple[float, int]]], middle: float) -> None:
     for y, row in enumerate(table):
         for x, (value, pairs) in enumerate(row):
             if not np.isnan(value):
@@ -249,8 +251,8 @@ def dose_response(analysis: Analysis) -> Figure | None:
         for i, arm in arms:
             for path in _paths(whole[whole["arm"] == i]):
                 middle, tone = path[f"{metric}_mean"], colour(arm.family)
-                ends = [path[f"{metric}_{end}"].fillna(middle) for end in ("low", "high")]
-                axes.fill_between(path["strength"], *ends, color=tone, alpha=0.13, linewidth=0)
+                low, high = (path[f"{metric}_{end}"].fillna(middle) for end in ("low", "high"))
+                axes.fill_between(path["strength"], low, high, color=tone, alpha=0.13, linewidth=0)
                 style = {"color": tone, "linestyle": lines[arm.label], "marker": marker(arm.family)}
                 axes.plot(path["strength"], middle, linewidth=1.2, markersize=3.5, **style)
         axes.set_xlabel("strength")
@@ -294,7 +296,7 @@ def failures(analysis: Analysis) -> Figure | None:
     axes.set_yticks(range(len(table)), names)
     axes.set_xlabel(f"failed records of {len(analysis.group.frame)} ← better is fewer")
     axes.grid(axis="y", visible=False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if hidden > 0:
         axes.set_title(f"the {MOST_REASONS} most frequent reasons; {hidden} more in leaderboard.md", fontsize=8)
     figure.legend(loc="outside upper center", ncols=min(7, len(table.columns)), frameon=False)

@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,21 @@ from riebench.records import Record
 from riebench.records.folder import RECORDS
 
 PACKED = f"{RECORDS}.gz"
+REQUIRED = (
+    "key",
+    "status",
+    "pair_id",
+    "category",
+    "seed",
+    "original_prompt",
+    "editing_prompt",
+    "setting",
+    "model",
+    "protocol",
+    "parts",
+    "code",
+)
+OPTIONAL = ("metrics", "notes", "reason", "error", "where", "seconds")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 COLUMNS: dict[str, str] = {
     "run": "name of the run folder",
@@ -153,66 +169,85 @@ def _frame(run: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: if a row is not a record.
     """
-    settings = [row["setting"] for row in rows]
-    parts = [row["parts"] for row in rows]
-    code = [row["code"] for row in rows]
-    options, k = _options([s["options"] for s in settings])
+    top = _columns(rows, REQUIRED, OPTIONAL)
+    setting = _columns(top["setting"], ("method", "options", "blocks", "strength", "steps"))
+    code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
+    parts = _columns(top["parts"], (), PARTS)
+    options, k = _options(setting["options"])
     columns: dict[str, Any] = {
         "run": [run] * len(rows),
-        "key": _text(rows, "key"),
-        "status": _status(rows),
-        "pair": _text(rows, "pair_id"),
-        "category": _whole(rows, "category"),
-        "category_name": [CATEGORIES[row["category"]] for row in rows],
-        "seed": _whole(rows, "seed"),
-        "original_prompt": _text(rows, "original_prompt"),
-        "editing_prompt": _text(rows, "editing_prompt"),
-        "method": _text(settings, "method"),
+        "key": _text(top["key"]),
+        "status": _status(top["status"]),
+        "pair": _text(top["pair_id"]),
+        "category": _whole(top["category"]),
+        "category_name": [CATEGORIES[number] for number in top["category"]],
+        "seed": _whole(top["seed"]),
+        "original_prompt": _text(top["original_prompt"]),
+        "editing_prompt": _text(top["editing_prompt"]),
+        "method": _text(setting["method"]),
         "options": options,
         "k": _numbers(k),
-        "k_used": _numbers([(row.get("notes") or {}).get("k") for row in rows]),
-        "blocks": ["+".join(s["blocks"]) for s in settings],
-        "strength": _finite([s["strength"] for s in settings]),
-        "steps": _whole(settings, "steps"),
-        "model": _text(rows, "model"),
-        "protocol": _text(rows, "protocol"),
-        **{f"part_{name}": _maybe_text([p.get(name) for p in parts]) for name in PARTS},
-        "parts": _fingerprints(parts),
-        "version": _maybe_text([c.get("riebench") for c in code]),
-        "commit": _maybe_text([c.get("commit") for c in code]),
-        "dirty": pd.array([c.get("dirty") for c in code], dtype="boolean"),
-        **{name: _maybe_text([row.get(name) for row in rows]) for name in ("reason", "error", "where")},
-        "seconds": _numbers([row.get("seconds") for row in rows]),
+        "k_used": _numbers(_columns([n or {} for n in top["notes"]], (), ("k",))["k"]),
+        "blocks": ["+".join(blocks) for blocks in setting["blocks"]],
+        "strength": _finite(setting["strength"]),
+        "steps": _whole(setting["steps"]),
+        "model": _text(top["model"]),
+        "protocol": _text(top["protocol"]),
+        **{f"part_{name}": _maybe_text(parts[name]) for name in PARTS},
+        "parts": _fingerprints(top["parts"]),
+        "version": _maybe_text(code["riebench"]),
+        "commit": _maybe_text(code["commit"]),
+        "dirty": pd.array(list(code["dirty"]), dtype="boolean"),
+        **{name: _maybe_text(top[name]) for name in ("reason", "error", "where")},
+        "seconds": _numbers(top["seconds"]),
     }
-    metrics = [row.get("metrics") or {} for row in rows]
-    for name in dict.fromkeys(name for names in {tuple(m) for m in metrics} for name in names):
-        columns[name] = _numbers([m.get(name) for m in metrics])
-    return pd.DataFrame(columns)
+    metrics = [m or {} for m in top["metrics"]]
+    names = tuple(dict.fromkeys(name for names in {tuple(m) for m in metrics} for name in sorted(names)))
+    order = {name: i for i, name in enumerate(max((tuple(m) for m in metrics), key=len, default=()))}
+    found = _columns(metrics, (), sorted(names, key=lambda name: order.get(name, len(order))))
+    return pd.DataFrame(columns | {name: _numbers(values) for name, values in found.items()})
 
 
-def _text(rows: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    values = [row[key] for row in rows]
+def _columns(
+    rows: Sequence[Mapping[str, Any]], required: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, Sequence[Any]]:
+    """Values by key, null where an optional key is not there.
+
+    Raises:
+        KeyError, TypeError: if a required key is not there, or a row is no mapping.
+    """
+    names = (*required, *optional)
+    nothing = dict.fromkeys(optional)
+    get = itemgetter(*names) if len(names) > 1 else lambda row: tuple(row[name] for name in names)
+    found = []
+    for row in rows:
+        try:
+            found.append(get(row))
+        except KeyError:
+            found.append(get(nothing | dict(row)))
+    return dict(zip(names, zip(*found, strict=True), strict=True)) if found else dict.fromkeys(names, ())
+
+
+def _text(values: Sequence[Any]) -> Sequence[str]:
     if not set(map(type, values)) <= {str}:
-        raise TypeError(key)
+        raise TypeError("not text")
     return values
 
 
 def _maybe_text(values: Sequence[str | None]) -> Any:
     """Text or null, of the same type even where all are null."""
-    return pd.array(values, dtype="str")
+    return pd.array(list(values), dtype="str")
 
 
-def _whole(rows: Sequence[Mapping[str, Any]], key: str) -> list[int]:
-    values = [row[key] for row in rows]
+def _whole(values: Sequence[Any]) -> Sequence[int]:
     if not set(map(type, values)) <= {int}:
-        raise TypeError(key)
+        raise TypeError("not whole numbers")
     return values
 
 
-def _status(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    values = _text(rows, "status")
+def _status(values: Sequence[Any]) -> Sequence[str]:
     if not set(values) <= {"ok", "failed"}:
-        raise ValueError("status")
+        raise ValueError("not a status")
     return values
 
 

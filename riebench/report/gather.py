@@ -158,8 +158,8 @@ def _reconcile(group: Group) -> None:
     twice = frame[frame.duplicated(["pair", *SETTING], keep=False)]
     if len(twice):
         arms = twice[["method", "options"]].drop_duplicates()
-        again = pd.MultiIndex.from_frame(frame[["method", "options"]]).isin(pd.MultiIndex.from_frame(arms))
-        frame = frame.assign(method=frame["method"].where(~again, frame["method"] + " (" + frame["run"] + ")"))
+        both = pd.MultiIndex.from_frame(frame[["method", "options"]]).isin(pd.MultiIndex.from_frame(arms))
+        frame = frame.assign(method=frame["method"].where(~both, frame["method"] + " (" + frame["run"] + ")"))
         said = ", ".join(arms["method"].unique())
         why = "with the same settings and different keys (other code or weights)"
         group.notes.append(f"the runs hold {said} {why}; they are told apart")

@@ -160,8 +160,8 @@ def _signs(n: int, flips: int, seed: int) -> list[NDArray[np.float32]]:
     chunks = []
     for start in range(0, flips, CHUNK):
         rows = min(CHUNK, flips - start)
-        bits = np.unpackbits(np.frombuffer(rng.bytes(rows * -(-n // 8)), np.uint8).reshape(rows, -1), axis=1)[:, :n]
-        chunks.append(2 * bits.astype(np.float32) - 1)
+        drawn = np.frombuffer(rng.bytes(rows * -(-n // 8)), np.uint8).reshape(rows, -1)
+        chunks.append(2 * np.unpackbits(drawn, axis=1)[:, :n].astype(np.float32) - 1)
     return chunks
 
 

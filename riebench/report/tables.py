@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def interval(mean: Any, low: Any, high: Any, digits: int = 3) -> str:
     return text if pd.isna(low) else f"{text} [{number(low, digits)}, {number(high, digits)}]"
 
 
-def with_interval(row: dict[str, Any], name: str, pairs: bool = False) -> str:
+def with_interval(row: Mapping[Any, Any], name: str, pairs: bool = False) -> str:
     """A mean with its interval, and the number of its pairs where that is asked for."""
     if pd.isna(row.get(name, np.nan)):
         return f"{DASH} (0)" if pairs else DASH
@@ -179,10 +179,9 @@ def failures_sheet(analysis: Analysis) -> Sheet | None:
     found = analysis.failures
     if found.empty:
         return None
-    grouped = found.groupby(["reason", "where"], sort=False).agg(
-        records=("records", "sum"), methods=("method", "nunique")
-    )
-    rows = [[str(r), str(w), str(v["records"]), str(v["methods"])] for (r, w), v in grouped.iterrows()]
+    groups = found.groupby(["reason", "where"], sort=False)
+    grouped = groups.agg(records=("records", "sum"), methods=("method", "nunique")).reset_index()
+    rows = [[str(row[c]) for c in ("reason", "where", "records", "methods")] for row in grouped.to_dict("records")]
     return Sheet("Failures", ["reason", "stage", "records", "methods"], rows[:MOST_ROWS], left=2)
 
 
@@ -319,20 +318,21 @@ def latex(analysis: Analysis) -> str:
     lines = [
         f"% riebench: {' '.join(title.split())}",
         "% Needs \\usepackage{booktabs}. In square brackets 95 % intervals over pairs, in round ones numbers of pairs.",
+        r"{\footnotesize\setlength{\tabcolsep}{4pt}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         line([tex_text(h) for h in sheet.head]),
         r"\midrule",
-        *(line([_small(tex_text(cell)) for cell in row]) for row in sheet.rows),
+        *(line([_small(tex_text(_compact(cell))) for cell in row]) for row in sheet.rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _small(text: str) -> str:
     """A cell with its interval in smaller type; braces keep a bracket from being an argument of the line before."""
-    return re.sub(r" (\[[-0-9., ]*\])", r" {\\footnotesize \1}", text)
+    return re.sub(r" (\[[-0-9., ]*\])", r" {\\scriptsize \1}", text)
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -128,13 +128,13 @@ def _pairs(analysis: Analysis, pictures: Pictures) -> list[dict[str, Any]]:
     frame = pictures.frame
     metrics = ["clip_text_edit", "lpips_base", "edit_success", "kept"]
     frame = frame.assign(**{m: math.nan for m in metrics if m not in frame})
-    rows: dict[str, list[Mapping[str, Any]]] = {}
+    rows: dict[str, list[Mapping[Any, Any]]] = {}
     for row in frame.sort_values(["arm", "k", "strength"], na_position="first").to_dict("records"):
         rows.setdefault(row["pair"], []).append(row)
     return [_pair(index, pair, rows[pair], metrics) for index, pair in enumerate(pictures.pairs)]
 
 
-def _pair(index: int, pair: str, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+def _pair(index: int, pair: str, rows: Sequence[Mapping[Any, Any]], metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "index": index,
         "id": pair,
