@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from riebench.errors import UserError
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.arms import Arm, Pairs, make_arms
+from riebench.report.arms import ANY, Arm, Pairs, make_arms
 from riebench.report.gather import Group
 from riebench.report.matching import gap
 from riebench.report.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
@@ -136,6 +136,15 @@ def scopes(pairs: Pairs) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     if len(found) > 1:
         for number in found:
             yield CATEGORIES[int(number)], pairs.categories == number
+
+
+def main_blocks(analysis: Analysis) -> str:
+    """The blocks that most methods were run on; of several such the largest set."""
+    sets: dict[str, set[str]] = {}
+    for arm in analysis.arms:
+        if arm.blocks != ANY:
+            sets.setdefault(arm.blocks, set()).add(arm.method)
+    return max(sets, key=lambda b: (len(sets[b]), b.count("+"))) if sets else ANY
 
 
 def board_columns(analysis: Analysis) -> dict[str, str]:

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.analysis import ALL, Analysis
+from riebench.report.analysis import ALL, Analysis, main_blocks
 from riebench.report.arms import ANY, Arm
 from riebench.report.style import PAPER, colour, dashes, marker
 
@@ -47,15 +47,6 @@ def draw_all(analysis: Analysis, folder: Path) -> list[Path]:
                 paths.append(folder / f"{name}.{kind}")
                 figure.savefig(paths[-1], metadata=METADATA[kind])
     return paths
-
-
-def main_blocks(analysis: Analysis) -> str:
-    """The blocks that most methods were run on; of several such the largest set."""
-    sets: dict[str, set[str]] = {}
-    for arm in analysis.arms:
-        if arm.blocks != ANY:
-            sets.setdefault(arm.blocks, set()).add(arm.method)
-    return max(sets, key=lambda b: (len(sets[b]), b.count("+"))) if sets else ANY
 
 
 def _axis_names(analysis: Analysis) -> tuple[str, str]:

@@ -9,6 +9,7 @@ insert-and-absorb algorithm (Piepho 2004).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 RESAMPLES, FLIPS, SEED, LEVEL = 10_000, 100_000, 0, 0.95
 CHUNK = 10_000  # rows of sign flips at once
-COLUMNS = 256  # columns of a bootstrap at once
+COLUMNS = 128  # columns of a bootstrap at once
+THREADS = 2
 
 
 def strata(categories: Sequence[int]) -> list[NDArray[np.intp]]:
@@ -86,9 +88,13 @@ class Bootstrap:
         top = np.where(there, values, -np.inf).max(0, initial=-np.inf)
         bottom = np.where(there, values, np.inf).min(0, initial=np.inf)
         todo = np.flatnonzero((count > 1) & (top > bottom))
-        for start in range(0, len(todo), COLUMNS):
+
+        def work(start: int) -> None:
             columns = todo[start : start + COLUMNS]
             low[columns], high[columns] = self._interval(values[:, columns] - mean[columns], there[:, columns])
+
+        with ThreadPoolExecutor(THREADS) as pool:  # numpy works without the interpreter's lock
+            list(pool.map(work, range(0, len(todo), COLUMNS)))
         # The products are in single precision; what is beyond it is noise.
         return Means(mean, np.round(mean + low, 7), np.round(mean + high, 7), count)
 

@@ -14,9 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.analysis import Analysis
+from riebench.report.analysis import Analysis, main_blocks
 from riebench.report.arms import ANY
-from riebench.report.figures import main_blocks
 from riebench.report.page.pictures import Pictures, collect
 from riebench.report.style import colour
 from riebench.report.tables import legend, provenance, sheets
