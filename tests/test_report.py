@@ -108,6 +108,14 @@ def test_strata_take_the_spread_between_categories_out(rng: np.random.Generator)
     assert (together.high - together.low)[0] > 10 * (found.high - found.low)[0]
 
 
+def test_small_categories_keep_their_spread(rng: np.random.Generator) -> None:
+    """With as many draws as pairs, categories of two would lose half of their variance."""
+    values = rng.normal(size=(100, 1))
+    found = Bootstrap([i // 2 for i in range(100)]).means(values)
+    error = np.sqrt(values.reshape(50, 2).var(1, ddof=1).sum() * 2) / 100
+    assert (found.high - found.low)[0] == pytest.approx(2 * 1.96 * error, rel=0.08)
+
+
 def test_undefined_is_null_never_zero() -> None:
     columns = np.array([[0.5, 0.5, np.nan, 0.1], [np.nan, 0.5, np.nan, 0.3], [np.nan, 0.5, np.nan, 0.2]])
     means = Bootstrap([1, 1, 2]).means(columns)
@@ -308,6 +316,14 @@ def test_frame_in_one_call(run: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(load_records(run), frame)
 
 
+def test_two_processes_read_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = load_records(run)
+    monkeypatch.setattr("riebench.report.frame.MANY", 10)
+    pd.testing.assert_frame_equal(load_records(run), alone)
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        load_records(damaged(run, lambda t: second_line(t, lambda line: line[:80])))
+
+
 def test_everything_is_written(run: Path, tmp_path: Path) -> None:
     write_report([run], tmp_path / "out")
     assert all((tmp_path / "out" / name).stat().st_size for name in (*TABLES, "records.parquet", "index.html"))
@@ -338,6 +354,7 @@ def test_strange_names_stay_text(tmp_path: Path) -> None:
     assert "\\|" in markdown(found)
     tex = latex(found)
     assert r"\textless{}script\textgreater{}" in tex
+    assert r"\_\%\&" in tex
     assert r"\textbackslash{}x\{\}\$\#\textasciitilde{}\textasciicircum{}" in tex
     assert all(line.count(" & ") == 7 for line in tex.splitlines() if line.endswith(r"\\"))
     console = Console(width=250, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
