@@ -108,6 +108,7 @@ def describe(spec: RunSpec, worker: PairWorker, pairs: Sequence[Pair]) -> dict[s
         "settings": spec.settings.model_dump(mode="json", exclude_defaults=True),
         "parts": instruments.parts,
         "conditions": dict(instruments.conditions),
+        "sources": dict(instruments.sources),
         "device": str(instruments.denoiser.device),
         "metric_names": {"clip": instruments.scorers.clip.name, "lpips": instruments.scorers.lpips.name},
     }
