@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from riebench.api import run as run
+    from riebench.report.frame import load_records as load_records
+
+__all__ = ["__version__", "load_records", "run"]
 
 try:
     __version__ = version("riebench")
 except PackageNotFoundError:  # run from a bare checkout
     __version__ = "0+unknown"
 
+_LAZY = {"run": "riebench.api", "load_records": "riebench.report.frame"}
+
 
 def __getattr__(name: str) -> Any:
-    """``riebench.run``, imported with all it needs when it is first asked for."""
-    if name == "run":
-        from riebench.api import run
-
-        return run
+    """Imported when asked for: one brings torch, the other pandas, which most commands do without."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'riebench' has no attribute {name!r}")

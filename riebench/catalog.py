@@ -29,6 +29,8 @@ class ModelEntry:
     embedded: bool = False
 
 
+MINI_PAIRS = Path(__file__).parent / "mini" / "pairs.json"
+
 _ENTRIES = {
     entry.name: entry
     for entry in (
@@ -36,7 +38,7 @@ _ENTRIES = {
             "mini",
             steps=1,
             guidance=0.0,
-            pairs=Path(__file__).parent / "mini" / "pairs.json",
+            pairs=MINI_PAIRS,
             blur_kernel=15,  # the published 31 px belong to grid cells of 32 px; these are of 16 px
             embedded=True,
         ),

@@ -38,6 +38,7 @@ class Instruments:
         truth: pair and seed to a judge of its edited images, where the truth is known.
         parts: fingerprints of all weights.
         conditions: further settings that can change numbers, as the type of the weights.
+        sources: where the parts were found, with the revision where it is known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Instruments:
     truth: Callable[[Pair, int], Truth] | None
     parts: dict[str, str]
     conditions: Mapping[str, Value] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     _saes: dict[str, TopKSAE] = field(default_factory=dict)
 
     def sae(self, block: str) -> TopKSAE:

@@ -33,7 +33,7 @@ class ModelSettings(_Group):
 class SaeSettings(_Group):
     """Sparse autoencoders."""
 
-    source: Path | None = Field(None, description="Folder of SAE folders, named for their blocks")
+    source: str | None = Field(None, description="Folder (or hub id) of SAE folders, named for their blocks")
     k: int | None = Field(None, gt=0, description="Take the SAEs with this k, where the folder has several")
     features: int | None = Field(None, gt=0, description="Take the SAEs with as many features")
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lpips as lpips_package
 import numpy as np
 import pytest
 import torch
+import torchvision
 
+from riebench.errors import UserError
 from riebench.instruments import Instruments
-from riebench.metrics import METRICS, Reference, score_images
+from riebench.metrics import METRICS, LpipsScorer, Reference, score_images
 from riebench.mini.grammar import Scene
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.render import draw
@@ -87,3 +91,22 @@ def test_scores_of_base_and_source(mini: Instruments) -> None:
     assert as_source["clip_text_edit_inside"] == pytest.approx(masked, abs=1e-4)
     full = Reference(base, source, "a", "b", np.ones((128, 128), bool))
     assert score_images(mini.scorers, full, [base])[0]["clip_text_edit_outside"] is None
+
+
+@pytest.mark.parametrize("net", ["vgg", "squeeze"])
+def test_other_trunks_from_torchvisions_file(net: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    torch.manual_seed(0)
+    made = torchvision.models.vgg16() if net == "vgg" else torchvision.models.squeezenet1_1()
+    torch.save({f"features.{k}": v for k, v in made.features.state_dict().items()}, tmp_path / "trunk.pth")
+    scorer = LpipsScorer(f"lpips-{net}", tmp_path / "trunk.pth", "0", net)
+    images = [rng.integers(0, 256, (64, 64, 3)).astype(np.uint8) for _ in range(2)]
+    a, b = scorer.features(images)
+    x = [torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1 for image in images]
+    with torch.no_grad():
+        assert scorer.distance(a, b) == pytest.approx(scorer.model(*x).item(), abs=1e-5)
+        # The convolutions are the file's, not random ones.
+        layers = made.features[:4] if net == "vgg" else made.features[:2]
+        own = layers(scorer.model.scaling_layer(x[0]))
+        assert torch.allclose(scorer.model.net(scorer.model.scaling_layer(x[0]))[0], own, atol=1e-5)
+    with pytest.raises(UserError, match="does not hold the trunk 'alex'"):
+        LpipsScorer("lpips", tmp_path / "trunk.pth", "0", "alex")

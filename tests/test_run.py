@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from riebench.engine import PairResult, PairWorker
+from riebench.catalog import entry_named
+from riebench.engine import PairResult, PairWorker, load_instruments
 from riebench.engine.arms import block_sets, make_arms
 from riebench.errors import UserError
 from riebench.instruments import Instruments
@@ -18,6 +19,7 @@ from riebench.lens import FOUR, Edit, Place
 from riebench.methods import registry
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs, select
+from riebench.settings import parse_settings
 from riebench.sweeps import Sweep
 
 EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons"]
@@ -178,6 +180,18 @@ def test_four_steps(mini: Instruments) -> None:
     (record,) = worker(mini, ["steering"], [1.0], steps=4).work(pair).records
     assert record.status == "ok", record.reason
     assert record.setting.steps == 4
+
+
+def test_half_precision_edits_as_well(mini: Instruments) -> None:
+    half = load_instruments(entry_named("mini"), settings=parse_settings(["model.dtype=bfloat16"]))
+    (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
+    methods = ["steering", "sae", "sae-adaptive", "neurons"]
+    full_records, half_records = (worker(m, methods, [1.0]).work(pair).records for m in (mini, half))
+    for full, other in zip(full_records, half_records, strict=True):
+        assert other.status == "ok", other.reason
+        assert other.conditions["dtype"] == "bfloat16"
+        assert other.key != full.key
+        assert other.metrics["clip_text_edit"] == pytest.approx(full.metrics["clip_text_edit"], abs=0.05)
 
 
 def test_option_for_nobody(mini: Instruments) -> None:

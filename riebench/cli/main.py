@@ -11,6 +11,7 @@ from riebench.cli.blocks import blocks_command
 from riebench.cli.methods import methods_command, new_method_command
 from riebench.cli.mini import mini_app
 from riebench.cli.pairs import pairs_app
+from riebench.cli.report import compare_command, report_command, results_app
 from riebench.cli.rerun import rerun_command
 from riebench.cli.run import run_command
 from riebench.cli.settings import settings_command
@@ -35,17 +36,20 @@ app.command("fetch")(fetch_command)
 app.command("doctor")(doctor_command)
 app.command("standin")(standin_command)
 app.command("table")(table_command)
+app.command("report")(report_command)
+app.command("compare")(compare_command)
 app.command("methods")(methods_command)
 app.command("new-method")(new_method_command)
 app.command("blocks")(blocks_command)
 app.add_typer(pairs_app, name="pairs")
+app.add_typer(results_app, name="results")
 app.add_typer(mini_app, name="mini")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program.
 
-    Exit codes: 0; 1 if some pairs failed; 2 for bad input (one line, no traceback); 130 if Ctrl-C ended it, 143 SIGTERM.
+    Exit codes: 0; 1 if some pairs failed; 2 for bad input (one line, no traceback); 130 or 143 if Ctrl-C or SIGTERM ended it.
     """
     try:
         code = app(arguments, standalone_mode=False)

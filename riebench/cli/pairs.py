@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from riebench.catalog import MINI_PAIRS
 from riebench.cli.table import wide_console
 from riebench.errors import UserError
 from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
@@ -109,6 +110,4 @@ def pairs_show(pair_id: Annotated[str, typer.Argument(metavar="ID")], pairs: Pai
 
 
 def _pairs(path: Path | None) -> list[Pair]:
-    from riebench.models import entry_named
-
-    return load_pairs(path or entry_named("mini").pairs)
+    return load_pairs(path or MINI_PAIRS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,7 @@ from riebench.sae import TopKSAE, find_saes, load_sae
 from riebench.settings import Settings
 from riebench.trace import stage
 from riebench.weights.hashing import fingerprint
+from riebench.weights.places import hub_snapshot
 
 SaeSource = tuple[Callable[[str], TopKSAE], str]
 
@@ -48,7 +50,11 @@ class Given:
 class Parts(Protocol):
     """What belongs to a model's name; each part is loaded when it is asked for."""
 
-    truth: Callable[[Pair, int], Truth] | None
+    @property
+    def sources(self) -> Mapping[str, str]: ...
+
+    @property
+    def truth(self) -> Callable[[Pair, int], Truth] | None: ...
 
     def denoiser(self, batch: int) -> Denoiser: ...
 
@@ -107,7 +113,9 @@ def load_instruments(
     if given.scorers is None and not entry.embedded:
         conditions["clip.quick_gelu"] = settings.clip.quick_gelu  # a checkpoint does not tell
     truth = parts.truth if given.pipeline is None else None
-    return Instruments(entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions)
+    return Instruments(
+        entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions, parts.sources
+    )
 
 
 def _parts(entry: ModelEntry, settings: Settings, given: Given) -> Parts:
@@ -176,14 +184,15 @@ def _saes(settings: Settings, given: Given, parts: Parts) -> SaeSource:
 
         return pick, f"given-{digest}"
     if settings.sae.source is not None:
-        folders = find_saes(settings.sae.source, settings.sae.k, settings.sae.features)
+        root = Path(settings.sae.source)
+        root = root if root.is_dir() else hub_snapshot(settings.sae.source, None)
+        folders = find_saes(root, settings.sae.k, settings.sae.features)
 
         def load(block: str) -> TopKSAE:
             if block not in folders:
-                known = ", ".join(folders)
-                raise UserError(f"{settings.sae.source} has no SAE for the block {block!r}; it has some for {known}")
+                raise UserError(f"{root} has no SAE for the block {block!r}; it has some for {', '.join(folders)}")
             return load_sae(folders[block])
 
         files = [f for folder in folders.values() for f in folder.iterdir() if f.is_file()]
-        return load, f"sae-{fingerprint(files, settings.sae.source.parent)}"
+        return load, f"sae-{fingerprint(files, root)}"
     return parts.saes()

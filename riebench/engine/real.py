@@ -19,6 +19,7 @@ from riebench.pairs import Pair
 from riebench.sae import TopKSAE, find_saes, load_sae
 from riebench.settings import ModelSettings, Settings
 from riebench.weights import Weights, locate
+from riebench.weights.fetch import read_ledger
 from riebench.weights.hashing import cache_folder, file_hash, fingerprint
 from riebench.weights.parts import SAE_BLOCKS, SAE_SUFFIX
 from riebench.weights.places import hub_snapshot
@@ -50,6 +51,17 @@ class RealParts:
         self.entry = entry
         self.settings = settings
         self.weights: Weights = locate(entry.name, settings, optional=("sae",), without=without)
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Folder of each part, with the revision that was fetched or that the hub's cache names."""
+        fetched = read_ledger(self.weights.root)
+        found = {}
+        for name, folder in self.weights.folders.items():
+            cached = folder.name if folder.parent.name == "snapshots" else None
+            revision = cached or fetched.get(name, {}).get("revision")
+            found[name] = f"{folder} @ {revision}" if revision else str(folder)
+        return found
 
     @cached_property
     def device(self) -> str:

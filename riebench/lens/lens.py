@@ -46,9 +46,9 @@ class Activations:
     """What one run showed.
 
     Attributes:
-        inputs: block to ``[steps, channels, height, width]``.
+        inputs: block to ``[steps, channels, height, width]``, in float32 whatever the model's type.
         updates: block to output minus input, same shape.
-        neurons: (block, layer) to the raw neurons ``[steps, height * width, neurons]``.
+        neurons: (block, layer) to the raw neurons ``[steps, height * width, neurons]``, in the model's type.
     """
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
@@ -112,9 +112,9 @@ class Lens:
         for row in range(count):
             now = Activations()
             for name in blocks:
-                before = torch.stack([x[row] for x in inputs[name]])
+                before = torch.stack([x[row] for x in inputs[name]]).float()
                 now.inputs[name] = before
-                now.updates[name] = torch.stack([x[row] for x in outputs[name]]) - before
+                now.updates[name] = torch.stack([x[row] for x in outputs[name]]).float() - before
             now.neurons = {place: torch.stack([x[row] for x in seen[place]]) for place in places}
             rows.append(now)
 
@@ -171,7 +171,7 @@ def _adder(place: Place, edits: Sequence[Edit]) -> Callable[..., Any]:
             addition = edit.additions.get(place)
             if addition is None or edit.strength == 0:
                 continue
-            delta = addition(passing[row], step) if callable(addition) else addition[step]
+            delta = addition(passing[row].float(), step) if callable(addition) else addition[step]
             changed[row] += _checked(edit.strength * delta, value[row], place)
         return _like(output, changed)
 

@@ -69,7 +69,9 @@ def to_grid(
     ``fallback`` stands for the instance (see :class:`riebench.masks.MaskRules`). Empty instances give nothing.
     """
     grid = np.zeros((height, width), bool)
-    for mask in instances.any(0, keepdims=True) if union == "before" else instances:
+    if union == "before":
+        instances = np.asarray(instances.any(0))[np.newaxis]
+    for mask in instances:
         if not mask.any():
             continue
         if mask.all():

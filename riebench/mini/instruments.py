@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import torch
@@ -82,6 +82,7 @@ class MiniParts:
     """
 
     truth = staticmethod(pair_truth)
+    sources: Mapping[str, str] = {}
     SETTINGS = ("model.device", "model.dtype", "sae.", *(f"masker.{name}" for name in asdict(MaskRules())))
 
     def __init__(self, settings: Settings) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
+from riebench.catalog import MINI_PAIRS
 from riebench.errors import UserError
 from riebench.mini.layout import canvas_of_seed
 from riebench.models.denoiser import Denoiser
 
 WEIGHTS = Path(__file__).parent / "weights"
 PIPELINE = WEIGHTS / "pipeline"
-PAIRS = Path(__file__).parent / "pairs.json"
+PAIRS = MINI_PAIRS
 SAES = WEIGHTS / "sae"
 
 

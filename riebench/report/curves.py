@@ -9,31 +9,33 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from riebench.report.style import colour
+
 COLUMNS = 3
 DASHES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (5, 1)))
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[tuple[str, str], str], strengths: list[float]) -> None:
-    arms, sets = (list(dict.fromkeys(key[i] for key in labels)) for i in (0, 1))
+    sets = list(dict.fromkeys(blocks for _, blocks in labels))
     for (arm, blocks), label in labels.items():
         curve = rows[(rows["arm"] == arm) & (rows["blocks"] == blocks)].sort_values("strength")
         curve = curve.dropna(subset=["lpips_base", "clip_text_edit"])
         if curve.empty:
             continue
-        colour = f"C{arms.index(arm) % 10}"
+        tone = colour(arm.split(" ")[0])
         axes.errorbar(
             curve["lpips_base"],
             curve["clip_text_edit"],
             xerr=curve["lpips_base_se"].fillna(0),
             yerr=curve["clip_text_edit_se"].fillna(0),
-            color=colour,
+            color=tone,
             linewidth=1.2,
             linestyle=DASHES[sets.index(blocks) % len(DASHES)],
             elinewidth=0.6,
             label=label,
         )
         sizes = [14 + 22 * strengths.index(s) / max(1, len(strengths) - 1) for s in curve["strength"]]
-        axes.scatter(curve["lpips_base"], curve["clip_text_edit"], s=sizes, color=colour, zorder=3)
+        axes.scatter(curve["lpips_base"], curve["clip_text_edit"], s=sizes, color=tone, zorder=3)
     if rows["clip_text_edit"].isna().all():
         axes.text(0.5, 0.5, "no pair was scored", ha="center", va="center", transform=axes.transAxes)
     axes.set_title(str(rows["category"].iloc[0]), fontsize=10)

@@ -16,16 +16,17 @@ TILE, GAP, TEXT = 128, 6, 30
 BACKGROUND, INK, MASKED = (255, 255, 255), (40, 40, 40), np.array((230, 40, 40))
 
 
-def _tile(path: Path) -> Image.Image | None:
+def tile(path: Path, side: int = TILE) -> Image.Image | None:
+    """A picture ``side`` pixels wide and high; None if it is not there."""
     if not path.exists():
         return None
     with Image.open(path) as image:
-        return image.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
+        return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
 
 
-def _overlay(picture: Path, mask: Path) -> Image.Image | None:
-    """The picture, greyed, with its mask in red."""
-    below, above = _tile(picture), _tile(mask)
+def overlay(picture: Path, mask: Path, side: int = TILE) -> Image.Image | None:
+    """The picture, greyed, with its mask in red; None if one of them is not there."""
+    below, above = tile(picture, side), tile(mask, side)
     if below is None or above is None:
         return None
     grey = np.asarray(below.convert("L").convert("RGB"), float)
@@ -38,17 +39,18 @@ def _row(folder: Path, pair_id: str, records: Sequence[Record]) -> list[tuple[st
     name = f"{pair_id}-" + "{}.png"
     base, source = images / name.format("base"), images / name.format("source")
     row = [
-        ("base", _tile(base)),
-        ("source", _tile(source)),
-        ("base mask", _overlay(base, images / name.format("mask-base"))),
-        ("source mask", _overlay(source, images / name.format("mask-source"))),
+        ("base", tile(base)),
+        ("source", tile(source)),
+        ("base mask", overlay(base, images / name.format("mask-base"))),
+        ("source mask", overlay(source, images / name.format("mask-source"))),
     ]
     for record in sorted(records, key=lambda r: r.setting.strength):
-        row.append((f"strength {record.setting.strength:g}", _tile(images / name.format(record.key))))
+        row.append((f"strength {record.setting.strength:g}", tile(images / name.format(record.key))))
     return row
 
 
-def _compose(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image | None]]]]) -> Image.Image:
+def compose(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image | None]]]]) -> Image.Image:
+    """A sheet of labelled rows of pictures, a caption below each row."""
     columns = max(len(tiles) for _, tiles in rows)
     width = columns * (TILE + GAP) + GAP
     sheet = Image.new("RGB", (width, TEXT + 18 + len(rows) * (TILE + TEXT)), BACKGROUND)
@@ -89,7 +91,7 @@ def contact_sheets(records: Sequence[Record], folder: Path) -> list[Path]:
         for name, (title, pairs) in sheets.items():
             rows = [(_caption(found[0]), _row(folder, pair_id, found)) for pair_id, found in pairs.items()]
             paths.append(folder / "sheets" / name)
-            _compose(title, rows).save(paths[-1])
+            compose(title, rows).save(paths[-1])
     return paths
 
 

@@ -70,7 +70,7 @@ def _from_saelens(folder: Path) -> TopKSAE:
     """
     config: dict[str, Any] = json.loads((folder / SAELENS_CONFIG).read_text())
     inner = config.get("activation_fn_kwargs") or {}
-    k = config.get("k") or inner.get("k")
+    k = int(config.get("k") or inner.get("k") or 0)
     kind = config.get("architecture", "standard")
     if kind != "topk" and config.get("activation_fn", config.get("activation_fn_str")) != "topk":
         raise ValueError(f"its architecture is {kind!r}, expected 'topk'")
@@ -83,7 +83,7 @@ def _from_saelens(folder: Path) -> TopKSAE:
         state["W_dec"].norm(dim=1), torch.ones(n_features), atol=1e-3
     ):
         raise ValueError("its features are scaled by decoder norms that are not 1")
-    sae = TopKSAE(d_model, n_features, int(k))
+    sae = TopKSAE(d_model, n_features, k)
     sae.load_state_dict(
         {
             "encoder.weight": state["W_enc"].T,

@@ -55,8 +55,8 @@ def fetch(
         if isinstance(source, Download):
             target = root / part.folder / source.name
             _download(source, target, report)
-            entry: dict[str, Any] = {"url": source.url, "files": {source.name: file_hash(target)}}
-            revision = source.sha256
+            revision = file_hash(target)
+            entry: dict[str, Any] = {"url": source.url, "revision": revision, "files": {source.name: revision}}
         else:
             revision, files = describe_repository(source, known.get("revision"))
             _make_room(root, root / part.folder, files)
@@ -75,7 +75,7 @@ def read_ledger(root: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except json.JSONDecodeError:
-        raise UserError(f"{root / LEDGER} is damaged; remove it, files that are there are not fetched again") from None
+        raise UserError(f"{root / LEDGER} is damaged; remove it, no file that is there is fetched again") from None
     return ledger
 
 

@@ -113,13 +113,14 @@ _INSTRUMENTS = (
     Part(
         "text-encoder",
         "grounding-dino/bert-base-uncased",
-        ("config.json", "model.safetensors", "vocab.txt"),
+        ("config.json", "vocab.txt"),
+        # The detector's checkpoint holds the weights of its text encoder; what lacks is its shape and tokenizer.
         HubFiles(
             "google-bert/bert-base-uncased",
             "main",
-            ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+            ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
         ),
-        441_000_000,
+        700_000,
         ("transformers",),
     ),
     Part(

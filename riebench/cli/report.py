@@ -1,0 +1,102 @@
+"""``riebench report``, ``riebench compare`` and ``riebench results check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from riebench.errors import UserError
+
+results_app = typer.Typer(help="Look at contributed results.", no_args_is_help=True)
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")]
+
+
+def _budgets(text: str | None) -> tuple[float, ...]:
+    if text is None:
+        return ()
+    from riebench.cli.run import numbers
+
+    found = tuple(numbers(text, "--budget"))
+    if any(x <= 0 for x in found):
+        raise UserError(f"--budget is {text!r}; expected LPIPS above 0, as 0.1,0.2")
+    return found
+
+
+def report_command(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and the page.")],
+    budget: Annotated[
+        str | None, typer.Option(help="LPIPS budgets; 0.1,0.2,0.3,0.4 unless the data lies elsewhere.")
+    ] = None,
+    rank_at: Annotated[float | None, typer.Option(help="Budget to rank at; the middle one unless given.")] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures.")] = True,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Make the HTML page.")] = True,
+) -> None:
+    """Make leaderboard, curves, figures and an HTML page from runs.
+
+    Example: riebench report runs/demo --out report
+    """
+    from riebench.cli.table import wide_console
+    from riebench.report.analysis import Options
+    from riebench.report.tables import print_leaderboard
+    from riebench.report.write import PAGE, write_report
+
+    options = Options(_budgets(budget), rank_at, resamples, seed)
+    console = wide_console()
+    written = write_report(runs, out, options, figures, page)
+    if written.why:
+        console.print(f"{len(written.groups)} tables, as these records are never mixed:", markup=False)
+        for reason in written.why:
+            console.print(f"  {reason}", markup=False, highlight=False)
+    for analysis, folder in written.groups:
+        print_leaderboard(analysis, console)
+        print(f"tables    {folder / 'leaderboard.md'} (also .csv, .tex, .html)")
+        if figures:
+            print(f"figures   {folder / 'figures'}")
+        if page:
+            print(f"page      {folder / PAGE}")
+
+
+def compare_command(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a run.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of the run to compare it with.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and a sheet of pictures.")] = None,
+    metric: Annotated[str, typer.Option(help="Metric that says which pairs changed most.")] = "clip_text_edit",
+    top: Annotated[int, typer.Option(min=1, help="How many such pairs are shown.")] = 10,
+) -> None:
+    """Compare two runs: differences by category over what both scored, and the pairs that changed most.
+
+    Example: riebench compare runs/before runs/after --out compared
+    """
+    from riebench.cli.table import wide_console
+    from riebench.report.compare import compare, print_comparison, write_comparison
+
+    found = compare(a, b, metric, top)
+    print_comparison(found, wide_console())
+    if out is not None:
+        for path in write_comparison(found, out):
+            print(f"written   {path}")
+
+
+@results_app.command("check")
+def results_check(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with run.json and records.")],
+) -> int:
+    """Validate contributed results: schema, fingerprints, completeness.
+
+    Example: riebench results check results/mini
+    """
+    from riebench.report.check import check_folder
+
+    failed = False
+    for folder in folders:
+        found = check_folder(folder)
+        print(f"{folder}: {found.said}")
+        for problem in found.problems:
+            print(f"  problem: {problem}")
+        failed = failed or bool(found.problems)
+    return 1 if failed else 0

@@ -1,0 +1,155 @@
+"""Validate a contributed run folder: schema, fingerprints, completeness."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from riebench.errors import UserError
+from riebench.records.folder import RUN
+from riebench.records.schema import Value
+from riebench.report.frame import PARTS, load_records
+
+
+class RunArm(BaseModel):
+    """A method with its options on a set of blocks, as ``run.json`` lists it."""
+
+    method: str
+    options: dict[str, Value]
+    blocks: list[str]
+
+
+class RunFile(BaseModel):
+    """What ``run.json`` must hold for results to be shared."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    model: str
+    steps: int
+    strengths: list[float]
+    arms: list[RunArm]
+    pairs: int
+    parts: dict[str, str]
+    code: dict[str, Any]
+    command: list[str]
+    finished: str
+
+
+@dataclass
+class Checked:
+    """What a check found."""
+
+    said: str = ""
+    problems: list[str] = field(default_factory=list)
+
+
+def check_folder(folder: Path) -> Checked:
+    """Check a folder with ``run.json`` and records.
+
+    Raises:
+        UserError: if it is no folder, or ``run.json`` or the records cannot be read at all.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give one with {RUN} and records")
+    run = _run_file(folder)
+    frame = load_records(folder)
+    found = Checked(_said(frame))
+    found.problems += [*_agreement(run, frame), *_soundness(frame), *_completeness(run, frame)]
+    return found
+
+
+def _said(frame: pd.DataFrame) -> str:
+    failed = int((frame["status"] != "ok").sum())
+    row = frame.iloc[0]
+    model = row["model"] if pd.isna(row["part_model"]) else row["part_model"]
+    return f"{len(frame)} records ({failed} failed) of {frame['pair'].nunique()} pairs, {model}"
+
+
+def _run_file(folder: Path) -> RunFile:
+    try:
+        return RunFile.model_validate_json((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{folder / RUN} is missing; copy the whole folder of a finished run") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, said = ".".join(map(str, first["loc"])) or "file", first["msg"].lower()
+        raise UserError(f"{folder / RUN}, key {key!r}: {said}; expected the file of a finished run") from None
+
+
+def _agreement(run: RunFile, frame: pd.DataFrame) -> list[str]:
+    """Whether the records are of the model, the weights and the steps that ``run.json`` names."""
+    problems = []
+    for name, value in (("model", run.model), ("steps", run.steps)):
+        wrong = frame[frame[name] != value]
+        if len(wrong):
+            problems.append(f"{len(wrong)} records have {name} {wrong[name].iloc[0]}, run.json says {value}")
+    for part in PARTS:
+        there = frame[f"part_{part}"].dropna()
+        other = there[there != run.parts.get(part)]
+        if len(other):
+            said = run.parts.get(part, "none")
+            problems.append(f"{len(other)} records have the {part} {other.iloc[0]}, run.json says {said}")
+        if part != "sae" and len(there) < len(frame):
+            problems.append(f"{len(frame) - len(there)} records have no fingerprint of the {part}")
+    return problems
+
+
+def _soundness(frame: pd.DataFrame) -> list[str]:
+    """Whether each record is whole, and its numbers are possible."""
+    problems = []
+    ok = frame[frame["status"] == "ok"]
+
+    def note(rows: pd.DataFrame, said: str) -> None:
+        if len(rows):
+            problems.append(f"{len(rows)} records {said} (first: {rows['key'].iloc[0]})")
+
+    note(frame[frame["key"].duplicated()], "have a key that is there already")
+    note(frame[~frame["key"].str.fullmatch("[0-9a-f]{32}")], "have a key that is no hash of 32 hexadecimal digits")
+    note(frame[(frame["status"] != "ok") & frame["reason"].isna()], "failed without a reason")
+    for metric in ("clip_text_edit", "lpips_base"):
+        note(ok if metric not in ok else ok[ok[metric].isna()], f"are scored, but have no {metric}")
+    for metric in [m for m in map(str, ok.columns) if m.startswith("clip_")]:
+        note(ok[ok[metric].abs() > 1 + 1e-6], f"have a {metric} outside -1 to 1")
+    for metric in [m for m in map(str, ok.columns) if m.startswith("lpips_")]:
+        note(ok[ok[metric] < 0], f"have a {metric} below 0")
+    for metric in [m for m in ("edit_success", "kept") if m in ok]:
+        note(ok[(ok[metric] < 0) | (ok[metric] > 1)], f"have a {metric} outside 0 to 1")
+    texts = frame.drop_duplicates(["pair", "category", "seed", "original_prompt", "editing_prompt"])
+    note(texts[texts["pair"].duplicated()], "have another pair or seed under an id that is there already")
+    return problems
+
+
+def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
+    """Whether every pair has every setting, and nothing else is there."""
+    wanted = {(*_arm(arm), strength) for arm in run.arms for strength in run.strengths}
+    columns = ["method", "options", "k", "blocks", "strength"]
+    settings = frame[columns].astype(object).where(frame[columns].notna(), None)
+    cells = pd.Series([tuple(row) for row in settings.itertuples(index=False)], index=frame.index)
+    problems = []
+    if frame["pair"].nunique() != run.pairs:
+        problems.append(f"there are records of {frame['pair'].nunique()} pairs, run.json says {run.pairs}")
+    found = set(zip(frame["pair"], cells, strict=True))
+    missing = [(pair, cell) for pair in frame["pair"].unique() for cell in wanted if (pair, cell) not in found]
+    if missing:
+        pair, (method, _, _, blocks, strength) = missing[0]
+        said = f"first: pair {pair}, {method} in {blocks}, strength {strength:g}"
+        problems.append(f"{len(missing)} of {len(wanted) * frame['pair'].nunique()} records are missing ({said})")
+    strange = {cell for cell in cells if cell not in wanted}
+    if strange:
+        method, _, _, blocks, strength = min(strange, key=str)
+        problems.append(
+            f"{len(strange)} settings are not in run.json (first: {method} in {blocks}, strength {strength:g})"
+        )
+    return problems
+
+
+def _arm(arm: RunArm) -> tuple[str, str, float | None, str]:
+    k = arm.options.get("k")
+    options = json.dumps({n: v for n, v in arm.options.items() if n != "k"}, sort_keys=True)
+    number = float(k) if isinstance(k, (int, float)) and not isinstance(k, bool) else None
+    return arm.method, options, number, "+".join(arm.blocks)

@@ -1,0 +1,234 @@
+"""Two runs side by side: what changed by category, and the pairs that changed most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from riebench.errors import UserError, unknown
+from riebench.pairs.pair import CATEGORIES
+from riebench.records.folder import IMAGES
+from riebench.report.frame import COLUMNS
+from riebench.report.gather import PAIR, SAME, Group, gather
+from riebench.report.resample import Bootstrap, holm, sign_flip
+from riebench.report.sheet import compose, tile
+from riebench.report.tables import Sheet, interval, markdown_table, number, p_value, print_sheet, write_csv
+
+SETTING = ["method", "options", "k", "blocks", "strength"]
+SHOWN = ("clip_text_edit", "lpips_base", "edit_success", "kept")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Run B against run A, over the pairs and settings that both scored.
+
+    Attributes:
+        a: folder of the one run.
+        b: folder of the other.
+        settings: how many settings both have.
+        pairs: how many pairs both scored in one of them or more.
+        attempted: how many pairs are in one of the runs.
+        table: a row for each category and metric: mean of B minus A over pairs, interval, p-values.
+        changed: the pairs that changed most: id, category, prompts, difference, and the setting that changed most.
+        metric: that ``changed`` is by.
+    """
+
+    a: Path
+    b: Path
+    settings: int
+    pairs: int
+    attempted: int
+    table: pd.DataFrame
+    changed: pd.DataFrame
+    metric: str
+
+
+def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> Comparison:
+    """Compare two runs.
+
+    Records are put together by pair and setting; where the runs have no setting in common and each has one method,
+    options and blocks only, by pair and strength. Each pair counts once, by its mean over the settings. P-values are of
+    paired sign flips, corrected by Holm over the whole table.
+
+    Raises:
+        UserError: if a run cannot be read, the runs may not be compared, or the metric is unknown.
+    """
+    one, two = (_only(path) for path in (a, b))
+    _check_same(one, two)
+    both, keys = _matched(one.frame, two.frame)
+    sides = [c.removesuffix("_a") for c in map(str, both.columns) if c.endswith("_a")]
+    metrics = [name for name in sides if name not in COLUMNS]
+    if metric not in metrics:
+        raise unknown("metric", metric, metrics)
+    for name in metrics:
+        both[name] = both[f"{name}_b"] - both[f"{name}_a"]
+    shown = [m for m in SHOWN if m in metrics] + ([metric] if metric not in SHOWN else [])
+    by_pair = both.groupby("pair")[shown].mean()
+    by_pair["category"] = both.groupby("pair")["category"].first()
+    return Comparison(
+        a,
+        b,
+        len(both.drop_duplicates(keys)),
+        len(by_pair),
+        len(set(one.frame["pair"]) | set(two.frame["pair"])),
+        _table(by_pair, shown),
+        _changed(both, by_pair, metric, top),
+        metric,
+    )
+
+
+def _only(path: Path) -> Group:
+    groups, why = gather([path])
+    if len(groups) > 1:
+        raise UserError(f"the run {path} mixes records that may not stand together ({'; '.join(why)}); split it first")
+    return groups[0]
+
+
+def _check_same(one: Group, two: Group) -> None:
+    differs = [n for n in one.same if one.same[n] != two.same.get(n)]
+    if differs or (one.frame[SAME].iloc[0] != two.frame[SAME].iloc[0]).any():
+        said = ", ".join(f"{n} ({one.same[n]}, {two.same.get(n)})" for n in differs)
+        raise UserError(f"the runs differ in {said}; only runs of the same model, protocol and scorers can be compared")
+    pairs = [g.frame.drop_duplicates("pair").set_index("pair")[PAIR] for g in (one, two)]
+    shared = pairs[0].index.intersection(pairs[1].index)
+    if not len(shared):
+        raise UserError("the runs have no pair in common; compare runs over the same pairs")
+    other = (pairs[0].loc[shared] != pairs[1].loc[shared]).any(axis=1)
+    if other.any():
+        raise UserError(
+            f"the pair {other.idxmax()!r} has other prompts or another seed in the other run; compare like with like"
+        )
+
+
+def _matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The records that both runs scored, side by side, and the columns that they were matched by."""
+    scored = [frame[frame["status"] == "ok"] for frame in (one, two)]
+    for keys in (SETTING, ["strength"]):
+        arms = [len(frame.drop_duplicates([k for k in SETTING if k != "strength"])) for frame in scored]
+        if keys == ["strength"] and arms != [1, 1]:
+            break
+        both = scored[0].merge(scored[1], on=["pair", "category", *keys], suffixes=("_a", "_b"))
+        if len(both):
+            return both, keys
+    raise UserError("the runs scored no pair with a setting in common; compare runs with the same methods, or one each")
+
+
+def _table(by_pair: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+    boot = Bootstrap(by_pair["category"].tolist())
+    values = by_pair[metrics].to_numpy(np.float64)
+    categories = by_pair["category"].to_numpy()
+    scopes = {"all": np.ones(len(by_pair), bool)}
+    if len(set(categories)) > 1:
+        scopes |= {CATEGORIES[int(c)]: categories == c for c in sorted(set(categories))}
+    columns = np.concatenate([np.where(members[:, None], values, np.nan) for members in scopes.values()], 1)
+    means, p = boot.means(columns), sign_flip(columns)
+    return pd.DataFrame(
+        {
+            "category": [scope for scope in scopes for _ in metrics],
+            "metric": metrics * len(scopes),
+            "pairs": means.count,
+            "difference": means.mean,
+            "low": means.low,
+            "high": means.high,
+            "p": p,
+            "p_holm": holm(p),
+        }
+    )
+
+
+def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -> pd.DataFrame:
+    """The pairs with the largest mean change, each with the record that changed most."""
+    size = by_pair[metric].abs()
+    order = size[size > 0].sort_values(ascending=False, kind="stable").index[:top]
+    rows = []
+    for pair in order:
+        mine = both[both["pair"] == pair]
+        most = mine.loc[mine[metric].abs().idxmax()]
+        rows.append(
+            {
+                "pair": pair,
+                "category": CATEGORIES[int(most["category"])],
+                "original_prompt": most["original_prompt_a"],
+                "editing_prompt": most["editing_prompt_a"],
+                "difference": by_pair.loc[pair, metric],
+                "strength": most["strength"],
+                "method": most.get("method", most.get("method_b")),
+                "blocks": most.get("blocks", most.get("blocks_b")),
+                "key_a": most["key_a"],
+                "key_b": most["key_b"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def sheets_of(found: Comparison) -> list[Sheet]:
+    """The two tables of a comparison."""
+    metrics = list(dict.fromkeys(found.table["metric"]))
+    rows = []
+    for scope, mine in found.table.groupby("category", sort=False):
+        cells = [str(scope), str(mine["pairs"].max())]
+        for row in mine.to_dict("records"):
+            cells.append(interval(row["difference"], row["low"], row["high"]))
+            cells.append(p_value(row["p_holm"]))
+        rows.append(cells)
+    head = ["category", "pairs", *(text for m in metrics for text in (m, "p (Holm)"))]
+    title = (
+        f"{found.b} minus {found.a}: {found.settings} settings, {found.pairs} of {found.attempted} pairs scored by "
+        "both; mean over pairs, 95 % bootstrap interval"
+    )
+    if found.changed.empty:
+        return [Sheet(title, head, rows), Sheet(f"No pair changed by {found.metric}", ["pair"], [])]
+    changed = []
+    for row in found.changed.to_dict("records"):
+        most = f"{row['method']}, {row['blocks']}, {row['strength']:g}"
+        changed.append([row["pair"], row["category"], number(row["difference"]), most])
+    titles = ["pair", "category", "mean change", "most at"]
+    return [Sheet(title, head, rows), Sheet(f"Pairs that changed most by {found.metric}", titles, changed, left=2)]
+
+
+def print_comparison(found: Comparison, console: Console) -> None:
+    """Show a comparison in the terminal."""
+    for sheet in sheets_of(found):
+        print_sheet(sheet, console)
+
+
+def write_comparison(found: Comparison, out: Path) -> list[Path]:
+    """Write ``compare.md``, ``compare.csv``, ``changed.csv`` and, where pictures were kept, ``changed.png``.
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
+    paths = [out / name for name in ("compare.md", "compare.csv", "changed.csv")]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        parts = [f"{sheet.title}\n\n{markdown_table(sheet)}" for sheet in sheets_of(found)]
+        paths[0].write_text("\n".join(parts), encoding="utf-8")
+        write_csv(found.table, paths[1])
+        write_csv(found.changed, paths[2])
+        picture = _pictures(found, out / "changed.png")
+    except OSError as error:
+        raise UserError(f"the folder {out} cannot be written ({error.strerror or error}); give another --out") from None
+    return [*paths, picture] if picture else paths
+
+
+def _pictures(found: Comparison, path: Path) -> Path | None:
+    """Base, source, A and B of the pairs that changed most; None where no picture was kept."""
+    rows = []
+    for row in found.changed.to_dict("records"):
+        names = {"base": "base", "source": "source", "A": row["key_a"], "B": row["key_b"]}
+        tiles = []
+        for label, name in names.items():
+            folders = [found.b] if label == "B" else [found.a, found.b] if label != "A" else [found.a]
+            files = [(f if f.is_dir() else f.parent) / IMAGES / f"{row['pair']}-{name}.png" for f in folders]
+            tiles.append((label, next((t for t in map(tile, files) if t is not None), None)))
+        if any(t is not None for _, t in tiles):
+            change = f"{row['difference']:+.3f}, strength {row['strength']:g}"
+            rows.append((f"{row['pair']} ({change}): {row['original_prompt']}  ->  {row['editing_prompt']}", tiles))
+    if not rows:
+        return None
+    compose(f"Pairs that changed most by {found.metric}", rows).save(path)
+    return path

@@ -1,0 +1,190 @@
+"""Several runs into groups of records that may stand in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from riebench.errors import UserError
+from riebench.records.folder import RUN
+from riebench.report.frame import load_records, records_file
+
+SAME = ["model", "protocol", "steps", "parts"]
+SETTING = ["method", "options", "k", "blocks", "strength", "part_sae"]
+PAIR = ["category", "seed", "original_prompt", "editing_prompt"]
+TOLERANCE = 1e-3  # between two machines' numbers of one record
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run folder: its path, and what ``run.json`` says (empty where that is missing or damaged)."""
+
+    path: Path
+    info: dict[str, Any]
+
+
+@dataclass
+class Group:
+    """Records that may be compared: of one model, protocol, number of steps, masker, scorers, pair file and seeds.
+
+    Attributes:
+        frame: as of :func:`load_records`; one row for each (pair, setting) of a run.
+        sources: the runs by name.
+        notes: what a reader has to know about how the records were put together.
+    """
+
+    frame: pd.DataFrame
+    sources: dict[str, Source]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def same(self) -> dict[str, str]:
+        """What all records share, by name."""
+        row = self.frame.iloc[0]
+        return {"model": row["model"], "protocol": row["protocol"], "steps": str(row["steps"])} | json.loads(
+            row["parts"]
+        )
+
+    def metric_name(self, part: str) -> str:
+        """Name of the CLIP or LPIPS that scored, without the fingerprint."""
+        return self.same.get(part, part).rsplit("-", 1)[0]
+
+
+def gather(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
+    """Read runs and put together what may be compared.
+
+    Returns:
+        The groups, largest first, and why there is more than one (empty otherwise).
+
+    Raises:
+        UserError: if a run cannot be read, holds one pair id with two pairs, or contradicts another run.
+    """
+    groups: list[Group] = []
+    why: list[str] = []
+    for name, path in _names(paths).items():
+        frame = load_records(path)
+        frame["run"] = name
+        source = Source(path, _info(path))
+        frame, note = _latest(frame, name)
+        for _, part in frame.groupby(_split_by(frame, name), sort=False, dropna=False):
+            _place(Group(part.reset_index(drop=True), {name: source}, list(note)), groups, why)
+    groups.sort(key=lambda g: -len(g.frame))
+    for group in groups:
+        _reconcile(group)
+    return groups, _differences(groups) + why if len(groups) > 1 else []
+
+
+def _names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Runs by the shortest ends of their paths that tell them apart."""
+    folders = {records_file(path).parent.resolve(): path for path in paths}
+    names: dict[str, Path] = {}
+    for folder, path in folders.items():
+        length = 1
+        while any(o.parts[-length:] == folder.parts[-length:] for o in folders if o != folder):
+            length += 1
+        names["/".join(folder.parts[-length:])] = path
+    return names
+
+
+def _info(path: Path) -> dict[str, Any]:
+    folder = path if path.is_dir() else path.parent
+    try:
+        found = json.loads((folder / RUN).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _latest(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """The last record of each pair and setting; earlier ones were failures, or made by other code."""
+    kept = frame.drop_duplicates(["pair", *PAIR, *SAME, *SETTING], keep="last")
+    left = len(frame) - len(kept)
+    return kept, [f"run {name}: {left} records were made again later; the last of each counts"] if left else []
+
+
+def _split_by(frame: pd.DataFrame, name: str) -> list[str]:
+    """Columns that tell groups inside a run apart."""
+    pairs = frame[[*SAME, "pair", *PAIR]].drop_duplicates()
+    texts = pairs.drop(columns="seed").drop_duplicates()
+    twice = texts[texts.duplicated([*SAME, "pair"])]
+    if len(twice):
+        pair = twice["pair"].iloc[0]
+        raise UserError(f"the run {name} holds two different pairs with the id {pair!r}; split it by pair file")
+    return [*SAME, "seed"] if pairs.duplicated([*SAME, "pair"]).any() else SAME
+
+
+def _place(new: Group, groups: list[Group], why: list[str]) -> None:
+    """Add records to the group that they may stand in, or make one."""
+    for group in groups:
+        if (group.frame[SAME].iloc[0] != new.frame[SAME].iloc[0]).any():
+            continue
+        reason = _conflict(group, new)
+        if reason is None:
+            group.frame = pd.concat([group.frame, new.frame], ignore_index=True)
+            group.sources |= new.sources
+            group.notes += new.notes
+            return
+        if reason not in why:
+            why.append(reason)
+    groups.append(new)
+
+
+def _conflict(old: Group, new: Group) -> str | None:
+    """Why two groups of the same model and scorers do not belong together."""
+    pairs = [g.frame.drop_duplicates("pair").set_index("pair")[PAIR] for g in (old, new)]
+    shared = pairs[0].index.intersection(pairs[1].index)
+    names = f"{', '.join(old.sources)} and {', '.join(new.sources)}"
+    if len(shared):
+        differs = (pairs[0].loc[shared] != pairs[1].loc[shared]).any()
+        what = [column.replace("_", " ") for column in PAIR if differs[column]]
+        return f"{names} have the same pair ids with another {' and '.join(what)}" if what else None
+    files = [{str(s.info.get("pair_file")) for s in g.sources.values()} for g in (old, new)]
+    return None if files[0] & files[1] - {"None"} else f"{names} have no pair in common, nor the same pair file"
+
+
+def _reconcile(group: Group) -> None:
+    """Count a record that several runs hold once, and tell apart the runs that hold a setting under other keys."""
+    frame = group.frame.sort_values("status", key=lambda s: s != "ok", kind="stable")
+    again = frame.duplicated("key")
+    if again.any():
+        _check_equal(frame)
+        group.notes.append(f"{int(again.sum())} records are in several runs, and count once")
+        frame = frame[~again]
+    twice = frame[frame.duplicated(["pair", *SETTING], keep=False)]
+    if len(twice):
+        arms = twice[["method", "options"]].drop_duplicates()
+        both = pd.MultiIndex.from_frame(frame[["method", "options"]]).isin(pd.MultiIndex.from_frame(arms))
+        frame = frame.assign(method=frame["method"].where(~both, frame["method"] + " (" + frame["run"] + ")"))
+        said = ", ".join(arms["method"].unique())
+        why = "with the same settings and different keys (other code or weights)"
+        group.notes.append(f"the runs hold {said} {why}; they are told apart")
+    group.frame = frame.sort_index().reset_index(drop=True)
+
+
+def _check_equal(frame: pd.DataFrame) -> None:
+    both = frame[frame.duplicated("key", keep=False) & (frame["status"] == "ok")]
+    for metric in ("clip_text_edit", "lpips_base"):
+        if metric in both:
+            spread = both.groupby("key")[metric].agg(lambda v: v.max() - v.min())
+            if (spread > TOLERANCE).any():
+                key = spread.idxmax()
+                runs = ", ".join(both[both["key"] == key]["run"])
+                said = f"the record {key} has different numbers in {runs}"
+                raise UserError(f"{said}; one of them is damaged, so give only the sound one")
+
+
+def _differences(groups: Sequence[Group]) -> list[str]:
+    """In what the groups differ, with the values."""
+    shared = [group.same for group in groups]
+    said = []
+    for name in dict.fromkeys(name for same in shared for name in same):
+        values = list(dict.fromkeys(same.get(name, "none") for same in shared))
+        # The model's fingerprint differs wherever its name does; the name says enough.
+        if len(values) > 1:
+            said.append(f"{name}: {', '.join(values)}")
+    return said

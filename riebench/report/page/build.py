@@ -1,0 +1,154 @@
+"""Fill the templates: tables as HTML, curves and pictures as JSON that the page's script draws."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from riebench.pairs.pair import CATEGORIES
+from riebench.report.analysis import Analysis, main_blocks
+from riebench.report.arms import ANY
+from riebench.report.page.pictures import Pictures, collect
+from riebench.report.style import colour
+from riebench.report.tables import legend, provenance, sheets
+
+HERE = Path(__file__).parent
+
+
+@cache
+def _templates() -> Environment:
+    # Everything that is not ours is escaped, whatever the file is called.
+    return Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _common(analysis: Analysis, title: str) -> dict[str, Any]:
+    return {
+        "title": title,
+        "css": Markup((HERE / "page.css").read_text()),
+        "same": {"pairs": len(analysis.pairs.ids), **analysis.group.same},
+        "sheets": sheets(analysis),
+        "legend": legend(analysis),
+        "notes": analysis.notes,
+        "dots": {arm.label: colour(arm.family) for arm in analysis.arms},
+    }
+
+
+def write_leaderboard(analysis: Analysis, path: Path) -> None:
+    """Write the tables alone as HTML."""
+    text = _templates().get_template("leaderboard.html").render(**_common(analysis, "riebench leaderboard"))
+    path.write_text(text, encoding="utf-8")
+
+
+def write_page(analysis: Analysis, path: Path) -> Pictures:
+    """Write the page: leaderboard, interactive curves and gallery, in one file.
+
+    Returns:
+        What was found of the pictures.
+    """
+    pictures = collect(analysis)
+    arms = [
+        {
+            "label": arm.label,
+            "family": arm.family,
+            "blocks": arm.blocks,
+            "where": arm.where,
+            "colour": colour(arm.family),
+        }
+        for arm in analysis.arms
+    ]
+    sets = {arm.blocks: arm.where for arm in analysis.arms if arm.blocks != ANY}
+    order = sorted(sets, key=lambda blocks: (-blocks.count("+"), blocks))
+    curves = _curves(analysis)
+    data = {
+        "arms": arms,
+        "blocks": [{"blocks": b, "where": sets[b]} for b in order],
+        "main": main_blocks(analysis),
+        "clip": analysis.group.metric_name("clip"),
+        "lpips": analysis.group.metric_name("lpips"),
+        "curves": curves,
+        "pairs": _pairs(analysis, pictures),
+    }
+    text = (
+        _templates()
+        .get_template("page.html")
+        .render(
+            **_common(analysis, "riebench report"),
+            curves=bool(curves),
+            pairs=bool(pictures.pairs),
+            pairs_said=pictures.said,
+            runs=provenance(analysis),
+            data=script_json(data),
+            pictures=[script_json(found) for found in pictures.pairs.values()],
+            js=Markup((HERE / "page.js").read_text()),
+        )
+    )
+    path.write_text(text, encoding="utf-8")
+    return pictures
+
+
+def script_json(value: Any) -> Markup:
+    """A value as JSON inside a script element, which no text in it can end."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)
+
+
+def _or_null(value: Any, digits: int = 6) -> float | None:
+    return None if value is None or pd.isna(value) or not math.isfinite(value) else round(float(value), digits)
+
+
+def _curves(analysis: Analysis) -> list[dict[str, Any]]:
+    """A point for each category, arm, k and strength that some pair was scored at."""
+    names = {"clip": "clip_text_edit", "lpips": "lpips_base", "edit_success": "edit_success", "kept": "kept"}
+    names = {short: name for short, name in names.items() if analysis.has(name)}
+    points = []
+    for row in analysis.curves[analysis.curves["pairs"] > 0].to_dict("records"):
+        point = {"category": row["category"], "arm": row["arm"], "k": None if pd.isna(row["k"]) else int(row["k"])}
+        point |= {"strength": row["strength"], "pairs": row["pairs"]}
+        for short, name in names.items():
+            point[short] = [_or_null(row[f"{name}_{end}"]) for end in ("mean", "low", "high")]
+        points.append(point)
+    return points
+
+
+def _pairs(analysis: Analysis, pictures: Pictures) -> list[dict[str, Any]]:
+    """The pairs of the gallery with their records: arm, k, strength, four metrics, picture, reason."""
+    frame = pictures.frame
+    metrics = ["clip_text_edit", "lpips_base", "edit_success", "kept"]
+    frame = frame.assign(**{m: math.nan for m in metrics if m not in frame})
+    rows: dict[str, list[Mapping[Any, Any]]] = {}
+    for row in frame.sort_values(["arm", "k", "strength"], na_position="first").to_dict("records"):
+        rows.setdefault(row["pair"], []).append(row)
+    return [_pair(index, pair, rows[pair], metrics) for index, pair in enumerate(pictures.pairs)]
+
+
+def _pair(index: int, pair: str, rows: Sequence[Mapping[Any, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    return {
+        "index": index,
+        "id": pair,
+        "category": CATEGORIES[rows[0]["category"]],
+        "original": rows[0]["original_prompt"],
+        "editing": rows[0]["editing_prompt"],
+        "records": [
+            [
+                row["arm"],
+                None if pd.isna(row["k"]) else int(row["k"]),
+                row["strength"],
+                *(_or_null(row[m], 4) for m in metrics),
+                row["key"],
+                None if row["status"] == "ok" else str(row["reason"]),
+            ]
+            for row in rows
+        ],
+    }

@@ -1,0 +1,283 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byId = (id) => document.getElementById(id);
+  const SVG = "http://www.w3.org/2000/svg";
+  const HIGHER = { clip_text_edit: true, lpips_base: false, edit_success: true, kept: true };
+  const ANY = "any";
+
+  function element(tag, attributes = {}, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name === "text") node.textContent = value;
+      else node.setAttribute(name, value);
+    }
+    node.append(...children);
+    return node;
+  }
+  function drawn(tag, attributes, parent) {
+    const node = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    parent.append(node);
+    return node;
+  }
+  const shown = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+  const options = (select, values) => values.forEach(([value, text]) => select.append(element("option", { value, text })));
+  const named = (arm) => (arm.blocks === ANY ? arm.label : `${arm.label}, ${arm.where}`);
+  const inBlocks = (arm, blocks) => !blocks || arm.blocks === blocks || arm.blocks === ANY;
+
+  // ---- curves ------------------------------------------------------------------------------------------------
+  const chart = byId("chart"), tip = byId("tip");
+  const hidden = new Set();
+
+  function ticks(low, high, count) {
+    const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+    const step = [1, 2, 5, 10].map((x) => x * power).find((x) => x >= raw);
+    const found = [];
+    for (let x = Math.ceil(low / step) * step; x <= high + step / 1e6; x += step) found.push(x);
+    return [found, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))];
+  }
+
+  function say(point) {
+    const arm = data.arms[point.arm];
+    const end = (name) => (point[name][1] === null ? "no interval" : `${shown(point[name][1])} to ${shown(point[name][2])}`);
+    const k = point.k === null ? "" : `, k ${point.k}`;
+    const lines = [`${named(arm)}${k}, strength ${point.strength}`, `${point.pairs} ${point.pairs === 1 ? "pair" : "pairs"}`];
+    lines.push(`CLIP ${shown(point.clip[0])} (${end("clip")})`, `LPIPS ${shown(point.lpips[0])} (${end("lpips")})`);
+    if (point.edit_success) lines.push(`edit_success ${shown(point.edit_success[0])} (${end("edit_success")})`);
+    if (point.kept) lines.push(`kept ${shown(point.kept[0])} (${end("kept")})`);
+    return lines.join("\n");
+  }
+
+  function showTip(node, point, near) {
+    const more = near.length > 3 ? `\nand ${near.length - 3} more here` : "";
+    tip.textContent = [point, ...near.filter((p) => p !== point)].slice(0, 3).map(say).join("\n\n") + more;
+    tip.hidden = false;
+    const box = chart.parentNode.getBoundingClientRect(), at = node.getBoundingClientRect();
+    tip.style.left = `${Math.max(0, Math.min(at.left - box.left + 14, box.width - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${Math.max(0, at.top - box.top - tip.offsetHeight - 8)}px`;
+  }
+
+  function drawCurves() {
+    const category = byId("curve-category").value, blocks = byId("curve-blocks").value;
+    const points = data.curves.filter(
+      (p) => p.category === category && inBlocks(data.arms[p.arm], blocks) && !hidden.has(data.arms[p.arm].label)
+    );
+    chart.replaceChildren();
+    tip.hidden = true;
+    byId("curve-none").hidden = points.length > 0;
+    if (!points.length) return;
+    const [width, height, left, bottom, top, right] = [860, 440, 62, 48, 12, 14];
+    const span = (values) => {
+      const low = Math.min(...values), high = Math.max(...values), rest = (high - low || 0.01) * 0.05;
+      return [low - rest, high + rest];
+    };
+    const ends = (name) => points.flatMap((p) => p[name].filter((v) => v !== null));
+    const [x0, x1] = span(points.map((p) => p.lpips[0])), [y0, y1] = span(ends("clip"));
+    const x = (v) => left + ((v - x0) / (x1 - x0)) * (width - left - right);
+    const y = (v) => height - bottom - ((v - y0) / (y1 - y0)) * (height - bottom - top);
+    const [xs, xd] = ticks(x0, x1, 8), [ys, yd] = ticks(y0, y1, 6);
+    for (const v of xs) {
+      drawn("line", { x1: x(v), x2: x(v), y1: top, y2: height - bottom, class: "grid" }, chart);
+      drawn("text", { x: x(v), y: height - bottom + 16, "text-anchor": "middle" }, chart).textContent = v.toFixed(xd);
+    }
+    for (const v of ys) {
+      drawn("line", { x1: left, x2: width - right, y1: y(v), y2: y(v), class: "grid" }, chart);
+      drawn("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, chart).textContent = v.toFixed(yd);
+    }
+    const across = drawn("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, chart);
+    across.textContent = `LPIPS to the base image (${data.lpips}) ← better`;
+    const up = drawn("text", { transform: `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, chart);
+    up.textContent = `CLIP with the edit prompt (${data.clip}) → better`;
+    const paths = new Map();
+    for (const p of points) {
+      const key = `${p.arm}/${p.k}`;
+      if (!paths.has(key)) paths.set(key, []);
+      paths.get(key).push(p);
+    }
+    const labels = [...new Set(data.arms.map((a) => a.label))];
+    // Bands below all lines, lines below all points, so that nothing hides a point from the pointer.
+    const [bands, lines, spots] = ["bands", "lines", "spots"].map((name) => drawn("g", { class: name }, chart));
+    for (const path of paths.values()) {
+      path.sort((a, b) => a.strength - b.strength);
+      const arm = data.arms[path[0].arm];
+      const same = labels.filter((l) => data.arms.find((a) => a.label === l).family === arm.family).indexOf(arm.label);
+      const dash = ["", "7 4", "2 3", "9 3 2 3"][same % 4];
+      const low = path.map((p) => `${x(p.lpips[0])},${y(p.clip[1] ?? p.clip[0])}`);
+      const high = path.map((p) => `${x(p.lpips[0])},${y(p.clip[2] ?? p.clip[0])}`).reverse();
+      drawn("polygon", { points: [...low, ...high].join(" "), fill: arm.colour, opacity: 0.13 }, bands);
+      const line = path.map((p) => `${x(p.lpips[0])},${y(p.clip[0])}`).join(" ");
+      drawn("polyline", { points: line, fill: "none", stroke: arm.colour, "stroke-width": 2, "stroke-dasharray": dash }, lines);
+      const most = Math.max(...path.map((p) => p.strength), 1e-9);
+      for (const p of path) {
+        const spot = { cx: x(p.lpips[0]), cy: y(p.clip[0]), r: 3 + (3.5 * Math.max(0, p.strength)) / most, fill: arm.colour };
+        const node = drawn("circle", { ...spot, class: "point", tabindex: 0, role: "img", "aria-label": say(p) }, spots);
+        const near = points.filter((o) => Math.hypot(x(o.lpips[0]) - spot.cx, y(o.clip[0]) - spot.cy) < 5);
+        for (const event of ["mouseenter", "focus"]) node.addEventListener(event, () => showTip(node, p, near));
+        for (const event of ["mouseleave", "blur"]) node.addEventListener(event, () => { tip.hidden = true; });
+      }
+    }
+  }
+
+  function setUpCurves() {
+    const scopes = [...new Set(data.curves.map((p) => p.category))];
+    options(byId("curve-category"), scopes.map((s) => [s, s]));
+    options(byId("curve-blocks"), data.blocks.map((b) => [b.blocks, b.where]));
+    byId("curve-blocks").value = data.main;
+    for (const label of [...new Set(data.arms.map((a) => a.label))].sort()) {
+      const arm = data.arms.find((a) => a.label === label);
+      const box = element("input", { type: "checkbox", checked: "", value: label });
+      box.addEventListener("change", () => { box.checked ? hidden.delete(label) : hidden.add(label); drawCurves(); });
+      const dot = element("span", { class: "dot" });
+      dot.style.background = arm.colour;
+      byId("curve-methods").append(element("label", {}, box, " ", dot, label));
+    }
+    for (const id of ["curve-category", "curve-blocks"]) byId(id).addEventListener("change", drawCurves);
+    drawCurves();
+  }
+
+  // ---- gallery -----------------------------------------------------------------------------------------------
+  // A record is [arm, k, strength, clip, lpips, edit_success, kept, picture, reason].
+  const FIELDS = { clip_text_edit: 3, lpips_base: 4, edit_success: 5, kept: 6 };
+  const cards = byId("cards"), filters = ["category", "method", "blocks", "strength", "sort"].map((n) => byId(`by-${n}`));
+  const [byCategory, byMethod, byBlocks, byStrength, bySort] = filters;
+  let current = [];
+
+  const kept = (record) => {
+    const arm = data.arms[record[0]];
+    return (!byMethod.value || arm.label === byMethod.value) && inBlocks(arm, byBlocks.value) &&
+      (!byStrength.value || String(record[2]) === byStrength.value);
+  };
+
+  function average(pair, metric) {
+    const values = pair.records.filter(kept).map((r) => r[FIELDS[metric]]).filter((v) => v !== null);
+    return values.length ? values.reduce((a, b) => a + b, 0) / values.length : null;
+  }
+
+  function chosen() {
+    let pairs = data.pairs.filter((p) => (!byCategory.value || p.category === byCategory.value) && p.records.some(kept));
+    if (bySort.value) {
+      const [metric, end] = bySort.value.split(" ");
+      const sign = HIGHER[metric] === (end === "best") ? -1 : 1;
+      const value = new Map(pairs.map((p) => [p, average(p, metric)]));
+      const rank = (p) => (value.get(p) === null ? Infinity : sign * value.get(p));
+      pairs = [...pairs].sort((a, b) => rank(a) - rank(b) || a.index - b.index);
+    }
+    return pairs;
+  }
+
+  function tile(uri, alt, caption, gap) {
+    const picture = uri ? element("img", { src: uri, alt, width: 128, height: 128 }) : element("div", { class: "gap", text: gap });
+    return element("figure", {}, picture, element("figcaption", { text: caption }));
+  }
+
+  function caption(record) {
+    const lines = [`${record[1] === null ? "" : `k ${record[1]}, `}strength ${record[2]}`];
+    lines.push(`CLIP ${shown(record[3])}\nLPIPS ${shown(record[4])}`);
+    if (record[5] !== null) lines.push(`success ${shown(record[5], 0)}, kept ${shown(record[6], 2)}`);
+    return lines.join("\n");
+  }
+
+  function fill(card, pair) {
+    const holder = byId(`pictures-${pair.index}`);
+    const pictures = holder ? JSON.parse(holder.textContent) : {};
+    const link = element("a", { href: `#pair=${encodeURIComponent(pair.id)}`, text: pair.id });
+    const title = element("h3", {}, link, element("span", { class: "soft", text: `  ${pair.category}` }));
+    const prompts = element("p", { class: "prompts", text: `${pair.original}  →  ${pair.editing}` });
+    const first = element("div", { class: "strip" }, element("div", { class: "who", text: "references" }));
+    for (const [name, text] of [["base", "base"], ["source", "source"], ["mask-base", "base mask"], ["mask-source", "source mask"]])
+      first.append(tile(pictures[name], `${text} of ${pair.id}`, text, "picture missing"));
+    card.replaceChildren(title, prompts, first);
+    const rows = new Map();
+    for (const record of pair.records.filter(kept)) {
+      if (!rows.has(record[0])) rows.set(record[0], []);
+      rows.get(record[0]).push(record);
+    }
+    for (const [index, records] of rows) {
+      const arm = data.arms[index], dot = element("span", { class: "dot" });
+      dot.style.background = arm.colour;
+      const strip = element("div", { class: "strip" }, element("div", { class: "who" }, dot, named(arm)));
+      for (const record of records) {
+        const failed = record[8] !== null;
+        const alt = `edited by ${named(arm)}, strength ${record[2]}`;
+        strip.append(tile(pictures[record[7]], alt, caption(record), failed ? `failed: ${record[8]}` : "picture missing"));
+      }
+      card.append(strip);
+    }
+    card.style.minHeight = "";
+  }
+
+  function empty(card) {
+    if (!card.firstChild) return;
+    card.style.minHeight = `${card.offsetHeight}px`;
+    card.replaceChildren();
+  }
+
+  // Cards are filled as they come near and emptied as they leave, so that a page of any length holds few pictures.
+  const watcher = new IntersectionObserver(
+    (entries) => entries.forEach((entry) => {
+      const card = entry.target;
+      if (!entry.isIntersecting) empty(card);
+      else if (!card.firstChild) fill(card, data.pairs[Number(card.dataset.index)]);
+    }),
+    { rootMargin: "1200px 0px" }
+  );
+
+  function show() {
+    watcher.disconnect();
+    current = chosen();
+    byId("count").textContent = `${current.length} of ${data.pairs.length} pairs`;
+    cards.replaceChildren();
+    for (const pair of current) {
+      const card = element("article", { class: "card", id: `card-${pair.index}`, "data-index": pair.index, "aria-label": `pair ${pair.id}` });
+      const rows = new Set(pair.records.filter(kept).map((r) => r[0])).size;
+      card.style.minHeight = `${80 + 205 * (rows + 1)}px`;
+      cards.append(card);
+      watcher.observe(card);
+    }
+  }
+
+  function aim() {
+    document.querySelectorAll(".aimed").forEach((card) => card.classList.remove("aimed"));
+    const wanted = new URLSearchParams(location.hash.slice(1)).get("pair");
+    if (wanted === null) return;
+    const pair = data.pairs.find((p) => p.id === wanted);
+    byId("unknown").hidden = Boolean(pair);
+    byId("unknown").textContent = `There are no pictures of the pair ${wanted} on this page.`;
+    if (!pair) return;
+    if (!current.includes(pair)) {
+      reset();
+      show();
+    }
+    const card = byId(`card-${pair.index}`);
+    fill(card, pair);
+    card.classList.add("aimed");
+    card.scrollIntoView();
+    requestAnimationFrame(() => requestAnimationFrame(() => card.scrollIntoView()));
+  }
+
+  function reset() {
+    for (const select of filters) select.value = "";
+    byBlocks.value = data.pairs.length && data.blocks.length > 1 ? data.main : "";
+  }
+
+  function setUpGallery() {
+    const distinct = (values) => [...new Set(values)];
+    options(byCategory, distinct(data.pairs.map((p) => p.category)).map((c) => [c, c]));
+    options(byMethod, distinct(data.arms.map((a) => a.label)).sort().map((l) => [l, l]));
+    options(byBlocks, data.blocks.map((b) => [b.blocks, b.where]));
+    const strengths = distinct(data.pairs.flatMap((p) => p.records.map((r) => r[2]))).sort((a, b) => a - b);
+    options(byStrength, strengths.map((s) => [String(s), String(s)]));
+    const metrics = Object.keys(FIELDS).filter((m) => data.pairs.some((p) => p.records.some((r) => r[FIELDS[m]] !== null)));
+    options(bySort, metrics.flatMap((m) => [[`${m} worst`, `worst ${m} first`], [`${m} best`, `best ${m} first`]]));
+    for (const select of filters) select.addEventListener("change", show);
+    byId("reset").addEventListener("click", () => { reset(); show(); });
+    reset();
+    show();
+    window.addEventListener("hashchange", aim);
+    aim();
+  }
+
+  if (data.curves.length) setUpCurves();
+  if (data.pairs.length) setUpGallery();
+})();

@@ -1,0 +1,94 @@
+"""The pictures of the gallery: found in the run folders, made small, as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from riebench.records.folder import IMAGES
+from riebench.report.analysis import Analysis
+from riebench.report.arms import with_arms
+from riebench.report.sheet import overlay, tile
+
+REFERENCES = ("base", "source", "mask-base", "mask-source")
+# Side of a picture by how many there are, so that the page stays below about 60 MB.
+SIDES = ((10_000, 128), (25_000, 96), (60_000, 64))
+SMALLEST = 48
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the gallery shows.
+
+    Attributes:
+        pairs: id to the data URIs of its pictures, by the names of :data:`REFERENCES` and record key.
+        frame: the records of these pairs, with the number of their arm.
+        said: what a reader has to know: pairs without pictures, pictures that are missing or damaged.
+    """
+
+    pairs: dict[str, dict[str, str]]
+    frame: pd.DataFrame
+    said: str
+
+
+def collect(analysis: Analysis) -> Pictures:
+    """Find and shrink the pictures of every pair that has its base picture in one of the runs."""
+    folders = [_images(source.path) for source in analysis.group.sources.values()]
+    frame = with_arms(analysis.group.frame, analysis.arms)
+    homes = {pair: [f for f in folders if (f / f"{pair}-base.png").is_file()] for pair in analysis.pairs.ids}
+    homes = {pair: found for pair, found in homes.items() if found}
+    frame = frame[frame["pair"].isin(list(homes))]
+    wanted = frame[frame["status"] == "ok"].groupby("pair")["key"].agg(list).to_dict()
+    count = sum(len(keys) for keys in wanted.values()) + len(REFERENCES) * len(homes)
+    side = next((size for most, size in SIDES if count <= most), SMALLEST)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = {pair: pool.submit(_of_pair, pair, found, wanted.get(pair, []), side) for pair, found in homes.items()}
+        pairs = {pair: job.result() for pair, job in jobs.items()}
+    missing = count - sum(len(found) for found in pairs.values())
+    return Pictures(pairs, frame, _said(len(pairs), len(analysis.pairs.ids), missing))
+
+
+def _images(path: Path) -> Path:
+    return (path if path.is_dir() else path.parent) / IMAGES
+
+
+def _said(shown: int, pairs: int, missing: int) -> str:
+    if not shown:
+        return "No pictures were kept: run with --keep-images to have them here."
+    said = f"{shown} of {pairs} pairs have pictures." if shown < pairs else f"All {pairs} pairs have pictures."
+    return f"{said} {missing} pictures are missing or damaged." if missing else said
+
+
+def _of_pair(pair: str, folders: Sequence[Path], keys: Sequence[str], side: int) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in (*REFERENCES, *keys):
+        for folder in folders:
+            uri = _uri(folder, pair, name, side)
+            if uri:
+                found[name] = uri
+                break
+    return found
+
+
+def _uri(folder: Path, pair: str, name: str, side: int) -> str | None:
+    """A picture as a small WebP, a mask as red over the greyed picture it belongs to; None if it cannot be read."""
+    path = folder / f"{pair}-{name}.png"
+    try:
+        if name.startswith("mask-"):
+            picture = overlay(folder / f"{pair}-{name.removeprefix('mask-')}.png", path, side)
+        else:
+            picture = tile(path, side)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
+        return None
+    if picture is None:
+        return None
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=82, method=1)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,157 @@
+"""Scores of arms, pair by pair: at matched LPIPS, and at settings chosen on other pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riebench.report.arms import Arm, Pairs
+from riebench.report.matching import cross
+
+Array = NDArray[np.float64]
+BUDGETS = (0.1, 0.2, 0.3, 0.4)
+ENOUGH = 0.5  # share of the attempted pairs that must have a score for a rank
+
+
+def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
+    """LPIPS budgets at which the data can compare, and whether they are the usual ones.
+
+    The last budget is the largest LPIPS that lies on the curves of half of the pairs for two arms (for the only one, if
+    there is one; where no LPIPS does, the one that comes nearest). The usual budgets up to it, if these are two or
+    more; otherwise four equal steps up to it, rounded down. Empty if no arm has a curve.
+    """
+    curved = [arm for arm in arms if arm.has_curve()]
+    if not curved:
+        return [], False
+    ranges = [_ranges(arm) for arm in curved]
+    levels = np.unique(np.concatenate([r.ravel() for r in ranges]))
+    levels = levels[np.isfinite(levels) & (levels > 0)]
+    shares = np.sort([_share(r, levels) for r in ranges], axis=0)
+    second = shares[max(0, len(shares) - 2)]
+    most = float(levels[second >= min(ENOUGH, second.max())].max())
+    if most >= BUDGETS[1]:
+        return [b for b in BUDGETS if b <= most], True
+    digits = 1 - math.floor(math.log10(most / 4))
+    step = math.floor(most / 4 * 10**digits * (1 + 1e-9)) / 10**digits
+    return [round(step * i, digits) for i in (1, 2, 3, 4)], False
+
+
+def _share(ranges: Array, levels: Array) -> Array:
+    """The share of pairs whose range holds each level."""
+    least, most = np.sort(ranges[0]), np.sort(ranges[1])
+    begun, ended = np.searchsorted(least, levels, "right"), np.searchsorted(most, levels, "left")
+    return (begun - ended) / len(least)
+
+
+def _ranges(arm: Arm) -> Array:
+    """Least and greatest LPIPS of each attempted pair, ``[2, pairs]``; infinite where nothing was scored."""
+    lpips = arm.values["lpips_base"][arm.attempted]
+    least = np.where(np.isnan(lpips), np.inf, lpips).min((1, 2))
+    return np.stack([least, np.where(np.isnan(lpips), -np.inf, lpips).max((1, 2))])
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Values of an arm at matched LPIPS.
+
+    Attributes:
+        values: metric to ``[pairs, budgets]``, NaN where the pair's curve does not meet the budget.
+        k: for each half the k whose values these are, ``[2][budgets]``.
+    """
+
+    values: dict[str, Array]
+    k: list[list[int | None]]
+
+
+def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
+    """Read every metric of an arm at LPIPS budgets.
+
+    Where an arm was run with several k, the values of each half of the pairs are those of the k that is best on the
+    other half, so that no pair has a part in choosing what is reported on it, and a wide sweep is no advantage.
+    """
+    found = []
+    for i in range(len(arm.ks)):
+        crossing = cross(arm.along("lpips_base", i), np.asarray(budgets, float))
+        found.append({metric: crossing.read(arm.along(metric, i)) for metric in arm.values})
+    if len(found) == 1:
+        return Matched(found[0], [arm.ks * len(budgets)] * 2)
+    gains = np.stack([f["clip_text_edit"] for f in found]) - _known(pairs.base)[:, None]
+    values = {metric: np.full((len(pairs.ids), len(budgets)), np.nan) for metric in arm.values}
+    chosen: list[list[int | None]] = [[], []]
+    for half in (0, 1):
+        rows = np.flatnonzero(pairs.half == half)
+        for b in range(len(budgets)):
+            k = _best(gains[:, pairs.half != half, b])
+            chosen[half].append(None if k is None else arm.ks[k])
+            if k is not None:
+                for metric in arm.values:
+                    values[metric][rows, b] = found[k][metric][rows, b]
+    return Matched(values, chosen)
+
+
+def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int) -> tuple[Array, Array]:
+    """LPIPS and CLIP of each pair along the k that its score at a budget is of, ``[pairs, strengths]`` each."""
+    parts = []
+    for metric in ("lpips_base", "clip_text_edit"):
+        paths = np.stack([arm.along(metric, i) for i in range(len(arm.ks))])
+        ks = np.array([arm.ks.index(score.k[half][at]) if score.k[half][at] in arm.ks else 0 for half in (0, 1)])
+        parts.append(paths[ks[pairs.half], np.arange(len(pairs.ids))])
+    return parts[0], parts[1]
+
+
+def _known(base: Array) -> Array:
+    """The base's CLIP similarity, or 0 for all where that is not known for some: gains are then similarities."""
+    return np.where(np.isnan(base).any(), 0.0, base)
+
+
+def _best(gains: Array) -> int | None:
+    """The best row of ``[choices, pairs]`` by its mean, among those with half as many pairs as the fullest."""
+    there = ~np.isnan(gains)
+    counts = there.sum(1)
+    if not counts.any():
+        return None
+    with np.errstate(invalid="ignore"):
+        means = np.where(there, gains, 0).sum(1) / counts
+    return int(np.argmax(np.where(counts * 2 >= counts.max(), means, -np.inf)))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Values of an arm at settings chosen on the other half of the pairs.
+
+    Attributes:
+        values: metric to ``[pairs]``; also ``gain``, the CLIP similarity over that of the base image.
+        chosen: for each half the setting (k, strength) that its values are of; None where no setting was good enough.
+    """
+
+    values: dict[str, Array]
+    chosen: list[tuple[int | None, float] | None]
+
+
+def held_out(arm: Arm, pairs: Pairs, budget: float) -> HeldOut:
+    """Choose k and strength on each half by the mean CLIP gain within an LPIPS budget; report them on the other.
+
+    A setting is within the budget if its mean LPIPS over the half it is chosen on is. A tie takes the weaker strength.
+    """
+    shape = (len(pairs.ids), -1)
+    clip, lpips = (arm.values[m].reshape(shape) for m in ("clip_text_edit", "lpips_base"))
+    settings = [(k, s) for k in arm.ks for s in arm.strengths]
+    base = _known(pairs.base)[:, None]
+    values = {metric: np.full(len(pairs.ids), np.nan) for metric in arm.values}
+    chosen: list[tuple[int | None, float] | None] = []
+    for half in (0, 1):
+        other = pairs.half != half
+        with np.errstate(invalid="ignore"):
+            cost = np.nansum(lpips[other], 0) / (~np.isnan(lpips[other])).sum(0)
+        gains = np.where(cost <= budget, clip[other] - base[other], np.nan)
+        best = _best(gains.T)
+        chosen.append(None if best is None else settings[best])
+        if best is not None:
+            rows = pairs.half == half
+            for metric in arm.values:
+                values[metric][rows] = arm.values[metric].reshape(shape)[rows, best]
+    return HeldOut(values | {"gain": values["clip_text_edit"] - pairs.base}, chosen)

@@ -1,0 +1,60 @@
+"""How a method looks, everywhere the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+# Okabe and Ito's palette for the methods that come with riebench, so that they never change colour.
+FIXED = {
+    "steering": "#0072B2",
+    "sae": "#D55E00",
+    "sae-adaptive": "#CC79A7",
+    "neurons": "#009E73",
+    "random": "#8A8A8A",
+    "prompt": "#E69F00",
+    "none": "#56B4E9",
+}
+# For strangers' methods: tones that colour-blind readers can tell from those above.
+SPARE = ("#332288", "#882255", "#117733", "#999933", "#AA4499", "#661100", "#6699CC")
+MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", ">")
+DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
+PAPER: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "riebench",  # the same figure twice is the same file
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+}
+"""matplotlib settings of every figure."""
+
+
+def _hash(name: str) -> int:
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+
+
+def colour(method: str) -> str:
+    """The colour of a method, from its canonical name alone."""
+    return FIXED.get(method) or SPARE[_hash(method) % len(SPARE)]
+
+
+def marker(method: str) -> str:
+    """The marker of a method, from its canonical name alone."""
+    names = list(FIXED)
+    return MARKERS[names.index(method) if method in FIXED else len(names) + _hash(method) % 2]
+
+
+def dashes(names: Sequence[str]) -> dict[str, str | tuple[int, tuple[int, ...]]]:
+    """A line style for each name."""
+    return {name: DASHES[i % len(DASHES)] for i, name in enumerate(names)}

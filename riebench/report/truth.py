@@ -1,0 +1,63 @@
+"""What CLIP and LPIPS say of a setting, against what the truth says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from riebench.report.arms import TRUTH, Arm, Pairs
+from riebench.report.resample import Bootstrap, quantiles
+
+Array = NDArray[np.float64]
+COMPARED = (("clip_text_edit", "edit_success"), ("lpips_base", "kept"))
+DRAWS = 2_000  # resamples, as each ranks all settings anew
+
+
+def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFrame:
+    """Spearman's rank correlation over settings between mean CLIP and edit_success, and mean LPIPS and kept.
+
+    A setting's means are over the pairs that every setting scored, so that settings differ by nothing else. The
+    interval resamples pairs. Null with fewer than three settings, or where one of the two is the same for all.
+
+    Returns:
+        Columns metric, truth, correlation, low, high, settings, pairs; no row where the truth is not known.
+    """
+    columns = ["metric", "truth", "correlation", "low", "high", "settings", "pairs"]
+    if not all(any(m in arm.values for arm in arms) for m in TRUTH):
+        return pd.DataFrame(columns=columns)
+    known = [arm for arm in arms if all(m in arm.values for m in TRUTH)]
+    shape = (len(pairs.ids), -1)
+    stacked = {m: np.concatenate([a.values[m].reshape(shape) for a in known], 1) for m in sum(COMPARED, ())}
+    there = ~np.isnan(np.stack(list(stacked.values()))).any(0)
+    kept = there.any(0)
+    common = there[:, kept].all(1)
+    rows = []
+    for metric, truth in COMPARED:
+        a, b = (stacked[m][common][:, kept] for m in (metric, truth))
+        correlation, low, high = _spearman(a, b, boot.weights[common, :DRAWS].T)
+        rows.append((metric, truth, correlation, low, high, int(kept.sum()), int(common.sum())))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Correlation of column means ``[pairs, settings]`` with its interval; NaN where undefined."""
+    if a.shape[0] < 1 or a.shape[1] < 3:
+        return np.nan, np.nan, np.nan
+
+    def correlate(x: Array, y: Array) -> Array:
+        ranks = [pd.DataFrame(np.round(v, 7)).rank(axis=1).to_numpy() for v in (x, y)]  # ties share their mean rank
+        first, second = (r - r.mean(1, keepdims=True) for r in ranks)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1)))
+
+    found = float(correlate(a.mean(0)[None], b.mean(0)[None])[0])
+    if a.shape[0] < 2 or np.isnan(found):
+        return found, np.nan, np.nan
+    total = weights.sum(1, keepdims=True)
+    used = total[:, 0] > 0
+    drawn = correlate(weights[used] @ a / total[used], weights[used] @ b / total[used])
+    low, high = (float(end[0]) for end in quantiles(drawn[None]))
+    return (found, low, high) if high > low else (found, np.nan, np.nan)

@@ -1,0 +1,115 @@
+"""A whole report on the disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from riebench.errors import UserError
+from riebench.report.analysis import Analysis, Options, analyse
+from riebench.report.gather import gather
+from riebench.report.tables import board_csv, latex, markdown, write_csv
+
+TABLES = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.html", "comparisons.csv", "curves.csv")
+FIGURES, PAGE, FRAME = "figures", "index.html", "records.parquet"
+
+
+@dataclass
+class Written:
+    """A report: its groups with the folders they were written to, and why there is more than one."""
+
+    groups: list[tuple[Analysis, Path]] = field(default_factory=list)
+    why: list[str] = field(default_factory=list)
+
+
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    options: Options | None = None,
+    figures: bool = True,
+    page: bool = True,
+    say: Callable[[str], None] = lambda text: None,
+) -> Written:
+    """Write tables, figures, records and page of runs; one folder for each group that may be compared.
+
+    Args:
+        runs: run folders.
+        out: made if it is not there; a report in it is replaced.
+        options: of the statistics.
+        figures: whether figures are drawn.
+        page: whether the HTML page is made.
+        say: is told what is being done.
+
+    Raises:
+        UserError: for runs that cannot be read or put together, or a folder that cannot be written.
+    """
+    groups, why = gather(runs)
+    _check_place(out, runs)
+    written = Written(why=why)
+    analyses = [analyse(group, options) for group in groups]
+    for number, analysis in enumerate(analyses, 1):
+        folder = out if len(analyses) == 1 else out / f"group-{number}"
+        written.groups.append((analysis, folder))
+    try:
+        for analysis, folder in written.groups:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_tables(analysis, folder)
+            if figures:
+                say("drawing figures")
+                _figures(analysis, folder / FIGURES)
+            if page:
+                say("making the page")
+                _page(analysis, folder / PAGE)
+        if len(analyses) > 1:
+            (out / "leaderboard.md").write_text(_index(written, out), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the folder {out} cannot be written ({error.strerror or error}); give another --out") from None
+    return written
+
+
+def _check_place(out: Path, runs: Sequence[Path]) -> None:
+    for run in runs:
+        if run.is_dir() and out.resolve() == run.resolve():
+            raise UserError(f"--out {out} is the run itself; give another folder")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder")
+
+
+def write_tables(analysis: Analysis, folder: Path) -> None:
+    """Write the leaderboard in its four formats, all comparisons, all curves and the records."""
+    from riebench.report.page import write_leaderboard
+
+    (folder / "leaderboard.md").write_text(markdown(analysis), encoding="utf-8")
+    (folder / "leaderboard.tex").write_text(latex(analysis), encoding="utf-8")
+    write_csv(board_csv(analysis), folder / "leaderboard.csv")
+    write_csv(analysis.comparisons.drop(columns=["arm_a", "arm_b"], errors="ignore"), folder / "comparisons.csv")
+    write_csv(analysis.curves.drop(columns="arm"), folder / "curves.csv")
+    write_leaderboard(analysis, folder / "leaderboard.html")
+    analysis.group.frame.to_parquet(folder / FRAME, index=False, compression="zstd")
+
+
+def _figures(analysis: Analysis, folder: Path) -> None:
+    from riebench.report.figures import draw_all
+
+    shutil.rmtree(folder, ignore_errors=True)  # a figure of the report before must not stay
+    draw_all(analysis, folder)
+
+
+def _page(analysis: Analysis, path: Path) -> None:
+    from riebench.report.page import write_page
+
+    pictures = write_page(analysis, path)
+    if pictures.pairs and "missing" in pictures.said:
+        analysis.notes.append(pictures.said)
+
+
+def _index(written: Written, out: Path) -> str:
+    lines = ["# Leaderboards", "", f"{len(written.groups)} tables, as these records are never mixed:", ""]
+    lines += [f"- {text}" for text in written.why] + [""]
+    for analysis, folder in written.groups:
+        name = folder.relative_to(out)
+        runs = ", ".join(analysis.group.sources)
+        lines.append(f"- [{name}]({name}/leaderboard.md): {len(analysis.group.frame)} records of {runs}")
+    return "\n".join(lines) + "\n"

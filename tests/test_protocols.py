@@ -1,0 +1,200 @@
+"""The protocols, the presets and the plan of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from riebench.cli import main
+from riebench.engine import PairWorker, RunSpec
+from riebench.engine.arms import block_sets, make_arms
+from riebench.engine.forecast import forecast
+from riebench.errors import UserError
+from riebench.instruments import Instruments
+from riebench.lens import FOUR
+from riebench.masks import MaskRules, pair_instances, to_grid
+from riebench.methods import relative_score
+from riebench.mini.model import PAIRS
+from riebench.pairs import Pair, load_pairs, select
+from riebench.presets import PRESETS
+from riebench.protocols import PAPER, RIEBENCH, Protocol, protocol_named
+from riebench.settings import described, parse_settings
+from riebench.sweeps import Sweep
+
+PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "riebench.json"
+
+
+def test_signed_sums(rng: np.random.Generator) -> None:
+    source, base = torch.tensor([3.0, -2.9, 0.5]), torch.tensor([-1.0, -1.0, -2.0])
+    # Sums .6 and -4: the published shares of the base turn their signs round.
+    published = [3 / 0.6 - 1 / 4, -2.9 / 0.6 - 1 / 4, 0.5 / 0.6 - 2 / 4]
+    assert relative_score(source, base, "sum").tolist() == pytest.approx(published)
+    sound = [3 / 6.4 + 1 / 4, -2.9 / 6.4 + 1 / 4, 0.5 / 6.4 + 2 / 4]
+    assert relative_score(source, base, "absolute").tolist() == pytest.approx(sound)
+    codes = [torch.from_numpy(rng.random(9)) for _ in range(2)]
+    assert torch.equal(relative_score(*codes, "sum"), relative_score(*codes, "absolute"))
+
+
+def test_fallbacks() -> None:
+    mask = np.zeros((1, 64, 64), bool)
+    mask[0, 14:18, 0:3] = True  # two cells, the upper one by 2 rows, the lower one by 2
+    mask[0, 18, 0] = True
+    assert np.argwhere(to_grid(mask, 4, 4, kernel=1)).tolist() == [[1, 0]]
+    assert np.argwhere(to_grid(mask, 4, 4, kernel=1, fallback="touched")).tolist() == [[0, 0], [1, 0]]
+    assert (PAPER.fallback, RIEBENCH.fallback) == ("touched", "largest")
+
+
+def test_union_before_the_grid() -> None:
+    apart = np.zeros((2, 64, 64), bool)
+    apart[0, 33, 33], apart[1, 0:32, 0:32] = True, True
+    alone, before = to_grid(apart, 4, 4, kernel=1), to_grid(apart, 4, 4, kernel=1, union="before")
+    assert alone[2, 2]  # the small one falls back on its cell
+    assert not before[2, 2]  # as part of the union it is lost
+
+
+def test_category_rules_can_be_changed() -> None:
+    class Everywhere:
+        name, fingerprint = "everywhere", "0"
+
+        def find(self, image: np.ndarray, phrase: str) -> np.ndarray:
+            mask = np.zeros((1, 8, 8), bool)
+            mask[0, len(phrase), int(image[0, 0, 0])] = True
+            return mask
+
+    base, source = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
+    for category, rule in ((2, {"add_object": "both"}), (3, {"delete_object": "both"})):
+        plain = pair_instances(Everywhere(), category, base, source, "hat", "toad")
+        assert np.array_equal(*plain)
+        apart = pair_instances(Everywhere(), category, base, source, "hat", "toad", MaskRules(**rule))
+        assert [np.argwhere(m[0]).tolist() for m in apart] == [[[4, 1]], [[3, 0]]]
+    word = pair_instances(Everywhere(), 9, base, source, "#every", "~a", MaskRules(special_phrases=False))
+    assert [np.argwhere(m[0]).tolist() for m in word] == [[[2, 1]], [[6, 0]]]
+
+
+def worked(mini: Instruments, pair: Pair, protocol: Protocol, options: dict[str, bool]) -> dict[str, float | None]:
+    sets = block_sets(["all"], list(mini.denoiser.lens.blocks), False)
+    arms = make_arms([Sweep(["steering"], [1.0], options=options)], sets, mini)
+    (record,) = PairWorker(mini, arms, 1, protocol=protocol).work(pair).records
+    assert record.status == "ok", record.reason
+    assert record.protocol == protocol.name
+    return record.metrics
+
+
+def test_the_published_deletions_ignore_only_add(mini: Instruments) -> None:
+    (pair,) = select(load_pairs(PAIRS), categories=[3], limit=1)
+    both, adds = worked(mini, pair, RIEBENCH, {}), worked(mini, pair, RIEBENCH, {"only_add": True})
+    published = worked(mini, pair, PAPER, {"only_add": True})
+    assert published["lpips_base"] == both["lpips_base"] != adds["lpips_base"]
+    (other,) = select(load_pairs(PAIRS), categories=[6], limit=1)
+    same = [worked(mini, other, protocol, {"only_add": True})["lpips_base"] for protocol in (PAPER, RIEBENCH)]
+    assert same[0] == same[1]
+
+
+def test_the_published_scorer_leaves_brackets_in(mini: Instruments) -> None:
+    (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
+    assert "[" in pair.editing_prompt
+    paper, mended = (worked(mini, pair, protocol, {}) for protocol in (PAPER, RIEBENCH))
+    assert paper["clip_text_edit"] != mended["clip_text_edit"]
+    assert paper["clip_image_base"] == mended["clip_image_base"]
+    plain = pair.model_copy(update={"editing_prompt": pair.edit_prompt, "original_prompt": pair.base_prompt})
+    assert worked(mini, plain, PAPER, {})["clip_text_edit"] == mended["clip_text_edit"]
+
+
+def test_the_preset_is_the_published_sweep() -> None:
+    paper = PRESETS["paper"]
+    settings = {
+        (name, sweep.options.get("score"), k, strength)
+        for sweep in paper.sweeps
+        for name in sweep.methods
+        for k in sweep.k or (None,)
+        for strength in sweep.strengths
+    }
+    assert len(settings) == 32
+    assert ("neurons", "mean", 80000, 2) in settings
+    assert ("sae", "first", 640, 1) in settings
+    assert ("steering", None, None, 0.25) in settings
+    assert protocol_named(paper.protocol) is PAPER
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs the published pairs, which are not part of the project")
+def test_the_plan_of_the_published_sweep() -> None:
+    paper = PRESETS["paper"]
+    pairs = select(load_pairs(PUBLISHED), limit=paper.limit)
+    spec = RunSpec(paper.sweeps, ["all"], steps=paper.steps, model="sdxl-turbo", protocol="paper")
+    plan = forecast(spec, pairs)
+    assert (plan.pairs, plan.settings) == (296, 32)
+    assert (plan.forwards, plan.plain) == (40_256, 116_032)
+    assert plan.memory is not None
+    assert 15e9 < plan.memory < 40e9
+
+
+def command(*words: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    return int(left.value.code or 0)
+
+
+def test_dry_run_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("run", "--model", "sdxl-turbo", "--preset", "paper-small", "--pairs", str(PAIRS), "--dry-run")
+    assert command(*words, "--weights", "nowhere") == 0
+    said = capsys.readouterr().out
+    assert "54" in said
+    assert "9 settings" in said
+    assert f"{54 * 4 * 11:,}" in said
+    assert "protocol paper" in said
+
+
+def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
+    sets = block_sets(["all"], list(mini.denoiser.lens.blocks), False)
+    arms = make_arms(PRESETS["paper"].sweeps, sets, mini)
+    assert sum(len(arm.strengths) for arm in arms) == 32
+    features = sum(mini.sae(b).n_features for b in FOUR)
+    assert [a.options["k"] for a in arms if a.name == "sae"] == [
+        round(k * features / 20480) for k in (80, 160, 320, 640)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--preset", "papr"), "did you mean 'paper'"),
+        (("--preset", "paper", "--method", "sae"), "leave out --method or --preset"),
+        (("--method", "sae", "--block", "mid.0", "--protocol", "papers"), "did you mean 'paper'"),
+        (
+            ("--method", "sae", "--block", "mid.0", "--set", "masker.box_treshold=1"),
+            "did you mean 'masker.box_threshold'",
+        ),
+        (("--method", "sae", "--block", "mid.0", "--set", "masker.text_threshold=2"), "masker.text_threshold is '2'"),
+        (("--method", "sae", "--block", "mid.0", "--set", "masker.text_threshold=.3"), "is not for mini"),
+        (("--method", "sae", "--block", "mid.0", "--set", "masker"), "expected name=value"),
+        (("--method", "sae", "--block", "mid.0", "--device", "gpu"), "'gpu' is not known"),
+        (("--model", "sdxl-turbo", "--preset", "paper", "--weights", "nowhere"), "7 of 7 parts are missing"),
+    ],
+)
+def test_bad_input(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str) -> None:
+    assert command("run", *words) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_settings_from_words() -> None:
+    settings = parse_settings(["masker.short_side=600", "sae.k=20"], model__dtype="bfloat16")
+    assert (settings.masker.short_side, settings.sae.k, settings.model.dtype) == (600, 20, "bfloat16")
+    assert sorted(settings.given()) == ["masker.short_side", "model.dtype", "sae.k"]
+    assert all(field.description for name, field in described() if "." in name)
+    with pytest.raises(UserError, match=r"model\.dtype"):
+        parse_settings(["model.dtype=float8"])
+
+
+def test_records_name_their_protocol_and_conditions(tmp_path: Path) -> None:
+    words = ("run", "--method", "none", "--block", "mid.0", "--limit", "1", "--category", "6", "--out", "out")
+    assert command(*words, "--set", "masker.blur_kernel=3", "--strength", "1") == 0
+    record = json.loads((tmp_path / "out" / "records.jsonl").read_text().splitlines()[0])
+    assert record["protocol"] == "riebench"
+    assert record["conditions"]["masks.blur_kernel"] == 3
+    assert record["conditions"]["dtype"] == "float32"

@@ -1,0 +1,570 @@
+"""The report's statistics against numbers worked out by hand, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from report_helpers import FOUR, PARTS, record, write_run
+from rich.console import Console
+from scipy import stats
+
+import riebench
+from riebench.cli import main
+from riebench.errors import UserError
+from riebench.records import Record
+from riebench.report.analysis import Options, analyse, board_columns
+from riebench.report.arms import half_of, make_arms
+from riebench.report.check import check_folder
+from riebench.report.compare import compare, write_comparison
+from riebench.report.frame import COLUMNS, load_records
+from riebench.report.gather import gather
+from riebench.report.matching import cross, gap
+from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
+from riebench.report.scores import held_out, matched
+from riebench.report.style import FIXED, colour
+from riebench.report.tables import latex, markdown, print_leaderboard
+from riebench.report.write import TABLES, write_report
+
+
+def curves(methods: dict[str, float], pairs: int = 12, strengths: tuple[float, ...] = (0, 1, 2)) -> list[Record]:
+    """Records of methods whose CLIP grows with LPIPS at a given slope, over pairs that differ in where they start."""
+    found = []
+    for i in range(pairs):
+        base = 0.5 + 0.02 * i
+        found.append(record(f"p{i:02d}", base, 0.0, method="none", options={}, category=1 + i % 3))
+        for method, slope in methods.items():
+            for strength in strengths:
+                lpips = 0.25 * strength * (1 + 0.01 * (i % 4))
+                clip = base + slope * lpips + 0.002 * ((i * 7) % 5 - 2) * (strength > 0)
+                truth = {"edit_success": float(slope * lpips > 0.06), "kept": 1 - lpips / 2}
+                more = {"method": method, "strength": strength, "category": 1 + i % 3, "truth": truth}
+                found.append(record(f"p{i:02d}", clip, lpips, **more))
+    return found
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run", curves({"sae": 0.4, "steering": 0.2}))
+
+
+def analysed(*paths: Path, **options: Any) -> Any:
+    groups, why = gather(paths)
+    assert not why
+    return analyse(groups[0], Options(resamples=1000, **options))
+
+
+# --- statistics ---------------------------------------------------------------------------------------------------
+
+
+def test_value_where_the_path_first_meets_the_budget() -> None:
+    lpips = np.array(
+        [[0.0, 0.2, 0.1, 0.4], [0.1, 0.1, 0.1, 0.1], [0.0, np.nan, 0.4, 0.2], [np.nan, 0.3, np.nan, np.nan]]
+    )
+    clip = np.array([[0.5, 0.7, 0.1, 0.9], [0.6, 0.7, 0.8, 0.9], [0.2, 9.9, 0.6, 0.0], [np.nan, 0.5, np.nan, np.nan]])
+    read = cross(lpips, np.array([0.1, 0.15, 0.3, 0.5])).read(clip)
+    # First pair: half way up the first segment, not on the way back; 0.3 lies on the last segment, 2/3 along.
+    np.testing.assert_allclose(read[0], [0.6, 0.65, 0.1 + 0.8 * 2 / 3, np.nan])
+    # Second: meets 0.1 at its weakest strength and nothing else; third: the failed strength is passed over.
+    np.testing.assert_allclose(read[1], [0.6, np.nan, np.nan, np.nan])
+    np.testing.assert_allclose(read[2], [0.3, 0.35, 0.5, np.nan])
+    assert np.isnan(read[3]).all()  # one point is no curve, even on the budget
+
+
+def test_area_between_curves_over_the_common_range_only() -> None:
+    a, b = np.array([[0.0, 0.4]]), np.array([[0.2, 0.6]])
+    area, width = gap(a, np.array([[0.5, 0.9]]), b, np.array([[0.4, 0.8]]))
+    # a is 0.5 + l, b is 0.2 + l: 0.3 apart over 0.2 .. 0.4.
+    assert width[0] == pytest.approx(0.2)
+    assert area[0] == pytest.approx(0.06)
+    assert np.isnan(gap(a, a, b + 1, b)[0][0])
+
+
+def test_bootstrap_has_the_spread_of_a_mean(rng: np.random.Generator) -> None:
+    values = rng.normal(size=(40, 1))
+    means = Bootstrap([1] * 40).means(values)
+    error = values.std(ddof=1) / np.sqrt(40)
+    assert means.mean[0] == pytest.approx(values.mean())
+    assert (means.high - means.low)[0] == pytest.approx(2 * 1.96 * error, rel=0.05)
+    again = Bootstrap([1] * 40).means(values)
+    assert (means.low, means.high) == (again.low, again.high)
+
+
+def test_strata_take_the_spread_between_categories_out(rng: np.random.Generator) -> None:
+    first, second = rng.normal(0, 1, 5), rng.normal(50, 1, 20)
+    values = np.concatenate([first, second])[:, None]
+    found = Bootstrap([1] * 5 + [2] * 20).means(values)
+    error = np.sqrt(5 * first.var(ddof=1) + 20 * second.var(ddof=1)) / 25
+    assert (found.high - found.low)[0] == pytest.approx(2 * 1.96 * error, rel=0.08)
+    together = Bootstrap([1] * 25).means(values)
+    assert (together.high - together.low)[0] > 10 * (found.high - found.low)[0]
+
+
+def test_small_categories_keep_their_spread(rng: np.random.Generator) -> None:
+    """With as many draws as pairs, categories of two would lose half of their variance."""
+    values = rng.normal(size=(100, 1))
+    found = Bootstrap([i // 2 for i in range(100)]).means(values)
+    error = np.sqrt(values.reshape(50, 2).var(1, ddof=1).sum() * 2) / 100
+    assert (found.high - found.low)[0] == pytest.approx(2 * 1.96 * error, rel=0.08)
+
+
+def test_undefined_is_null_never_zero() -> None:
+    columns = np.array([[0.5, 0.5, np.nan, 0.1], [np.nan, 0.5, np.nan, 0.3], [np.nan, 0.5, np.nan, 0.2]])
+    means = Bootstrap([1, 1, 2]).means(columns)
+    assert means.count.tolist() == [1, 3, 0, 3]
+    np.testing.assert_allclose(means.mean, [0.5, 0.5, np.nan, 0.2])
+    assert np.isnan(means.low[:3]).all()
+    assert np.isnan(means.high[:3]).all()
+    assert means.low[3] < 0.2 < means.high[3]
+    assert [s.tolist() for s in strata([1, 1, 2])] == [[0, 1, 2]]
+    assert [s.tolist() for s in strata([1, 2, 3])] == [[0, 1, 2]]
+
+
+def test_quantiles_are_those_of_numpy(rng: np.random.Generator) -> None:
+    drawn = rng.normal(size=(3, 501))
+    drawn[1, :200] = np.nan
+    low, high = quantiles(drawn)
+    np.testing.assert_allclose([low, high], np.nanpercentile(drawn, [2.5, 97.5], axis=1))
+
+
+def test_sign_flips_are_exact_where_they_can_be(rng: np.random.Generator) -> None:
+    assert sign_flip(np.array([[1.0], [2], [3]]))[0] == pytest.approx(2 / 8)
+    found = sign_flip(np.array([[0.0, 0.3], [0.0, np.nan]]))
+    assert np.isnan(found).all()
+    values = rng.normal(0.3, 1, size=(60, 1))
+    assert sign_flip(values)[0] == pytest.approx(stats.ttest_1samp(values[:, 0], 0).pvalue, rel=0.15)
+
+
+def test_holm_by_hand() -> None:
+    found = holm(np.array([0.04, np.nan, 0.01, 0.03]))
+    np.testing.assert_allclose(found, [0.06, np.nan, 0.03, 0.06])
+
+
+def test_letters_share_exactly_where_nothing_tells_apart() -> None:
+    assert letters(3, []) == ["a", "a", "a"]
+    assert letters(4, [(0, 2), (0, 3), (1, 3)]) == ["a", "ab", "bc", "c"]
+
+
+def test_strength_is_chosen_on_the_other_half() -> None:
+    ids = [f"q{i}" for i in range(40)]
+    assert 8 < sum(map(half_of, ids)) < 32
+    records = []
+    for pair in ids:
+        good = 2.0 if half_of(pair) else 1.0  # each half does best at a strength of its own
+        records.append(record(pair, 0.5, 0.0, method="none", options={}))
+        for strength in (1.0, 2.0, 3.0):
+            clip = 0.9 if strength == 3 else 0.7 if strength == good else 0.6
+            records.append(record(pair, clip, 0.9 if strength == 3 else 0.1, strength=strength))
+    pairs, arms = make_arms(to_frame(records))
+    out = held_out(next(a for a in arms if a.label == "sae"), pairs, 0.2)
+    # Strength 3 is over the budget; what is best on one half is the worse one on the other.
+    assert out.chosen == [(None, 2.0), (None, 1.0)]
+    np.testing.assert_allclose(out.values["clip_text_edit"], 0.6)
+    np.testing.assert_allclose(out.values["gain"], 0.1)
+
+
+def test_k_is_chosen_on_the_other_half() -> None:
+    records = []
+    for pair in (f"q{i}" for i in range(40)):
+        good = 20 if half_of(pair) else 10
+        for k in (10, 20):
+            for strength in (0.0, 1.0):
+                clip = 0.5 + strength * (0.3 if k == good else 0.1)
+                records.append(record(pair, clip, 0.4 * strength, strength=strength, options={"k": k}))
+    pairs, arms = make_arms(to_frame(records))
+    assert len(arms) == 1
+    score = matched(arms[0], pairs, [0.2])
+    assert score.k == [[20], [10]]
+    np.testing.assert_allclose(score.values["clip_text_edit"], 0.55)
+
+
+def to_frame(records: list[Record]) -> pd.DataFrame:
+    from riebench.report.frame import _frame
+
+    return _frame("run", [json.loads(r.model_dump_json()) for r in records])
+
+
+# --- the board ----------------------------------------------------------------------------------------------------
+
+
+def test_board_by_hand(run: Path) -> None:
+    found = analysed(run)
+    assert (found.budgets, found.rank_at, found.usual) == ([0.1, 0.2, 0.3, 0.4], 0.2, True)
+    board = found.overall.set_index("method")
+    assert board["rank"].dropna().to_dict() == {"sae": 1, "steering": 2}
+    assert board.loc["sae", "gain"] == pytest.approx(0.08, abs=0.002)
+    assert board.loc["steering", "gain"] == pytest.approx(0.04, abs=0.002)
+    assert board.loc["sae", "score@0.2_pairs"] == 12
+    assert board["group"].tolist()[:2] == ["a", "b"]
+    only = found.comparisons.iloc[0]
+    assert (only["a"], only["pairs"], only["told_apart"]) == ("sae, mid.0", 12, True)
+    assert only["difference"] == pytest.approx(0.04, abs=1e-6)
+    assert only["mean_gap"] == pytest.approx(0.2 * 0.25, rel=0.03)  # slopes 0.2 apart over 0 .. 0.5
+    assert set(board_columns(found)) >= set(found.board.columns) - {"arm"}
+    assert found.truth.set_index("metric")["correlation"]["lpips_base"] == pytest.approx(-1)
+
+
+def test_pairs_outside_the_range_have_no_score(tmp_path: Path) -> None:
+    records = curves({"sae": 0.4, "steering": 0.2}, strengths=(1, 2))  # LPIPS 0.25 to 0.5 only
+    found = analysed(write_run(tmp_path / "r", records), budgets=(0.1, 0.3), rank_at=0.3)
+    board = found.overall.set_index("method")
+    assert board.loc["sae", "score@0.1_pairs"] == 0
+    assert np.isnan(board.loc["sae", "score@0.1"])
+    assert board.loc["sae", "score@0.3_pairs"] == 12
+    with pytest.raises(UserError, match=r"--rank-at is 0\.2; expected one of the budgets 0\.1, 0\.3"):
+        analysed(tmp_path / "r", budgets=(0.1, 0.3), rank_at=0.2)
+
+
+def test_budgets_follow_the_data_where_the_usual_ones_lie_outside(tmp_path: Path) -> None:
+    records = [
+        r.model_copy(update={"metrics": r.metrics | {"lpips_base": r.metrics["lpips_base"] / 10}})
+        for r in curves({"sae": 0.4, "steering": 0.2})
+    ]
+    found = analysed(write_run(tmp_path / "r", records))
+    assert found.budgets == [0.012, 0.024, 0.036, 0.048]
+    assert not found.usual
+    assert any("chosen from the data" in note for note in found.notes)
+
+
+def test_methods_that_do_not_hang_on_blocks_are_one_row(tmp_path: Path) -> None:
+    records = [record(p, 0.5, 0.1, method="prompt", options={}, blocks=b) for p in "ab" for b in (FOUR, ("mid.0",))]
+    records += [record(p, 0.5 + 0.1 * len(b), 0.1, blocks=b) for p in "ab" for b in (FOUR, ("mid.0",))]
+    found = analysed(write_run(tmp_path / "r", records))
+    assert sorted(arm.name for arm in found.arms) == ["prompt", "sae, all 4", "sae, mid.0"]
+    assert found.overall.set_index("method").loc["prompt", "attempted"] == 2
+
+
+def test_failures_count_as_attempted(tmp_path: Path) -> None:
+    records = [record("a", 0.5, 0.1), record("b", None, None), record("c", None, None, reason="too long")]
+    found = analysed(write_run(tmp_path / "r", records))
+    row = found.overall.iloc[0]
+    assert (row["attempted"], row["scored"], row["failed"]) == (3, 1, 2)
+    assert sorted(found.failures["reason"]) == ["the masker finds no 'duck'", "too long"]
+
+
+# --- putting runs together ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"parts": PARTS | {"lpips": "lpips-2"}}, "lpips: lpips-1, lpips-2"),
+        ({"parts": PARTS | {"model": "sdxl-1"}}, "model: mini-1, sdxl-1"),
+        ({"seed": 7}, "another seed"),
+        ({"prompt": "a [goose]"}, "another original prompt"),
+    ],
+)
+def test_what_may_not_be_mixed_is_in_tables_of_its_own(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    one = write_run(tmp_path / "one", [record("a", 0.5, 0.1)])
+    two = write_run(tmp_path / "two", [record("a", 0.6, 0.1, **change)])
+    groups, why = gather([one, two])
+    assert len(groups) == 2
+    assert any(said in reason for reason in why)
+    written = write_report([one, two], tmp_path / "out", figures=False, page=False)
+    assert {folder.name for _, folder in written.groups} == {"group-1", "group-2"}
+    assert said in (tmp_path / "out" / "leaderboard.md").read_text()
+
+
+def test_runs_over_other_pair_files_are_not_mixed(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", [record("a", 0.5, 0.1)], {"pair_file": "x.json"})
+    two = write_run(tmp_path / "two", [record("b", 0.6, 0.1)], {"pair_file": "y.json"})
+    three = write_run(tmp_path / "three", [record("c", 0.6, 0.1)], {"pair_file": "x.json"})
+    assert len(gather([one, two])[0]) == 2
+    assert len(gather([one, three])[0]) == 1
+
+
+def test_a_record_of_two_runs_counts_once(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", [record("a", 0.5, 0.1), record("b", 0.5, 0.1)])
+    two = write_run(tmp_path / "two", [record("b", 0.5, 0.1), record("c", 0.5, 0.1)])
+    groups, _ = gather([one, two])
+    assert sorted(groups[0].frame["pair"]) == ["a", "b", "c"]
+    assert groups[0].notes == ["1 records are in several runs, and count once"]
+    damaged = write_run(tmp_path / "three", [record("b", 0.9, 0.1)])
+    with pytest.raises(UserError, match="has different numbers in one, three"):
+        gather([one, damaged])
+
+
+def test_other_code_is_told_apart_and_a_repeated_record_replaced(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", [record("a", None, None), record("a", 0.4, 0.1)])
+    two = write_run(tmp_path / "two", [record("a", 0.6, 0.1, code="new")])
+    groups, _ = gather([one, two])
+    assert sorted(groups[0].frame["method"]) == ["sae (one)", "sae (two)"]
+    assert groups[0].frame["clip_text_edit"].tolist() == [0.4, 0.6]
+    assert analyse(groups[0]).arms[0].family == "sae"
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def test_frame_in_one_call(run: Path, tmp_path: Path) -> None:
+    frame = riebench.load_records(run)
+    assert len(frame) == 84
+    assert list(frame.columns) == [*COLUMNS, "clip_text_edit", "lpips_base", "edit_success", "kept"]
+    assert frame["part_sae"].isna().all()
+    write_report([run], tmp_path / "out", figures=False, page=False)
+    again = load_records(tmp_path / "out" / "records.parquet")
+    pd.testing.assert_frame_equal(again, frame, check_dtype=False)
+    subprocess.run(["gzip", run / "records.jsonl"], check=True)
+    pd.testing.assert_frame_equal(load_records(run), frame)
+
+
+def test_two_processes_read_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = load_records(run)
+    monkeypatch.setattr("riebench.report.frame.MANY", 10)
+    pd.testing.assert_frame_equal(load_records(run), alone)
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        load_records(damaged(run, lambda t: second_line(t, lambda line: line[:80])))
+
+
+def test_everything_is_written(run: Path, tmp_path: Path) -> None:
+    write_report([run], tmp_path / "out")
+    assert all((tmp_path / "out" / name).stat().st_size for name in (*TABLES, "records.parquet", "index.html"))
+    names = {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert names == {f"{n}.{e}" for n in ("curves-by-category", "dose-response") for e in ("png", "svg", "pdf")}
+    board = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
+    assert board["category"].unique().tolist() == ["all", "change object", "add object", "delete object"]
+    text = (tmp_path / "out" / "leaderboard.md").read_text()
+    assert "| 1 | a | sae | mid.0 | 12/12 |" in text
+    svg = (tmp_path / "out" / "figures" / "curves-by-category.svg").read_text()
+    assert "← better" in svg
+    assert colour("sae").lower() in svg.lower()
+
+
+def test_same_records_same_files(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [r for r in curves({"sae": 0.4}, pairs=6) if r.category == 1])
+    for name in ("x", "y"):
+        write_report([run], tmp_path / name, page=False)
+    for path in (tmp_path / "x").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "y" / path.relative_to(tmp_path / "x")).read_bytes(), path.name
+
+
+def test_strange_names_stay_text(tmp_path: Path) -> None:
+    name = "<script>alert(1)</script>|_%&\\x{}$#~^ [red]"
+    records = [record(p, 0.5 + s / 10, s / 4, method=name, strength=s) for p in "ab" for s in (0.0, 1, 2)]
+    found = analysed(write_run(tmp_path / "r", records))
+    assert "\\|" in markdown(found)
+    tex = latex(found)
+    assert r"\textless{}script\textgreater{}" in tex
+    assert r"\_\%\&" in tex
+    assert r"\textbackslash{}x\{\}\$\#\textasciitilde{}\textasciicircum{}" in tex
+    assert all(line.count(" & ") == 7 for line in tex.splitlines() if line.endswith(r"\\"))
+    console = Console(width=250, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_leaderboard(found, console)
+    assert "[red]" in console.export_text()
+    write_report([tmp_path / "r"], tmp_path / "out", figures=False)
+    for page in ("leaderboard.html", "index.html"):
+        assert "<script>alert" not in (tmp_path / "out" / page).read_text()
+
+
+def test_latex_compiles(run: Path, tmp_path: Path) -> None:
+    if not shutil.which("pdflatex"):
+        pytest.skip("there is no pdflatex")
+    head, end = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n", "\n\\end{document}\n"
+    (tmp_path / "t.tex").write_text(head + latex(analysed(run)) + end)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_colours_hang_on_the_name_alone() -> None:
+    assert len(set(FIXED.values())) == len(FIXED)
+    assert colour("stranger") == colour("stranger")
+    assert colour("stranger") not in FIXED.values()
+
+
+# --- comparing two runs, checking one -----------------------------------------------------------------------------
+
+
+def test_compare_by_hand(tmp_path: Path) -> None:
+    one = [record(p, 0.5, 0.1, strength=s, category=c) for p, c in zip("abc", (1, 1, 2), strict=True) for s in (1, 2)]
+    more = {"a": 0.1, "b": 0.2, "c": -0.4}
+    two = [
+        record(
+            r.pair_id, 0.5 + more[r.pair_id] * r.setting.strength, 0.1, strength=r.setting.strength, category=r.category
+        )
+        for r in one
+    ]
+    a, b = write_run(tmp_path / "a", one), write_run(tmp_path / "b", two)
+    for run in (a, b):
+        (run / "images").mkdir()
+        for r in two:
+            Image.new("RGB", (8, 8), "red").save(run / "images" / f"{r.pair_id}-{r.key}.png")
+    found = compare(a, b, top=2)
+    clip = found.table[found.table["metric"] == "clip_text_edit"].set_index("category")
+    assert clip.loc["all", "difference"] == pytest.approx(1.5 * -0.1 / 3)
+    assert clip.loc["change object", "difference"] == pytest.approx(0.225)
+    assert clip.loc["add object", "pairs"] == 1
+    assert np.isnan(clip.loc["add object", "low"])
+    assert found.changed["pair"].tolist() == ["c", "b"]
+    assert found.changed["strength"].tolist() == [2, 2]
+    assert {p.name for p in write_comparison(found, tmp_path / "out")} >= {"compare.md", "compare.csv", "changed.png"}
+
+
+def test_compare_refuses_what_is_not_comparable(tmp_path: Path) -> None:
+    a = write_run(tmp_path / "a", [record("a", 0.5, 0.1)])
+    b = write_run(tmp_path / "b", [record("a", 0.5, 0.1, parts=PARTS | {"clip": "clip-2"})])
+    c = write_run(tmp_path / "c", [record("z", 0.5, 0.1)])
+    d = write_run(tmp_path / "d", [record("a", 0.6, 0.1, method="steering")])
+    with pytest.raises(UserError, match=r"differ in clip \(clip-1, clip-2\)"):
+        compare(a, b)
+    with pytest.raises(UserError, match="no pair in common"):
+        compare(a, c)
+    with pytest.raises(UserError, match="did you mean 'lpips_base'"):
+        compare(a, d, "lpips")
+    assert compare(a, d).table["difference"].iloc[0] == pytest.approx(0.1)  # one method each: by strength
+
+
+def info(**change: Any) -> dict[str, Any]:
+    arms = [{"method": "sae", "options": {"only_add": False}, "blocks": ["mid.0"]}]
+    content = {"model": "mini", "steps": 1, "strengths": [1.0], "arms": arms, "pairs": 2, "parts": PARTS, "code": {}}
+    return content | {"command": ["riebench"], "finished": "2026-01-01T00:00:00"} | change
+
+
+@pytest.mark.parametrize(
+    ("records", "run", "said"),
+    [
+        ([record("a", 0.5, 0.1), record("b", 0.5, 0.1)], info(), None),
+        ([record("a", 0.5, 0.1)], info(), "records of 1 pairs, run.json says 2"),
+        ([record("a", 0.5, 0.1), record("b", 0.5, 0.1)], info(strengths=[1, 2]), "2 of 4 records are missing"),
+        ([record("a", 0.5, 0.1), record("b", 0.5, 0.1, strength=3)], info(), "settings are not in run.json"),
+        ([record("a", 0.5, 0.1), record("b", 0.5, 0.1, parts=PARTS | {"clip": "x"})], info(), "have the clip x"),
+        ([record("a", 0.5, 0.1), record("b", 0.5, 0.1), record("a", 0.5, 0.1)], info(), "there already"),
+        ([record("a", 0.5, 0.1), record("b", 1.5, 0.1)], info(), "outside -1 to 1"),
+        ([record("a", 0.5, 0.1), record("b", 0.5, -0.1)], info(), "below 0"),
+        ([record("a", 0.5, None), record("b", 0.5, 0.1)], info(), "have no lpips_base"),
+    ],
+)
+def test_contributed_folders_are_checked(
+    tmp_path: Path, records: list[Record], run: dict[str, Any], said: str | None
+) -> None:
+    problems = check_folder(write_run(tmp_path / "r", records, run)).problems
+    assert problems == [] if said is None else any(said in problem for problem in problems), problems
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+def report(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as left:
+        main(["report", *words])
+    out = capsys.readouterr()
+    assert "Traceback" not in out.err
+    return int(left.value.code or 0), out.out, out.err
+
+
+def damaged(folder: Path, change: Any) -> Path:
+    file = folder / "records.jsonl"
+    file.write_text(change(file.read_text()))
+    return folder
+
+
+def second_line(text: str, change: Any) -> str:
+    lines = text.splitlines()
+    lines[1] = change(lines[1])
+    return "\n".join(lines) + "\n"
+
+
+BAD = {
+    "torn in the middle": (lambda t: second_line(t, lambda line: line[:80]), "line 2 is damaged"),
+    "another version": (lambda t: second_line(t, lambda line: line.replace('"setting"', '"config"')), "'setting'"),
+    "text for a number": (
+        lambda t: second_line(t, lambda line: line.replace('"lpips_base":', '"lpips_base":"x","y":')),
+        "line 2",
+    ),
+    "unknown category": (lambda t: t.replace('"category":2', '"category":12'), "damaged"),
+    "a list": (lambda t: second_line(t, lambda line: "[1, 2]"), "line 2"),
+    "nothing": (lambda t: "", "no records"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_damaged_records_are_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], run: Path, name: str) -> None:
+    change, said = BAD[name]
+    code, _, err = report(capsys, str(damaged(run, change)), "--out", "out")
+    lines = err.strip().splitlines()
+    assert code == 2
+    assert said in lines[-1]
+    assert len([line for line in lines if line.startswith("riebench:")]) == len(lines)
+    assert not Path("out").exists()
+
+
+def test_a_torn_last_line_is_said_and_left_out(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    code, _, err = report(capsys, str(damaged(run, lambda t: t[:-30])), "--out", "out", "--no-figures", "--no-page")
+    assert code == 0
+    assert "torn last line" in err
+    assert len(load_records("out/records.parquet")) == 83
+
+
+def test_places_that_do_not_do(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for words, said in (
+        ((str(tmp_path / "empty"), "--out", "out"), "holds no records.jsonl; give the folder of a finished run"),
+        ((str(tmp_path / "nowhere"), "--out", "out"), "is not there"),
+        ((str(run), "--out", str(run)), "is the run itself"),
+        ((str(run), "--out", str(run / "run.json")), "is a file"),
+        ((str(run), "--out", "/proc/nowhere"), "cannot be written"),
+        ((str(run), "--out", "out", "--budget", "0,1"), "expected LPIPS above 0"),
+        ((str(run), "--out", "out", "--budget", "few"), "--budget is 'few'"),
+        ((str(run), "--out", "out", "--rank-at", "0.7"), "expected one of the budgets"),
+    ):
+        code, _, err = report(capsys, *words)
+        assert code == 2, words
+        assert said in err
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_all_failed_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", [record(p, None, None) for p in "abc"])
+    code, out, _ = report(capsys, str(run), "--out", "out")
+    assert code == 0
+    assert "no pair was scored: all 3 records failed" in out
+    assert "0/3" in out
+    assert "the masker finds no 'duck'" in Path("out/leaderboard.md").read_text()
+    assert {p.name for p in Path("out/figures").iterdir()} == {f"failures.{e}" for e in ("png", "svg", "pdf")}
+    assert "No pair was scored" in Path("out/index.html").read_text()
+
+
+def test_a_category_with_one_pair_has_no_interval(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    records = [r for r in curves({"sae": 0.4}) if r.category != 2 or r.pair_id == "p01"]
+    code, out, _ = report(capsys, str(write_run(tmp_path / "r", records)), "--out", "out", "--no-figures")
+    assert code == 0
+    assert "one pair only, so no interval: add object" in " ".join(out.split())
+    board = pd.read_csv("out/leaderboard.csv").set_index(["category", "method"])
+    assert board.loc[("add object", "sae"), "gain_pairs"] == 1
+    assert np.isnan(board.loc[("add object", "sae"), "gain_low"])
+
+
+def test_missing_and_broken_pictures_are_said(run: Path, tmp_path: Path) -> None:
+    (run / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(run / "images" / "p00-base.png")
+    (run / "images" / "p00-source.png").write_bytes(b"no picture")
+    found = write_report([run], tmp_path / "out", figures=False).groups[0][0]
+    assert any("1 of 12 pairs have pictures. 10 pictures are missing or damaged" in note for note in found.notes)
+    shutil.rmtree(run / "images")
+    write_report([run], tmp_path / "out", figures=False)
+    assert "No pictures were kept" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_missing_run_file_is_said(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    (run / "run.json").write_text('{"mod')
+    assert report(capsys, str(run), "--out", "out", "--no-figures", "--no-page")[0] == 0
+    assert "run.json is missing or damaged" in Path("out/leaderboard.md").read_text()
+    with pytest.raises(UserError, match=r"run.json, key 'file'"):
+        check_folder(run)
+
+
+def test_reports_import_no_torch() -> None:
+    modules = "analysis, arms, check, compare, figures, frame, gather, page, tables, write"
+    code = f"import sys\nfrom riebench.report import {modules}\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    quick = "import sys, riebench.cli\nsys.exit(bool({'pandas', 'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", quick], check=False).returncode == 0

@@ -1,0 +1,187 @@
+"""The HTML page in a real browser: filters, deep links, hover, hostile prompts, many pictures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_helpers import record, write_run
+
+from riebench.records import Record
+from riebench.report.write import write_report
+
+HOSTILE = "a [duck] </script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+def many(pairs: int, methods: tuple[str, ...], strengths: tuple[float, ...] = (0, 1, 2)) -> list[Record]:
+    rng = np.random.default_rng(0)
+    found = []
+    for i in range(pairs):
+        more: dict[str, Any] = {"category": 1 + i % 3, "prompt": HOSTILE if i == 0 else f"a [duck] {i}"}
+        found.append(record(f"p{i:03d}", 0.5, 0.0, method="none", options={}, **more))
+        for m, method in enumerate(methods):
+            for strength in strengths:
+                clip = 0.5 + 0.1 * strength + 0.01 * m + 0.01 * float(rng.normal())
+                truth = {"edit_success": float(strength > 1), "kept": 1.0}
+                found.append(
+                    record(f"p{i:03d}", clip, 0.2 * strength, method=method, strength=strength, truth=truth, **more)
+                )
+    found.append(
+        record("p001", None, None, method="sae", strength=9, category=2, prompt="a [duck] 1", reason="<b>no</b>")
+    )
+    return found
+
+
+def page_of(folder: Path, records: list[Record]) -> Path:
+    """A report of a run whose pictures are all the same file."""
+    run = write_run(folder / "run", records)
+    (run / "images").mkdir()
+    first = run / "images" / "first.png"
+    Image.new("RGB", (64, 64), "teal").save(first)
+    for pair in {r.pair_id for r in records}:
+        for name in ("base", "source", "mask-base", "mask-source"):
+            (run / "images" / f"{pair}-{name}.png").hardlink_to(first)
+    for r in records:
+        if r.status == "ok":
+            (run / "images" / f"{r.pair_id}-{r.key}.png").hardlink_to(first)
+    write_report([run], folder / "out", figures=False)
+    return folder / "out" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium; install it to test the page")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return page_of(tmp_path_factory.mktemp("page"), many(9, ("sae", "steering")))
+
+
+@pytest.fixture
+def opened(browser: Any, small: Path) -> Iterator[Any]:
+    """The page with everything that goes wrong in it."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.wrong = []
+    page.on("console", lambda message: page.wrong.append(message.text))
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("request", lambda request: page.wrong.append(request.url) if request.url.startswith("http") else None)
+    page.goto(small.as_uri())
+    yield page
+    assert page.wrong == []
+    page.close()
+
+
+def card(page: Any, index: int) -> Any:
+    """A card of the gallery, once it is near enough to be filled."""
+    found = page.locator(f"#card-{index}")
+    found.evaluate("card => card.scrollIntoView()")
+    found.locator(".prompts").wait_for()
+    return found
+
+
+def cards(page: Any) -> list[str]:
+    found: list[str] = page.eval_on_selector_all(".card", "all => all.map(c => c.getAttribute('aria-label').slice(5))")
+    return found
+
+
+def test_filters(opened: Any) -> None:
+    assert len(cards(opened)) == 9
+    opened.select_option("#by-category", "add object")
+    assert cards(opened) == ["p001", "p004", "p007"]
+    assert opened.inner_text("#count") == "3 of 9 pairs"
+    opened.select_option("#by-method", "sae")
+    opened.select_option("#by-strength", "2")
+    first = card(opened, 1)
+    assert first.locator(".strip").count() == 2  # references, and sae
+    assert "strength 2" in first.inner_text()
+    assert "strength 1" not in first.inner_text()
+    opened.select_option("#by-strength", "9")
+    assert cards(opened) == ["p001"]
+    assert "failed: <b>no</b>" in card(opened, 1).inner_text()
+    opened.click("#reset")
+    assert len(cards(opened)) == 9
+
+
+def test_worst_and_best_first(opened: Any) -> None:
+    opened.select_option("#by-method", "sae")
+    opened.select_option("#by-strength", "1")
+    values: dict[str, list[float]] = {}
+    for order in ("clip_text_edit worst", "clip_text_edit best", "lpips_base best"):
+        opened.select_option("#by-sort", order)
+        texts = []
+        for name in cards(opened):
+            caption = card(opened, int(name[1:])).locator("figcaption", has_text="CLIP").first.inner_text()
+            texts.append(float(caption.split("CLIP ")[1].split()[0]))
+        values[order] = texts
+    assert values["clip_text_edit worst"] == sorted(values["clip_text_edit worst"])
+    assert values["clip_text_edit best"] == sorted(values["clip_text_edit worst"], reverse=True)
+
+
+def test_prompts_stay_text(opened: Any) -> None:
+    assert opened.evaluate("window.broken") is None
+    assert "</script><script>window.broken = 1</script>" in card(opened, 0).inner_text()
+    assert opened.locator("#cards script, #cards img[src='x']").count() == 0
+
+
+def test_deep_link(browser: Any, small: Path) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(f"{small.as_uri()}#pair=p007")
+    page.wait_for_timeout(200)
+    assert page.locator(".aimed").get_attribute("aria-label") == "pair p007"
+    assert 0 <= page.locator(".aimed").bounding_box()["y"] < 900
+    page.select_option("#by-category", "change object")
+    page.evaluate("location.hash = 'pair=p004'")  # not among those shown: the filters give way
+    page.wait_for_timeout(200)
+    assert page.locator(".aimed").get_attribute("aria-label") == "pair p004"
+    page.evaluate("location.hash = 'pair=nobody'")
+    page.wait_for_selector("#unknown:not([hidden])")
+    assert "nobody" in page.inner_text("#unknown")
+    page.close()
+
+
+def test_hover_and_keyboard_show_pairs_and_interval(opened: Any) -> None:
+    points = opened.locator("#chart .point")
+    before = points.count()
+    assert before == 7  # three strengths of two methods, and none
+    opened.locator("#chart .point[aria-label^='steering, mid.0, strength 2']").hover()
+    assert "9 pairs" in opened.inner_text("#tip")
+    assert "CLIP 0.7" in opened.inner_text("#tip")
+    assert " to " in opened.inner_text("#tip")
+    points.first.focus()
+    assert opened.is_visible("#tip")
+    opened.uncheck("#curve-methods input[value=steering]")
+    assert points.count() == 4
+    opened.select_option("#curve-category", "add object")
+    opened.locator("#chart .point").last.hover()
+    assert "3 pairs" in opened.inner_text("#tip")
+
+
+def test_many_pairs_stay_fluid(browser: Any, tmp_path: Path) -> None:
+    """300 pairs x 7 methods: the page holds the pictures near the window alone, and frames stay short."""
+    methods = ("sae", "steering", "neurons", "random", "sae-adaptive", "mine", "yours")
+    file = page_of(tmp_path, many(300, methods, (1,)))
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(file.as_uri())
+    assert page.locator(".card").count() == 300
+    assert page.locator("img").count() < 300
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight / 2)")
+    page.wait_for_timeout(300)
+    middle = page.locator(".card", has=page.locator("img"))
+    assert middle.count() < 30
+    assert page.locator("#cards img").first.evaluate("image => image.complete && image.naturalWidth > 0")
+    page.close()

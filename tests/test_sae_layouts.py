@@ -1,0 +1,147 @@
+"""SAE folders: as published, as SAELens has them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from riebench.errors import UserError
+from riebench.sae import TopKSAE, find_saes, load_sae, save_sae
+from riebench.sae.store import block_of
+
+PUBLISHED = "unet.down_blocks.2.attentions.1_k3_hidden10_auxk256_bs4096_lr0.0001"
+D, N, K = 4, 10, 3
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return {
+        "encoder.weight": draw(N, D),
+        "decoder.weight": draw(D, N),
+        "pre_bias": draw(D),
+        "latent_bias": draw(N),
+        "stats_last_nonzero": torch.zeros(N, dtype=torch.long),
+    }
+
+
+def published(root: Path, content: Any, name: str = PUBLISHED, k: int = K) -> Path:
+    folder = root / name / "final"
+    folder.mkdir(parents=True)
+    config = {"n_dirs_local": N, "d_model": D, "k": k, "auxk": 256, "dead_steps_threshold": 2441}
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(content, folder / "state_dict.pth")
+    return folder
+
+
+def by_formula(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """``z = relu(topk(W_enc (x - b_pre) + b_lat, k))`` with a loop over vectors."""
+    rows = []
+    for vector in x:
+        raw = state["encoder.weight"] @ (vector - state["pre_bias"]) + state["latent_bias"]
+        code = torch.zeros(N)
+        for i in sorted(range(N), key=lambda i: -raw[i])[:K]:
+            code[i] = max(0.0, float(raw[i]))
+        rows.append(code)
+    return torch.stack(rows)
+
+
+def test_published_folder(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    published(tmp_path, {"state_dict": state})
+    folders = find_saes(tmp_path)
+    assert list(folders) == ["down.2.1"]
+    sae = load_sae(folders["down.2.1"])
+    x = torch.randn(7, D)
+    assert torch.allclose(sae.encode(x), by_formula(state, x), atol=1e-5)
+    assert torch.allclose(sae(x), by_formula(state, x) @ state["decoder.weight"].T + state["pre_bias"], atol=1e-5)
+
+
+def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    folder = tmp_path / "mid.0"
+    folder.mkdir()
+    tensors = {
+        "W_enc": state["encoder.weight"].T.contiguous(),
+        "W_dec": state["decoder.weight"].T.contiguous(),
+        "b_enc": state["latent_bias"],
+        "b_dec": state["pre_bias"],
+    }
+    save_file(tensors, folder / "sae_weights.safetensors")
+    config: dict[str, Any] = {"architecture": "topk", "d_in": D, "d_sae": N, "k": K, "apply_b_dec_to_input": True}
+    (folder / "cfg.json").write_text(json.dumps(config))
+    x = torch.randn(7, D)
+    assert torch.allclose(load_sae(find_saes(tmp_path)["mid.0"]).encode(x), by_formula(state, x), atol=1e-5)
+    for change, said in (
+        ({"architecture": "jumprelu"}, "expected 'topk'"),
+        ({"apply_b_dec_to_input": False}, "apply_b_dec_to_input"),
+        ({"normalize_activations": "layer_norm"}, "normalize_activations"),
+        ({"rescale_acts_by_decoder_norm": True}, "decoder norms"),
+    ):
+        (folder / "cfg.json").write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match=said):
+            load_sae(folder)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("was-run"),))
+
+
+def test_anything_but_tensors_is_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    folder = published(tmp_path, {"state_dict": state, "more": Evil()})
+    with pytest.raises(UserError, match="holds more than tensors"):
+        load_sae(folder)
+    (folder / "state_dict.pth").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="cannot be used"):
+        load_sae(folder)
+    assert not Path("was-run").exists()
+
+
+@pytest.mark.parametrize("key", ["encoder.weight", "latent_bias"])
+def test_weights_that_do_not_fit(tmp_path: Path, state: dict[str, torch.Tensor], key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        load_sae(published(tmp_path / "short", {"state_dict": state | {key: state[key][1:]}}))
+    del state[key]
+    with pytest.raises(UserError, match=key):
+        load_sae(published(tmp_path / "less", {"state_dict": state}))
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        (PUBLISHED, "down.2.1"),
+        ("unet.mid_block.attentions.0_k160_hidden5120_auxk256_bs4096_lr0.0001", "mid.0"),
+        ("up_blocks.0.attentions.1", "up.0.1"),
+        ("up.0.0", "up.0.0"),
+        ("final", None),
+        ("unet.mid_block.resnets.0_k160", None),
+    ],
+)
+def test_the_block_is_in_the_name(name: str, block: str | None) -> None:
+    assert block_of(name) == block
+
+
+def test_several_for_one_block(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    published(tmp_path, {"state_dict": state})
+    published(tmp_path, {"state_dict": state}, PUBLISHED.replace("k3", "k2"), k=2)
+    with pytest.raises(UserError, match="several SAEs for down"):
+        find_saes(tmp_path)
+    assert load_sae(find_saes(tmp_path, k=2)["down.2.1"]).k == 2
+    with pytest.raises(UserError, match="no SAE folder that fits"):
+        find_saes(tmp_path, k=5)
+    with pytest.raises(UserError, match="there is no folder"):
+        find_saes(tmp_path / "none")
+
+
+def test_one_folder_named_for_its_block(tmp_path: Path) -> None:
+    save_sae(TopKSAE(D, N, K), tmp_path / "up.0.0", {})
+    assert list(find_saes(tmp_path / "up.0.0")) == ["up.0.0"]
