@@ -45,7 +45,8 @@ app.add_typer(mini_app, name="mini")
 def main(arguments: list[str] | None = None) -> None:
     """Run the program.
 
-    Exit codes: 0; 1 if some pairs failed; 2 for bad input (one line, no traceback); 130 if Ctrl-C ended it, 143 SIGTERM.
+    Exit codes: 0; 1 if some pairs failed; 2 for bad input (one line, no traceback); 130 or 143 if
+    Ctrl-C or SIGTERM ended it.
     """
     try:
         code = app(arguments, standalone_mode=False)
