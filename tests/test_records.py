@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -43,9 +47,9 @@ def test_key_depends_on_content_not_on_order() -> None:
 
 
 def test_round_trip_and_torn_line(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.append(RECORDS[:2])
-    folder.append(RECORDS[2:])
+    with RunFolder(tmp_path / "run") as folder:
+        folder.append(RECORDS[:2])
+        folder.append(RECORDS[2:])
     assert read_records(tmp_path / "run") == RECORDS
     file = tmp_path / "run" / "records.jsonl"
     file.write_text(file.read_text()[:-40])
@@ -54,18 +58,96 @@ def test_round_trip_and_torn_line(tmp_path: Path) -> None:
     file.write_text("\n".join([lines[0][:50], *lines[1:]]) + "\n")
     with pytest.raises(UserError, match="line 1 is damaged"):
         read_records(tmp_path / "run")
+    with pytest.raises(UserError, match="line 1 is damaged"), RunFolder(tmp_path / "run"):
+        pass
 
 
-def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run").append(RECORDS)
-    with pytest.raises(UserError, match="holds a run"):
-        RunFolder(tmp_path / "run")
-    RunFolder(tmp_path / "run", force=True)
+@pytest.mark.parametrize("cut", [1, 2, 40, 300])
+def test_nothing_is_glued_to_a_torn_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], cut: int) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.append(RECORDS[:3])
+    file = tmp_path / "records.jsonl"
+    file.write_bytes(file.read_bytes()[:-cut])
+    whole = 3 if cut == 1 else 2  # with one byte less, all that is missing is the line break
+    with RunFolder(tmp_path) as folder:
+        assert folder.records() == RECORDS[:whole]
+        folder.append(RECORDS[3:])
+    assert ("torn last line" in capsys.readouterr().err) == (cut > 1)
+    assert read_records(tmp_path) == [*RECORDS[:whole], RECORDS[3]]
+    assert file.read_bytes().count(b"\n") == whole + 1
+
+
+def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
+    again = RECORDS[2].model_copy(update={"status": "ok", "reason": None})
+    with RunFolder(tmp_path) as folder:
+        folder.append(RECORDS)
+        folder.append([again])
+        assert folder.records() == read_records(tmp_path) == [*RECORDS[:2], again, RECORDS[3]]
+        folder.compact()
+        assert (tmp_path / "records.jsonl").read_text().count("\n") == len(RECORDS)
+        assert read_records(tmp_path) == [*RECORDS[:2], again, RECORDS[3]]
+
+
+def test_force_discards_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunFolder(tmp_path / "run") as folder:
+        folder.append(RECORDS)
+        folder.keep_image("a", np.zeros((2, 2, 3), np.uint8))
+    with RunFolder(tmp_path / "run", force=True):
+        pass
+    assert "4 records of 3 pairs" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "images").exists()
     with pytest.raises(UserError, match="no records"):
         read_records(tmp_path / "run")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
-        RunFolder(tmp_path / "file" / "below")
+    with pytest.raises(UserError, match="cannot be written"), RunFolder(tmp_path / "file" / "below"):
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_full_disk_leaves_the_records_as_they_were(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.append(RECORDS[:2])
+        before = (tmp_path / "records.jsonl").read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))
+        try:
+            with pytest.raises(UserError, match=r"records\.jsonl cannot be written .* make room"):
+                folder.append(RECORDS[2:])
+            with pytest.raises(UserError, match="cannot be written"):
+                folder.keep_image("a", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (tmp_path / "records.jsonl").read_bytes() == before
+        assert not (tmp_path / "images" / "a.png").exists()
+        folder.append(RECORDS[2:])
+    assert read_records(tmp_path) == RECORDS
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from riebench.records import RunFolder
+with RunFolder(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_writer(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        try:
+            said = rf"process {holder.pid} on {socket.gethostname()} \(since 20"
+            with pytest.raises(UserError, match=said), RunFolder(tmp_path):
+                pass
+        finally:
+            holder.kill()
+    with RunFolder(tmp_path) as folder:  # a killed process holds nothing
+        folder.append(RECORDS)
+        with pytest.raises(UserError, match=f"process {os.getpid()} on"), RunFolder(tmp_path, force=True):
+            pass
+    assert read_records(tmp_path) == RECORDS
 
 
 def test_summary_by_hand() -> None:

@@ -129,6 +129,36 @@ class Longer:
     def plan(self, seen):
         return Plan({Place("mid.0"): seen.base.updates["mid.0"].repeat(2, 1, 1, 1)})
 
+@method("other-device")
+class OtherDevice:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): seen.base.updates["mid.0"].to("meta")})
+
+@method("number")
+class Number:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): 3.0})
+
+@method("later")
+class Later:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): lambda passing, step: passing[:3]})
+
+@method("later-nan")
+class LaterNaN:
+    def plan(self, seen):
+        return Plan({Place("mid.0", 0): lambda passing, step: passing * torch.nan})
+
+@method("later-device")
+class LaterDevice:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): lambda passing, step: passing.to("meta")})
+
+@method("talks")
+class Talks:
+    def plan(self, seen):
+        return Plan(prompt="a red heart " * 40)
+
 @method("noted")
 class Noted:
     def plan(self, seen):
@@ -143,10 +173,16 @@ def test_faults_are_records_and_spare_the_others(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "strangers.py").write_text(STRANGERS)
     strangers = {
-        "Spoils": "mid.0 is not finite",
+        "Spoils": "the method 'spoils' adds values at mid.0 that are not finite",
         "Raises": "'mine'",
-        "Elsewhere": "adds at Place(block='down.1.0', layer=None); its blocks are",
-        "Longer": "adds 2 steps at",
+        "Elsewhere": "'elsewhere' adds at Place(block='down.1.0', layer=None); its blocks are",
+        "Longer": "'longer' adds the shape [2, ",
+        "OtherDevice": "'other-device' adds a tensor on meta at mid.0, expected one on cpu",
+        "Number": "'number' adds a float at mid.0, expected a tensor",
+        "Later": "'later' adds the shape [3, ",
+        "LaterNaN": "'later-nan' adds values at mid.0, neurons of layer 0 that are not finite",
+        "LaterDevice": "'later-device' adds a tensor on meta at mid.0",
+        "Talks": "122 tokens, the text encoder takes 24",
         "Noted": "notes 'x' as Tensor",
     }
     pair = load_pairs(PAIRS)[0]
@@ -156,15 +192,45 @@ def test_faults_are_records_and_spare_the_others(
     for record, said in zip(bad, strangers.values(), strict=True):
         assert record.status == "failed"
         assert said in str(record.reason)
-        assert record.where == "method"
+        assert record.where == ("text" if record.setting.method == "talks" else "method")
     assert bad[1].error == "KeyError"
     (huge,) = worker(mini, ["steering"], [1e39]).work(pair).records
     assert huge.status == "failed"
+    assert "'steering'" in str(huge.reason)
     lost = pair.model_copy(update={"original_gsam_prompt": "elephant"})
     (failed,) = worker(mini, ["steering"], [1.0]).work(lost).records
     assert failed.status == "failed"
     assert failed.where == "masks"
     assert "finds no 'elephant'" in str(failed.reason)
+
+
+def test_a_prompt_is_not_cut_off_unsaid(mini: Instruments) -> None:
+    long = load_pairs(PAIRS)[0].model_copy(update={"editing_prompt": "a [red heart] " + "in a meadow " * 10})
+    first, second = worker(mini, ["steering"], [1.0, 2.0]).work(long).records
+    for record in (first, second):
+        assert (record.status, record.where) == ("failed", "text")
+        assert "35 tokens, the text encoder takes 24; shorten it" in str(record.reason)
+
+
+def test_some_settings_of_a_pair(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whose keys are given are run, as in a whole run; for the others nothing is planned or generated."""
+    pair = load_pairs(PAIRS)[0]
+    work = worker(mini, ["steering", "sae", "prompt"], [1.0, 2.0], blocks=("mid.0",))
+    whole = {record.key: record for record in work.work(pair).records}
+    assert list(whole) == work.keys(pair)
+    planned, rows = [], []
+    plan, generate = PairWorker._plan, mini.denoiser.generate
+    monkeypatch.setattr(PairWorker, "_plan", lambda self, arm, seen: planned.append(arm.name) or plan(self, arm, seen))
+    monkeypatch.setattr(mini.denoiser, "generate", lambda p, *a, **k: rows.append(len(p)) or generate(p, *a, **k))
+    last = work.keys(pair)[3]
+    (record,) = work.work(pair, keys=[last]).records
+    assert record.metrics == pytest.approx(whole[last].metrics, abs=2e-3)
+    assert (record.key, record.setting.method, record.setting.strength) == (last, "sae", 2.0)
+    assert (planned, rows) == (["sae"], [2, 1])
+    assert work.work(pair, keys=()).records == []
+    assert (planned, rows) == (["sae"], [2, 1])
+    twice = worker(mini, ["prompt", "prompt"], [1.0, 1.0], blocks=("mid.0",))
+    assert len(twice.work(pair).records) == 1
 
 
 def test_k_larger_than_the_dictionary(mini: Instruments) -> None:

@@ -75,9 +75,9 @@ def refuse_other_runs(worker: PairWorker, pairs: Iterable[Pair], records: Sequen
             if theirs.get(name) != mine.get(name):
                 said = f"the {name} {theirs.get(name)!r}, this run has {mine.get(name)!r}"
                 raise UserError(f"the folder has records with {said}; {end}")
-        pair, keys = wanted.get((record.pair_id, _text(record.setting)), (None, set()))
-        if pair is not None and record.key not in keys:
-            raise UserError(f"the folder has a record of {_difference(worker, pair, record)}; {end}")
+        asked = wanted.get((record.pair_id, _text(record.setting)))
+        if asked is not None and record.key not in asked[1]:
+            raise UserError(f"the folder has a record of {_difference(worker, asked[0], record)}; {end}")
 
 
 def _difference(worker: PairWorker, pair: Pair, record: Record) -> str:

@@ -1,0 +1,119 @@
+"""Kill a run again and again at random moments, let it go on each time, and compare with a run that was left alone.
+
+The model is loaded once; each attempt is a fork of this process that carries the run out in a folder and is killed
+with SIGKILL after a random time. What a killed attempt had written must be there for the next one, and the records at
+the end must be those of the run that was left alone: the same keys in the same order, with equal metrics, none twice,
+and with the pictures that were to be kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from riebench.engine import RunSpec, carry_out, session
+from riebench.errors import UserError
+from riebench.mini.model import PAIRS
+from riebench.pairs import load_pairs, select
+from riebench.records import Record, read_records
+from riebench.sweeps import Sweep
+
+SPEC = RunSpec([Sweep(["steering", "none"], [0.5, 1.0, 2.0])], ["down.2.1"], steps=1)
+LIMIT, CATEGORIES = 2, (1, 6, 8)
+
+
+def main() -> int:
+    """Say what was found; the exit code is 0 if nothing was lost, doubled or changed."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100, help="how often to kill")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--work", type=Path, required=True, help="an empty folder for the runs")
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # a process with a pool of threads must not fork
+    session.prepare = cache_one(session.prepare)
+    session.prepare(SPEC, None)
+    attempt(given.work / "unbroken", None)
+    expected = read_records(given.work / "unbroken")
+    moments, kills, round_, faults = random.Random(given.seed), 0, 0, []
+    while kills < given.kills:
+        folder = given.work / f"broken-{round_:03d}"
+        seen: list[Record] = []
+        while True:
+            ended = attempt(folder, moments.uniform(0, 1.5) if kills < given.kills else None)
+            kills += not ended
+            now = records(folder)
+            faults += [f"{folder.name}: {r.pair_id} was lost after kill {kills}" for r in seen if r not in now]
+            seen = now
+            if ended:
+                break
+        faults += [f"{folder.name}: {said}" for said in differences(expected, folder)]
+        round_ += 1
+    print(f"{kills} kills, {round_} runs of {len(expected)} records, {len(faults)} faults", *faults, sep="\n")
+    return 1 if faults else 0
+
+
+def cache_one(prepare):  # type: ignore[no-untyped-def]
+    """The same call, which loads once; every attempt runs the same specification."""
+    loaded = cache(lambda: prepare(SPEC, None))
+    return lambda spec, given: loaded()
+
+
+def attempt(folder: Path, seconds: float | None) -> bool:
+    """Carry the run out in a fork, killed after some seconds (never for None); whether it came to its end.
+
+    Raises:
+        SystemExit: if it failed of itself.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            carry_out(SPEC, select(load_pairs(PAIRS), CATEGORIES, limit=LIMIT), folder, 1, pair_file=PAIRS, quiet=True)
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)  # of one that has ended it makes nothing
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit(f"an attempt in {folder} failed")
+    return os.WIFEXITED(status)
+
+
+def records(folder: Path) -> list[Record]:
+    """The records that are there, if any."""
+    try:
+        return read_records(folder)
+    except UserError:
+        return []
+
+
+def differences(expected: list[Record], folder: Path) -> list[str]:
+    """What is wrong with the records of a folder."""
+    found, lines = read_records(folder), (folder / "records.jsonl").read_bytes().count(b"\n")
+    said = []
+    if lines != len(found):
+        said.append(f"{lines} lines for {len(found)} records")
+    if [r.key for r in found] != [r.key for r in expected]:
+        said.append(f"{len(found)} records, expected {len(expected)}, or in another order")
+    metrics = {r.key: r.metrics for r in expected}
+    said += [f"{r.pair_id} has other metrics" for r in found if r.metrics != metrics.get(r.key)]
+    unbroken = folder.with_name("unbroken") / "images"
+    images = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
+    if images != {path.name: path.read_bytes() for path in unbroken.iterdir()}:
+        said.append("other pictures")
+    return said
+
+
+if __name__ == "__main__":
+    sys.exit(main())
