@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import deque
@@ -103,7 +104,7 @@ class RayCrew:
             self.ray.init(
                 address=self.workers.address,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 include_dashboard=False if self.workers.address is None else None,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
