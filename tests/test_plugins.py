@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from riebench.cli import main
-from riebench.engine import PairWorker, RunSpec
-from riebench.engine.run import make_arms
+from riebench.engine import PairWorker
+from riebench.engine.arms import make_arms
 from riebench.errors import UserError
 from riebench.instruments import Instruments
 from riebench.methods import create, find, names, registry
@@ -23,6 +23,7 @@ from riebench.methods.scaffold import write_method
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs
 from riebench.records import Record, read_records
+from riebench.sweeps import Sweep
 
 METHOD = """
 from typing import Annotated, Literal
@@ -271,8 +272,11 @@ def test_every_option_of_the_baselines_is_documented() -> None:
     ],
 )
 def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[str, str]) -> None:
-    (arm,) = make_arms(RunSpec(methods=[name], blocks=["up.0.1"], options=given), [("up.0.1",)])
-    (record,) = PairWorker(mini, [arm], [1.0], 1).work(load_pairs(PAIRS)[0]).records
-    read = Record.model_validate_json(record.model_dump_json()).setting
+    (arm,) = make_arms([Sweep([name], [1.0], options=given)], [("up.0.1",)], mini)
+    (record,) = PairWorker(mini, [arm], 1).work(load_pairs(PAIRS)[0]).records
+    again = Record.model_validate_json(record.model_dump_json())
+    read = again.setting
+    assert again.method_class is not None
+    assert create(again.method_class, read.options) == arm.method  # as an import path, too
     assert create(read.method, read.options) == arm.method
     assert type(create(read.method, read.options)) is type(arm.method)

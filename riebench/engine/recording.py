@@ -101,6 +101,7 @@ class Recorder:
             original_prompt=pair.original_prompt,
             editing_prompt=pair.editing_prompt,
             setting=self.setting(arm, strength),
+            method_class=f"{type(arm.method).__module__}:{type(arm.method).__qualname__}",
             model=self.instruments.name,
             protocol=self.protocol.name,
             parts=self._parts(arm),

@@ -28,6 +28,8 @@ class Record(BaseModel):
 
     Attributes:
         key: hash of all that can change the numbers.
+        method_class: the method as ``--method`` takes it, ``package.module:Class``; with the setting's options it can
+            be made again.
         metrics: see :data:`riebench.metrics.METRICS`; null where undefined; empty for a failure.
         notes: figures of the plan, as the k that was used.
         parts: fingerprints of the weights that took part.
@@ -44,6 +46,7 @@ class Record(BaseModel):
     original_prompt: str
     editing_prompt: str
     setting: Setting
+    method_class: str | None = None
     model: str
     protocol: str
     parts: dict[str, str]
