@@ -44,7 +44,7 @@ def record(pair: str, clip: float | None, lpips: float | None, **given: Any) -> 
 
 
 def write_run(folder: Path, records: list[Record], info: dict[str, Any] | None = None) -> Path:
-    run = RunFolder(folder)
-    run.append(records)
-    run.write_run(info or {"pair_file": "pairs.json", "command": ["riebench", "run"], "code": {}})
+    with RunFolder(folder) as run:
+        run.append(records)
+        run.write_run(info or {"pair_file": "pairs.json", "command": ["riebench", "run"], "code": {}})
     return folder
