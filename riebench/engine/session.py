@@ -112,7 +112,9 @@ def _carried_out(
             work.do(Console(stderr=True, quiet=asked.quiet))
         except BaseException as error:
             with suppress(UserError):  # the first fault is the one to tell
-                journal.close(f"{type(error).__name__}: {error}", work.written, work.failed)
+                journal.close(f"{type(error).__name__}: {error}".strip(": "), work.written, work.failed)
+            if isinstance(error, KeyboardInterrupt):
+                _say("ended at once; the pair in flight is lost, the same command goes on")
             raise
         journal.close(work.ended, work.written, work.failed)
         folder.compact()

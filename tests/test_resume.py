@@ -1,0 +1,364 @@
+"""Runs that are broken off, gone on with and repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from riebench import api
+from riebench.cli import main
+from riebench.engine import Instruments, RunSpec, carry_out
+from riebench.engine.arms import make_arms
+from riebench.engine.pairwork import PairWorker
+from riebench.engine.request import Request
+from riebench.errors import UserError
+from riebench.methods import registry
+from riebench.mini.model import PAIRS
+from riebench.pairs import Pair, load_pairs, select
+from riebench.records import Record, RunFolder, read_records
+from riebench.sweeps import Sweep
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+WORDS = ("run", "--block", "down.2.1", "--limit", "1", "--category", "1", "--category", "6", "--category", "8")
+SPEC = RunSpec([Sweep(["none"])], ["mid.0"])
+THREE = select(load_pairs(PAIRS), [1, 6, 8], limit=1)
+
+# Each method says in the file "planned" for which pair it was asked, and does what it is named for.
+STRANGERS = """
+import os, resource, signal
+from pathlib import Path
+from riebench.methods import Place, Plan, method
+
+def planned(seen):
+    with open("planned", "a") as file:
+        file.write(seen.pair.id + "\\n")
+    return len(Path("planned").read_text().split())
+
+class Base:
+    def plan(self, seen):
+        self.act(planned(seen))
+        return Plan({Place(b): seen.source.updates[b] - seen.base.updates[b] for b in seen.blocks})
+
+@method("plain")
+class Plain(Base):
+    def act(self, number): pass
+
+@method("once")
+class Once(Base):
+    def act(self, number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+@method("term")
+class Term(Base):
+    def act(self, number):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+@method("twice")
+class Twice(Base):
+    def act(self, number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+@method("fails")
+class Fails(Base):
+    def act(self, number):
+        if not Path("mended").exists():
+            raise ValueError("not mended")
+
+@method("full")
+class Full(Base):
+    def act(self, number):
+        size = Path("r/records.jsonl").stat().st_size
+        if number == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 200, resource.RLIM_INFINITY))
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Small batches gain nothing from a second thread, and lose much where the cores have other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _mini_once(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run takes the mini that is loaded already, and finds the strangers' methods."""
+    monkeypatch.setattr(sys.modules["riebench.engine.run"], "load_instruments", lambda *given: mini)
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    (tmp_path / "resumed_strangers.py").write_text(STRANGERS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    return int(left.value.code or 0)
+
+
+def stranger(name: str, *words: str) -> int:
+    return run(*WORDS, "--method", f"resumed_strangers:{name}", "--strength", "1", "--out", "r", *words)
+
+
+def planned() -> list[str]:
+    return Path("planned").read_text().split()
+
+
+def run_file(folder: str = "r") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((Path(folder) / "run.json").read_text())
+    return content
+
+
+def numbers(records: list[Record]) -> dict[str, dict[str, float | None]]:
+    return {record.key: record.metrics for record in records}
+
+
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPTS / "kill_test.py"), "--kills", "20", "--work", str(tmp_path / "kills")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "20 kills" in done.stdout
+    # What the script says is seen from here too.
+    expected = read_records(tmp_path / "kills" / "unbroken")
+    assert len(expected) == 36
+    assert all(record.status == "ok" for record in expected)
+    for folder in (tmp_path / "kills").glob("broken-*"):
+        assert numbers(read_records(folder)) == numbers(expected)
+        assert (folder / "records.jsonl").read_bytes().count(b"\n") == 36
+
+
+def test_only_what_is_missing_is_done(
+    mini: Instruments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stranger("Plain") == 0
+    assert len(planned()) == 3
+    rows: list[int] = []
+    generate = mini.denoiser.generate
+    monkeypatch.setattr(mini.denoiser, "generate", lambda p, *a, **k: rows.append(len(p)) or generate(p, *a, **k))
+    assert stranger("Plain", "--batch", "3", "--keep-images", "0") == 0
+    assert (len(planned()), rows) == (3, [])
+    assert stranger("Plain", "--strength", "1,2", "--category", "9") == 0
+    assert len(planned()) == 7
+    assert sorted(rows) == [1, 1, 1, 2, 2, 2, 2, 2]  # base and source of four pairs; edits: one, and two of the new
+    records = read_records(Path("r"))
+    assert len(records) == len(numbers(records)) == 8
+    assert "3 records are in r; 5 are left to make" in capsys.readouterr().err
+    said = run_file()
+    assert [s["records_before"] for s in said["sessions"]] == [0, 3, 3]
+    assert [s["written"] for s in said["sessions"]] == [3, 0, 5]
+    assert (said["pairs"], said["strengths"], said["arms"][0]["strengths"]) == (4, [1.0, 2.0], [1.0, 2.0])
+
+
+def test_failures_are_repeated_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert stranger("Fails", "--max-failures", "2") == 1
+    assert len(planned()) == 2
+    assert "ended after 2 pairs with failures (--max-failures 2); 1 pairs are left" in capsys.readouterr().err
+    assert stranger("Fails") == 1
+    assert len(planned()) == 3
+    Path("mended").touch()
+    assert stranger("Fails") == 1  # nothing is missing; the failures are there
+    assert len(planned()) == 3
+    assert stranger("Fails", "--retry-failed") == 0
+    assert len(planned()) == 6
+    assert [r.status for r in read_records(Path("r"))] == ["ok"] * 3
+    assert Path("r/records.jsonl").read_text().count("\n") == 3
+    assert run_file()["sessions"][0]["ended"].startswith("ended after 2 pairs")
+
+
+def test_force_starts_over(capsys: pytest.CaptureFixture[str]) -> None:
+    stranger("Plain")
+    before = read_records(Path("r"))
+    assert stranger("Plain", "--force") == 0
+    assert "3 records of 3 pairs in r are discarded" in capsys.readouterr().err
+    assert len(planned()) == 6
+    assert numbers(read_records(Path("r"))) == numbers(before)
+    assert len(run_file()["sessions"]) == 1
+
+
+@pytest.mark.parametrize(("name", "code", "whole"), [("Once", 130, 2), ("Term", 143, 1)])
+def test_a_signal_ends_after_the_pair_in_flight(
+    capfd: pytest.CaptureFixture[str], name: str, code: int, whole: int
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    assert stranger(name) == code
+    assert signal.getsignal(signal.SIGINT) is handler
+    out, err = capfd.readouterr()
+    assert "stopping after this pair" in err
+    assert f"{3 - whole} pairs are left" in err
+    assert f"{whole} pairs in" in out
+    assert len(read_records(Path("r"))) == whole
+    assert "finished" in run_file()
+    assert stranger(name) == 0
+    assert len(read_records(Path("r"))) == len(planned()) == 3
+
+
+def test_two_signals_end_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    assert stranger("Twice") == 130
+    assert "riebench: ended at once; the pair in flight is lost" in capfd.readouterr().err
+    assert len(read_records(Path("r"))) == 1
+    assert run_file()["sessions"][0]["ended"].startswith("KeyboardInterrupt")
+    assert stranger("Twice") == 0
+    assert len(read_records(Path("r"))) == 3
+
+
+def test_python_stops_like_the_command_line() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        api.run("resumed_strangers:Once", "mid.0", limit=1, strength=1, out="r", quiet=True)
+    assert len(read_records(Path("r"))) == 2
+    Path("planned").unlink()
+    with pytest.raises(KeyboardInterrupt):  # at the second pair that is planned, again
+        api.run("resumed_strangers:Once", "mid.0", limit=1, strength=1, out="r", quiet=True)
+    assert len(read_records(Path("r"))) == 4
+    found = api.run("resumed_strangers:Fails", "mid.0", limit=1, strength=1, out="f", max_failures=1, quiet=True)
+    assert [r.status for r in found.records] == ["failed"]
+    Path("mended").touch()
+    found = api.run(
+        "resumed_strangers:Fails", "mid.0", limit=1, strength=1, out="f", category=[1], retry_failed=True, quiet=True
+    )
+    assert [r.status for r in found.records] == ["ok"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_full_disk_is_said_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        assert stranger("Full", "--keep-images", "0") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("riebench: r/records.jsonl cannot be written (")
+    assert last.endswith("make room and give the same command again")
+    assert len(read_records(Path("r"))) == 1
+    assert stranger("Full") == 0
+    assert len(read_records(Path("r"))) == 3
+
+
+def test_pictures_are_there_before_the_records_that_promise_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(self: RunFolder, records: list[Record]) -> None:
+        for record in records:
+            assert (self.path / "images" / f"{record.pair_id}-{record.key}.png").stat().st_size
+        raise UserError("no room")
+
+    monkeypatch.setattr(RunFolder, "append", gone)
+    with pytest.raises(UserError, match="no room"):
+        carry_out(SPEC, THREE, Path("r"), quiet=True)
+
+
+def test_a_second_process_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.modules["riebench.engine.run"], "load_instruments", lambda *given: pytest.fail("loaded"))
+    with RunFolder(Path("r")):
+        assert stranger("Plain", "--force") == 2
+    assert "is writing to r; wait for it, or give another --out" in capsys.readouterr().err
+
+
+def test_what_cannot_stand_in_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    stranger("Plain")
+    for words, said in (
+        (("--steps", "2"), "the steps 1, this run has 2"),
+        (("--protocol", "paper"), "the protocol 'riebench', this run has 'paper'"),
+        (("--seed", "5"), "not 5; give another --out"),
+    ):
+        assert stranger("Plain", *words) == 2, words
+        assert said in capsys.readouterr().err
+    pairs = [pair.model_copy(update={"original_gsam_prompt": "shape"}) for pair in THREE]
+    spec = replace(SPEC, sweeps=[Sweep(["resumed_strangers:Plain"])], blocks=["down.2.1"])
+    with pytest.raises(UserError, match="other phrases, or other code of the method 'plain'"):
+        carry_out(spec, pairs, Path("r"), quiet=True)
+    assert len(read_records(Path("r"))) == 3
+
+
+def test_rerun(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Path("p.json").write_text(json.dumps([pair.model_dump() for pair in THREE]))
+    stranger("Plain", "--pairs", "p.json", "--seed", "3")
+    stranger("Plain", "--pairs", "p.json", "--seed", "3", "--strength", "2")
+    expected = read_records(Path("r"))
+    lines = Path("r/records.jsonl").read_text().splitlines(keepends=True)
+    Path("r/records.jsonl").write_text("".join(lines[:4]))
+    assert run("rerun", "r") == 0
+    assert numbers(read_records(Path("r"))) == numbers(expected)
+    assert len(planned()) == 8
+    assert run("rerun", "r", "--out", "new") == 0
+    assert numbers(read_records(Path("new"))) == numbers(expected)
+    assert len(planned()) == 14
+    Path("p.json").write_text(json.dumps([pair.model_dump() for pair in THREE], indent=1))
+    assert run("rerun", "r") == 2
+    assert "p.json has changed since the run" in capsys.readouterr().err
+    Path("p.json").unlink()
+    assert run("rerun", "r") == 2
+    assert "p.json of the run is gone" in capsys.readouterr().err
+    assert run("rerun", str(tmp_path / "nowhere")) == 2
+    assert "has no run.json" in capsys.readouterr().err
+
+
+def test_rerun_of_what_no_file_keeps(capsys: pytest.CaptureFixture[str]) -> None:
+    everywhere = np.ones((128, 128), bool)
+    masks = {pair.id: (everywhere, everywhere) for pair in THREE}
+    api.run("none", "mid.0", pairs=THREE, strength=1, masks=masks, out="r", quiet=True)
+    assert run("rerun", "r") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith("cannot be repeated from its folder: masks, pairs were handed in from Python")
+
+
+def test_run_file_says_what_was_run() -> None:
+    carry_out(replace(SPEC, seed=7), THREE, Path("r"), pair_file=PAIRS, quiet=True)
+    said = run_file()
+    (session,) = said["sessions"]
+    assert session["seeds"] == {pair.id: 7 for pair in THREE}
+    assert (said["model"], said["pairs"], session["failed"], session["ended"]) == ("mini", 3, 0, "finished")
+    assert {"command", "code", "device", "host", "pid", "started", "finished", "seconds"} <= set(session)
+    assert {"commit", "dirty", "torch"} <= set(session["code"])
+    request = Request.model_validate(session["request"])
+    assert request.pairs() == THREE
+    assert (request.spec.seed, request.spec.sweeps[0].methods) == (7, ["none"])
+    assert Request.model_validate_json(request.model_dump_json()) == request
+
+
+def test_a_key_is_of_what_changes_numbers(mini: Instruments) -> None:
+    def key(change: dict[str, Any] | None = None, pair: Pair = THREE[0], **more: Any) -> str:
+        instruments = replace(mini, **(change or {}))
+        given: dict[str, Any] = {"methods": ["steering"], "steps": 1, "seed": None, "strength": 1.0} | more
+        arms = make_arms([Sweep(given["methods"], [given["strength"]])], [("mid.0",)], instruments)
+        return PairWorker(instruments, arms, given["steps"], given["seed"]).keys(pair)[0]
+
+    first = key()
+    mini.denoiser.batch, batch = 3, mini.denoiser.batch
+    try:
+        assert key() == first
+    finally:
+        mini.denoiser.batch = batch
+    assert key({"parts": {**mini.parts, "sae": "x"}}) == first  # which steering does not use
+    assert key(pair=THREE[0].model_copy(update={"seed": 42}), seed=THREE[0].seed) == first
+    other = [
+        *(key({"parts": {**mini.parts, part: "x"}}) for part in ("model", "masker", "clip", "lpips")),
+        *(key({"conditions": {**mini.conditions, name: "x"}}) for name in mini.conditions),
+        key({"parts": {**mini.parts, "sae": "x"}}, methods=["sae"]),
+        *(
+            key(pair=THREE[0].model_copy(update={name: "x"}))
+            for name in ("id", "editing_prompt", "editing_gsam_prompt")
+        ),
+        key(methods=["sae"]),
+        key(strength=2.0),
+        key(steps=2),
+        key(seed=12345),
+    ]
+    assert len({first, *other}) == len(other) + 1
