@@ -106,6 +106,9 @@ def run_command(
     out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
     keep_images: Annotated[int, typer.Option(min=0, help="Pairs of each category whose pictures are kept.")] = 3,
     batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")] = 8,
+    no_replay: Annotated[
+        bool, typer.Option("--no-replay", help="Compute again what the base run has computed already.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Discard a run that is in the folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Say at the end where time and memory went.")] = False,
@@ -140,6 +143,7 @@ def run_command(
         protocol=protocol,
         seed=seed,
         batch=batch,
+        replay=not no_replay,
     )
     if dry_run:
         _print_plan(spec, chosen)
@@ -199,6 +203,7 @@ def _spec(
     protocol: str | None,
     seed: int | None,
     batch: int,
+    replay: bool,
 ) -> RunSpec:
     from riebench.engine.run import RunSpec
     from riebench.protocols import protocol_named
@@ -215,6 +220,7 @@ def _spec(
         protocol=protocol_named(protocol or "riebench").name,
         seed=seed,
         batch=batch,
+        replay=replay,
         settings=settings,
     )
 
