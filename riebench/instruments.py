@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riebench.errors import UserError
-from riebench.masks import MaskRules
+from riebench.masks import Masker, MaskRules
 from riebench.metrics import Scorers
 from riebench.metrics.score import Truth
 from riebench.models import Denoiser
@@ -38,6 +38,7 @@ class Instruments:
         truth: pair and seed to a judge of its edited images, where the truth is known.
         parts: fingerprints of all weights.
         conditions: further settings that can change numbers, as the type of the weights.
+        masker: what finds the masks of phrases; None if masks are given.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Instruments:
     truth: Callable[[Pair, int], Truth] | None
     parts: dict[str, str]
     conditions: Mapping[str, Value] = field(default_factory=dict)
+    masker: Masker | None = None
     _saes: dict[str, TopKSAE] = field(default_factory=dict)
 
     def sae(self, block: str) -> TopKSAE:

@@ -14,7 +14,7 @@ class Recent(Generic[K, V]):
     """Works a value out once and keeps it until ``most`` others have been asked for since.
 
     Args:
-        most: how many are kept.
+        most: how many are kept; 0 works everything out anew.
     """
 
     def __init__(self, most: int) -> None:
@@ -23,9 +23,8 @@ class Recent(Generic[K, V]):
 
     def get(self, key: K, make: Callable[[], V]) -> V:
         """The value of a key; ``make`` gives it if it is not kept."""
-        if key not in self._kept:
-            self._kept[key] = make()
-            if len(self._kept) > self.most:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        value = self._kept.pop(key) if key in self._kept else make()
+        self._kept[key] = value  # now the latest
+        if len(self._kept) > self.most:
+            self._kept.popitem(last=False)
+        return value

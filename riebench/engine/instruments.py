@@ -78,6 +78,7 @@ def load_instruments(
     rules = mask_rules(entry, settings, protocol)
     with stage("load model"):
         denoiser = parts.denoiser(batch) if given.pipeline is None else _given_denoiser(entry, settings, given, batch)
+    masker = None
     if given.masks is None:
         threshold = settings.masker.box_threshold
         with stage("load masker"):
@@ -105,7 +106,7 @@ def load_instruments(
         **{f"masker.{name}": value for name, value in options.items() if name != "device"},
     }
     truth = parts.truth if given.pipeline is None else None
-    return Instruments(entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions)
+    return Instruments(entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions, masker)
 
 
 def _parts(entry: ModelEntry, settings: Settings, given: Given) -> Parts:

@@ -72,11 +72,11 @@ class ClipScorer:
         finally:
             logging.getLogger().setLevel(quiet)
         self.model.to(self.device).eval().requires_grad_(False)
-        self._texts: Recent[str, Tensor] = Recent(KEPT_TEXTS)
+        self.kept_texts: Recent[str, Tensor] = Recent(KEPT_TEXTS)
 
     def text(self, prompt: str) -> Tensor:
         """The embedding ``[d]`` of a prompt on the CPU; the latest are kept for their next use."""
-        return self._texts.get(prompt, lambda: self.texts([prompt])[0])
+        return self.kept_texts.get(prompt, lambda: self.texts([prompt])[0])
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:

@@ -76,7 +76,7 @@ class Denoiser:
         self.lens = Lens(pipeline.unet)
         # With offloading the weights lie elsewhere than where they are used.
         self.device = torch.device(pipeline._execution_device)
-        self._texts: Recent[str, tuple[Tensor, Tensor]] = Recent(KEPT_TEXTS)
+        self.kept_texts: Recent[str, tuple[Tensor, Tensor]] = Recent(KEPT_TEXTS)
         own = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         self.size = own if size is None else size
         if self.size < pipeline.vae_scale_factor or self.size % pipeline.vae_scale_factor:
@@ -108,7 +108,7 @@ class Denoiser:
 
     def encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt; the latest are kept."""
-        return self._texts.get(prompt, lambda: self._encode_text(prompt))
+        return self.kept_texts.get(prompt, lambda: self._encode_text(prompt))
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         states, _, pooled, _ = self.pipeline.encode_prompt(
