@@ -97,7 +97,7 @@ class LpipsScorer:
 
     def by_region(self, a: Features, b: Features, region: NDArray[np.bool_]) -> tuple[float | None, float | None]:
         """Mean of the spatial distance map inside and outside a region ``[height, width]``; None where empty."""
-        return total_by_region(self.layers(a, b), region)
+        return total_by_region([self.layers(a, b)], region)[0]
 
 
 def total(layers: Sequence[Tensor]) -> float:
@@ -105,16 +105,18 @@ def total(layers: Sequence[Tensor]) -> float:
     return float(sum(layer.cpu().double().mean() for layer in layers))
 
 
-def total_by_region(layers: Sequence[Tensor], region: NDArray[np.bool_]) -> tuple[float | None, float | None]:
-    """Means of the map that the layers' differences ``[h, w]`` make when each is brought to the picture's size.
+def total_by_region(
+    pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]
+) -> list[tuple[float | None, float | None]]:
+    """Means of the maps that layers' differences ``[h, w]`` make when each is brought to the size of the region.
 
-    The first is that inside the region ``[height, width]``, the second that outside; None where empty.
+    For each picture, the first is that inside the region ``[height, width]``, the second that outside; None where
+    empty.
     """
-    spatial = torch.zeros(region.shape, device=layers[0].device)
-    for layer in layers:
-        spatial += lpips.upsample(layer[None, None], out_HW=region.shape)[0, 0]
-    inside = torch.from_numpy(region).to(spatial.device)
-    return _mean(spatial[inside]), _mean(spatial[~inside])
+    by_layer = [torch.stack(layers)[:, None] for layers in zip(*pictures, strict=True)]
+    maps = sum(lpips.upsample(layer, out_HW=region.shape)[:, 0] for layer in by_layer).cpu()
+    inside = torch.from_numpy(region)
+    return list(zip(_means(maps[:, inside]), _means(maps[:, ~inside]), strict=True))
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:
@@ -126,5 +128,6 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("features."): value for name, value in state.items()}
 
 
-def _mean(values: Tensor) -> float | None:
-    return float(values.cpu().double().mean()) if len(values) else None
+def _means(values: Tensor) -> list[float | None]:
+    """The mean of each row ``[n, values]``."""
+    return values.double().mean(1).tolist() if values.shape[1] else [None] * len(values)

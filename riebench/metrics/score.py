@@ -102,21 +102,21 @@ def _score(scorers: Scorers, reference: Reference, images: Sequence[Image]) -> l
     edit = scorers.clip.text(reference.edit_prompt).double()
     original = scorers.clip.text(reference.original_prompt).double()
     features = scorers.lpips.features(whole.images)
+    to_base = [scorers.lpips.layers(mine, features[base]) for mine in features[: len(images)]]
+    by_region = total_by_region(to_base, region)
     rows: list[Scores] = []
     for i, image in enumerate(images):
-        to_base = scorers.lpips.layers(features[i], features[base])
-        lpips_inside, lpips_outside = total_by_region(to_base, region)
         row: Scores = {
             "clip_text_edit": float(embedded[i] @ edit),
             "clip_text_original": float(embedded[i] @ original),
             "clip_image_source": float(embedded[i] @ embedded[source]),
             "clip_image_base": float(embedded[i] @ embedded[base]),
-            "lpips_base": total(to_base),
+            "lpips_base": total(to_base[i]),
             "lpips_source": scorers.lpips.distance(features[i], features[source]),
             "clip_text_edit_inside": float(parts[i] @ edit) if inside else None,
             "clip_text_edit_outside": float(parts[len(inside) + i] @ edit) if outside else None,
-            "lpips_base_inside": lpips_inside,
-            "lpips_base_outside": lpips_outside,
+            "lpips_base_inside": by_region[i][0],
+            "lpips_base_outside": by_region[i][1],
         }
         rows.append(row | (reference.truth(image) if reference.truth else {}))
     return rows

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from riebench.recent import Recent
 
 Image = NDArray[np.uint8]
 KEPT_TEXTS = 64
+KEPT_LATENTS = 4
 Unconditional = Literal["leave", "subtract"]
 
 
@@ -76,6 +78,7 @@ class Denoiser:
         self.lens = Lens(pipeline.unet)
         # With offloading the weights lie elsewhere than where they are used.
         self.device = torch.device(pipeline._execution_device)
+        self._drawn: Recent[int, NDArray[np.float32]] = Recent(KEPT_LATENTS)
         self.kept_texts: Recent[str, tuple[Tensor, Tensor]] = Recent(KEPT_TEXTS)
         own = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         self.size = own if size is None else size
@@ -193,7 +196,9 @@ class Denoiser:
         """Replay up to the first block that must really run, if that is recorded; else compute everything."""
         places = {*capture, *(place.block for edit in edits for place in edit.additions)}
         first = next((block for block in self.lens.blocks if block in places), None)
-        return replaying(self.pipeline.unet, replay, first, len(edits)) if first in replay.blocks else nullcontext()
+        if first is None or first not in replay.blocks:
+            return nullcontext()
+        return replaying(self.pipeline.unet, replay, first, len(edits))
 
     def _unconditional_edit(self, edit: Edit) -> Edit:
         return Edit(edit.additions, -edit.strength) if self.unconditional == "subtract" else Edit({})
@@ -232,7 +237,8 @@ class Denoiser:
     def _initial(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
         unet = self.pipeline.unet
         if self.initial_latents is not None:
-            drawn = torch.from_numpy(np.stack([self.initial_latents(seed) for seed in seeds]))
+            draw = self.initial_latents
+            drawn = torch.from_numpy(np.stack([self._drawn.get(seed, partial(draw, seed)) for seed in seeds]))
         else:
             # Drawn in float32 whatever the model's type, so that a seed means the same picture in each.
             shape = (1, unet.config.in_channels, self._side, self._side)
