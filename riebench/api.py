@@ -58,6 +58,7 @@ def run(
     out: str | Path | None = None,
     keep_images: int = 3,
     batch: int = 8,
+    replay: bool = True,
     force: bool = False,
     retry_failed: bool = False,
     max_failures: int | None = None,
@@ -91,7 +92,8 @@ def run(
         scorers: a loaded CLIP and LPIPS.
         out: the run folder; a new one under ``runs`` unless given.
         keep_images: pairs of each category whose pictures are kept.
-        batch: rows in one forward pass at most.
+        batch: rows in one forward pass at most; halved when memory runs out.
+        replay: whether edited runs are spared what the base run has computed already; it changes no record.
         force: whether to discard what is in the folder.
         retry_failed: whether to repeat what failed.
         max_failures: end after as many pairs with a failure, of those run now.
@@ -124,6 +126,7 @@ def run(
         protocol=protocol or (chosen.protocol if chosen else "riebench"),
         seed=seed,
         batch=batch,
+        replay=replay,
         settings=parse_settings([f"{name}={value}" for name, value in (settings or {}).items()]),
     )
     session = carry_out(

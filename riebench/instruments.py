@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riebench.errors import UserError
-from riebench.masks import MaskRules
+from riebench.masks import Masker, MaskRules
 from riebench.metrics import Scorers
 from riebench.metrics.score import Truth
 from riebench.models import Denoiser
@@ -39,6 +39,7 @@ class Instruments:
         parts: fingerprints of all weights.
         conditions: further settings that can change numbers, as the type of the weights.
         sources: where the parts were found, with the revision where it is known.
+        masker: what finds the masks of phrases; None if masks are given.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Instruments:
     parts: dict[str, str]
     conditions: Mapping[str, Value] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    masker: Masker | None = None
     _saes: dict[str, TopKSAE] = field(default_factory=dict)
 
     def sae(self, block: str) -> TopKSAE:

@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from riebench.engine import Instruments, load_instruments
 from riebench.models import Denoiser, entry_named
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # pictures are small, and two processes test at a time
 WIDTHS = (8, 16, 24)
 
 

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import typer
 
+from riebench.cli.bench import bench_command
 from riebench.cli.blocks import blocks_command
 from riebench.cli.methods import methods_command, new_method_command
 from riebench.cli.mini import mini_app
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("rerun")(rerun_command)
+app.command("bench")(bench_command)
 app.command("settings")(settings_command)
 app.command("fetch")(fetch_command)
 app.command("doctor")(doctor_command)

@@ -109,6 +109,9 @@ def run_command(
     out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
     keep_images: Annotated[int, typer.Option(min=0, help="Pairs of each category whose pictures are kept.")] = 3,
     batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")] = 8,
+    no_replay: Annotated[
+        bool, typer.Option("--no-replay", help="Compute again what the base run has computed already.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Do what failed again; otherwise only what is missing in --out.")
     ] = False,
@@ -153,6 +156,7 @@ def run_command(
         protocol=protocol,
         seed=seed,
         batch=batch,
+        replay=not no_replay,
     )
     if dry_run:
         _print_plan(spec, chosen)
@@ -234,6 +238,7 @@ def _spec(
     protocol: str | None,
     seed: int | None,
     batch: int,
+    replay: bool,
 ) -> RunSpec:
     from riebench.engine.run import RunSpec
     from riebench.protocols import protocol_named
@@ -250,6 +255,7 @@ def _spec(
         protocol=protocol_named(protocol or "riebench").name,
         seed=seed,
         batch=batch,
+        replay=replay,
         settings=settings,
     )
 

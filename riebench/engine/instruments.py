@@ -84,6 +84,7 @@ def load_instruments(
     rules = mask_rules(entry, settings, protocol)
     with stage("load model"):
         denoiser = parts.denoiser(batch) if given.pipeline is None else _given_denoiser(entry, settings, given, batch)
+    masker = None
     if given.masks is None:
         threshold = settings.masker.box_threshold
         with stage("load masker"):
@@ -114,7 +115,7 @@ def load_instruments(
         conditions["clip.quick_gelu"] = settings.clip.quick_gelu  # a checkpoint does not tell
     truth = parts.truth if given.pipeline is None else None
     return Instruments(
-        entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions, parts.sources
+        entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions, parts.sources, masker
     )
 
 

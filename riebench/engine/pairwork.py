@@ -79,6 +79,7 @@ class PairWorker:
         steps: denoising steps.
         seed: of every run; None takes each pair's own, or 42.
         protocol: what is done where the published behaviour is doubtful.
+        replay: whether edited runs are spared what the base run has computed already; it changes no record.
     """
 
     def __init__(
@@ -88,10 +89,12 @@ class PairWorker:
         steps: int,
         seed: int | None = None,
         protocol: Protocol = RIEBENCH,
+        replay: bool = True,
     ) -> None:
         self.instruments = instruments
         self.steps = steps
         self.protocol = protocol
+        self.replay = replay
         self.recorder = Recorder(instruments, protocol, steps, seed)
         self._take(arms)
 
@@ -100,6 +103,8 @@ class PairWorker:
         order = list(self.instruments.denoiser.lens.blocks)
         self.arms = list(arms)
         self.blocks = sorted({b for arm in arms for b in arm.blocks}, key=order.index)
+        # Arms that begin with the same block come together, so that a batch can replay all that lies before it.
+        self.turns = sorted(self.arms, key=lambda arm: order.index(arm.blocks[0]))
         self.neurons = any(arm.needs_neurons for arm in arms)
 
     @property
@@ -165,7 +170,12 @@ class PairWorker:
         prompts, seeds = [pair.base_prompt, pair.edit_prompt], [seed, seed]
         with stage("base and source run") as facts:
             base, source = self.instruments.denoiser.generate(
-                prompts, seeds, self.steps, capture=self.blocks, neurons=self.neurons
+                prompts,
+                seeds,
+                self.steps,
+                capture=self.blocks,
+                neurons=self.neurons,
+                record=self.blocks if self.replay else (),
             )
             facts |= {"image": list(base.image.shape), **_shapes(base.activations)}
         with stage("masks") as facts:
@@ -222,11 +232,11 @@ class PairWorker:
 
         Arms are planned as their turn in a batch comes, so that no more plans are in memory than one batch needs.
         """
-        observed, batch = self._observed(pair, seen), self.instruments.denoiser.batch
+        observed = self._observed(pair, seen)
         known = {pair.edit_prompt: seen.source.image, pair.base_prompt: seen.base.image}
         outcomes: list[_Outcome] = []
-        waiting: list[_Job] = []
-        for arm in self.arms:
+        waiting: dict[bool, list[_Job]] = {True: [], False: []}  # by whether they begin as the base run did
+        for arm in self.turns:
             mine = [_Outcome(arm, strength) for strength in arm.strengths]
             outcomes += mine
             try:
@@ -242,14 +252,18 @@ class PairWorker:
                 if prompt in known and (outcome.strength == 0 or not plan.additions):
                     outcome.image = known[prompt]
                 else:
-                    waiting.append(_Job(outcome, prompt, Edit(plan.additions, outcome.strength)))
-            while len(waiting) >= batch:
-                self._generate(pair, waiting[:batch])
-                del waiting[:batch]
-        self._generate(pair, waiting)
-        return outcomes
+                    job = _Job(outcome, prompt, Edit(plan.additions, outcome.strength))
+                    waiting[prompt == pair.base_prompt].append(job)
+            for jobs in waiting.values():
+                while len(jobs) >= self.instruments.denoiser.batch:
+                    batch = self.instruments.denoiser.batch
+                    self._generate(pair, seen, jobs[:batch])
+                    del jobs[:batch]
+        for jobs in waiting.values():
+            self._generate(pair, seen, jobs)
+        return sorted(outcomes, key=lambda outcome: self.arms.index(outcome.arm))
 
-    def _generate(self, pair: Pair, jobs: Sequence[_Job]) -> None:
+    def _generate(self, pair: Pair, seen: _Seen, jobs: Sequence[_Job]) -> None:
         """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
         if not jobs:
             return
@@ -257,7 +271,9 @@ class PairWorker:
         seeds = [self.recorder.seed_of(pair)] * len(jobs)
         try:
             with stage("edited runs") as facts:
-                runs = self.instruments.denoiser.generate(prompts, seeds, self.steps, edits=edits)
+                runs = self.instruments.denoiser.generate(
+                    prompts, seeds, self.steps, edits=edits, replay=seen.base.recorded
+                )
                 facts["rows"] = len(jobs)
             for job, run in zip(jobs, runs, strict=True):
                 job.outcome.image = run.image
@@ -266,7 +282,7 @@ class PairWorker:
                 jobs[0].outcome.error = named(error, jobs[0].outcome.arm)
                 return
             for job in jobs:
-                self._generate(pair, [job])
+                self._generate(pair, seen, [job])
 
     def _scored(self, pair: Pair, seen: _Seen, outcomes: Sequence[_Outcome], keep: bool) -> PairResult:
         truth, brackets = self.instruments.truth, self.protocol.score_brackets

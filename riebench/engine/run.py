@@ -32,6 +32,7 @@ class RunSpec:
         protocol: name of the protocol.
         seed: of all runs; None for each pair's own.
         batch: rows in one forward pass at most.
+        replay: whether edited runs are spared what the base run has computed already.
         settings: of the instruments.
     """
 
@@ -43,6 +44,7 @@ class RunSpec:
     protocol: str = "riebench"
     seed: int | None = None
     batch: int = 8
+    replay: bool = True
     settings: Settings = field(default_factory=Settings)
 
     @property
@@ -66,7 +68,7 @@ def prepare(spec: RunSpec, given: Given | None = None) -> tuple[Instruments, Pai
     instruments = load_instruments(entry, spec.batch, spec.settings, protocol, given)
     sets = block_sets(spec.blocks, list(instruments.denoiser.lens.blocks), spec.alone)
     arms = make_arms(spec.sweeps, sets, instruments)
-    return instruments, PairWorker(instruments, arms, steps, spec.seed, protocol)
+    return instruments, PairWorker(instruments, arms, steps, spec.seed, protocol, spec.replay)
 
 
 def check_truth(instruments: Instruments, worker: PairWorker, pairs: Sequence[Pair]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
 
+from riebench.batches import in_batches
 from riebench.errors import UserError
+from riebench.recent import Recent
 
 Image = NDArray[np.uint8]
 KEPT_TEXTS = 64
@@ -71,15 +72,11 @@ class ClipScorer:
         finally:
             logging.getLogger().setLevel(quiet)
         self.model.to(self.device).eval().requires_grad_(False)
-        self._texts: OrderedDict[str, Tensor] = OrderedDict()
+        self.kept_texts: Recent[str, Tensor] = Recent(KEPT_TEXTS)
 
     def text(self, prompt: str) -> Tensor:
         """The embedding ``[d]`` of a prompt on the CPU; the latest are kept for their next use."""
-        if prompt not in self._texts:
-            self._texts[prompt] = self.texts([prompt])[0]
-            if len(self._texts) > KEPT_TEXTS:
-                self._texts.popitem(last=False)
-        return self._texts[prompt]
+        return self.kept_texts.get(prompt, lambda: self.texts([prompt])[0])
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
@@ -91,8 +88,9 @@ class ClipScorer:
     @torch.no_grad()
     def images(self, images: Sequence[Image]) -> Tensor:
         """Embeddings ``[n, d]`` of pictures ``[height, width, 3]`` on the CPU."""
-        inputs = torch.stack([self.preprocess(PILImage.fromarray(image)) for image in images])
-        parts = [
-            F.normalize(self.model.encode_image(part.to(self.device)), dim=-1) for part in inputs.split(self.batch)
-        ]
-        return torch.cat(parts).cpu()
+
+        def work(rows: slice) -> list[Tensor]:
+            inputs = torch.stack([self.preprocess(PILImage.fromarray(image)) for image in images[rows]])
+            return list(F.normalize(self.model.encode_image(inputs.to(self.device)), dim=-1).cpu())
+
+        return torch.stack(in_batches(self, len(images), work))

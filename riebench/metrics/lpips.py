@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from riebench.batches import in_batches
 from riebench.errors import UserError
 
 Image = NDArray[np.uint8]
@@ -76,13 +77,13 @@ class LpipsScorer:
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> list[Features]:
         """For each picture ``[height, width, 3]`` its unit-length features, one ``[channels, h, w]`` a layer."""
-        x = torch.from_numpy(np.stack(images))
-        rows: list[Features] = []
-        for some in x.split(self.batch):
-            part = some.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+        def work(rows: slice) -> list[Features]:
+            part = torch.from_numpy(np.stack(images[rows])).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             layers = [lpips.normalize_tensor(f) for f in self.model.net(self.model.scaling_layer(part))]
-            rows += [[layer[i] for layer in layers] for i in range(len(part))]
-        return rows
+            return [[layer[i] for layer in layers] for i in range(len(part))]
+
+        return in_batches(self, len(images), work)
 
     @torch.no_grad()
     def layers(self, a: Features, b: Features) -> list[Tensor]:
@@ -92,15 +93,30 @@ class LpipsScorer:
 
     def distance(self, a: Features, b: Features) -> float:
         """The published distance: each layer's mean over positions, summed."""
-        return float(sum(layer.cpu().double().mean() for layer in self.layers(a, b)))
+        return total(self.layers(a, b))
 
     def by_region(self, a: Features, b: Features, region: NDArray[np.bool_]) -> tuple[float | None, float | None]:
         """Mean of the spatial distance map inside and outside a region ``[height, width]``; None where empty."""
-        total = torch.zeros(region.shape, device=self.device)
-        for layer in self.layers(a, b):
-            total += lpips.upsample(layer[None, None], out_HW=region.shape)[0, 0]
-        inside = torch.from_numpy(region).to(self.device)
-        return _mean(total[inside]), _mean(total[~inside])
+        return total_by_region([self.layers(a, b)], region)[0]
+
+
+def total(layers: Sequence[Tensor]) -> float:
+    """The published distance from the difference of each layer ``[h, w]``: the means over positions, summed."""
+    return float(sum(layer.cpu().double().mean() for layer in layers))
+
+
+def total_by_region(
+    pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]
+) -> list[tuple[float | None, float | None]]:
+    """Means of the maps that layers' differences ``[h, w]`` make when each is brought to the size of the region.
+
+    For each picture, the first is that inside the region ``[height, width]``, the second that outside; None where
+    empty.
+    """
+    by_layer = [torch.stack(layers)[:, None] for layers in zip(*pictures, strict=True)]
+    maps = sum(lpips.upsample(layer, out_HW=region.shape)[:, 0] for layer in by_layer).cpu()
+    inside = torch.from_numpy(region)
+    return list(zip(_means(maps[:, inside]), _means(maps[:, ~inside]), strict=True))
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:
@@ -112,5 +128,6 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("features."): value for name, value in state.items()}
 
 
-def _mean(values: Tensor) -> float | None:
-    return float(values.cpu().double().mean()) if len(values) else None
+def _means(values: Tensor) -> list[float | None]:
+    """The mean of each row ``[n, values]``."""
+    return values.double().mean(1).tolist() if values.shape[1] else [None] * len(values)

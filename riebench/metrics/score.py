@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riebench.metrics.clip import ClipScorer
-from riebench.metrics.lpips import LpipsScorer
+from riebench.metrics.lpips import LpipsScorer, total, total_by_region
 
 Image = NDArray[np.uint8]
 Scores = dict[str, float | None]
@@ -68,39 +68,55 @@ class Reference:
 
 
 def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]) -> list[Scores]:
-    """Metrics of each edited image; equal images are scored once."""
-    distinct: dict[bytes, int] = {}
-    which = [distinct.setdefault(image.tobytes(), len(distinct)) for image in images]
-    first = [images[which.index(i)] for i in range(len(distinct))]
-    scores = _score(scorers, reference, first)
-    return [scores[i] for i in which]
+    """Metrics of each edited image; a picture that comes more than once is looked at once."""
+    edited = _Distinct(images)
+    scores = _score(scorers, reference, edited.images)
+    return [scores[place] for place in edited.places]
+
+
+class _Distinct:
+    """Pictures without their repetitions.
+
+    Attributes:
+        images: each once, in the order of first appearance.
+        places: for each picture that was given, its place among them.
+    """
+
+    def __init__(self, images: Sequence[Image]) -> None:
+        found: dict[bytes, int] = {}
+        self.places = [found.setdefault(image.tobytes(), len(found)) for image in images]
+        self.images = [images[self.places.index(i)] for i in range(len(found))]
 
 
 def _score(scorers: Scorers, reference: Reference, images: Sequence[Image]) -> list[Scores]:
-    n, region = len(images), reference.region
+    """Metrics of distinct pictures."""
+    region = reference.region
     inside = [image * region[..., None] for image in images] if region.any() else []
     outside = [image * ~region[..., None] for image in images] if not region.all() else []
-    embedded = scorers.clip.images([reference.base, reference.source, *images, *inside, *outside]).double()
-    base, source, whole = embedded[0], embedded[1], embedded[2 : 2 + n]
-    parts = embedded[2 + n :]
+    # An edited image may be the base or the source image, and a masked one may be whole.
+    whole = _Distinct([*images, reference.base, reference.source])
+    base, source = whole.places[-2:]
+    pictures = _Distinct([*whole.images, *inside, *outside])
+    embedded = scorers.clip.images(pictures.images).double()[pictures.places]
+    parts = embedded[len(whole.images) :]
     edit = scorers.clip.text(reference.edit_prompt).double()
     original = scorers.clip.text(reference.original_prompt).double()
-    features = scorers.lpips.features([reference.base, reference.source, *images])
+    features = scorers.lpips.features(whole.images)
+    to_base = [scorers.lpips.layers(mine, features[base]) for mine in features[: len(images)]]
+    by_region = total_by_region(to_base, region)
     rows: list[Scores] = []
     for i, image in enumerate(images):
-        mine = features[2 + i]
-        lpips_inside, lpips_outside = scorers.lpips.by_region(mine, features[0], region)
         row: Scores = {
-            "clip_text_edit": float(whole[i] @ edit),
-            "clip_text_original": float(whole[i] @ original),
-            "clip_image_source": float(whole[i] @ source),
-            "clip_image_base": float(whole[i] @ base),
-            "lpips_base": scorers.lpips.distance(mine, features[0]),
-            "lpips_source": scorers.lpips.distance(mine, features[1]),
+            "clip_text_edit": float(embedded[i] @ edit),
+            "clip_text_original": float(embedded[i] @ original),
+            "clip_image_source": float(embedded[i] @ embedded[source]),
+            "clip_image_base": float(embedded[i] @ embedded[base]),
+            "lpips_base": total(to_base[i]),
+            "lpips_source": scorers.lpips.distance(features[i], features[source]),
             "clip_text_edit_inside": float(parts[i] @ edit) if inside else None,
             "clip_text_edit_outside": float(parts[len(inside) + i] @ edit) if outside else None,
-            "lpips_base_inside": lpips_inside,
-            "lpips_base_outside": lpips_outside,
+            "lpips_base_inside": by_region[i][0],
+            "lpips_base_outside": by_region[i][1],
         }
         rows.append(row | (reference.truth(image) if reference.truth else {}))
     return rows

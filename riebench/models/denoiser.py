@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,20 +14,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riebench.batches import in_batches
 from riebench.errors import PairError, UserError
 from riebench.lens import Activations, Edit, Lens
+from riebench.lens.replay import Recorded, recording, replaying
+from riebench.recent import Recent
 
 Image = NDArray[np.uint8]
 KEPT_TEXTS = 64
+KEPT_LATENTS = 4
 Unconditional = Literal["leave", "subtract"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished generation: the picture ``[height, width, 3]`` and, if asked for, what its blocks did."""
+    """One finished generation: the picture ``[height, width, 3]`` and, if asked for, what happened inside.
+
+    Attributes:
+        image: the picture.
+        activations: what its blocks did.
+        recorded: what its first step can spare the runs that begin as it did.
+    """
 
     image: Image
     activations: Activations | None = None
+    recorded: Recorded | None = None
 
 
 class Denoiser:
@@ -38,7 +49,7 @@ class Denoiser:
         fingerprint: names the weights in records.
         initial_latents: seed to latents ``[channels, height, width]`` of unit scale, for models whose
             canvas is not plain noise; None lets the pipeline draw them from the seed.
-        batch: rows in one forward pass at most.
+        batch: rows in one forward pass at most; halved when memory runs out.
         guidance: guidance scale; at 1 or below there is no unconditional half.
         size: side of the pictures, pixels; None for the model's own.
         unconditional: what an intervention does in the unconditional half: nothing, or the same with the
@@ -67,7 +78,8 @@ class Denoiser:
         self.lens = Lens(pipeline.unet)
         # With offloading the weights lie elsewhere than where they are used.
         self.device = torch.device(pipeline._execution_device)
-        self._texts: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
+        self._drawn: Recent[int, NDArray[np.float32]] = Recent(KEPT_LATENTS)
+        self.kept_texts: Recent[str, tuple[Tensor, Tensor]] = Recent(KEPT_TEXTS)
         own = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         self.size = own if size is None else size
         if self.size < pipeline.vae_scale_factor or self.size % pipeline.vae_scale_factor:
@@ -103,15 +115,14 @@ class Denoiser:
         Raises:
             PairError: if the prompt is longer than a text encoder takes.
         """
-        if prompt not in self._texts:
-            self._check_length(prompt)
-            states, _, pooled, _ = self.pipeline.encode_prompt(
-                prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-            )
-            self._texts[prompt] = (states, pooled)
-            if len(self._texts) > KEPT_TEXTS:
-                self._texts.popitem(last=False)
-        return self._texts[prompt]
+        return self.kept_texts.get(prompt, lambda: self._encode_text(prompt))
+
+    def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
+        self._check_length(prompt)
+        states, _, pooled, _ = self.pipeline.encode_prompt(
+            prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return states, pooled
 
     def _check_length(self, prompt: str) -> None:
         """Refuse a prompt that the pipeline would cut off (of SDXL: after 77 tokens, its start and end included)."""
@@ -137,6 +148,8 @@ class Denoiser:
         edits: Sequence[Edit] | None = None,
         capture: Sequence[str] = (),
         neurons: bool = False,
+        record: Sequence[str] = (),
+        replay: Recorded | None = None,
     ) -> list[Run]:
         """Generate one picture for each prompt and seed, in batches.
 
@@ -147,13 +160,18 @@ class Denoiser:
             edits: what to add in each row; None adds nothing.
             capture: blocks to capture.
             neurons: whether to capture the neurons of these blocks too.
+            record: blocks with which later edits may begin; what the first step computes before them in the FIRST
+                row is kept in its run.
+            replay: a run's recording. Batches whose rows all begin as that run did (prompt, seed, steps) and that
+                have edits take its outputs up to their first edited block instead of computing them.
         """
-        runs: list[Run] = []
-        for start in range(0, len(prompts), self.batch):
-            rows = slice(start, start + self.batch)
+
+        def work(rows: slice) -> list[Run]:
             part = edits[rows] if edits is not None else None
-            runs += self._batch(prompts[rows], seeds[rows], steps, part, capture, neurons)
-        return runs
+            kept = Recorded(prompts[0], seeds[0], steps, record) if record and rows.start == 0 else None
+            return self._batch(prompts[rows], seeds[rows], steps, part, capture, neurons, kept, replay)
+
+        return in_batches(self, len(prompts), work)
 
     def _batch(
         self,
@@ -163,7 +181,14 @@ class Denoiser:
         edits: Sequence[Edit] | None,
         capture: Sequence[str],
         neurons: bool,
+        kept: Recorded | None,
+        replay: Recorded | None,
     ) -> list[Run]:
+        first_step: AbstractContextManager[None] = nullcontext()
+        if kept is not None:
+            first_step = recording(self.pipeline.unet, kept, [0, len(prompts)] if self.guided else [0])
+        elif replay is not None and edits is not None and replay.fits(prompts, seeds, steps):
+            first_step = self._replaying(replay, edits, capture)
         if edits is not None and self.guided:
             edits = [self._unconditional_edit(edit) for edit in edits] + list(edits)
         editing: AbstractContextManager[None] = self.lens.editing(edits) if edits is not None else nullcontext()
@@ -172,15 +197,28 @@ class Denoiser:
         )
         # The capture is entered last, so that it sees a block's output with what was added to it.
         with editing, capturing as activations:
-            latents = self._denoise(prompts, seeds, steps)
+            latents = self._denoise(prompts, seeds, steps, first_step)
         images = self.decode(latents)
         conditional = activations[-len(prompts) :]  # the second half of a guided batch
-        return [Run(image, conditional[i] if capture else None) for i, image in enumerate(images)]
+        runs = [Run(image, conditional[i] if capture else None) for i, image in enumerate(images)]
+        return [replace(runs[0], recorded=kept), *runs[1:]]
+
+    def _replaying(
+        self, replay: Recorded, edits: Sequence[Edit], capture: Sequence[str]
+    ) -> AbstractContextManager[None]:
+        """Replay up to the first block that must really run, if that is recorded; else compute everything."""
+        places = {*capture, *(place.block for edit in edits for place in edit.additions)}
+        first = next((block for block in self.lens.blocks if block in places), None)
+        if first is None or first not in replay.blocks:
+            return nullcontext()
+        return replaying(self.pipeline.unet, replay, first, len(edits))
 
     def _unconditional_edit(self, edit: Edit) -> Edit:
         return Edit(edit.additions, -edit.strength) if self.unconditional == "subtract" else Edit({})
 
-    def _denoise(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Tensor:
+    def _denoise(
+        self, prompts: Sequence[str], seeds: Sequence[int], steps: int, first_step: AbstractContextManager[None]
+    ) -> Tensor:
         """Latents ``[n, channels, height, width]``, as the pipeline's own call makes them."""
         unet, scheduler = self.pipeline.unet, self.pipeline.scheduler
         texts = [self.encode_text(prompt) for prompt in prompts]
@@ -191,10 +229,11 @@ class Denoiser:
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         scheduler.set_timesteps(steps, device=self.device)
         latents = self._initial(seeds, generators) * scheduler.init_noise_sigma
-        for t in scheduler.timesteps:
+        for number, t in enumerate(scheduler.timesteps):
             rows = torch.cat([latents, latents]) if self.guided else latents
             scaled = scheduler.scale_model_input(rows, t)
-            predicted = unet(scaled, t, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False)[0]
+            with first_step if number == 0 else nullcontext():
+                predicted = unet(scaled, t, encoder_hidden_states=states, added_cond_kwargs=added, return_dict=False)[0]
             if self.guided:
                 without, with_text = predicted.chunk(2)
                 predicted = without + self.guidance * (with_text - without)
@@ -211,7 +250,8 @@ class Denoiser:
     def _initial(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
         unet = self.pipeline.unet
         if self.initial_latents is not None:
-            drawn = torch.from_numpy(np.stack([self.initial_latents(seed) for seed in seeds]))
+            draw = self.initial_latents
+            drawn = torch.from_numpy(np.stack([self._drawn.get(seed, partial(draw, seed)) for seed in seeds]))
         else:
             # Drawn in float32 whatever the model's type, so that a seed means the same picture in each.
             shape = (1, unet.config.in_channels, self._side, self._side)

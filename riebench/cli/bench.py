@@ -1,0 +1,138 @@
+"""``riebench bench``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from riebench.cli.table import wide_console
+from riebench.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.engine.bench import Bench
+
+
+def bench_command(
+    pairs: Annotated[int, typer.Option(min=1, help="How many pairs, taken in turn from all categories.")] = 20,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; the model's own unless given.")] = None,
+    model: Annotated[str, typer.Option(help="mini, sdxl-turbo or sdxl-base.")] = "mini",
+    weights: Annotated[Path | None, typer.Option(help="Folder with the parts of a real model.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")] = None,
+    pair_file: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
+    block: Annotated[list[str] | None, typer.Option(help="Block; may be given again; the four unless given.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")] = 8,
+    no_replay: Annotated[
+        bool, typer.Option("--no-replay", help="Compute again what the base run has computed already.")
+    ] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Measure peak memory with 10 and 1,000 pairs, too (takes long).")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--json", help="JSON file to write.")] = None,
+) -> int:
+    """Measure the engine against the least work, and against a plain loop that does everything for every setting.
+
+    Twelve settings of the published sweep. Exit code 1 if a bar is missed.
+
+    Example: riebench bench --pairs 20 --json bench.json
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from riebench.catalog import entry_named
+    from riebench.pairs import load_pairs
+    from riebench.settings import parse_settings
+
+    entry = entry_named(model)
+    file = pair_file or entry.pairs
+    if file is None:
+        raise UserError(f"{model} has no pairs of its own; give a file with --pair-file")
+    settings = parse_settings([], weights=weights, model__device=device)
+    chosen = spread_over_categories(load_pairs(file), pairs)
+    from riebench.engine.bench import SETTINGS, bench, memory_bar
+    from riebench.engine.run import RunSpec
+
+    spec = RunSpec(
+        SETTINGS, block or ["all"], steps=steps, model=model, batch=batch, replay=not no_replay, settings=settings
+    )
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{len(chosen)} pairs", total=len(chosen))
+        done = bench(spec, chosen, lambda: progress.advance(task))
+    if memory:
+        print("riebench: peak memory with 10 and with 1,000 pairs", file=sys.stderr, flush=True)
+        done.bars.append(memory_bar(spec, chosen))
+    _show(done)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(as_json(done), indent=2) + "\n")
+    return 0 if all(bar.met for bar in done.bars) else 1
+
+
+def spread_over_categories(pairs: list[Any], count: int) -> list[Any]:
+    """The first pair of each category, then the second of each, until there are enough."""
+    met: dict[int, int] = {}
+    turns = []
+    for pair in pairs:
+        turn = met.get(pair.editing_type_id, 0)
+        met[pair.editing_type_id] = turn + 1
+        turns.append(turn)
+    order = sorted(range(len(pairs)), key=lambda i: turns[i])
+    return [pairs[i] for i in order[:count]]
+
+
+def as_json(done: Bench) -> dict[str, Any]:
+    """All that was measured."""
+    sides = {"engine": done.engine, "plain": done.plain}
+    return {
+        "pairs": done.pairs,
+        "settings": done.settings,
+        **{
+            name: {
+                "seconds": side.seconds,
+                "outside": side.outside,
+                "unet_flops_of_first_pair": side.flops,
+                "networks": {n: {"passes": c.passes, "seconds": c.seconds} for n, c in side.counts.by_name.items()},
+            }
+            for name, side in sides.items()
+        },
+        "unet_flops_of_first_pair_without_replay": done.flops_without_replay,
+        "floor": done.floor,
+        "largest_difference": done.difference,
+        "peak_memory": done.peak,
+        "bars": [{"name": b.name, "value": b.value, "bar": b.bar, "met": b.met} for b in done.bars],
+    }
+
+
+def _show(done: Bench) -> None:
+    from rich.table import Table
+
+    console = wide_console()
+    engine, plain = done.engine, done.plain
+    title = f"{done.pairs} pairs x {done.settings} settings"
+    table = Table("network", "floor", "engine", "plain loop", "engine, s", "plain, s", title=title)
+    for name, mine in engine.counts.by_name.items():
+        other = plain.counts[name]
+        floor = f"{done.floor[name]:,}" if name in done.floor else ""
+        counts = (f"{mine.passes:,}", f"{other.passes:,}", f"{mine.seconds:.1f}", f"{other.seconds:.1f}")
+        table.add_row(name, floor, *counts)
+    outside = (f"{side.seconds - side.counts.inside:.1f}" for side in (engine, plain))
+    table.add_row("outside networks", "", f"{engine.outside:.1%}", f"{plain.outside:.1%}", *outside)
+    table.add_row("all", "", "", "", f"{engine.seconds:.1f}", f"{plain.seconds:.1f}")
+    console.print(table, markup=False)
+    bars = Table("measure", "value", "bar", "")
+    for bar in done.bars:
+        bars.add_row(bar.name, f"{bar.value:.4g}", bar.bar, "met" if bar.met else "MISSED")
+    console.print(bars, markup=False)
+    flops = [done.plain.flops, done.flops_without_replay, done.engine.flops]
+    print(
+        "floor: pairs x (2 + settings) runs, each with its steps in the U-Net and one picture decoded; each prompt,\n"
+        "each (picture, phrase) and each picture, whole and by region, once\n"
+        f"U-Net, first pair: {flops[0] / 1e9:.1f} GFLOP in the plain loop, {flops[1] / 1e9:.1f} without replay, "
+        f"{flops[2] / 1e9:.1f} in the engine\n"
+        f"peak memory {done.peak / 1e6:.0f} MB"
+    )
+    missed = sum(not bar.met for bar in done.bars)
+    print(f"{missed} bars missed" if missed else "all bars met")

@@ -1,0 +1,247 @@
+"""Measure the engine against the least work that will do, and against a plain loop."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+from torch.utils.flop_counter import FlopCounterMode
+
+from riebench.engine import counting as names
+from riebench.engine.counting import Counts, counting, put_in
+from riebench.engine.pairwork import PairResult, PairWorker
+from riebench.engine.plain import nothing_kept, plain_setting
+from riebench.engine.run import RunSpec, prepare
+from riebench.engine.session import carry_out
+from riebench.errors import UserError
+from riebench.instruments import Instruments
+from riebench.masks.sources import from_phrases
+from riebench.metrics.score import Scores
+from riebench.pairs import Pair
+from riebench.presets import FEATURES, NEURONS
+from riebench.sweeps import Sweep
+
+SETTINGS = (
+    Sweep(("sae",), (1, 2), (160, 320), {}, FEATURES),
+    Sweep(("steering",), (0.25, 0.5, 1, 2)),
+    Sweep(("neurons",), (1, 2), (20000, 40000), {}, NEURONS),
+)
+"""Twelve settings from the published sweep."""
+SPEED, OUTSIDE, MEMORY, DIFFERENCE = 3.0, 0.10, 1.1, 1e-3
+MANY, FEW = 1000, 10
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One thing that was measured and what it has to be."""
+
+    name: str
+    value: float
+    bar: str
+    met: bool
+
+
+@dataclass
+class Side:
+    """What the engine, or the plain loop, took."""
+
+    counts: Counts = field(default_factory=Counts)
+    seconds: float = 0.0
+    flops: int = 0
+
+    @property
+    def outside(self) -> float:
+        """Share of the time outside networks."""
+        return 1 - self.counts.inside / self.seconds
+
+
+@dataclass
+class Bench:
+    """A finished comparison.
+
+    Attributes:
+        pairs: number of pairs.
+        settings: of each pair.
+        engine: what the engine took.
+        plain: what the plain loop took.
+        floor: network to the fewest passes that will do.
+        flops_without_replay: of the U-Net on the first pair, if the engine computes everything.
+        difference: the largest between the metrics of the two.
+        peak: of the process, bytes.
+        bars: all of them.
+    """
+
+    pairs: int
+    settings: int
+    engine: Side
+    plain: Side
+    floor: dict[str, int]
+    flops_without_replay: int = 0
+    difference: float = 0.0
+    peak: int = 0
+    bars: list[Bar] = field(default_factory=list)
+
+
+def bench(spec: RunSpec, pairs: Sequence[Pair], progress: Callable[[], None] = lambda: None) -> Bench:
+    """Run the settings of a specification through the engine and through the plain loop, pair by pair in turn.
+
+    FLOPs are those of the U-Net, counted on the first pair before the clock runs.
+
+    Raises:
+        UserError: if it cannot be run, or a pair fails.
+    """
+    instruments, worker = prepare(spec)
+    inner = getattr(instruments.masker, "masker", None)
+    if inner is not None:  # masks from the disk would be nobody's work
+        instruments.masker, instruments.masks = inner, from_phrases(inner, instruments.rules)
+    done = Bench(len(pairs), len(worker.settings), Side(), Side(), dict.fromkeys(names.COUNTED, 0))
+    with nothing_kept(instruments):  # of its prompts, when the counting begins
+        _count_flops(done, instruments, worker, pairs[0])
+    for pair in pairs:
+        with counting(instruments, done.engine.counts):
+            started = time.perf_counter()
+            result = worker.work(pair, keep_images=True)
+            done.engine.seconds += time.perf_counter() - started
+        for record in result.records:
+            if record.status != "ok":
+                raise UserError(f"pair {pair.id!r} fails ({record.reason}); choose others with --pairs")
+        with counting(instruments, done.plain.counts):
+            started = time.perf_counter()
+            plain = plain_pair(instruments, worker, pair)
+            done.plain.seconds += time.perf_counter() - started
+        metrics = zip(result.records, plain, strict=True)
+        done.difference = max(done.difference, *(difference(r.metrics, scores) for r, scores in metrics))
+        for name, passes in scored_pictures(result).items():
+            done.floor[name] += passes
+        progress()
+    _finish_floor(done, instruments, worker)
+    done.peak = peak_memory()
+    done.bars = _bars(done)
+    return done
+
+
+def plain_pair(instruments: Instruments, worker: PairWorker, pair: Pair) -> list[Scores]:
+    """The plain loop over a worker's settings."""
+    seed = worker.recorder.seed_of(pair)
+    return [
+        plain_setting(instruments, pair, seed, arm, strength, worker.steps, worker.protocol)
+        for arm, strength in worker.settings
+    ]
+
+
+def difference(engine: Scores, plain: Scores) -> float:
+    """The largest difference of a metric; infinite where only one of the two is null."""
+    found = [0.0]
+    for name in engine.keys() | plain.keys():
+        a, b = engine.get(name), plain.get(name)
+        if a is None or b is None:
+            found.append(0.0 if a is b else float("inf"))
+        else:
+            found.append(abs(a - b))
+    return max(found)
+
+
+def scored_pictures(result: PairResult) -> dict[str, int]:
+    """Distinct pictures of a pair that CLIP and LPIPS must look at.
+
+    Both look at base, source and edited images; CLIP besides at each edited image's edited region alone, and at the
+    rest alone, where these are not empty.
+    """
+    images, keys = result.images, [record.key for record in result.records]
+    region = ((images["mask-base"] > 0) | (images["mask-source"] > 0))[..., np.newaxis]
+    whole = {images[name].tobytes() for name in ("base", "source", *keys)}
+    masked = {(images[key] * side).tobytes() for key in keys for side in (region, ~region) if side.any()}
+    return {names.CLIP_IMAGE: len(whole | masked), names.LPIPS: len(whole)}
+
+
+def _finish_floor(done: Bench, instruments: Instruments, worker: PairWorker) -> None:
+    """Each run once; each distinct prompt, and each distinct picture and phrase that the plain loop asked for, once."""
+    runs = done.pairs * (2 + done.settings)
+    halves = 2 if instruments.denoiser.guided else 1
+    done.floor |= {names.UNET: runs * worker.steps * halves, names.VAE: runs}
+    done.floor |= {n: len(done.plain.counts[n].inputs) for n in (names.TEXT, names.MASKER, names.CLIP_TEXT)}
+
+
+def _count_flops(done: Bench, instruments: Instruments, worker: PairWorker, pair: Pair) -> None:
+    without = PairWorker(instruments, worker.arms, worker.steps, worker.recorder.seed, worker.protocol, replay=False)
+    done.engine.flops = unet_flops(instruments, lambda: worker.work(pair))
+    done.flops_without_replay = unet_flops(instruments, lambda: without.work(pair))
+    done.plain.flops = unet_flops(instruments, lambda: plain_pair(instruments, worker, pair))
+
+
+def unet_flops(instruments: Instruments, work: Callable[[], object]) -> int:
+    """Floating-point operations of the U-Net's products and convolutions while some work is done."""
+    unet, total = instruments.denoiser.pipeline.unet, 0
+    forward = unet.forward
+
+    def counted(*args: object, **kwargs: object) -> object:
+        nonlocal total
+        with FlopCounterMode(display=False) as counter:
+            output = forward(*args, **kwargs)
+        total += counter.get_total_flops()
+        return output
+
+    with ExitStack() as stack:
+        put_in(stack, unet, "forward", counted)
+        work()
+    return total
+
+
+def _bars(done: Bench) -> list[Bar]:
+    bars = []
+    for name, floor in done.floor.items():
+        passes = done.engine.counts[name].passes
+        bars.append(Bar(f"{name} passes", passes, f"= {floor}", passes == floor))
+    speed = done.plain.seconds / done.engine.seconds
+    bars.append(Bar("times as fast as the plain loop", speed, f">= {SPEED:g}", speed >= SPEED))
+    bars.append(
+        Bar("share of time outside networks", done.engine.outside, f"<= {OUTSIDE:g}", done.engine.outside <= OUTSIDE)
+    )
+    said = "largest difference of a metric from the plain loop's"
+    bars.append(Bar(said, done.difference, f"<= {DIFFERENCE:g}", done.difference <= DIFFERENCE))
+    return bars
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def memory_bar(spec: RunSpec, pairs: Sequence[Pair]) -> Bar:
+    """Peak memory of a run over many pairs as a multiple of that over few, each in a process of its own.
+
+    One setting: steering at strength 1. Where there are not enough pairs they come again under new ids and seeds.
+    """
+    spec = replace(spec, sweeps=[Sweep(("steering",), (1,))])
+    few, many = (_peak_alone(spec, list(repeated(pairs, count))) for count in (FEW, MANY))
+    title = f"peak memory with {MANY} pairs ({many / 1e6:.0f} MB) over that with {FEW} ({few / 1e6:.0f} MB)"
+    return Bar(title, many / few, f"<= {MEMORY:g}", many / few <= MEMORY)
+
+
+def repeated(pairs: Sequence[Pair], count: int) -> Iterator[Pair]:
+    """As many pairs as asked for."""
+    for number, pair in enumerate(islice(cycle(pairs), count)):
+        yield pair.model_copy(update={"id": f"{pair.id}-{number}", "seed": number})
+
+
+def _peak_alone(spec: RunSpec, pairs: list[Pair]) -> int:
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, fresh) as pool:
+        return pool.submit(_peak_of_run, spec, pairs).result()
+
+
+def _peak_of_run(spec: RunSpec, pairs: list[Pair]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        carry_out(spec, pairs, Path(folder) / "run", keep_images=0, quiet=True)
+    return peak_memory()

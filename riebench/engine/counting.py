@@ -1,0 +1,138 @@
+"""Count what goes through a run's networks, and the time it takes there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from riebench.instruments import Instruments
+from riebench.sae import TopKSAE
+
+UNET, VAE, TEXT, MASKER = "U-Net", "VAE decoder", "text encoder", "masker"
+CLIP_IMAGE, CLIP_TEXT, LPIPS = "CLIP image", "CLIP text", "LPIPS"
+COUNTED = (UNET, VAE, TEXT, MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS)
+
+
+@dataclass
+class Count:
+    """What one network did.
+
+    Attributes:
+        passes: pictures or prompts that went through it; a batch of n counts n.
+        seconds: time inside it.
+        inputs: of the prompts and of (picture, phrase): each that was asked for.
+    """
+
+    passes: int = 0
+    seconds: float = 0.0
+    inputs: set[Hashable] = field(default_factory=set)
+
+
+@dataclass
+class Counts:
+    """All of it.
+
+    Attributes:
+        by_name: network to count.
+        inside: seconds inside any network; one that runs inside another is not counted twice.
+    """
+
+    by_name: dict[str, Count] = field(default_factory=dict)
+    inside: float = 0.0
+    _depth: int = 0
+
+    def __getitem__(self, name: str) -> Count:
+        return self.by_name.setdefault(name, Count())
+
+    def watched(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        rows: Callable[..., int],
+        inputs: Callable[..., list[Hashable]] | None,
+    ) -> Callable[..., Any]:
+        """A function that counts, and does what the given one does."""
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            count = self[name]
+            count.passes += rows(*args, **kwargs)
+            if inputs is not None:
+                count.inputs.update(inputs(*args, **kwargs))
+            self._depth += 1
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds = time.perf_counter() - started
+                self._depth -= 1
+                count.seconds += seconds
+                self.inside += seconds if self._depth == 0 else 0.0
+
+        return counted
+
+
+@contextmanager
+def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator[Counts]:
+    """Watch the networks of a run inside the ``with`` statement.
+
+    The U-Net's time includes what is captured from it and added to it; the SAEs and the reader of the drawn world
+    are networks (or stand for one), too.
+
+    Args:
+        instruments: of the run.
+        counts: to add to; new ones unless given.
+    """
+    counts = counts or Counts()
+    pipeline, scorers = instruments.denoiser.pipeline, instruments.scorers
+    with ExitStack() as stack:
+
+        def watch(
+            owner: Any,
+            attribute: str,
+            name: str,
+            rows: Callable[..., int] = _first,
+            inputs: Callable[..., list[Hashable]] | None = None,
+        ) -> None:
+            put_in(stack, owner, attribute, counts.watched(name, getattr(owner, attribute), rows, inputs))
+
+        watch(pipeline.unet, "forward", UNET)
+        watch(pipeline.vae, "decode", VAE)
+        watch(pipeline.text_encoder, "forward", TEXT, inputs=_prompts)
+        watch(pipeline.text_encoder_2, "forward", "second text encoder")
+        watch(scorers.clip.model, "encode_image", CLIP_IMAGE)
+        watch(scorers.clip.model, "encode_text", CLIP_TEXT, inputs=_prompts)
+        watch(scorers.lpips.model.net, "forward", LPIPS)
+        watch(scorers.lpips, "layers", "LPIPS differences", _one)
+        watch(TopKSAE, "encode", "SAE", lambda sae, x: x.shape[:-1].numel())
+        watch(TopKSAE, "directions", "SAE decoder", _one)
+        if instruments.masker is not None:
+            watch(instruments.masker, "find", MASKER, _one, lambda image, phrase: [(image.tobytes(), phrase)])
+        if instruments.truth is not None:
+            make = instruments.truth
+            put_in(stack, instruments, "truth", lambda *a: counts.watched("reader", make(*a), _one, None))
+        yield counts
+
+
+def put_in(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+    """Give an object another attribute until the stack is left."""
+    own = vars(owner).get(name)
+    stack.callback(setattr, owner, name, own) if own is not None else stack.callback(delattr, owner, name)
+    setattr(owner, name, value)
+
+
+def _first(batch: Tensor | None = None, *args: Any, **kwargs: Any) -> int:
+    """Rows of the batch that a network was given first, whatever it calls it."""
+    return len(kwargs["input_ids"] if batch is None else batch)
+
+
+def _one(*args: Any, **kwargs: Any) -> int:
+    return 1
+
+
+def _prompts(tokens: Tensor, *args: Any, **kwargs: Any) -> list[Hashable]:
+    return [tuple(row) for row in tokens.tolist()]
