@@ -119,7 +119,8 @@ class RayCrew:
             whole = there.get("GPU", 0.0) / count
             gpus = float(int(whole)) if whole >= 1 else whole
         if cpus is None:
-            cpus = max(1.0, there.get("CPU", 1.0) // count)
+            whole = there.get("CPU", 1.0) / count
+            cpus = float(int(whole)) if whole >= 1 else whole
         for name, each in (("CPU", cpus), ("GPU", gpus)):
             if each * count > there.get(name, 0.0) + 1e-6:
                 has = there.get(name, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -208,13 +209,16 @@ class _Work:
 
 
 def _check_free(path: Path) -> None:
-    """Refuse a folder that another process writes to, before models are loaded."""
+    """Refuse a folder that cannot be written or that another process writes to, before models are loaded."""
     if path.is_dir():
         try:
             with only_writer(path):
                 return
         except OSError:
             return  # said once the rest of what was asked for is checked
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.exists() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"the folder {path} cannot be written; give another with --out")
 
 
 def _new_folder() -> Path:
