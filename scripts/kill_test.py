@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="an empty folder for the runs")
     given = parser.parse_args()
     torch.set_num_threads(1)  # a process with a pool of threads must not fork
-    session.prepare = cache_one(session.prepare)
+    crew.prepare = cache_one(crew.prepare)
     session.prepare(SPEC, None)
     attempt(given.work / "unbroken", None)
     expected = read_records(given.work / "unbroken")
