@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from riebench.engine import RunSpec, carry_out, session
+from riebench.engine import RunSpec, carry_out, crew
 from riebench.errors import UserError
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs, select
@@ -39,7 +39,7 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)  # a process with a pool of threads must not fork
     crew.prepare = cache_one(crew.prepare)
-    session.prepare(SPEC, None)
+    crew.prepare(SPEC, None)
     attempt(given.work / "unbroken", None)
     expected = read_records(given.work / "unbroken")
     moments, kills, round_, faults = random.Random(given.seed), 0, 0, []
