@@ -36,6 +36,7 @@ def record(pair: str, clip: float | None, lpips: float | None, **given: Any) -> 
         model="mini",
         protocol="riebench",
         parts=parts,
+        conditions=given.get("conditions", {}),
         code={"riebench": "0.1.0", "commit": None, "dirty": None},
         metrics=metrics,
         reason=given.get("reason", "the masker finds no 'duck'") if failed else None,

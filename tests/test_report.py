@@ -258,6 +258,7 @@ def test_failures_count_as_attempted(tmp_path: Path) -> None:
     [
         ({"parts": PARTS | {"lpips": "lpips-2"}}, "lpips: lpips-1, lpips-2"),
         ({"parts": PARTS | {"model": "sdxl-1"}}, "model: mini-1, sdxl-1"),
+        ({"conditions": {"dtype": "float16"}}, "dtype: none, float16"),
         ({"seed": 7}, "another seed"),
         ({"prompt": "a [goose]"}, "another original prompt"),
     ],

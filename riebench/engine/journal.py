@@ -64,6 +64,8 @@ class Journal:
             "methods": list(dict.fromkeys(arm["method"] for arm in arms)),
             "blocks": sorted({block for arm in arms for block in arm["blocks"]}),
             "strengths": sorted({strength for arm in arms for strength in arm["strengths"]}),
+            "pair_file": str(request.pair_file or "the model's own"),
+            "pair_hash": request.pair_hash,
             "pairs": len({record.pair_id for record in before} | {pair.id for pair in pairs}),
         }
         self._write()

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from riebench.errors import UserError
 from riebench.pairs.pair import CATEGORIES
@@ -42,7 +42,7 @@ REQUIRED = (
     "parts",
     "code",
 )
-OPTIONAL = ("metrics", "notes", "reason", "error", "where", "seconds")
+OPTIONAL = ("conditions", "metrics", "notes", "reason", "error", "where", "seconds")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 COLUMNS: dict[str, str] = {
     "run": "name of the run folder",
@@ -64,7 +64,7 @@ COLUMNS: dict[str, str] = {
     "model": "name of the model",
     "protocol": "name of the protocol",
     **{f"part_{name}": f"fingerprint of the {name} that took part; null if none did" for name in PARTS},
-    "parts": "all fingerprints but the SAE's, as JSON",
+    "parts": "all fingerprints but the SAE's, and the conditions (type of the weights, size, mask rules), as JSON",
     "version": "version of riebench",
     "commit": "git commit of riebench; null outside a checkout",
     "dirty": "whether that checkout had changes; null outside one",
@@ -148,14 +148,14 @@ def _by_processes(run: str, lines: Sequence[bytes]) -> pd.DataFrame | None:
 
 def _part(bounds: tuple[int, int]) -> pd.DataFrame:
     with _no_collector():
-        return _frame("", [from_json(line) for line in _shared[slice(*bounds)]])
+        return _frame("", [orjson.loads(line) for line in _shared[slice(*bounds)]])
 
 
 def _rows(file: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(from_json(line))
+            rows.append(orjson.loads(line))
         except ValueError:
             if number < len(lines):
                 raise UserError(f"{file}: line {number} is damaged; restore the file or run again") from None
@@ -222,7 +222,7 @@ def _frame(run: str, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         "model": _text(top["model"]),
         "protocol": _text(top["protocol"]),
         **{f"part_{name}": _maybe_text(parts[name]) for name in PARTS},
-        "parts": _fingerprints(top["parts"]),
+        "parts": _measured_with(top["parts"], top["conditions"]),
         "version": _maybe_text(code["riebench"]),
         "commit": _maybe_text(code["commit"]),
         "dirty": pd.array(list(code["dirty"]), dtype="boolean"),
@@ -244,14 +244,13 @@ def _columns(
         KeyError, TypeError: if a required key is not there, or a row is no mapping.
     """
     names = (*required, *optional)
-    nothing = dict.fromkeys(optional)
     get = itemgetter(*names) if len(names) > 1 else lambda row: tuple(row[name] for name in names)
     found = []
     for row in rows:
         try:
             found.append(get(row))
         except KeyError:
-            found.append(get(nothing | dict(row)))
+            found.append((*[row[name] for name in required], *[row.get(name) for name in optional]))
     return dict(zip(names, zip(*found, strict=True), strict=True)) if found else dict.fromkeys(names, ())
 
 
@@ -306,14 +305,16 @@ def _options(values: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Any]]
     return texts, ks
 
 
-def _fingerprints(parts: Sequence[Mapping[str, str]]) -> list[str]:
-    known: dict[tuple[tuple[str, str], ...], str] = {}
+def _measured_with(parts: Sequence[Mapping[str, str]], conditions: Sequence[Mapping[str, Any] | None]) -> list[str]:
+    """Fingerprints and conditions as JSON; records that differ in them are never in one table."""
+    known: dict[tuple[object, ...], str] = {}
     texts = []
-    for part in parts:
-        items = tuple(part.items())
-        if items not in known:
-            known[items] = json.dumps({n: v for n, v in items if n != "sae"}, sort_keys=True)
-        texts.append(known[items])
+    for part, condition in zip(parts, conditions, strict=True):
+        said = (*part.items(), *(condition or {}).items())
+        if said not in known:
+            fingerprints = {name: value for name, value in part.items() if name != "sae"}
+            known[said] = json.dumps(fingerprints | (condition or {}), sort_keys=True)
+        texts.append(known[said])
     return texts
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from riebench.errors import UserError
 from riebench.records.folder import RUN
-from riebench.report.frame import load_records, records_file
+from riebench.report.frame import PARTS, load_records, records_file
 
 SAME = ["model", "protocol", "steps", "parts"]
 SETTING = ["method", "options", "k", "blocks", "strength", "part_sae"]
@@ -46,9 +46,14 @@ class Group:
     def same(self) -> dict[str, str]:
         """What all records share, by name."""
         row = self.frame.iloc[0]
-        return {"model": row["model"], "protocol": row["protocol"], "steps": str(row["steps"])} | json.loads(
-            row["parts"]
-        )
+        run = {"model": row["model"], "protocol": row["protocol"], "steps": row["steps"]}
+        return {name: str(value) for name, value in (run | json.loads(row["parts"])).items()}
+
+    @property
+    def headline(self) -> str:
+        """Model, protocol, steps and fingerprints in a line; the conditions are in ``run.json``."""
+        shown = ("model", "protocol", "steps", *PARTS)
+        return ", ".join(f"{name} {value}" for name, value in self.same.items() if name in shown)
 
     def metric_name(self, part: str) -> str:
         """Name of the CLIP or LPIPS that scored, without the fingerprint."""
@@ -143,7 +148,7 @@ def _conflict(old: Group, new: Group) -> str | None:
         differs = (pairs[0].loc[shared] != pairs[1].loc[shared]).any()
         what = [column.replace("_", " ") for column in PAIR if differs[column]]
         return f"{names} have the same pair ids with another {' and '.join(what)}" if what else None
-    files = [{str(s.info.get("pair_file")) for s in g.sources.values()} for g in (old, new)]
+    files = [{str(s.info.get("pair_hash") or s.info.get("pair_file")) for s in g.sources.values()} for g in (old, new)]
     return None if files[0] & files[1] - {"None"} else f"{names} have no pair in common, nor the same pair file"
 
 

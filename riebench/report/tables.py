@@ -249,7 +249,7 @@ def _markdown(text: str) -> str:
 
 def markdown(analysis: Analysis) -> str:
     """The whole report in Markdown."""
-    same = ", ".join(f"{name} {value}" for name, value in analysis.group.same.items())
+    same = analysis.group.headline
     parts = [f"# Leaderboard\n\n{len(analysis.pairs.ids)} pairs; {same}.\n"]
     for sheet in sheets(analysis):
         if sheet.title != "Leaderboard":
@@ -314,7 +314,7 @@ def latex(analysis: Analysis) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(cells[i] for i in shown) + r" \\"
 
-    title = ", ".join(f"{name} {value}" for name, value in analysis.group.same.items())
+    title = analysis.group.headline
     lines = [
         f"% riebench: {' '.join(title.split())}",
         "% Needs \\usepackage{booktabs}. In square brackets 95 % intervals over pairs, in round ones numbers of pairs.",
