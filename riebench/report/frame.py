@@ -313,7 +313,7 @@ def _measured_with(parts: Sequence[Mapping[str, str]], conditions: Sequence[Mapp
         said = (*part.items(), *(condition or {}).items())
         if said not in known:
             fingerprints = {name: value for name, value in part.items() if name != "sae"}
-            known[said] = json.dumps(fingerprints | (condition or {}), sort_keys=True)
+            known[said] = json.dumps({**fingerprints, **(condition or {})}, sort_keys=True)
         texts.append(known[said])
     return texts
 
