@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -88,7 +88,9 @@ class Denoiser:
         self._side = self.size // pipeline.vae_scale_factor
         # Original size, crop corner and target size, which SDXL is conditioned on.
         conditions = [[self.size, self.size, 0, 0, self.size, self.size]]
-        self._time_ids = torch.tensor(conditions, dtype=pipeline.unet.dtype, device=self.device)
+        # Asking a network for its type walks through all its modules; these do not change.
+        self._dtype, self._vae_dtype = pipeline.unet.dtype, pipeline.vae.dtype
+        self._time_ids = torch.tensor(conditions, dtype=self._dtype, device=self.device)
         pipeline.set_progress_bar_config(disable=True)
 
     @property
@@ -237,13 +239,13 @@ class Denoiser:
             if self.guided:
                 without, with_text = predicted.chunk(2)
                 predicted = without + self.guidance * (with_text - without)
-            latents = self._step(predicted, t, latents, generators).to(unet.dtype)
+            latents = self._step(predicted, t, latents, generators).to(self._dtype)
         return latents
 
     def _step(self, predicted: Tensor, t: Tensor, latents: Tensor, generators: list[torch.Generator]) -> Tensor:
         """One step of the sampler; only some samplers draw noise."""
         step = self.pipeline.scheduler.step
-        noise = {"generator": generators} if "generator" in inspect.signature(step).parameters else {}
+        noise = {"generator": generators} if _draws_noise(type(self.pipeline.scheduler)) else {}
         done: Tensor = step(predicted, t, latents, return_dict=False, **noise)[0]
         return done
 
@@ -256,7 +258,7 @@ class Denoiser:
             # Drawn in float32 whatever the model's type, so that a seed means the same picture in each.
             shape = (1, unet.config.in_channels, self._side, self._side)
             drawn = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-        return drawn.to(self.device, unet.dtype)
+        return drawn.to(self.device, self._dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Image:
@@ -267,8 +269,14 @@ class Denoiser:
         """
         vae = self.pipeline.vae
         # The VAE of SDXL overflows in float16; it then runs in float32 (see `riebench.models.sdxl`).
-        pixels = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+        pixels = vae.decode(latents.to(self._vae_dtype) / vae.config.scaling_factor, return_dict=False)[0]
         if not bool(torch.isfinite(pixels).all()):
             raise PairError("the picture has values that are not finite", where="model")
         pixels = (pixels.float() / 2 + 0.5).clamp(0, 1) * 255
         return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+@cache
+def _draws_noise(scheduler: type[Any]) -> bool:
+    """Whether a sampler's steps take a generator."""
+    return "generator" in inspect.signature(scheduler.step).parameters
