@@ -245,7 +245,8 @@ class Denoiser:
     def _step(self, predicted: Tensor, t: Tensor, latents: Tensor, generators: list[torch.Generator]) -> Tensor:
         """One step of the sampler; only some samplers draw noise."""
         step = self.pipeline.scheduler.step
-        noise = {"generator": generators} if _draws_noise(type(self.pipeline.scheduler)) else {}
+        kind = type(self.pipeline.scheduler)
+        noise = {"generator": generators} if _draws_noise(kind) else {}  # type: ignore[arg-type]
         done: Tensor = step(predicted, t, latents, return_dict=False, **noise)[0]
         return done
 
