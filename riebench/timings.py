@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
+from riebench.user_cache import keep_facts, read_facts
 
-from riebench.weights.hashing import cache_folder
-
-
-def _load() -> dict[str, float]:
-    try:
-        known: dict[str, float] = json.loads((cache_folder() / "timings.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return known
+FILE = "timings.json"
 
 
 def keep_timing(model: str, device: str, seconds: float, rows: int) -> None:
-    """Keep the seconds that a pair took for each of its U-Net rows; what cannot be written is let go."""
-    known = _load() | {f"{model} {device}": seconds / max(1, rows)}
-    path = cache_folder() / "timings.json"
-    part = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(known))
-        os.replace(part, path)
-    except OSError:
-        return
+    """Keep the seconds that so many U-Net rows of a model took on a device, for each row."""
+    keep_facts(FILE, read_facts(FILE) | {f"{model} {device}": seconds / max(1, rows)})
 
 
 def timings(model: str) -> dict[str, float]:
     """Device to seconds for each U-Net row, as the last run of a model on it measured."""
-    return {key.partition(" ")[2]: value for key, value in _load().items() if key.partition(" ")[0] == model}
+    return {key.partition(" ")[2]: value for key, value in read_facts(FILE).items() if key.partition(" ")[0] == model}

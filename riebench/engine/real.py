@@ -18,9 +18,10 @@ from riebench.models.sdxl import load_pipeline, pick_device
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE, find_saes, load_sae
 from riebench.settings import ModelSettings, Settings
+from riebench.user_cache import cache_folder
 from riebench.weights import Weights, locate
 from riebench.weights.fetch import read_ledger
-from riebench.weights.hashing import cache_folder, file_hash, fingerprint
+from riebench.weights.hashing import file_hash, fingerprint
 from riebench.weights.parts import SAE_BLOCKS, SAE_SUFFIX
 from riebench.weights.places import hub_snapshot
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from riebench.user_cache import keep_facts, read_facts
+
 BLOCK = 1 << 22
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of riebench."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riebench"
+FILE = "hashes.json"
 
 
 def file_hash(path: Path) -> str:
@@ -28,7 +24,7 @@ def file_hash(path: Path) -> str:
 def fingerprint(paths: Iterable[Path], root: Path) -> str:
     """A short hash of files, their names under ``root`` and contents; a file that is unchanged is not read again."""
     digest = hashlib.sha256()
-    known = _load()
+    known = read_facts(FILE)
     before = len(known)
     for path in sorted(paths):
         real = path.resolve()
@@ -39,25 +35,5 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
         digest.update(str(path.relative_to(root)).encode())
         digest.update(known[key].encode())
     if len(known) != before:
-        _keep(known)
+        keep_facts(FILE, known)
     return digest.hexdigest()[:16]
-
-
-def _load() -> dict[str, str]:
-    try:
-        known: dict[str, str] = json.loads((cache_folder() / "hashes.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return {}
-    return known
-
-
-def _keep(known: dict[str, str]) -> None:
-    """Keep the hashes; a cache that cannot be written costs time, nothing else."""
-    path = cache_folder() / "hashes.json"
-    part = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(known))
-        os.replace(part, path)
-    except OSError:
-        return

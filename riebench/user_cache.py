@@ -1,0 +1,34 @@
+"""Small facts kept in the user's cache folder; what cannot be read or written there costs time, nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of riebench."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riebench"
+
+
+def read_facts(name: str) -> dict[str, Any]:
+    """What was kept under a file name; empty where there is nothing sound."""
+    try:
+        found = json.loads((cache_folder() / name).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def keep_facts(name: str, facts: dict[str, Any]) -> None:
+    """Keep facts under a file name, whole or not at all."""
+    path = cache_folder() / name
+    part = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(facts))
+        os.replace(part, path)
+    except OSError:
+        return
