@@ -51,7 +51,8 @@ def bench_command(
     if file is None:
         raise UserError(f"{model} has no pairs of its own; give a file with --pair-file")
     settings = parse_settings([], weights=weights, model__device=device)
-    chosen = spread_over_categories(load_pairs(file), pairs)
+    everything = load_pairs(file)
+    chosen = spread_over_categories(everything, pairs)
     from riebench.engine.bench import SETTINGS, bench, memory_bar
     from riebench.engine.run import RunSpec
 
@@ -63,7 +64,7 @@ def bench_command(
         done = bench(spec, chosen, lambda: progress.advance(task))
     if memory:
         print("riebench: peak memory with 10 and with 1,000 pairs", file=sys.stderr, flush=True)
-        done.bars.append(memory_bar(spec, chosen))
+        done.bars.append(memory_bar(spec, everything))
     _show(done)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

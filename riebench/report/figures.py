@@ -46,6 +46,7 @@ def draw_all(analysis: Analysis, folder: Path) -> list[Path]:
             for kind in FORMATS:
                 paths.append(folder / f"{name}.{kind}")
                 figure.savefig(paths[-1], metadata=METADATA[kind])
+                figure.set_layout_engine("none")  # the first format's layout is everyone's
     return paths
 
 

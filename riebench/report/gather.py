@@ -12,7 +12,8 @@ import pandas as pd
 
 from riebench.errors import UserError
 from riebench.records.folder import RUN
-from riebench.report.frame import PARTS, load_records, records_file
+from riebench.report.frame import PARTS, load_records
+from riebench.report.lines import records_file
 
 SAME = ["model", "protocol", "steps", "parts"]
 SETTING = ["method", "options", "k", "blocks", "strength", "part_sae"]

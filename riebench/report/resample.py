@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 Array = NDArray[np.float64]
 RESAMPLES, FLIPS, SEED, LEVEL = 10_000, 100_000, 0, 0.95
 CHUNK = 10_000  # rows of sign flips at once
-COLUMNS = 128  # columns of a bootstrap at once
+COLUMNS = 32  # columns of a bootstrap at once
 THREADS = 2
 
 
@@ -69,6 +70,7 @@ class Bootstrap:
 
     def __init__(self, categories: Sequence[int], resamples: int = RESAMPLES, seed: int = SEED) -> None:
         rng = np.random.default_rng(seed)
+        self.libraries = ThreadpoolController()
         # weights[i, r]: how often resample r holds pair i, scaled so that a category keeps its share
         self.weights = np.zeros((len(categories), resamples), np.float32)
         for members in strata(categories):
@@ -93,7 +95,8 @@ class Bootstrap:
             columns = todo[start : start + COLUMNS]
             low[columns], high[columns] = self._interval(values[:, columns] - mean[columns], there[:, columns])
 
-        with ThreadPoolExecutor(THREADS) as pool:  # numpy works without the interpreter's lock
+        # numpy works without the interpreter's lock, and its products need no threads of their own in each of ours.
+        with self.libraries.limit(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(work, range(0, len(todo), COLUMNS)))
         # The products are in single precision; what is beyond it is noise.
         return Means(mean, np.round(mean + low, 7), np.round(mean + high, 7), count)

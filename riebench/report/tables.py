@@ -121,11 +121,12 @@ def by_category(analysis: Analysis) -> Sheet | None:
     scopes = [s for s in board["category"].unique() if s != ALL]
     if analysis.rank_at is None or not scopes:
         return None
+    means, counts = (board.pivot(index="arm", columns="category", values=v) for v in ("gain", "gain_pairs"))
+    by_arm = zip(analysis.arms, means[scopes].to_numpy(), counts[scopes].to_numpy(), counts[ALL], strict=True)
     rows = []
-    for i, arm in enumerate(analysis.arms):
-        mine = board[board["arm"] == i].set_index("category")
-        if mine["gain_pairs"].sum():
-            cells = [f"{number(mine['gain'][s])} ({mine['gain_pairs'][s]})" for s in scopes]
+    for arm, gains, pairs, of_all in by_arm:
+        if of_all:
+            cells = [f"{number(gain)} ({count})" for gain, count in zip(gains, pairs, strict=True)]
             rows.append([arm.label, arm.where, *cells])
     title = f"Gain at LPIPS {analysis.rank_at:g} by category (pairs that have it)"
     return Sheet(title, ["method", "blocks", *scopes], rows, left=2) if rows else None

@@ -1,0 +1,187 @@
+"""The lines of a records file as a table: what is said again and again is parsed once."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow.json import ParseOptions, ReadOptions, read_json
+from pydantic import ValidationError
+
+from riebench.errors import UserError
+from riebench.records import Record
+from riebench.records.folder import RECORDS
+
+PACKED = f"{RECORDS}.gz"
+OWN = ("key", "status", "metrics", "reason", "error", "where", "seconds")
+TEXTS = ("key", "status", "reason", "error", "where")
+SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("seconds", pa.float64())])
+BLOCK = 1 << 22  # bytes that a thread parses at once
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Parts that many records have in common: the distinct ones, and which of them each record has (``[records]``)."""
+
+    rows: Sequence[Row]
+    of: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The records of a file, in its order; a record is its own part and one of each shared part.
+
+    Attributes:
+        own: what each says of itself alone, the columns :data:`OWN`; ``metrics`` is a struct.
+        pairs: the pairs.
+        settings: the settings, with the model, parts and versions that go with them.
+        notes: the figures of the plans.
+    """
+
+    own: pa.Table
+    pairs: Shared
+    settings: Shared
+    notes: Shared
+
+
+def records_file(path: Path) -> Path:
+    """The file of records that a path stands for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
+        if file.is_file():
+            return file
+    what = "holds no records.jsonl" if path.is_dir() else "is not there"
+    raise UserError(f"{path} {what}; give the folder of a finished run")
+
+
+def read_rows(file: Path) -> Rows:
+    """All records of a file; a torn last line is left out with a warning on stderr.
+
+    Raises:
+        UserError: if the file cannot be read, holds no record, or a line is damaged; the message names the line.
+        TypeError, ValueError, AttributeError: if a line is no record; :func:`damaged` says which.
+    """
+    rows = _in_pieces(file) or _as_whole(parse_each(file))
+    if not len(rows.own):
+        raise UserError(f"there are no records in {file}; give the folder of a finished run")
+    return rows
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """The lines of a file, packed or not."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            yield from opened
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file} cannot be read ({error}); restore the file or run again") from None
+
+
+def parse_each(file: Path) -> list[Row]:
+    """Each line as JSON, without a torn last one.
+
+    Raises:
+        UserError: if another line is damaged, or the file cannot be read.
+    """
+    rows = []
+    lines = list(_lines(file))
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise UserError(f"{file}: line {number} is damaged; restore the file or run again") from None
+            if line.strip():
+                print(f"riebench: the torn last line of {file} is left out", file=sys.stderr)
+    return rows
+
+
+def damaged(file: Path) -> UserError:
+    """What is wrong with the first line that is no record of this version."""
+    for number, row in enumerate(parse_each(file), 1):
+        try:
+            Record.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key, said = ".".join(map(str, first["loc"])) or "line", first["msg"].lower()
+            return UserError(
+                f"{file}: line {number} is not a record of this version of riebench (key {key!r}: {said}); "
+                "make the run again, or read it with the version that made it"
+            )
+    return UserError(f"{file}: a record is damaged; restore the file or run again")
+
+
+def _as_whole(rows: Sequence[Row]) -> Rows:
+    """Rows that share nothing."""
+    own = [json.dumps({name: row.get(name) for name in OWN}).encode() for row in rows]
+    alone = np.arange(len(rows))
+    return Rows(_table(own), Shared(rows, alone), Shared(rows, alone), Shared(rows, alone))
+
+
+def _in_pieces(file: Path) -> Rows | None:
+    """Lines as riebench writes them, cut before pair, setting, metrics, notes and reason; None if any is not so.
+
+    No string of JSON holds the bytes that are looked for, because its own quotes are escaped; and a cut inside
+    another value would leave brackets open, so that the pieces would not parse.
+    """
+    own: list[bytes] = []
+    pairs, settings, notes = _Distinct(), _Distinct(), _Distinct()
+    try:
+        for line in _lines(file):
+            pair = line.index(b'"pair_id":')
+            setting = line.index(b'"setting":', pair)
+            metrics = line.index(b'"metrics":', setting)
+            note = line.index(b'"notes":', metrics)
+            reason = line.index(b'"reason":', note)
+            own.append(line[:pair] + line[metrics:note] + line[reason:].rstrip())
+            pairs.add(line[pair:setting])
+            settings.add(line[setting:metrics])
+            notes.add(line[note:reason])
+        return Rows(_table(own), pairs.parsed(), settings.parsed(), notes.parsed())
+    except ValueError:  # of Arrow, too
+        return None
+
+
+class _Distinct:
+    """Distinct pieces of lines."""
+
+    def __init__(self) -> None:
+        self.number: dict[bytes, int] = {}
+        self.of: list[int] = []
+
+    def add(self, piece: bytes) -> None:
+        """The next line's."""
+        self.of.append(self.number.setdefault(piece, len(self.number)))
+
+    def parsed(self) -> Shared:
+        """Each once."""
+        rows = [json.loads(b"{" + piece.rstrip().removesuffix(b",") + b"}") for piece in self.number]
+        return Shared(rows, np.array(self.of, np.intp))
+
+
+def _table(own: Sequence[bytes]) -> pa.Table:
+    """Lines of JSON, parsed by Arrow in threads.
+
+    Raises:
+        ValueError: if one is no JSON, or a value is of another type than others of its key.
+    """
+    if not own:
+        return SCHEMA.empty_table()
+    table = read_json(
+        pa.BufferReader(b"\n".join(own)), ReadOptions(block_size=BLOCK), ParseOptions(explicit_schema=SCHEMA)
+    )
+    if len(table) != len(own):
+        raise ValueError("a line holds more than a record")
+    return table
