@@ -13,7 +13,7 @@ import pytest
 
 from riebench.cli import main
 from riebench.engine import PairWorker
-from riebench.engine.arms import make_arms
+from riebench.engine.arms import Arm, make_arms
 from riebench.errors import UserError
 from riebench.instruments import Instruments
 from riebench.methods import create, find, names, registry
@@ -280,3 +280,23 @@ def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[
     assert create(again.method_class, read.options) == arm.method  # as an import path, too
     assert create(read.method, read.options) == arm.method
     assert type(create(read.method, read.options)) is type(arm.method)
+
+
+def test_a_change_anywhere_in_a_package_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "edited_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("FACTOR = 1\n")
+    text = "from edited_package.helper import FACTOR\nfrom riebench.methods import Plan, method\n\n\n"
+    text += "@method('edited')\nclass Edited:\n    def plan(self, seen):\n        return Plan()\n"
+    (package / "inside.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    cls = find("edited_package.inside:Edited")
+
+    def code() -> str:
+        return Arm("edited", {}, cls(), ("mid.0",), (1.0,)).code
+
+    before = code()
+    assert code() == before
+    (package / "helper.py").write_text("FACTOR = 2\n")
+    assert code() != before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,8 @@ from riebench.lens import FOUR
 from riebench.methods import Method, create, find
 from riebench.methods.registry import option_fields
 from riebench.sweeps import Sweep
+
+OURS = ("riebench", "baselines")  # what these share is covered by the version of the numeric parts
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,24 @@ class Arm:
 
     @cached_property
     def code(self) -> str:
-        """Hash of the file that the method is written in, so that an edited method makes new records."""
-        file = inspect.getsourcefile(type(self.method))
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+        """Hash of the files that the method is written in, so that an edited method makes new records."""
+        files = _files(type(self.method))
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16] if files else ""
 
     @cached_property
     def with_removal(self) -> Method:
         """The method with ``only_add`` ignored."""
         return replace(self.method, only_add=False) if self.options.get("only_add") else self.method  # type: ignore[type-var]
+
+
+def _files(method: type[Method]) -> list[Path]:
+    """The file of a method; of a stranger's package all files, as any of them may be what it calls."""
+    file = inspect.getsourcefile(method)
+    package = method.__module__.partition(".")[0]
+    top = getattr(sys.modules.get(package), "__file__", None)
+    if file is None or package in OURS or top is None or Path(top).name != "__init__.py":
+        return [Path(file)] if file else []
+    return sorted(Path(top).parent.rglob("*.py"))
 
 
 def block_sets(blocks: Sequence[str], known: Sequence[str], alone: bool) -> list[tuple[str, ...]]:

@@ -50,7 +50,7 @@ class Recorder:
         """The key of the record of one setting: a hash of everything that can change its numbers, and nothing else.
 
         In it are: the pair with its id (methods and functions for masks see all of it) and the seed that it is run
-        with; the setting, and the file that the method is written in; the protocol's name; fingerprints of the weights
+        with; the setting, and the files that the method is written in; the protocol's name; fingerprints of the weights
         of model, masker, scorers and (if the method needs them) SAEs; the conditions, as the type of the weights, size,
         guidance and mask rules; and :data:`NUMERICS`, the version of the parts of this package that compute.
 
