@@ -3,14 +3,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 find_python() {
-  for candidate in "${PYTHON:-}" python3 python3.12 python3.11; do
+  for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
     [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
-    if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; then
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
       echo "$candidate"
       return
     fi
   done
-  echo "riebench needs Python 3.11 or 3.12; install one, or name it: PYTHON=/path/to/python3.11 $0" >&2
+  echo "riebench needs Python 3.11 or newer; install one, or name it: PYTHON=/path/to/python3.11 $0" >&2
   exit 2
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 from riebench.engine import RunSpec, Workers, carry_out
 from riebench.engine.crew import gather
 from riebench.engine.instruments import Given
+from riebench.engine.ray_crew import RayCrew
 from riebench.errors import UserError
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs, select
@@ -37,11 +39,12 @@ def cluster() -> Iterator[Any]:
         connect=True,
         head_node_args={
             "num_cpus": 1,
+            "num_gpus": 1,  # Ray shares out what it is told; nothing computes on it
             "include_dashboard": False,
             "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
         },
     )
-    made.add_node(num_cpus=1)
+    made.add_node(num_cpus=1, num_gpus=1)
     made.wait_for_nodes()
     yield made
     ray.shutdown()
@@ -80,7 +83,7 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
     killed = numbers(tmp_path / "killed")
     assert killed == alone
     assert len((tmp_path / "killed" / "records.jsonl").read_text().splitlines()) == len(alone)
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, num_gpus=1)
     cluster.wait_for_nodes()
 
 
@@ -120,6 +123,18 @@ def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> No
         gather(SPEC, None, Workers(3, cpus=1, gpus=0))
     with pytest.raises(UserError, match="masks cannot be handed to other processes"):
         gather(SPEC, Given(masks={}), TWO)
+
+
+def test_gpus_are_shared_out(cluster: Any) -> None:
+    crew = gather(SPEC, None, Workers(2, cpus=1))
+    assert isinstance(crew, RayCrew)
+    seen = [actor.__ray_call__.remote(lambda worker: os.environ["CUDA_VISIBLE_DEVICES"]) for actor in crew.actors]
+    assert [len(ids.split(",")) for ids in ray.get(seen)] == [1, 1]
+    assert crew.share["num_gpus"] == 1
+    assert ray.available_resources().get("GPU", 0) == 0
+    crew.close()
+    with pytest.raises(UserError, match="2 workers with 2 GPU each need more than the 2"):
+        gather(SPEC, None, Workers(2, cpus=1, gpus=2))
 
 
 def test_without_workers_ray_is_not_imported(tmp_path: Path) -> None:
