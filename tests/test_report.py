@@ -33,7 +33,7 @@ from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
 from riebench.report.scores import held_out, matched
 from riebench.report.style import FIXED, colour
-from riebench.report.tables import latex, markdown, print_leaderboard
+from riebench.report.tables import latex, legend, markdown, print_leaderboard
 from riebench.report.write import TABLES, write_report
 
 
@@ -241,6 +241,19 @@ def test_methods_that_do_not_hang_on_blocks_are_one_row(tmp_path: Path) -> None:
     found = analysed(write_run(tmp_path / "r", records))
     assert sorted(arm.name for arm in found.arms) == ["prompt", "sae, all 4", "sae, mid.0"]
     assert found.overall.set_index("method").loc["prompt", "attempted"] == 2
+
+
+def test_a_pair_that_nothing_scored_changes_no_rank(tmp_path: Path) -> None:
+    records = curves({"sae": 0.4, "steering": 0.2})
+    lost = [record("lost", None, None, method=m, strength=s) for m in ("sae", "steering") for s in (0.0, 1.0, 2.0)]
+    found, whole = (
+        analyse(gather([write_run(tmp_path / name, rows)])[0][0], Options(resamples=200))
+        for name, rows in {"lost": records + lost, "whole": records}.items()
+    )
+    assert "Ranked by gain" in " ".join(legend(found))
+    assert not any("base image" in note for note in found.notes)
+    assert found.overall["gain"].tolist()[:2] == whole.overall["gain"].tolist()[:2]
+    assert found.overall["attempted"].tolist()[:2] == [13, 13]
 
 
 def test_failures_count_as_attempted(tmp_path: Path) -> None:

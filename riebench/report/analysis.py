@@ -235,7 +235,7 @@ def _board(
             out = held[i]
             if at is not None:
                 # Over the base image, so that an arm is not lifted by the pairs that it happens to reach the budget on.
-                row["rank_score"] = row["gain"] if not np.isnan(pairs.base).any() else row[f"score@{budgets[at]:g}"]
+                row["rank_score"] = row["gain"] if pairs.known else row[f"score@{budgets[at]:g}"]
                 row["rank_pairs"] = row[f"score@{budgets[at]:g}_pairs"]
                 row["k"] = " / ".join(_k(k[at]) for k in scores[i].k) if len(arm.ks) > 1 else _k(arm.ks[0])
             if out is not None:
@@ -392,9 +392,11 @@ def _notes(result: Analysis) -> list[str]:
     points = [a.name for a in arms if not a.has_curve() and a.scored.any()]
     if points:
         notes.append(f"one point instead of a curve, so no score at matched LPIPS: {'; '.join(points)}")
-    if np.isnan(result.pairs.base).any():
-        count = int(np.isnan(result.pairs.base).sum())
-        notes.append(f"{count} pairs have no record of the base image (method none, or strength 0), so no gain over it")
+    if not result.pairs.known:
+        scored = np.any([arm.scored for arm in arms], 0)
+        count = int((scored & np.isnan(result.pairs.base)).sum())
+        why = "of their base image (method none, or strength 0), so no gain over it"
+        notes.append(f"{count} scored pairs have no record {why}; arms are ranked by CLIP")
     lone = [
         CATEGORIES[int(c)]
         for c, n in zip(*np.unique(result.pairs.categories, return_counts=True), strict=True)

@@ -79,7 +79,7 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
         found.append({metric: crossing.read(arm.along(metric, i)) for metric in arm.values})
     if len(found) == 1:
         return Matched(found[0], [arm.ks * len(budgets)] * 2)
-    gains = np.stack([f["clip_text_edit"] for f in found]) - _known(pairs.base)[:, None]
+    gains = np.stack([f["clip_text_edit"] for f in found]) - _known(pairs)[:, None]
     values = {metric: np.full((len(pairs.ids), len(budgets)), np.nan) for metric in arm.values}
     chosen: list[list[int | None]] = [[], []]
     for half in (0, 1):
@@ -103,9 +103,9 @@ def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int) -> tuple[Array,
     return parts[0], parts[1]
 
 
-def _known(base: Array) -> Array:
+def _known(pairs: Pairs) -> Array:
     """The base's CLIP similarity, or 0 for all where that is not known for some: gains are then similarities."""
-    return np.where(np.isnan(base).any(), 0.0, base)
+    return pairs.base if pairs.known else np.zeros(len(pairs.ids))
 
 
 def _best(gains: Array) -> int | None:
@@ -140,7 +140,7 @@ def held_out(arm: Arm, pairs: Pairs, budget: float) -> HeldOut:
     shape = (len(pairs.ids), -1)
     clip, lpips = (arm.values[m].reshape(shape) for m in ("clip_text_edit", "lpips_base"))
     settings = [(k, s) for k in arm.ks for s in arm.strengths]
-    base = _known(pairs.base)[:, None]
+    base = _known(pairs)[:, None]
     values = {metric: np.full(len(pairs.ids), np.nan) for metric in arm.values}
     chosen: list[tuple[int | None, float] | None] = []
     for half in (0, 1):

@@ -97,7 +97,7 @@ def legend(analysis: Analysis) -> list[str]:
     """What the columns of the leaderboard mean."""
     lpips, clip = analysis.group.metric_name("lpips"), analysis.group.metric_name("clip")
     said = []
-    ranked_by = "CLIP" if np.isnan(analysis.pairs.base).any() else "gain"
+    ranked_by = "gain" if analysis.pairs.known else "CLIP"
     if analysis.rank_at is not None:
         said = [
             f"CLIP is clip_text_edit ({clip}; higher is better) where a pair's curve over strength first reaches that "
