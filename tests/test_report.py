@@ -26,6 +26,7 @@ from riebench.report.analysis import Options, analyse, board_columns
 from riebench.report.arms import half_of, make_arms
 from riebench.report.check import check_folder
 from riebench.report.compare import compare, write_comparison
+from riebench.report.figures import blocks_by_category
 from riebench.report.frame import COLUMNS, load_records
 from riebench.report.gather import gather
 from riebench.report.lines import read_rows
@@ -33,7 +34,7 @@ from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
 from riebench.report.scores import held_out, matched
 from riebench.report.style import FIXED, colour
-from riebench.report.tables import latex, legend, markdown, print_leaderboard
+from riebench.report.tables import by_category, latex, leaderboard, legend, markdown, print_leaderboard
 from riebench.report.write import TABLES, write_report
 
 
@@ -254,6 +255,24 @@ def test_a_pair_that_nothing_scored_changes_no_rank(tmp_path: Path) -> None:
     assert not any("base image" in note for note in found.notes)
     assert found.overall["gain"].tolist()[:2] == whole.overall["gain"].tolist()[:2]
     assert found.overall["attempted"].tolist()[:2] == [13, 13]
+
+
+def test_without_the_base_image_the_tables_are_of_clip(tmp_path: Path) -> None:
+    records = [
+        record(
+            f"p{i}", 0.5 + s / 10 - (block == "up.0.0") / 100, 0.3 * s, strength=s, blocks=(block,), category=1 + i % 2
+        )
+        for i in range(6)
+        for s in (0.5, 1.0)
+        for block in ("mid.0", "up.0.0")
+    ]
+    found = analyse(gather([write_run(tmp_path / "run", records)])[0][0], Options((0.2,), resamples=200))
+    assert by_category(found).rows[0][2:] == ["0.567 (3)", "0.567 (3)"]  # type: ignore[union-attr]
+    board = leaderboard(found)
+    assert "held-out CLIP" in board.head
+    assert not any("gain" in name for name in board.head)
+    assert board.rows[0][board.head.index("held-out CLIP")] == "0.550 (6)"
+    assert blocks_by_category(found) is not None
 
 
 def test_failures_count_as_attempted(tmp_path: Path) -> None:

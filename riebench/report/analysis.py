@@ -79,6 +79,11 @@ class Analysis:
         """The leaderboard over all categories."""
         return self.board[self.board["category"] == ALL]
 
+    @property
+    def value(self) -> str:
+        """What arms are ranked by: ``gain``, or ``score`` where the base image is not known."""
+        return "gain" if self.pairs.known else "score"
+
     def has(self, metric: str) -> bool:
         """Whether some record has a metric."""
         return f"{metric}_mean" in self.curves

@@ -167,7 +167,7 @@ def curves_by_block(analysis: Analysis) -> Figure | None:
 
 
 def blocks_by_category(analysis: Analysis) -> Figure | None:
-    """A heat map for each method of the gain at matched LPIPS: which block carries which edit."""
+    """A heat map for each method of the gain (or CLIP) at matched LPIPS: which block carries which edit."""
     board = analysis.board
     scopes = [s for s in board["category"].unique() if s != ALL] or [ALL]
     methods: dict[str, list[tuple[int, Arm]]] = {}
@@ -179,8 +179,9 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
     }
     if not methods or not analysis.budgets:
         return None
-    budget = max(analysis.budgets, key=lambda b: (board[f"gain@{b:g}"].notna().sum(), b))
-    cells = board.set_index(["arm", "category"])[[f"gain@{budget:g}", f"gain@{budget:g}_pairs"]]
+    budget = max(analysis.budgets, key=lambda b: (board[f"{analysis.value}@{b:g}"].notna().sum(), b))
+    name = f"{analysis.value}@{budget:g}"
+    cells = board.set_index(["arm", "category"])[[name, f"{name}_pairs"]]
     tables = {
         name: [[_cell(cells.loc[(i, scope)]) for scope in scopes] for i, _ in arms]
         for name, arms in sorted(methods.items())
@@ -203,9 +204,10 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
         axes.set_yticks(range(len(table)), [arm.where for _, arm in methods[name]])
         axes.grid(False)
         axes.set_facecolor("#eeeeee")
-    figure.colorbar(image, ax=panels, shrink=0.8, label="CLIP gain over the base image → better", aspect=30)
+    what = "CLIP gain over the base image" if analysis.pairs.known else "CLIP similarity with the edit prompt"
+    figure.colorbar(image, ax=panels, shrink=0.8, label=f"{what} → better", aspect=30)
     lpips = analysis.group.metric_name("lpips")
-    figure.suptitle(f"Gain at {lpips} {budget:g} (small: pairs that reach it; grey: none does)", fontsize=9)
+    figure.suptitle(f"{what} at {lpips} {budget:g} (small: pairs that reach it; grey: none does)", fontsize=9)
     return figure
 
 
