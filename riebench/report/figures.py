@@ -205,7 +205,7 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
         axes.grid(False)
         axes.set_facecolor("#eeeeee")
     what = "CLIP gain over the base image" if analysis.pairs.known else "CLIP similarity with the edit prompt"
-    figure.colorbar(image, ax=panels, shrink=0.8, label=f"{what} → better", aspect=30)
+    figure.colorbar(image, ax=panels, shrink=0.8, label="→ better", aspect=30)
     lpips = analysis.group.metric_name("lpips")
     figure.suptitle(f"{what} at {lpips} {budget:g} (small: pairs that reach it; grey: none does)", fontsize=9)
     return figure
@@ -221,7 +221,7 @@ def _annotate(axes: Axes, table: Sequence[Sequence[tuple[float, int]]], middle: 
         for x, (value, pairs) in enumerate(row):
             if not np.isnan(value):
                 ink = "white" if value < middle else "black"
-                text = f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".")
+                text = f"{value:.3f}".replace("-0.000", "0.000").replace("0.", ".")
                 axes.text(x, y - 0.12, text, ha="center", va="center", color=ink, fontsize=6)
                 axes.text(x, y + 0.28, str(pairs), ha="center", va="center", color=ink, fontsize=4.5)
 
