@@ -34,7 +34,7 @@ from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
 from riebench.report.scores import held_out, matched
 from riebench.report.style import FIXED, colour
-from riebench.report.tables import by_category, latex, leaderboard, legend, markdown, print_leaderboard
+from riebench.report.tables import against_best, by_category, latex, leaderboard, legend, markdown, print_leaderboard
 from riebench.report.write import TABLES, write_report
 
 
@@ -273,6 +273,27 @@ def test_without_the_base_image_the_tables_are_of_clip(tmp_path: Path) -> None:
     assert not any("gain" in name for name in board.head)
     assert board.rows[0][board.head.index("held-out CLIP")] == "0.550 (6)"
     assert blocks_by_category(found) is not None
+
+
+def test_the_better_on_the_pairs_of_both_comes_first_and_a_rank_against_it_is_said(tmp_path: Path) -> None:
+    """``few`` reaches the budget on the easy half only, and is worse there than ``many``, which reaches it on all."""
+    records = []
+    for i in range(24):
+        easy = i % 2 == 0
+        for s in (0.0, 1.0):
+            gains = {"few": 0.10 if easy else 0.01, "many": 0.12 if easy else 0.01}
+            reached = {"few": 0.3 if easy else 0.05, "many": 0.3}
+            for method, gain in gains.items():
+                clip = 0.5 + s * (gain + 0.001 * ((i * 7) % 5))
+                records.append(record(f"p{i:02d}", clip, s * reached[method], method=method, strength=s))
+    found = analyse(gather([write_run(tmp_path / "run", records)])[0][0], Options((0.2,), resamples=500))
+    assert found.overall["method"].tolist() == ["few", "many"]  # by means over pairs of their own
+    row = found.comparisons.iloc[0]
+    assert (row["a"], row["b"], row["pairs"], row["told_apart"]) == ("many, mid.0", "few, mid.0", 12, True)
+    assert row["difference"] > 0
+    assert row["area"] > 0
+    assert against_best(found).rows[0][:2] == ["many, mid.0", "few, mid.0"]  # type: ignore[union-attr]
+    assert any("other way round than they rank" in note and "many, mid.0 is better" in note for note in found.notes)
 
 
 def test_failures_count_as_attempted(tmp_path: Path) -> None:

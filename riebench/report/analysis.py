@@ -54,7 +54,8 @@ class Analysis:
         usual: whether these are the usual ones, or given.
         rank_at: the budget that ranks; None without budgets.
         board: a row for each arm and category (``all`` first); see :func:`board_columns`.
-        comparisons: a row for each two ranked arms, the better one first.
+        comparisons: a row for each two ranked arms, the one first that is better on the pairs of both. That may be the
+            one that ranks below, as a rank is over all pairs that an arm has.
         curves: a row for each arm, category, k and strength.
         truth: rank correlations with the truth; empty where it is not known.
         failures: a row for each arm, stage and reason.
@@ -300,10 +301,15 @@ def _comparisons(
     first, second = np.array(both).T
     differences = values[:, first] - values[:, second]
     means = boot.means(differences)
+    below = means.mean < 0  # better on the pairs of both, and ranked below
+    if below.any():
+        first, second = np.where(below, second, first), np.where(below, first, second)
+        differences = values[:, first] - values[:, second]
+        means = boot.means(differences)
     p = sign_flip(differences, seed=seed)
     corrected = holm(p)
     paths = {i: chosen_path(arms[i], pairs, scores[i], at) for i in ranked}
-    areas = np.stack([gap(*paths[a], *paths[b]) for a, b in both], 2)
+    areas = np.stack([gap(*paths[a], *paths[b]) for a, b in zip(first, second, strict=True)], 2)
     gaps, mean_gaps = boot.means(areas[0]), boot.means(areas[0] / areas[1])
     return pd.DataFrame(
         {
@@ -380,6 +386,22 @@ def _failures(frame: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("records", ascending=False, kind="stable").reset_index(drop=True)
 
 
+def _against_rank(comparisons: pd.DataFrame) -> list[str]:
+    """Which arms are told apart the other way round than they rank."""
+    if comparisons.empty:
+        return []
+    found = comparisons[comparisons["told_apart"] & (comparisons["arm_a"] > comparisons["arm_b"])]
+    said = [
+        f"{row.a} is better than {row.b} (by {row.difference:.3f} on the {row.pairs} pairs of both)"
+        for row in found.itertuples()
+    ]
+    if not said:
+        return []
+    more = f"; {len(said) - MOST_NAMES} more in comparisons.csv" if len(said) > MOST_NAMES else ""
+    why = "told apart the other way round than they rank, as a rank is over the pairs that an arm alone has"
+    return [f"{why}: {'; '.join(said[:MOST_NAMES])}{more}"]
+
+
 def _notes(result: Analysis) -> list[str]:
     notes = []
     arms = result.arms
@@ -394,6 +416,7 @@ def _notes(result: Analysis) -> list[str]:
     if result.rank_at is not None and outside:
         said = f"{len(outside)} arms, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
         notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {said}")
+    notes += _against_rank(result.comparisons)
     points = [a.name for a in arms if not a.has_curve() and a.scored.any()]
     if points:
         notes.append(f"one point instead of a curve, so no score at matched LPIPS: {'; '.join(points)}")

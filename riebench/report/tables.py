@@ -138,11 +138,11 @@ def by_category(analysis: Analysis) -> Sheet | None:
 
 
 def against_best(analysis: Analysis) -> Sheet | None:
-    """Every ranked arm against the best one."""
+    """Every ranked arm against the first, over the pairs that both have."""
     found = analysis.comparisons
     if found.empty:
         return None
-    mine = found[found["arm_a"] == 0].to_dict("records")[:MOST_ROWS]
+    mine = found[(found["arm_a"] == 0) | (found["arm_b"] == 0)].to_dict("records")[:MOST_ROWS]
     head = ["better", "than", "pairs of both", "difference", "p (Holm)", "told apart", "mean gap over the common range"]
     rows = [
         [
@@ -157,7 +157,7 @@ def against_best(analysis: Analysis) -> Sheet | None:
         for row in mine
     ]
     more = f"; all {len(found)} comparisons are in comparisons.csv" if len(found) > len(rows) else ""
-    return Sheet(f"Against the best at LPIPS {analysis.rank_at:g}{more}", head, rows, left=2)
+    return Sheet(f"Against the first at LPIPS {analysis.rank_at:g}{more}", head, rows, left=2)
 
 
 def agreement_sheet(analysis: Analysis) -> Sheet | None:
