@@ -581,6 +581,7 @@ def test_places_that_do_not_do(capsys: pytest.CaptureFixture[str], run: Path, tm
         ((str(tmp_path / "empty"), "--out", "out"), "holds no records.jsonl; give the folder of a finished run"),
         ((str(tmp_path / "nowhere"), "--out", "out"), "is not there"),
         ((str(run), "--out", str(run)), "is the run itself"),
+        ((str(run / "records.jsonl"), "--out", str(run)), "is the run itself"),
         ((str(run), "--out", str(run / "run.json")), "is a file"),
         ((str(run), "--out", "/proc/nowhere"), "cannot be written"),
         ((str(run), "--out", "out", "--budget", "0,1"), "expected LPIPS above 0"),
@@ -591,6 +592,24 @@ def test_places_that_do_not_do(capsys: pytest.CaptureFixture[str], run: Path, tm
         assert code == 2, words
         assert said in err
         assert len(err.strip().splitlines()) == 1
+
+
+def test_a_report_takes_the_place_of_an_earlier_one_and_of_nothing_else(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "paper"
+    (out / "figures").mkdir(parents=True)
+    for mine in ("figures/drawn-by-hand.pdf", "index.html", "notes.md"):
+        (out / mine).write_text("mine")
+    write_report([run], out, Options(resamples=200), figures=False, page=False)
+    assert (out / "figures/drawn-by-hand.pdf").read_text() == (out / "index.html").read_text() == "mine"
+    other = write_run(tmp_path / "other", curves({"sae": 0.3}))
+    mixed = write_run(tmp_path / "mixed", [record("p0", 0.5, 0.1, parts={**PARTS, "clip": "clip-2"})])
+    write_report([other], out, Options(resamples=200))
+    assert (out / "figures/dose-response.png").exists()
+    write_report([run, mixed], out, Options(resamples=200), figures=False, page=False)
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and "group-" not in str(path)}
+    assert left == {"leaderboard.md", "figures/drawn-by-hand.pdf", "notes.md"}
+    write_report([run], out, Options(resamples=200), figures=False, page=False)
+    assert not list(out.glob("group-*"))
 
 
 def test_all_failed_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -18,10 +18,9 @@ from matplotlib.ticker import MaxNLocator
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.analysis import ALL, Analysis, main_blocks
 from riebench.report.arms import ANY, Arm
-from riebench.report.style import PAPER, colour, dashes, marker
+from riebench.report.style import FIGURE_NAMES, FORMATS, PAPER, colour, dashes, marker
 
 WIDTH = 7.2  # inches: the text of a page
-FORMATS = ("png", "svg", "pdf")
 # Without the date, so that the same figure twice is the same file.
 METADATA = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 MOST_REASONS = 15
@@ -30,16 +29,10 @@ MOST_REASONS = 15
 def draw_all(analysis: Analysis, folder: Path) -> list[Path]:
     """Draw every figure that the data has something for; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = {
-        "curves-by-category": curves_by_category,
-        "curves-by-block": curves_by_block,
-        "blocks-by-category": blocks_by_category,
-        "dose-response": dose_response,
-        "failures": failures,
-    }
+    draws = (curves_by_category, curves_by_block, blocks_by_category, dose_response, failures)
     paths = []
     with rc_context(PAPER):
-        for name, draw in made.items():
+        for name, draw in zip(FIGURE_NAMES, draws, strict=True):
             figure = draw(analysis)
             if figure is None:
                 continue
