@@ -436,6 +436,14 @@ def test_strange_names_stay_text(tmp_path: Path) -> None:
         assert "<script>alert" not in (tmp_path / "out" / page).read_text()
 
 
+def test_dollars_in_figures_are_dollars(tmp_path: Path) -> None:
+    lost = [record("c", None, None, method="x^$_$", reason=r"costs $\frac$", strength=s) for s in (0.0, 1)]
+    scored = [record(p, 0.5 + s / 10, s / 4, method="x^$_$", strength=s) for p in "ab" for s in (0.0, 1)]
+    write_report([write_run(tmp_path / "r", scored + lost)], tmp_path / "out", page=False)
+    assert "x^$_$" in (tmp_path / "out/figures/curves-by-category.svg").read_text()
+    assert r"costs $\frac$" in (tmp_path / "out/figures/failures.svg").read_text()
+
+
 def test_latex_compiles(run: Path, tmp_path: Path) -> None:
     if not shutil.which("pdflatex"):
         pytest.skip("there is no pdflatex")
@@ -551,7 +559,15 @@ BAD = {
         lambda t: second_line(t, lambda line: line.replace('"lpips_base":', '"lpips_base":"x","y":')),
         "line 2",
     ),
-    "unknown category": (lambda t: t.replace('"category":2', '"category":12'), "damaged"),
+    "unknown category": (lambda t: t.replace('"category":2', '"category":12'), "line 8 is not a record"),
+    "number as text": (
+        lambda t: second_line(t, lambda line: line.replace('"lpips_base":0.0', '"lpips_base":"0"')),
+        "line 2",
+    ),
+    "infinite": (
+        lambda t: second_line(t, lambda line: line.replace('"lpips_base":0.0', '"lpips_base":1e999')),
+        "line 2",
+    ),
     "a list": (lambda t: second_line(t, lambda line: "[1, 2]"), "line 2"),
     "nothing": (lambda t: "", "no records"),
 }
@@ -650,6 +666,20 @@ def test_a_missing_run_file_is_said(capsys: pytest.CaptureFixture[str], run: Pat
     assert "run.json is missing or damaged" in Path("out/leaderboard.md").read_text()
     with pytest.raises(UserError, match=r"run.json, key 'file'"):
         check_folder(run)
+
+
+@pytest.mark.parametrize("text", ['{"code": [1]}', '{"command": 5}', "[" * 100_000])
+def test_a_run_file_of_another_kind_is_said(capsys: pytest.CaptureFixture[str], run: Path, text: str) -> None:
+    (run / "run.json").write_text(text)
+    assert report(capsys, str(run), "--out", "out", "--no-figures", "--no-page")[0] == 0
+    assert "run.json is missing or damaged" in Path("out/leaderboard.md").read_text()
+
+
+def test_lpips_below_zero_makes_no_budget(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", [record(p, 0.5, -s, strength=s) for p in "ab" for s in (1.0, 2.0)])
+    code, out, _ = report(capsys, str(run), "--out", "out", "--no-figures", "--no-page")
+    assert code == 0
+    assert "no score at matched LPIPS" in out
 
 
 def test_reports_import_no_torch() -> None:

@@ -274,7 +274,7 @@ def failures(analysis: Analysis) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 0.34 * len(table) + 1.3), layout="constrained")
     axes = figure.subplots()
     start = np.zeros(len(table))
-    names = [textwrap.shorten(str(reason), 60, placeholder="…").replace("$", r"\$") for reason in table.index]
+    names = [textwrap.shorten(str(reason), 60, placeholder="…") for reason in table.index]
     for method in table.columns:
         count = table[method].to_numpy(float)
         tone = colour(str(method).split(" (")[0])

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from riebench.errors import UserError
-from riebench.records.folder import RUN
+from riebench.records.folder import read_run
 from riebench.report.frame import PARTS, load_records
 from riebench.report.lines import records_file
 
@@ -98,12 +98,10 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _info(path: Path) -> dict[str, Any]:
-    folder = path if path.is_dir() else path.parent
-    try:
-        found = json.loads((folder / RUN).read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    """What ``run.json`` says; empty also where what a report reads of it is of another kind than a run writes."""
+    found = read_run(path if path.is_dir() else path.parent)
+    sound = isinstance(found.get("code") or {}, dict) and isinstance(found.get("command") or [], list)
+    return found if sound else {}
 
 
 def _latest(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:

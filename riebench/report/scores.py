@@ -30,6 +30,8 @@ def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
     ranges = [_ranges(arm) for arm in curved]
     levels = np.unique(np.concatenate([r.ravel() for r in ranges]))
     levels = levels[np.isfinite(levels) & (levels > 0)]
+    if not len(levels):
+        return [], False
     shares = np.sort([_share(r, levels) for r in ranges], axis=0)
     second = shares[max(0, len(shares) - 2)]
     most = float(levels[second >= min(ENOUGH, second.max())].max())

@@ -34,6 +34,7 @@ PAPER: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
+    "text.parse_math": False,  # a dollar in a stranger's name is a dollar
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "riebench",  # the same figure twice is the same file
     "pdf.fonttype": 42,
