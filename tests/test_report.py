@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from report_helpers import FOUR, PARTS, record, write_run
 from rich.console import Console
@@ -26,14 +28,14 @@ from riebench.report.analysis import Options, analyse, board_columns
 from riebench.report.arms import half_of, make_arms
 from riebench.report.check import check_folder
 from riebench.report.compare import compare, write_comparison
-from riebench.report.figures import blocks_by_category
+from riebench.report.figures import blocks_by_category, curves_by_category, failures
 from riebench.report.frame import COLUMNS, load_records
 from riebench.report.gather import gather
 from riebench.report.lines import read_rows
 from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
 from riebench.report.scores import held_out, matched
-from riebench.report.style import FIXED, colour
+from riebench.report.style import FIXED, PAPER, colour
 from riebench.report.tables import against_best, by_category, latex, leaderboard, legend, markdown, print_leaderboard
 from riebench.report.write import TABLES, write_report
 
@@ -442,6 +444,24 @@ def test_dollars_in_figures_are_dollars(tmp_path: Path) -> None:
     write_report([write_run(tmp_path / "r", scored + lost)], tmp_path / "out", page=False)
     assert "x^$_$" in (tmp_path / "out/figures/curves-by-category.svg").read_text()
     assert r"costs $\frac$" in (tmp_path / "out/figures/failures.svg").read_text()
+
+
+def test_many_long_names_fit_into_a_figure_and_look_unlike(tmp_path: Path) -> None:
+    names = [f"a-method-with-a-long-name-{i}" for i in range(16)]
+    records = [record(p, 0.5 + s / 10, s / 4, method=n, strength=s) for n in names for p in "ab" for s in (0.0, 1)]
+    records += [record("c", None, None, method=names[0], reason="x" * 99)]
+    found = analysed(write_run(tmp_path / "r", records))
+    with rc_context(PAPER):
+        figure = curves_by_category(found)
+        assert figure is not None
+        FigureCanvasAgg(figure).draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    looks = {(h.get_color(), h.get_marker(), str(h.get_linestyle())) for h in figure.legends[0].legend_handles}  # type: ignore[union-attr]
+    assert len(looks) == len(names)
+    reason = failures(found).axes[0].get_yticklabels()[0].get_text()  # type: ignore[union-attr]
+    assert reason == "x" * 59 + "…"
 
 
 def test_latex_compiles(run: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -21,9 +22,11 @@ from riebench.report.arms import ANY, Arm
 from riebench.report.style import FIGURE_NAMES, FORMATS, PAPER, colour, dashes, marker
 
 WIDTH = 7.2  # inches: the text of a page
+HANDLE, LETTER = 0.46, 0.058  # inches: of a legend, the mark with the space around it, and a letter
 # Without the date, so that the same figure twice is the same file.
 METADATA = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 MOST_REASONS = 15
+MOST_LETTERS = 60  # of a reason
 
 
 def draw_all(analysis: Analysis, folder: Path) -> list[Path]:
@@ -79,10 +82,10 @@ def _handle(arm: Arm, label: str, line: Any) -> Line2D:
 
 
 def _lines(arms: Sequence[Arm]) -> dict[str, Any]:
-    """A line style for each label, so that variants of a method, which share its colour, can be told apart."""
+    """A line style for each label, so that what shares a colour (a method's variants, say) can be told apart."""
     styles: dict[str, Any] = {}
-    for family in dict.fromkeys(arm.family for arm in arms):
-        styles |= dashes(list(dict.fromkeys(arm.label for arm in arms if arm.family == family)))
+    for tone in dict.fromkeys(colour(arm.family) for arm in arms):
+        styles |= dashes(list(dict.fromkeys(arm.label for arm in arms if colour(arm.family) == tone)))
     return styles
 
 
@@ -99,7 +102,16 @@ def _label(figure: Figure, analysis: Analysis, said: str, handles: Sequence[Line
     x, y = _axis_names(analysis)
     figure.supxlabel(f"{x}\n{said}", fontsize=8)
     figure.supylabel(y, fontsize=8)
-    figure.legend(handles=list(handles), loc="outside upper center", ncols=min(len(handles), 7), frameon=False)
+    _legend(figure, handles)
+
+
+def _legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
+    """The legend above all panels, with as many columns as the longest label lets fit."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = int(WIDTH / (HANDLE + LETTER * longest))
+    figure.legend(
+        handles=list(handles), loc="outside upper center", ncols=max(1, min(columns, len(handles))), frameon=False
+    )
 
 
 def _shown(analysis: Analysis, blocks: str) -> list[tuple[int, Arm]]:
@@ -258,8 +270,12 @@ def dose_response(analysis: Analysis) -> Figure | None:
         )
         for _, a in arms
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7), frameon=False)
+    _legend(figure, handles)
     return figure
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def failures(analysis: Analysis) -> Figure | None:
@@ -274,7 +290,7 @@ def failures(analysis: Analysis) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 0.34 * len(table) + 1.3), layout="constrained")
     axes = figure.subplots()
     start = np.zeros(len(table))
-    names = [textwrap.shorten(str(reason), 60, placeholder="…") for reason in table.index]
+    names = [_cut(" ".join(str(reason).split()), MOST_LETTERS) for reason in table.index]
     for method in table.columns:
         count = table[method].to_numpy(float)
         tone = colour(str(method).split(" (")[0])
@@ -286,5 +302,5 @@ def failures(analysis: Analysis) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if hidden > 0:
         axes.set_title(f"the {MOST_REASONS} most frequent reasons; {hidden} more in leaderboard.md", fontsize=8)
-    figure.legend(loc="outside upper center", ncols=min(7, len(table.columns)), frameon=False)
+    _legend(figure, axes.containers)
     return figure
