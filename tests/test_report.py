@@ -508,6 +508,22 @@ def test_compare_by_hand(tmp_path: Path) -> None:
     assert {p.name for p in write_comparison(found, tmp_path / "out")} >= {"compare.md", "compare.csv", "changed.png"}
 
 
+def test_a_comparison_with_long_prompts_and_damaged_pictures(tmp_path: Path) -> None:
+    prompt = "a [duck]\n" + "that swims on a wide and quiet lake " * 4
+    runs = []
+    for name, clip in (("before", 0.5), ("after", 0.7)):
+        records = [record(p, clip, 0.1, prompt=prompt) for p in "ab"]
+        runs.append(write_run(tmp_path / name, records))
+        (runs[-1] / "images").mkdir()
+        for r in records:
+            Image.new("RGB", (8, 8), "red").save(runs[-1] / "images" / f"{r.pair_id}-{r.key}.png")
+    broken = next((runs[0] / "images").glob("a-*"))
+    broken.write_bytes(broken.read_bytes()[:40])
+    write_comparison(compare(*runs), tmp_path / "out")
+    with Image.open(tmp_path / "out" / "changed.png") as sheet:
+        assert sheet.width > 800  # wider than its four pictures, as the prompts are
+
+
 def test_compare_refuses_what_is_not_comparable(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", [record("a", 0.5, 0.1)])
     b = write_run(tmp_path / "b", [record("a", 0.5, 0.1, parts=PARTS | {"clip": "clip-2"})])
