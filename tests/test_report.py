@@ -338,6 +338,23 @@ def test_runs_over_other_pair_files_are_not_mixed(tmp_path: Path) -> None:
     assert len(gather([one, three])[0]) == 1
 
 
+def test_runs_over_files_that_share_pairs_are_not_mixed(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / name, curves({"sae": 0.4}, pairs=pairs), {"pair_hash": name})
+        for name, pairs in {"few": 4, "many": 8}.items()
+    ]
+    groups, why = gather(runs)
+    assert len(groups) == 2
+    assert why == ["few and many are over different pair files"]
+    assert len(gather([runs[0], write_run(tmp_path / "same", curves({"neurons": 0.4}), {"pair_hash": "few"})])[0]) == 1
+
+
+def test_another_version_is_said(tmp_path: Path) -> None:
+    made = [r.model_copy(update={"code": {"riebench": "0.0.7"}}) for r in curves({"sae": 0.4})]
+    notes = analysed(write_run(tmp_path / "r", made)).notes
+    assert f"the records were made by riebench 0.0.7; this is {riebench.__version__}" in notes
+
+
 def test_a_record_of_two_runs_counts_once(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", [record("a", 0.5, 0.1), record("b", 0.5, 0.1)])
     two = write_run(tmp_path / "two", [record("b", 0.5, 0.1), record("c", 0.5, 0.1)])

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from riebench import __version__
 from riebench.errors import UserError
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.arms import ANY, Arm, Pairs, make_arms
@@ -425,6 +426,9 @@ def _notes(result: Analysis) -> list[str]:
         count = int((scored & np.isnan(result.pairs.base)).sum())
         why = "of their base image (method none, or strength 0), so no gain over it"
         notes.append(f"{count} scored pairs have no record {why}; arms are ranked by CLIP")
+    versions = sorted(result.group.frame["version"].dropna().unique())
+    if set(versions) - {__version__}:
+        notes.append(f"the records were made by riebench {', '.join(versions)}; this is {__version__}")
     lone = [
         CATEGORIES[int(c)]
         for c, n in zip(*np.unique(result.pairs.categories, return_counts=True), strict=True)

@@ -143,6 +143,9 @@ def _conflict(old: Group, new: Group) -> str | None:
     pairs = [g.frame.drop_duplicates("pair").set_index("pair")[PAIR] for g in (old, new)]
     shared = pairs[0].index.intersection(pairs[1].index)
     names = f"{', '.join(old.sources)} and {', '.join(new.sources)}"
+    hashes = [{str(s.info["pair_hash"]) for s in g.sources.values() if s.info.get("pair_hash")} for g in (old, new)]
+    if all(hashes) and not hashes[0] & hashes[1]:
+        return f"{names} are over different pair files"
     if len(shared):
         differs = (pairs[0].loc[shared] != pairs[1].loc[shared]).any()
         what = [column.replace("_", " ") for column in PAIR if differs[column]]
