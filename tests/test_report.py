@@ -298,6 +298,22 @@ def test_the_better_on_the_pairs_of_both_comes_first_and_a_rank_against_it_is_sa
     assert any("other way round than they rank" in note and "many, mid.0 is better" in note for note in found.notes)
 
 
+def test_a_setting_that_is_there_again_counts_once_in_the_correlation(tmp_path: Path) -> None:
+    def measured(copies: int) -> pd.DataFrame:
+        kept = (1.0, 0.6, 0.9, 0.3)
+        records = [
+            record(p, 0.5 + s / 10, s / 8, strength=float(s), method=m, truth={"edit_success": s / 4, "kept": kept[s]})
+            for p in "ab"
+            for m in ("sae", *(f"copy-{i}" for i in range(copies)))
+            for s in range(4 if m == "sae" else 1)
+        ]
+        return analysed(write_run(tmp_path / f"r{copies}", records)).truth
+
+    alone, repeated = measured(0), measured(5)
+    assert alone["settings"].tolist() == repeated["settings"].tolist() == [4, 4]
+    assert repeated["correlation"].tolist() == alone["correlation"].tolist() == pytest.approx([1, -0.8])
+
+
 def test_failures_count_as_attempted(tmp_path: Path) -> None:
     records = [record("a", 0.5, 0.1), record("b", None, None), record("c", None, None, reason="too long")]
     found = analysed(write_run(tmp_path / "r", records))
