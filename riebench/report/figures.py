@@ -22,7 +22,8 @@ from riebench.report.arms import ANY, Arm
 from riebench.report.style import FIGURE_NAMES, FORMATS, PAPER, colour, dashes, marker
 
 WIDTH = 7.2  # inches: the text of a page
-HANDLE, LETTER = 0.46, 0.058  # inches: of a legend, the mark with the space around it, and a letter
+MOST_COLUMNS = 7  # of a legend
+HANDLE, LETTER = 0.46, 0.058  # inches: the mark of a legend with the space around it, and a letter
 # Without the date, so that the same figure twice is the same file.
 METADATA = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 MOST_REASONS = 15
@@ -106,12 +107,16 @@ def _label(figure: Figure, analysis: Analysis, said: str, handles: Sequence[Line
 
 
 def _legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
-    """The legend above all panels, with as many columns as the longest label lets fit."""
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = int(WIDTH / (HANDLE + LETTER * longest))
-    figure.legend(
-        handles=list(handles), loc="outside upper center", ncols=max(1, min(columns, len(handles))), frameon=False
-    )
+    """The legend above all panels, with as many columns as its labels let fit."""
+    lengths = [len(str(handle.get_label())) for handle in handles]
+    columns = next((n for n in range(MOST_COLUMNS, 1, -1) if _width(lengths, n) <= WIDTH), 1)
+    figure.legend(handles=list(handles), loc="outside upper center", ncols=min(columns, len(handles)), frameon=False)
+
+
+def _width(lengths: Sequence[int], columns: int) -> float:
+    """Inches that a legend is wide, of labels with so many letters, filled column by column as matplotlib does."""
+    parts = [part for part in np.array_split(lengths, columns) if len(part)]
+    return sum(HANDLE + LETTER * int(part.max()) for part in parts)
 
 
 def _shown(analysis: Analysis, blocks: str) -> list[tuple[int, Arm]]:
