@@ -314,6 +314,27 @@ def test_a_setting_that_is_there_again_counts_once_in_the_correlation(tmp_path: 
     assert repeated["correlation"].tolist() == alone["correlation"].tolist() == pytest.approx([1, -0.8])
 
 
+def test_an_arm_of_few_pairs_has_no_rank(tmp_path: Path) -> None:
+    everyone = curves({"sae": 0.2})
+    few = [r for r in curves({"steering": 0.9}) if r.pair_id < "p05" and r.setting.method == "steering"]
+    found = analysed(write_run(tmp_path / "r", everyone + few))
+    ranks = found.overall.set_index("method")["rank"]
+    assert ranks["sae"] == 1
+    assert ranks[["steering"]].isna().all()
+    assert any("less than half" in note and "steering" in note for note in found.notes)
+
+
+def test_a_number_of_fewer_pairs_than_the_score_says_so(tmp_path: Path) -> None:
+    records = curves({"sae": 0.4})
+    for r in records:
+        if r.pair_id > "p01":
+            r.metrics["edit_success"] = None
+    board = leaderboard(analysed(write_run(tmp_path / "r", records)))
+    row = board.rows[0]
+    assert row[next(i for i, name in enumerate(board.head) if name.startswith("edit_success"))].endswith(" (2)")
+    assert not row[next(i for i, name in enumerate(board.head) if name.startswith("kept"))].endswith(")")
+
+
 def test_failures_count_as_attempted(tmp_path: Path) -> None:
     records = [record("a", 0.5, 0.1), record("b", None, None), record("c", None, None, reason="too long")]
     found = analysed(write_run(tmp_path / "r", records))

@@ -107,7 +107,7 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     held = [held_out(arm, pairs, rank_at) if rank_at is not None else None for arm in arms]
     at = budgets.index(rank_at) if rank_at is not None else None
     board = _board(arms, pairs, boot, budgets, at, scores, held)
-    board, order = _ranked(board)
+    board, order = _ranked(board, len(pairs.ids))
     arms, scores = [arms[i] for i in order], [scores[i] for i in order]
     comparisons = _comparisons(arms, pairs, boot, board, scores, at, options.seed)
     board = _grouped(board, comparisons)
@@ -262,11 +262,15 @@ def _setting(arm: Arm, chosen: tuple[int | None, float] | None) -> str:
     return f"{strength:g}" if arm.ks == [None] else f"k {_k(k)}, {strength:g}"
 
 
-def _ranked(board: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
-    """The board in the order of its ranks, arms renumbered, and that order."""
+def _ranked(board: pd.DataFrame, pairs: int) -> tuple[pd.DataFrame, list[int]]:
+    """The board in the order of its ranks, arms renumbered, and that order.
+
+    A rank takes a score on half of all pairs of the table: an arm that was run on few of them, which may be the easy
+    ones, has none.
+    """
     overall = board[board["category"] == ALL].copy()
     if "rank_score" in overall:
-        enough = overall["rank_pairs"] >= np.maximum(1, ENOUGH * overall["attempted"])
+        enough = overall["rank_pairs"] >= max(1, ENOUGH * pairs)
         key = overall["rank_score"].where(enough)
     else:
         key = pd.Series(np.nan, overall.index)

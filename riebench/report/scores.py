@@ -14,7 +14,7 @@ from riebench.report.matching import cross
 
 Array = NDArray[np.float64]
 BUDGETS = (0.1, 0.2, 0.3, 0.4)
-ENOUGH = 0.5  # share of the attempted pairs that must have a score for a rank
+ENOUGH = 0.5  # share of the pairs that must have a score for a rank
 
 
 def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:

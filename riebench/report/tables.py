@@ -78,9 +78,14 @@ def leaderboard(analysis: Analysis) -> Sheet:
             row["group"] if isinstance(row["group"], str) else "",
         ]
         cells += [row["method"], arm.where, f"{row['scored']}/{row['attempted']}"]
-        cells += [with_interval(row, name, pairs=name.startswith(("score", "held"))) for name in titles]
+        # In round brackets how many pairs, unless they are those of the score at the same budget.
+        cells += [with_interval(row, name, pairs=_own_pairs(row, name, f"score@{at:g}")) for name in titles]
         rows.append([*cells, row["held_out_setting"]] if at is not None else cells)
     return Sheet("Leaderboard", [*head, "at strength"] if at is not None else head, rows, left=4)
+
+
+def _own_pairs(row: Mapping[Any, Any], name: str, score: str) -> bool:
+    return name.startswith(("score", "held")) or row[f"{name}_pairs"] != row[f"{score}_pairs"]
 
 
 def at_every_budget(analysis: Analysis) -> Sheet | None:
