@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from report_helpers import FOUR, PARTS, record, write_run
 from rich.console import Console
@@ -26,14 +28,15 @@ from riebench.report.analysis import Options, analyse, board_columns
 from riebench.report.arms import half_of, make_arms
 from riebench.report.check import check_folder
 from riebench.report.compare import compare, write_comparison
+from riebench.report.figures import blocks_by_category, curves_by_category, failures
 from riebench.report.frame import COLUMNS, load_records
 from riebench.report.gather import gather
 from riebench.report.lines import read_rows
 from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
 from riebench.report.scores import held_out, matched
-from riebench.report.style import FIXED, colour
-from riebench.report.tables import latex, markdown, print_leaderboard
+from riebench.report.style import FIXED, PAPER, colour
+from riebench.report.tables import against_best, by_category, latex, leaderboard, legend, markdown, print_leaderboard
 from riebench.report.write import TABLES, write_report
 
 
@@ -243,6 +246,95 @@ def test_methods_that_do_not_hang_on_blocks_are_one_row(tmp_path: Path) -> None:
     assert found.overall.set_index("method").loc["prompt", "attempted"] == 2
 
 
+def test_a_pair_that_nothing_scored_changes_no_rank(tmp_path: Path) -> None:
+    records = curves({"sae": 0.4, "steering": 0.2})
+    lost = [record("lost", None, None, method=m, strength=s) for m in ("sae", "steering") for s in (0.0, 1.0, 2.0)]
+    found, whole = (
+        analyse(gather([write_run(tmp_path / name, rows)])[0][0], Options(resamples=200))
+        for name, rows in {"lost": records + lost, "whole": records}.items()
+    )
+    assert "Ranked by gain" in " ".join(legend(found))
+    assert not any("base image" in note for note in found.notes)
+    assert found.overall["gain"].tolist()[:2] == whole.overall["gain"].tolist()[:2]
+    assert found.overall["attempted"].tolist()[:2] == [13, 13]
+
+
+def test_without_the_base_image_the_tables_are_of_clip(tmp_path: Path) -> None:
+    records = [
+        record(
+            f"p{i}", 0.5 + s / 10 - (block == "up.0.0") / 100, 0.3 * s, strength=s, blocks=(block,), category=1 + i % 2
+        )
+        for i in range(6)
+        for s in (0.5, 1.0)
+        for block in ("mid.0", "up.0.0")
+    ]
+    found = analyse(gather([write_run(tmp_path / "run", records)])[0][0], Options((0.2,), resamples=200))
+    assert by_category(found).rows[0][2:] == ["0.567 (3)", "0.567 (3)"]  # type: ignore[union-attr]
+    board = leaderboard(found)
+    assert "held-out CLIP" in board.head
+    assert not any("gain" in name for name in board.head)
+    assert board.rows[0][board.head.index("held-out CLIP")] == "0.550 (6)"
+    assert blocks_by_category(found) is not None
+
+
+def test_the_better_on_the_pairs_of_both_comes_first_and_a_rank_against_it_is_said(tmp_path: Path) -> None:
+    """``few`` reaches the budget on the easy half only, and is worse there than ``many``, which reaches it on all."""
+    records = []
+    for i in range(24):
+        easy = i % 2 == 0
+        for s in (0.0, 1.0):
+            gains = {"few": 0.10 if easy else 0.01, "many": 0.12 if easy else 0.01}
+            reached = {"few": 0.3 if easy else 0.05, "many": 0.3}
+            for method, gain in gains.items():
+                clip = 0.5 + s * (gain + 0.001 * ((i * 7) % 5))
+                records.append(record(f"p{i:02d}", clip, s * reached[method], method=method, strength=s))
+    found = analyse(gather([write_run(tmp_path / "run", records)])[0][0], Options((0.2,), resamples=500))
+    assert found.overall["method"].tolist() == ["few", "many"]  # by means over pairs of their own
+    row = found.comparisons.iloc[0]
+    assert (row["a"], row["b"], row["pairs"], row["told_apart"]) == ("many, mid.0", "few, mid.0", 12, True)
+    assert row["difference"] > 0
+    assert row["area"] > 0
+    assert against_best(found).rows[0][:2] == ["many, mid.0", "few, mid.0"]  # type: ignore[union-attr]
+    assert any("other way round than they rank" in note and "many, mid.0 is better" in note for note in found.notes)
+
+
+def test_a_setting_that_is_there_again_counts_once_in_the_correlation(tmp_path: Path) -> None:
+    def measured(copies: int) -> pd.DataFrame:
+        kept = (1.0, 0.6, 0.9, 0.3)
+        records = [
+            record(p, 0.5 + s / 10, s / 8, strength=float(s), method=m, truth={"edit_success": s / 4, "kept": kept[s]})
+            for p in "ab"
+            for m in ("sae", *(f"copy-{i}" for i in range(copies)))
+            for s in range(4 if m == "sae" else 1)
+        ]
+        return analysed(write_run(tmp_path / f"r{copies}", records)).truth
+
+    alone, repeated = measured(0), measured(5)
+    assert alone["settings"].tolist() == repeated["settings"].tolist() == [4, 4]
+    assert repeated["correlation"].tolist() == alone["correlation"].tolist() == pytest.approx([1, -0.8])
+
+
+def test_an_arm_of_few_pairs_has_no_rank(tmp_path: Path) -> None:
+    everyone = curves({"sae": 0.2})
+    few = [r for r in curves({"steering": 0.9}) if r.pair_id < "p05" and r.setting.method == "steering"]
+    found = analysed(write_run(tmp_path / "r", everyone + few))
+    ranks = found.overall.set_index("method")["rank"]
+    assert ranks["sae"] == 1
+    assert ranks[["steering"]].isna().all()
+    assert any("less than half" in note and "steering" in note for note in found.notes)
+
+
+def test_a_number_of_fewer_pairs_than_the_score_says_so(tmp_path: Path) -> None:
+    records = curves({"sae": 0.4})
+    for r in records:
+        if r.pair_id > "p01":
+            r.metrics["edit_success"] = None
+    board = leaderboard(analysed(write_run(tmp_path / "r", records)))
+    row = board.rows[0]
+    assert row[next(i for i, name in enumerate(board.head) if name.startswith("edit_success"))].endswith(" (2)")
+    assert not row[next(i for i, name in enumerate(board.head) if name.startswith("kept"))].endswith(")")
+
+
 def test_failures_count_as_attempted(tmp_path: Path) -> None:
     records = [record("a", 0.5, 0.1), record("b", None, None), record("c", None, None, reason="too long")]
     found = analysed(write_run(tmp_path / "r", records))
@@ -281,6 +373,23 @@ def test_runs_over_other_pair_files_are_not_mixed(tmp_path: Path) -> None:
     three = write_run(tmp_path / "three", [record("c", 0.6, 0.1)], {"pair_file": "x.json"})
     assert len(gather([one, two])[0]) == 2
     assert len(gather([one, three])[0]) == 1
+
+
+def test_runs_over_files_that_share_pairs_are_not_mixed(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / name, curves({"sae": 0.4}, pairs=pairs), {"pair_hash": name})
+        for name, pairs in {"few": 4, "many": 8}.items()
+    ]
+    groups, why = gather(runs)
+    assert len(groups) == 2
+    assert why == ["few and many are over different pair files"]
+    assert len(gather([runs[0], write_run(tmp_path / "same", curves({"neurons": 0.4}), {"pair_hash": "few"})])[0]) == 1
+
+
+def test_another_version_is_said(tmp_path: Path) -> None:
+    made = [r.model_copy(update={"code": {"riebench": "0.0.7"}}) for r in curves({"sae": 0.4})]
+    notes = analysed(write_run(tmp_path / "r", made)).notes
+    assert f"the records were made by riebench 0.0.7; this is {riebench.__version__}" in notes
 
 
 def test_a_record_of_two_runs_counts_once(tmp_path: Path) -> None:
@@ -383,6 +492,32 @@ def test_strange_names_stay_text(tmp_path: Path) -> None:
         assert "<script>alert" not in (tmp_path / "out" / page).read_text()
 
 
+def test_dollars_in_figures_are_dollars(tmp_path: Path) -> None:
+    lost = [record("c", None, None, method="x^$_$", reason=r"costs $\frac$", strength=s) for s in (0.0, 1)]
+    scored = [record(p, 0.5 + s / 10, s / 4, method="x^$_$", strength=s) for p in "ab" for s in (0.0, 1)]
+    write_report([write_run(tmp_path / "r", scored + lost)], tmp_path / "out", page=False)
+    assert "x^$_$" in (tmp_path / "out/figures/curves-by-category.svg").read_text()
+    assert r"costs $\frac$" in (tmp_path / "out/figures/failures.svg").read_text()
+
+
+def test_many_long_names_fit_into_a_figure_and_look_unlike(tmp_path: Path) -> None:
+    names = [f"a-method-with-a-long-name-{i}" for i in range(16)]
+    records = [record(p, 0.5 + s / 10, s / 4, method=n, strength=s) for n in names for p in "ab" for s in (0.0, 1)]
+    records += [record("c", None, None, method=names[0], reason="x" * 99)]
+    found = analysed(write_run(tmp_path / "r", records))
+    with rc_context(PAPER):
+        figure = curves_by_category(found)
+        assert figure is not None
+        FigureCanvasAgg(figure).draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    looks = {(h.get_color(), h.get_marker(), str(h.get_linestyle())) for h in figure.legends[0].legend_handles}  # type: ignore[union-attr]
+    assert len(looks) == len(names)
+    reason = failures(found).axes[0].get_yticklabels()[0].get_text()  # type: ignore[union-attr]
+    assert reason == "x" * 59 + "…"
+
+
 def test_latex_compiles(run: Path, tmp_path: Path) -> None:
     if not shutil.which("pdflatex"):
         pytest.skip("there is no pdflatex")
@@ -425,6 +560,22 @@ def test_compare_by_hand(tmp_path: Path) -> None:
     assert found.changed["pair"].tolist() == ["c", "b"]
     assert found.changed["strength"].tolist() == [2, 2]
     assert {p.name for p in write_comparison(found, tmp_path / "out")} >= {"compare.md", "compare.csv", "changed.png"}
+
+
+def test_a_comparison_with_long_prompts_and_damaged_pictures(tmp_path: Path) -> None:
+    prompt = "a [duck]\n" + "that swims on a wide and quiet lake " * 4
+    runs = []
+    for name, clip in (("before", 0.5), ("after", 0.7)):
+        records = [record(p, clip, 0.1, prompt=prompt) for p in "ab"]
+        runs.append(write_run(tmp_path / name, records))
+        (runs[-1] / "images").mkdir()
+        for r in records:
+            Image.new("RGB", (8, 8), "red").save(runs[-1] / "images" / f"{r.pair_id}-{r.key}.png")
+    broken = next((runs[0] / "images").glob("a-*"))
+    broken.write_bytes(broken.read_bytes()[:40])
+    write_comparison(compare(*runs), tmp_path / "out")
+    with Image.open(tmp_path / "out" / "changed.png") as sheet:
+        assert sheet.width > 800  # wider than its four pictures, as the prompts are
 
 
 def test_compare_refuses_what_is_not_comparable(tmp_path: Path) -> None:
@@ -498,7 +649,15 @@ BAD = {
         lambda t: second_line(t, lambda line: line.replace('"lpips_base":', '"lpips_base":"x","y":')),
         "line 2",
     ),
-    "unknown category": (lambda t: t.replace('"category":2', '"category":12'), "damaged"),
+    "unknown category": (lambda t: t.replace('"category":2', '"category":12'), "line 8 is not a record"),
+    "number as text": (
+        lambda t: second_line(t, lambda line: line.replace('"lpips_base":0.0', '"lpips_base":"0"')),
+        "line 2",
+    ),
+    "infinite": (
+        lambda t: second_line(t, lambda line: line.replace('"lpips_base":0.0', '"lpips_base":1e999')),
+        "line 2",
+    ),
     "a list": (lambda t: second_line(t, lambda line: "[1, 2]"), "line 2"),
     "nothing": (lambda t: "", "no records"),
 }
@@ -528,6 +687,7 @@ def test_places_that_do_not_do(capsys: pytest.CaptureFixture[str], run: Path, tm
         ((str(tmp_path / "empty"), "--out", "out"), "holds no records.jsonl; give the folder of a finished run"),
         ((str(tmp_path / "nowhere"), "--out", "out"), "is not there"),
         ((str(run), "--out", str(run)), "is the run itself"),
+        ((str(run / "records.jsonl"), "--out", str(run)), "is the run itself"),
         ((str(run), "--out", str(run / "run.json")), "is a file"),
         ((str(run), "--out", "/proc/nowhere"), "cannot be written"),
         ((str(run), "--out", "out", "--budget", "0,1"), "expected LPIPS above 0"),
@@ -538,6 +698,24 @@ def test_places_that_do_not_do(capsys: pytest.CaptureFixture[str], run: Path, tm
         assert code == 2, words
         assert said in err
         assert len(err.strip().splitlines()) == 1
+
+
+def test_a_report_takes_the_place_of_an_earlier_one_and_of_nothing_else(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "paper"
+    (out / "figures").mkdir(parents=True)
+    for mine in ("figures/drawn-by-hand.pdf", "index.html", "notes.md"):
+        (out / mine).write_text("mine")
+    write_report([run], out, Options(resamples=200), figures=False, page=False)
+    assert (out / "figures/drawn-by-hand.pdf").read_text() == (out / "index.html").read_text() == "mine"
+    other = write_run(tmp_path / "other", curves({"sae": 0.3}))
+    mixed = write_run(tmp_path / "mixed", [record("p0", 0.5, 0.1, parts={**PARTS, "clip": "clip-2"})])
+    write_report([other], out, Options(resamples=200))
+    assert (out / "figures/dose-response.png").exists()
+    write_report([run, mixed], out, Options(resamples=200), figures=False, page=False)
+    left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and "group-" not in str(path)}
+    assert left == {"leaderboard.md", "figures/drawn-by-hand.pdf", "notes.md"}
+    write_report([run], out, Options(resamples=200), figures=False, page=False)
+    assert not list(out.glob("group-*"))
 
 
 def test_all_failed_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -578,6 +756,20 @@ def test_a_missing_run_file_is_said(capsys: pytest.CaptureFixture[str], run: Pat
     assert "run.json is missing or damaged" in Path("out/leaderboard.md").read_text()
     with pytest.raises(UserError, match=r"run.json, key 'file'"):
         check_folder(run)
+
+
+@pytest.mark.parametrize("text", ['{"code": [1]}', '{"command": 5}', "[" * 100_000])
+def test_a_run_file_of_another_kind_is_said(capsys: pytest.CaptureFixture[str], run: Path, text: str) -> None:
+    (run / "run.json").write_text(text)
+    assert report(capsys, str(run), "--out", "out", "--no-figures", "--no-page")[0] == 0
+    assert "run.json is missing or damaged" in Path("out/leaderboard.md").read_text()
+
+
+def test_lpips_below_zero_makes_no_budget(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", [record(p, 0.5, -s, strength=s) for p in "ab" for s in (1.0, 2.0)])
+    code, out, _ = report(capsys, str(run), "--out", "out", "--no-figures", "--no-page")
+    assert code == 0
+    assert "no score at matched LPIPS" in out
 
 
 def test_reports_import_no_torch() -> None:

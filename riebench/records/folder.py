@@ -194,7 +194,7 @@ def read_run(path: Path) -> dict[str, Any]:
     """What the ``run.json`` of a folder says; empty where it is missing or damaged."""
     try:
         found = json.loads((path / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from riebench import __version__
 from riebench.errors import UserError
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.arms import ANY, Arm, Pairs, make_arms
@@ -54,7 +55,8 @@ class Analysis:
         usual: whether these are the usual ones, or given.
         rank_at: the budget that ranks; None without budgets.
         board: a row for each arm and category (``all`` first); see :func:`board_columns`.
-        comparisons: a row for each two ranked arms, the better one first.
+        comparisons: a row for each two ranked arms, the one first that is better on the pairs of both. That may be the
+            one that ranks below, as a rank is over all pairs that an arm has.
         curves: a row for each arm, category, k and strength.
         truth: rank correlations with the truth; empty where it is not known.
         failures: a row for each arm, stage and reason.
@@ -79,6 +81,11 @@ class Analysis:
         """The leaderboard over all categories."""
         return self.board[self.board["category"] == ALL]
 
+    @property
+    def value(self) -> str:
+        """What arms are ranked by: ``gain``, or ``score`` where the base image is not known."""
+        return "gain" if self.pairs.known else "score"
+
     def has(self, metric: str) -> bool:
         """Whether some record has a metric."""
         return f"{metric}_mean" in self.curves
@@ -100,7 +107,7 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     held = [held_out(arm, pairs, rank_at) if rank_at is not None else None for arm in arms]
     at = budgets.index(rank_at) if rank_at is not None else None
     board = _board(arms, pairs, boot, budgets, at, scores, held)
-    board, order = _ranked(board)
+    board, order = _ranked(board, len(pairs.ids))
     arms, scores = [arms[i] for i in order], [scores[i] for i in order]
     comparisons = _comparisons(arms, pairs, boot, board, scores, at, options.seed)
     board = _grouped(board, comparisons)
@@ -235,7 +242,7 @@ def _board(
             out = held[i]
             if at is not None:
                 # Over the base image, so that an arm is not lifted by the pairs that it happens to reach the budget on.
-                row["rank_score"] = row["gain"] if not np.isnan(pairs.base).any() else row[f"score@{budgets[at]:g}"]
+                row["rank_score"] = row["gain"] if pairs.known else row[f"score@{budgets[at]:g}"]
                 row["rank_pairs"] = row[f"score@{budgets[at]:g}_pairs"]
                 row["k"] = " / ".join(_k(k[at]) for k in scores[i].k) if len(arm.ks) > 1 else _k(arm.ks[0])
             if out is not None:
@@ -255,11 +262,15 @@ def _setting(arm: Arm, chosen: tuple[int | None, float] | None) -> str:
     return f"{strength:g}" if arm.ks == [None] else f"k {_k(k)}, {strength:g}"
 
 
-def _ranked(board: pd.DataFrame) -> tuple[pd.DataFrame, list[int]]:
-    """The board in the order of its ranks, arms renumbered, and that order."""
+def _ranked(board: pd.DataFrame, pairs: int) -> tuple[pd.DataFrame, list[int]]:
+    """The board in the order of its ranks, arms renumbered, and that order.
+
+    A rank takes a score on half of all pairs of the table: an arm that was run on few of them, which may be the easy
+    ones, has none.
+    """
     overall = board[board["category"] == ALL].copy()
     if "rank_score" in overall:
-        enough = overall["rank_pairs"] >= np.maximum(1, ENOUGH * overall["attempted"])
+        enough = overall["rank_pairs"] >= max(1, ENOUGH * pairs)
         key = overall["rank_score"].where(enough)
     else:
         key = pd.Series(np.nan, overall.index)
@@ -295,10 +306,15 @@ def _comparisons(
     first, second = np.array(both).T
     differences = values[:, first] - values[:, second]
     means = boot.means(differences)
+    below = means.mean < 0  # better on the pairs of both, and ranked below
+    if below.any():
+        first, second = np.where(below, second, first), np.where(below, first, second)
+        differences = values[:, first] - values[:, second]
+        means = boot.means(differences)
     p = sign_flip(differences, seed=seed)
     corrected = holm(p)
     paths = {i: chosen_path(arms[i], pairs, scores[i], at) for i in ranked}
-    areas = np.stack([gap(*paths[a], *paths[b]) for a, b in both], 2)
+    areas = np.stack([gap(*paths[a], *paths[b]) for a, b in zip(first, second, strict=True)], 2)
     gaps, mean_gaps = boot.means(areas[0]), boot.means(areas[0] / areas[1])
     return pd.DataFrame(
         {
@@ -375,6 +391,22 @@ def _failures(frame: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("records", ascending=False, kind="stable").reset_index(drop=True)
 
 
+def _against_rank(comparisons: pd.DataFrame) -> list[str]:
+    """Which arms are told apart the other way round than they rank."""
+    if comparisons.empty:
+        return []
+    found = comparisons[comparisons["told_apart"] & (comparisons["arm_a"] > comparisons["arm_b"])]
+    said = [
+        f"{row.a} is better than {row.b} (by {row.difference:.3f} on the {row.pairs} pairs of both)"
+        for row in found.itertuples()
+    ]
+    if not said:
+        return []
+    more = f"; {len(said) - MOST_NAMES} more in comparisons.csv" if len(said) > MOST_NAMES else ""
+    why = "told apart the other way round than they rank, as a rank is over the pairs that an arm alone has"
+    return [f"{why}: {'; '.join(said[:MOST_NAMES])}{more}"]
+
+
 def _notes(result: Analysis) -> list[str]:
     notes = []
     arms = result.arms
@@ -389,12 +421,18 @@ def _notes(result: Analysis) -> list[str]:
     if result.rank_at is not None and outside:
         said = f"{len(outside)} arms, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
         notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {said}")
+    notes += _against_rank(result.comparisons)
     points = [a.name for a in arms if not a.has_curve() and a.scored.any()]
     if points:
         notes.append(f"one point instead of a curve, so no score at matched LPIPS: {'; '.join(points)}")
-    if np.isnan(result.pairs.base).any():
-        count = int(np.isnan(result.pairs.base).sum())
-        notes.append(f"{count} pairs have no record of the base image (method none, or strength 0), so no gain over it")
+    if not result.pairs.known:
+        scored = np.any([arm.scored for arm in arms], 0)
+        count = int((scored & np.isnan(result.pairs.base)).sum())
+        why = "of their base image (method none, or strength 0), so no gain over it"
+        notes.append(f"{count} scored pairs have no record {why}; arms are ranked by CLIP")
+    versions = sorted(result.group.frame["version"].dropna().unique())
+    if set(versions) - {__version__}:
+        notes.append(f"the records were made by riebench {', '.join(versions)}; this is {__version__}")
     lone = [
         CATEGORIES[int(c)]
         for c, n in zip(*np.unique(result.pairs.categories, return_counts=True), strict=True)

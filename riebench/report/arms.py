@@ -82,12 +82,14 @@ class Pairs:
         categories: number of each one's category.
         base: CLIP similarity of each one's base image with the edit prompt; NaN where no record tells it.
         half: 0 or 1 by a hash of the id: the split for choosing strengths.
+        known: whether ``base`` is known of every pair that was scored at all.
     """
 
     ids: list[str]
     categories: NDArray[np.intp]
     base: Array = field(repr=False)
     half: NDArray[np.intp] = field(repr=False)
+    known: bool
 
 
 def half_of(pair: str) -> int:
@@ -101,11 +103,14 @@ def make_arms(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     frame = same_everywhere(_with_curve_columns(frame[[c for c in used if c in frame]]))
     first = frame.drop_duplicates("pair").sort_values("pair")
     ids = first["pair"].tolist()
+    base = _base(frame, ids)
+    scored = np.isin(ids, frame.loc[frame["clip_text_edit"].notna(), "pair"].unique())
     pairs = Pairs(
         ids,
         first["category"].to_numpy(np.intp),
-        _base(frame, ids),
+        base,
         np.array([half_of(pair) for pair in ids], np.intp),
+        not np.isnan(base[scored]).any(),
     )
     labels = _labels(frame)
     index = pd.Index(ids)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from rich.console import Console
 
 from riebench.errors import UserError, unknown
@@ -224,11 +225,20 @@ def _pictures(found: Comparison, path: Path) -> Path | None:
         for label, name in names.items():
             folders = [found.b] if label == "B" else [found.a, found.b] if label != "A" else [found.a]
             files = [(f if f.is_dir() else f.parent) / IMAGES / f"{row['pair']}-{name}.png" for f in folders]
-            tiles.append((label, next((t for t in map(tile, files) if t is not None), None)))
+            tiles.append((label, next((t for t in map(_tile, files) if t is not None), None)))
         if any(t is not None for _, t in tiles):
             change = f"{row['difference']:+.3f}, strength {row['strength']:g}"
             rows.append((f"{row['pair']} ({change}): {row['original_prompt']}  ->  {row['editing_prompt']}", tiles))
+    title = f"Pairs that changed most by {found.metric}; A {found.a}, B {found.b}"
     if not rows:
         return None
-    compose(f"Pairs that changed most by {found.metric}", rows).save(path)
+    compose(title, rows).save(path)
     return path
+
+
+def _tile(path: Path) -> Image.Image | None:
+    """A picture for the sheet; None also where it is damaged."""
+    try:
+        return tile(path)
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return None

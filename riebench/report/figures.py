@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -18,28 +19,24 @@ from matplotlib.ticker import MaxNLocator
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.analysis import ALL, Analysis, main_blocks
 from riebench.report.arms import ANY, Arm
-from riebench.report.style import PAPER, colour, dashes, marker
+from riebench.report.style import FIGURE_NAMES, FORMATS, PAPER, colour, dashes, marker
 
 WIDTH = 7.2  # inches: the text of a page
-FORMATS = ("png", "svg", "pdf")
+MOST_COLUMNS = 7  # of a legend
+HANDLE, LETTER = 0.46, 0.058  # inches: the mark of a legend with the space around it, and a letter
 # Without the date, so that the same figure twice is the same file.
 METADATA = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 MOST_REASONS = 15
+MOST_LETTERS = 60  # of a reason
 
 
 def draw_all(analysis: Analysis, folder: Path) -> list[Path]:
     """Draw every figure that the data has something for; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = {
-        "curves-by-category": curves_by_category,
-        "curves-by-block": curves_by_block,
-        "blocks-by-category": blocks_by_category,
-        "dose-response": dose_response,
-        "failures": failures,
-    }
+    draws = (curves_by_category, curves_by_block, blocks_by_category, dose_response, failures)
     paths = []
     with rc_context(PAPER):
-        for name, draw in made.items():
+        for name, draw in zip(FIGURE_NAMES, draws, strict=True):
             figure = draw(analysis)
             if figure is None:
                 continue
@@ -86,10 +83,10 @@ def _handle(arm: Arm, label: str, line: Any) -> Line2D:
 
 
 def _lines(arms: Sequence[Arm]) -> dict[str, Any]:
-    """A line style for each label, so that variants of a method, which share its colour, can be told apart."""
+    """A line style for each label, so that what shares a colour (a method's variants, say) can be told apart."""
     styles: dict[str, Any] = {}
-    for family in dict.fromkeys(arm.family for arm in arms):
-        styles |= dashes(list(dict.fromkeys(arm.label for arm in arms if arm.family == family)))
+    for tone in dict.fromkeys(colour(arm.family) for arm in arms):
+        styles |= dashes(list(dict.fromkeys(arm.label for arm in arms if colour(arm.family) == tone)))
     return styles
 
 
@@ -106,7 +103,20 @@ def _label(figure: Figure, analysis: Analysis, said: str, handles: Sequence[Line
     x, y = _axis_names(analysis)
     figure.supxlabel(f"{x}\n{said}", fontsize=8)
     figure.supylabel(y, fontsize=8)
-    figure.legend(handles=list(handles), loc="outside upper center", ncols=min(len(handles), 7), frameon=False)
+    _legend(figure, handles)
+
+
+def _legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
+    """The legend above all panels, with as many columns as its labels let fit."""
+    lengths = [len(str(handle.get_label())) for handle in handles]
+    columns = next((n for n in range(MOST_COLUMNS, 1, -1) if _width(lengths, n) <= WIDTH), 1)
+    figure.legend(handles=list(handles), loc="outside upper center", ncols=min(columns, len(handles)), frameon=False)
+
+
+def _width(lengths: Sequence[int], columns: int) -> float:
+    """Inches that a legend is wide, of labels with so many letters, filled column by column as matplotlib does."""
+    parts = [part for part in np.array_split(lengths, columns) if len(part)]
+    return sum(HANDLE + LETTER * int(part.max()) for part in parts)
 
 
 def _shown(analysis: Analysis, blocks: str) -> list[tuple[int, Arm]]:
@@ -167,7 +177,7 @@ def curves_by_block(analysis: Analysis) -> Figure | None:
 
 
 def blocks_by_category(analysis: Analysis) -> Figure | None:
-    """A heat map for each method of the gain at matched LPIPS: which block carries which edit."""
+    """A heat map for each method of the gain (or CLIP) at matched LPIPS: which block carries which edit."""
     board = analysis.board
     scopes = [s for s in board["category"].unique() if s != ALL] or [ALL]
     methods: dict[str, list[tuple[int, Arm]]] = {}
@@ -179,8 +189,9 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
     }
     if not methods or not analysis.budgets:
         return None
-    budget = max(analysis.budgets, key=lambda b: (board[f"gain@{b:g}"].notna().sum(), b))
-    cells = board.set_index(["arm", "category"])[[f"gain@{budget:g}", f"gain@{budget:g}_pairs"]]
+    budget = max(analysis.budgets, key=lambda b: (board[f"{analysis.value}@{b:g}"].notna().sum(), b))
+    name = f"{analysis.value}@{budget:g}"
+    cells = board.set_index(["arm", "category"])[[name, f"{name}_pairs"]]
     tables = {
         name: [[_cell(cells.loc[(i, scope)]) for scope in scopes] for i, _ in arms]
         for name, arms in sorted(methods.items())
@@ -203,9 +214,10 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
         axes.set_yticks(range(len(table)), [arm.where for _, arm in methods[name]])
         axes.grid(False)
         axes.set_facecolor("#eeeeee")
-    figure.colorbar(image, ax=panels, shrink=0.8, label="CLIP gain over the base image → better", aspect=30)
+    what = "CLIP gain over the base image" if analysis.pairs.known else "CLIP similarity with the edit prompt"
+    figure.colorbar(image, ax=panels, shrink=0.8, label="→ better", aspect=30)
     lpips = analysis.group.metric_name("lpips")
-    figure.suptitle(f"Gain at {lpips} {budget:g} (small: pairs that reach it; grey: none does)", fontsize=9)
+    figure.suptitle(f"{what} at {lpips} {budget:g} (small: pairs that reach it; grey: none does)", fontsize=9)
     return figure
 
 
@@ -219,7 +231,7 @@ def _annotate(axes: Axes, table: Sequence[Sequence[tuple[float, int]]], middle: 
         for x, (value, pairs) in enumerate(row):
             if not np.isnan(value):
                 ink = "white" if value < middle else "black"
-                text = f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".")
+                text = f"{value:.3f}".replace("-0.000", "0.000").replace("0.", ".")
                 axes.text(x, y - 0.12, text, ha="center", va="center", color=ink, fontsize=6)
                 axes.text(x, y + 0.28, str(pairs), ha="center", va="center", color=ink, fontsize=4.5)
 
@@ -263,8 +275,12 @@ def dose_response(analysis: Analysis) -> Figure | None:
         )
         for _, a in arms
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7), frameon=False)
+    _legend(figure, handles)
     return figure
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def failures(analysis: Analysis) -> Figure | None:
@@ -279,7 +295,7 @@ def failures(analysis: Analysis) -> Figure | None:
     figure = Figure(figsize=(WIDTH, 0.34 * len(table) + 1.3), layout="constrained")
     axes = figure.subplots()
     start = np.zeros(len(table))
-    names = [textwrap.shorten(str(reason), 60, placeholder="…").replace("$", r"\$") for reason in table.index]
+    names = [_cut(" ".join(str(reason).split()), MOST_LETTERS) for reason in table.index]
     for method in table.columns:
         count = table[method].to_numpy(float)
         tone = colour(str(method).split(" (")[0])
@@ -291,5 +307,5 @@ def failures(analysis: Analysis) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if hidden > 0:
         axes.set_title(f"the {MOST_REASONS} most frequent reasons; {hidden} more in leaderboard.md", fontsize=8)
-    figure.legend(loc="outside upper center", ncols=min(7, len(table.columns)), frameon=False)
+    _legend(figure, axes.containers)
     return figure

@@ -103,7 +103,10 @@ def _metrics(own: pa.Table) -> dict[str, np.ndarray]:
 def _as_numbers(values: pa.Array) -> np.ndarray:
     if not any(is_a(values.type) for is_a in (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)):
         raise TypeError("not numbers")
-    return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    found = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    if np.isinf(found).any():
+        raise ValueError("not finite")
+    return found
 
 
 def _of_pairs(rows: Sequence[Row]) -> dict[str, Any]:

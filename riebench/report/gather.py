@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from riebench.errors import UserError
-from riebench.records.folder import RUN
+from riebench.records.folder import read_run
 from riebench.report.frame import PARTS, load_records
 from riebench.report.lines import records_file
 
@@ -98,12 +98,10 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _info(path: Path) -> dict[str, Any]:
-    folder = path if path.is_dir() else path.parent
-    try:
-        found = json.loads((folder / RUN).read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    """What ``run.json`` says; empty also where what a report reads of it is of another kind than a run writes."""
+    found = read_run(path if path.is_dir() else path.parent)
+    sound = isinstance(found.get("code") or {}, dict) and isinstance(found.get("command") or [], list)
+    return found if sound else {}
 
 
 def _latest(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
@@ -145,6 +143,9 @@ def _conflict(old: Group, new: Group) -> str | None:
     pairs = [g.frame.drop_duplicates("pair").set_index("pair")[PAIR] for g in (old, new)]
     shared = pairs[0].index.intersection(pairs[1].index)
     names = f"{', '.join(old.sources)} and {', '.join(new.sources)}"
+    hashes = [{str(s.info["pair_hash"]) for s in g.sources.values() if s.info.get("pair_hash")} for g in (old, new)]
+    if all(hashes) and not hashes[0] & hashes[1]:
+        return f"{names} are over different pair files"
     if len(shared):
         differs = (pairs[0].loc[shared] != pairs[1].loc[shared]).any()
         what = [column.replace("_", " ") for column in PAIR if differs[column]]

@@ -9,16 +9,16 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow.json import ParseOptions, ReadOptions, read_json
-from pydantic import ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 from riebench.errors import UserError
-from riebench.records import Record
+from riebench.records import Record, Setting
 from riebench.records.folder import RECORDS
 
 PACKED = f"{RECORDS}.gz"
@@ -108,11 +108,23 @@ def parse_each(file: Path) -> list[Row]:
     return rows
 
 
+class _WrittenSetting(Setting):
+    strength: FiniteFloat
+
+
+class _Written(Record):
+    """A record as riebench writes it: of a known category, with finite numbers."""
+
+    category: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9]
+    setting: _WrittenSetting
+    metrics: dict[str, FiniteFloat | None] = Field(default_factory=dict)
+
+
 def damaged(file: Path) -> UserError:
     """What is wrong with the first line that is no record of this version."""
     for number, row in enumerate(parse_each(file), 1):
         try:
-            Record.model_validate(row)
+            _Written.model_validate_json(json.dumps(row), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             key, said = ".".join(map(str, first["loc"])) or "line", first["msg"].lower()

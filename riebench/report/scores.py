@@ -14,7 +14,7 @@ from riebench.report.matching import cross
 
 Array = NDArray[np.float64]
 BUDGETS = (0.1, 0.2, 0.3, 0.4)
-ENOUGH = 0.5  # share of the attempted pairs that must have a score for a rank
+ENOUGH = 0.5  # share of the pairs that must have a score for a rank
 
 
 def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
@@ -30,6 +30,8 @@ def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
     ranges = [_ranges(arm) for arm in curved]
     levels = np.unique(np.concatenate([r.ravel() for r in ranges]))
     levels = levels[np.isfinite(levels) & (levels > 0)]
+    if not len(levels):
+        return [], False
     shares = np.sort([_share(r, levels) for r in ranges], axis=0)
     second = shares[max(0, len(shares) - 2)]
     most = float(levels[second >= min(ENOUGH, second.max())].max())
@@ -79,7 +81,7 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
         found.append({metric: crossing.read(arm.along(metric, i)) for metric in arm.values})
     if len(found) == 1:
         return Matched(found[0], [arm.ks * len(budgets)] * 2)
-    gains = np.stack([f["clip_text_edit"] for f in found]) - _known(pairs.base)[:, None]
+    gains = np.stack([f["clip_text_edit"] for f in found]) - _known(pairs)[:, None]
     values = {metric: np.full((len(pairs.ids), len(budgets)), np.nan) for metric in arm.values}
     chosen: list[list[int | None]] = [[], []]
     for half in (0, 1):
@@ -103,9 +105,9 @@ def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int) -> tuple[Array,
     return parts[0], parts[1]
 
 
-def _known(base: Array) -> Array:
+def _known(pairs: Pairs) -> Array:
     """The base's CLIP similarity, or 0 for all where that is not known for some: gains are then similarities."""
-    return np.where(np.isnan(base).any(), 0.0, base)
+    return pairs.base if pairs.known else np.zeros(len(pairs.ids))
 
 
 def _best(gains: Array) -> int | None:
@@ -140,7 +142,7 @@ def held_out(arm: Arm, pairs: Pairs, budget: float) -> HeldOut:
     shape = (len(pairs.ids), -1)
     clip, lpips = (arm.values[m].reshape(shape) for m in ("clip_text_edit", "lpips_base"))
     settings = [(k, s) for k in arm.ks for s in arm.strengths]
-    base = _known(pairs.base)[:, None]
+    base = _known(pairs)[:, None]
     values = {metric: np.full(len(pairs.ids), np.nan) for metric in arm.values}
     chosen: list[tuple[int | None, float] | None] = []
     for half in (0, 1):

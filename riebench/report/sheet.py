@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from riebench.records import Record
 from riebench.report.table import arm_labels
 
 TILE, GAP, TEXT = 128, 6, 30
+WIDEST = 2000  # pixels that a text may claim
 BACKGROUND, INK, MASKED = (255, 255, 255), (40, 40, 40), np.array((230, 40, 40))
 
 
@@ -50,20 +52,23 @@ def _row(folder: Path, pair_id: str, records: Sequence[Record]) -> list[tuple[st
 
 
 def compose(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image | None]]]]) -> Image.Image:
-    """A sheet of labelled rows of pictures, a caption below each row."""
+    """A sheet of labelled rows of pictures, a caption below each row; as wide as its texts need, within reason."""
     columns = max(len(tiles) for _, tiles in rows)
-    width = columns * (TILE + GAP) + GAP
+    heading, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    rows = [(" ".join(caption.split()), tiles) for caption, tiles in rows]
+    texts = [heading.getlength(title), *(small.getlength(caption) for caption, _ in rows)]
+    width = max(columns * (TILE + GAP), min(WIDEST, math.ceil(max(texts)) + GAP)) + GAP
     sheet = Image.new("RGB", (width, TEXT + 18 + len(rows) * (TILE + TEXT)), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, 6), title, INK, ImageFont.load_default(15))
+    draw.text((GAP, 6), title, INK, heading)
     for i, (label, _) in enumerate(rows[0][1]):
-        draw.text((GAP + i * (TILE + GAP), TEXT), label, INK, ImageFont.load_default(12))
+        draw.text((GAP + i * (TILE + GAP), TEXT), label, INK, small)
     for j, (caption, tiles) in enumerate(rows):
         top = TEXT + 18 + j * (TILE + TEXT)
         for i, (_, tile) in enumerate(tiles):
             if tile is not None:
                 sheet.paste(tile, (GAP + i * (TILE + GAP), top))
-        draw.text((GAP, top + TILE + 2), caption, INK, ImageFont.load_default(12))
+        draw.text((GAP, top + TILE + 2), caption, INK, small)
     return sheet
 
 

@@ -1,4 +1,4 @@
-"""How a method looks, everywhere the same."""
+"""How figures are called and what a method looks like in them, everywhere the same."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ FIXED = {
 SPARE = ("#332288", "#882255", "#117733", "#999933", "#AA4499", "#661100", "#6699CC")
 MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", ">")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
+FIGURE_NAMES = ("curves-by-category", "curves-by-block", "blocks-by-category", "dose-response", "failures")
+FORMATS = ("png", "svg", "pdf")
 PAPER: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -32,6 +34,7 @@ PAPER: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
+    "text.parse_math": False,  # a dollar in a stranger's name is a dollar
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "riebench",  # the same figure twice is the same file
     "pdf.fonttype": 42,

@@ -64,9 +64,12 @@ def leaderboard(analysis: Analysis) -> Sheet:
     at = analysis.rank_at
     titles = {}
     if at is not None:
-        titles = {f"score@{at:g}": f"CLIP at {analysis.group.metric_name('lpips')} {at:g}", "gain": f"gain at {at:g}"}
+        titles = {f"score@{at:g}": f"CLIP at {analysis.group.metric_name('lpips')} {at:g}"}
+        titles |= {"gain": f"gain at {at:g}"} if analysis.pairs.known else {}
         titles |= {m: f"{m} at {at:g}" for m in ("edit_success", "kept") if m in analysis.board}
-        titles["held_out_gain"] = "held-out gain"
+        titles |= (
+            {"held_out_gain": "held-out gain"} if analysis.pairs.known else {"held_out_clip_text_edit": "held-out CLIP"}
+        )
     head = ["rank", "group", "method", "blocks", "scored/attempted", *titles.values()]
     rows = []
     for arm, row in zip(analysis.arms, analysis.overall.to_dict("records"), strict=True):
@@ -75,9 +78,14 @@ def leaderboard(analysis: Analysis) -> Sheet:
             row["group"] if isinstance(row["group"], str) else "",
         ]
         cells += [row["method"], arm.where, f"{row['scored']}/{row['attempted']}"]
-        cells += [with_interval(row, name, pairs=name.startswith(("score", "held"))) for name in titles]
+        # In round brackets how many pairs, unless they are those of the score at the same budget.
+        cells += [with_interval(row, name, pairs=_own_pairs(row, name, f"score@{at:g}")) for name in titles]
         rows.append([*cells, row["held_out_setting"]] if at is not None else cells)
     return Sheet("Leaderboard", [*head, "at strength"] if at is not None else head, rows, left=4)
+
+
+def _own_pairs(row: Mapping[Any, Any], name: str, score: str) -> bool:
+    return name.startswith(("score", "held")) or row[f"{name}_pairs"] != row[f"{score}_pairs"]
 
 
 def at_every_budget(analysis: Analysis) -> Sheet | None:
@@ -97,17 +105,17 @@ def legend(analysis: Analysis) -> list[str]:
     """What the columns of the leaderboard mean."""
     lpips, clip = analysis.group.metric_name("lpips"), analysis.group.metric_name("clip")
     said = []
-    ranked_by = "CLIP" if np.isnan(analysis.pairs.base).any() else "gain"
+    ranked_by, gain = ("gain", "Gain is CLIP over that of the base image. ") if analysis.pairs.known else ("CLIP", "")
     if analysis.rank_at is not None:
         said = [
             f"CLIP is clip_text_edit ({clip}; higher is better) where a pair's curve over strength first reaches that "
             f"{lpips} to the base image; nothing is extrapolated. In square brackets the 95 % bootstrap interval over "
             "pairs, in round ones the number of pairs that have the value.",
-            f"Gain is CLIP over that of the base image. Ranked by {ranked_by} at {lpips} {analysis.rank_at:g}; methods "
+            f"{gain}Ranked by {ranked_by} at {lpips} {analysis.rank_at:g}; methods "
             "that share a letter are not told apart (paired sign-flip tests, Holm, 5 %). No rank where less than half "
             "of the pairs reach it.",
-            "Held-out: strength (and k) chosen on one half of the pairs by mean gain within that LPIPS, reported on "
-            "the other half, both ways; at strength: the two choices.",
+            f"Held-out: strength (and k) chosen on one half of the pairs by mean {ranked_by} within that LPIPS, "
+            "reported on the other half, both ways; at strength: the two choices.",
         ]
     together = next((arm for arm in analysis.arms if arm.where.startswith("all ")), None)
     if together:
@@ -116,28 +124,30 @@ def legend(analysis: Analysis) -> list[str]:
 
 
 def by_category(analysis: Analysis) -> Sheet | None:
-    """Gain at the ranking budget for each category; None where there is one category, or no budget."""
+    """Gain (or CLIP) at the ranking budget for each category; None where there is one category, or no budget."""
     board = analysis.board
     scopes = [s for s in board["category"].unique() if s != ALL]
     if analysis.rank_at is None or not scopes:
         return None
-    means, counts = (board.pivot(index="arm", columns="category", values=v) for v in ("gain", "gain_pairs"))
+    name = f"{analysis.value}@{analysis.rank_at:g}"
+    means, counts = (board.pivot(index="arm", columns="category", values=v) for v in (name, f"{name}_pairs"))
     by_arm = zip(analysis.arms, means[scopes].to_numpy(), counts[scopes].to_numpy(), counts[ALL], strict=True)
     rows = []
     for arm, gains, pairs, of_all in by_arm:
         if of_all:
             cells = [f"{number(gain)} ({count})" for gain, count in zip(gains, pairs, strict=True)]
             rows.append([arm.label, arm.where, *cells])
-    title = f"Gain at LPIPS {analysis.rank_at:g} by category (pairs that have it)"
+    what = "Gain" if analysis.pairs.known else "CLIP"
+    title = f"{what} at LPIPS {analysis.rank_at:g} by category (pairs that have it)"
     return Sheet(title, ["method", "blocks", *scopes], rows, left=2) if rows else None
 
 
 def against_best(analysis: Analysis) -> Sheet | None:
-    """Every ranked arm against the best one."""
+    """Every ranked arm against the first, over the pairs that both have."""
     found = analysis.comparisons
     if found.empty:
         return None
-    mine = found[found["arm_a"] == 0].to_dict("records")[:MOST_ROWS]
+    mine = found[(found["arm_a"] == 0) | (found["arm_b"] == 0)].to_dict("records")[:MOST_ROWS]
     head = ["better", "than", "pairs of both", "difference", "p (Holm)", "told apart", "mean gap over the common range"]
     rows = [
         [
@@ -152,7 +162,7 @@ def against_best(analysis: Analysis) -> Sheet | None:
         for row in mine
     ]
     more = f"; all {len(found)} comparisons are in comparisons.csv" if len(found) > len(rows) else ""
-    return Sheet(f"Against the best at LPIPS {analysis.rank_at:g}{more}", head, rows, left=2)
+    return Sheet(f"Against the first at LPIPS {analysis.rank_at:g}{more}", head, rows, left=2)
 
 
 def agreement_sheet(analysis: Analysis) -> Sheet | None:

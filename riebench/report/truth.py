@@ -19,7 +19,8 @@ DRAWS = 2_000  # resamples, as each ranks all settings anew
 def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFrame:
     """Spearman's rank correlation over settings between mean CLIP and edit_success, and mean LPIPS and kept.
 
-    A setting's means are over the pairs that every setting scored, so that settings differ by nothing else. The
+    A setting's means are over the pairs that every setting scored, so that settings differ by nothing else. Settings
+    with the same numbers for every pair (strength 0 of every arm, say) are one picture, and count once. The
     interval resamples pairs. Null with fewer than three settings, or where one of the two is the same for all.
 
     Returns:
@@ -34,11 +35,14 @@ def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFram
     there = ~np.isnan(np.stack(list(stacked.values()))).any(0)
     kept = there.any(0)
     common = there[:, kept].all(1)
+    used = {m: values[common][:, kept] for m, values in stacked.items()}
+    numbers = np.concatenate(list(used.values()))
+    distinct = np.unique(numbers, axis=1, return_index=True)[1] if len(numbers) else np.arange(numbers.shape[1])
     rows = []
     for metric, truth in COMPARED:
-        a, b = (stacked[m][common][:, kept] for m in (metric, truth))
+        a, b = (used[m][:, np.sort(distinct)] for m in (metric, truth))
         correlation, low, high = _spearman(a, b, boot.weights[common, :DRAWS].T)
-        rows.append((metric, truth, correlation, low, high, int(kept.sum()), int(common.sum())))
+        rows.append((metric, truth, correlation, low, high, len(distinct), int(common.sum())))
     return pd.DataFrame(rows, columns=columns)
 
 

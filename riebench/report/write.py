@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from riebench.errors import UserError
 from riebench.report.analysis import Analysis, Options, analyse
 from riebench.report.gather import gather
+from riebench.report.style import FIGURE_NAMES, FORMATS
 from riebench.report.tables import board_csv, latex, markdown, write_csv
 
 TABLES = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.html", "comparisons.csv", "curves.csv")
@@ -36,7 +37,7 @@ def write_report(
 
     Args:
         runs: run folders.
-        out: made if it is not there; a report in it is replaced.
+        out: made if it is not there; a report in it is replaced, other files are left alone.
         options: of the statistics.
         figures: whether figures are drawn.
         page: whether the HTML page is made.
@@ -53,6 +54,7 @@ def write_report(
         folder = out if len(analyses) == 1 else out / f"group-{number}"
         written.groups.append((analysis, folder))
     try:
+        _remove_earlier(out)
         for analysis, folder in written.groups:
             folder.mkdir(parents=True, exist_ok=True)
             write_tables(analysis, folder)
@@ -71,10 +73,22 @@ def write_report(
 
 def _check_place(out: Path, runs: Sequence[Path]) -> None:
     for run in runs:
-        if run.is_dir() and out.resolve() == run.resolve():
+        if out.resolve() == (run if run.is_dir() else run.parent).resolve():
             raise UserError(f"--out {out} is the run itself; give another folder")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
+
+
+def _remove_earlier(out: Path) -> None:
+    """Remove the files of an earlier report: none of them may stay beside the new ones as if it belonged to them."""
+    for folder in [out, *out.glob("group-*")]:
+        if (folder / FRAME).is_file():  # a report, not a folder of somebody's own
+            figures = [f"{FIGURES}/{name}.{kind}" for name in FIGURE_NAMES for kind in FORMATS]
+            for name in (*TABLES, PAGE, FRAME, *figures):
+                (folder / name).unlink(missing_ok=True)
+            for empty in (folder / FIGURES, folder):
+                with suppress(OSError):  # holds something else
+                    empty.rmdir()
 
 
 def write_tables(analysis: Analysis, folder: Path) -> None:
@@ -93,7 +107,6 @@ def write_tables(analysis: Analysis, folder: Path) -> None:
 def _figures(analysis: Analysis, folder: Path) -> None:
     from riebench.report.figures import draw_all
 
-    shutil.rmtree(folder, ignore_errors=True)  # a figure of the report before must not stay
     draw_all(analysis, folder)
 
 

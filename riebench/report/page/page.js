@@ -101,7 +101,7 @@
     for (const path of paths.values()) {
       path.sort((a, b) => a.strength - b.strength);
       const arm = data.arms[path[0].arm];
-      const same = labels.filter((l) => data.arms.find((a) => a.label === l).family === arm.family).indexOf(arm.label);
+      const same = labels.filter((l) => data.arms.find((a) => a.label === l).colour === arm.colour).indexOf(arm.label);
       const dash = ["", "7 4", "2 3", "9 3 2 3"][same % 4];
       const low = path.map((p) => `${x(p.lpips[0])},${y(p.clip[1] ?? p.clip[0])}`);
       const high = path.map((p) => `${x(p.lpips[0])},${y(p.clip[2] ?? p.clip[0])}`).reverse();
