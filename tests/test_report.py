@@ -24,8 +24,9 @@ import riebench
 from riebench.cli import main
 from riebench.errors import UserError
 from riebench.records import Record
-from riebench.report.analysis import Options, analyse, board_columns
+from riebench.report.analysis import Options, analyse
 from riebench.report.arms import half_of, make_arms
+from riebench.report.board import board_columns
 from riebench.report.check import check_folder
 from riebench.report.compare import compare, write_comparison
 from riebench.report.figures import blocks_by_category, curves_by_category, failures
@@ -212,7 +213,7 @@ def test_board_by_hand(run: Path) -> None:
     assert (only["a"], only["pairs"], only["told_apart"]) == ("sae, mid.0", 12, True)
     assert only["difference"] == pytest.approx(0.04, abs=1e-6)
     assert only["mean_gap"] == pytest.approx(0.2 * 0.25, rel=0.03)  # slopes 0.2 apart over 0 .. 0.5
-    assert set(board_columns(found)) >= set(found.board.columns) - {"arm"}
+    assert set(board_columns(found.budgets)) >= set(found.board.columns) - {"arm"}
     assert found.truth.set_index("metric")["correlation"]["lpips_base"] == pytest.approx(-1)
 
 

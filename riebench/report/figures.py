@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.analysis import ALL, Analysis, main_blocks
+from riebench.report.analysis import Analysis, main_blocks
 from riebench.report.arms import ANY, Arm
+from riebench.report.board import ALL
 from riebench.report.style import FIGURE_NAMES, FORMATS, PAPER, colour, dashes, marker
 
 WIDTH = 7.2  # inches: the text of a page

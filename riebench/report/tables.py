@@ -14,7 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from riebench.report.analysis import ALL, Analysis, board_columns
+from riebench.report.analysis import Analysis
+from riebench.report.board import ALL, board_columns
 
 DASH = "–"
 MOST_ROWS = 40  # of comparisons in Markdown; all are in the CSV
@@ -352,5 +353,5 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def board_csv(analysis: Analysis) -> pd.DataFrame:
-    """The leaderboard with the columns of :func:`~riebench.report.analysis.board_columns`."""
-    return analysis.board[[c for c in board_columns(analysis) if c in analysis.board]]
+    """The leaderboard with the columns of :func:`~riebench.report.board.board_columns`."""
+    return analysis.board[[c for c in board_columns(analysis.budgets) if c in analysis.board]]
