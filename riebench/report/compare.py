@@ -171,15 +171,17 @@ def sheets_of(found: Comparison) -> list[Sheet]:
     metrics = list(dict.fromkeys(found.table["metric"]))
     rows = []
     for scope, mine in found.table.groupby("category", sort=False):
-        cells = [str(scope), str(mine["pairs"].max())]
+        most = mine["pairs"].max()
+        cells = [str(scope), str(most)]
         for row in mine.to_dict("records"):
-            cells.append(interval(row["difference"], row["low"], row["high"]))
+            fewer = f" ({row['pairs']})" if row["pairs"] < most else ""
+            cells.append(interval(row["difference"], row["low"], row["high"]) + fewer)
             cells.append(p_value(row["p_holm"]))
         rows.append(cells)
     head = ["category", "pairs", *(text for m in metrics for text in (m, "p (Holm)"))]
     title = (
         f"{found.b} minus {found.a}: {found.settings} settings, {found.pairs} of {found.attempted} pairs scored by "
-        "both; mean over pairs, 95 % bootstrap interval"
+        "both; mean over pairs, 95 % bootstrap interval (in round brackets: pairs, where a metric has fewer)"
     )
     if found.changed.empty:
         return [Sheet(title, head, rows), Sheet(f"No pair changed by {found.metric}", ["pair"], [])]

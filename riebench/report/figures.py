@@ -54,14 +54,15 @@ def _axis_names(analysis: Analysis) -> tuple[str, str]:
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, arm: Arm, line: Any) -> None:
-    """An arm's means by growing strength, with a band of their intervals; a mark where all strengths are one point."""
+    """An arm's means by growing strength with a band of their intervals; a mark and a bar where all are one point."""
     tone = colour(arm.family)
     for path in _paths(rows):
         x, y = path["lpips_base_mean"].to_numpy(), path["clip_text_edit_mean"].to_numpy()
+        low, high = (path[f"clip_text_edit_{end}"].fillna(path["clip_text_edit_mean"]) for end in ("low", "high"))
         if len(np.unique(np.round(x, 9))) < 2:
             axes.plot(x[:1], y[:1], marker(arm.family), color=tone, markersize=6, zorder=4)
+            axes.vlines(x[:1], low.iloc[:1], high.iloc[:1], color=tone, linewidth=1, alpha=0.6)
             continue
-        low, high = (path[f"clip_text_edit_{end}"].fillna(path["clip_text_edit_mean"]) for end in ("low", "high"))
         band = np.concatenate([np.stack([x, low], 1), np.stack([x, high], 1)[::-1]])
         axes.fill(band[:, 0], band[:, 1], color=tone, alpha=0.13, linewidth=0)
         axes.plot(x, y, color=tone, linestyle=line, linewidth=1.2)
@@ -145,13 +146,22 @@ def curves_by_category(analysis: Analysis) -> Figure | None:
         for i, arm in arms:
             rows = analysis.curves[(analysis.curves["category"] == scope) & (analysis.curves["arm"] == i)]
             _curve(axes, rows, arm, lines[arm.label])
-        pairs = analysis.curves[analysis.curves["category"] == scope]["pairs"].max()
-        axes.set_title(f"{scope} ({pairs} {'pair' if pairs == 1 else 'pairs'})")
+        axes.set_title(f"{scope} ({_pairs_in(analysis, scope, [i for i, _ in arms])})")
     where = next((arm.where for _, arm in arms if arm.blocks == blocks), "")
     names = blocks.replace("+", ", ") if where.startswith("all ") else where
     title = f"blocks {names}; points grow with strength; bands: 95 % bootstrap intervals over pairs"
     _label(figure, analysis, title, [_handle(arm, arm.label, lines[arm.label]) for _, arm in arms])
     return figure
+
+
+def _pairs_in(analysis: Analysis, scope: str, arms: Sequence[int]) -> str:
+    """How many pairs the arms of a panel are means over: ``10 pairs``, or ``8 to 10`` where that differs."""
+    rows = analysis.curves[(analysis.curves["category"] == scope) & analysis.curves["arm"].isin(arms)]
+    counts = rows["pairs"][rows["pairs"] > 0]
+    least, most = int(counts.min()), int(counts.max())
+    if least < most:
+        return f"{least} to {most} pairs"
+    return f"{most} {'pair' if most == 1 else 'pairs'}"
 
 
 def curves_by_block(analysis: Analysis) -> Figure | None:
