@@ -321,3 +321,9 @@ def test_a_method_in_no_file_is_another_in_each_process(monkeypatch: pytest.Monk
     exec(lines, scope)  # the cell again, perhaps edited
     cls = scope["Mine"]
     assert code() not in ("", before)
+
+
+def test_an_option_that_is_not_finite_is_refused(mini: Instruments, install: Install) -> None:
+    install("endless", "endlessly", METHOD.format(name="endless").replace(", le=3", ""), endless="Mine")
+    with pytest.raises(UserError, match="option 'scale' of method 'endless' is inf, expected a finite number"):
+        make_arms([Sweep(["endless"], [1.0], options={"scale": "inf"})], [("mid.0",)], mini)

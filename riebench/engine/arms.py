@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -142,6 +143,8 @@ def _check_options(name: str, options: Mapping[str, Any], blocks: Sequence[str],
         if not (value is None or isinstance(value, (bool, int, float, str))):
             said = f"is {type(value).__name__}, which a record cannot keep; options are numbers, text or booleans"
             raise UserError(f"option {option!r} of method {name!r} {said}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"option {option!r} of method {name!r} is {value}, expected a finite number")
     k = options.get("k")
     if isinstance(k, int) and candidates is not None and k > candidates:
         where = "+".join(blocks)

@@ -63,9 +63,9 @@ def checked(plan: Any, arm: Arm, observed: Observed, steps: int, blocks: Mapping
     """
     if not isinstance(plan, Plan):
         raise _fault(arm, f"returned {type(plan).__name__}, expected a Plan")
-    for name, value in (("additions", plan.additions), ("notes", plan.notes)):
-        if not isinstance(value, Mapping):
-            raise _fault(arm, f"returned a Plan whose {name} are {type(value).__name__}, expected a mapping")
+    for part, found in (("additions", plan.additions), ("notes", plan.notes)):
+        if not isinstance(found, Mapping):
+            raise _fault(arm, f"returned a Plan whose {part} are {type(found).__name__}, expected a mapping")
     if not isinstance(plan.prompt, str | None):
         raise _fault(arm, f"returned a Plan whose prompt is {type(plan.prompt).__name__}, expected text")
     additions: dict[Place, Addition] = {}

@@ -79,7 +79,8 @@ class PairWorker:
         steps: denoising steps.
         seed: of every run; None takes each pair's own, or 42.
         protocol: what is done where the published behaviour is doubtful.
-        replay: whether edited runs are spared what the base run has computed already; it changes no record.
+        replay: whether edited runs are spared what the base run has computed already. Bit for bit the same
+            where the base run's batch has as many rows as theirs; else their records differ by rounding.
     """
 
     def __init__(
