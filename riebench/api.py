@@ -93,7 +93,8 @@ def run(
         out: the run folder; a new one under ``runs`` unless given.
         keep_images: pairs of each category whose pictures are kept.
         batch: rows in one forward pass at most; halved when memory runs out.
-        replay: whether edited runs are spared what the base run has computed already; it changes no record.
+        replay: whether edited runs are spared what the base run has computed already; it changes records by
+            rounding at most.
         force: whether to discard what is in the folder.
         retry_failed: whether to repeat what failed.
         max_failures: end after as many pairs with a failure, of those run now.

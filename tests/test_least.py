@@ -155,6 +155,15 @@ def test_same_pictures_with_and_without_replay(mini: Instruments, monkeypatch: p
     assert all(np.array_equal(spared.images[name], full.images[name]) for name in full.images)
 
 
+def test_replay_into_a_larger_batch_differs_by_rounding(mini: Instruments) -> None:
+    """The base run has two rows, the edited runs eight, and convolutions choose their algorithm by that."""
+    arms = make_arms([Sweep(["steering"], [0.25 * (i + 1) for i in range(8)])], [("up.0.1",)], mini)
+    spared, full = (PairWorker(mini, arms, 1, replay=r).work(load_pairs(PAIRS)[0]).records for r in (True, False))
+    assert [record.status for record in spared] == ["ok"] * 8
+    for one, other in zip(spared, full, strict=True):
+        assert one.metrics == pytest.approx(other.metrics, abs=1e-4)
+
+
 def test_counts_are_the_floor_and_numbers_the_plain_loops(mini: Instruments) -> None:
     work, pair = worker(mini), load_pairs(PAIRS)[1]
     with counting(mini) as counts, nothing_kept(mini):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -300,3 +301,29 @@ def test_a_change_anywhere_in_a_package_makes_new_records(tmp_path: Path, monkey
     assert code() == before
     (package / "helper.py").write_text("FACTOR = 2\n")
     assert code() != before
+
+
+def test_a_method_in_no_file_is_another_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    lines = METHOD.format(name="in-no-file")
+
+    def code() -> str:
+        return Arm("in-no-file", {}, cls(), ("mid.0",), (1.0,)).code
+
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    exec(lines, scope)
+    cls = scope["Mine"]
+    before = code()
+    assert before
+    assert code() == before
+    scope = {"__name__": "__main__"}
+    exec(lines, scope)  # the cell again, perhaps edited
+    cls = scope["Mine"]
+    assert code() not in ("", before)
+
+
+def test_an_option_that_is_not_finite_is_refused(mini: Instruments, install: Install) -> None:
+    install("endless", "endlessly", METHOD.format(name="endless").replace(", le=3", ""), endless="Mine")
+    with pytest.raises(UserError, match="option 'scale' of method 'endless' is inf, expected a finite number"):
+        make_arms([Sweep(["endless"], [1.0], options={"scale": "inf"})], [("mid.0",)], mini)

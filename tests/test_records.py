@@ -94,12 +94,24 @@ def test_force_discards_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixtur
         folder.keep_image("a", np.zeros((2, 2, 3), np.uint8))
     with RunFolder(tmp_path / "run", force=True):
         pass
-    assert "4 records of 3 pairs" in capsys.readouterr().err
+    said = f"riebench: 4 records of 3 pairs in {tmp_path / 'run'} are discarded, with images\n"
+    assert capsys.readouterr().err == said
     assert not (tmp_path / "run" / "images").exists()
     with pytest.raises(UserError, match="no records"):
         read_records(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"), RunFolder(tmp_path / "file" / "below"):
+        pass
+
+
+def test_force_spares_what_no_run_has_made(tmp_path: Path) -> None:
+    mine = tmp_path / "images" / "holiday.jpg"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=r"holds images, but no records\.jsonl"), RunFolder(tmp_path, force=True):
+        pass
+    assert mine.read_text() == "mine"
+    with RunFolder(tmp_path / "new", force=True):
         pass
 
 

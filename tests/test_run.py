@@ -163,6 +163,98 @@ class Talks:
 class Noted:
     def plan(self, seen):
         return Plan(notes={"x": torch.zeros(1)})
+
+@method("unnamed")
+class Unnamed:
+    def plan(self, seen):
+        return Plan(notes={1: 2})
+
+@method("half-letter")
+class HalfLetter:
+    def plan(self, seen):
+        return Plan(notes={"x": "\\udcff"})
+
+@method("misplaced")
+class Misplaced:
+    def plan(self, seen):
+        return Plan({"mid.0": seen.base.updates["mid.0"]})
+
+@method("listed")
+class Listed:
+    def plan(self, seen):
+        return Plan([(Place("mid.0"), seen.base.updates["mid.0"])])
+
+@method("wordless")
+class Wordless:
+    def plan(self, seen):
+        return Plan(prompt=5)
+
+@method("complex")
+class Complex:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): seen.base.updates["mid.0"] * 1j})
+
+@method("sparse")
+class Sparse:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): seen.base.updates["mid.0"].to_sparse()})
+
+@method("quits")
+class Quits:
+    def plan(self, seen):
+        raise SystemExit(0)
+
+def quit(passing, step):
+    raise SystemExit(0)
+
+@method("later-quits")
+class LaterQuits:
+    def plan(self, seen):
+        return Plan({Place("mid.0"): quit})
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+@method("mute")
+class Mutes:
+    def plan(self, seen):
+        raise Mute
+
+@method("garbled")
+class Garbled:
+    def plan(self, seen):
+        raise ValueError("\\udcff" + "x" * 1000)
+"""
+
+MEDDLERS = """
+from riebench.methods import Place, Plan, method
+
+class Meddles:
+    def plan(self, seen):
+        self.change(seen)
+        return Plan({Place("mid.0"): seen.base.updates["mid.0"]})
+
+@method("zeroes")
+class Zeroes(Meddles):
+    def change(self, seen):
+        seen.source.updates["mid.0"].zero_()
+
+@method("unmasks")
+class Unmasks(Meddles):
+    def change(self, seen):
+        seen.base_masks["mid.0"].fill_(False)
+
+@method("recodes")
+class Recodes(Meddles):
+    def change(self, seen):
+        seen.codes("source", "mid.0").mul_(2)
+
+@method("takes")
+class Takes(Meddles):
+    def change(self, seen):
+        seen.source.updates.clear()
+        raise ValueError("in the middle")
 """
 
 
@@ -184,6 +276,17 @@ def test_faults_are_records_and_spare_the_others(
         "LaterDevice": "'later-device' adds a tensor on meta at mid.0",
         "Talks": "122 tokens, the text encoder takes 24",
         "Noted": "notes 'x' as Tensor",
+        "Unnamed": "'unnamed' notes something under 1",
+        "HalfLetter": "expected text in Unicode",
+        "Misplaced": "'misplaced' adds at 'mid.0', expected a Place",
+        "Listed": "'listed' returned a Plan whose additions are list",
+        "Wordless": "'wordless' returned a Plan whose prompt is int",
+        "Complex": "'complex' adds a complex64 tensor at mid.0, expected dense real numbers",
+        "Sparse": "'sparse' adds a sparse_coo tensor at mid.0",
+        "Quits": "the method 'quits' raised SystemExit: 0",
+        "LaterQuits": "the method 'later-quits' raised SystemExit: 0",
+        "Mutes": "Mute",
+        "Garbled": "\\udcffxxx",
     }
     pair = load_pairs(PAIRS)[0]
     every = ["steering", *(f"strangers:{name}" for name in strangers)]
@@ -192,6 +295,8 @@ def test_faults_are_records_and_spare_the_others(
     for record, said in zip(bad, strangers.values(), strict=True):
         assert record.status == "failed"
         assert said in str(record.reason)
+        assert len(str(record.reason)) < 600
+        assert record.model_validate_json(record.model_dump_json()) == record
         assert record.where == ("text" if record.setting.method == "talks" else "method")
     assert bad[1].error == "KeyError"
     (huge,) = worker(mini, ["steering"], [1e39]).work(pair).records
@@ -202,6 +307,25 @@ def test_faults_are_records_and_spare_the_others(
     assert failed.status == "failed"
     assert failed.where == "masks"
     assert "finds no 'elephant'" in str(failed.reason)
+
+
+def test_a_method_that_changes_what_it_is_given_spares_the_others(
+    mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before it, whose additions may be what it changed, and those after it."""
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "meddlers.py").write_text(MEDDLERS)
+    pair = load_pairs(PAIRS)[0]
+    alone = {record.key: record for record in worker(mini, ["sae", "steering"], [1.0]).work(pair).records}
+    meddlers = ["meddlers:Zeroes", "meddlers:Unmasks", "meddlers:Recodes", "meddlers:Takes"]
+    records = worker(mini, ["sae", *meddlers, "steering"], [1.0]).work(pair).records
+    assert [record.status for record in records] == ["ok", *["failed"] * 4, "ok"]
+    for record in records:
+        if record.status == "ok":
+            assert record.metrics == pytest.approx(alone[record.key].metrics, abs=1e-5)
+        else:
+            assert f"the method {record.setting.method!r} changes the activations or masks" in str(record.reason)
 
 
 def test_a_prompt_is_not_cut_off_unsaid(mini: Instruments) -> None:

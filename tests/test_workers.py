@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -116,6 +117,45 @@ def test_a_pair_that_kills_its_workers_is_a_failure(
     assert "it is given to another" in capsys.readouterr().err
 
 
+FICKLE = """
+import os
+from pathlib import Path
+from riebench.methods import Plan, method
+
+FLAG = Path(__file__).with_name("flag-{name}")
+if FLAG.exists():
+    {then}
+
+@method("{name}")
+class Fickle:
+    def plan(self, seen):
+        FLAG.touch()
+        os._exit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "said"),
+    [("dying", "os._exit(1)", "3 new workers died as they loaded"), ("faulty", "1 / 0", "a new worker cannot work")],
+)
+def test_workers_that_cannot_be_replaced_end_the_run(
+    cluster: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    then: str,
+    said: str,
+) -> None:
+    (tmp_path / f"{name}_method.py").write_text(FICKLE.format(name=name, then=then))
+    monkeypatch.syspath_prepend(tmp_path)
+    pairs = select(load_pairs(PAIRS), categories=[1, 6], limit=1)
+    spec = RunSpec([Sweep([f"{name}_method:Fickle"], [1.0])], ["down.2.1"])
+    with pytest.raises(UserError, match="all workers were lost and new ones cannot load"):
+        carry_out(spec, pairs, tmp_path / "out", 0, quiet=True, workers=TWO)
+    assert said in capsys.readouterr().err
+
+
 def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="k is 100000"):
         gather(RunSpec([Sweep(["sae"], [1.0], [100_000])], ["mid.0"]), None, TWO)
@@ -135,6 +175,19 @@ def test_gpus_are_shared_out(cluster: Any) -> None:
     crew.close()
     with pytest.raises(UserError, match="2 workers with 2 GPU each need more than the 2"):
         gather(SPEC, None, Workers(2, cpus=1, gpus=2))
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = ["run", "--method", "none", "--block", "mid.0", "--limit", "1", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "riebench", *words, "--ray-address", address]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert f"the Ray cluster '{address}' cannot be reached: " in done.stderr
+    assert "Connection refused" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_without_workers_ray_is_not_imported(tmp_path: Path) -> None:

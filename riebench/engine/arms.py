@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,9 @@ class Arm:
     def code(self) -> str:
         """Hash of the files that the method is written in, so that an edited method makes new records."""
         files = _files(type(self.method))
-        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16] if files else ""
+        if not files:
+            return _written_nowhere(type(self.method))
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
     @cached_property
     def with_removal(self) -> Method:
@@ -53,13 +57,22 @@ class Arm:
         return replace(self.method, only_add=False) if self.options.get("only_add") else self.method  # type: ignore[type-var]
 
 
+@cache
+def _written_nowhere(method: type[Method]) -> str:
+    """What stands for the code of a method that is in no file, as in a notebook: it is another in each process."""
+    return uuid.uuid4().hex[:16]
+
+
 def _files(method: type[Method]) -> list[Path]:
     """The file of a method; of a stranger's package all files, as any of them may be what it calls."""
-    file = inspect.getsourcefile(method)
+    try:
+        file = inspect.getsourcefile(method)
+    except (OSError, TypeError):
+        file = None
     package = method.__module__.partition(".")[0]
     top = getattr(sys.modules.get(package), "__file__", None)
     if file is None or package in OURS or top is None or Path(top).name != "__init__.py":
-        return [Path(file)] if file else []
+        return [Path(file)] if file and Path(file).is_file() else []
     return sorted(Path(top).parent.rglob("*.py"))
 
 
@@ -130,6 +143,8 @@ def _check_options(name: str, options: Mapping[str, Any], blocks: Sequence[str],
         if not (value is None or isinstance(value, (bool, int, float, str))):
             said = f"is {type(value).__name__}, which a record cannot keep; options are numbers, text or booleans"
             raise UserError(f"option {option!r} of method {name!r} {said}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"option {option!r} of method {name!r} is {value}, expected a finite number")
     k = options.get("k")
     if isinstance(k, int) and candidates is not None and k > candidates:
         where = "+".join(blocks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riebench.engine.arms import Arm
-from riebench.engine.checking import checked, named
+from riebench.engine.checking import as_given, checked, contained, meddling, named
 from riebench.engine.recording import Recorder
 from riebench.instruments import Instruments
 from riebench.lens import Activations, Edit
@@ -79,7 +79,8 @@ class PairWorker:
         steps: denoising steps.
         seed: of every run; None takes each pair's own, or 42.
         protocol: what is done where the published behaviour is doubtful.
-        replay: whether edited runs are spared what the base run has computed already; it changes no record.
+        replay: whether edited runs are spared what the base run has computed already. Bit for bit the same
+            where the base run's batch has as many rows as theirs; else their records differ by rounding.
     """
 
     def __init__(
@@ -215,6 +216,13 @@ class PairWorker:
             for blocks in {arm.blocks for arm in self.arms}
         }
 
+    def _planned(self, arm: Arm, observed: Observed) -> tuple[Plan | None, Exception | None]:
+        """The plan of an arm, or why there is none."""
+        try:
+            return self._plan(arm, observed), None
+        except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
+            return None, error
+
     def _plan(self, arm: Arm, observed: Observed) -> Plan:
         """The plan of an arm, checked.
 
@@ -222,26 +230,37 @@ class PairWorker:
             PairError: if it does not fit, see :func:`riebench.engine.checking.checked`.
         """
         ignored = observed.pair.editing_type_id == DELETE_OBJECT and not self.protocol.delete_only_adds
-        with torch.no_grad(), stage("plan") as facts:
+        with torch.no_grad(), stage("plan") as facts, contained(arm):
             plan = (arm.with_removal if ignored else arm.method).plan(observed)
             facts["method"] = arm.name
         return checked(plan, arm, observed, self.steps, self.instruments.denoiser.lens.blocks)
 
-    def _edited(self, pair: Pair, seen: _Seen) -> list[_Outcome]:
+    def _edited(self, pair: Pair, seen: _Seen, meddlers: Mapping[int, Exception] | None = None) -> list[_Outcome]:
         """The edited image of every setting, or why there is none.
 
         Arms are planned as their turn in a batch comes, so that no more plans are in memory than one batch needs.
+
+        Args:
+            pair: the pair.
+            seen: what is known of it.
+            meddlers: turns of arms that are not to be planned, as they change what others see.
         """
+        meddlers = meddlers or {}
         observed = self._observed(pair, seen)
         known = {pair.edit_prompt: seen.source.image, pair.base_prompt: seen.base.image}
         outcomes: list[_Outcome] = []
         waiting: dict[bool, list[_Job]] = {True: [], False: []}  # by whether they begin as the base run did
-        for arm in self.turns:
-            mine = [_Outcome(arm, strength) for strength in arm.strengths]
+        for turn, arm in enumerate(self.turns):
+            mine = [_Outcome(arm, strength, error=meddlers.get(turn)) for strength in arm.strengths]
             outcomes += mine
-            try:
-                plan = self._plan(arm, observed[arm.blocks])
-            except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
+            if turn in meddlers:
+                continue
+            given = as_given(observed[arm.blocks])
+            plan, error = self._planned(arm, observed[arm.blocks])
+            meddled = meddling(given, arm, observed[arm.blocks])
+            if meddled is not None:  # edits that wait may hold what was changed: all is done again, without this arm
+                return self._edited(pair, self._observe(pair), {**meddlers, turn: meddled})
+            if plan is None:
                 for outcome in mine:
                     outcome.error = error
                 continue

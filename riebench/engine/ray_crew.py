@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,9 +23,11 @@ from riebench.pairs import Pair
 from riebench.records import Record
 
 TRIES = 3
-"""Workers that a pair may lose before it is recorded as failed."""
+"""Workers that a pair may lose before it is recorded as failed, and that may die one after the other as they load."""
 PATIENCE = 300.0
 """Seconds that a run without any worker waits for a new one."""
+KNOCKING = 10.0
+"""Seconds in which a cluster's address must answer."""
 
 
 class _Worker:
@@ -95,19 +99,21 @@ class RayCrew:
             self._connect()
         self._share_out()
         self.lost: dict[str, int] = {}
+        self.died_loading = 0
         self.actors: list[Any] = []
         self._hire_all()
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
+            _knock(self.workers.address)
             self.ray.init(
                 address=self.workers.address,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False if self.workers.address is None else None,
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, OverflowError, ValueError, RuntimeError) as error:
             said = str(error).strip().splitlines()[0]
             raise UserError(f"the Ray cluster {self.workers.address!r} cannot be reached: {said}") from None
 
@@ -174,6 +180,8 @@ class RayCrew:
             busy = any(f.task is not None for f in flying.values())
             if not busy and (not waiting or ending()):
                 return
+            if not flying:
+                raise UserError("all workers were lost and new ones cannot load; the same command goes on")
             done, _ = self.ray.wait(list(flying), num_returns=1, timeout=None if busy else PATIENCE)
             if not done:
                 raise UserError(
@@ -189,7 +197,9 @@ class RayCrew:
                 print(f"riebench: a new worker cannot work: {result}", file=sys.stderr)
                 continue
             idle.append(now.actor)
-            if now.task is not None:
+            if now.task is None:
+                self.died_loading = 0
+            else:
                 yield now.task, result
 
     def _begin(self, actor: Any, task: Task, flying: dict[Any, _Flying]) -> None:
@@ -201,7 +211,10 @@ class RayCrew:
             flying[actor.work.remote(task)] = _Flying(actor, task)
 
     def _lose(self, now: _Flying, said: str, waiting: deque[Task], flying: dict[Any, _Flying]) -> None:
-        """A worker died: its pair goes to another, and a new worker takes its place once there is room for it."""
+        """A worker died: its pair goes to another, and a new worker takes its place once there is room for it.
+
+        Workers that die as they load, one after the other, are not replaced.
+        """
         if now.task is not None:
             self.lost[now.task.pair.id] = self.lost.get(now.task.pair.id, 0) + (not now.giving_up)
             waiting.appendleft(now.task)
@@ -209,6 +222,11 @@ class RayCrew:
                 f"riebench: a worker died at the pair {now.task.pair.id!r} ({said}); it is given to another",
                 file=sys.stderr,
             )
+        else:
+            self.died_loading += 1
+            if self.died_loading >= TRIES:
+                print(f"riebench: {TRIES} new workers died as they loaded ({said}); no more are hired", file=sys.stderr)
+                return
         actor = self._hire()
         self.actors.append(actor)
         flying[actor.ready.remote()] = _Flying(actor, None)
@@ -219,3 +237,14 @@ class RayCrew:
             self.ray.kill(actor)
         if self.started:
             self.ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """See that somebody listens at ``host:port``: Ray itself would try for minutes.
+
+    Raises:
+        OSError: if nobody does.
+    """
+    at = re.fullmatch(r"(?:ray://)?([^/]+):(\d{1,5})", address or "")
+    if at is not None:
+        socket.create_connection((at[1].strip("[]"), int(at[2])), timeout=KNOCKING).close()

@@ -19,6 +19,10 @@ NUMERICS = 2
 """Version of the parts of this package that compute; raised when a change of them changes numbers."""
 
 
+LONGEST = 500
+"""Letters of a reason; some libraries append pages."""
+
+
 @dataclass(frozen=True)
 class Recorder:
     """Writes down everything that can change a record's numbers, and a hash of it as the record's key.
@@ -109,7 +113,16 @@ class Recorder:
             code=code_version(),
             metrics=dict(metrics or {}),
             notes=dict(notes or {}),
-            reason=str(error) or type(error).__name__ if error else None,
+            reason=_said(error) if error else None,
             error=type(error).__name__ if error else None,
             where=where if error else None,
         )
+
+
+def _said(error: Exception) -> str:
+    """What an error says, in letters that a file takes; a stranger's may not even say that."""
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - a stranger's error
+        said = ""
+    return (said or type(error).__name__)[:LONGEST].encode(errors="backslashreplace").decode()

@@ -38,8 +38,9 @@ class RunFolder:
         force: whether to discard the records that are there; what goes is said on stderr.
 
     Raises:
-        UserError: on entering, if the folder cannot be written, another process writes to it, or its records are
-            damaged other than by a torn last line (which is taken off, and that is said on stderr).
+        UserError: on entering, if the folder cannot be written, another process writes to it, its records are
+            damaged other than by a torn last line (which is taken off, and that is said on stderr), or with ``force``
+            if things would go that no run has made.
     """
 
     def __init__(self, path: Path, force: bool = False) -> None:
@@ -123,17 +124,26 @@ class RunFolder:
 
     def _discard(self) -> None:
         file = self.path / RECORDS
-        if file.exists() and file.stat().st_size:
-            try:
-                records = self.records()
-                pairs = len({record.pair_id for record in records})
-                what = f"{len(records)} records of {pairs} pairs"
-            except UserError:
-                what = "damaged records"
-            print(f"riebench: {what} in {self.path} are discarded", file=sys.stderr)
-        for name in DISCARDED:
+        there = [name for name in DISCARDED if (self.path / name).exists()]
+        if there and RECORDS not in there:  # every run begins with that file
+            said = f"{self.path} holds {', '.join(there)}, but no {RECORDS}: it is the folder of no run"
+            raise UserError(f"{said}, and --force discards nothing there; give another --out")
+        if there and (file.stat().st_size or len(there) > 1):
+            others = f", with {', '.join(there[1:])}" if len(there) > 1 else ""
+            print(f"riebench: {self._said()} in {self.path} are discarded{others}", file=sys.stderr)
+        if there:
+            os.truncate(file, 0)  # it stays, so that this can be done again if it is broken off
+        for name in there[1:]:
             path = self.path / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _said(self) -> str:
+        """How many records there are."""
+        try:
+            records = self.records()
+        except UserError:
+            return "damaged records"
+        return f"{len(records)} records of {len({record.pair_id for record in records})} pairs"
 
     def _mend(self) -> None:
         """See that the file of records is there and ends with a whole line; remove files that were left half done."""
