@@ -327,3 +327,32 @@ def test_an_option_that_is_not_finite_is_refused(mini: Instruments, install: Ins
     install("endless", "endlessly", METHOD.format(name="endless").replace(", le=3", ""), endless="Mine")
     with pytest.raises(UserError, match="option 'scale' of method 'endless' is inf, expected a finite number"):
         make_arms([Sweep(["endless"], [1.0], options={"scale": "inf"})], [("mid.0",)], mini)
+
+
+def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_helper.py").write_text("import beside_deep\n")
+    (tmp_path / "beside_deep.py").write_text("FACTOR = 1\n")
+    (tmp_path / "beside_other.py").write_text("FACTOR = 1\n")
+    text = "import torch, beside_helper\nfrom riebench.methods import Plan, method\n\n\n"
+    text += "@method('beside')\nclass Beside:\n    def plan(self, seen):\n        return Plan()\n"
+    (tmp_path / "beside_method.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    cls = find("beside_method:Beside")
+
+    def code() -> str:
+        return Arm("beside", {}, cls(), ("mid.0",), (1.0,)).code
+
+    before = code()
+    (tmp_path / "beside_other.py").write_text("FACTOR = 2\n")
+    assert code() == before
+    (tmp_path / "beside_deep.py").write_text("FACTOR = 2\n")
+    assert code() != before
+    with pytest.raises(UserError, match="unknown class in beside_method 'Besides'; did you mean 'Beside'"):
+        find("beside_method:Besides")
+
+
+def test_a_default_of_the_wrong_type_is_refused(install: Install) -> None:
+    code = METHOD.format(name="wrong").replace("= 1.5", "= 'much'")
+    install("wrong", "wrong_default", code, wrong="Mine")
+    with pytest.raises(UserError, match="option 'scale' of method 'wrong' is 'much': Input should be a valid number"):
+        create("wrong", {})

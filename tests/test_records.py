@@ -191,3 +191,20 @@ def test_curve_and_sheets_are_drawn(tmp_path: Path) -> None:
 def test_reports_need_no_torch() -> None:
     code = "import sys, riebench.records, riebench.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_pair_torn_apart_goes_whole(tmp_path: Path) -> None:
+    pairs = [[record(pair, i, 0.5) for i in range(3)] for pair in ("p", "q")]
+    with RunFolder(tmp_path) as run:
+        for records in pairs:
+            run.append(records)
+    file = tmp_path / "records.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:5]) + lines[5][:200])
+    with RunFolder(tmp_path) as run:
+        assert [r.pair_id for r in run.records()] == ["p", "p", "p"]
+    # Where the torn line is another pair's, or does not say whose it is, what is whole stays.
+    for torn in (lines[5].replace(b'"q"', b'"r"')[:200], lines[5][:20]):
+        file.write_bytes(b"".join(lines[:5]) + torn)
+        with RunFolder(tmp_path) as run:
+            assert len(run.records()) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import math
@@ -64,16 +65,41 @@ def _written_nowhere(method: type[Method]) -> str:
 
 
 def _files(method: type[Method]) -> list[Path]:
-    """The file of a method; of a stranger's package all files, as any of them may be what it calls."""
+    """The files that a method hangs on: of a stranger's package all, as any of them may be what it calls."""
     try:
         file = inspect.getsourcefile(method)
     except (OSError, TypeError):
         file = None
+    if file is None or not Path(file).is_file():
+        return []
     package = method.__module__.partition(".")[0]
     top = getattr(sys.modules.get(package), "__file__", None)
-    if file is None or package in OURS or top is None or Path(top).name != "__init__.py":
-        return [Path(file)] if file and Path(file).is_file() else []
-    return sorted(Path(top).parent.rglob("*.py"))
+    if package in OURS:
+        return [Path(file)]
+    if top is not None and Path(top).name == "__init__.py":
+        return sorted(Path(top).parent.rglob("*.py"))
+    return _with_neighbours(Path(file))
+
+
+def _with_neighbours(file: Path) -> list[Path]:
+    """A file, and those files beside it that it imports, or that they import."""
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            beside = (file.parent / f"{name}.py" for name in _imported_by(one))
+            waiting += [other for other in beside if other.is_file()]
+    return sorted(found)
+
+
+def _imported_by(file: Path) -> set[str]:
+    """Names at the top of the modules that a file imports."""
+    nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}
 
 
 def block_sets(blocks: Sequence[str], known: Sequence[str], alone: bool) -> list[tuple[str, ...]]:

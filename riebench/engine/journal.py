@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from riebench.engine.request import Request
 from riebench.engine.survey import Survey
@@ -43,7 +43,8 @@ class Journal:
         old = folder.run() if before else {}
         self._folder = folder
         self._clock = time.perf_counter()
-        self._sessions: list[dict[str, Any]] = [s for s in old.get("sessions") or [] if isinstance(s, dict)]
+        sessions = old.get("sessions")
+        self._sessions: list[dict[str, Any]] = sessions if _is_list_of_mappings(sessions) else []
         self._session: dict[str, Any] = {
             "command": sys.argv,
             "request": request.model_dump(mode="json"),
@@ -102,3 +103,7 @@ def _together(arms: Collection[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _now() -> str:
     return datetime.now().isoformat(timespec="seconds")
+
+
+def _is_list_of_mappings(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)

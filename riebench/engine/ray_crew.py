@@ -26,6 +26,8 @@ TRIES = 3
 """Workers that a pair may lose before it is recorded as failed, and that may die one after the other as they load."""
 PATIENCE = 300.0
 """Seconds that a run without any worker waits for a new one."""
+QUIET = 60.0
+"""Seconds until a run says that it waits for its workers."""
 KNOCKING = 10.0
 """Seconds in which a cluster's address must answer."""
 
@@ -142,8 +144,15 @@ class RayCrew:
 
     def _hire_all(self) -> None:
         hired = [self._hire() for _ in range(self.workers.count)]
+        calls = [actor.ready.remote() for actor in hired]
+        there, missing = self.ray.wait(calls, num_returns=len(calls), timeout=QUIET)
+        if missing:  # others may use the cluster; it waits until they are done
+            said = (
+                f"{len(there)} of {len(calls)} workers are there; waiting for the cluster to have room for the others"
+            )
+            print(f"riebench: {said} (Ctrl-C ends it)", file=sys.stderr)
         try:
-            faults = self.ray.get([actor.ready.remote() for actor in hired])
+            faults = self.ray.get(calls)
         except self.ray.exceptions.RayError as error:
             self.close()
             said = str(error).strip().splitlines()[-1]

@@ -155,8 +155,13 @@ def _imported(name: str, module: str, attribute: str) -> Any:
     try:
         found = importlib.import_module(module)
         for part in attribute.split("."):
+            if not hasattr(found, part):
+                classes = [other for other, value in vars(found).items() if isinstance(value, type)]
+                raise unknown(f"class in {module}", part, classes or ["none"])
             found = getattr(found, part)
         return found
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
         _REGISTERED.clear()  # what a module registered before it broke is not there
         _REGISTERED.update(before)
@@ -197,8 +202,9 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
                 if fields
                 else UserError(f"the method {name!r} has no options, but {option!r} was given")
             )
+    defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
     try:
-        return TypeAdapter(cls).validate_python(dict(options))
+        return TypeAdapter(cls).validate_python(defaults | dict(options))  # a default may be wrong, too
     except ValidationError as error:
         first = error.errors()[0]
         at = str(first["loc"][0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -155,7 +156,7 @@ class RunFolder:
         size = file.stat().st_size
         if good < size:
             print(f"riebench: the torn last line of {file} is dropped", file=sys.stderr)
-            os.truncate(file, good)
+            os.truncate(file, _without_pair_in_flight(file.read_bytes(), good))
         elif good > size:  # the last line is whole but for its end
             with file.open("ab") as end:
                 end.write(b"\n")
@@ -230,6 +231,20 @@ def _parse(file: Path) -> tuple[list[Record], int]:
             break
         good += len(line) + 1
     return records, good
+
+
+def _without_pair_in_flight(data: bytes, good: int) -> int:
+    """The number of bytes before the records of the pair whose line is torn, of those that end at ``good``.
+
+    They are made again together, so that they go through the U-Net in the batches that they have in an unbroken run.
+    """
+    torn = re.search(rb'"pair_id":"([^"]*)"', data[good:])
+    while torn and good:
+        start = data.rfind(b"\n", 0, good - 1) + 1
+        if json.loads(data[start:good])["pair_id"].encode() != torn[1]:
+            break
+        good = start
+    return good
 
 
 def _latest(records: Iterable[Record]) -> list[Record]:
