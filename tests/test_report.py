@@ -428,6 +428,16 @@ def test_frame_in_one_call(run: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(load_records(run), frame)
 
 
+def test_a_file_among_the_runs_is_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    beside = run.parent / "README.md"
+    beside.write_text("# Results\n")
+    groups, _ = gather([beside, run])
+    assert len(groups[0].frame) == 84
+    assert f"left out: {beside}" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"README.md is no file of records; give the folder"):
+        gather([beside])
+
+
 def test_keys_in_any_order(run: Path) -> None:
     as_written = load_records(run)
     file = run / "records.jsonl"

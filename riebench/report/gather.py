@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from riebench.errors import UserError
 from riebench.records.folder import read_run
 from riebench.report.frame import PARTS, load_records
-from riebench.report.lines import records_file
+from riebench.report.lines import SUFFIXES, records_file
 
 SAME = ["model", "protocol", "steps", "parts"]
 SETTING = ["method", "options", "k", "blocks", "strength", "part_sae"]
@@ -86,7 +87,12 @@ def gather(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
 
 
 def _names(paths: Sequence[Path]) -> dict[str, Path]:
-    """Runs by the shortest ends of their paths that tell them apart."""
+    """Runs by the shortest ends of their paths that tell them apart; files that lie among several are left out."""
+    runs = [path for path in paths if path.suffix in SUFFIXES or not path.is_file()]
+    if runs and len(runs) < len(paths):
+        others = ", ".join(str(path) for path in paths if path not in runs)
+        print(f"riebench: no file of records, so left out: {others}", file=sys.stderr)
+        paths = runs
     folders = {records_file(path).parent.resolve(): path for path in paths}
     names: dict[str, Path] = {}
     for folder, path in folders.items():

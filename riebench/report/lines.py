@@ -22,6 +22,7 @@ from riebench.records import Record, Setting
 from riebench.records.folder import RECORDS
 
 PACKED = f"{RECORDS}.gz"
+SUFFIXES = (".jsonl", ".gz", ".parquet")
 OWN = ("key", "status", "metrics", "reason", "error", "where", "seconds")
 TEXTS = ("key", "status", "reason", "error", "where")
 SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("seconds", pa.float64())])
@@ -60,6 +61,8 @@ def records_file(path: Path) -> Path:
     Raises:
         UserError: if there is none.
     """
+    if path.is_file() and path.suffix not in SUFFIXES:
+        raise UserError(f"{path} is no file of records; give the folder of a finished run")
     for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
         if file.is_file():
             return file
