@@ -38,6 +38,7 @@ from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_f
 from riebench.report.scores import held_out, matched
 from riebench.report.style import FIXED, PAPER, colour
 from riebench.report.tables import against_best, by_category, latex, leaderboard, legend, markdown, print_leaderboard
+from riebench.report.truth import _spearman
 from riebench.report.write import TABLES, write_report
 
 
@@ -297,6 +298,16 @@ def test_the_better_on_the_pairs_of_both_comes_first_and_a_rank_against_it_is_sa
     assert row["area"] > 0
     assert against_best(found).rows[0][:2] == ["many, mid.0", "few, mid.0"]  # type: ignore[union-attr]
     assert any("other way round than they rank" in note and "many, mid.0 is better" in note for note in found.notes)
+
+
+def test_the_interval_of_the_correlation_leans_to_the_truth(rng: np.random.Generator) -> None:
+    """Over ever more pairs the correlation would be 1; noise weakens it, and that of a resample once more."""
+    means = np.linspace(0, 1, 60)
+    a, b = (means + rng.normal(0, 0.5, (40, 60)) for _ in range(2))
+    correlation, low, high = _spearman(a, b, Bootstrap([1] * 40).weights[:, :2000].T)
+    assert correlation == pytest.approx(stats.spearmanr(a.mean(0), b.mean(0))[0])
+    assert low < high < 1
+    assert high > correlation + 0.02
 
 
 def test_a_setting_that_is_there_again_counts_once_in_the_correlation(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from riebench.report.resample import Bootstrap, quantiles
 
 Array = NDArray[np.float64]
 COMPARED = (("clip_text_edit", "edit_success"), ("lpips_base", "kept"))
+NEARLY = 1 - 1e-7  # a correlation beyond has no z
 DRAWS = 2_000  # resamples, as each ranks all settings anew
 
 
@@ -20,8 +21,11 @@ def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFram
     """Spearman's rank correlation over settings between mean CLIP and edit_success, and mean LPIPS and kept.
 
     A setting's means are over the pairs that every setting scored, so that settings differ by nothing else. Settings
-    with the same numbers for every pair (strength 0 of every arm, say) are one picture, and count once. The
-    interval resamples pairs. Null with fewer than three settings, or where one of the two is the same for all.
+    with the same numbers for every pair (strength 0 of every arm, say) are one picture, and count once. Null with
+    fewer than three settings, or where one of the two is the same for all.
+
+    The interval resamples pairs and is that of the basic bootstrap on Fisher's z (Davison and Hinkley 1997, 5.2): a
+    resample holds fewer different pairs, so its correlation is weaker, and percentiles would lie to one side.
 
     Returns:
         Columns metric, truth, correlation, low, high, settings, pairs; no row where the truth is not known.
@@ -63,5 +67,8 @@ def _spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, 
     total = weights.sum(1, keepdims=True)
     used = total[:, 0] > 0
     drawn = correlate(weights[used] @ a / total[used], weights[used] @ b / total[used])
-    low, high = (float(end[0]) for end in quantiles(drawn[None]))
-    return (found, low, high) if high > low else (found, np.nan, np.nan)
+    low, high = (float(end[0]) for end in quantiles(np.arctanh(np.clip(drawn, -NEARLY, NEARLY))[None]))
+    if not high > low or abs(found) > NEARLY:
+        return found, np.nan, np.nan
+    z = np.arctanh(found)
+    return found, float(np.tanh(2 * z - high)), float(np.tanh(2 * z - low))
