@@ -191,8 +191,10 @@ def test_registry() -> None:
         create("sae", {"k": "many"})
     with pytest.raises(UserError, match="has no options"):
         create("none", {"k": "1"})
+    with pytest.raises(UserError, match=r"unknown method in baselines.sae 'SAETransfers'; did you mean 'SAETransfer'"):
+        find("baselines.sae:SAETransfers")
     with pytest.raises(UserError, match="cannot be loaded"):
-        find("baselines.sae:Nobody")
+        find("baselines.nobody:Nobody")
     with pytest.raises(UserError, match="is not a method"):
         find("riebench.pairs:Pair")
     with pytest.raises(ValueError, match="is taken by"):

@@ -347,7 +347,7 @@ def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch
     assert code() == before
     (tmp_path / "beside_deep.py").write_text("FACTOR = 2\n")
     assert code() != before
-    with pytest.raises(UserError, match="unknown class in beside_method 'Besides'; did you mean 'Beside'"):
+    with pytest.raises(UserError, match="unknown method in beside_method 'Besides'; did you mean 'Beside'"):
         find("beside_method:Besides")
 
 

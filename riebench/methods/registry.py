@@ -156,8 +156,8 @@ def _imported(name: str, module: str, attribute: str) -> Any:
         found = importlib.import_module(module)
         for part in attribute.split("."):
             if not hasattr(found, part):
-                classes = [other for other, value in vars(found).items() if isinstance(value, type)]
-                raise unknown(f"class in {module}", part, classes or ["none"])
+                there = [other for other, value in vars(found).items() if hasattr(value, "method_name")]
+                raise unknown(f"method in {module}", part, there or ["none"])
             found = getattr(found, part)
         return found
     except UserError:
