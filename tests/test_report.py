@@ -36,10 +36,10 @@ from riebench.report.lines import read_rows
 from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
 from riebench.report.scores import held_out, matched
-from riebench.report.style import FIXED, PAPER, colour
+from riebench.report.style import FIGURE_NAMES, FIXED, PAPER, colour
 from riebench.report.tables import against_best, by_category, latex, leaderboard, legend, markdown, print_leaderboard
 from riebench.report.truth import _spearman
-from riebench.report.write import TABLES, write_report
+from riebench.report.write import TABLES, Written, write_report
 
 
 def curves(methods: dict[str, float], pairs: int = 12, strengths: tuple[float, ...] = (0, 1, 2)) -> list[Record]:
@@ -485,6 +485,18 @@ def test_everything_is_written(run: Path, tmp_path: Path) -> None:
     svg = (tmp_path / "out" / "figures" / "curves-by-category.svg").read_text()
     assert "← better" in svg
     assert colour("sae").lower() in svg.lower()
+
+
+def test_numbers_come_before_pictures(run: Path, tmp_path: Path) -> None:
+    out, steps = tmp_path / "out", []
+
+    def tables_done(written: Written) -> None:
+        assert [folder for _, folder in written.groups] == [out]
+        assert {path.name for path in out.iterdir()} == {*TABLES, "records.parquet"}
+        steps.append("tables")
+
+    write_report([run], out, tables_done=tables_done, step=steps.append)
+    assert steps == ["tables", *FIGURE_NAMES, "index.html"]
 
 
 def test_same_records_same_files(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from riebench.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.report.write import Written
 
 results_app = typer.Typer(help="Look at contributed results.", no_args_is_help=True)
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")]
@@ -40,25 +43,52 @@ def report_command(
 
     Example: riebench report runs/demo --out report
     """
-    from riebench.cli.table import wide_console
+    from rich.console import Console
+    from rich.progress import Progress
+
     from riebench.report.analysis import Options
-    from riebench.report.tables import print_leaderboard
+    from riebench.report.style import FIGURE_NAMES
     from riebench.report.write import PAGE, write_report
 
     options = Options(_budgets(budget), rank_at, resamples, seed)
+    bar = Console(stderr=True)
+    with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
+        task = progress.add_task("tables", total=None)
+
+        def tables_done(written: Written) -> None:
+            progress.stop()  # the numbers come first; what is drawn has a bar below them
+            _show(written)
+            if figures or page:
+                steps = len(FIGURE_NAMES) * figures + page
+                progress.update(task, total=steps * len(written.groups), completed=-1)
+                progress.start()
+
+        def step(what: str) -> None:
+            progress.update(task, description=what, advance=1)
+
+        written = write_report(runs, out, options, figures, page, tables_done, step)
+    for note in written.late:
+        print(f"note: {note}")
+    for _, folder in written.groups:
+        if figures:
+            print(f"figures   {folder / 'figures'}")
+        if page:
+            print(f"page      {folder / PAGE}")
+
+
+def _show(written: Written) -> None:
+    """The leaderboards in the terminal, and where their tables are."""
+    from riebench.cli.table import wide_console
+    from riebench.report.tables import print_leaderboard
+
     console = wide_console()
-    written = write_report(runs, out, options, figures, page)
     if written.why:
         console.print(f"{len(written.groups)} tables, as these records are never mixed:", markup=False)
         for reason in written.why:
             console.print(f"  {reason}", markup=False, highlight=False)
     for analysis, folder in written.groups:
         print_leaderboard(analysis, console)
-        print(f"tables    {folder / 'leaderboard.md'} (also .csv, .tex, .html)")
-        if figures:
-            print(f"figures   {folder / 'figures'}")
-        if page:
-            print(f"page      {folder / PAGE}")
+        print(f"tables    {folder / 'leaderboard.md'} (also .csv, .tex, .html)", flush=True)
 
 
 def compare_command(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,14 @@ MOST_REASONS = 15
 MOST_LETTERS = 60  # of a reason
 
 
-def draw_all(analysis: Analysis, folder: Path) -> list[Path]:
-    """Draw every figure that the data has something for; returns the paths."""
+def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lambda name: None) -> list[Path]:
+    """Draw every figure that the data has something for, each announced to ``step``; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     draws = (curves_by_category, curves_by_block, blocks_by_category, dose_response, failures)
     paths = []
     with rc_context(PAPER):
         for name, draw in zip(FIGURE_NAMES, draws, strict=True):
+            step(name)
             figure = draw(analysis)
             if figure is None:
                 continue

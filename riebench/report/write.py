@@ -19,10 +19,17 @@ FIGURES, PAGE, FRAME = "figures", "index.html", "records.parquet"
 
 @dataclass
 class Written:
-    """A report: its groups with the folders they were written to, and why there is more than one."""
+    """A report.
+
+    Attributes:
+        groups: with the folders they were written to.
+        why: there is more than one.
+        late: notes that were added with the page, on pictures that are missing.
+    """
 
     groups: list[tuple[Analysis, Path]] = field(default_factory=list)
     why: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
 
 
 def write_report(
@@ -31,7 +38,8 @@ def write_report(
     options: Options | None = None,
     figures: bool = True,
     page: bool = True,
-    say: Callable[[str], None] = lambda text: None,
+    tables_done: Callable[[Written], None] = lambda written: None,
+    step: Callable[[str], None] = lambda what: None,
 ) -> Written:
     """Write tables, figures, records and page of runs; one folder for each group that may be compared.
 
@@ -41,7 +49,8 @@ def write_report(
         options: of the statistics.
         figures: whether figures are drawn.
         page: whether the HTML page is made.
-        say: is told what is being done.
+        tables_done: called with all numbers once every table is on the disk, before the slower figures and page.
+        step: called with what comes next: each of :data:`~riebench.report.style.FIGURE_NAMES` and the page, by group.
 
     Raises:
         UserError: for runs that cannot be read or put together, or a folder that cannot be written.
@@ -58,14 +67,15 @@ def write_report(
         for analysis, folder in written.groups:
             folder.mkdir(parents=True, exist_ok=True)
             write_tables(analysis, folder)
-            if figures:
-                say("drawing figures")
-                _figures(analysis, folder / FIGURES)
-            if page:
-                say("making the page")
-                _page(analysis, folder / PAGE)
         if len(analyses) > 1:
             (out / "leaderboard.md").write_text(_index(written, out), encoding="utf-8")
+        tables_done(written)
+        for analysis, folder in written.groups:
+            if figures:
+                _figures(analysis, folder / FIGURES, step)
+            if page:
+                step(PAGE)
+                written.late += _page(analysis, folder / PAGE)
     except OSError as error:
         raise UserError(f"the folder {out} cannot be written ({error.strerror or error}); give another --out") from None
     return written
@@ -104,18 +114,20 @@ def write_tables(analysis: Analysis, folder: Path) -> None:
     analysis.group.frame.to_parquet(folder / FRAME, index=False, compression="zstd")
 
 
-def _figures(analysis: Analysis, folder: Path) -> None:
+def _figures(analysis: Analysis, folder: Path, step: Callable[[str], None]) -> None:
     from riebench.report.figures import draw_all
 
-    draw_all(analysis, folder)
+    draw_all(analysis, folder, step)
 
 
-def _page(analysis: Analysis, path: Path) -> None:
+def _page(analysis: Analysis, path: Path) -> list[str]:
+    """Make the page; what there is to note of its pictures."""
     from riebench.report.page import write_page
 
     pictures = write_page(analysis, path)
-    if pictures.pairs and "missing" in pictures.said:
-        analysis.notes.append(pictures.said)
+    notes = [pictures.said] if pictures.pairs and "missing" in pictures.said else []
+    analysis.notes += notes
+    return notes
 
 
 def _index(written: Written, out: Path) -> str:
