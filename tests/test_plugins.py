@@ -283,44 +283,38 @@ def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[
     assert type(create(read.method, read.options)) is type(arm.method)
 
 
+def code_of(cls: Any) -> str:
+    """What stands for a method's code in the keys of a new run."""
+    return Arm("mine", {}, cls(), ("mid.0",), (1.0,)).code
+
+
 def test_a_change_anywhere_in_a_package_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     package = tmp_path / "edited_package"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "helper.py").write_text("FACTOR = 1\n")
-    text = "from edited_package.helper import FACTOR\nfrom riebench.methods import Plan, method\n\n\n"
-    text += "@method('edited')\nclass Edited:\n    def plan(self, seen):\n        return Plan()\n"
-    (package / "inside.py").write_text(text)
+    (package / "inside.py").write_text("from edited_package.helper import FACTOR\n" + METHOD.format(name="edited"))
     monkeypatch.syspath_prepend(tmp_path)
-    cls = find("edited_package.inside:Edited")
-
-    def code() -> str:
-        return Arm("edited", {}, cls(), ("mid.0",), (1.0,)).code
-
-    before = code()
-    assert code() == before
+    cls = find("edited_package.inside:Mine")
+    before = code_of(cls)
+    assert code_of(cls) == before
     (package / "helper.py").write_text("FACTOR = 2\n")
-    assert code() != before
+    assert code_of(cls) != before
 
 
 def test_a_method_in_no_file_is_another_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     lines = METHOD.format(name="in-no-file")
-
-    def code() -> str:
-        return Arm("in-no-file", {}, cls(), ("mid.0",), (1.0,)).code
-
     scope: dict[str, Any] = {"__name__": "__main__"}
     exec(lines, scope)
-    cls = scope["Mine"]
-    before = code()
+    before = code_of(scope["Mine"])
     assert before
-    assert code() == before
+    assert code_of(scope["Mine"]) == before
     scope = {"__name__": "__main__"}
     exec(lines, scope)  # the cell again, perhaps edited
-    cls = scope["Mine"]
-    assert code() not in ("", before)
+    assert code_of(scope["Mine"]) not in ("", before)
 
 
 def test_an_option_that_is_not_finite_is_refused(mini: Instruments, install: Install) -> None:
@@ -330,25 +324,20 @@ def test_an_option_that_is_not_finite_is_refused(mini: Instruments, install: Ins
 
 
 def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     (tmp_path / "beside_helper.py").write_text("import beside_deep\n")
     (tmp_path / "beside_deep.py").write_text("FACTOR = 1\n")
     (tmp_path / "beside_other.py").write_text("FACTOR = 1\n")
-    text = "import torch, beside_helper\nfrom riebench.methods import Plan, method\n\n\n"
-    text += "@method('beside')\nclass Beside:\n    def plan(self, seen):\n        return Plan()\n"
-    (tmp_path / "beside_method.py").write_text(text)
+    (tmp_path / "beside_method.py").write_text("import torch, beside_helper\n" + METHOD.format(name="beside"))
     monkeypatch.syspath_prepend(tmp_path)
-    cls = find("beside_method:Beside")
-
-    def code() -> str:
-        return Arm("beside", {}, cls(), ("mid.0",), (1.0,)).code
-
-    before = code()
+    cls = find("beside_method:Mine")
+    before = code_of(cls)
     (tmp_path / "beside_other.py").write_text("FACTOR = 2\n")
-    assert code() == before
+    assert code_of(cls) == before
     (tmp_path / "beside_deep.py").write_text("FACTOR = 2\n")
-    assert code() != before
-    with pytest.raises(UserError, match="unknown method in beside_method 'Besides'; did you mean 'Beside'"):
-        find("beside_method:Besides")
+    assert code_of(cls) != before
+    with pytest.raises(UserError, match="unknown method in beside_method 'Mines'; did you mean 'Mine'"):
+        find("beside_method:Mines")
 
 
 def test_a_default_of_the_wrong_type_is_refused(install: Install) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from riebench.cli.options import Batch, Device, Model, NoReplay, Weights
 from riebench.cli.table import wide_console
 from riebench.errors import UserError
 
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
 def bench_command(
     pairs: Annotated[int, typer.Option(min=1, help="How many pairs, taken in turn from all categories.")] = 20,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; the model's own unless given.")] = None,
-    model: Annotated[str, typer.Option(help="mini, sdxl-turbo or sdxl-base.")] = "mini",
-    weights: Annotated[Path | None, typer.Option(help="Folder with the parts of a real model.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")] = None,
+    model: Model = "mini",
+    weights: Weights = None,
+    device: Device = None,
     pair_file: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
     block: Annotated[list[str] | None, typer.Option(help="Block; may be given again; the four unless given.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")] = 8,
-    no_replay: Annotated[
-        bool, typer.Option("--no-replay", help="Compute again what the base run has computed already.")
-    ] = False,
+    batch: Batch = 8,
+    no_replay: NoReplay = False,
     memory: Annotated[
         bool, typer.Option("--memory", help="Measure peak memory with 10 and 1,000 pairs, too (takes long).")
     ] = False,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from riebench.cli.options import Model, Weights
 from riebench.errors import UserError
 
 
 def blocks_command(
-    model: Annotated[str, typer.Option(help="mini, sdxl-turbo or sdxl-base.")] = "mini",
-    weights: Annotated[Path | None, typer.Option(help="Folder with the parts of a real model.")] = None,
+    model: Model = "mini",
+    weights: Weights = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", envvar="RIEBENCH_BLOCKS_SET", help="Setting of an instrument, see 'riebench settings'."),

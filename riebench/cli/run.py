@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from riebench.cli.options import Batch, Device, Model, NoReplay, Weights
 from riebench.cli.table import show, wide_console
 from riebench.errors import UserError
 from riebench.pairs.pair import MAX_SEED, Pair
@@ -89,9 +90,9 @@ def run_command(
         str | None, typer.Option(help="riebench, or paper (the published behaviour, its faults included).")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's own unless given.")] = None,
-    model: Annotated[str, typer.Option(help="mini, sdxl-turbo or sdxl-base.")] = "mini",
-    weights: Annotated[Path | None, typer.Option(help="Folder with the parts of a real model.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is unless given.")] = None,
+    model: Model = "mini",
+    weights: Weights = None,
+    device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (as published), bfloat16 or float16.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -108,10 +109,8 @@ def run_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
     keep_images: Annotated[int, typer.Option(min=0, help="Pairs of each category whose pictures are kept.")] = 3,
-    batch: Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")] = 8,
-    no_replay: Annotated[
-        bool, typer.Option("--no-replay", help="Compute again what the base run has computed already.")
-    ] = False,
+    batch: Batch = 8,
+    no_replay: NoReplay = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Do what failed again; otherwise only what is missing in --out.")
     ] = False,

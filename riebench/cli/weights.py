@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from riebench.cli.options import Model
 from riebench.errors import unknown
 
 GSAM = 'SAM2_BUILD_CUDA=0 pip install --no-build-isolation "riebench[gsam]"'
@@ -53,7 +54,7 @@ def fetch_command(
 
 
 def doctor_command(
-    model: Annotated[str, typer.Option(help="mini, sdxl-turbo or sdxl-base.")] = "mini",
+    model: Model = "mini",
     weights: Weights = None,
 ) -> int:
     """Say what is there and what is missing: packages, weights, device, memory. Exit code 1 if something is missing.

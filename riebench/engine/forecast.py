@@ -11,6 +11,7 @@ from riebench.lens import FOUR
 from riebench.methods import find
 from riebench.methods.registry import option_fields
 from riebench.pairs import Pair
+from riebench.presets import NEURONS
 from riebench.timings import timings
 from riebench.weights import parts_of
 
@@ -25,7 +26,7 @@ PARAMETERS = {
 """Of SDXL and its instruments; all but the pipeline's are held in float32."""
 ROW = 0.9e9
 """Bytes of activations for each row of a forward pass at 512 px in float32, about."""
-NEURON_VALUES = 4 * 10 * 5120 * 16 * 16
+NEURON_VALUES = NEURONS * 16 * 16
 """Neurons of the four blocks at 512 px, one step of one run."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
