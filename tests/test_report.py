@@ -105,6 +105,13 @@ def test_bootstrap_has_the_spread_of_a_mean(rng: np.random.Generator) -> None:
     assert (means.low, means.high) == (again.low, again.high)
 
 
+def test_rounding_is_no_spread() -> None:
+    values = np.array([0.1 + 0.2, 0.3] * 10)[:, None]  # 5.6e-17 apart
+    means = Bootstrap([1] * 20).means(np.concatenate([values, values - 0.3], 1))
+    np.testing.assert_allclose(means.mean, [0.3, 0], atol=1e-9)
+    assert np.isnan([means.low, means.high]).all()
+
+
 def test_strata_take_the_spread_between_categories_out(rng: np.random.Generator) -> None:
     first, second = rng.normal(0, 1, 5), rng.normal(50, 1, 20)
     values = np.concatenate([first, second])[:, None]

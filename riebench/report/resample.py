@@ -98,8 +98,11 @@ class Bootstrap:
         # numpy works without the interpreter's lock, and its products need no threads of their own in each of ours.
         with self.libraries.limit(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(work, range(0, len(todo), COLUMNS)))
-        # The products are in single precision; what is beyond it is noise.
-        return Means(mean, np.round(mean + low, 7), np.round(mean + high, 7), count)
+        # The products are in single precision; what is beyond it is noise, and a spread that is noise alone is none (as
+        # is one only between strata that cannot be resampled).
+        low, high = np.round(mean + low, 7), np.round(mean + high, 7)
+        flat = ~(high > low)
+        return Means(mean, np.where(flat, np.nan, low), np.where(flat, np.nan, high), count)
 
     def _interval(self, centred: Array, there: NDArray[np.bool_]) -> tuple[Array, Array]:
         patterns, which = _distinct(there)
@@ -109,9 +112,7 @@ class Bootstrap:
         sums = np.where(there, centred, 0)[rows].T.astype(np.float32) @ weights
         with np.errstate(invalid="ignore"):
             drawn = sums / (patterns[rows].T.astype(np.float32) @ weights)[which]
-        low, high = quantiles(drawn)
-        flat = ~(high > low)  # a spread only between strata that cannot be resampled
-        return np.where(flat, np.nan, low), np.where(flat, np.nan, high)
+        return quantiles(drawn)
 
 
 def _distinct(there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], list[int]]:
