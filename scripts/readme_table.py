@@ -8,15 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from riebench.report.tables import with_interval
+
 COLUMNS = {"gain": "CLIP gain", "edit_success": "edit_success", "kept": "kept", "held_out_gain": "held-out gain"}
-
-
-def cell(row: pd.Series, name: str) -> str:
-    """A mean with its interval."""
-    if pd.isna(row[name]):
-        return "–"
-    interval = "" if pd.isna(row[f"{name}_low"]) else f" [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
-    return f"{row[name]:.3f}{interval}"
 
 
 def main(board: Path, readme: Path) -> None:
@@ -29,7 +23,11 @@ def main(board: Path, readme: Path) -> None:
     lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"]
     for _, row in rows.iterrows():
         words = ["–" if pd.isna(row["rank"]) else f"{row['rank']:.0f}", "" if pd.isna(row["group"]) else row["group"]]
-        words += [row["method"], f"{row['gain_pairs']}/{row['attempted']}", *(cell(row, name) for name in COLUMNS)]
+        words += [
+            row["method"],
+            f"{row['gain_pairs']}/{row['attempted']}",
+            *(with_interval(row, name) for name in COLUMNS),
+        ]
         lines.append("| " + " | ".join(map(str, words)) + " |")
     said = f"{rows['attempted'].max()} pairs; the column pairs says how many of them reach that LPIPS."
     block = f"<!-- results -->\n{said}\n\n" + "\n".join(lines) + "\n<!-- end of results -->"
