@@ -9,15 +9,15 @@ from typing import Any
 
 from riebench.catalog import entry_named
 from riebench.engine import Given, RunSpec, Session, Workers, carry_out
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.masks.sources import GivenMasks
 from riebench.metrics import Scorers
 from riebench.pairs import Pair, category_named, load_pairs, select
-from riebench.presets import preset_named
+from riebench.spec.presets import preset_named
 from riebench.records import Record, read_records
 from riebench.sae import TopKSAE
-from riebench.settings import parse_settings
-from riebench.sweeps import Sweep
+from riebench.spec.settings import parse_settings
+from riebench.spec.sweeps import Sweep
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.masks import Masker, MaskRules
 from riebench.metrics import Scorers
 from riebench.metrics.score import Truth
@@ -16,7 +16,7 @@ from riebench.models import Denoiser
 from riebench.pairs import Pair
 from riebench.records.schema import Value
 from riebench.sae import TopKSAE
-from riebench.trace import stage
+from riebench.util.trace import stage
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

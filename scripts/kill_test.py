@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 
 from riebench.engine import RunSpec, carry_out, crew
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs, select
 from riebench.records import Record, read_records
-from riebench.sweeps import Sweep
+from riebench.spec.sweeps import Sweep
 
 SPEC = RunSpec([Sweep(["steering", "none"], [0.5, 1.0, 2.0])], ["down.2.1"], steps=1)
 LIMIT, CATEGORIES = 2, (1, 6, 8)

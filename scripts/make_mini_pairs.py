@@ -10,7 +10,7 @@ import json
 
 import numpy as np
 
-from riebench.errors import PairError
+from riebench.util.errors import PairError
 from riebench.masks import pair_instances
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, held_out, prompt, random_scene
 from riebench.mini.instruments import load_masker

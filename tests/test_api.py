@@ -10,7 +10,7 @@ import pytest
 from diffusers import StableDiffusionXLPipeline
 
 import riebench
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.lens import FOUR
 from riebench.mini.model import PAIRS

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.weights.fetch import _download, read_ledger
 from riebench.weights.parts import Download
 

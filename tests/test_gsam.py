@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import BertModel
 
-from riebench.errors import PairError, UserError
+from riebench.util.errors import PairError, UserError
 from riebench.masks import ground
 from riebench.masks.cache import CachedMasker, read_masks, write_masks
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.lens import Edit, Place
 from riebench.models import Denoiser
 from riebench.models.sdxl import pick_device

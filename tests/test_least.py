@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riebench.batches import in_batches, is_out_of_memory
+from riebench.util.batches import in_batches, is_out_of_memory
 from riebench.cli import main
 from riebench.engine import PairWorker
 from riebench.engine.arms import make_arms
@@ -25,8 +25,8 @@ from riebench.lens.replay import modules_before
 from riebench.mini.model import PAIRS
 from riebench.models import Denoiser
 from riebench.pairs import load_pairs
-from riebench.recent import Recent
-from riebench.sweeps import Sweep
+from riebench.util.recent import Recent
+from riebench.spec.sweeps import Sweep
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from riebench.errors import PairError
+from riebench.util.errors import PairError
 from riebench.lens import FOUR, Edit, Place, find_blocks, module_path, short_name
 from riebench.models import Denoiser
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from riebench.errors import PairError
+from riebench.util.errors import PairError
 from riebench.masks import ground, pair_instances, to_grid
 from riebench.masks.grid import grow, lanczos_matrix
 

@@ -15,7 +15,7 @@ from baselines.random import RandomFeatures
 from baselines.sae import SAETransfer
 from baselines.sae_adaptive import AdaptiveSAETransfer
 from baselines.steering import Steering
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.lens import Activations, Place
 from riebench.methods import Observed, create, find, k_of_share, method, names, rank, relative_score, spread
 from riebench.methods.choosing import masked_mean

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.metrics import METRICS, LpipsScorer, Reference, score_images
 from riebench.mini.grammar import Scene

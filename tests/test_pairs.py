@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.mini.grammar import held_out, parse
 from riebench.mini.model import PAIRS
 from riebench.pairs import CATEGORIES, category_named, load_pairs, select

@@ -15,7 +15,7 @@ import pytest
 from riebench.cli import main
 from riebench.engine import PairWorker
 from riebench.engine.arms import Arm, make_arms
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.methods import create, find, names, registry
 from riebench.methods.options import options_of
@@ -24,7 +24,7 @@ from riebench.methods.scaffold import write_method
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs
 from riebench.records import Record, read_records
-from riebench.sweeps import Sweep
+from riebench.spec.sweeps import Sweep
 
 METHOD = """
 from typing import Annotated, Literal

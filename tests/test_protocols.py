@@ -13,17 +13,17 @@ from riebench.cli import main
 from riebench.engine import PairWorker, RunSpec
 from riebench.engine.arms import block_sets, make_arms
 from riebench.engine.forecast import forecast
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.lens import FOUR
 from riebench.masks import MaskRules, pair_instances, to_grid
 from riebench.methods import relative_score
 from riebench.mini.model import PAIRS
 from riebench.pairs import Pair, load_pairs, select
-from riebench.presets import PRESETS
-from riebench.protocols import PAPER, RIEBENCH, Protocol, protocol_named
-from riebench.settings import described, parse_settings
-from riebench.sweeps import Sweep
+from riebench.spec.presets import PRESETS
+from riebench.spec.protocols import PAPER, RIEBENCH, Protocol, protocol_named
+from riebench.spec.settings import described, parse_settings
+from riebench.spec.sweeps import Sweep
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "riebench.json"
 

@@ -13,11 +13,11 @@ import torch
 from riebench.catalog import entry_named
 from riebench.cli import main
 from riebench.engine import load_instruments
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.lens import FOUR
-from riebench.protocols import PAPER, RIEBENCH
-from riebench.settings import Settings, parse_settings
+from riebench.spec.protocols import PAPER, RIEBENCH
+from riebench.spec.settings import Settings, parse_settings
 from riebench.standin.write import write_standin
 from riebench.weights.places import STANDIN
 
@@ -147,7 +147,7 @@ def test_batched_scoring_is_one_by_one_scoring(real: Instruments, rng: np.random
 
 def test_half_precision_keeps_the_vae_in_float32(tiny: Path) -> None:
     from riebench.models.sdxl import load_pipeline
-    from riebench.settings import ModelSettings
+    from riebench.spec.settings import ModelSettings
 
     pipeline = load_pipeline(tiny / "sdxl-turbo", ModelSettings(dtype="float16", device="cpu"))
     assert pipeline.unet.dtype == torch.float16

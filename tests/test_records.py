@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.records import Record, RunFolder, Setting, read_records, record_key
 from riebench.report import contact_sheets, draw_curves, summarize, to_markdown
 

@@ -22,12 +22,12 @@ from scipy import stats
 
 import riebench
 from riebench.cli import main
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.records import Record
 from riebench.report.analysis import Options, analyse
 from riebench.report.arms import half_of, make_arms
 from riebench.report.board import board_columns
-from riebench.report.check import check_folder
+from riebench.report.contributed import check_folder
 from riebench.report.compare import compare, write_comparison
 from riebench.report.figures import blocks_by_category, curves_by_category, failures
 from riebench.report.frame import COLUMNS, load_records
@@ -38,7 +38,7 @@ from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_f
 from riebench.report.scores import held_out, matched
 from riebench.report.style import FIGURE_NAMES, FIXED, PAPER, colour
 from riebench.report.tables import against_best, by_category, latex, leaderboard, legend, markdown, print_leaderboard
-from riebench.report.truth import _spearman
+from riebench.report.agreement import _spearman
 from riebench.report.write import TABLES, Written, write_report
 
 

@@ -23,12 +23,12 @@ from riebench.engine import Instruments, RunSpec, carry_out
 from riebench.engine.arms import make_arms
 from riebench.engine.pairwork import PairWorker
 from riebench.engine.request import Request
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.methods import registry
 from riebench.mini.model import PAIRS
 from riebench.pairs import Pair, load_pairs, select
 from riebench.records import Record, RunFolder, read_records
-from riebench.sweeps import Sweep
+from riebench.spec.sweeps import Sweep
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 WORDS = ("run", "--block", "down.2.1", "--limit", "1", "--category", "1", "--category", "6", "--category", "8")

@@ -13,14 +13,14 @@ import torch
 from riebench.catalog import entry_named
 from riebench.engine import PairResult, PairWorker, load_instruments
 from riebench.engine.arms import block_sets, make_arms
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.lens import FOUR, Edit, Place
 from riebench.methods import registry
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs, select
-from riebench.settings import parse_settings
-from riebench.sweeps import Sweep
+from riebench.spec.settings import parse_settings
+from riebench.spec.sweeps import Sweep
 
 EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons"]
 

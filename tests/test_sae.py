@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.sae import TopKSAE, load_sae, save_sae
 from riebench.sae.train import (
     SAESettings,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.sae import TopKSAE, find_saes, load_sae, save_sae
 from riebench.sae.store import block_of
 

@@ -19,11 +19,11 @@ from riebench.engine import RunSpec, Workers, carry_out
 from riebench.engine.crew import gather
 from riebench.engine.instruments import Given
 from riebench.engine.ray_crew import RayCrew
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs, select
 from riebench.records import read_records
-from riebench.sweeps import Sweep
+from riebench.spec.sweeps import Sweep
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 TWO = Workers(2, cpus=1, gpus=0)

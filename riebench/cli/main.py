@@ -7,19 +7,19 @@ from typing import NoReturn
 
 import typer
 
-from riebench.cli.bench import bench_command
-from riebench.cli.blocks import blocks_command
-from riebench.cli.methods import methods_command, new_method_command
-from riebench.cli.mini import mini_app
-from riebench.cli.pairs import pairs_app
-from riebench.cli.report import compare_command, report_command, results_app
-from riebench.cli.rerun import rerun_command
-from riebench.cli.run import run_command
-from riebench.cli.settings import settings_command
-from riebench.cli.standin import standin_command
-from riebench.cli.table import table_command
-from riebench.cli.weights import doctor_command, fetch_command
-from riebench.errors import UserError
+from riebench.cli.bench_command import bench_command
+from riebench.cli.blocks_command import blocks_command
+from riebench.cli.methods_command import methods_command, new_method_command
+from riebench.cli.mini_command import mini_app
+from riebench.cli.pairs_command import pairs_app
+from riebench.cli.report_command import compare_command, report_command, results_app
+from riebench.cli.rerun_command import rerun_command
+from riebench.cli.run_command import run_command
+from riebench.cli.settings_command import settings_command
+from riebench.cli.standin_command import standin_command
+from riebench.cli.table_command import table_command
+from riebench.cli.weights_command import doctor_command, fetch_command
+from riebench.util.errors import UserError
 
 app = typer.Typer(
     name="riebench",

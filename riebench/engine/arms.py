@@ -14,12 +14,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from riebench.errors import UserError, unknown
+from riebench.util.errors import UserError, unknown
 from riebench.instruments import Instruments
 from riebench.lens import FOUR
 from riebench.methods import Method, create, find
 from riebench.methods.registry import option_fields
-from riebench.sweeps import Sweep
+from riebench.spec.sweeps import Sweep
 
 OURS = ("riebench", "baselines")  # what these share is covered by the version of the numeric parts
 

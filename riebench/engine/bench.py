@@ -23,13 +23,13 @@ from riebench.engine.pairwork import PairResult, PairWorker
 from riebench.engine.plain import nothing_kept, plain_setting
 from riebench.engine.run import RunSpec, prepare
 from riebench.engine.session import carry_out
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.masks.sources import from_phrases
 from riebench.metrics.score import Scores
 from riebench.pairs import Pair
-from riebench.presets import FEATURES, NEURONS
-from riebench.sweeps import Sweep
+from riebench.spec.presets import FEATURES, NEURONS
+from riebench.spec.sweeps import Sweep
 
 SETTINGS = (
     Sweep(("sae",), (1, 2), (160, 320), {}, FEATURES),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from riebench.engine.arms import Arm
-from riebench.errors import PairError
+from riebench.util.errors import PairError
 from riebench.lens import Addition, BlockInfo, Place
 from riebench.methods import Observed, Plan
 

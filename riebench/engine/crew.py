@@ -12,7 +12,7 @@ from riebench.engine.pairwork import PairResult
 from riebench.engine.run import RunSpec, check_truth, prepare
 from riebench.engine.survey import Survey, survey
 from riebench.engine.tasks import Task
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.pairs import Pair
 from riebench.records import Record
 

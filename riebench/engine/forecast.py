@@ -11,8 +11,8 @@ from riebench.lens import FOUR
 from riebench.methods import find
 from riebench.methods.registry import option_fields
 from riebench.pairs import Pair
-from riebench.presets import NEURONS
-from riebench.timings import timings
+from riebench.spec.presets import NEURONS
+from riebench.util.timings import timings
 from riebench.weights import parts_of
 
 PARAMETERS = {

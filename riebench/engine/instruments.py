@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from riebench.catalog import ModelEntry
-from riebench.errors import UserError, unknown
+from riebench.util.errors import UserError, unknown
 from riebench.instruments import Instruments
 from riebench.masks import Masker, MaskRules
 from riebench.masks.sources import GivenMasks, from_phrases, from_user, given_fingerprint
@@ -19,11 +19,11 @@ from riebench.metrics import ClipScorer, LpipsScorer, Scorers
 from riebench.metrics.score import Truth
 from riebench.models import Denoiser
 from riebench.pairs import Pair
-from riebench.protocols import RIEBENCH
-from riebench.protocols import Protocol as Rules
+from riebench.spec.protocols import RIEBENCH
+from riebench.spec.protocols import Protocol as Rules
 from riebench.sae import TopKSAE, find_saes, load_sae
-from riebench.settings import Settings
-from riebench.trace import stage
+from riebench.spec.settings import Settings
+from riebench.util.trace import stage
 from riebench.weights.hashing import fingerprint
 from riebench.weights.places import hub_snapshot
 

@@ -24,9 +24,9 @@ from riebench.methods import Observed, Plan
 from riebench.metrics import Reference, score_images
 from riebench.models import Run
 from riebench.pairs import Pair
-from riebench.protocols import RIEBENCH, Protocol
+from riebench.spec.protocols import RIEBENCH, Protocol
 from riebench.records import Record
-from riebench.trace import stage
+from riebench.util.trace import stage
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

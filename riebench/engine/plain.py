@@ -24,8 +24,8 @@ from riebench.masks.phrases import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.metrics.score import Scores
 from riebench.pairs import Pair
-from riebench.protocols import Protocol
-from riebench.recent import Recent
+from riebench.spec.protocols import Protocol
+from riebench.util.recent import Recent
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -18,7 +18,7 @@ from riebench.engine.pairwork import PairResult
 from riebench.engine.run import RunSpec
 from riebench.engine.survey import Survey
 from riebench.engine.tasks import Task
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.pairs import Pair
 from riebench.records import Record
 

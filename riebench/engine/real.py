@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from riebench.catalog import ModelEntry
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.lens import short_name
 from riebench.masks import Masker
 from riebench.metrics import ClipScorer, LpipsScorer
@@ -17,8 +17,8 @@ from riebench.models import Denoiser
 from riebench.models.sdxl import load_pipeline, pick_device
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE, find_saes, load_sae
-from riebench.settings import ModelSettings, Settings
-from riebench.user_cache import cache_folder
+from riebench.spec.settings import ModelSettings, Settings
+from riebench.util.user_cache import cache_folder
 from riebench.weights import Weights, locate
 from riebench.weights.fetch import read_ledger
 from riebench.weights.hashing import file_hash, fingerprint

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from riebench.engine.arms import Arm
-from riebench.errors import PairError
+from riebench.util.errors import PairError
 from riebench.instruments import Instruments
 from riebench.pairs import Pair
-from riebench.protocols import Protocol
+from riebench.spec.protocols import Protocol
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_version
 

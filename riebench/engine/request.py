@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from riebench.catalog import entry_named
 from riebench.engine.instruments import Given
 from riebench.engine.run import RunSpec
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.pairs import Pair, load_pairs, select
 from riebench.records import read_run
-from riebench.settings import Settings
+from riebench.spec.settings import Settings
 from riebench.weights.hashing import file_hash
 
 

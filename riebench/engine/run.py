@@ -10,13 +10,13 @@ from riebench.catalog import entry_named
 from riebench.engine.arms import block_sets, make_arms
 from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.pairwork import PairWorker
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.methods import find
 from riebench.pairs import Pair
-from riebench.protocols import protocol_named
-from riebench.settings import Settings
-from riebench.sweeps import Sweep
+from riebench.spec.protocols import protocol_named
+from riebench.spec.settings import Settings
+from riebench.spec.sweeps import Sweep
 
 
 @dataclass(frozen=True)

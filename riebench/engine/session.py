@@ -23,11 +23,11 @@ from riebench.engine.request import Request
 from riebench.engine.run import RunSpec
 from riebench.engine.stopping import Stopping
 from riebench.engine.survey import Survey
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.pairs import Pair
-from riebench.progress import RunProgress
+from riebench.util.progress import RunProgress
 from riebench.records import Record, RunFolder, only_writer
-from riebench.timings import keep_timing
+from riebench.util.timings import keep_timing
 
 
 @dataclass(frozen=True)

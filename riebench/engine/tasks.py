@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from riebench.engine.pairwork import PairWorker
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.pairs import Pair
 from riebench.records import Record, Setting
 

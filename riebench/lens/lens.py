@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from riebench.errors import PairError
+from riebench.util.errors import PairError
 from riebench.lens.blocks import BlockInfo, find_blocks
 
 

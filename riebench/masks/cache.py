@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.masks.phrases import Image, Mask, Masker
 
 

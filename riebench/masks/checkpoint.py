@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 
 SHOWN = 3  # keys that an error names of each kind
 

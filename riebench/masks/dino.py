@@ -14,7 +14,7 @@ from PIL import Image as Pictures
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from riebench.errors import PairError, UserError
+from riebench.util.errors import PairError, UserError
 from riebench.masks.checkpoint import fit, read_state
 from riebench.masks.dino_bert import random_bert, read_tokenizer, text_encoder
 from riebench.masks.extra import gsam_module, quiet

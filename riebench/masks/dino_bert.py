@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.masks.extra import gsam_module
 
 ADDRESS = "https://huggingface.co/google-bert/bert-base-uncased"

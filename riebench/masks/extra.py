@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 
 INSTALL = 'SAM2_BUILD_CUDA=0 pip install --no-build-isolation "riebench[gsam]"'
 HEADLESS = "pip uninstall -y opencv-python && pip install --force-reinstall --no-deps opencv-python-headless"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.masks import dino_bert, sam
 from riebench.masks.checkpoint import files_fingerprint
 from riebench.masks.dino import GroundingDINODetector, load_detector

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.errors import PairError
+from riebench.util.errors import PairError
 from riebench.masks.rules import MaskRules
 
 Image = NDArray[np.uint8]

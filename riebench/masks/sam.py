@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.masks.checkpoint import fit, read_state
 from riebench.masks.extra import gsam_module, quiet
 from riebench.masks.phrases import Image, Mask

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.errors import PairError
+from riebench.util.errors import PairError
 from riebench.masks.phrases import Masker, pair_instances
 from riebench.masks.rules import MaskRules
 from riebench.pairs import Pair

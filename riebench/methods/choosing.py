@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 
 Score = Literal["first", "mean"]
 Shares = Literal["sum", "absolute"]

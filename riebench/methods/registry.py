@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from riebench.errors import UserError, unknown
+from riebench.util.errors import UserError, unknown
 from riebench.methods.options import options_of
 from riebench.methods.plan import Method
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.methods.registry import holder
 
 LONGEST = 30  # letters; longer ones break lines in the files that are written

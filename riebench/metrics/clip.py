@@ -14,9 +14,9 @@ from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
 
-from riebench.batches import in_batches
-from riebench.errors import UserError
-from riebench.recent import Recent
+from riebench.util.batches import in_batches
+from riebench.util.errors import UserError
+from riebench.util.recent import Recent
 
 Image = NDArray[np.uint8]
 KEPT_TEXTS = 64

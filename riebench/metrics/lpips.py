@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from riebench.batches import in_batches
-from riebench.errors import UserError
+from riebench.util.batches import in_batches
+from riebench.util.errors import UserError
 
 Image = NDArray[np.uint8]
 Features = list[Tensor]

@@ -7,18 +7,18 @@ from dataclasses import asdict
 
 import torch
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.masks import MaskRules
 from riebench.metrics import ClipScorer, LpipsScorer
 from riebench.mini.grammar import PromptError
 from riebench.mini.masker import MiniMasker
 from riebench.mini.model import SAES, WEIGHTS, fingerprint, load_denoiser
-from riebench.mini.truth import PairTruth
+from riebench.mini.judge import PairTruth
 from riebench.models import Denoiser
 from riebench.models.sdxl import pick_device
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE, load_sae
-from riebench.settings import Settings
+from riebench.spec.settings import Settings
 
 CLIP_NAME = "riebench-mini"
 LPIPS_NAME = "lpips-mini"

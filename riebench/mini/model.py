@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from riebench.catalog import MINI_PAIRS
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.mini.layout import canvas_of_seed
 from riebench.models.denoiser import Denoiser
 

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riebench.batches import in_batches
-from riebench.errors import PairError, UserError
+from riebench.util.batches import in_batches
+from riebench.util.errors import PairError, UserError
 from riebench.lens import Activations, Edit, Lens
 from riebench.lens.replay import Recorded, recording, replaying
-from riebench.recent import Recent
+from riebench.util.recent import Recent
 
 Image = NDArray[np.uint8]
 KEPT_TEXTS = 64

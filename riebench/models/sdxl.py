@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from riebench.errors import UserError
-from riebench.settings import ModelSettings
+from riebench.util.errors import UserError
+from riebench.spec.settings import ModelSettings
 
 UNET_WEIGHTS = "unet/diffusion_pytorch_model{}.safetensors"
 

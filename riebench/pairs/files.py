@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.pairs.grounding import EVERYTHING, unbalanced
 from riebench.pairs.pair import Pair
 

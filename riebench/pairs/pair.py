@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from riebench.errors import UserError, unknown
+from riebench.util.errors import UserError, unknown
 
 CATEGORIES: dict[int, str] = {
     1: "change object",

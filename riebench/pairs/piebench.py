@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.pairs.files import fault, parse_json
 from riebench.pairs.grounding import grounding_phrases, unbalanced
 from riebench.pairs.pair import CATEGORIES, Pair, without_brackets

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.records.lock import only_writer
 from riebench.records.schema import Record
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 
 LOCK, WRITER = ".lock", ".writer.json"
 

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.report.arms import ANY, Arm, Pairs, make_arms
 from riebench.report.board import ALL, comparisons_of, grouped, make_board, ranked, scopes
 from riebench.report.gather import Group
 from riebench.report.notes import notes_of
 from riebench.report.resample import Bootstrap
 from riebench.report.scores import choose_budgets, held_out, matched
-from riebench.report.truth import agreement
+from riebench.report.agreement import agreement
 
 Array = NDArray[np.float64]
 

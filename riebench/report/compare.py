@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
-from riebench.errors import UserError, unknown
+from riebench.util.errors import UserError, unknown
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import IMAGES
 from riebench.report.frame import COLUMNS

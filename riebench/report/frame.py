@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.lines import TEXTS, Row, Rows, damaged, read_rows, records_file
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.records.folder import read_run
 from riebench.report.frame import PARTS, load_records
 from riebench.report.lines import SUFFIXES, records_file

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 from pydantic import Field, FiniteFloat, ValidationError
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.records import Record, Setting
 from riebench.records.folder import RECORDS
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.report.analysis import Analysis, Options, analyse
 from riebench.report.gather import gather
 from riebench.report.style import FIGURE_NAMES, FORMATS

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.lens import short_name
 from riebench.sae.topk import TopKSAE
 

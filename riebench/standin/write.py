@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from riebench.errors import UserError, unknown
+from riebench.util.errors import UserError, unknown
 from riebench.standin.size import Size
 from riebench.weights.places import STANDIN
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import requests
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.weights.hashing import BLOCK, file_hash
 from riebench.weights.parts import Download, HubFiles, Part, parts_of
 

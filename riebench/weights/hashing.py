@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from riebench.user_cache import keep_facts, read_facts
+from riebench.util.user_cache import keep_facts, read_facts
 
 BLOCK = 1 << 22
 FILE = "hashes.json"

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riebench.errors import UserError
-from riebench.settings import Settings
+from riebench.util.errors import UserError
+from riebench.spec.settings import Settings
 from riebench.weights.parts import HubFiles, Part, parts_of
 
 ROOT = "RIEBENCH_WEIGHTS"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 
 
 def standin_command(

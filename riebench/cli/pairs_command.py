@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from riebench.catalog import MINI_PAIRS
-from riebench.cli.table import wide_console
-from riebench.errors import UserError
+from riebench.cli.table_command import wide_console
+from riebench.util.errors import UserError
 from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
 from riebench.pairs.files import as_items, write_json
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons

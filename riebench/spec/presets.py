@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from riebench.errors import unknown
-from riebench.sweeps import Sweep
+from riebench.util.errors import unknown
+from riebench.spec.sweeps import Sweep
 
 FEATURES = 4 * 5120
 """SAE features that the published k's were chosen from: four blocks."""

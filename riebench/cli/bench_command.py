@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from riebench.cli.options import Batch, Device, Model, NoReplay, Weights
-from riebench.cli.table import wide_console
-from riebench.errors import UserError
+from riebench.cli.shared_options import Batch, Device, Model, NoReplay, Weights
+from riebench.cli.table_command import wide_console
+from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.engine.bench import Bench
@@ -43,7 +43,7 @@ def bench_command(
 
     from riebench.catalog import entry_named
     from riebench.pairs import load_pairs
-    from riebench.settings import parse_settings
+    from riebench.spec.settings import parse_settings
 
     entry = entry_named(model)
     file = pair_file or entry.pairs

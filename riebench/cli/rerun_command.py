@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riebench.cli.run import sum_up
+from riebench.cli.run_command import sum_up
 
 
 def rerun_command(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.records import Record, read_records
 
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riebench.cli.options import Batch, Device, Model, NoReplay, Weights
-from riebench.cli.table import show, wide_console
-from riebench.errors import UserError
+from riebench.cli.shared_options import Batch, Device, Model, NoReplay, Weights
+from riebench.cli.table_command import show, wide_console
+from riebench.util.errors import UserError
 from riebench.pairs.pair import MAX_SEED, Pair
 
 if TYPE_CHECKING:
     from riebench.engine.run import RunSpec
     from riebench.engine.session import Session
-    from riebench.presets import Preset
-    from riebench.settings import Settings
-    from riebench.sweeps import Sweep
+    from riebench.spec.presets import Preset
+    from riebench.spec.settings import Settings
+    from riebench.spec.sweeps import Sweep
 
 HELP = """Run a benchmark: methods, blocks and strengths over pairs.
 
@@ -127,8 +127,8 @@ def run_command(
 ) -> int:
     from riebench.catalog import entry_named
     from riebench.pairs import category_named, load_pairs, select
-    from riebench.presets import preset_named
-    from riebench.settings import parse_settings
+    from riebench.spec.presets import preset_named
+    from riebench.spec.settings import parse_settings
     from riebench.weights import locate
 
     entry = entry_named(model)
@@ -161,7 +161,7 @@ def run_command(
         _print_plan(spec, chosen)
         return 0
     from riebench.engine import Workers, carry_out
-    from riebench.trace import tracing
+    from riebench.util.trace import tracing
 
     with tracing() as seen:
         done = carry_out(
@@ -203,7 +203,7 @@ def _sweeps(
     Raises:
         UserError: if both are given, or neither.
     """
-    from riebench.sweeps import Sweep
+    from riebench.spec.sweeps import Sweep
 
     if preset is not None:
         given = [name for name, value in (("--method", methods), ("--k", k), ("--strength", strength)) if value]
@@ -240,7 +240,7 @@ def _spec(
     replay: bool,
 ) -> RunSpec:
     from riebench.engine.run import RunSpec
-    from riebench.protocols import protocol_named
+    from riebench.spec.protocols import protocol_named
 
     if preset is not None:
         steps = preset.steps if steps is None else steps

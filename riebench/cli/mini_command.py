@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from riebench.errors import UserError, unknown
+from riebench.util.errors import UserError, unknown
 from riebench.mini.grammar import PromptError, Scene, parse
 from riebench.pairs.pair import MAX_SEED, without_brackets
 
@@ -64,7 +64,7 @@ def generate_command(
 
     Example: riebench mini generate "a striped red heart wearing a hat" --steps 4
     """
-    from riebench.mini.check import shown
+    from riebench.mini.quality import shown
     from riebench.mini.layout import layout_of_seed
     from riebench.mini.model import load_denoiser
 

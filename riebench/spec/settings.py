@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from riebench.errors import UserError, unknown
+from riebench.util.errors import UserError, unknown
 
 
 class _Group(BaseModel):

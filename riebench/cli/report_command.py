@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.report.write import Written
@@ -19,7 +19,7 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of f
 def _budgets(text: str | None) -> tuple[float, ...]:
     if text is None:
         return ()
-    from riebench.cli.run import numbers
+    from riebench.cli.run_command import numbers
 
     found = tuple(numbers(text, "--budget"))
     if any(x <= 0 for x in found):
@@ -78,7 +78,7 @@ def report_command(
 
 def _show(written: Written) -> None:
     """The leaderboards in the terminal, and where their tables are."""
-    from riebench.cli.table import wide_console
+    from riebench.cli.table_command import wide_console
     from riebench.report.tables import print_leaderboard
 
     console = wide_console()
@@ -102,7 +102,7 @@ def compare_command(
 
     Example: riebench compare runs/before runs/after --out compared
     """
-    from riebench.cli.table import wide_console
+    from riebench.cli.table_command import wide_console
     from riebench.report.compare import compare, print_comparison, write_comparison
 
     found = compare(a, b, metric, top)
@@ -120,7 +120,7 @@ def results_check(
 
     Example: riebench results check results/mini
     """
-    from riebench.report.check import check_folder
+    from riebench.report.contributed import check_folder
 
     failed = False
     for folder in folders:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from riebench.errors import UserError
+from riebench.util.errors import UserError
 from riebench.records.folder import RUN
 from riebench.records.schema import Value
 from riebench.report.frame import PARTS, load_records

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from riebench.cli.options import Model, Weights
-from riebench.errors import UserError
+from riebench.cli.shared_options import Model, Weights
+from riebench.util.errors import UserError
 
 
 def blocks_command(
@@ -25,7 +25,7 @@ def blocks_command(
     Example: riebench blocks --model mini
     """
     from riebench.catalog import entry_named
-    from riebench.settings import parse_settings
+    from riebench.spec.settings import parse_settings
     from riebench.weights import locate
 
     entry, settings = entry_named(model), parse_settings(setting or [], weights=weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from riebench.errors import unknown
+from riebench.util.errors import unknown
 
 
 @dataclass(frozen=True)

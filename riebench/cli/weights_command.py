@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from riebench.cli.options import Model
-from riebench.errors import unknown
+from riebench.cli.shared_options import Model
+from riebench.util.errors import unknown
 
 GSAM = 'SAM2_BUILD_CUDA=0 pip install --no-build-isolation "riebench[gsam]"'
 INSTALL = {"groundingdino-py": GSAM, "sam2": GSAM}
@@ -62,7 +62,7 @@ def doctor_command(
     Example: riebench doctor --model sdxl-turbo
     """
     from riebench.catalog import entry_named
-    from riebench.settings import Settings
+    from riebench.spec.settings import Settings
     from riebench.weights import default_root, look, parts_of
     from riebench.weights.places import STANDIN, describe
 

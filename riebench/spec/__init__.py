@@ -1,0 +1,1 @@
+"""What can be asked for: settings, protocols, presets, and the resolution of a request. Needs no torch."""

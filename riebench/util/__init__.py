@@ -1,0 +1,1 @@
+"""What any program has: errors, progress, files, caches, batches, timings. Knows nothing of the field."""
