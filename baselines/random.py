@@ -1,15 +1,14 @@
 """Random SAE features with the norm that SAE transfer would have had: what chance does."""
 
-import torch
-
-from baselines.sae import choose, transferred
-from riebench.methods import Observed, Place, Plan, method
+from riebench.methods import Observed, Plan, method
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
+
+from .sae import choose, transferred
 
 
 @method("random", needs_sae=True)
 class RandomFeatures:
-    """As ``sae``, each block's delta replaced by random decoder directions of the same norm at each position."""
+    """As ``sae``, each site's delta replaced by random decoder directions of the same norm at each position."""
 
     k: K = None
     score: ScoreStep = "first"
@@ -17,18 +16,19 @@ class RandomFeatures:
     spatial: Spatial = True
 
     def plan(self, seen: Observed) -> Plan:
+        import torch
+
         add, remove, k = choose(seen, self.k, self.score)
         generator = seen.generator()
-        additions: dict[Place, torch.Tensor] = {}
-        for block, gained, lost in zip(seen.blocks, add, remove, strict=True):
-            real = transferred(seen, "source", block, gained, self.spatial)
+        changes = {}
+        for site, gained, lost in zip(seen.sites, add, remove, strict=True):
+            real = transferred(seen, "source", site, gained, self.spatial)
             if not self.only_add:
-                real = real - transferred(seen, "base", block, lost, self.spatial)
-            sae = seen.sae(block)
+                real = real - transferred(seen, "base", site, lost, self.spatial)
+            sae = seen.sae(site)
             count = min(sae.n_features, max(1, len(gained) + len(lost)))
-            features = torch.randperm(sae.n_features, generator=generator)[:count]
-            signs = torch.randn(count, generator=generator)
+            features = torch.randperm(sae.n_features, generator=generator)[:count].to(real.device)
+            signs = torch.randn(count, generator=generator).to(real.device)
             direction = sae.decoder.weight[:, features] @ signs
-            norms = real.norm(dim=1, keepdim=True)
-            additions[Place(block)] = norms * (direction / direction.norm())[:, None, None]
-        return Plan(additions, notes={"k": k})
+            changes[site] = real.norm(dim=-1, keepdim=True) * (direction / direction.norm())
+        return Plan(changes, notes={"k": k})

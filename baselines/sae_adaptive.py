@@ -1,30 +1,35 @@
 """SAE feature transfer that removes what the edited run itself shows."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-
-from baselines.sae import choose, transferred
-from riebench.methods import Addition, Observed, Place, Plan, method, spread
+from riebench.methods import Change, Observed, Plan, method, spread
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
+
+from .sae import choose, transferred
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def adapted(
-    gain: torch.Tensor, seen: Observed, block: str, lost: torch.Tensor, spatial: bool
-) -> Callable[[torch.Tensor, int], torch.Tensor]:
-    """The addition of one block as a function of the update that passes ``[channels, height, width]``."""
-    sae, mask = seen.sae(block), seen.base_masks[block]
+    gain: Tensor, seen: Observed, site: str, lost: Tensor, factor: float, spatial: bool
+) -> Callable[[Tensor, int], Tensor]:
+    """The change of one site as a function of the values that pass ``[positions, width]``."""
+    sae, mask = seen.sae(site), seen.base_masks[site]
 
-    def delta(update: torch.Tensor, step: int) -> torch.Tensor:
-        now = spread(sae.encode_map(update)[None], mask, spatial)[0]
-        return gain[step] - sae.directions(now, lost)
+    def change(now: Tensor, step: int) -> Tensor:
+        codes = spread(sae.encode(now)[None], mask, spatial)[0]
+        return gain[step] - factor * sae.directions(codes, lost)
 
-    return delta
+    return change
 
 
 @method("sae-adaptive", needs_sae=True)
 class AdaptiveSAETransfer:
-    """As ``sae``, but the removed features are encoded from the edited run as it passes (PROTOCOL: Methods)."""
+    """As ``sae``, but the removed features are encoded from the edited run as it passes (PROTOCOL.md, Methods)."""
 
     k: K = None
     score: ScoreStep = "first"
@@ -33,8 +38,11 @@ class AdaptiveSAETransfer:
 
     def plan(self, seen: Observed) -> Plan:
         add, remove, k = choose(seen, self.k, self.score)
-        additions: dict[Place, Addition] = {}
-        for block, gained, lost in zip(seen.blocks, add, remove, strict=True):
-            gain = transferred(seen, "source", block, gained, self.spatial)
-            additions[Place(block)] = gain if self.only_add else adapted(gain, seen, block, lost, self.spatial)
-        return Plan(additions, notes={"k": k})
+        as_published = seen.protocol.adaptive_ratio
+        changes: dict[str, Change] = {}
+        for site, gained, lost in zip(seen.sites, add, remove, strict=True):
+            gain = transferred(seen, "source", site, gained, self.spatial)
+            factor = len(gained) / max(1, len(lost)) if as_published else 1.0
+            only_add = self.only_add and not as_published
+            changes[site] = gain if only_add else adapted(gain, seen, site, lost, factor, self.spatial)
+        return Plan(changes, notes={"k": k})

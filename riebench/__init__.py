@@ -7,21 +7,22 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from riebench.api import run as run
+    from riebench.engine.run import run as run
+    from riebench.models.registry import load as load
     from riebench.report.frame import load_records as load_records
 
-__all__ = ["__version__", "load_records", "run"]
+__all__ = ["__version__", "load", "load_records", "run"]
 
 try:
     __version__ = version("riebench")
 except PackageNotFoundError:  # run from a bare checkout
     __version__ = "0+unknown"
 
-_LAZY = {"run": "riebench.api", "load_records": "riebench.report.frame"}
+_LAZY = {"load": "riebench.models.registry", "run": "riebench.engine.run", "load_records": "riebench.report.frame"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when asked for: one brings torch, the other pandas, which most commands do without."""
+    """Imported when asked for, so that commands that do without them start at once."""
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'riebench' has no attribute {name!r}")

@@ -13,28 +13,23 @@ from riebench.cli.run_command import sum_up
 def rerun_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
     out: Annotated[Path | None, typer.Option(help="Folder to run in anew; without it, DIR gets what it lacks.")] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Do what failed again.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Make failed records again.")] = False,
     max_failures: Annotated[
-        int | None, typer.Option(min=1, help="End after so many pairs with a failure, of those run now.")
+        int | None, typer.Option(min=1, help="End after so many pairs with a failure in this session.")
     ] = None,
 ) -> int:
     """Repeat a run from its run.json: every command that wrote to the folder, in order.
 
     Example: riebench rerun runs/demo --out runs/again
     """
-    from riebench.engine import carry_out, requests_of
+    from riebench.spec.request import requests_of
+
+    asked = [(request, request.pairs()) for request in requests_of(folder)]
+    from riebench.engine.run import carry_out
 
     code = 0
-    for request, pairs in [(request, request.pairs()) for request in requests_of(folder)]:
-        done = carry_out(
-            request.spec,
-            pairs,
-            out or folder,
-            request.keep_images,
-            pair_file=request.source,
-            retry_failed=retry_failed,
-            max_failures=max_failures,
-        )
+    for request, pairs in asked:
+        done = carry_out(request, pairs, out or folder, retry_failed=retry_failed, max_failures=max_failures)
         code = max(code, sum_up(done))
         if done.signal is not None:
             break

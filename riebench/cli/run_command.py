@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, NoReplay, Weights
+from riebench.cli.shared_options import Batch, Device, Model, Weights, settings_of
 from riebench.cli.table_command import show, wide_console
+from riebench.pairs.pair import MAX_SEED
 from riebench.util.errors import UserError
-from riebench.pairs.pair import MAX_SEED, Pair
 
 if TYPE_CHECKING:
-    from riebench.engine.run import RunSpec
-    from riebench.engine.session import Session
-    from riebench.spec.presets import Preset
-    from riebench.spec.settings import Settings
-    from riebench.spec.sweeps import Sweep
+    from riebench.engine.run import Session
+    from riebench.spec.request import Request
 
+STAGES = {
+    "load models": "riebench.engine.pair:load_instruments",
+    "base and source run, masks": "riebench.engine.pair:PairWorker._observe",
+    "plan": "riebench.engine.pair:PairWorker._plan",
+    "edited runs": "riebench.engine.pair:PairWorker._generate",
+    "metrics": "riebench.engine.pair:PairWorker._score",
+}
+"""What ``--trace`` times."""
 HELP = """Run a benchmark: methods, blocks and strengths over pairs.
 
 Examples:
@@ -35,7 +40,6 @@ The same command with the same --out does only what is missing there.
 
 Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
 """
-STRENGTHS = "0.25,0.5,1,1.5,2"
 
 
 def numbers(text: str, option: str) -> list[float]:
@@ -78,7 +82,7 @@ def run_command(
     alone: Annotated[bool, typer.Option("--alone", help="Run each of the blocks alone, too.")] = False,
     k: Annotated[str | None, typer.Option(help="Features (or neurons) moved in each direction, as 20,40.")] = None,
     strength: Annotated[
-        str | None, typer.Option(help=f"Factors on the whole intervention; {STRENGTHS} unless given.")
+        str | None, typer.Option(help="Factors on the whole intervention; 0.25,0.5,1,1.5,2 unless given.")
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="Option of a method, name=value; may be given again.")
@@ -110,180 +114,109 @@ def run_command(
     out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
     keep_images: Annotated[int, typer.Option(min=0, help="Pairs of each category whose pictures are kept.")] = 3,
     batch: Batch = 8,
-    no_replay: NoReplay = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Do what failed again; otherwise only what is missing in --out.")
+        bool, typer.Option("--retry-failed", help="Make failed records again; otherwise only those missing in --out.")
     ] = False,
     max_failures: Annotated[
-        int | None, typer.Option(min=1, help="End after so many pairs with a failure, of those run now.")
+        int | None, typer.Option(min=1, help="End after so many pairs with a failure in this session.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that work pairs off, by Ray if more than one.")] = 1,
-    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use, or auto for the one around.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="What there is is shared out.")] = None,
-    cpus_per_worker: Annotated[float | None, typer.Option(min=0.1, help="What there is is shared out.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Discard what is in the folder and start over.")] = False,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use; auto for the one that this machine is in.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="GPUs are split evenly between workers unless given.")] = None,
+    cpus_per_worker: Annotated[float | None, typer.Option(min=0.1, help="Cores are split evenly between workers unless given.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Discard the records in the folder and start over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
-    trace: Annotated[bool, typer.Option("--trace", help="Say at the end where time and memory went.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Print at the end where time and memory went.")] = False,
 ) -> int:
-    from riebench.catalog import entry_named
-    from riebench.pairs import category_named, load_pairs, select
-    from riebench.spec.presets import preset_named
-    from riebench.spec.settings import parse_settings
+    from riebench.models.registry import entry_named
+    from riebench.spec.request import resolve
     from riebench.weights import locate
 
-    entry = entry_named(model)
-    chosen_preset = preset_named(preset) if preset else None
-    settings = parse_settings(setting or [], weights=weights, model__device=device, model__dtype=dtype)
-    if not entry.embedded and not dry_run:
-        locate(model, settings, optional=("sae",))  # before anything heavy is imported
-    file = pairs or entry.pairs
-    if file is None:
-        raise UserError(f"{model} has no pairs of its own; give a file with --pairs, see 'riebench pairs build --help'")
-    most = limit if limit is not None else chosen_preset.limit if chosen_preset else None
-    chosen = select(load_pairs(file), [category_named(c) for c in category or []], pair_id or [], most)
-    sweeps = _sweeps(chosen_preset, method or [], k, strength, option or [])
-    if not block and chosen_preset is None:
-        raise UserError("no block was named; give --block, as --block down.2.1 or --block all")
-    spec = _spec(
-        sweeps,
-        chosen_preset,
-        settings,
-        block=block,
+    request, chosen = resolve(
+        method,
+        block,
+        model=model,
+        pairs=pairs,
+        strength=numbers(strength, "--strength") if strength else None,
+        k=counts(k, "--k") if k else None,
+        options=options(option or []),
+        preset=preset,
+        protocol=protocol,
         alone=alone,
         steps=steps,
-        model=model,
-        protocol=protocol,
         seed=seed,
+        category=category or (),
+        ids=pair_id or (),
+        limit=limit,
+        settings=settings_of(setting, weights=weights, device=device, dtype=dtype),
+        keep_images=keep_images,
         batch=batch,
-        replay=not no_replay,
     )
     if dry_run:
-        _print_plan(spec, chosen)
+        _print_plan(request)
         return 0
-    from riebench.engine import Workers, carry_out
-    from riebench.util.trace import tracing
+    entry = entry_named(model)
+    if entry.parts:
+        locate(model, entry.parts, request.settings, optional=("sae",))  # before anything heavy is imported
+    from riebench.engine.run import carry_out
 
-    with tracing() as seen:
-        done = carry_out(
-            spec,
+    def work() -> Session:
+        from riebench.engine.crew import Workers
+
+        return carry_out(
+            request,
             chosen,
             out,
-            keep_images,
-            force,
-            file,
+            force=force,
             retry_failed=retry_failed,
             max_failures=max_failures,
             workers=Workers(workers, ray_address, gpus_per_worker, cpus_per_worker),
         )
-    if trace:
-        print("\n".join(seen.lines()), file=sys.stderr)
+
+    if not trace:
+        return sum_up(work())
+    from riebench.util.trace import tracing
+
+    with tracing(STAGES) as seen:
+        done = work()
+    print("\n".join(seen.lines()), file=sys.stderr)
     return sum_up(done)
 
 
 def sum_up(done: Session) -> int:
-    """Show the table of a run and say how it went.
+    """Show the table of a run and how it went.
 
     Returns:
         The exit code: 0, 1 if there are failures, or 128 and the number of the signal that ended it (Ctrl-C: 130).
     """
-    if done.records:
+    if done.statuses:
         show(done.folder, wide_console())
-    failed = f"; {done.failed} records failed (--retry-failed repeats them)" if done.failed else ""
+    failed = f"; {done.all_failed} records failed (--retry-failed repeats them)" if done.all_failed else ""
     print(f"{done.pairs} pairs in {done.seconds:.0f} s{failed}")
     if done.signal is not None:
         return 128 + done.signal
-    return 1 if done.failed else 0
+    return 1 if done.all_failed else 0
 
 
-def _sweeps(
-    preset: Preset | None, methods: list[str], k: str | None, strength: str | None, words: list[str]
-) -> list[Sweep]:
-    """What is to be tried: a preset's sweeps, or one made of the options.
-
-    Raises:
-        UserError: if both are given, or neither.
-    """
-    from riebench.spec.sweeps import Sweep
-
-    if preset is not None:
-        given = [name for name, value in (("--method", methods), ("--k", k), ("--strength", strength)) if value]
-        if given:
-            raise UserError(f"a preset says its methods, k and strengths; leave out {given[0]} or --preset")
-        return list(preset.sweeps)
-    if not methods:
-        raise UserError("no method was named; give --method, as --method sae, or --preset paper")
-    from riebench.methods.registry import names
-
-    every = list(dict.fromkeys(n for m in methods for n in (names() if m == "all" else [m])))
-    return [
-        Sweep(
-            every,
-            numbers(strength or STRENGTHS, "--strength"),
-            counts(k, "--k") if k else (),
-            options(words),
-        )
-    ]
-
-
-def _spec(
-    sweeps: list[Sweep],
-    preset: Preset | None,
-    settings: Settings,
-    *,
-    block: list[str] | None,
-    alone: bool,
-    steps: int | None,
-    model: str,
-    protocol: str | None,
-    seed: int | None,
-    batch: int,
-    replay: bool,
-) -> RunSpec:
-    from riebench.engine.run import RunSpec
-    from riebench.spec.protocols import protocol_named
-
-    if preset is not None:
-        steps = preset.steps if steps is None else steps
-        protocol = protocol or preset.protocol
-    return RunSpec(
-        sweeps=sweeps,
-        blocks=block or ["all"],
-        alone=alone,
-        steps=steps,
-        model=model,
-        protocol=protocol_named(protocol or "riebench").name,
-        seed=seed,
-        batch=batch,
-        replay=replay,
-        settings=settings,
-    )
-
-
-def _print_plan(spec: RunSpec, pairs: list[Pair]) -> None:
+def _print_plan(request: Request) -> None:
     from rich.table import Table
 
     from riebench.engine.forecast import forecast
-    from riebench.methods.registry import find, option_fields
 
-    plan = forecast(spec, pairs)
-    table = Table("method", "k", "options", "strengths", title="settings", title_justify="left")
-    for sweep in spec.sweeps:
-        for name in sweep.methods:
-            known = option_fields(find(name))
-            said = " ".join(f"{o}={v}" for o, v in sweep.options.items() if o in known)
-            ks = ", ".join(map(str, sweep.k)) if "k" in known else ""
-            table.add_row(name, ks, said, ", ".join(f"{s:g}" for s in sweep.strengths))
-    console = wide_console()
-    console.print(table, markup=False)
-    ways = f"{plan.settings} settings on {'+'.join(spec.blocks)}" + (" and each block alone" if spec.alone else "")
+    plan = forecast(request)
+    table = Table("method", "options", "blocks", "strengths", title="settings", title_justify="left")
+    for c in request.conditions:
+        given = " ".join(f"{option}={value}" for option, value in c.options.items() if value is not None)
+        table.add_row(c.method, given, "+".join(c.sites), ", ".join(f"{s:g}" for s in c.strengths))
+    wide_console().print(table, markup=False)
     memory = "small" if plan.memory is None else f"about {plan.memory / 1e9:.0f} GB"
     times = [f"about {_duration(s)} on {device}" for device, s in plan.seconds.items()]
     unknown_time = "known once a first pair has been measured: run with --limit 1 --category 1"
     print(
-        f"model     {spec.model}, protocol {spec.protocol}\n"
+        f"model     {request.model}, protocol {request.protocol}, {request.steps} steps\n"
         f"pairs     {plan.pairs}\n"
-        f"settings  {ways}; {plan.pairs * plan.settings} records\n"
-        f"forwards  {plan.forwards:,} of the U-Net (a plain loop would need {plan.plain:,})\n"
+        f"settings  {plan.settings}; {plan.pairs * plan.settings} records\n"
+        f"forwards  {plan.forwards:,} of the denoiser (a plain loop would need {plan.plain:,})\n"
         f"memory    {memory}\n"
         f"time      {', '.join(times) or unknown_time}"
     )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from riebench.engine.instruments import Given
-from riebench.engine.pairwork import PairResult
-from riebench.engine.run import RunSpec, check_truth, prepare
-from riebench.engine.survey import Survey, survey
-from riebench.engine.tasks import Task
-from riebench.util.errors import UserError
+from riebench.engine.pair import PairResult, PairWorker
+from riebench.engine.recording import Task
+from riebench.engine.resume import Survey
 from riebench.pairs import Pair
-from riebench.records import Record
+from riebench.spec.request import Request
+from riebench.util.errors import UserError
+
+Ending = Callable[[], bool]
+"""Whether to begin no further task."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Workers:
 
     Attributes:
         count: number of workers; 1 without an address works in this process, without Ray.
-        address: of a Ray cluster that is running, or ``auto``; None starts one on this machine.
-        gpus: for each worker; None shares out what there is.
-        cpus: for each worker; None shares out this machine's.
+        address: of a running Ray cluster, or ``auto``; None starts one on this machine.
+        gpus: for each worker; None splits the GPUs evenly.
+        cpus: for each worker; None splits the cores evenly.
     """
 
     count: int = 1
@@ -33,26 +36,16 @@ class Workers:
     gpus: float | None = None
     cpus: float | None = None
 
-    @property
-    def ray(self) -> bool:
-        """Whether Ray is needed."""
-        return self.count > 1 or self.address is not None
-
 
 class Crew(Protocol):
     """Does the work of a run."""
 
-    def check(self, pairs: Sequence[Pair]) -> None:
-        """Refuse pairs that the model's world cannot judge (UserError)."""
-
-    def survey(
-        self, pairs: Sequence[Pair], before: Sequence[Record], kept: Collection[str], retry_failed: bool, folder: Path
-    ) -> Survey:
-        """See :func:`riebench.engine.survey.survey`."""
+    def survey(self, pairs: Sequence[Pair]) -> Survey:
+        """The run as its workers know it."""
         ...
 
-    def run(self, tasks: Sequence[Task], ending: Callable[[], bool]) -> Iterator[tuple[Task, PairResult]]:
-        """Work tasks off; once ``ending`` says so no further one is begun."""
+    def run(self, tasks: Sequence[Task], ending: Ending) -> Iterator[tuple[Task, PairResult]]:
+        """Work tasks off."""
         ...
 
     def close(self) -> None:
@@ -60,51 +53,57 @@ class Crew(Protocol):
 
 
 class LocalCrew:
-    """This process alone.
+    """This process alone; see :class:`Crew`."""
 
-    Args:
-        spec: what to run.
-        given: loaded parts.
+    def __init__(self, request: Request, given: Given | None = None) -> None:
+        self.worker = PairWorker(request, given)
 
-    Raises:
-        UserError: if it cannot be run.
-    """
+    def survey(self, pairs: Sequence[Pair]) -> Survey:
+        """The run as its worker knows it."""
+        instruments, request = self.worker.instruments, self.worker.request
+        shared = {
+            "arms": [
+                {"method": c.method, "options": c.options, "blocks": list(c.sites), "strengths": list(c.strengths)}
+                for c in request.conditions
+            ],
+            "steps": request.steps,
+            "model": request.model,
+            "protocol": request.protocol,
+            "parts": instruments.parts,
+            "conditions": dict(instruments.conditions),
+            "metric_names": {name: part.name for name, part in instruments.scorers._asdict().items()},
+        }
+        return Survey.of(
+            self.worker.recorder,
+            pairs,
+            shared=shared,
+            locations=dict(instruments.locations),
+            device=str(instruments.model.device),
+            bytes=psutil.Process().memory_info().rss,
+        )
 
-    def __init__(self, spec: RunSpec, given: Given | None) -> None:
-        self.instruments, self.worker = prepare(spec, given)
-
-    def check(self, pairs: Sequence[Pair]) -> None:
-        """Refuse pairs that the model's world cannot judge."""
-        check_truth(self.instruments, self.worker, pairs)
-
-    def survey(
-        self, pairs: Sequence[Pair], before: Sequence[Record], kept: Collection[str], retry_failed: bool, folder: Path
-    ) -> Survey:
-        """See :func:`riebench.engine.survey.survey`."""
-        return survey(self.worker, pairs, before, kept, retry_failed, folder)
-
-    def run(self, tasks: Sequence[Task], ending: Callable[[], bool]) -> Iterator[tuple[Task, PairResult]]:
+    def run(self, tasks: Sequence[Task], ending: Ending) -> Iterator[tuple[Task, PairResult]]:
         """Work tasks off in order."""
         for task in tasks:
             if ending():
                 return
-            yield task, self.worker.work(task.pair, task.keep_images, task.keys)
+            yield task, self.worker.work(task)
 
     def close(self) -> None:
-        """Nothing to let go."""
+        """There is nothing to let go."""
 
 
-def gather(spec: RunSpec, given: Given | None, workers: Workers) -> Crew:
+def hire(request: Request, given: Given | None, workers: Workers) -> Crew:
     """The crew that was asked for.
 
     Raises:
         UserError: if it cannot be had.
     """
-    if not workers.ray:
-        return LocalCrew(spec, given)
-    handed = [name for name, value in vars(given or Given()).items() if value is not None]
+    if workers.count == 1 and workers.address is None:
+        return LocalCrew(request, given)
+    handed = given.names if given else []
     if handed:
         raise UserError(f"{', '.join(handed)} cannot be handed to other processes; leave out --workers")
     from riebench.engine.ray_crew import RayCrew
 
-    return RayCrew(spec, workers)
+    return RayCrew(request, workers)

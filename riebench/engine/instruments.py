@@ -1,33 +1,29 @@
-"""Put a run's instruments together: those of the model's name, or what the user hands in."""
+"""Everything a run measures with: model, masks, CLIP, LPIPS; loaded by the model's name, or handed in."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
-from riebench.catalog import ModelEntry
-from riebench.util.errors import UserError, unknown
-from riebench.instruments import Instruments
 from riebench.masks import Masker, MaskRules
-from riebench.masks.sources import GivenMasks, from_phrases, from_user, given_fingerprint
-from riebench.metrics import ClipScorer, LpipsScorer, Scorers
-from riebench.metrics.score import Truth
-from riebench.models import Denoiser
+from riebench.masks.sources import GivenMasks, MaskFunction, from_phrases, from_user, given_fingerprint
+from riebench.metrics import Scorers, Truth
+from riebench.metrics.clip import ClipScorer
+from riebench.metrics.lpips import LpipsScorer
+from riebench.models.model import Model, weights_fingerprint
+from riebench.models.registry import ModelEntry, entry_named
 from riebench.pairs import Pair
-from riebench.spec.protocols import RIEBENCH
-from riebench.spec.protocols import Protocol as Rules
-from riebench.sae import TopKSAE, find_saes, load_sae
+from riebench.records.schema import Value
+from riebench.sae import TopKSAE
+from riebench.spec.protocols import Protocol as PairProtocol
+from riebench.spec.protocols import protocol_named
+from riebench.spec.request import Request
 from riebench.spec.settings import Settings
-from riebench.util.trace import stage
-from riebench.weights.hashing import fingerprint
-from riebench.weights.places import hub_snapshot
-
-SaeSource = tuple[Callable[[str], TopKSAE], str]
+from riebench.util.files import fingerprint
 
 
 @dataclass(frozen=True)
@@ -35,103 +31,128 @@ class Given:
     """Loaded parts that take the place of those that belong to the model's name.
 
     Attributes:
-        pipeline: a ``StableDiffusionXLPipeline``.
-        saes: block name to SAE.
+        model: a loaded model.
         masks: see :data:`riebench.masks.sources.GivenMasks`.
         scorers: CLIP and LPIPS.
     """
 
-    pipeline: Any = None
-    saes: Mapping[str, TopKSAE] | None = None
+    model: Model | None = None
     masks: GivenMasks | None = None
     scorers: Scorers | None = None
 
-
-class Parts(Protocol):
-    """What belongs to a model's name; each part is loaded when it is asked for."""
-
     @property
-    def sources(self) -> Mapping[str, str]: ...
+    def names(self) -> list[str]:
+        """Names of the parts that are given."""
+        return [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
 
-    @property
-    def truth(self) -> Callable[[Pair, int], Truth] | None: ...
 
-    def denoiser(self, batch: int) -> Denoiser: ...
+class OwnInstruments(Protocol):
+    """The masker and scorers that belong to a model's name; each is loaded when it is asked for.
 
-    def masker(self, box_threshold: float) -> Masker: ...
+    It is made from the model's entry, the settings, the protocol, and the names of parts that are not needed.
+
+    Attributes:
+        locations: part to where it was found.
+        conditions: further settings of the scorers that can change numbers.
+        truth: pair and seed to a judge of its edited images, where the truth is known.
+    """
+
+    locations: Mapping[str, str]
+    conditions: Mapping[str, Any]
+    truth: Callable[[Pair, int], Truth] | None
+
+    def __init__(
+        self, entry: ModelEntry, settings: Settings, protocol: PairProtocol, without: Collection[str]
+    ) -> None: ...
+
+    def masker(self) -> Masker: ...
 
     def clip(self) -> ClipScorer: ...
 
     def lpips(self) -> LpipsScorer: ...
 
-    def saes(self) -> SaeSource: ...
+
+@dataclass
+class Instruments:
+    """The loaded parts of a run.
+
+    Attributes:
+        model: the model.
+        masks: pair, base image and source image to the regions of (source, base).
+        rules: how regions come to a site's grid.
+        scorers: CLIP and LPIPS.
+        truth: pair and seed to a judge of its edited images, where the truth is known.
+        parts: fingerprints of all weights.
+        conditions: further settings that can change numbers, as the type of the weights.
+        locations: where the parts were found, with the revision where it is known.
+        masker: what finds the regions of phrases; None if masks are given.
+    """
+
+    model: Model
+    masks: MaskFunction
+    rules: MaskRules
+    scorers: Scorers
+    truth: Callable[[Pair, int], Truth] | None
+    parts: dict[str, str]
+    conditions: Mapping[str, Value]
+    locations: Mapping[str, str]
+    masker: Masker | None = None
 
 
-def load_instruments(
-    entry: ModelEntry,
-    batch: int = 8,
-    settings: Settings | None = None,
-    protocol: Rules = RIEBENCH,
-    given: Given | None = None,
-) -> Instruments:
-    """Load a model with the instruments that go with it.
+def load_instruments(request: Request, given: Given | None = None) -> Instruments:
+    """Load what a request needs.
 
     Raises:
-        UserError: if weights are missing or do not fit, or a setting is not one of this model's.
+        UserError: if weights are missing or do not fit.
     """
-    settings, given = settings or Settings(), given or Given()
-    parts = _parts(entry, settings, given)
-    rules = mask_rules(entry, settings, protocol)
-    with stage("load model"):
-        denoiser = parts.denoiser(batch) if given.pipeline is None else _given_denoiser(entry, settings, given, batch)
-    masker = None
-    if given.masks is None:
-        threshold = settings.masker.box_threshold
-        with stage("load masker"):
-            masker = parts.masker(protocol.box_threshold if threshold is None else threshold)
+    given = given or Given()
+    entry = given.model.entry if given.model else entry_named(request.model)
+    protocol = protocol_named(request.protocol)
+    own = _own_instruments(entry, request.settings, protocol, given)
+    model = given.model or entry.load(request.settings)
+    model.batch = request.batch
+    rules = mask_rules(entry, request.settings, protocol)
+    masker = own.masker() if given.masks is None else None
+    if masker is not None:
         masks, masks_name = from_phrases(masker, rules), f"{masker.name}-{masker.fingerprint}"
-        options = dict(getattr(masker, "describe", dict)())
     else:
-        masks, masks_name, options = from_user(given.masks), given_fingerprint(given.masks), {}
-    with stage("load scorers"):
-        scorers = given.scorers or Scorers(parts.clip(), parts.lpips())
-    load_block_sae, saes_name = _saes(settings, given, parts)
-    names = {
-        "model": denoiser.fingerprint,
-        "masker": masks_name,
-        "clip": f"{scorers.clip.name}-{scorers.clip.fingerprint}",
-        "lpips": f"{scorers.lpips.name}-{scorers.lpips.fingerprint}",
-        "sae": saes_name,
-    }
-    conditions = {
-        "dtype": str(denoiser.pipeline.unet.dtype).removeprefix("torch."),
-        "size": denoiser.size,
-        "guidance": denoiser.guidance,
-        "unconditional": denoiser.unconditional,
-        **{f"masks.{name}": value for name, value in asdict(rules).items()},
-        **{f"masker.{name}": value for name, value in options.items() if name != "device"},
-    }
-    if given.scorers is None and not entry.embedded:
-        conditions["clip.quick_gelu"] = settings.clip.quick_gelu  # a checkpoint does not tell
-    truth = parts.truth if given.pipeline is None else None
+        assert given.masks is not None
+        masks, masks_name = from_user(given.masks), given_fingerprint(given.masks)
+    scorers = given.scorers or Scorers(own.clip(), own.lpips())
+    options = dict(getattr(masker, "describe", dict)())
     return Instruments(
-        entry.name, denoiser, masks, rules, scorers, load_block_sae, truth, names, conditions, parts.sources, masker
+        model=model,
+        masks=masks,
+        rules=rules,
+        scorers=scorers,
+        truth=own.truth if model.is_own else None,
+        parts={
+            "model": model.fingerprint,
+            "masker": masks_name,
+            **{name: f"{part.name}-{part.fingerprint}" for name, part in scorers._asdict().items()},
+            "sae": saes_fingerprint(model.saes),
+        },
+        conditions={
+            **model.conditions,
+            **{f"masks.{name}": value for name, value in asdict(rules).items()},
+            **{f"masker.{name}": value for name, value in options.items() if name != "device"},
+            **(own.conditions if given.scorers is None else {}),
+        },
+        locations=own.locations,
+        masker=masker,
     )
 
 
-def _parts(entry: ModelEntry, settings: Settings, given: Given) -> Parts:
-    if entry.embedded:
-        from riebench.mini.instruments import MiniParts
-
-        return MiniParts(settings)
-    from riebench.engine.real import RealParts
-
-    have = {"model": given.pipeline, "sae": given.saes, "clip": given.scorers, "lpips": given.scorers}
+def _own_instruments(entry: ModelEntry, settings: Settings, protocol: PairProtocol, given: Given) -> OwnInstruments:
+    have = {"model": given.model, "sae": given.model, "clip": given.scorers, "lpips": given.scorers}
     have |= dict.fromkeys(("detector", "text-encoder", "segmenter"), given.masks)
-    return RealParts(entry, settings, without=[name for name, value in have.items() if value is not None])
+    without = [name for name, value in have.items() if value is not None]
+    module, _, attribute = entry.instruments.partition(":")
+    cls: type[OwnInstruments] = getattr(importlib.import_module(module), attribute)
+    return cls(entry, settings, protocol, without)
 
 
-def mask_rules(entry: ModelEntry, settings: Settings, protocol: Rules) -> MaskRules:
+def mask_rules(entry: ModelEntry, settings: Settings, protocol: PairProtocol) -> MaskRules:
     """The rules of a run: what the settings say, else what the protocol and the model say."""
     masker = settings.masker
     return MaskRules(
@@ -144,56 +165,10 @@ def mask_rules(entry: ModelEntry, settings: Settings, protocol: Rules) -> MaskRu
     )
 
 
-def _given_denoiser(entry: ModelEntry, settings: Settings, given: Given, batch: int) -> Denoiser:
-    model = settings.model
-    guidance = entry.guidance if model.guidance is None else model.guidance
-    name = f"given-{pipeline_fingerprint(given.pipeline)}"
-    return Denoiser(given.pipeline, name, None, batch, guidance, model.size, model.unconditional)
-
-
-def pipeline_fingerprint(pipeline: Any) -> str:
-    """A short hash of all that a loaded pipeline generates with: weights of its parts, and how it samples."""
-    parts = {
-        name: weights_fingerprint(part)
-        for name, part in pipeline.components.items()
-        if isinstance(part, torch.nn.Module)
-    }
-    sampler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
-    said = [sorted(parts.items()), type(pipeline.scheduler).__name__, sorted(sampler.items())]
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
-
-
-def weights_fingerprint(module: torch.nn.Module) -> str:
-    """A short hash of a module's parameters: names, shapes, types and bytes, wherever they lie."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def _saes(settings: Settings, given: Given, parts: Parts) -> SaeSource:
-    if given.saes is not None:
-        saes = given.saes
-        names = {block: weights_fingerprint(sae) for block, sae in sorted(saes.items())}
-        digest = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
-
-        def pick(block: str) -> TopKSAE:
-            if block not in saes:
-                raise unknown("SAE", block, saes)
-            return saes[block]
-
-        return pick, f"given-{digest}"
-    if settings.sae.source is not None:
-        root = Path(settings.sae.source)
-        root = root if root.is_dir() else hub_snapshot(settings.sae.source, None)
-        folders = find_saes(root, settings.sae.k, settings.sae.features)
-
-        def load(block: str) -> TopKSAE:
-            if block not in folders:
-                raise UserError(f"{root} has no SAE for the block {block!r}; it has some for {', '.join(folders)}")
-            return load_sae(folders[block])
-
-        files = [f for folder in folders.values() for f in folder.iterdir() if f.is_file()]
-        return load, f"sae-{fingerprint(files, root)}"
-    return parts.saes()
+def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:
+    """A short hash of all SAEs of a model; ``none`` where there are none."""
+    names = {}
+    for site, found in saes.items():
+        files = [f for f in found.iterdir() if f.is_file()] if isinstance(found, Path) else []
+        names[site] = fingerprint(files, files[0].parent) if files else weights_fingerprint(found)
+    return hashlib.sha256(repr(sorted(names.items())).encode()).hexdigest()[:16] if names else "none"

@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from riebench.engine.request import Request
-from riebench.engine.survey import Survey
-from riebench.pairs import Pair
+from riebench.engine.resume import Survey
 from riebench.records import Record, RunFolder
 from riebench.records.code import code_version
+from riebench.spec.request import Request
+
+if TYPE_CHECKING:
+    from riebench.engine.run import Session
 
 
 class Journal:
@@ -26,20 +28,12 @@ class Journal:
 
     Args:
         folder: that is written to.
-        seen: the run as its worker sees it.
+        survey: the run as its worker knows it.
         request: what was asked for.
-        pairs: the chosen pairs.
-        before: the records that are there already.
+        before: the records that the folder holds already.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        seen: Survey,
-        request: Request,
-        pairs: Sequence[Pair],
-        before: Sequence[Record],
-    ) -> None:
+    def __init__(self, folder: RunFolder, survey: Survey, request: Request, before: Sequence[Record]) -> None:
         old = folder.run() if before else {}
         self._folder = folder
         self._clock = time.perf_counter()
@@ -48,16 +42,16 @@ class Journal:
         self._session: dict[str, Any] = {
             "command": sys.argv,
             "request": request.model_dump(mode="json"),
-            "seeds": seen.seeds,
+            "seeds": dict(survey.seeds),
             "code": code_version(),
-            "device": seen.device,
-            "sources": seen.sources,
+            "device": survey.device,
+            "locations": dict(survey.locations),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "records_before": len(before),
             "started": _now(),
         }
-        now = seen.shared
+        now = dict(survey.shared)
         arms = _together([*(old.get("arms") or []), *now["arms"]])
         self._shared = now | {
             "parts": {**(old.get("parts") or {}), **now["parts"]},
@@ -67,16 +61,16 @@ class Journal:
             "strengths": sorted({strength for arm in arms for strength in arm["strengths"]}),
             "pair_file": str(request.pair_file or "the model's own"),
             "pair_hash": request.pair_hash,
-            "pairs": len({record.pair_id for record in before} | {pair.id for pair in pairs}),
+            "pairs": len({record.pair_id for record in before} | set(survey.wanted)),
         }
         self._write()
 
-    def close(self, ended: str, written: int, failed: int) -> None:
-        """Say how the session ended, and how many records it wrote and how many of them are failures."""
+    def close(self, ended: str, session: Session) -> None:
+        """Keep how the session ended, and how many records it wrote and how many of them are failures."""
         self._session |= {
             "ended": ended,
-            "written": written,
-            "failed": failed,
+            "written": session.written,
+            "failed": session.failed,
             "finished": _now(),
             "seconds": round(time.perf_counter() - self._clock, 1),
         }

@@ -8,26 +8,26 @@ import re
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from riebench.engine.crew import LocalCrew, Workers
-from riebench.engine.pairwork import PairResult
-from riebench.engine.run import RunSpec
-from riebench.engine.survey import Survey
-from riebench.engine.tasks import Task
-from riebench.util.errors import UserError
+import psutil
+
+from riebench.engine.crew import Ending, LocalCrew, Workers
+from riebench.engine.pair import PairResult
+from riebench.engine.recording import Task
+from riebench.engine.resume import Survey
 from riebench.pairs import Pair
-from riebench.records import Record
+from riebench.spec.request import Request
+from riebench.util.errors import UserError
 
 TRIES = 3
-"""Workers that a pair may lose before it is recorded as failed, and that may die one after the other as they load."""
+"""Worker deaths after which a pair is recorded as failed; also deaths in a row while loading after which none is replaced."""
 PATIENCE = 300.0
 """Seconds that a run without any worker waits for a new one."""
 QUIET = 60.0
-"""Seconds until a run says that it waits for its workers."""
+"""Seconds after which a run reports that it waits for its workers."""
 KNOCKING = 10.0
 """Seconds in which a cluster's address must answer."""
 
@@ -35,14 +35,14 @@ KNOCKING = 10.0
 class _Worker:
     """What runs in an actor's process."""
 
-    def __init__(self, spec: RunSpec, threads: int) -> None:
+    def __init__(self, request: Request, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
         self.crew: LocalCrew | None = None
         self.fault = ""
         try:
-            self.crew = LocalCrew(spec, None)
+            self.crew = LocalCrew(request)
         except UserError as error:
             self.fault = str(error)
 
@@ -50,22 +50,20 @@ class _Worker:
         """Why this worker cannot work; empty if it can."""
         return self.fault
 
-    def ask(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the crew; a user's error comes back as text, for the driver to say once."""
-        try:
-            return getattr(self.crew, name)(*arguments), ""
-        except UserError as error:
-            return None, str(error)
+    def survey(self, pairs: Sequence[Pair]) -> Survey:
+        """The run as this worker knows it."""
+        assert self.crew is not None
+        return self.crew.survey(pairs)
 
     def work(self, task: Task) -> PairResult:
         """Work one task off."""
         assert self.crew is not None
-        return self.crew.worker.work(task.pair, task.keep_images, task.keys)
+        return self.crew.worker.work(task)
 
     def give_up(self, task: Task, reason: str) -> PairResult:
         """The records of a pair that cost too many workers."""
         assert self.crew is not None
-        return self.crew.worker.failed(task.pair, task.keys, RuntimeError(reason), where="workers")
+        return PairResult(self.crew.worker.recorder.failures(task, RuntimeError(reason), where="workers"))
 
 
 @dataclass
@@ -81,20 +79,20 @@ class RayCrew:
     """Workers on this machine or on a cluster.
 
     Args:
-        spec: what to run.
+        request: what to run.
         workers: how many, and what each gets.
 
     Raises:
         UserError: if Ray is not installed, the cluster cannot be reached or is too small, or a worker cannot load.
     """
 
-    def __init__(self, spec: RunSpec, workers: Workers) -> None:
+    def __init__(self, request: Request, workers: Workers) -> None:
         try:
             import ray
         except ImportError:
             raise UserError("workers need Ray; install it with: pip install 'riebench[ray]'") from None
         self.ray = ray
-        self.spec = spec
+        self.request = request
         self.workers = workers
         self.started = not ray.is_initialized()
         if self.started:
@@ -140,46 +138,45 @@ class RayCrew:
         # Methods that lie where one stands are found in the workers, too.
         path = os.pathsep.join(dict.fromkeys([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
         remote = self.ray.remote(_Worker).options(**self.share, runtime_env={"env_vars": {"PYTHONPATH": path}})
-        return remote.remote(self.spec, self.threads)
+        return remote.remote(self.request, self.threads)
 
     def _hire_all(self) -> None:
-        hired = [self._hire() for _ in range(self.workers.count)]
+        """Hire one worker, and as many more as fit: the memory of the first is that of each."""
+        self._hire_some(1)
+        count = self.workers.count
+        if count > 1 and self.workers.address is None:
+            each = self.survey(()).bytes
+            fitting = 1 + int(psutil.virtual_memory().available // each)
+            if fitting < count:
+                said = f"{count} workers were asked for; {fitting} fit into memory ({each / 1e9:.1f} GB each)"
+                print(f"riebench: {said}", file=sys.stderr)
+                count = fitting
+        self._hire_some(count - 1)
+
+    def _hire_some(self, count: int) -> None:
+        hired = [self._hire() for _ in range(count)]
         calls = [actor.ready.remote() for actor in hired]
-        there, missing = self.ray.wait(calls, num_returns=len(calls), timeout=QUIET)
+        ready, missing = self.ray.wait(calls, num_returns=len(calls), timeout=QUIET) if calls else ([], [])
         if missing:  # others may use the cluster; it waits until they are done
-            said = (
-                f"{len(there)} of {len(calls)} workers are there; waiting for the cluster to have room for the others"
-            )
+            said = f"{len(ready)} of {len(calls)} workers are ready; waiting for the cluster to have room for the others"
             print(f"riebench: {said} (Ctrl-C ends it)", file=sys.stderr)
         try:
             faults = self.ray.get(calls)
         except self.ray.exceptions.RayError as error:
             self.close()
-            said = str(error).strip().splitlines()[-1]
-            raise UserError(f"the models do not fit into the workers: {said}; use fewer --workers") from None
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"the models do not fit into the workers: {reason}; use fewer --workers") from None
         if any(faults):
             self.close()
             raise UserError(next(fault for fault in faults if fault))  # once, however many say it
-        self.actors = hired
+        self.actors += hired
 
-    def _ask(self, name: str, *arguments: Any) -> Any:
-        found, fault = self.ray.get(self.actors[0].ask.remote(name, *arguments))
-        if fault:
-            raise UserError(fault)
+    def survey(self, pairs: Sequence[Pair]) -> Survey:
+        """The run as the first worker knows it."""
+        found: Survey = self.ray.get(self.actors[0].survey.remote(list(pairs)))
         return found
 
-    def check(self, pairs: Sequence[Pair]) -> None:
-        """Refuse pairs that the model's world cannot judge."""
-        self._ask("check", list(pairs))
-
-    def survey(
-        self, pairs: Sequence[Pair], before: Sequence[Record], kept: Collection[str], retry_failed: bool, folder: Path
-    ) -> Survey:
-        """See :func:`riebench.engine.survey.survey`."""
-        found: Survey = self._ask("survey", list(pairs), list(before), set(kept), retry_failed, folder)
-        return found
-
-    def run(self, tasks: Sequence[Task], ending: Callable[[], bool]) -> Iterator[tuple[Task, PairResult]]:
+    def run(self, tasks: Sequence[Task], ending: Ending) -> Iterator[tuple[Task, PairResult]]:
         """Work tasks off, in the order in which they are done; what is under way at the end is finished."""
         waiting, idle = deque(tasks), list(self.actors)
         flying: dict[Any, _Flying] = {}

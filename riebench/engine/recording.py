@@ -1,128 +1,160 @@
-"""Turn what happened in one setting of a pair into its record."""
+"""The settings of a pair with the keys of their records, and how what became of one is written down."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from riebench.engine.arms import Arm
-from riebench.util.errors import PairError
-from riebench.instruments import Instruments
+from riebench.engine.instruments import Instruments
+from riebench.methods.registry import MethodClass, create, find
 from riebench.pairs import Pair
-from riebench.spec.protocols import Protocol
 from riebench.records import Record, Setting, record_key
-from riebench.records.code import code_version
+from riebench.records.code import code_version, method_code
+from riebench.spec.request import Condition, Request
+from riebench.util.errors import PairError
 
-NUMERICS = 2
+NUMERICS = 3
 """Version of the parts of this package that compute; raised when a change of them changes numbers."""
-
-
 LONGEST = 500
 """Letters of a reason; some libraries append pages."""
+PUBLISHED_SEED = 42
 
 
-@dataclass(frozen=True)
+class Wanted(NamedTuple):
+    """A setting of a pair: the number of its condition, the strength, and the key of its record."""
+
+    condition: int
+    strength: float
+    key: str
+
+
+class Task(NamedTuple):
+    """Settings to run on one pair; plain data, so that another process can be given it."""
+
+    pair: Pair
+    wanted: tuple[Wanted, ...]
+    keep_images: bool = False
+
+
 class Recorder:
-    """Writes down everything that can change a record's numbers, and a hash of it as the record's key.
+    """Writes down everything that can change a record's numbers, and works out a hash of it as the record's key.
 
-    Attributes:
+    Args:
+        request: of the run.
         instruments: of the run.
-        protocol: of the run.
-        steps: denoising steps.
-        seed: of every run; None takes each pair's own, or 42 (the published one).
     """
 
-    instruments: Instruments
-    protocol: Protocol
-    steps: int
-    seed: int | None
+    def __init__(self, request: Request, instruments: Instruments) -> None:
+        self.request = request
+        self.conditions = dict(instruments.conditions)
+        self.methods = [create(c.method, c.options) for c in request.conditions]
+        self._facts = [_Facts.of(c, find(c.method), instruments.parts) for c in request.conditions]
 
     def seed_of(self, pair: Pair) -> int:
-        """The seed of all runs of a pair."""
-        if self.seed is not None:
-            return self.seed
-        return pair.seed if pair.seed is not None else 42
+        """The seed of all runs of a pair: the request's, else its own, else the published one."""
+        if self.request.seed is not None:
+            return self.request.seed
+        return PUBLISHED_SEED if pair.seed is None else pair.seed
 
-    @cached_property
-    def conditions(self) -> dict[str, Any]:
-        """Further settings of the instruments that can change numbers."""
-        return dict(self.instruments.conditions)
+    def wanted(self, pair: Pair) -> tuple[Wanted, ...]:
+        """Every setting of a pair in the order of its records; of settings with the same key, the first.
 
-    def key(self, pair: Pair, arm: Arm, strength: float) -> str:
-        """The key of the record of one setting: a hash of everything that can change its numbers, and nothing else.
-
-        In it are: the pair with its id (methods and functions for masks see all of it) and the seed that it is run
-        with; the setting, and the files that the method is written in; the protocol's name; fingerprints of the weights
-        of model, masker, scorers and (if the method needs them) SAEs; the conditions, as the type of the weights, size,
-        guidance and mask rules; and :data:`NUMERICS`, the version of the parts of this package that compute.
+        A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
+        (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
+        written in; the protocol; fingerprints of the weights of model, masker, scorers and (if the method needs them)
+        SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and :data:`NUMERICS`.
 
         Not in it are the size of batches, the number of workers, the device and the versions of torch, diffusers and
         the like. They move numbers by rounding alone, within the tolerance that the tests state, and a run must be
         able to go on after an update or on another machine. Records keep the versions (``code``), ``run.json`` the
         device of each session.
         """
-        return record_key(
-            pair=pair.model_dump(exclude={"seed"}),
-            seed=self.seed_of(pair),
-            setting=self.setting(arm, strength).model_dump(mode="json"),
-            method=arm.code,
-            protocol=self.protocol.name,
-            parts=self._parts(arm),
-            conditions=self.conditions,
-            numerics=NUMERICS,
-        )
+        about_pair = pair.model_dump(exclude={"seed"})
+        found: dict[str, Wanted] = {}
+        for number, (condition, facts) in enumerate(zip(self.request.conditions, self._facts, strict=True)):
+            for strength in condition.strengths:
+                key = record_key(
+                    pair=about_pair,
+                    seed=self.seed_of(pair),
+                    setting=self.setting(number, strength).model_dump(mode="json"),
+                    method=facts.code,
+                    protocol=self.request.protocol,
+                    parts=facts.parts,
+                    conditions=self.conditions,
+                    numerics=NUMERICS,
+                )
+                found.setdefault(key, Wanted(number, strength, key))
+        return tuple(found.values())
 
-    def setting(self, arm: Arm, strength: float) -> Setting:
+    def setting(self, condition: int, strength: float) -> Setting:
         """One setting as its record keeps it."""
+        asked, facts = self.request.conditions[condition], self._facts[condition]
         return Setting(
-            method=arm.name, options=dict(arm.options), blocks=arm.blocks, strength=strength, steps=self.steps
+            method=facts.name, options=asked.options, blocks=asked.sites, strength=strength, steps=self.request.steps
         )
-
-    def _parts(self, arm: Arm) -> dict[str, str]:
-        return {n: v for n, v in self.instruments.parts.items() if n != "sae" or arm.needs_sae}
 
     def record(
         self,
         pair: Pair,
-        arm: Arm,
-        strength: float,
+        wanted: Wanted,
         metrics: Mapping[str, float | None] | None = None,
         notes: Mapping[str, Any] | None = None,
         error: Exception | None = None,
         where: str = "method",
     ) -> Record:
-        """The record of one setting: its metrics, or the error that there was and where it happened."""
-        if isinstance(error, PairError):
-            where = error.where
+        """The record of one setting: its metrics, or the error and the stage in which it was raised."""
+        facts = self._facts[wanted.condition]
         return Record(
-            key=self.key(pair, arm, strength),
+            key=wanted.key,
             status="failed" if error else "ok",
             pair_id=pair.id,
             category=pair.editing_type_id,
             seed=self.seed_of(pair),
             original_prompt=pair.original_prompt,
             editing_prompt=pair.editing_prompt,
-            setting=self.setting(arm, strength),
-            method_class=f"{type(arm.method).__module__}:{type(arm.method).__qualname__}",
-            model=self.instruments.name,
-            protocol=self.protocol.name,
-            parts=self._parts(arm),
+            setting=self.setting(wanted.condition, wanted.strength),
+            method_class=facts.method_class,
+            model=self.request.model,
+            protocol=self.request.protocol,
+            parts=facts.parts,
             conditions=self.conditions,
             code=code_version(),
             metrics=dict(metrics or {}),
             notes=dict(notes or {}),
-            reason=_said(error) if error else None,
+            reason=reason_of(error) if error else None,
             error=type(error).__name__ if error else None,
-            where=where if error else None,
+            where=(error.where if isinstance(error, PairError) else where) if error else None,
         )
 
+    def failures(self, task: Task, error: Exception, where: str) -> list[Record]:
+        """Records that say why the settings of a task were not run."""
+        return [self.record(task.pair, wanted, error=error, where=where) for wanted in task.wanted]
 
-def _said(error: Exception) -> str:
+
+class _Facts(NamedTuple):
+    """What the records of a condition share."""
+
+    name: str
+    method_class: str
+    code: str
+    parts: dict[str, str]
+
+    @classmethod
+    def of(cls, condition: Condition, method: MethodClass, parts: Mapping[str, str]) -> _Facts:
+        mine = {name: value for name, value in parts.items() if name != "sae" or method.needs_sae}
+        where = f"{method.__module__}:{method.__qualname__}"
+        return cls(str(method.method_name), where, method_code(method), mine)
+
+
+def reason_of(error: BaseException) -> str:
     """What an error says, in letters that a file takes; a stranger's may not even say that."""
     try:
-        said = str(error)
+        text = str(error)
     except Exception:  # noqa: BLE001 - a stranger's error
-        said = ""
-    return (said or type(error).__name__)[:LONGEST].encode(errors="backslashreplace").decode()
+        text = ""
+    return (text or type(error).__name__)[:LONGEST].encode(errors="backslashreplace").decode()
+
+
+def keys_of(wanted: Sequence[Wanted]) -> list[str]:
+    """The keys of some settings."""
+    return [one.key for one in wanted]

@@ -1,99 +1,333 @@
-"""A whole run: pairs outside, settings inside."""
+"""A run: load, see what is left to do, work it off pair by pair, append the records."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import count as counted
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from riebench.catalog import entry_named
-from riebench.engine.arms import block_sets, make_arms
-from riebench.engine.instruments import Given, load_instruments
-from riebench.engine.pairwork import PairWorker
-from riebench.util.errors import UserError
-from riebench.instruments import Instruments
-from riebench.methods import find
+from rich.console import Console
+
+from riebench.engine.journal import Journal
+from riebench.engine.stopping import Stopping
+from riebench.models.model import Model
 from riebench.pairs import Pair
-from riebench.spec.protocols import protocol_named
-from riebench.spec.settings import Settings
-from riebench.spec.sweeps import Sweep
+from riebench.records import Record, RunFolder, only_writer, read_records
+from riebench.spec.request import Request, resolve
+from riebench.util.errors import UserError
+from riebench.util.progress import RunProgress
+from riebench.util.timings import keep_timing
+
+if TYPE_CHECKING:
+    from riebench.engine.crew import Workers
+    from riebench.engine.instruments import Given
+    from riebench.masks.sources import GivenMasks
+    from riebench.metrics import Scorers
+
+
+@dataclass
+class Session:
+    """What became of a run.
+
+    Attributes:
+        folder: that holds its records.
+        tasks: pairs of which a record was missing.
+        pairs: how many of them are done.
+        statuses: key to status of every record that was asked for and is in the folder now.
+        written: how many records this session wrote.
+        failed: how many of those are failures.
+        failed_pairs: how many pairs had one.
+        seconds: time it took.
+        ended: why it ended.
+        signal: the signal that ended it early, if one did.
+    """
+
+    folder: Path
+    tasks: int = 0
+    pairs: int = 0
+    statuses: dict[str, str] = field(default_factory=dict)
+    written: int = 0
+    failed: int = 0
+    failed_pairs: int = 0
+    seconds: float = 0.0
+    ended: str = "finished"
+    signal: signal.Signals | None = None
+
+    def count(self, records: Sequence[Record]) -> None:
+        """One pair more is done."""
+        failed = sum(record.status == "failed" for record in records)
+        self.pairs += 1
+        self.written += len(records)
+        self.failed += failed
+        self.failed_pairs += failed > 0
+        self.statuses |= {record.key: record.status for record in records}
+
+    @property
+    def all_failed(self) -> int:
+        """How many of the records that were asked for are failures, of earlier sessions too."""
+        return list(self.statuses.values()).count("failed")
+
+
+def carry_out(
+    request: Request,
+    pairs: Sequence[Pair],
+    out: Path | None = None,
+    *,
+    given: Given | None = None,
+    force: bool = False,
+    quiet: bool = False,
+    retry_failed: bool = False,
+    max_failures: int | None = None,
+    workers: Workers | None = None,
+) -> Session:
+    """Carry a request out. Records that the folder holds already are not made again.
+
+    Args:
+        request: what to run.
+        pairs: the chosen pairs.
+        out: folder; one named for the time unless given.
+        given: loaded parts.
+        force: whether to discard the records that the folder holds.
+        quiet: whether to show no progress.
+        retry_failed: whether to make failed records again.
+        max_failures: end after so many pairs with a failure.
+        workers: processes that work pairs off.
+
+    Raises:
+        UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
+        KeyboardInterrupt: at a second Ctrl-C.
+    """
+    path = out or _new_folder()
+    _check_free(path)
+    from riebench.engine.crew import Workers, hire
+    from riebench.engine.resume import left_to_do, refuse_other_runs
+
+    crew = hire(request, given, _useful(workers or Workers(), len(pairs)))
+    try:
+        survey = crew.survey(pairs)
+        with RunFolder(path, force) as folder:
+            before = folder.records()
+            refuse_other_runs(pairs, survey, before, path)
+            tasks = left_to_do(pairs, survey, before, first_of_each(pairs, request.keep_images), retry_failed)
+            asked = {wanted.key for several in survey.wanted.values() for wanted in several}
+            session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
+            if before:
+                _say(f"{len(before)} records are in {path}; {sum(len(t.wanted) for t in tasks)} are left to make")
+            journal = Journal(folder, survey, request, before)
+            try:
+                _work(crew, tasks, folder, session, max_failures, Console(stderr=True, quiet=quiet))
+            except BaseException as error:
+                with suppress(UserError):  # the first fault is the one to tell
+                    journal.close(f"{type(error).__name__}: {error}".strip(": "), session)
+                if isinstance(error, KeyboardInterrupt):
+                    _say("ended at once; the pair in flight is lost, the same command goes on")
+                raise
+            journal.close(session.ended, session)
+            folder.compact()
+    finally:
+        crew.close()
+    rows = request.steps * sum(2 + len(task.wanted) for task in tasks[: session.pairs])
+    if rows:
+        keep_timing(request.model, survey.device, session.seconds, rows)
+    return session
+
+
+def _work(
+    crew: Any, tasks: Sequence[Any], folder: RunFolder, session: Session, max_failures: int | None, console: Console
+) -> None:
+    """Work the tasks off, until they are done or there is a reason to end."""
+    started = time.perf_counter()
+    settings = max((len(task.wanted) for task in tasks), default=0)
+    with Stopping() as stopping, RunProgress(len(tasks), settings, console) as progress:
+
+        def ending() -> bool:
+            if session.pairs == len(tasks):
+                return True
+            if stopping.signal is not None:
+                session.signal, session.ended = stopping.signal, f"ended by {stopping.signal.name}"
+            elif max_failures is not None and session.failed_pairs >= max_failures:
+                bad = f"{session.failed_pairs} pairs with failures (--max-failures {max_failures})"
+                session.ended = f"ended after {bad}"
+            return session.ended != "finished"
+
+        for task, result in crew.run(tasks, ending):
+            for name, image in result.images.items():  # before the records, which promise them
+                folder.keep_image(f"{task.pair.id}-{name}", image)
+            folder.append(result.records)
+            session.count(result.records)
+            progress.advance(len(result.records))
+    session.seconds = time.perf_counter() - started
+    if session.pairs == len(tasks):  # the wish to end came when all were under way
+        session.ended = "finished"
+    if session.ended != "finished":
+        _say(f"{session.ended}; {len(tasks) - session.pairs} pairs are left, the same command goes on with them")
+
+
+def first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
+    """Ids of the first pairs of each category."""
+    met: Counter[int] = Counter()
+    found = set()
+    for pair in pairs:
+        if met[pair.editing_type_id] < count:
+            found.add(pair.id)
+        met[pair.editing_type_id] += 1
+    return found
+
+
+def _useful(workers: Workers, pairs: int) -> Workers:
+    """No more workers than pairs."""
+    if workers.count <= pairs:
+        return workers
+    _say(f"{workers.count} workers were asked for; {pairs} are started, one for each pair")
+    return replace(workers, count=pairs)
+
+
+def _check_free(path: Path) -> None:
+    """Refuse a folder that cannot be written or that another process writes to, before models are loaded."""
+    if path.is_dir():
+        with suppress(OSError), only_writer(path):  # an error is told once the rest is checked
+            return
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not path.is_dir() and (path.exists() or not above.is_dir() or not os.access(above, os.W_OK)):
+        raise UserError(f"the folder {path} cannot be written; give another with --out")
+
+
+def _new_folder() -> Path:
+    """A folder named for this second that does not exist yet."""
+    name = datetime.now().strftime("%Y%m%d-%H%M%S")
+    paths = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in counted(1))
+    return next(path for path in paths if not path.exists())
+
+
+def _say(text: str) -> None:
+    print(f"riebench: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
-class RunSpec:
-    """What to run.
+class RunResult:
+    """A finished run.
 
     Attributes:
-        sweeps: methods with their options and strengths.
-        blocks: short names, intervened in together; ``all`` stands for the four of RIEBench.
-        alone: whether each of these blocks is also run alone.
-        steps: denoising steps; None for the model's own.
-        model: name of the model.
-        protocol: name of the protocol.
-        seed: of all runs; None for each pair's own.
+        session: folder, counts and time.
+        records: one for each pair and setting that the folder holds.
+    """
+
+    session: Session
+    records: list[Record]
+
+
+def run(
+    method: str | Sequence[str] | None = None,
+    block: str | Sequence[str] = "all",
+    *,
+    model: str | Model = "mini",
+    pairs: str | Path | Sequence[Pair] | None = None,
+    strength: float | Sequence[float] | None = None,
+    k: int | Sequence[int] | None = None,
+    options: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    protocol: str | None = None,
+    alone: bool = False,
+    steps: int | None = None,
+    seed: int | None = None,
+    category: str | int | Sequence[str | int] = (),
+    ids: Sequence[str] = (),
+    limit: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    masks: GivenMasks | None = None,
+    scorers: Scorers | None = None,
+    out: str | Path | None = None,
+    keep_images: int = 3,
+    batch: int = 8,
+    force: bool = False,
+    retry_failed: bool = False,
+    max_failures: int | None = None,
+    workers: int = 1,
+    ray_address: str | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Run methods over pairs; records that ``out`` holds already are not made again.
+
+    Args:
+        method: name or names, ``package.module:Class``, or ``all``; not with a preset.
+        block: block or blocks, edited together; ``all`` for the model's default ones.
+        model: name, or a model that :func:`riebench.load` loaded.
+        pairs: a file, or pairs; the model's own unless given.
+        strength: factors on the whole intervention; 0.25, 0.5, 1, 1.5 and 2 unless given.
+        k: features (or neurons) moved in each direction, for methods that have the option.
+        options: further options of the methods.
+        preset: name of a published sweep, in place of method, k, strength and options.
+        protocol: ``riebench`` or ``paper``; a preset brings its own.
+        alone: whether each of the blocks is also edited alone.
+        steps: denoising steps; the model's own unless given.
+        seed: of all runs; each pair's own unless given.
+        category: numbers or names.
+        ids: of pairs.
+        limit: pairs of each category at most.
+        settings: of model and instruments by name, see ``riebench settings``; None leaves one as it is.
+        masks: regions of the pairs, see :data:`riebench.masks.sources.GivenMasks`.
+        scorers: CLIP and LPIPS.
+        out: folder; one named for the time unless given.
+        keep_images: pairs of each category whose pictures are kept.
         batch: rows in one forward pass at most.
-        replay: whether edited runs are spared what the base run has computed already.
-        settings: of the instruments.
-    """
-
-    sweeps: Sequence[Sweep]
-    blocks: Sequence[str]
-    alone: bool = False
-    steps: int | None = None
-    model: str = "mini"
-    protocol: str = "riebench"
-    seed: int | None = None
-    batch: int = 8
-    replay: bool = True
-    settings: Settings = field(default_factory=Settings)
-
-    @property
-    def methods(self) -> list[str]:
-        """Names of all methods, each once."""
-        return list(dict.fromkeys(name for sweep in self.sweeps for name in sweep.methods))
-
-
-def prepare(spec: RunSpec, given: Given | None = None) -> tuple[Instruments, PairWorker]:
-    """Check a specification and load what it needs.
+        force: whether to discard the records that the folder holds.
+        retry_failed: whether to make failed records again.
+        max_failures: end after so many pairs with a failure.
+        workers: processes that work pairs off, by Ray if more than one.
+        ray_address: of a Ray cluster to use; ``auto`` for the one that this process is in.
+        quiet: whether to show no progress.
 
     Raises:
-        UserError: if it cannot be run; nothing has been computed by then.
+        UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
+        KeyboardInterrupt: at Ctrl-C (or SIGTERM) after the pair in flight, whose records are then in the folder.
     """
-    entry, protocol = entry_named(spec.model), protocol_named(spec.protocol)
-    for name in spec.methods:
-        find(name)
-    steps = entry.steps if spec.steps is None else spec.steps
-    if steps < 1:
-        raise UserError(f"--steps is {steps}; expected 1 or more")
-    instruments = load_instruments(entry, spec.batch, spec.settings, protocol, given)
-    sets = block_sets(spec.blocks, list(instruments.denoiser.lens.blocks), spec.alone)
-    arms = make_arms(spec.sweeps, sets, instruments)
-    return instruments, PairWorker(instruments, arms, steps, spec.seed, protocol, spec.replay)
+    handed = [name for name, value in (("masks", masks), ("scorers", scorers)) if value is not None]
+    request, chosen = resolve(
+        method,
+        block,
+        model=model,
+        pairs=pairs,
+        strength=strength,
+        k=k,
+        options=options,
+        preset=preset,
+        protocol=protocol,
+        alone=alone,
+        steps=steps,
+        seed=seed,
+        category=category,
+        ids=ids,
+        limit=limit,
+        settings=settings,
+        keep_images=keep_images,
+        batch=batch,
+        handed_in=handed,
+    )
+    from riebench.engine.crew import Workers
+    from riebench.engine.instruments import Given
+
+    session = carry_out(
+        request,
+        chosen,
+        Path(out) if out is not None else None,
+        given=Given(None if isinstance(model, str) else model, masks, scorers),
+        force=force,
+        quiet=quiet,
+        retry_failed=retry_failed,
+        max_failures=max_failures,
+        workers=Workers(workers, ray_address),
+    )
+    if session.signal is not None:
+        raise KeyboardInterrupt
+    return RunResult(session, read_records(session.folder))
 
 
-def check_truth(instruments: Instruments, worker: PairWorker, pairs: Sequence[Pair]) -> None:
-    """Refuse pairs that the model's world cannot judge, before anything is computed.
-
-    Raises:
-        UserError: naming the pair.
-    """
-    if instruments.truth is not None:
-        for pair in pairs:
-            instruments.truth(pair, worker.recorder.seed_of(pair))
-
-
-def describe(worker: PairWorker) -> dict[str, Any]:
-    """What all records of a run folder share, and the settings, as ``run.json`` keeps them."""
-    instruments = worker.instruments
-    return {
-        "arms": [
-            {"method": a.name, "options": dict(a.options), "blocks": list(a.blocks), "strengths": list(a.strengths)}
-            for a in worker.arms
-        ],
-        "steps": worker.steps,
-        "model": instruments.name,
-        "protocol": worker.protocol.name,
-        "parts": instruments.parts,
-        "conditions": dict(instruments.conditions),
-        "metric_names": {"clip": instruments.scorers.clip.name, "lpips": instruments.scorers.lpips.name},
-    }

@@ -1,16 +1,17 @@
-"""Choose what to move: relative scores and their ranking (PROTOCOL: Choosing features)."""
+"""Choose what to move, and lay it over a mask: pure functions on values (PROTOCOL.md, Choosing features)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Score = Literal["first", "mean"]
 Shares = Literal["sum", "absolute"]
@@ -18,12 +19,22 @@ Count = Annotated[int, Field(gt=0)]
 
 
 def masked_mean(values: Tensor, mask: Tensor, score: Score) -> Tensor:
-    """Mean ``[n]`` of ``[steps, n, height, width]`` over the positions of a mask ``[height, width]``.
+    """Mean ``[width]`` of values ``[steps, positions, width]`` over the positions of a mask ``[positions]``.
 
     ``first`` takes the first step, ``mean`` the average over all steps.
     """
     steps = values[:1] if score == "first" else values
-    return steps.flatten(2)[..., mask.flatten()].mean((0, 2))
+    return steps[:, mask].mean((0, 1))
+
+
+def spread(values: Tensor, mask: Tensor, spatial: bool = True) -> Tensor:
+    """Values ``[steps, positions, width]`` kept at the positions of a mask ``[positions]``, 0 elsewhere.
+
+    Without ``spatial``, the mean over the mask's positions stands at each of them.
+    """
+    if not spatial:
+        values = values[:, mask].mean(1, keepdim=True).expand_as(values)
+    return values * mask[:, None]
 
 
 def relative_score(source: Tensor, base: Tensor, shares: Shares = "absolute") -> Tensor:
@@ -36,7 +47,7 @@ def relative_score(source: Tensor, base: Tensor, shares: Shares = "absolute") ->
 
     def share(s: Tensor) -> Tensor:
         total = s.sum() if shares == "sum" else s.abs().sum()
-        return torch.zeros_like(s) if total == 0 else s / total
+        return s * 0 if total == 0 else s / total
 
     return share(source) - share(base)
 
@@ -44,20 +55,22 @@ def relative_score(source: Tensor, base: Tensor, shares: Shares = "absolute") ->
 def rank(
     source: Sequence[Tensor], base: Sequence[Tensor], k: int, shares: Shares = "absolute"
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The k features to add and the k to remove, all blocks ranked jointly.
+    """The k features to add and the k to remove, all sites ranked jointly.
 
     Args:
-        source: mean activations ``[n_b]`` of each block b in the source run.
+        source: mean activations ``[n_s]`` of each site s in the source run.
         base: the same of the base run.
         k: how many in each direction.
         shares: see :func:`relative_score`.
 
     Returns:
-        For each block the indices to add and the indices to remove.
+        For each site the indices to add and the indices to remove.
 
     Raises:
         UserError: if k is larger than the number of candidates.
     """
+    import torch
+
     score = relative_score(torch.cat(list(source)), torch.cat(list(base)), shares)
     if not 0 < k <= len(score):
         raise UserError(f"k is {k}, but there are {len(score)} features to choose from; give --k 1 to {len(score)}")
@@ -65,12 +78,12 @@ def rank(
     sizes = [len(s) for s in source]
     ends = torch.tensor(sizes, device=score.device).cumsum(0)
 
-    def by_block(chosen: Tensor) -> list[Tensor]:
+    def by_site(chosen: Tensor) -> list[Tensor]:
         chosen = chosen.sort().values
         counts = torch.searchsorted(chosen, ends).diff(prepend=ends.new_zeros(1)).tolist()
         return [part - (end - size) for part, end, size in zip(chosen.split(counts), ends, sizes, strict=True)]
 
-    return by_block(order[:k]), by_block(order[-k:])
+    return by_site(order[:k]), by_site(order[-k:])
 
 
 def k_of_share(share: float, candidates: int) -> int:

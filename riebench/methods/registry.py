@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from riebench.util.errors import UserError, unknown
 from riebench.methods.options import options_of
@@ -107,13 +109,15 @@ def catalogue() -> list[Known]:
     for name in sorted({*_REGISTERED, *_installed()}):
         origin = holder(name) or name
         try:
-            found.append(Known(name, origin, find(name)))
+            cls = find(name)
+            _check_options(cls)
+            found.append(Known(name, origin, cls))
         except UserError as error:
             found.append(Known(name, origin, error=str(error)))
     return found
 
 
-def names() -> list[str]:
+def method_names() -> list[str]:
     """Every method that can be run; for one that is broken there is a warning on stderr."""
     every = catalogue()
     for known in every:
@@ -170,16 +174,20 @@ def _imported(name: str, module: str, attribute: str) -> Any:
 
 
 def _checked(cls: Any, target: str) -> MethodClass:
-    """A class that is decorated itself, has a plan, and options that a record can keep."""
+    """A class that is decorated itself and has a plan."""
     if not isinstance(cls, type) or "method_name" not in vars(cls):
         raise UserError(f"{target} is not a method; decorate its class with @riebench.methods.method(name)")
     if not callable(getattr(cls, "plan", None)):
         raise UserError(f"{target} has no plan; give it the function plan(self, seen: Observed) -> Plan")
+    return cls
+
+
+def _check_options(cls: MethodClass) -> None:
     try:
         options_of(cls)
     except Exception as error:  # noqa: BLE001 - pydantic raises many kinds for types that it does not know
-        raise UserError(f"{target} has an option that cannot be read: {str(error).splitlines()[0]}") from None
-    return cls
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{_target(cls)} has an option that cannot be read: {reason}") from None
 
 
 def option_fields(cls: MethodClass) -> dict[str, dataclasses.Field[Any]]:
@@ -191,7 +199,7 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
     """A method with its options, given as text or values.
 
     Raises:
-        UserError: for an unknown method or option, or a value of the wrong type.
+        UserError: for an unknown method or option, a value of the wrong type, or one that a record cannot keep.
     """
     cls = find(name)
     fields = option_fields(cls)
@@ -202,12 +210,22 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
                 if fields
                 else UserError(f"the method {name!r} has no options, but {option!r} was given")
             )
-    defaults = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+    defaults = {f.name: f.default for f in fields.values() if f.default is not dataclasses.MISSING}
     try:
-        return TypeAdapter(cls).validate_python(defaults | dict(options))  # a default may be wrong, too
+        made: Method = TypeAdapter(cls).validate_python(defaults | dict(options))  # a default may be wrong, too
     except ValidationError as error:
         first = error.errors()[0]
         at = str(first["loc"][0])
         if first["type"] == "missing":
             raise UserError(f"the method {name!r} needs its option {at!r}; give --option {at}=value") from None
         raise UserError(f"option {at!r} of method {name!r} is {first['input']!r}: {first['msg']}") from None
+    except PydanticUserError as error:
+        raise UserError(f"{_target(cls)} has an option that cannot be read: {str(error).splitlines()[0]}") from None
+    for option in fields:
+        value = getattr(made, option)
+        if not isinstance(value, bool | int | float | str | None):
+            wrong = f"is {type(value).__name__}, which a record cannot keep; options are numbers, text or booleans"
+            raise UserError(f"option {option!r} of method {name!r} {wrong}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"option {option!r} of method {name!r} is {value}, expected a finite number")
+    return made

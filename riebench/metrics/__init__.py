@@ -1,7 +1,11 @@
-"""How well an edit arrived (CLIP), what it cost (LPIPS), and, where it is known, the truth."""
+"""How well an edit arrived (CLIP), what it cost (LPIPS), and, where it is known, the truth. Needs no torch.
 
-from riebench.metrics.clip import ClipScorer
-from riebench.metrics.lpips import LpipsScorer
-from riebench.metrics.score import METRICS, Reference, Scorers, score_images
+Importing a module of metrics registers them, in the order of their columns.
+"""
 
-__all__ = ["METRICS", "ClipScorer", "LpipsScorer", "Reference", "Scorers", "score_images"]
+from riebench.metrics import published, regions  # isort: skip
+from riebench.metrics import drawn  # isort: skip
+from riebench.metrics.registry import METRICS, Metric, Scores, metric
+from riebench.metrics.scoring import Scorers, Scoring, Truth
+
+__all__ = ["METRICS", "Metric", "Scorers", "Scores", "Scoring", "Truth", "drawn", "metric", "published", "regions"]

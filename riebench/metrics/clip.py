@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from torch.nn import functional as F
 
 from riebench.util.batches import in_batches
 from riebench.util.errors import UserError
-from riebench.util.recent import Recent
 
 Image = NDArray[np.uint8]
 KEPT_TEXTS = 64
@@ -28,7 +28,7 @@ class ClipScorer:
 
     Args:
         model: name of an open_clip model, as ``ViT-L-14``.
-        source: a checkpoint, or a folder in open_clip's own layout (its ``open_clip_config.json`` then says what
+        location: a checkpoint, or a folder in open_clip's own layout (its ``open_clip_config.json`` then says what
             the model is).
         fingerprint: names the weights in records.
         configs: a configuration file of the model, if open_clip does not know it.
@@ -44,7 +44,7 @@ class ClipScorer:
     def __init__(
         self,
         model: str,
-        source: Path,
+        location: Path,
         fingerprint: str,
         configs: Path | None = None,
         quick_gelu: bool = False,
@@ -57,26 +57,26 @@ class ClipScorer:
         self.fingerprint = fingerprint
         self.batch = batch
         self.device = torch.device(device)
-        described = (source / OPEN_CLIP_CONFIG).is_file()
-        named = f"local-dir:{source}" if described else model
+        described = (location / OPEN_CLIP_CONFIG).is_file()
+        named = f"local-dir:{location}" if described else model
         quiet = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)  # it warns of what we settle ourselves
         try:
             self.model, _, self.preprocess = open_clip.create_model_and_transforms(
-                named, pretrained=None if described else str(source), force_quick_gelu=quick_gelu, weights_only=True
+                named, pretrained=None if described else str(location), force_quick_gelu=quick_gelu, weights_only=True
             )
             self.tokenizer = open_clip.get_tokenizer(named)
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             said = str(error).strip().splitlines()[0]
-            raise UserError(f"CLIP {model!r} cannot be loaded from {source}: {said}") from None
+            raise UserError(f"CLIP {model!r} cannot be loaded from {location}: {said}") from None
         finally:
             logging.getLogger().setLevel(quiet)
         self.model.to(self.device).eval().requires_grad_(False)
-        self.kept_texts: Recent[str, Tensor] = Recent(KEPT_TEXTS)
+        self.text = lru_cache(KEPT_TEXTS)(self._text)
 
-    def text(self, prompt: str) -> Tensor:
-        """The embedding ``[d]`` of a prompt on the CPU; the latest are kept for their next use."""
-        return self.kept_texts.get(prompt, lambda: self.texts([prompt])[0])
+    def _text(self, prompt: str) -> Tensor:
+        """The embedding ``[d]`` of a prompt on the CPU; of ``text`` the latest are kept for their next use."""
+        return self.texts([prompt])[0]
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:

@@ -91,32 +91,23 @@ class LpipsScorer:
         lins = self.model.lins
         return [lin((x - y).square()[None])[0, 0] for lin, x, y in zip(lins, a, b, strict=True)]
 
-    def distance(self, a: Features, b: Features) -> float:
-        """The published distance: each layer's mean over positions, summed."""
-        return total(self.layers(a, b))
+    def total(self, layers: Sequence[Tensor]) -> float:
+        """The published distance, from the difference of each layer ``[h, w]``: means over positions, summed."""
+        return float(sum(layer.cpu().double().mean() for layer in layers))
 
-    def by_region(self, a: Features, b: Features, region: NDArray[np.bool_]) -> tuple[float | None, float | None]:
-        """Mean of the spatial distance map inside and outside a region ``[height, width]``; None where empty."""
-        return total_by_region([self.layers(a, b)], region)[0]
+    def total_within(
+        self, pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]
+    ) -> Sequence[float | None]:
+        """Mean over a region ``[height, width]`` of each picture's distance map; null where the region is empty.
 
-
-def total(layers: Sequence[Tensor]) -> float:
-    """The published distance from the difference of each layer ``[h, w]``: the means over positions, summed."""
-    return float(sum(layer.cpu().double().mean() for layer in layers))
-
-
-def total_by_region(
-    pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]
-) -> list[tuple[float | None, float | None]]:
-    """Means of the maps that layers' differences ``[h, w]`` make when each is brought to the size of the region.
-
-    For each picture, the first is that inside the region ``[height, width]``, the second that outside; None where
-    empty.
-    """
-    by_layer = [torch.stack(layers)[:, None] for layers in zip(*pictures, strict=True)]
-    maps = sum(lpips.upsample(layer, out_HW=region.shape)[:, 0] for layer in by_layer).cpu()
-    inside = torch.from_numpy(region)
-    return list(zip(_means(maps[:, inside]), _means(maps[:, ~inside]), strict=True))
+        A picture's map is the sum of its layers' differences ``[h, w]``, each brought to the size of the region.
+        """
+        if not region.any():
+            return [None] * len(pictures)
+        by_layer = [torch.stack(layers)[:, None] for layers in zip(*pictures, strict=True)]
+        maps = sum(lpips.upsample(layer, out_HW=region.shape)[:, 0] for layer in by_layer).cpu()
+        means: list[float | None] = maps[:, torch.from_numpy(region)].double().mean(1).tolist()
+        return means
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:
@@ -126,8 +117,3 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
     return {name.removeprefix("features."): value for name, value in state.items()}
-
-
-def _means(values: Tensor) -> list[float | None]:
-    """The mean of each row ``[n, values]``."""
-    return values.double().mean(1).tolist() if values.shape[1] else [None] * len(values)

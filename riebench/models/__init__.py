@@ -1,6 +1,22 @@
-"""The denoisers: how to load one, how a seed becomes initial latents, how to generate."""
+"""Models as named sites: how to load one, read and add to its values, and generate. Importing it needs no torch."""
 
-from riebench.catalog import ModelEntry, entry_named, model_names
-from riebench.models.denoiser import Denoiser, Run
+from riebench.models.model import Batch, Model
+from riebench.models.registry import ModelEntry, entry_named, load, model_names
+from riebench.models.sites import Change, Edit, Run, Site, Values, block_of, blocks, neuron_sites
 
-__all__ = ["Denoiser", "ModelEntry", "Run", "entry_named", "model_names"]
+__all__ = [
+    "Batch",
+    "Change",
+    "Edit",
+    "Model",
+    "ModelEntry",
+    "Run",
+    "Site",
+    "Values",
+    "block_of",
+    "blocks",
+    "entry_named",
+    "load",
+    "model_names",
+    "neuron_sites",
+]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 import subprocess
+import sys
+import uuid
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from riebench import __version__
 
+OURS = ("riebench", "riebench_baselines", "baselines")  # what these share is covered by the version of the numeric parts
 COMPUTING = ("torch", "diffusers", "transformers", "open_clip_torch", "lpips", "numpy")
 
 
@@ -46,3 +53,55 @@ def code_version() -> dict[str, str | bool | None]:
         "commit": git("rev-parse", "HEAD"),
         "dirty": bool(git("status", "--porcelain", "--", "riebench", "baselines", at=top)),
     }
+
+
+def method_code(method: type[Any]) -> str:
+    """Hash of the files that a method's class is written in, so that an edited method makes new records.
+
+    Of a stranger's package all files count, since any may be what the method calls. A class in no file, as in a
+    notebook, has another hash in each process.
+    """
+    files = _files_of(method)
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16] if files else _unwritten(method)
+
+
+@cache
+def _unwritten(method: type[Any]) -> str:
+    return uuid.uuid4().hex[:16]
+
+
+def _files_of(method: type[Any]) -> list[Path]:
+    try:
+        file = inspect.getsourcefile(method)
+    except (OSError, TypeError):
+        file = None
+    if file is None or not Path(file).is_file():
+        return []
+    package = method.__module__.partition(".")[0]
+    top = getattr(sys.modules.get(package), "__file__", None)
+    if package in OURS:
+        return [Path(file)]
+    if top is not None and Path(top).name == "__init__.py":
+        return sorted(Path(top).parent.rglob("*.py"))
+    return _with_neighbours(Path(file))
+
+
+def _with_neighbours(file: Path) -> list[Path]:
+    """A file, and those files beside it that it imports, or that they import."""
+    found: set[Path] = set()
+    waiting = [file]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            beside = (file.parent / f"{name}.py" for name in _imported_by(one))
+            waiting += [other for other in beside if other.is_file()]
+    return sorted(found)
+
+
+def _imported_by(file: Path) -> set[str]:
+    """Names at the top of the modules that a file imports."""
+    nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}

@@ -1,6 +1,22 @@
-"""TopK sparse autoencoders on block updates: the model, its files, its training."""
+"""TopK sparse autoencoders on the values of sites: the model, its files, its training."""
 
-from riebench.sae.store import find_saes, load_sae, save_sae
-from riebench.sae.topk import TopKSAE
+from __future__ import annotations
 
-__all__ = ["TopKSAE", "find_saes", "load_sae", "save_sae"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from riebench.sae.store import load_sae as load_sae
+    from riebench.sae.store import save_sae as save_sae
+    from riebench.sae.topk import TopKSAE as TopKSAE
+
+__all__ = ["TopKSAE", "load_sae", "save_sae"]
+
+_LAZY = {"TopKSAE": "topk", "load_sae": "store", "save_sae": "store"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: they bring torch, which finding the folders of SAEs does without.
+    if name in _LAZY:
+        return getattr(import_module(f"riebench.sae.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'riebench.sae' has no attribute {name!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,11 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from riebench.util.errors import UserError
-from riebench.lens import short_name
+from riebench.sae.folders import CONFIG, SAELENS_CONFIG
 from riebench.sae.topk import TopKSAE
 
-CONFIG, WEIGHTS, PUBLISHED = "config.json", "state_dict.safetensors", "state_dict.pth"
-SAELENS_CONFIG, SAELENS_WEIGHTS = "cfg.json", "sae_weights.safetensors"
+WEIGHTS, PUBLISHED, SAELENS_WEIGHTS = "state_dict.safetensors", "state_dict.pth", "sae_weights.safetensors"
 
 
 def save_sae(sae: TopKSAE, folder: Path, config: dict[str, float], dtype: torch.dtype = torch.float32) -> None:
@@ -94,58 +92,3 @@ def _from_saelens(folder: Path) -> TopKSAE:
         }
     )
     return sae.eval().requires_grad_(False)
-
-
-def block_of(folder: str) -> str | None:
-    """The block that an SAE folder is named for: ``unet.mid_block.attentions.0_k160_...`` or ``mid.0``, else None."""
-    found = re.match(r"((?:unet\.)?(?:(?:down|up)_blocks\.\d+|mid_block)\.attentions\.\d+)(?=_|$)", folder)
-    if found:
-        return short_name(found.group(1))
-    return folder if re.fullmatch(r"(?:down|up)\.\d+\.\d+|mid\.\d+", folder) else None
-
-
-def _described(folder: Path) -> dict[str, Any] | None:
-    """The configuration of an SAE folder, or None if it is none."""
-    for name in (CONFIG, SAELENS_CONFIG):
-        try:
-            found = json.loads((folder / name).read_text())
-        except (OSError, ValueError):
-            continue
-        return found if isinstance(found, dict) else None
-    return None
-
-
-def find_saes(root: Path, k: int | None = None, features: int | None = None) -> dict[str, Path]:
-    """Block to SAE folder, for a folder of SAE folders (or one SAE folder) named for their blocks.
-
-    Published folders have the SAE in a folder ``final`` of theirs.
-
-    Args:
-        root: the folder.
-        k: take the SAEs with this k.
-        features: take the SAEs with as many features.
-
-    Raises:
-        UserError: if a block has several that fit, or there are none at all.
-    """
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root} of SAEs")
-    fitting: dict[str, list[Path]] = {}
-    for folder in [root, *sorted(p for p in root.iterdir() if p.is_dir())]:
-        block = block_of(folder.name)
-        inside = folder / "final" if (folder / "final").is_dir() else folder
-        config = _described(inside) if block else None
-        if block is None or config is None:
-            continue
-        size = config.get("n_dirs_local", config.get("d_sae"))
-        if (k is None or config.get("k") == k) and (features is None or size == features):
-            fitting.setdefault(block, []).append(inside)
-    for block, folders in fitting.items():
-        if len(folders) > 1:
-            names = ", ".join(str(f.relative_to(root)) for f in folders[:3])
-            raise UserError(
-                f"{root} has several SAEs for {block} ({names}); choose with --set sae.k=160 or sae.features="
-            )
-    if not fitting:
-        raise UserError(f"{root} has no SAE folder that fits; expected folders as unet.mid_block.attentions.0_k160_...")
-    return {block: folders[0] for block, folders in fitting.items()}

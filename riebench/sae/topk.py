@@ -58,10 +58,6 @@ class TopKSAE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
-    def encode_map(self, update: Tensor) -> Tensor:
-        """Codes ``[..., n, height, width]`` of an update ``[..., d, height, width]``, position by position."""
-        return self.encode(update.movedim(-3, -1)).movedim(-1, -3)
-
     def directions(self, codes: Tensor, features: Tensor) -> Tensor:
-        """What some features write: ``[..., n, h, w]`` codes and indices ``[m]`` to ``[..., d, h, w]``, no bias."""
-        return torch.einsum("...fhw,df->...dhw", codes[..., features, :, :], self.decoder.weight[:, features])
+        """What some features write: codes ``[..., n]`` and indices ``[m]`` to ``[..., d]``, without the bias."""
+        return codes[..., features] @ self.decoder.weight[:, features].T

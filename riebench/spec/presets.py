@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from riebench.models.sdxl import PAPER_FEATURES, PAPER_NEURONS
 from riebench.util.errors import unknown
-from riebench.spec.sweeps import Sweep
 
-FEATURES = 4 * 5120
-"""SAE features that the published k's were chosen from: four blocks."""
-NEURONS = 4 * 10 * 5120
-"""Neurons that the published k's were chosen from: ten layers of each of the four blocks."""
+
+@dataclass(frozen=True)
+class Sweep:
+    """Values to try of one or more methods.
+
+    Attributes:
+        methods: names.
+        strengths: factors on the whole intervention.
+        k: numbers of features (or neurons), for methods that have the option.
+        options: further options, given to every method that has them.
+        candidates: how many features (or neurons) the k's were chosen from; a model with another number gets
+            the same share. None takes them as they are.
+    """
+
+    methods: Sequence[str]
+    strengths: Sequence[float] = (1.0,)
+    k: Sequence[int] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    candidates: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,14 +49,15 @@ class Preset:
     protocol: str
 
 
+_NEURONS = (5000, 10000, 20000, 40000, 80000)
 PRESETS = {
     "paper": Preset(
         "the published sweep: 32 settings, at most 50 pairs of each category",
         (
-            Sweep(("sae",), (1, 2), (80, 160, 320, 640), {"score": "first"}, FEATURES),
+            Sweep(("sae",), (1, 2), (80, 160, 320, 640), {"score": "first"}, PAPER_FEATURES),
             Sweep(("steering",), (0.25, 0.5, 1, 2)),
-            Sweep(("neurons",), (1, 2), (5000, 10000, 20000, 40000, 80000), {"score": "first"}, NEURONS),
-            Sweep(("neurons",), (1, 2), (5000, 10000, 20000, 40000, 80000), {"score": "mean"}, NEURONS),
+            Sweep(("neurons",), (1, 2), _NEURONS, {"score": "first"}, PAPER_NEURONS),
+            Sweep(("neurons",), (1, 2), _NEURONS, {"score": "mean"}, PAPER_NEURONS),
         ),
         steps=4,
         limit=50,
@@ -49,9 +66,9 @@ PRESETS = {
     "paper-small": Preset(
         "a part of it for an afternoon: 9 settings, at most 6 pairs of each category",
         (
-            Sweep(("sae",), (1, 2), (160, 320), {"score": "first"}, FEATURES),
+            Sweep(("sae",), (1, 2), (160, 320), {"score": "first"}, PAPER_FEATURES),
             Sweep(("steering",), (0.5, 1, 2)),
-            Sweep(("neurons",), (1, 2), (20000,), {"score": "first"}, NEURONS),
+            Sweep(("neurons",), (1, 2), (20000,), {"score": "first"}, PAPER_NEURONS),
         ),
         steps=4,
         limit=6,

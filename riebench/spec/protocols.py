@@ -10,7 +10,7 @@ from riebench.util.errors import unknown
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is done where the published behaviour is doubtful (PROTOCOL: the passages marked HAZARD).
+    """What is done where the published behaviour is doubtful (PROTOCOL.md, Two protocols).
 
     Attributes:
         name: as records have it.
@@ -21,6 +21,9 @@ class Protocol:
         delete_only_adds: whether ``only_add`` holds for delete-object pairs too.
         shares: how mean activations become comparable shares before they are ranked: divided by their sum, or
             by the sum of their absolute values, which is sound for signed neurons and the same for SAE codes.
+        adaptive_ratio: whether ``sae-adaptive`` multiplies what it removes in a block by the number of features added
+            over the number removed there, and ignores ``only_add``.
+        quick_gelu: whether CLIP has the activation that OpenAI's weights were trained with, unless a setting says so.
     """
 
     name: str
@@ -29,6 +32,8 @@ class Protocol:
     fallback: Literal["largest", "touched"]
     delete_only_adds: bool
     shares: Literal["sum", "absolute"]
+    adaptive_ratio: bool
+    quick_gelu: bool
 
 
 PAPER = Protocol(
@@ -38,6 +43,8 @@ PAPER = Protocol(
     fallback="touched",
     delete_only_adds=False,
     shares="sum",
+    adaptive_ratio=True,
+    quick_gelu=False,
 )
 RIEBENCH = Protocol(
     "riebench",
@@ -46,6 +53,8 @@ RIEBENCH = Protocol(
     fallback="largest",
     delete_only_adds=True,
     shares="absolute",
+    adaptive_ratio=False,
+    quick_gelu=True,
 )
 PROTOCOLS = {p.name: p for p in (RIEBENCH, PAPER)}
 

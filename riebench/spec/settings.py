@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,7 @@ class _Group(BaseModel):
 class ModelSettings(_Group):
     """The denoiser."""
 
-    source: str | None = Field(None, description="Local folder or hub id of the pipeline, instead of the model's own")
+    location: str | None = Field(None, description="Local folder or hub id of the pipeline, instead of the model's own")
     revision: str | None = Field(None, description="Commit of the hub id")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of weights and activations")
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes the best there is")
@@ -28,12 +28,13 @@ class ModelSettings(_Group):
     unconditional: Literal["leave", "subtract"] = Field(
         "leave", description="What an intervention does in the unconditional half of a guided batch"
     )
+    replay: bool = Field(True, description="Whether edited runs take what the base run has computed already")
 
 
 class SaeSettings(_Group):
     """Sparse autoencoders."""
 
-    source: str | None = Field(None, description="Folder (or hub id) of SAE folders, named for their blocks")
+    folder: str | None = Field(None, description="Folder (or hub id) of SAE folders, named for their blocks")
     k: int | None = Field(None, gt=0, description="Take the SAEs with this k, where the folder has several")
     features: int | None = Field(None, gt=0, description="Take the SAEs with as many features")
 
@@ -68,15 +69,17 @@ class ClipSettings(_Group):
     """The CLIP that scores."""
 
     model: str = Field("ViT-L-14", description="Name of an open_clip model")
-    source: Path | None = Field(None, description="Its checkpoint, or a folder in open_clip's layout")
-    quick_gelu: bool = Field(True, description="The activation of OpenAI's weights; false for most others")
+    location: Path | None = Field(None, description="Its checkpoint, or a folder in open_clip's layout")
+    quick_gelu: bool | None = Field(
+        None, description="Whether it has the activation of OpenAI's weights; the protocol's by default"
+    )
 
 
 class LpipsSettings(_Group):
     """The LPIPS that scores."""
 
     net: Literal["alex", "vgg", "squeeze"] = Field("alex", description="Its trunk")
-    source: Path | None = Field(None, description="torchvision's file of the trunk")
+    location: Path | None = Field(None, description="torchvision's file of the trunk")
 
 
 class Settings(_Group):
@@ -124,25 +127,26 @@ def choices(field: Any) -> str:
     return "|".join(words)
 
 
-def parse_settings(words: Iterable[str], **flags: Any) -> Settings:
-    """Settings from ``name=value`` words; ``flags`` are further ones by name with ``.`` as ``__``, None for unset.
+def parse_settings(given: Mapping[str, Any]) -> Settings:
+    """Settings by name; None leaves one as it is.
+
+    Args:
+        given: full names (``masker.box_threshold``, or with ``__`` for the dot), or the last part of a setting of the
+            model (``device``), to values or their text.
 
     Raises:
         UserError: for an unknown name or a value that does not fit.
     """
     known = dict(described())
-    values: dict[str, Any] = {name.replace("__", "."): value for name, value in flags.items() if value is not None}
-    for word in words:
-        name, sign, value = word.partition("=")
-        if not sign:
-            raise UserError(f"--set is {word!r}; expected name=value, as masker.box_threshold=0.3")
-        if name not in known:
-            raise unknown("setting", name, known)
-        values[name] = value
     nested: dict[str, Any] = {}
-    for name, value in values.items():
-        group, _, field = name.rpartition(".")
-        (nested.setdefault(group, {}) if group else nested)[field] = value
+    for word, value in given.items():
+        name = word.replace("__", ".")
+        name = name if name in known or f"model.{name}" not in known else f"model.{name}"
+        if name not in known:
+            raise unknown("setting", word, known)
+        if value is not None:
+            group, _, field = name.rpartition(".")
+            (nested.setdefault(group, {}) if group else nested)[field] = value
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:

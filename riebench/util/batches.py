@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-import torch
-
 T = TypeVar("T")
 SAID = ("out of memory", "not enough memory", "can't allocate memory")
 """How PyTorch words it where there is no exception of its own: on the CPU and in libraries below it."""
@@ -21,6 +19,8 @@ class Batched(Protocol):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
+    import torch
+
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in SAID)
@@ -50,6 +50,8 @@ def in_batches(owner: Batched, count: int, work: Callable[[slice], list[T]]) -> 
                 raise
         # Only here, when the error and the tensors that its frames hold are gone.
         owner.batch = rows // 2
+        import torch
+
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         said = f"out of memory with {rows} pictures at once; {owner.batch} at most from now on"

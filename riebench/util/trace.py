@@ -1,12 +1,13 @@
-"""Where time and memory go: stages of a run, seen only when somebody looks. Needs no torch."""
+"""Where time and memory go: functions are timed while somebody looks. Needs no torch."""
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import psutil
@@ -20,13 +21,11 @@ class Stage:
         times: how often it was done.
         seconds: in all.
         memory: of the process after it, bytes.
-        facts: what was seen the last time, as shapes.
     """
 
     times: int = 0
     seconds: float = 0.0
     memory: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -36,45 +35,45 @@ class Trace:
     stages: dict[str, Stage] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """A table as text: stage, times, seconds, memory, facts."""
-        rows = [("stage", "times", "seconds", "memory", "")]
+        """A table as text: stage, times, seconds, memory."""
+        rows = [("stage", "times", "seconds", "memory")]
         for name, s in self.stages.items():
-            facts = ", ".join(f"{key} {value}" for key, value in s.facts.items())
-            rows.append((name, str(s.times), f"{s.seconds:.1f}", f"{s.memory / 1e9:.1f} GB", facts))
+            rows.append((name, str(s.times), f"{s.seconds:.1f}", f"{s.memory / 1e9:.1f} GB"))
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return [
-            "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3)), row[4]]) for row in rows
-        ]
-
-
-_ACTIVE: ContextVar[Trace | None] = ContextVar("trace", default=None)
+        return ["  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]) for row in rows]
 
 
 @contextmanager
-def tracing() -> Iterator[Trace]:
-    """Look at the stages inside the ``with`` statement."""
+def tracing(functions: Mapping[str, str]) -> Iterator[Trace]:
+    """Time functions inside the ``with`` statement.
+
+    Args:
+        functions: name of the stage to ``module:function`` or ``module:Class.function``.
+    """
     trace = Trace()
-    token = _ACTIVE.set(trace)
-    try:
+    with ExitStack() as stack:
+        for name, target in functions.items():
+            module, _, path = target.partition(":")
+            owner: Any = importlib.import_module(module)
+            *outer, attribute = path.split(".")
+            for part in outer:
+                owner = getattr(owner, part)
+            own = getattr(owner, attribute)
+            stack.callback(setattr, owner, attribute, own)
+            setattr(owner, attribute, _timed(own, trace, name))
         yield trace
-    finally:
-        _ACTIVE.reset(token)
 
 
-@contextmanager
-def stage(name: str) -> Iterator[dict[str, Any]]:
-    """One piece of work; facts can be put into what it yields."""
-    trace = _ACTIVE.get()
-    facts: dict[str, Any] = {}
-    if trace is None:
-        yield facts
-        return
-    started = time.perf_counter()
-    try:
-        yield facts
-    finally:
+def _timed(function: Callable[..., Any], trace: Trace, name: str) -> Callable[..., Any]:
+    @wraps(function)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
         found = trace.stages.setdefault(name, Stage())
-        found.times += 1
-        found.seconds += time.perf_counter() - started
-        found.memory = psutil.Process().memory_info().rss
-        found.facts |= facts
+        try:
+            return function(*args, **kwargs)
+        finally:
+            found.times += 1
+            found.seconds += time.perf_counter() - started
+            found.memory = psutil.Process().memory_info().rss
+
+    return timed

@@ -1,6 +1,29 @@
 """The weights of real models: which parts there are, where they lie, and where they come from. Needs no torch."""
 
-from riebench.weights.parts import Download, HubFiles, Part, parts_of
-from riebench.weights.places import Found, Weights, default_root, locate, look
+from riebench.weights.parts import Download, HubFiles, Part
+from riebench.weights.places import (
+    Found,
+    Weights,
+    default_root,
+    find_part,
+    hub_snapshot,
+    is_standin,
+    locate,
+    look,
+    weights_root,
+)
 
-__all__ = ["Download", "Found", "HubFiles", "Part", "Weights", "default_root", "locate", "look", "parts_of"]
+__all__ = [
+    "Download",
+    "Found",
+    "HubFiles",
+    "Part",
+    "Weights",
+    "default_root",
+    "find_part",
+    "hub_snapshot",
+    "is_standin",
+    "locate",
+    "look",
+    "weights_root",
+]

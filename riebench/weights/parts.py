@@ -1,10 +1,8 @@
-"""The parts that a real model needs, with their sources (PROTOCOL: Generation, Masks, SAE, Metrics)."""
+"""What a part of a real model is, and the instruments that all real models share (PROTOCOL.md, Masks and Metrics)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -58,40 +56,9 @@ class Part:
     packages: tuple[str, ...]
 
 
-SAE_SUFFIX = "_k160_hidden5120_auxk256_bs4096_lr0.0001"
-"""RIEBench's choice among the published SAEs: k 160, 5120 features."""
-SAE_BLOCKS = (
-    "unet.down_blocks.2.attentions.1",
-    "unet.mid_block.attentions.0",
-    "unet.up_blocks.0.attentions.0",
-    "unet.up_blocks.0.attentions.1",
-)
-PIPELINE_FILES = (
-    "model_index.json",
-    "scheduler/*.json",
-    "tokenizer/*",
-    "tokenizer_2/*",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "text_encoder_2/config.json",
-    "text_encoder_2/model.safetensors",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-)
-_PIPELINE_NEEDS = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
 ALEXNET = "alexnet-owt-7be5be79.pth"
 
-_INSTRUMENTS = (
-    Part(
-        "sae",
-        "sdxl-turbo-saes",
-        tuple(f"{block}{SAE_SUFFIX}/final" for block in SAE_BLOCKS),
-        HubFiles("wendlerc/sdxl-turbo-saes", "main", tuple(f"{block}{SAE_SUFFIX}/final/*" for block in SAE_BLOCKS)),
-        210_000_000,
-        ("torch",),
-    ),
+INSTRUMENTS = (
     Part(
         "detector",
         "grounding-dino",
@@ -157,29 +124,4 @@ _INSTRUMENTS = (
         ("lpips",),
     ),
 )
-
-_MODELS = {
-    "sdxl-turbo": Part(
-        "model",
-        "sdxl-turbo",
-        _PIPELINE_NEEDS,
-        HubFiles("stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304", PIPELINE_FILES),
-        int(13.9 * GB),
-        ("diffusers", "transformers"),
-    ),
-    "sdxl-base": Part(
-        "model",
-        "sdxl-base",
-        _PIPELINE_NEEDS,
-        HubFiles(
-            "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b", PIPELINE_FILES
-        ),
-        int(13.9 * GB),
-        ("diffusers", "transformers"),
-    ),
-}
-
-
-def parts_of(model: str) -> tuple[Part, ...]:
-    """The parts of a model by name, the pipeline first; empty for a model whose weights are in the package."""
-    return (_MODELS[model], *_INSTRUMENTS) if model in _MODELS else ()
+"""Masker, CLIP and LPIPS as published."""

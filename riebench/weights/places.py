@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from riebench.util.errors import UserError
 from riebench.spec.settings import Settings
-from riebench.weights.parts import HubFiles, Part, parts_of
+from riebench.weights.parts import HubFiles, Part
 
 ROOT = "RIEBENCH_WEIGHTS"
 STANDIN = "standin.json"
@@ -53,7 +53,17 @@ class Weights:
     @property
     def standin(self) -> bool:
         """Whether these are random weights, made to try the code."""
-        return (self.root / STANDIN).is_file()
+        return is_standin(self.root)
+
+
+def weights_root(settings: Settings) -> Path:
+    """The weights folder of a run."""
+    return settings.weights or default_root()
+
+
+def is_standin(root: Path) -> bool:
+    """Whether the weights in a folder are random, made to try the code."""
+    return (root / STANDIN).is_file()
 
 
 def find_part(part: Part, root: Path, given: Path | None = None) -> Found:
@@ -96,7 +106,7 @@ def hub_snapshot(repo: str, revision: str | None) -> Path:
 
 def given_folders(settings: Settings) -> dict[str, Path]:
     """Folders of parts that the settings name."""
-    masker, model = settings.masker, settings.model.source
+    masker, model = settings.masker, settings.model.location
     folders = {
         "detector": masker.detector,
         "text-encoder": masker.detector and masker.detector / "bert-base-uncased",
@@ -108,27 +118,30 @@ def given_folders(settings: Settings) -> dict[str, Path]:
 
 def unneeded(settings: Settings) -> list[str]:
     """Parts that the settings take from elsewhere, file by file."""
-    hub = settings.model.source is not None and not Path(settings.model.source).is_dir()
+    hub = settings.model.location is not None and not Path(settings.model.location).is_dir()
     elsewhere = {
         "model": hub,
-        "sae": settings.sae.source is not None,
-        "clip": settings.clip.source is not None,
-        "lpips": settings.lpips.source is not None,
+        "sae": settings.sae.folder is not None,
+        "clip": settings.clip.location is not None,
+        "lpips": settings.lpips.location is not None,
     }
     return [name for name, value in elsewhere.items() if value]
 
 
-def look(model: str, settings: Settings) -> list[Found]:
-    """Every part of a model that the settings do not replace, found or not."""
-    root, given, skipped = settings.weights or default_root(), given_folders(settings), unneeded(settings)
-    return [find_part(p, root, given.get(p.name)) for p in parts_of(model) if p.name not in skipped]
+def look(parts: Sequence[Part], settings: Settings) -> list[Found]:
+    """Every part that the settings do not replace, found or not."""
+    root, given, skipped = weights_root(settings), given_folders(settings), unneeded(settings)
+    return [find_part(p, root, given.get(p.name)) for p in parts if p.name not in skipped]
 
 
-def locate(model: str, settings: Settings, optional: Collection[str] = (), without: Collection[str] = ()) -> Weights:
+def locate(
+    model: str, parts: Sequence[Part], settings: Settings, optional: Collection[str] = (), without: Collection[str] = ()
+) -> Weights:
     """Find the parts of a model.
 
     Args:
         model: its name.
+        parts: its parts.
         settings: of the run.
         optional: parts that may be missing.
         without: parts that are not needed.
@@ -136,8 +149,8 @@ def locate(model: str, settings: Settings, optional: Collection[str] = (), witho
     Raises:
         UserError: listing what is missing, with the command that gets it.
     """
-    root, given = settings.weights or default_root(), given_folders(settings)
-    found = [f for f in look(model, settings) if f.part.name not in without]
+    root, given = weights_root(settings), given_folders(settings)
+    found = [f for f in look(parts, settings) if f.part.name not in without]
     lacking = [f for f in found if f.path is None]
     if any(f.part.name not in optional for f in lacking):
         said = "\n".join(f"  {describe(f, root, given)}" for f in lacking)

@@ -1,7 +1,7 @@
 """Spare an edited run what the base run has computed already.
 
-With the same prompt, seed and timestep, everything before the first intervened block puts out what it put out in the
-base run. That is so at the first step alone: after it the latents differ.
+With the same prompt, seed and timestep, everything before the first edited block puts out what it put out in the base
+run. That holds at the first step alone: after it the latents differ.
 
 A stage of the U-Net that lies before the block's own stage is replaced as a whole, with the skip connections that it
 hands on; in the block's own stage the earlier ResNets and transformer blocks are.
@@ -17,54 +17,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from riebench.lens.blocks import module_path
-
 
 @dataclass(frozen=True)
 class _Kept:
-    """One row ``[halves, ...]`` of a tensor, and how the tensor lay in memory.
+    """One row ``[halves, ...]`` of a tensor, and its layout in memory.
 
-    The layout matters: convolutions choose their algorithm by it, and two algorithms round differently.
+    Convolutions choose their algorithm by the layout, and two algorithms round differently.
     """
 
-    rows: Tensor
+    row: Tensor
     layout: torch.memory_format
 
     def spread(self, rows: int) -> Tensor:
         """Each half repeated: ``[halves * rows, ...]``."""
-        shape = (len(self.rows) * rows, *self.rows.shape[1:])
-        wide = torch.empty(shape, dtype=self.rows.dtype, device=self.rows.device, memory_format=self.layout)
-        wide.unflatten(0, (len(self.rows), rows)).copy_(self.rows[:, None])
+        shape = (len(self.row) * rows, *self.row.shape[1:])
+        wide = torch.empty(shape, dtype=self.row.dtype, device=self.row.device, memory_format=self.layout)
+        wide.unflatten(0, (len(self.row), rows)).copy_(self.row[:, None])
         return wide
 
 
 @dataclass
-class Recorded:
-    """What one run computed at its first step.
+class Recording:
+    """What a run computed at its first step.
 
     Attributes:
-        prompt: of the run.
-        seed: of the run.
-        steps: of the run; the first timestep depends on their number.
-        blocks: before which everything is kept.
+        start: prompt, seed and number of steps of the run; the first timestep depends on their number.
+        blocks: module paths of the blocks before which everything is kept.
         outputs: module path to the module's output, in which tensors are kept rows.
     """
 
-    prompt: str
-    seed: int
-    steps: int
+    start: tuple[str, int, int]
     blocks: Sequence[str]
     outputs: dict[str, Any] = field(default_factory=dict)
-
-    def fits(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> bool:
-        """Whether every row of a batch begins as the recorded run did."""
-        rows = zip(prompts, seeds, strict=True)
-        return steps == self.steps and all(row == (self.prompt, self.seed) for row in rows)
 
 
 def modules_before(unet: nn.Module, block: str) -> list[str]:
     """Paths of the modules that have done their work when a block begins, none inside another."""
-    stage, _, number = module_path(block).partition(".attentions.")
+    stage, _, number = block.partition(".attentions.")
     stages = [f"down_blocks.{i}" for i in range(len(unet.down_blocks))]  # type: ignore[arg-type]
     stages += ["mid_block", *(f"up_blocks.{i}" for i in range(len(unet.up_blocks)))]  # type: ignore[arg-type]
     within = [f"{stage}.resnets.{i}" for i in range(int(number) + 1)]
@@ -73,43 +62,52 @@ def modules_before(unet: nn.Module, block: str) -> list[str]:
 
 
 @contextmanager
-def recording(unet: nn.Module, recorded: Recorded, rows: Sequence[int]) -> Iterator[None]:
-    """Keep what lies before each of the blocks, of some rows of the batch (of a guided batch: one in each half)."""
-    paths = dict.fromkeys(path for block in recorded.blocks for path in modules_before(unet, block))
+def recording(unet: nn.Module, kept: Recording, rows: Sequence[int]) -> Iterator[None]:
+    """Keep the first output of all that lies before the blocks, for some rows of the batch (guided: one a half)."""
+    rows = list(rows)
 
     def hook(path: str) -> Callable[..., None]:
         def keep(value: Tensor) -> _Kept:
-            return _Kept(value.detach()[list(rows)].clone(), _layout(value))
+            return _Kept(value[rows].clone(), _layout(value))
 
-        return lambda module, args, output: recorded.outputs.update({path: _each(output, Tensor, keep)})
+        def first(module: nn.Module, args: Any, output: Any) -> None:
+            if path not in kept.outputs:
+                kept.outputs[path] = _each(output, Tensor, keep)
+
+        return first
 
     with ExitStack() as stack:
-        for path in paths:
+        for path in dict.fromkeys(path for block in kept.blocks for path in modules_before(unet, block)):
             stack.callback(unet.get_submodule(path).register_forward_hook(hook(path)).remove)
         yield
 
 
 @contextmanager
-def replaying(unet: nn.Module, recorded: Recorded, block: str, rows: int) -> Iterator[None]:
-    """Let what lies before a block put out what was recorded, in each of the rows (of each half)."""
+def replaying(unet: nn.Module, kept: Recording, block: str, rows: int) -> Iterator[None]:
+    """Let all that lies before a block put out, the first time, what was recorded, in each row (of each half)."""
 
-    def instead(output: Any) -> Callable[..., Any]:
-        return lambda *args, **kwargs: _each(output, _Kept, lambda kept: kept.spread(rows))
+    def once(module: nn.Module, own: Callable[..., Any] | None, output: Any) -> Callable[..., Any]:
+        def replay(*args: Any, **kwargs: Any) -> Any:
+            _restore(module, own)
+            return _each(output, _Kept, lambda value: value.spread(rows))
+
+        return replay
 
     with ExitStack() as stack:
         for path in modules_before(unet, block):
             module = unet.get_submodule(path)
-            stack.callback(_restore, module, module.__dict__.get("forward"))
-            module.forward = instead(recorded.outputs[path])
+            own = module.__dict__.get("forward")
+            stack.callback(_restore, module, own)
+            module.forward = once(module, own, kept.outputs[path])
         yield
 
 
 def _restore(module: nn.Module, own: Callable[..., Any] | None) -> None:
     """Give a module its forward back; ``own`` is one that somebody (as offloading) had set on it already."""
-    if own is None:
-        del module.forward
-    else:
+    if own is not None:
         module.forward = own
+    else:
+        module.__dict__.pop("forward", None)
 
 
 def _layout(value: Tensor) -> torch.memory_format:
@@ -120,7 +118,7 @@ def _layout(value: Tensor) -> torch.memory_format:
 
 
 def _each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """A module's output with each tensor in it changed; one that stands there twice is changed once."""
+    """A nest of tuples with ``change`` applied to each part of a kind, once to a part that comes twice."""
     done: dict[int, Any] = {}
 
     def walk(part: Any) -> Any:

@@ -1,0 +1,274 @@
+"""All the work on one pair: observe, plan, edit, score. What is common to its settings is done once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from riebench.engine.instruments import Given, load_instruments
+from riebench.engine.recording import Recorder, Task, Wanted
+from riebench.masks import Region, to_grid
+from riebench.masks.phrases import DELETE_OBJECT
+from riebench.methods import Observed, Plan
+from riebench.methods.plan import check_plan
+from riebench.metrics import Scores, Scoring
+from riebench.models import Edit, Run, neuron_sites
+from riebench.pairs import Pair
+from riebench.records import Record
+from riebench.spec.protocols import protocol_named
+from riebench.spec.request import Request
+from riebench.util.errors import PairError
+
+Image = NDArray[np.uint8]
+
+
+@dataclass
+class PairResult:
+    """Records of a pair and, where asked for, its pictures by name."""
+
+    records: list[Record]
+    images: dict[str, Image] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Base and source run of a pair, and the regions of its phrases."""
+
+    base: Run
+    source: Run
+    base_region: Region
+    source_region: Region
+
+
+@dataclass
+class _Outcome:
+    """What becomes of one setting: a picture, or an error."""
+
+    wanted: Wanted
+    prompt: str = ""
+    edit: Edit | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    image: Image | None = None
+    error: Exception | None = None
+
+
+class PairWorker:
+    """Works pairs off, one by one.
+
+    Args:
+        request: what to run.
+        given: loaded parts.
+
+    Raises:
+        UserError: if something cannot be loaded.
+    """
+
+    def __init__(self, request: Request, given: Given | None = None) -> None:
+        self.instruments = load_instruments(request, given)
+        self.recorder = Recorder(request, self.instruments)
+        self.request = request
+        self.protocol = protocol_named(request.protocol)
+
+    def work(self, task: Task) -> PairResult:
+        """Run the settings of a task. Any fault of the pair becomes a record with the reason."""
+        started, where = time.perf_counter(), "observing"
+        images: dict[str, Image] = {}
+        try:
+            runs = self._observe(task)
+            where = "engine"
+            outcomes = self._edit(task, runs)
+            where = "metrics"
+            records = self._score(task.pair, runs, outcomes)
+            if task.keep_images:
+                images = _pictures(runs, outcomes)
+        except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
+            records = self.recorder.failures(task, error, where)
+        share = round((time.perf_counter() - started) / max(1, len(records)), 4)
+        return PairResult([record.model_copy(update={"seconds": share}) for record in records], images)
+
+    def _observe(self, task: Task) -> _Runs:
+        """Base and source run with their values at every site that the task needs, and the regions of the phrases."""
+        pair, model = task.pair, self.instruments.model
+        sites = self._sites({one.condition for one in task.wanted})
+        seed = self.recorder.seed_of(pair)
+        prompts = [pair.base_prompt, pair.edit_prompt]
+        base, source = model.generate(prompts, [seed, seed], self.request.steps, capture=sites)
+        source_region, base_region = self.instruments.masks(pair, base.image, source.image)
+        return _Runs(base, source, base_region, source_region)
+
+    def _sites(self, conditions: Collection[int]) -> list[str]:
+        """The sites whose values some conditions need, in the order in which they run."""
+        sites = self.instruments.model.sites
+        needed: set[str] = set()
+        for number in conditions:
+            blocks = self.request.conditions[number].sites
+            needed.update(blocks)
+            if getattr(self.recorder.methods[number], "needs_neurons", False):
+                needed.update(site for block in blocks for site in neuron_sites(sites, block))
+        return [site for site in sites if site in needed]
+
+    def _edit(self, task: Task, runs: _Runs) -> list[_Outcome]:
+        """The edited picture of every setting, or why there is none.
+
+        Conditions are planned as their turn in a batch comes, so that no more plans are in memory than a batch needs.
+        Those that begin with the same site come together, so that a batch shares all that the model does before it.
+        """
+        outcomes = [_Outcome(wanted) for wanted in task.wanted]
+        observed, batch = self._observed(task.pair, runs), self.instruments.model.batch
+        images = {task.pair.edit_prompt: runs.source.image, task.pair.base_prompt: runs.base.image}
+        waiting: dict[str, list[_Outcome]] = {}
+        for number in sorted({one.condition for one in task.wanted}, key=self._first_site):
+            mine = [outcome for outcome in outcomes if outcome.wanted.condition == number]
+            try:
+                plan = self._plan(number, observed)
+            except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
+                for outcome in mine:
+                    outcome.error = error
+                continue
+            for outcome in mine:
+                outcome.prompt = task.pair.base_prompt if plan.prompt is None else plan.prompt
+                outcome.notes, outcome.edit = dict(plan.notes), Edit(plan.changes, outcome.wanted.strength)
+                # With nothing to add, the edited run is one that was made already.
+                if outcome.prompt in images and (outcome.edit.strength == 0 or not plan.changes):
+                    outcome.image, outcome.edit = images[outcome.prompt], None
+                else:
+                    waiting.setdefault(outcome.prompt, []).append(outcome)
+            for queue in waiting.values():
+                while len(queue) >= batch:
+                    self._generate(task.pair, queue[:batch])
+                    del queue[:batch]
+        for queue in waiting.values():
+            self._generate(task.pair, queue)
+        return outcomes
+
+    def _first_site(self, number: int) -> tuple[int, int]:
+        return list(self.instruments.model.sites).index(self.request.conditions[number].sites[0]), number
+
+    def _observed(self, pair: Pair, runs: _Runs) -> Observed:
+        """What methods see; each sees the sites of its own condition."""
+        model = self.instruments.model
+        return Observed(
+            pair=pair,
+            sites=(),
+            base=runs.base.values,
+            source=runs.source.values,
+            base_masks=self._masks(runs.base_region, runs.base.values),
+            source_masks=self._masks(runs.source_region, runs.base.values),
+            sae=model.sae,
+            seed=self.recorder.seed_of(pair),
+            protocol=self.protocol,
+        )
+
+    def _masks(self, region: Region, sites: Collection[str]) -> dict[str, Tensor]:
+        """Site to the mask ``[positions]`` of a region."""
+        model, masks = self.instruments.model, {}
+        grids = {model.sites[site].grid for site in sites}
+        with torch.inference_mode():  # of tensors made here torch refuses changes in place
+            for grid in grids:
+                cells = torch.from_numpy(to_grid(region, *grid, self.instruments.rules))
+                masks[grid] = cells.flatten().to(model.device)
+        return {site: masks[model.sites[site].grid] for site in sites}
+
+    def _plan(self, number: int, observed: Observed) -> Plan:
+        """The plan of a condition.
+
+        Raises:
+            PairError: naming the method, if it hands back no plan or changes what it is given.
+        """
+        method: Any = self.recorder.methods[number]
+        deletes = observed.pair.editing_type_id == DELETE_OBJECT
+        if deletes and not self.protocol.delete_only_adds and getattr(method, "only_add", False):
+            method = replace(method, only_add=False)
+        sites = self.request.conditions[number].sites
+        with torch.no_grad(), _named(method):
+            plan = method.plan(replace(observed, sites=sites))
+            check_plan(plan, sites)
+        checked: Plan = plan
+        return checked
+
+    def _generate(self, pair: Pair, outcomes: Sequence[_Outcome]) -> None:
+        """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
+        if not outcomes:
+            return
+        seeds = [self.recorder.seed_of(pair)] * len(outcomes)
+        edits = [outcome.edit for outcome in outcomes if outcome.edit is not None]
+        try:
+            with _named(self.recorder.methods[outcomes[0].wanted.condition]):
+                prompts = [outcome.prompt for outcome in outcomes]
+                runs = self.instruments.model.generate(prompts, seeds, self.request.steps, edits=edits)
+            for outcome, run in zip(outcomes, runs, strict=True):
+                outcome.image, outcome.edit = run.image, None
+        except Exception as error:  # noqa: BLE001 - changes may be functions of a stranger's
+            if len(outcomes) == 1:
+                outcomes[0].error = error
+                return
+            for outcome in outcomes:
+                self._generate(pair, [outcome])
+
+    def _score(self, pair: Pair, runs: _Runs, outcomes: Sequence[_Outcome]) -> list[Record]:
+        scoring, made = self.scoring(pair, runs), [o.image for o in outcomes if o.image is not None]
+        scores = iter(scoring.score(made) if made else [])
+        return [
+            self.recorder.record(pair, o.wanted, error=o.error)
+            if o.image is None
+            else self.recorder.record(pair, o.wanted, next(scores), o.notes)
+            for o in outcomes
+        ]
+
+    def scoring(self, pair: Pair, runs: _Runs) -> Scoring:
+        """What the edited pictures of a pair are compared with."""
+        truth, brackets = self.instruments.truth, self.protocol.score_brackets
+        return Scoring(
+            self.instruments.scorers,
+            base=runs.base.image,
+            source=runs.source.image,
+            edit_prompt=pair.editing_prompt if brackets else pair.edit_prompt,
+            original_prompt=pair.original_prompt if brackets else pair.base_prompt,
+            region=runs.base_region.pixels() | runs.source_region.pixels(),
+            truth=truth(pair, self.recorder.seed_of(pair)) if truth else None,
+        )
+
+
+@contextmanager
+def _named(method: Any) -> Iterator[None]:
+    """Around a method's code: faults of its own are told with its name, and ``sys.exit`` is one of them.
+
+    Raises:
+        PairError: naming the method.
+    """
+    name = f"the method {method.method_name!r}"
+    try:
+        yield
+    except PairError as error:
+        raise PairError(f"{name}: {error}", error.where) if error.where == "method" else error from None
+    except RuntimeError as error:
+        if "inference tensor" not in str(error).lower():
+            raise
+        wrong = "changes the values or masks that it is given, which others see too; change a clone"
+        raise PairError(f"{name} {wrong}", "method") from error
+    except (Exception, KeyboardInterrupt):  # the former are records already, the latter is the user's
+        raise
+    except BaseException as error:
+        raise PairError(f"{name} raised {type(error).__name__}: {error}".removesuffix(": "), "method") from error
+
+
+def _pictures(runs: _Runs, outcomes: Sequence[_Outcome]) -> dict[str, Image]:
+    """The pictures of a pair by name; masks in black and white."""
+    white = np.uint8(255)
+    return {
+        "base": runs.base.image,
+        "source": runs.source.image,
+        "mask-base": runs.base_region.pixels().astype(np.uint8) * white,
+        "mask-source": runs.source_region.pixels().astype(np.uint8) * white,
+        **{outcome.wanted.key: outcome.image for outcome in outcomes if outcome.image is not None},
+    }
+
+

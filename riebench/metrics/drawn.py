@@ -1,0 +1,26 @@
+"""What the truth of the drawn world says of an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from riebench.metrics.registry import metric
+from riebench.metrics.scoring import Image, Scoring
+
+
+@metric(
+    "edit_success",
+    "1 if the edited attribute reads as the edit prompt says, else 0 (drawn world only)",
+    drawn_world=True,
+)
+def edit_success(images: Sequence[Image], scoring: Scoring) -> Sequence[float | None]:
+    """By the attribute reader."""
+    return [verdict["edit_success"] for verdict in scoring.verdicts(images)]
+
+
+@metric(
+    "kept", "share of the other visible attributes that read as in the base scene (drawn world only)", drawn_world=True
+)
+def kept(images: Sequence[Image], scoring: Scoring) -> Sequence[float | None]:
+    """By the attribute reader."""
+    return [verdict["kept"] for verdict in scoring.verdicts(images)]

@@ -1,0 +1,84 @@
+"""The embedded model ``mini``: SDXL's shape, small, trained on a drawn world. Its weights come with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from riebench.models.model import Model
+from riebench.models.sdxl import SDXLEntry
+from riebench.pairs import Pair
+from riebench.sae.folders import find_saes
+from riebench.spec.settings import Settings
+from riebench.util.errors import UserError
+from riebench.util.files import fingerprint
+
+ROOM = Path(__file__).parents[1] / "mini"
+WEIGHTS, PAIRS = ROOM / "weights", ROOM / "pairs.json"
+PIPELINE, SAES = WEIGHTS / "pipeline", WEIGHTS / "sae"
+SETTINGS = ("weights", "model.device", "model.dtype", "model.replay", "sae.", "masker.")
+"""The settings that mini has, by how their names begin."""
+
+
+@dataclass(frozen=True)
+class MiniEntry(SDXLEntry):
+    """Mini by name."""
+
+    pairs: Path | None = PAIRS
+    blur_kernel: int = 15  # the published 31 px belong to grid cells of 32 px; these are of 16 px
+    instruments: str = "riebench.mini.instruments:MiniInstruments"
+    pipeline_parameters: float = 0.0
+    row_bytes: float = 0.0
+
+    def folder(self, settings: Settings) -> Path | None:
+        """The package's own folder."""
+        for name in settings.given():
+            if not name.startswith(SETTINGS):
+                raise UserError(f"the setting {name} is not for mini, whose parts come with it; leave it out")
+        if not (PIPELINE / "model_index.json").exists():
+            raise UserError(
+                f"the weights of mini are not in {PIPELINE}; reinstall riebench or train them (scripts/train_mini.py)"
+            )
+        return PIPELINE
+
+    def saes(self, settings: Settings) -> Mapping[str, Path]:
+        """Those of ``sae.folder``, else mini's own."""
+        if settings.sae.folder is not None:
+            return super().saes(settings)
+        return find_saes(SAES, {block: (block,) for block in self.blocks(settings)}, settings.sae)
+
+    def load(self, settings: Settings) -> Model:
+        """The pipeline; initial latents are the layout canvas of the seed, and the CPU is the default device."""
+        import torch
+
+        from riebench.mini.layout import canvas_of_seed
+        from riebench.models.sdxl import SDXL, load_pipeline
+
+        folder = self.folder(settings)
+        assert folder is not None
+        if settings.model.device == "auto":
+            cpu = settings.model.model_copy(update={"device": "cpu"})
+            settings = settings.model_copy(update={"model": cpu})
+        pipeline = load_pipeline(folder, settings)
+        pipeline.vae.disable_slicing()
+        for part in (pipeline.unet, pipeline.vae):
+            part.to(memory_format=torch.channels_last)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        model = SDXL(pipeline, self, settings, f"mini-{fingerprint(files, folder)}", canvas_of_seed)
+        model.saes = self.saes(settings)
+        return model
+
+    def check_pair(self, pair: Pair) -> None:
+        """Refuse a pair whose prompts are not of the drawn world or do not differ in exactly one attribute."""
+        from riebench.mini.grammar import PromptError, parse
+
+        try:
+            changed = parse(pair.base_prompt).differences(parse(pair.edit_prompt))
+        except PromptError as error:
+            raise UserError(f"pair {pair.id!r} is not for mini: {error}; use pairs of the drawn world") from None
+        if len(changed) != 1:
+            raise UserError(f"pair {pair.id!r} changes {list(changed)}; a pair for mini changes one attribute")
+
+
+MINI = MiniEntry("mini")

@@ -1,0 +1,253 @@
+"""What every loaded model can do: generate pictures while the values at its sites are read and added to.
+
+A family subclasses :class:`Model` and says how it samples, and how the values at a site are found in what a forward
+hook is given. Hooks live inside one call of :meth:`Model.generate` alone, so a model is as it was after any error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from riebench.models.sites import Change, Edit, Run, Site
+from riebench.util.batches import in_batches
+from riebench.util.errors import PairError, UserError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from riebench.models.registry import ModelEntry
+    from riebench.sae import TopKSAE
+
+
+GIVEN = "given-"
+"""How fingerprints of weights begin that were handed in."""
+
+
+class Batch(NamedTuple):
+    """Rows that are generated together; the edits are empty or one a row."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    steps: int
+    edits: Sequence[Edit]
+    capture: Collection[str]
+
+
+class Model(ABC):
+    """A loaded model.
+
+    Attributes:
+        entry: what is known of it without its weights.
+        fingerprint: names the weights in records.
+        sites: every site by name, in the order in which they run.
+        device: where values lie.
+        size: side of the pictures, pixels.
+        conditions: settings that can change what it generates, as the type of its weights.
+        saes: site to its SAE, or to the folder that holds it.
+        batch: rows in one forward pass at most; halved when memory runs out.
+    """
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        fingerprint: str,
+        sites: Mapping[str, Site],
+        device: torch.device,
+        size: int,
+        conditions: Mapping[str, str | float],
+    ) -> None:
+        self.entry = entry
+        self.fingerprint = fingerprint
+        self.sites = sites
+        self.device = device
+        self.size = size
+        self.conditions = conditions
+        self.saes: Mapping[str, Path | TopKSAE] = {}
+        self.batch = 8
+        self._loaded_saes: dict[str, TopKSAE] = {}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are the weights that the entry loads, and not somebody's own under its name."""
+        return not self.fingerprint.startswith(GIVEN)
+
+    @property
+    def default_sites(self) -> tuple[str, ...]:
+        """The blocks that ``--block all`` stands for."""
+        return self.entry.default_sites
+
+    @abstractmethod
+    def module(self, site: str) -> nn.Module:
+        """The module whose output holds the values of a site."""
+
+    @abstractmethod
+    def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
+        """The values ``[rows, positions, width]`` of a site in what its module was given and put out."""
+
+    @abstractmethod
+    def add(self, site: str, output: Any, delta: Tensor) -> Any:
+        """The module's output with ``delta`` ``[rows, positions, width]`` added to the values of a site."""
+
+    @abstractmethod
+    def sample(self, batch: Batch) -> NDArray[np.uint8]:
+        """The pictures ``[rows, height, width, 3]`` of a batch. Edits and captures happen in hooks, not here."""
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int,
+        *,
+        edits: Sequence[Edit | tuple[Mapping[str, Change], float]] = (),
+        capture: Collection[str] = (),
+        on_steps: Collection[int] | None = None,
+    ) -> list[Run]:
+        """Generate one picture for each prompt and seed, in batches.
+
+        Args:
+            prompts: one a row.
+            seeds: one a row; they alone decide the initial latents and the sampler's noise.
+            steps: denoising steps.
+            edits: one a row; none edits nothing.
+            capture: sites whose values are wanted, edits included.
+            on_steps: the steps, from 0, in which the edits are on; all unless given.
+
+        Raises:
+            UserError: if the numbers of rows differ, or a site does not exist.
+            PairError: if a change has the wrong shape or is not finite, a prompt is too long for the text encoder, or
+                a picture is not finite.
+        """
+        import torch
+
+        rows = [Edit(*edit) for edit in edits]
+        if not len(prompts) == len(seeds) == (len(rows) or len(prompts)):
+            raise UserError(f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row")
+        self._check_sites(capture)
+        for changes in {id(edit.changes): edit.changes for edit in rows}.values():
+            self._check_changes(changes, steps)
+
+        def work(part: slice) -> list[Run]:
+            return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture), on_steps)
+
+        with torch.no_grad():
+            return in_batches(self, len(prompts), work)
+
+    def sae(self, site: str) -> TopKSAE:
+        """The SAE of a site on the model's device; it is loaded when it is asked for first.
+
+        Raises:
+            UserError: if there is none, it cannot be read, or it does not fit the site.
+        """
+        from riebench.sae import load_sae
+
+        if site not in self._loaded_saes:
+            if site not in self.saes:
+                raise unknown("SAE", site, self.saes)
+            found = self.saes[site]
+            sae = (load_sae(found) if isinstance(found, Path) else found).to(self.device)
+            if sae.d_model != self.sites[site].width:
+                wrong = f"{sae.d_model} wide, the values there are {self.sites[site].width} wide"
+                raise UserError(f"the SAE of {site} is {wrong}; give SAEs of this model with --set sae.folder=DIR")
+            self._loaded_saes[site] = sae
+        return self._loaded_saes[site]
+
+    def _batch(self, batch: Batch, on_steps: Collection[int] | None) -> list[Run]:
+        import torch
+
+        edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
+        taken: dict[str, list[Tensor]] = {site: [] for site in batch.capture}
+        with ExitStack() as hooks:
+            for site in self.sites:
+                if site in edited or site in taken:
+                    hook = self._hook(site, batch.edits if site in edited else (), on_steps, taken.get(site))
+                    hooks.callback(self.module(site).register_forward_hook(hook, with_kwargs=True).remove)
+            images = self.sample(batch)
+        with torch.inference_mode():  # of tensors made here torch refuses changes in place
+            values = {site: torch.stack(steps, 1) for site, steps in taken.items()}
+            return [Run(image, {site: rows[i] for site, rows in values.items()}) for i, image in enumerate(images)]
+
+    def _hook(
+        self, site: str, edits: Sequence[Edit], on_steps: Collection[int] | None, taken: list[Tensor] | None
+    ) -> Callable[..., Any]:
+        """Adds the edits to the output of a site's module, then keeps the values; counts the steps."""
+        step = -1
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            nonlocal step
+            step += 1
+            if edits and (on_steps is None or step in on_steps):
+                output = self.add(site, output, self._delta(site, self.read(site, args, kwargs, output), edits, step))
+            if taken is not None:
+                taken.append(self.read(site, args, kwargs, output).clone())
+            return output
+
+        return hook
+
+    def _delta(self, site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tensor:
+        """What the edits add to the values ``[rows, positions, width]`` of a site in one step."""
+        delta = values.new_zeros(values.shape)
+        for row, (changes, strength) in enumerate(edits):
+            change = changes.get(site)
+            if change is None or strength == 0:
+                continue
+            if callable(change):
+                found = change(values[row].float().clone(), step)
+                _check_change(site, found, values[row].shape, self.device)
+                delta[row] = strength * found
+            else:
+                delta[row] = strength * change[step]
+        return delta
+
+    def _check_sites(self, names: Collection[str]) -> None:
+        for name in names:
+            if name not in self.sites:
+                raise unknown("site", name, self.sites)
+
+    def _check_changes(self, changes: Mapping[str, Change], steps: int) -> None:
+        self._check_sites(changes)
+        for name, change in changes.items():
+            if not callable(change):
+                site = self.sites[name]
+                _check_change(name, change, (steps, site.positions, site.width), self.device)
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """A short hash of a module's parameters: names, shapes, types and bytes, wherever they lie."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _check_change(site: str, change: Any, shape: Sequence[int], device: torch.device) -> None:
+    """See that a change is a dense, real, finite tensor of a shape, on the model's device.
+
+    Raises:
+        PairError: if it is not.
+    """
+    import torch
+
+    if not isinstance(change, torch.Tensor):
+        wrong, wanted = f"a {type(change).__name__}", "a tensor"
+    elif change.is_complex() or change.layout != torch.strided:
+        wrong, wanted = f"a tensor of {change.dtype if change.is_complex() else change.layout}", "dense real numbers"
+    elif change.shape != torch.Size(shape):
+        wrong, wanted = f"of the shape {list(change.shape)}", f"{list(shape)}"
+    elif change.device.type != device.type:
+        wrong, wanted = f"on {change.device}", f"one on {device}"
+    elif not bool(change.isfinite().all()):
+        wrong, wanted = "not finite", "finite numbers"
+    else:
+        return
+    raise PairError(f"the change at {site} is {wrong}, expected {wanted}", where="method")

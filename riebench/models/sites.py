@@ -1,0 +1,78 @@
+"""Sites: the named places in a model whose values are read and added to. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+NEURONS = "/neurons."
+
+
+class Site(NamedTuple):
+    """The shape of the values at a site.
+
+    Attributes:
+        width: length of the vector at each position.
+        grid: rows and columns of positions on the picture; positions are counted row by row.
+    """
+
+    width: int
+    grid: tuple[int, int]
+
+    @property
+    def positions(self) -> int:
+        """How many positions there are."""
+        return self.grid[0] * self.grid[1]
+
+
+Values: TypeAlias = "Tensor"
+"""``[steps, positions, width]``, of block updates and of neurons alike."""
+
+Change: TypeAlias = Union["Tensor", Callable[["Tensor", int], "Tensor"]]  # noqa: UP007 - strings do not take |
+"""What is added at a site at strength 1: values ``[steps, positions, width]``, or a function of the values that pass
+in one step ``[positions, width]`` and of the step's number from 0, which returns the same shape."""
+
+
+class Edit(NamedTuple):
+    """The intervention in one row of a batch.
+
+    Attributes:
+        changes: site to what is added there at strength 1.
+        strength: the factor on all of them.
+    """
+
+    changes: Mapping[str, Change]
+    strength: float = 1.0
+
+
+class Run(NamedTuple):
+    """One finished generation.
+
+    Attributes:
+        image: the picture ``[height, width, 3]``.
+        values: site to ``[steps, positions, width]`` for the captured sites. They are inference tensors: torch refuses
+            to change them in place, since several readers share them.
+    """
+
+    image: NDArray[np.uint8]
+    values: Mapping[str, Values]
+
+
+def block_of(site: str) -> str:
+    """The block that a site belongs to: ``down.2.1`` for ``down.2.1/neurons.3``."""
+    return site.partition("/")[0]
+
+
+def neuron_sites(sites: Iterable[str], block: str) -> list[str]:
+    """The sites with the neurons of a block's layers, in order."""
+    return [site for site in sites if site.startswith(block + NEURONS)]
+
+
+def blocks(sites: Iterable[str]) -> list[str]:
+    """The sites that are blocks, in the order in which they run."""
+    return [site for site in sites if NEURONS not in site]

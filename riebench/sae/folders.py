@@ -1,0 +1,75 @@
+"""Find the folders of SAEs and read their configurations. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from riebench.spec.settings import SaeSettings
+from riebench.util.errors import UserError
+
+CONFIG, SAELENS_CONFIG = "config.json", "cfg.json"
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of an SAE folder in our, the published or SAELens' layout; None if it holds no SAE."""
+    for name in (CONFIG, SAELENS_CONFIG):
+        try:
+            found = json.loads((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def feature_count(folder: Path) -> int:
+    """How many features the SAE of a folder has, by its configuration.
+
+    Raises:
+        UserError: if the configuration does not say.
+    """
+    config = read_config(folder) or {}
+    count = config.get("n_dirs_local", config.get("d_sae"))
+    if not isinstance(count, int):
+        raise UserError(f"the SAE folder {folder} has no configuration that says how many features it has")
+    return count
+
+
+def find_saes(root: Path, names: Mapping[str, Iterable[str]], wanted: SaeSettings) -> dict[str, Path]:
+    """Site to SAE folder, for a folder of SAE folders (or one SAE folder) named for their sites.
+
+    Published folders have the SAE in a folder ``final`` of theirs.
+
+    Args:
+        root: the folder.
+        names: site to what the names of its folders are or, before ``_``, begin with.
+        wanted: its ``k`` and ``features`` choose where a site has several.
+
+    Raises:
+        UserError: if a site has several that fit, or there are none at all.
+    """
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root} of SAEs")
+    sites = {name: site for site, several in names.items() for name in several}
+    fitting: dict[str, list[Path]] = {}
+    for folder in [root, *sorted(p for p in root.iterdir() if p.is_dir())]:
+        site = next((sites[n] for n in sites if folder.name == n or folder.name.startswith(f"{n}_")), None)
+        inside = folder / "final" if (folder / "final").is_dir() else folder
+        config = read_config(inside) if site else None
+        if site is None or config is None:
+            continue
+        size = config.get("n_dirs_local", config.get("d_sae"))
+        if wanted.k in (None, config.get("k")) and wanted.features in (None, size):
+            fitting.setdefault(site, []).append(inside)
+    for site, folders in fitting.items():
+        if len(folders) > 1:
+            several = ", ".join(str(f.relative_to(root)) for f in folders[:3])
+            raise UserError(
+                f"{root} has several SAEs for {site} ({several}); choose with --set sae.k=160 or sae.features="
+            )
+    if not fitting:
+        expected = next(iter(sites), "mid.0")
+        raise UserError(f"{root} has no SAE folder that fits; expected folders named for sites, as {expected}")
+    return {site: fitting[site][0] for site in names if site in fitting}
