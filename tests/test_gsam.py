@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import BertModel
 
-from riebench.util.errors import PairError, UserError
 from riebench.masks import ground
 from riebench.masks.cache import CachedMasker, read_masks, write_masks
+from riebench.util.errors import PairError, UserError
 
 pytest.importorskip("groundingdino", reason="needs the extra gsam")
 pytest.importorskip("sam2", reason="needs the extra gsam")

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from riebench.util.errors import PairError
 from riebench.masks import ground, pair_instances, to_grid
 from riebench.masks.grid import grow, lanczos_matrix
+from riebench.util.errors import PairError
 
 IMAGE = np.zeros((64, 64, 3), np.uint8)
 

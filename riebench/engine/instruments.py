@@ -24,7 +24,7 @@ from riebench.spec.protocols import Protocol as Rules
 from riebench.sae import TopKSAE, find_saes, load_sae
 from riebench.spec.settings import Settings
 from riebench.util.trace import stage
-from riebench.weights.hashing import fingerprint
+from riebench.util.files import fingerprint
 from riebench.weights.places import hub_snapshot
 
 SaeSource = tuple[Callable[[str], TopKSAE], str]

@@ -21,7 +21,7 @@ from riebench.spec.settings import ModelSettings, Settings
 from riebench.util.user_cache import cache_folder
 from riebench.weights import Weights, locate
 from riebench.weights.fetch import read_ledger
-from riebench.weights.hashing import file_hash, fingerprint
+from riebench.util.files import file_hash, fingerprint
 from riebench.weights.parts import SAE_BLOCKS, SAE_SUFFIX
 from riebench.weights.places import hub_snapshot
 

@@ -16,7 +16,7 @@ from riebench.util.errors import UserError
 from riebench.pairs import Pair, load_pairs, select
 from riebench.records import read_run
 from riebench.spec.settings import Settings
-from riebench.weights.hashing import file_hash
+from riebench.util.files import file_hash
 
 
 class Request(BaseModel):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from riebench.util.errors import UserError
 from riebench.masks.extra import gsam_module
+from riebench.util.errors import UserError
 
 ADDRESS = "https://huggingface.co/google-bert/bert-base-uncased"
 VOCABULARIES = ("tokenizer.json", "vocab.txt")  # either will do, the first goes before

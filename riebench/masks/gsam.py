@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from riebench.util.errors import UserError
 from riebench.masks import dino_bert, sam
-from riebench.masks.checkpoint import files_fingerprint
 from riebench.masks.dino import GroundingDINODetector, load_detector
 from riebench.masks.phrases import Image, Mask
 from riebench.masks.sam import Segmenter, load_segmenter
+from riebench.util.errors import UserError
+from riebench.util.files import fingerprint
 
 DETECTOR = "groundingdino_swint_ogc.pth"
 TEXT_ENCODER = "bert-base-uncased"
@@ -71,9 +71,20 @@ class GroundedSAM2Files:
         return cls(folder / DETECTOR, folder / TEXT_ENCODER, folder / SEGMENTER)
 
     def fingerprint(self) -> str:
-        """A short hash of all that the weights' files say."""
-        files = [self.detector, self.detector.with_suffix(".json"), self.segmenter, self.segmenter.with_suffix(".json")]
-        return files_fingerprint([*files, *(self.text_encoder / name for name in dino_bert.FILES)])
+        """Three hashes with dots between them: of the detector's files, the text encoder's and the segmenter's.
+
+        A file that is optional and missing is left out.
+
+        Raises:
+            OSError: if a file cannot be read.
+        """
+        texts = [self.text_encoder / name for name in dino_bert.FILES]
+        parts = [self._with_sizes(self.detector), texts, self._with_sizes(self.segmenter)]
+        return ".".join(fingerprint(filter(Path.is_file, files), files[0].parent) for files in parts)
+
+    @staticmethod
+    def _with_sizes(checkpoint: Path) -> list[Path]:
+        return [checkpoint, checkpoint.with_suffix(".json")]
 
 
 class GroundedSAM2:

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.util.errors import PairError
 from riebench.masks.rules import MaskRules
+from riebench.util.errors import PairError
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.util.errors import UserError
 from riebench.masks.checkpoint import fit, read_state
 from riebench.masks.extra import gsam_module, quiet
 from riebench.masks.phrases import Image, Mask
+from riebench.util.errors import UserError
 
 ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt"
 PUBLISHED = "configs/sam2.1/sam2.1_hiera_l.yaml"

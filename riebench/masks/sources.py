@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.util.errors import PairError
 from riebench.masks.phrases import Masker, pair_instances
 from riebench.masks.rules import MaskRules
 from riebench.pairs import Pair
+from riebench.util.errors import PairError
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

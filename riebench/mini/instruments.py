@@ -7,18 +7,19 @@ from dataclasses import asdict
 
 import torch
 
-from riebench.util.errors import UserError
 from riebench.masks import MaskRules
 from riebench.metrics import ClipScorer, LpipsScorer
 from riebench.mini.grammar import PromptError
-from riebench.mini.masker import MiniMasker
-from riebench.mini.model import SAES, WEIGHTS, fingerprint, load_denoiser
 from riebench.mini.judge import PairTruth
+from riebench.mini.masker import MiniMasker
+from riebench.mini.model import SAES, WEIGHTS, load_denoiser
 from riebench.models import Denoiser
 from riebench.models.sdxl import pick_device
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE, load_sae
 from riebench.spec.settings import Settings
+from riebench.util.errors import UserError
+from riebench.util.files import files_under, fingerprint
 
 CLIP_NAME = "riebench-mini"
 LPIPS_NAME = "lpips-mini"
@@ -30,17 +31,18 @@ MASKER_WEIGHTS = WEIGHTS / "masker" / "masker.safetensors"
 def load_clip() -> ClipScorer:
     """The CLIP of the drawn world, by the call that loads any open_clip model."""
     folder = CLIP_WEIGHTS.parent
-    return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, fingerprint(folder), configs=folder / f"{CLIP_NAME}.json")
+    name = fingerprint(files_under(folder), folder)
+    return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, name, configs=folder / f"{CLIP_NAME}.json")
 
 
 def load_lpips() -> LpipsScorer:
     """LPIPS on a trunk trained on the drawn world; not the published metric."""
-    return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, fingerprint(LPIPS_TRUNK))
+    return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, fingerprint([LPIPS_TRUNK], LPIPS_TRUNK.parent))
 
 
 def load_masker() -> MiniMasker:
     """The masker of the drawn world."""
-    return MiniMasker(MASKER_WEIGHTS, fingerprint(MASKER_WEIGHTS))
+    return MiniMasker(MASKER_WEIGHTS, fingerprint([MASKER_WEIGHTS], MASKER_WEIGHTS.parent))
 
 
 def load_block_sae(block: str) -> TopKSAE:
@@ -115,4 +117,4 @@ class MiniParts:
 
     def saes(self) -> tuple[Callable[[str], TopKSAE], str]:
         """The SAEs of the four blocks."""
-        return load_block_sae, f"mini-{fingerprint(SAES)}"
+        return load_block_sae, f"mini-{fingerprint(files_under(SAES), SAES)}"

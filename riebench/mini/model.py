@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
 from pathlib import Path
 
 import torch
 
 from riebench.catalog import MINI_PAIRS
-from riebench.util.errors import UserError
 from riebench.mini.layout import canvas_of_seed
 from riebench.models.denoiser import Denoiser
+from riebench.util.errors import UserError
+from riebench.util.files import files_under, fingerprint
 
 WEIGHTS = Path(__file__).parent / "weights"
 PIPELINE = WEIGHTS / "pipeline"
 PAIRS = MINI_PAIRS
 SAES = WEIGHTS / "sae"
-
-
-@cache
-def fingerprint(folder: Path) -> str:
-    """A short hash of every file under a folder (or of one file), names and contents."""
-    digest = hashlib.sha256()
-    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
-    for path in files:
-        digest.update(path.name.encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
 
 
 def load_denoiser(batch: int = 8, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Denoiser:
@@ -53,4 +41,4 @@ def load_denoiser(batch: int = 8, device: torch.device | str = "cpu", dtype: tor
     pipeline.to(device)
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
-    return Denoiser(pipeline, f"mini-{fingerprint(PIPELINE)}", canvas_of_seed, batch)
+    return Denoiser(pipeline, f"mini-{fingerprint(files_under(PIPELINE), PIPELINE)}", canvas_of_seed, batch)

@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 from riebench.util.errors import UserError
-from riebench.weights.hashing import BLOCK, file_hash
+from riebench.util.files import BLOCK, file_hash
 from riebench.weights.parts import Download, HubFiles, Part, parts_of
 
 LEDGER = "fetched.json"
