@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from riebench.util.errors import UserError
 from riebench.masks import Masker, MaskRules
+from riebench.masks.sources import MaskSource
 from riebench.metrics import Scorers
 from riebench.metrics.score import Truth
 from riebench.models import Denoiser
@@ -18,10 +16,6 @@ from riebench.records.schema import Value
 from riebench.sae import TopKSAE
 from riebench.util.trace import stage
 
-Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-MaskSource = Callable[[Pair, Image, Image], tuple[Mask, Mask]]
-"""Pair, base image and source image to the instance masks ``[n, height, width]`` of (source, base)."""
 
 
 @dataclass

@@ -137,9 +137,9 @@ def test_nothing_found_is_an_error_of_the_pair(masker: GroundedSAM2, image: NDAr
 
 def test_special_phrases(masker: GroundedSAM2, image: NDArray[np.uint8]) -> None:
     bicycle, front = masker.find(image, PHRASE).any(0), masker.find(image, "foreground").any(0)
-    assert ground(masker, image, "#everything").all()
-    assert np.array_equal(ground(masker, image, f"~{PHRASE}")[0], ~bicycle)
-    assert np.array_equal(ground(masker, image, "the background")[0], ~front)
+    assert ground(masker, image, "#everything").pixels().all()
+    assert np.array_equal(ground(masker, image, f"~{PHRASE}").pixels(), ~bicycle)
+    assert np.array_equal(ground(masker, image, "the background").pixels(), ~front)
     assert not np.array_equal(bicycle, front)
 
 

@@ -18,7 +18,7 @@ from riebench.engine.checking import as_given, checked, contained, meddling, nam
 from riebench.engine.recording import Recorder
 from riebench.instruments import Instruments
 from riebench.lens import Activations, Edit
-from riebench.masks import to_grid
+from riebench.masks import Region, to_grid
 from riebench.masks.phrases import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.metrics import Reference, score_images
@@ -29,7 +29,6 @@ from riebench.records import Record
 from riebench.util.trace import stage
 
 Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 
 
 @dataclass
@@ -46,8 +45,8 @@ class _Seen:
 
     base: Run
     source: Run
-    base_instances: Mask
-    source_instances: Mask
+    base_region: Region
+    source_region: Region
 
 
 @dataclass
@@ -180,25 +179,25 @@ class PairWorker:
             )
             facts |= {"image": list(base.image.shape), **_shapes(base.activations)}
         with stage("masks") as facts:
-            source_instances, base_instances = self.instruments.masks(pair, base.image, source.image)
-            facts |= {"source": list(source_instances.shape), "base": list(base_instances.shape)}
-        return _Seen(base, source, base_instances, source_instances)
+            source_region, base_region = self.instruments.masks(pair, base.image, source.image)
+            facts |= {"source": list(source_region.instances.shape), "base": list(base_region.instances.shape)}
+        return _Seen(base, source, base_region, source_region)
 
-    def _grids(self, instances: Mask) -> dict[str, Tensor]:
+    def _grids(self, region: Region) -> dict[str, Tensor]:
         rules, denoiser = self.instruments.rules, self.instruments.denoiser
         grids: dict[tuple[int, int], Tensor] = {}
         found = {}
         for block in self.blocks:
             size = denoiser.grid(block)
             if size not in grids:
-                grid = to_grid(instances, *size, rules.blur_kernel, rules.fallback, rules.union)
+                grid = to_grid(region, *size, rules)
                 grids[size] = torch.from_numpy(grid).to(denoiser.device)
             found[block] = grids[size]
         return found
 
     def _observed(self, pair: Pair, seen: _Seen) -> dict[tuple[str, ...], Observed]:
         """What a method on some set of blocks sees; codes and the like are shared."""
-        base_masks, source_masks = self._grids(seen.base_instances), self._grids(seen.source_instances)
+        base_masks, source_masks = self._grids(seen.base_region), self._grids(seen.source_region)
         kept: dict[Any, Any] = {}
         return {
             blocks: Observed(
@@ -310,7 +309,7 @@ class PairWorker:
             source=seen.source.image,
             edit_prompt=pair.editing_prompt if brackets else pair.edit_prompt,
             original_prompt=pair.original_prompt if brackets else pair.base_prompt,
-            region=_union(seen.base_instances) | _union(seen.source_instances),
+            region=seen.base_region.pixels() | seen.source_region.pixels(),
             truth=truth(pair, self.recorder.seed_of(pair)) if truth else None,
         )
         images = [outcome.image for outcome in outcomes if outcome.image is not None]
@@ -320,8 +319,8 @@ class PairWorker:
         result = PairResult([])
         if keep:
             result.images = {"base": seen.base.image, "source": seen.source.image}
-            result.images["mask-base"] = _as_image(seen.base_instances)
-            result.images["mask-source"] = _as_image(seen.source_instances)
+            result.images["mask-base"] = _as_image(seen.base_region)
+            result.images["mask-source"] = _as_image(seen.source_region)
         for o in outcomes:
             if o.image is None:
                 result.records.append(self.recorder.record(pair, o.arm, o.strength, error=o.error))
@@ -341,11 +340,6 @@ def _shapes(seen: Activations | None) -> dict[str, list[int]]:
     return updates
 
 
-def _union(instances: Mask) -> Mask:
-    """The union ``[height, width]`` of instance masks ``[n, height, width]``."""
-    return np.asarray(instances.any(0))
-
-
-def _as_image(instances: Mask) -> Image:
-    """The union of instance masks in black and white."""
-    return _union(instances).astype(np.uint8) * np.uint8(255)
+def _as_image(region: Region) -> Image:
+    """A region in black and white."""
+    return region.pixels().astype(np.uint8) * np.uint8(255)
