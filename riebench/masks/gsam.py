@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -120,17 +120,6 @@ class GroundedSAM2:
         segmenter = load_segmenter(files.segmenter, files.segmenter_config, options.device)
         return cls(detector, segmenter, files.fingerprint(), options)
 
-    def with_options(self, **changes: float) -> GroundedSAM2:
-        """The same loaded models with other thresholds or sides, for example ``box_threshold=0.25``.
-
-        Raises:
-            UserError: if a value is out of range.
-            ValueError: if the device should change; the models are where they are.
-        """
-        if "device" in changes:
-            raise ValueError("load again for another device")
-        return GroundedSAM2(self.detector, self.segmenter, self.fingerprint, replace(self.options, **changes))  # type: ignore[arg-type]
-
     def describe(self) -> dict[str, str | float]:
         """Every option that can change a mask."""
         return asdict(self.options)
@@ -145,8 +134,8 @@ class GroundedSAM2:
         if not phrase.strip():
             return np.zeros((0, height, width), bool)
         o = self.options
-        found = self.detector.detect(image, phrase, o.box_threshold, o.text_threshold, o.short_side, o.long_side)
-        return self.segmenter.masks(image, to_corners(found.boxes, height, width))
+        boxes = self.detector.detect(image, phrase, o.box_threshold, o.short_side, o.long_side)
+        return self.segmenter.masks(image, to_corners(boxes, height, width))
 
 
 def to_corners(boxes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
