@@ -219,7 +219,7 @@ def test_boxes_to_corners() -> None:
     ]
 
 
-@pytest.mark.parametrize("wrong", [{"box_threshold": 1.5}, {"text_threshold": -0.1}, {"short_side": 100}])
+@pytest.mark.parametrize("wrong", [{"box_threshold": 1.5}, {"box_threshold": -0.1}, {"short_side": 100}])
 def test_options_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=f"{next(iter(wrong))} is "):
         GroundedSAM2Options(**wrong)  # type: ignore[arg-type]
@@ -228,7 +228,6 @@ def test_options_out_of_range(wrong: dict[str, float]) -> None:
 def test_published_defaults() -> None:
     assert GroundedSAM2Options().__dict__ == {
         "box_threshold": 0.35,
-        "text_threshold": 0.25,
         "short_side": 800,
         "long_side": 1333,
         "device": "cpu",

@@ -106,7 +106,7 @@ class RealParts:
             folders["detector"] / DETECTOR, folders["text-encoder"], folders["segmenter"] / SEGMENTER
         )
         options = GroundedSAM2Options(
-            box_threshold, settings.text_threshold, settings.short_side, settings.long_side, self.device
+            box_threshold, settings.short_side, settings.long_side, self.device
         )
         return CachedMasker(GroundedSAM2.load(files, options), settings.cache or cache_folder() / "masks")
 

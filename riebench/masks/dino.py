@@ -98,9 +98,7 @@ class GroundingDINODetector:
         caption = caption_of(phrase)
         count = len(self.model.tokenizer(caption)["input_ids"])
         if count > self.model.max_text_len:
-            raise PairError(
-                f"a phrase has {count} tokens, of at most {self.model.max_text_len}", where="masks"
-            )
+            raise PairError(f"a phrase has {count} tokens, of at most {self.model.max_text_len}", where="masks")
         with quiet():
             found = self.model(prepare(image, short_side, long_side)[None].to(self.device), captions=[caption])
         tokens = found["pred_logits"][0].sigmoid().cpu()

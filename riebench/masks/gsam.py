@@ -24,29 +24,31 @@ LEAST_SIDE = 224  # with less, the picture has fewer places than the published d
 
 @dataclass(frozen=True)
 class GroundedSAM2Options:
-    """Settings of Grounded SAM 2; the defaults are the published ones for the reference images.
+    """Settings of Grounded SAM 2; the defaults are the published ones for the reference images (PROTOCOL.md, Masks).
+
+    The published text threshold chooses the words that name a box. No mask depends on it, and it is left out.
 
     Attributes:
-        box_threshold: a box counts if its best token scores above it. The published interventions use 0.25.
-        text_threshold: a token names a box if it scores above it; masks do not depend on it.
-        short_side: the detector sees the picture with this short side, pixels ...
-        long_side: ... or a smaller one, so that the long side is at most this.
+        box_threshold: a box counts if its best token scores above this. The published interventions use 0.25.
+        short_side: of the picture that the detector is given, pixels; fewer where ``long_side`` would be exceeded.
+        long_side: of that picture at most, pixels.
         device: ``cpu``, ``cuda`` (or ``cuda:1``) or ``mps``.
+
+    Raises:
+        UserError: if a value is out of range.
     """
 
     box_threshold: float = 0.35
-    text_threshold: float = 0.25
     short_side: int = 800
     long_side: int = 1333
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("box_threshold", "text_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}; expected a number from 0 to 1")
+        if not 0 <= self.box_threshold <= 1:
+            raise UserError(f"box_threshold is {self.box_threshold}; expected a number from 0 to 1")
         if not LEAST_SIDE <= self.short_side <= self.long_side:
             sides = f"short_side is {self.short_side}, long_side {self.long_side}"
-            raise UserError(f"{sides}; expected {LEAST_SIDE} or more, and the long side not the shorter one")
+            raise UserError(f"{sides}; expected {LEAST_SIDE} or more, and long_side at least short_side")
 
 
 @dataclass(frozen=True)
