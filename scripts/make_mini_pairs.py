@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 from riebench.util.errors import PairError
-from riebench.masks import pair_instances
+from riebench.masks import pair_regions
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, held_out, prompt, random_scene
 from riebench.mini.instruments import load_masker
 from riebench.mini.layout import layout_of_seed
@@ -94,7 +94,7 @@ def drawn_right(denoiser: Denoiser, masker: MiniMasker, pair: dict[str, object],
             return False
     grounding = str(pair["original_gsam_prompt"]), str(pair["editing_gsam_prompt"])
     try:
-        pair_instances(masker, category, runs[0].image, runs[1].image, *grounding)
+        pair_regions(masker, category, runs[0].image, runs[1].image, *grounding)
     except PairError:
         return False
     return True

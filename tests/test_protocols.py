@@ -16,7 +16,7 @@ from riebench.engine.forecast import forecast
 from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.lens import FOUR
-from riebench.masks import MaskRules, pair_instances, to_grid
+from riebench.masks import MaskRules, Region, pair_regions, to_grid
 from riebench.methods import relative_score
 from riebench.mini.model import PAIRS
 from riebench.pairs import Pair, load_pairs, select
@@ -43,15 +43,17 @@ def test_fallbacks() -> None:
     mask = np.zeros((1, 64, 64), bool)
     mask[0, 14:18, 0:3] = True  # two cells, the upper one by 2 rows, the lower one by 2
     mask[0, 18, 0] = True
-    assert np.argwhere(to_grid(mask, 4, 4, kernel=1)).tolist() == [[1, 0]]
-    assert np.argwhere(to_grid(mask, 4, 4, kernel=1, fallback="touched")).tolist() == [[0, 0], [1, 0]]
+    largest, touched = (MaskRules(blur_kernel=1, fallback=fallback) for fallback in ("largest", "touched"))
+    assert np.argwhere(to_grid(Region(mask), 4, 4, largest)).tolist() == [[1, 0]]
+    assert np.argwhere(to_grid(Region(mask), 4, 4, touched)).tolist() == [[0, 0], [1, 0]]
     assert (PAPER.fallback, RIEBENCH.fallback) == ("touched", "largest")
 
 
 def test_union_before_the_grid() -> None:
     apart = np.zeros((2, 64, 64), bool)
     apart[0, 33, 33], apart[1, 0:32, 0:32] = True, True
-    alone, before = to_grid(apart, 4, 4, kernel=1), to_grid(apart, 4, 4, kernel=1, union="before")
+    rules = (MaskRules(blur_kernel=1, union=union) for union in ("instances", "before"))
+    alone, before = (to_grid(Region(apart), 4, 4, rule) for rule in rules)
     assert alone[2, 2]  # the small one falls back on its cell
     assert not before[2, 2]  # as part of the union it is lost
 
@@ -67,12 +69,12 @@ def test_category_rules_can_be_changed() -> None:
 
     base, source = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
     for category, rule in ((2, {"add_object": "both"}), (3, {"delete_object": "both"})):
-        plain = pair_instances(Everywhere(), category, base, source, "hat", "toad")
-        assert np.array_equal(*plain)
-        apart = pair_instances(Everywhere(), category, base, source, "hat", "toad", MaskRules(**rule))
-        assert [np.argwhere(m[0]).tolist() for m in apart] == [[[4, 1]], [[3, 0]]]
-    word = pair_instances(Everywhere(), 9, base, source, "#every", "~a", MaskRules(special_phrases=False))
-    assert [np.argwhere(m[0]).tolist() for m in word] == [[[2, 1]], [[6, 0]]]
+        plain = pair_regions(Everywhere(), category, base, source, "hat", "toad")
+        assert np.array_equal(*(region.instances for region in plain))
+        apart = pair_regions(Everywhere(), category, base, source, "hat", "toad", MaskRules(**rule))
+        assert [np.argwhere(region.pixels()).tolist() for region in apart] == [[[4, 1]], [[3, 0]]]
+    word = pair_regions(Everywhere(), 9, base, source, "#every", "~a", MaskRules(special_phrases=False))
+    assert [np.argwhere(region.pixels()).tolist() for region in word] == [[[2, 1]], [[6, 0]]]
 
 
 def worked(mini: Instruments, pair: Pair, protocol: Protocol, options: dict[str, bool]) -> dict[str, float | None]:
@@ -168,8 +170,8 @@ def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
             ("--method", "sae", "--block", "mid.0", "--set", "masker.box_treshold=1"),
             "did you mean 'masker.box_threshold'",
         ),
-        (("--method", "sae", "--block", "mid.0", "--set", "masker.text_threshold=2"), "masker.text_threshold is '2'"),
-        (("--method", "sae", "--block", "mid.0", "--set", "masker.text_threshold=.3"), "is not for mini"),
+        (("--method", "sae", "--block", "mid.0", "--set", "masker.box_threshold=2"), "masker.box_threshold is '2'"),
+        (("--method", "sae", "--block", "mid.0", "--set", "masker.box_threshold=.3"), "is not for mini"),
         (("--method", "sae", "--block", "mid.0", "--set", "masker"), "expected name=value"),
         (("--method", "sae", "--block", "mid.0", "--device", "gpu"), "'gpu' is not known"),
         (("--model", "sdxl-turbo", "--preset", "paper", "--weights", "nowhere"), "7 of 7 parts are missing"),

@@ -19,7 +19,7 @@ from riebench.engine.arms import Arm
 from riebench.engine.counting import put_in
 from riebench.instruments import Instruments
 from riebench.lens import Activations, Edit
-from riebench.masks import to_grid
+from riebench.masks import Region, to_grid
 from riebench.masks.phrases import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.metrics.score import Scores
@@ -61,7 +61,7 @@ def plain_setting(
         plan = _plan(arm, observed, protocol)
         prompt = pair.base_prompt if plan.prompt is None else plan.prompt
         (edited,) = denoiser.generate([prompt], [seed], steps, edits=[Edit(plan.additions, strength)])
-        region = np.asarray(base_mask.any(0) | source_mask.any(0))
+        region = np.asarray(base_mask.pixels() | source_mask.pixels())
         return _scores(instruments, pair, seed, (base.image, source.image, edited.image), region, protocol)
 
 
@@ -80,10 +80,10 @@ def _plan(arm: Arm, observed: Observed, protocol: Protocol) -> Plan:
         return (arm.with_removal if ignored else arm.method).plan(observed)
 
 
-def _grids(instruments: Instruments, arm: Arm, mask: Mask) -> dict[str, Tensor]:
+def _grids(instruments: Instruments, arm: Arm, mask: Region) -> dict[str, Tensor]:
     rules, denoiser = instruments.rules, instruments.denoiser
     grids = {
-        block: to_grid(mask, *denoiser.grid(block), rules.blur_kernel, rules.fallback, rules.union)
+        block: to_grid(mask, *denoiser.grid(block), rules)
         for block in arm.blocks
     }
     return {block: torch.from_numpy(grid).to(denoiser.device) for block, grid in grids.items()}

@@ -1,7 +1,8 @@
-"""Phrase and picture to mask, mask to a block's grid."""
+"""From a phrase and a picture to a region, from a region to a mask on a block's grid."""
 
 from riebench.masks.grid import to_grid
-from riebench.masks.phrases import Masker, ground, pair_instances
+from riebench.masks.phrases import Masker, ground, pair_regions
+from riebench.masks.region import Region
 from riebench.masks.rules import MaskRules
 
-__all__ = ["MaskRules", "Masker", "ground", "pair_instances", "to_grid"]
+__all__ = ["MaskRules", "Masker", "Region", "ground", "pair_regions", "to_grid"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
-from riebench.util.errors import UserError
 from riebench.masks.phrases import Image, Mask, Masker
+from riebench.util.errors import UserError
+from riebench.util.files import write_whole
 
 
 class DescribedMasker(Masker, Protocol):
@@ -97,15 +97,9 @@ def write_masks(path: Path, masks: Mask) -> None:
     Raises:
         UserError: if it cannot be written.
     """
+    data = io.BytesIO()
+    np.savez_compressed(data, bits=np.packbits(masks), count=np.int64(len(masks)))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, bits=np.packbits(masks), count=np.int64(len(masks)))
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(path, data.getvalue())
     except OSError as error:
         raise UserError(f"cannot write a mask to {path.parent} ({error.strerror}); make room for it") from None

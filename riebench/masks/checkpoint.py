@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -65,14 +64,3 @@ def fit(model: nn.Module, state: dict[str, Tensor], path: Path, harmless: Collec
 def _some(kind: str, keys: Collection[str]) -> str:
     shown = ", ".join(sorted(keys)[:SHOWN])
     return f"{len(keys)} {kind} ({shown}{', ...' if len(keys) > SHOWN else ''})"
-
-
-def files_fingerprint(paths: Iterable[Path]) -> str:
-    """A short hash of files, names and contents; one that is not there counts as absent."""
-    digest = hashlib.sha256()
-    for path in paths:
-        if path.is_file():
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

@@ -1,8 +1,7 @@
-"""Grounding DINO: boxes of what a phrase names (Liu et al., 2023; package groundingdino-py)."""
+"""Grounding DINO: the boxes of a phrase in a picture (Liu et al., 2023; package groundingdino-py)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +13,11 @@ from PIL import Image as Pictures
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from riebench.util.errors import PairError, UserError
 from riebench.masks.checkpoint import fit, read_state
 from riebench.masks.dino_bert import random_bert, read_tokenizer, text_encoder
 from riebench.masks.extra import gsam_module, quiet
 from riebench.masks.phrases import Image
+from riebench.util.errors import PairError, UserError
 
 ADDRESS = "https://github.com/IDEA-Research/GroundingDINO/releases/download/v0.1.0-alpha/groundingdino_swint_ogc.pth"
 PUBLISHED = "groundingdino.config.GroundingDINO_SwinT_OGC"
@@ -46,21 +45,6 @@ class DetectorSizes(BaseModel):
     num_queries: int = 900
 
 
-@dataclass(frozen=True)
-class Detections:
-    """What a phrase named in a picture.
-
-    Attributes:
-        boxes: ``[n, 4]``, centre x, centre y, width, height as fractions of the picture.
-        scores: ``[n]``, 0 to 1.
-        words: for each box the words of the phrase that it answers to.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    words: list[str]
-
-
 def caption_of(phrase: str) -> str:
     """A phrase as Grounding DINO expects it: in lower case, with a full stop at the end."""
     caption = phrase.lower().strip()
@@ -68,10 +52,10 @@ def caption_of(phrase: str) -> str:
 
 
 def prepare(image: Image, short_side: int, long_side: int) -> Tensor:
-    """A picture ``[height, width, 3]`` as the detector's input ``[3, h, w]``.
+    """A picture ``[height, width, 3]`` as the detector's input ``[3, h, w]`` (PROTOCOL.md, Masks).
 
-    The short side is brought to ``short_side``, or to less if the long side would exceed ``long_side``; then
-    ImageNet normalisation (published behaviour: 800 and 1333).
+    The picture is resized so that its short side has ``short_side`` pixels, or fewer where the long side would exceed
+    ``long_side``; then it is normalised as for ImageNet.
     """
     transforms = gsam_module("groundingdino.datasets.transforms")
     resized, _ = transforms.resize(Pictures.fromarray(image), None, short_side, long_side)
@@ -93,17 +77,20 @@ class GroundingDINODetector:
 
     @torch.no_grad()
     def detect(
-        self,
-        image: Image,
-        phrase: str,
-        box_threshold: float,
-        text_threshold: float,
-        short_side: int = 800,
-        long_side: int = 1333,
-    ) -> Detections:
-        """Boxes whose best token scores above ``box_threshold``, in the order of the model's queries.
+        self, image: Image, phrase: str, threshold: float, short_side: int = 800, long_side: int = 1333
+    ) -> NDArray[np.float32]:
+        """The boxes of a phrase: those whose best token scores above a threshold (PROTOCOL.md, Masks).
 
-        The words of a box are its tokens above ``text_threshold``; they do not change which boxes there are.
+        Args:
+            image: ``[height, width, 3]``.
+            phrase: names the objects.
+            threshold: 0 to 1.
+            short_side: see :func:`prepare`.
+            long_side: see :func:`prepare`.
+
+        Returns:
+            ``[n, 4]``: centre x, centre y, width and height as fractions of the picture, in the order of the model's
+            queries.
 
         Raises:
             PairError: if the phrase is too long, or if the model's output is not a number.
@@ -111,23 +98,14 @@ class GroundingDINODetector:
         caption = caption_of(phrase)
         count = len(self.model.tokenizer(caption)["input_ids"])
         if count > self.model.max_text_len:
-            raise PairError(f"a phrase has {count} tokens, at most {self.model.max_text_len} go", where="masks")
+            raise PairError(f"a phrase has {count} tokens, of at most {self.model.max_text_len}", where="masks")
         with quiet():
             found = self.model(prepare(image, short_side, long_side)[None].to(self.device), captions=[caption])
         tokens = found["pred_logits"][0].sigmoid().cpu()
         boxes = found["pred_boxes"][0].cpu()
         if bool(tokens.isnan().any() | boxes.isnan().any()):
             raise PairError("Grounding DINO's output is not a number", where="masks")
-        scores = tokens.amax(1)
-        kept = scores > box_threshold
-        words = [self._words(caption, row > text_threshold) for row in tokens[kept]]
-        return Detections(boxes[kept].numpy(), scores[kept].numpy(), words)
-
-    def _words(self, caption: str, answering: Tensor) -> str:
-        tokenizer = self.model.tokenizer
-        ids = torch.tensor(tokenizer(caption)["input_ids"])
-        words = tokenizer.decode(ids[answering[: len(ids)]], skip_special_tokens=True)
-        return str(words).replace(".", "").strip()
+        return np.asarray(boxes[tokens.amax(1) > threshold].numpy())
 
 
 def read_sizes(checkpoint: Path) -> DetectorSizes:

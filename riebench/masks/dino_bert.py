@@ -13,11 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from riebench.util.errors import UserError
 from riebench.masks.extra import gsam_module
+from riebench.util.errors import UserError
 
 ADDRESS = "https://huggingface.co/google-bert/bert-base-uncased"
 VOCABULARIES = ("tokenizer.json", "vocab.txt")  # either will do, the first goes before
@@ -34,7 +34,14 @@ class DinoBertConfig(BertConfig):
 
 
 class DinoBert(BertModel):
-    """BERT with the three methods of transformers 4 that Grounding DINO's wrapper calls."""
+    """BERT with the three methods of transformers 4 that Grounding DINO's wrapper calls.
+
+    The wrapper also calls the embeddings with an argument of transformers 4, which is dropped.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.embeddings.register_forward_pre_hook(_without_past, with_kwargs=True)
 
     def get_extended_attention_mask(
         self, attention_mask: Tensor, input_shape: Any = None, device: Any = None
@@ -68,6 +75,11 @@ class DinoBert(BertModel):
         if head_mask is not None:
             raise ValueError("head masks are not supported")
         return [None] * num_hidden_layers
+
+
+def _without_past(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The arguments of a call without the length of a cache, which an encoder has none of."""
+    return args, {name: value for name, value in named.items() if name != "past_key_values_length"}
 
 
 def read_tokenizer(folder: Path) -> BertTokenizer:

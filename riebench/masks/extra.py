@@ -16,10 +16,17 @@ HEADLESS = "pip uninstall -y opencv-python && pip install --force-reinstall --no
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The packages call others by names that these warn about; a user can do nothing about it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Hide the warnings of other libraries, and of transformers' log, that these packages cause by deprecated names."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def gsam_module(name: str) -> Any:

@@ -1,23 +1,57 @@
-"""Bring a mask to the grid of a block (PROTOCOL: RIEBench's published resizing)."""
+"""Bring a region to the grid of a block."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.masks.rules import Fallback
+from riebench.masks.region import Mask, Region
+from riebench.masks.rules import Fallback, MaskRules
+from riebench.util.errors import PairError
 
-Mask = NDArray[np.bool_]
 TAPS = 4  # Lanczos-4 reads four pixels to each side of a cell's centre
+ROUNDING = 1e-9  # sampled values up to this are 0: a row's weights sum to 1 only up to rounding
+
+
+def to_grid(region: Region, height: int, width: int, rules: MaskRules) -> Mask:
+    """A region as a mask ``[height, width]`` on a grid (PROTOCOL.md, Masks).
+
+    Each instance is blurred, sampled with Lanczos-4 and kept where the result is positive; where no cell is left,
+    ``rules.fallback`` chooses some. The instances' grid masks are united, and of a complement the other cells are the
+    mask. With ``rules.union == "before"`` the instances are united in pixels instead, and go to the grid as one.
+    An instance without a pixel gives no cell.
+
+    Raises:
+        PairError: if the mask has no cell.
+    """
+    instances = region.instances
+    if rules.union == "before":
+        instances = np.asarray(instances.any(0))[np.newaxis]
+    union: Mask = np.zeros((height, width), bool)
+    for instance in instances:
+        union |= _instance_to_grid(instance, height, width, rules)
+    grid = ~union if region.complement else union
+    if not grid.any():
+        fault = "the object leaves no cell for its complement" if region.complement else "the mask has no cell"
+        raise PairError(f"{fault} on the grid of {height} x {width}", where="masks")
+    return grid
+
+
+def _instance_to_grid(mask: Mask, height: int, width: int, rules: MaskRules) -> Mask:
+    """One instance ``[h, w]`` as a mask ``[height, width]``."""
+    if not mask.any() or mask.all():
+        return np.full((height, width), mask.any())
+    wide = grow(mask, rules.blur_kernel).astype(np.float64)
+    sampled = lanczos_matrix(height, mask.shape[0]) @ wide @ lanczos_matrix(width, mask.shape[1]).T
+    cells = np.asarray(sampled > ROUNDING)
+    return cells if cells.any() else _covered(mask, height, width, rules.fallback)
 
 
 def grow(mask: Mask, kernel: int) -> Mask:
-    """Gaussian blur with a square kernel, then ``> 0``.
+    """Where a mask ``[height, width]`` is positive after a Gaussian blur with a square kernel (PROTOCOL.md, Masks).
 
-    Every weight of the blur is positive, so what is left above zero is the mask widened by half the kernel
-    in both directions: a box dilation of ``[height, width]``.
+    All weights of the blur are positive, so this is a dilation by a box: the mask grows by ``kernel // 2`` pixels on
+    each side.
     """
     reach = kernel // 2
     for axis in (0, 1):
@@ -30,7 +64,7 @@ def grow(mask: Mask, kernel: int) -> Mask:
 def lanczos_matrix(cells: int, size: int) -> NDArray[np.float64]:
     """Rows of Lanczos-4 weights ``[cells, size]`` that sample ``size`` pixels at the centres of ``cells``.
 
-    There is no smoothing over the cell: as in OpenCV's INTER_LANCZOS4, eight pixels around the centre count.
+    As in OpenCV's INTER_LANCZOS4, the eight pixels around a centre count, however many pixels a cell has.
     """
     matrix = np.zeros((cells, size))
     for cell in range(cells):
@@ -43,7 +77,7 @@ def lanczos_matrix(cells: int, size: int) -> NDArray[np.float64]:
 
 
 def _covered(mask: Mask, height: int, width: int, fallback: Fallback) -> Mask:
-    """The one cell that the mask covers most, or every cell that it touches."""
+    """The one cell that a mask covers most, or every cell that it touches."""
     rows = np.arange(mask.shape[0]) * height // mask.shape[0]
     columns = np.arange(mask.shape[1]) * width // mask.shape[1]
     cover = np.zeros((height, width))
@@ -52,33 +86,4 @@ def _covered(mask: Mask, height: int, width: int, fallback: Fallback) -> Mask:
         return cover > 0
     grid = np.zeros((height, width), bool)
     grid[np.unravel_index(cover.argmax(), cover.shape)] = True
-    return grid
-
-
-def to_grid(
-    instances: Mask,
-    height: int,
-    width: int,
-    kernel: int = 31,
-    fallback: Fallback = "largest",
-    union: Literal["instances", "before"] = "instances",
-) -> Mask:
-    """Instance masks ``[n, h, w]`` to one grid mask ``[height, width]``: each alone, then their union.
-
-    Each is widened by the blur, sampled with Lanczos-4 and kept where positive; where nothing is left, the
-    ``fallback`` stands for the instance (see :class:`riebench.masks.MaskRules`). Empty instances give nothing.
-    """
-    grid = np.zeros((height, width), bool)
-    if union == "before":
-        instances = np.asarray(instances.any(0))[np.newaxis]
-    for mask in instances:
-        if not mask.any():
-            continue
-        if mask.all():
-            return np.ones((height, width), bool)
-        wide = grow(mask, kernel).astype(np.float64)
-        sampled = lanczos_matrix(height, mask.shape[0]) @ wide @ lanczos_matrix(width, mask.shape[1]).T
-        # The weights of a row sum to 1 but for rounding, and so does their product with an empty mask to 0.
-        cells = sampled > 1e-9
-        grid |= cells if cells.any() else _covered(mask, height, width, fallback)
     return grid

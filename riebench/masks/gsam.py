@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from riebench.util.errors import UserError
 from riebench.masks import dino_bert, sam
-from riebench.masks.checkpoint import files_fingerprint
 from riebench.masks.dino import GroundingDINODetector, load_detector
 from riebench.masks.phrases import Image, Mask
 from riebench.masks.sam import Segmenter, load_segmenter
+from riebench.util.errors import UserError
+from riebench.util.files import fingerprint
 
 DETECTOR = "groundingdino_swint_ogc.pth"
 TEXT_ENCODER = "bert-base-uncased"
@@ -24,29 +24,31 @@ LEAST_SIDE = 224  # with less, the picture has fewer places than the published d
 
 @dataclass(frozen=True)
 class GroundedSAM2Options:
-    """Settings of Grounded SAM 2; the defaults are the published ones for the reference images.
+    """Settings of Grounded SAM 2; the defaults are the published ones for the reference images (PROTOCOL.md, Masks).
+
+    The published text threshold chooses the words that name a box. No mask depends on it, and it is left out.
 
     Attributes:
-        box_threshold: a box counts if its best token scores above it. The published interventions use 0.25.
-        text_threshold: a token names a box if it scores above it; masks do not depend on it.
-        short_side: the detector sees the picture with this short side, pixels ...
-        long_side: ... or a smaller one, so that the long side is at most this.
+        box_threshold: a box counts if its best token scores above this. The published interventions use 0.25.
+        short_side: of the picture that the detector is given, pixels; fewer where ``long_side`` would be exceeded.
+        long_side: of that picture at most, pixels.
         device: ``cpu``, ``cuda`` (or ``cuda:1``) or ``mps``.
+
+    Raises:
+        UserError: if a value is out of range.
     """
 
     box_threshold: float = 0.35
-    text_threshold: float = 0.25
     short_side: int = 800
     long_side: int = 1333
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("box_threshold", "text_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}; expected a number from 0 to 1")
+        if not 0 <= self.box_threshold <= 1:
+            raise UserError(f"box_threshold is {self.box_threshold}; expected a number from 0 to 1")
         if not LEAST_SIDE <= self.short_side <= self.long_side:
             sides = f"short_side is {self.short_side}, long_side {self.long_side}"
-            raise UserError(f"{sides}; expected {LEAST_SIDE} or more, and the long side not the shorter one")
+            raise UserError(f"{sides}; expected {LEAST_SIDE} or more, and long_side at least short_side")
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,20 @@ class GroundedSAM2Files:
         return cls(folder / DETECTOR, folder / TEXT_ENCODER, folder / SEGMENTER)
 
     def fingerprint(self) -> str:
-        """A short hash of all that the weights' files say."""
-        files = [self.detector, self.detector.with_suffix(".json"), self.segmenter, self.segmenter.with_suffix(".json")]
-        return files_fingerprint([*files, *(self.text_encoder / name for name in dino_bert.FILES)])
+        """Three hashes with dots between them: of the detector's files, the text encoder's and the segmenter's.
+
+        A file that is optional and missing is left out.
+
+        Raises:
+            OSError: if a file cannot be read.
+        """
+        texts = [self.text_encoder / name for name in dino_bert.FILES]
+        parts = [self._with_sizes(self.detector), texts, self._with_sizes(self.segmenter)]
+        return ".".join(fingerprint(filter(Path.is_file, files), files[0].parent) for files in parts)
+
+    @staticmethod
+    def _with_sizes(checkpoint: Path) -> list[Path]:
+        return [checkpoint, checkpoint.with_suffix(".json")]
 
 
 class GroundedSAM2:
@@ -109,17 +122,6 @@ class GroundedSAM2:
         segmenter = load_segmenter(files.segmenter, files.segmenter_config, options.device)
         return cls(detector, segmenter, files.fingerprint(), options)
 
-    def with_options(self, **changes: float) -> GroundedSAM2:
-        """The same loaded models with other thresholds or sides, for example ``box_threshold=0.25``.
-
-        Raises:
-            UserError: if a value is out of range.
-            ValueError: if the device should change; the models are where they are.
-        """
-        if "device" in changes:
-            raise ValueError("load again for another device")
-        return GroundedSAM2(self.detector, self.segmenter, self.fingerprint, replace(self.options, **changes))  # type: ignore[arg-type]
-
     def describe(self) -> dict[str, str | float]:
         """Every option that can change a mask."""
         return asdict(self.options)
@@ -134,8 +136,8 @@ class GroundedSAM2:
         if not phrase.strip():
             return np.zeros((0, height, width), bool)
         o = self.options
-        found = self.detector.detect(image, phrase, o.box_threshold, o.text_threshold, o.short_side, o.long_side)
-        return self.segmenter.masks(image, to_corners(found.boxes, height, width))
+        boxes = self.detector.detect(image, phrase, o.box_threshold, o.short_side, o.long_side)
+        return self.segmenter.masks(image, to_corners(boxes, height, width))
 
 
 def to_corners(boxes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

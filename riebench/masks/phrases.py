@@ -1,4 +1,4 @@
-"""What a grounding phrase asks for, and which phrase goes with which picture of a pair."""
+"""The region of a grounding phrase, and which phrase goes with which picture of a pair."""
 
 from __future__ import annotations
 
@@ -7,57 +7,52 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.util.errors import PairError
+from riebench.masks.region import Mask, Region
 from riebench.masks.rules import MaskRules
+from riebench.pairs.grounding import BACKGROUND, EVERYTHING
+from riebench.util.errors import PairError
 
 Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
 ADD_OBJECT, DELETE_OBJECT = 2, 3
+FOREGROUND, COMPLEMENT = "foreground", "~"
 
 
 class Masker(Protocol):
-    """Finds what a phrase names in a picture."""
+    """Finds the objects that a phrase names in a picture."""
 
     name: str
     fingerprint: str
 
     def find(self, image: Image, phrase: str) -> Mask:
-        """Instance masks ``[n, height, width]`` of a plain phrase in ``[height, width, 3]``; n is 0 if not found."""
+        """Instance masks ``[n, height, width]`` of a phrase in a picture ``[height, width, 3]``; n may be 0."""
         ...
 
 
-def ground(masker: Masker, image: Image, phrase: str, special: bool = True) -> Mask:
-    """Instance masks ``[n, height, width]`` of a phrase, special phrases included.
+def ground(masker: Masker, image: Image, phrase: str, special: bool = True) -> Region:
+    """The region of a phrase in a picture ``[height, width, 3]`` (PROTOCOL.md, Masks).
 
-    ``#everything`` is the whole picture; a phrase with ``background`` in it is the complement of
-    "foreground"; one with ``~`` is the complement of the rest of the phrase (RIEBench's published rules).
-    Without ``special`` they are phrases like any other.
+    ``#everything`` is the whole picture. A phrase that contains ``background`` is the complement of "foreground", one
+    that contains ``~`` the complement of the rest of the phrase. Without ``special`` these are phrases like any other.
 
     Raises:
-        PairError: if nothing is found.
+        PairError: if the phrase is not found, or, of a complement, the object that it leaves out.
     """
-    height, width = image.shape[:2]
-    if special and phrase.strip() == "#everything":
-        return np.ones((1, height, width), bool)
-    if special and "background" in phrase:
-        found = _complement(masker.find(image, "foreground"), height, width)
-    elif special and "~" in phrase:
-        found = _complement(masker.find(image, phrase.replace("~", " ").strip()), height, width)
+    if special and phrase.strip() == EVERYTHING:
+        return Region(np.ones((1, *image.shape[:2]), bool))
+    if special and BACKGROUND in phrase:
+        wanted, complement = FOREGROUND, True
+    elif special and COMPLEMENT in phrase:
+        wanted, complement = phrase.replace(COMPLEMENT, " ").strip(), True
     else:
-        found = masker.find(image, phrase)
+        wanted, complement = phrase, False
+    found = masker.find(image, wanted)
     if not found.any():
-        raise PairError(f"{masker.name} finds no {phrase!r} in the picture", where="masks")
-    return found
+        reason = f", so there is no {phrase!r}" if complement else ""
+        raise PairError(f"{masker.name} finds no {wanted!r} in the picture{reason}", where="masks")
+    return Region(found, complement)
 
 
-def _complement(instances: Mask, height: int, width: int) -> Mask:
-    union: Mask = np.zeros((height, width), bool)
-    for mask in instances:
-        union |= mask
-    return ~union[np.newaxis]
-
-
-def pair_instances(
+def pair_regions(
     masker: Masker,
     category: int,
     base: Image,
@@ -65,11 +60,20 @@ def pair_instances(
     base_phrase: str,
     source_phrase: str,
     rules: MaskRules = MaskRules(),  # noqa: B008 - it is frozen
-) -> tuple[Mask, Mask]:
-    """Instance masks (source, base) of a pair by its category (PROTOCOL: table of masks).
+) -> tuple[Region, Region]:
+    """The regions (source, base) of a pair, by its category (PROTOCOL.md, Masks).
 
-    Add object: the edit phrase on the source image stands for both. Delete object: the original phrase on
-    the base image stands for both. All others: each phrase on its own picture.
+    Add object: both are the region of the source phrase in the source image. Delete object: both are the region of
+    the base phrase in the base image. All others: each phrase in its own image.
+
+    Args:
+        masker: finds the objects.
+        category: of the pair, 1 to 9.
+        base: base image ``[height, width, 3]``.
+        source: source image ``[height, width, 3]``.
+        base_phrase: the original grounding phrase.
+        source_phrase: the edit's grounding phrase.
+        rules: may give each image a mask of its own in every category, or make special phrases plain.
 
     Raises:
         PairError: if a phrase is not found.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.util.errors import UserError
 from riebench.masks.checkpoint import fit, read_state
 from riebench.masks.extra import gsam_module, quiet
 from riebench.masks.phrases import Image, Mask
+from riebench.util.errors import UserError
+from riebench.util.recent import Recent
 
 ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt"
 PUBLISHED = "configs/sam2.1/sam2.1_hiera_l.yaml"
@@ -30,7 +30,7 @@ BOXES_AT_ONCE = 16  # the decoder's fine features take about 8 MB for each box
 
 
 class Segmenter:
-    """A loaded SAM 2 that embeds a picture once, however many boxes it is asked about.
+    """A loaded SAM 2. The embeddings of the last pictures are kept for further boxes.
 
     Args:
         model: the package's model.
@@ -39,10 +39,10 @@ class Segmenter:
 
     def __init__(self, model: Any, device: str) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
-        self._embedded: OrderedDict[bytes, Any] = OrderedDict()
+        self._predictors: Recent[bytes, Any] = Recent(IMAGES_KEPT)
 
     def masks(self, image: Image, boxes: NDArray[np.float32]) -> Mask:
-        """One mask for each box.
+        """One mask for each box (PROTOCOL.md, Masks).
 
         Args:
             image: ``[height, width, 3]``.
@@ -62,17 +62,15 @@ class Segmenter:
         return np.concatenate([part.reshape(-1, *image.shape[:2]) for part in parts]) > 0
 
     def _predictor(self, image: Image) -> Any:
-        """A predictor that has embedded the picture; those of the last pictures are kept."""
+        """A predictor that has embedded the picture."""
         key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
-        if key not in self._embedded:
-            with quiet():
-                predictor = gsam_module("sam2.sam2_image_predictor").SAM2ImagePredictor(self.model)
-            predictor.set_image(image.copy())
-            self._embedded[key] = predictor
-            if len(self._embedded) > IMAGES_KEPT:
-                self._embedded.popitem(last=False)
-        self._embedded.move_to_end(key)
-        return self._embedded[key]
+        return self._predictors.get(key, lambda: self._embedded(image))
+
+    def _embedded(self, image: Image) -> Any:
+        with quiet():
+            predictor = gsam_module("sam2.sam2_image_predictor").SAM2ImagePredictor(self.model)
+        predictor.set_image(image.copy())
+        return predictor
 
 
 def build_sam2(config: str = PUBLISHED, sizes: Path | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""Where a run's masks come from: a masker and phrases, or arrays and functions of the user's own."""
+"""The origin of a run's masks: a masker with the pairs' phrases, or arrays and functions of the user's own."""
 
 from __future__ import annotations
 
@@ -6,26 +6,32 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from riebench.util.errors import PairError
-from riebench.masks.phrases import Masker, pair_instances
+from riebench.masks.phrases import Image, Masker, pair_regions
+from riebench.masks.region import Mask, Region
 from riebench.masks.rules import MaskRules
 from riebench.pairs import Pair
+from riebench.util.errors import PairError
 
-Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
+MaskSource = Callable[[Pair, Image, Image], tuple[Region, Region]]
+"""From a pair, its base image and its source image to its regions (source, base); PairError where there are none."""
+
 MaskFunction = Callable[[Pair, Image, Image], tuple[Mask, Mask]]
+"""A user's function from a pair, its base image and its source image to its masks (source, base)."""
+
 GivenMasks = MaskFunction | Mapping[str, tuple[Mask, Mask]]
-"""Pair id to (source mask, base mask), or a function of pair, base image and source image that gives the two;
-each mask is boolean, ``[height, width]`` or, for several instances, ``[n, height, width]``."""
+"""A user's masks: a function, or pair id to (source mask, base mask). Each mask is boolean, ``[height, width]``, or
+``[n, height, width]`` for several instances."""
 
 
-def from_phrases(masker: Masker, rules: MaskRules) -> MaskFunction:
-    """Masks of a pair's grounding phrases."""
+def from_phrases(masker: Masker, rules: MaskRules) -> MaskSource:
+    """Regions of the pairs' grounding phrases, see :func:`riebench.masks.pair_regions`.
 
-    def find(pair: Pair, base: Image, source: Image) -> tuple[Mask, Mask]:
-        return pair_instances(
+    The function that is returned raises PairError if a phrase is not found.
+    """
+
+    def find(pair: Pair, base: Image, source: Image) -> tuple[Region, Region]:
+        return pair_regions(
             masker,
             pair.editing_type_id,
             base,
@@ -38,20 +44,20 @@ def from_phrases(masker: Masker, rules: MaskRules) -> MaskFunction:
     return find
 
 
-def from_user(given: GivenMasks) -> MaskFunction:
-    """Masks that are given; each is checked when its pair comes.
+def from_user(given: GivenMasks) -> MaskSource:
+    """Regions of a user's masks, which are checked pair by pair.
 
-    The function that is returned raises PairError if a pair has none, or they do not fit its pictures.
+    The function that is returned raises PairError if a pair has no masks, or if they do not fit its images.
     """
 
-    def find(pair: Pair, base: Image, source: Image) -> tuple[Mask, Mask]:
+    def find(pair: Pair, base: Image, source: Image) -> tuple[Region, Region]:
         if callable(given):
             masks = given(pair, base, source)
         elif pair.id in given:
             masks = given[pair.id]
         else:
             raise PairError(f"no masks were given for the pair {pair.id!r}", where="masks")
-        found = [_instances(mask, base.shape[:2]) for mask in masks]
+        found = [_region(mask, base.shape[:2]) for mask in masks]
         if len(found) != 2:
             raise PairError(f"{len(found)} masks were given, expected two: (source, base)", where="masks")
         return found[0], found[1]
@@ -59,18 +65,18 @@ def from_user(given: GivenMasks) -> MaskFunction:
     return find
 
 
-def _instances(mask: Mask, size: tuple[int, ...]) -> Mask:
+def _region(mask: Mask, size: tuple[int, ...]) -> Region:
     array = np.asarray(mask)
     if array.dtype != np.bool_ or array.ndim not in {2, 3} or array.shape[-2:] != size:
-        said = f"a mask has the type {array.dtype} and the shape {list(array.shape)}"
-        raise PairError(f"{said}, expected bool and [{size[0]}, {size[1]}]", where="masks")
+        fault = f"a mask has the type {array.dtype} and the shape {list(array.shape)}"
+        raise PairError(f"{fault}, expected bool and [{size[0]}, {size[1]}]", where="masks")
     if not array.any():
         raise PairError("a mask is empty", where="masks")
-    return array if array.ndim == 3 else array[np.newaxis]
+    return Region(array if array.ndim == 3 else array[np.newaxis])
 
 
 def given_fingerprint(given: GivenMasks) -> str:
-    """Names given masks in records: by content for arrays, by the name of a function."""
+    """A name for a user's masks in records: a hash of arrays, or the name of a function."""
     if callable(given):
         return f"given-{getattr(given, '__module__', '')}.{getattr(given, '__qualname__', type(given).__name__)}"
     digest = hashlib.sha256()

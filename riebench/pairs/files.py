@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from riebench.util.errors import UserError
 from riebench.pairs.grounding import EVERYTHING, unbalanced
 from riebench.pairs.pair import Pair
+from riebench.util.errors import UserError
+from riebench.util.files import write_whole
 
 
 class Problem(NamedTuple):
@@ -61,10 +61,9 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     try:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
 

@@ -28,7 +28,7 @@ the same kind, and is the same for any prompts:
 4. With a ``blended_word``, the first of the runs that contains it is the phrase, so that "street lamp" stays whole,
    and the word itself where none does; what is added or deleted (2, 3) is inside the span whatever the word is.
 
-The original phrase of 2 and the edit phrase of 3 are not used by the masks (see :func:`riebench.masks.pair_instances`).
+The original phrase of 2 and the edit phrase of 3 are not used by the masks (see :func:`riebench.masks.pair_regions`).
 """
 
 from __future__ import annotations

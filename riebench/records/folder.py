@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from riebench.util.errors import UserError
 from riebench.records.lock import only_writer
 from riebench.records.schema import Record
+from riebench.util.errors import UserError
+from riebench.util.files import write_whole
 
 RECORDS, RUN, IMAGES, SHEETS = "records.jsonl", "run.json", "images", "sheets"
 DISCARDED = (RECORDS, RUN, IMAGES, SHEETS, "table.md", "curve.png", "curve.svg")
@@ -165,14 +166,8 @@ class RunFolder:
 
     def _write(self, path: Path, data: bytes) -> None:
         """Write a file whole or not at all, and have it on the disk before returning."""
-        part = path.with_name(f"{path.name}.part")
         try:
-            path.parent.mkdir(exist_ok=True)
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
+            write_whole(path, data)
             _sync_folder(path.parent)
         except OSError as error:
             raise self._refused(path, error) from None

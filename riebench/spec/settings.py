@@ -43,7 +43,6 @@ class MaskerSettings(_Group):
     """From phrases to grid masks (PROTOCOL: Masks)."""
 
     box_threshold: float | None = Field(None, ge=0, le=1, description="Least score of a box; the protocol's by default")
-    text_threshold: float = Field(0.25, ge=0, le=1, description="Least score of a box's words")
     short_side: int = Field(800, gt=0, description="Pictures are resized to this short side for detection, pixels")
     long_side: int = Field(1333, gt=0, description="The long side at most, pixels")
     detector: Path | None = Field(None, description="Folder of Grounding DINO's checkpoint and its text encoder")

@@ -1,19 +1,24 @@
-"""Fingerprints of weight files, worked out once for each file and kept."""
+"""Files: fingerprints of their contents, and writing that a reader never meets half done."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-
-from riebench.util.user_cache import keep_facts, read_facts
+from uuid import uuid4
 
 BLOCK = 1 << 22
-FILE = "hashes.json"
+HASHES = "hashes.json"
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -22,9 +27,19 @@ def file_hash(path: Path) -> str:
 
 
 def fingerprint(paths: Iterable[Path], root: Path) -> str:
-    """A short hash of files, their names under ``root`` and contents; a file that is unchanged is not read again."""
+    """A hash of files, 16 hexadecimal digits: of their names relative to ``root`` and of their contents.
+
+    The hash of each file is kept in the user's cache folder; a file of the same size and time of change is not read
+    again.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: if a file is not under ``root``.
+    """
+    from riebench.util.user_cache import keep_facts, read_facts  # which writes with this module
+
     digest = hashlib.sha256()
-    known = read_facts(FILE)
+    known = read_facts(HASHES)
     before = len(known)
     for path in sorted(paths):
         real = path.resolve()
@@ -35,5 +50,33 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
         digest.update(str(path.relative_to(root)).encode())
         digest.update(known[key].encode())
     if len(known) != before:
-        keep_facts(FILE, known)
+        keep_facts(HASHES, known)
     return digest.hexdigest()[:16]
+
+
+def files_under(folder: Path) -> list[Path]:
+    """Every file in a folder and the folders below it, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that a reader finds all of it or none of it, whenever the process ends.
+
+    The data goes to a new file beside it, whose name ends in ``.part``, then to the disk, and takes its name last. The
+    folder is made if it is missing. On failure the earlier file stays and the new one is removed.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from riebench.util.files import write_whole
 
 
 def cache_folder() -> Path:
@@ -24,11 +27,5 @@ def read_facts(name: str) -> dict[str, Any]:
 
 def keep_facts(name: str, facts: dict[str, Any]) -> None:
     """Keep facts under a file name, whole or not at all."""
-    path = cache_folder() / name
-    part = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(facts))
-        os.replace(part, path)
-    except OSError:
-        return
+    with suppress(OSError):
+        write_whole(cache_folder() / name, json.dumps(facts).encode())

@@ -1,0 +1,79 @@
+"""Fingerprints of files, and writing that a reader never meets half done."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from riebench.util import files
+from riebench.util.files import file_hash, files_under, fingerprint, write_whole
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files, one of them in a folder below."""
+    path = tmp_path / "weights"
+    (path / "unet").mkdir(parents=True)
+    (path / "a.json").write_text("a")
+    (path / "unet" / "b.bin").write_bytes(b"b" * 3)
+    return path
+
+
+def test_a_hash_is_the_contents(folder: Path) -> None:
+    assert file_hash(folder / "unet" / "b.bin") == hashlib.sha256(b"bbb").hexdigest()
+
+
+def test_a_fingerprint_names_contents_and_names_under_the_root(folder: Path, tmp_path: Path) -> None:
+    paths = files_under(folder)
+    assert [path.name for path in paths] == ["a.json", "b.bin"]
+    first = fingerprint(paths, folder)
+    assert len(first) == 16
+    assert fingerprint(reversed(paths), folder) == first
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert fingerprint(files_under(copy), copy) == first
+    (copy / "a.json").rename(copy / "c.json")
+    assert fingerprint(files_under(copy), copy) != first
+    (folder / "a.json").write_text("other")
+    assert fingerprint(paths, folder) != first
+
+
+def test_an_unchanged_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fingerprint(files_under(folder), folder)
+    monkeypatch.setattr(files, "file_hash", lambda path: pytest.fail(f"{path} is read again"))
+    assert fingerprint(files_under(folder), folder) == first
+
+
+def test_a_file_is_written_in_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.json"
+    for data in (b"first", b"second"):
+        write_whole(path, data)
+        assert path.read_bytes() == data
+    assert list(path.parent.iterdir()) == [path]
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert path.stat().st_mode == plain.stat().st_mode  # others may read what they may read elsewhere
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failure_leaves_the_earlier_file_and_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.json"
+    write_whole(path, b"first")
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
