@@ -97,7 +97,7 @@ class PublishedInstruments:
         )
         threshold = self.protocol.box_threshold if settings.box_threshold is None else settings.box_threshold
         options = GroundedSAM2Options(
-            threshold, settings.text_threshold, settings.short_side, settings.long_side, self._device
+            threshold, settings.short_side, settings.long_side, self._device
         )
         return CachedMasker(GroundedSAM2.load(files, options), settings.cache or cache_folder() / "masks")
 
