@@ -2,9 +2,10 @@
 
 import torch
 
-from baselines.sae import choose, transferred
 from riebench.methods import Observed, Place, Plan, method
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
+
+from .sae import choose, transferred
 
 
 @method("random", needs_sae=True)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 
-from baselines.sae import choose, transferred
 from riebench.methods import Addition, Observed, Place, Plan, method, spread
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
+
+from .sae import choose, transferred
 
 
 def adapted(

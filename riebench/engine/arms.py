@@ -14,14 +14,14 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from riebench.util.errors import UserError, unknown
 from riebench.instruments import Instruments
 from riebench.lens import FOUR
 from riebench.methods import Method, create, find
 from riebench.methods.registry import option_fields
 from riebench.spec.sweeps import Sweep
+from riebench.util.errors import UserError, unknown
 
-OURS = ("riebench", "baselines")  # what these share is covered by the version of the numeric parts
+OURS = ("riebench", "riebench_baselines")  # what these share is covered by the version of the numeric parts
 
 
 @dataclass(frozen=True)
