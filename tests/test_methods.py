@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.neurons import NeuronTransfer, normalized_mean
-from baselines.none import Nothing
-from baselines.prompt import Prompt
-from baselines.random import RandomFeatures
-from baselines.sae import SAETransfer
-from baselines.sae_adaptive import AdaptiveSAETransfer
-from baselines.steering import Steering
-from riebench.util.errors import UserError
 from riebench.lens import Activations, Place
 from riebench.methods import Observed, create, find, k_of_share, method, names, rank, relative_score, spread
 from riebench.methods.choosing import masked_mean
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE
+from riebench.util.errors import UserError
+from riebench_baselines.neurons import NeuronTransfer, normalized_mean
+from riebench_baselines.none import Nothing
+from riebench_baselines.prompt import Prompt
+from riebench_baselines.random import RandomFeatures
+from riebench_baselines.sae import SAETransfer
+from riebench_baselines.sae_adaptive import AdaptiveSAETransfer
+from riebench_baselines.steering import Steering
 
 PAIR = Pair(
     id="p",
@@ -181,7 +181,7 @@ def test_floor_and_ceiling(seen: Observed) -> None:
 
 def test_registry() -> None:
     assert {"none", "random", "prompt", "steering", "neurons", "sae", "sae-adaptive"} <= set(names())
-    assert find("baselines.sae:SAETransfer") is find("sae")
+    assert find("riebench_baselines.sae:SAETransfer") is find("sae")
     assert create("sae", {"k": "7", "only_add": "true"}) == SAETransfer(k=7, only_add=True)
     with pytest.raises(UserError, match="did you mean 'steering'"):
         find("stearing")
@@ -191,10 +191,10 @@ def test_registry() -> None:
         create("sae", {"k": "many"})
     with pytest.raises(UserError, match="has no options"):
         create("none", {"k": "1"})
-    with pytest.raises(UserError, match=r"unknown method in baselines.sae 'SAETransfers'; did you mean 'SAETransfer'"):
-        find("baselines.sae:SAETransfers")
+    with pytest.raises(UserError, match=r"unknown method in .*\.sae 'SAETransfers'; did you mean 'SAETransfer'"):
+        find("riebench_baselines.sae:SAETransfers")
     with pytest.raises(UserError, match="cannot be loaded"):
-        find("baselines.nobody:Nobody")
+        find("riebench_baselines.nobody:Nobody")
     with pytest.raises(UserError, match="is not a method"):
         find("riebench.pairs:Pair")
     with pytest.raises(ValueError, match="is taken by"):

@@ -15,7 +15,6 @@ import pytest
 from riebench.cli import main
 from riebench.engine import PairWorker
 from riebench.engine.arms import Arm, make_arms
-from riebench.util.errors import UserError
 from riebench.instruments import Instruments
 from riebench.methods import create, find, names, registry
 from riebench.methods.options import options_of
@@ -25,6 +24,7 @@ from riebench.mini.model import PAIRS
 from riebench.pairs import load_pairs
 from riebench.records import Record, read_records
 from riebench.spec.sweeps import Sweep
+from riebench.util.errors import UserError
 
 METHOD = """
 from typing import Annotated, Literal
@@ -211,7 +211,7 @@ def test_an_entry_point_may_name_where_a_class_is_imported(install: Install, tmp
 
 def test_a_file_cannot_take_an_installed_name(tmp_path: Path, install: Install) -> None:
     (tmp_path / "thief.py").write_text(METHOD.format(name="steering"))
-    with pytest.raises(UserError, match=r"is taken by riebench .*baselines\.steering:Steering"):
+    with pytest.raises(UserError, match=r"is taken by riebench .*riebench_baselines\.steering:Steering"):
         find("thief:Mine")
 
 

@@ -7,13 +7,13 @@ import time
 import pytest
 import torch
 
-from baselines.neurons import NeuronTransfer
-from baselines.sae import SAETransfer
-from baselines.steering import Steering
 from riebench.lens import FOUR, Activations, Place
 from riebench.methods import Observed
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE
+from riebench_baselines.neurons import NeuronTransfer
+from riebench_baselines.sae import SAETransfer
+from riebench_baselines.steering import Steering
 
 CHANNELS, SIDE, LAYERS, NEURONS, FEATURES, K = 1280, 16, 10, 5120, 5120, 160
 PAIR = Pair(

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from riebench.util.errors import UserError, unknown
 from riebench.methods.options import options_of
 from riebench.methods.plan import Method
+from riebench.util.errors import UserError, unknown
 
 GROUP = "riebench.methods"
 MethodClass = type[Any]
@@ -72,7 +72,7 @@ def _target(cls: MethodClass) -> str:
 
 
 def _origin(point: EntryPoint) -> str:
-    """A distribution and what it names, as ``riebench 0.1.0 (baselines.sae:SAETransfer)``."""
+    """A distribution and what it names, as ``riebench 0.1.0 (riebench_baselines.sae:SAETransfer)``."""
     made_by = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed distribution"
     return f"{made_by} ({point.module}:{point.attr})"
 
