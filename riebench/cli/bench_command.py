@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, NoReplay, Weights
+from riebench.cli.shared_options import Batch, Device, Model, Weights, settings_of
 from riebench.cli.table_command import wide_console
-from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.engine.bench import Bench
@@ -26,7 +25,10 @@ def bench_command(
     pair_file: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
     block: Annotated[list[str] | None, typer.Option(help="Block; may be given again; the four unless given.")] = None,
     batch: Batch = 8,
-    no_replay: NoReplay = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", envvar="RIEBENCH_BENCH_SET", help="Setting of an instrument, see 'riebench settings'."),
+    ] = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="Measure peak memory with 10 and 1,000 pairs, too (takes long).")
     ] = False,
@@ -41,29 +43,27 @@ def bench_command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from riebench.catalog import entry_named
-    from riebench.pairs import load_pairs
-    from riebench.spec.settings import parse_settings
+    from riebench.spec.request import resolve
 
-    entry = entry_named(model)
-    file = pair_file or entry.pairs
-    if file is None:
-        raise UserError(f"{model} has no pairs of its own; give a file with --pair-file")
-    settings = parse_settings([], weights=weights, model__device=device)
-    everything = load_pairs(file)
-    chosen = spread_over_categories(everything, pairs)
-    from riebench.engine.bench import SETTINGS, bench, memory_bar
-    from riebench.engine.run import RunSpec
-
-    spec = RunSpec(
-        SETTINGS, block or ["all"], steps=steps, model=model, batch=batch, replay=not no_replay, settings=settings
+    request, everything = resolve(
+        preset="bench",
+        block=block,
+        model=model,
+        pairs=pair_file,
+        steps=steps,
+        batch=batch,
+        keep_images=0,
+        settings=settings_of(setting, weights=weights, device=device),
     )
+    chosen = spread_over_categories(everything, pairs)
+    from riebench.engine.bench import bench, memory_bar
+
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{len(chosen)} pairs", total=len(chosen))
-        done = bench(spec, chosen, lambda: progress.advance(task))
+        done = bench(request, chosen, lambda: progress.advance(task))
     if memory:
         print("riebench: peak memory with 10 and with 1,000 pairs", file=sys.stderr, flush=True)
-        done.bars.append(memory_bar(spec, everything))
+        done.bars.append(memory_bar(request, everything))
     _show(done)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

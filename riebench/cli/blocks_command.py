@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from riebench.cli.shared_options import Model, Weights
-from riebench.util.errors import UserError
+from riebench.cli.shared_options import Model, Weights, settings_of
 
 
 def blocks_command(
@@ -20,31 +19,28 @@ def blocks_command(
         typer.Option("--set", envvar="RIEBENCH_BLOCKS_SET", help="Setting of an instrument, see 'riebench settings'."),
     ] = None,
 ) -> None:
-    """List a model's blocks: path, channels, grid, neurons, and whether there is an SAE.
+    """List a model's blocks in the order in which they run: width, grid, neurons, and the SAE where there is one.
 
-    Example: riebench blocks --model mini
+    Read from configurations alone; without weights, those of the published model.
+
+    Example: riebench blocks --model sdxl-turbo
     """
-    from riebench.catalog import entry_named
+    from riebench.models.registry import entry_named
+    from riebench.models.sites import neuron_sites
+    from riebench.sae.folders import feature_count, read_config
     from riebench.spec.settings import parse_settings
-    from riebench.weights import locate
 
-    entry, settings = entry_named(model), parse_settings(setting or [], weights=weights)
-    if not entry.embedded:
-        locate(model, settings, optional=("sae",))
-    from riebench.engine import load_instruments
-    from riebench.lens import FOUR
-
-    instruments = load_instruments(entry, 1, settings)
-    table = Table("block", "module", "channels", "grid", "layers x neurons", "SAE features (k)")
-    for block in instruments.denoiser.lens.blocks.values():
-        height, width = instruments.denoiser.grid(block.name)
-        try:
-            sae = instruments.sae(block.name)
-            features = f"{sae.n_features} ({sae.k})"
-        except UserError:
-            features = "–"
-        name = f"{block.name} *" if block.name in FOUR else block.name
-        neurons = f"{block.layers} x {block.neurons}"
-        table.add_row(name, f"unet.{block.path}", str(block.channels), f"{height} x {width}", neurons, features)
+    entry, settings = entry_named(model), parse_settings(settings_of(setting, weights=weights))
+    sites, saes = entry.sites(settings), entry.saes(settings)
+    table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
+    for block in entry.blocks(settings):
+        height, width = sites[block].grid
+        layers = [sites[site].width for site in neuron_sites(sites, block)]
+        neurons = f"{len(layers)} x {layers[0]}" if layers else "–"
+        features = "–"
+        if block in saes:
+            features = f"{feature_count(saes[block])} ({(read_config(saes[block]) or {}).get('k', '?')})"
+        name = f"{block} *" if block in entry.default_sites else block
+        table.add_row(name, str(sites[block].width), f"{height} x {width}", neurons, features)
     Console().print(table)
-    print("* the four blocks of RIEBench: --block all")
+    print("* --block all")

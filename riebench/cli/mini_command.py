@@ -57,20 +57,24 @@ def draw_command(prompt: Prompt, seed: Seed = 0, out: Out = Path("drawn.png")) -
 def generate_command(
     prompt: Prompt,
     seed: Seed = 0,
-    steps: Annotated[int, typer.Option(min=1)] = 1,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 1,
     out: Out = Path("generated.png"),
 ) -> None:
     """Generate a picture with the model, and say what the reader sees in it.
 
     Example: riebench mini generate "a striped red heart wearing a hat" --steps 4
     """
-    from riebench.mini.quality import shown
     from riebench.mini.layout import layout_of_seed
-    from riebench.mini.model import load_denoiser
+    from riebench.models.mini import MINI
+    from riebench.models.registry import load
 
     scene = _scene(prompt)
-    image = load_denoiser().generate([without_brackets(prompt)], [seed], steps)[0].image
+    if not 1 <= steps <= MINI.most_steps:
+        raise UserError(f"--steps is {steps}; expected 1 to {MINI.most_steps}, the most that the sampler takes")
+    image = load("mini").generate([without_brackets(prompt)], [seed], steps)[0].image
     _save(image, out)
+    from riebench.mini.quality import shown
+
     for name, value in shown(scene, image, layout_of_seed(seed)).items():
         asked = getattr(scene, name)
         print(f"{name:11}{value}" + ("" if value == asked else f"   (asked for: {asked})"))
@@ -86,36 +90,37 @@ def check_command(
 
     Example: riebench mini check --part accuracy --samples 100
     """
-    from riebench.mini import check
-    from riebench.mini.model import load_denoiser
+    from riebench.mini import quality
+    from riebench.models.registry import load
 
     for name in part or []:
         if name not in PARTS:
             raise unknown("part", name, PARTS)
     console = Console(stderr=True)
 
-    def tracked(name: str) -> check.Track:
+    def tracked(name: str) -> quality.Track:
         return lambda items: _track(list(items), name, console)
 
     wanted = part or list(PARTS)
-    denoiser = load_denoiser(20)
-    measures: list[check.Measure] = []
+    model = load("mini")
+    model.batch = 20
+    measures: list[quality.Measure] = []
     for name in wanted:
         progress = tracked(name)
         if name == "accuracy":
-            measures += check.accuracy(denoiser, samples, 1, progress)
+            measures += quality.accuracy(model, samples, 1, progress)
         elif name == "four-steps":
-            measures += check.accuracy(denoiser, samples, 4, progress)
+            measures += quality.accuracy(model, samples, 4, progress)
         elif name == "steering":
-            measures += check.steering(denoiser, pairs, progress)
+            measures += quality.steering(model, pairs, progress)
         elif name == "reader":
-            measures += check.reader(min(samples, 200), progress)
+            measures += quality.reader(min(samples, 200), progress)
         elif name == "masker":
-            measures += check.masks(min(samples, 200), progress)
+            measures += quality.masks(min(samples, 200), progress)
         elif name == "clip":
-            measures += check.captions(min(samples, 300), progress)
+            measures += quality.captions(min(samples, 300), progress)
         else:
-            measures += check.saes(denoiser, min(samples, 300), progress)
+            measures += quality.saes(model, min(samples, 300), progress)
     table = Table("measure", "value", "bar", "")
     for m in measures:
         bar = f">= {m.at_least:g}" if m.at_least is not None else f"<= {m.at_most:g}" if m.at_most is not None else ""

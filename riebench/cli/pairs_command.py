@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from riebench.catalog import MINI_PAIRS
 from riebench.cli.table_command import wide_console
 from riebench.util.errors import UserError
 from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
@@ -110,4 +109,6 @@ def pairs_show(pair_id: Annotated[str, typer.Argument(metavar="ID")], pairs: Pai
 
 
 def _pairs(path: Path | None) -> list[Pair]:
-    return load_pairs(path or MINI_PAIRS)
+    from riebench.models.mini import PAIRS
+
+    return load_pairs(path or PAIRS)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 STAGES = {
     "load models": "riebench.engine.pair:load_instruments",
-    "base and source run, masks": "riebench.engine.pair:PairWorker._observe",
+    "base and source run, masks": "riebench.engine.pair:PairWorker.observe",
     "plan": "riebench.engine.pair:PairWorker._plan",
     "edited runs": "riebench.engine.pair:PairWorker._generate",
-    "metrics": "riebench.engine.pair:PairWorker._score",
+    "metrics": "riebench.engine.pair:PairWorker.score",
 }
 """What ``--trace`` times."""
 HELP = """Run a benchmark: methods, blocks and strengths over pairs.

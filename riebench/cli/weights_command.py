@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from riebench.cli.shared_options import Model
-from riebench.util.errors import unknown
+from riebench.util.errors import UserError, unknown
 
 GSAM = 'SAM2_BUILD_CUDA=0 pip install --no-build-isolation "riebench[gsam]"'
 INSTALL = {"groundingdino-py": GSAM, "sam2": GSAM}
@@ -19,7 +19,7 @@ Weights = Annotated[Path | None, typer.Option(help="Folder of the weights; one i
 
 
 def fetch_command(
-    model: Annotated[str, typer.Argument(help="sdxl-turbo or sdxl-base.")],
+    model: Annotated[str, typer.Argument(help="Name of a model, as sdxl-turbo.")],
     weights: Weights = None,
     part: Annotated[list[str] | None, typer.Option(help="Part by name; may be given again; all unless given.")] = None,
 ) -> None:
@@ -29,17 +29,19 @@ def fetch_command(
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from riebench.weights import default_root, parts_of
+    from riebench.models.registry import entry_named
+    from riebench.weights import default_root
     from riebench.weights.fetch import fetch
 
-    known = [p.name for p in parts_of(model)]
+    parts = entry_named(model).parts
+    known = [p.name for p in parts]
     if not known:
-        raise unknown("model to fetch", model, ["sdxl-turbo", "sdxl-base"])
+        raise UserError(f"the weights of {model} come with its package; there is nothing to fetch")
     for name in part or []:
         if name not in known:
             raise unknown("part", name, known)
     root = weights or default_root()
-    total = sum(p.size for p in parts_of(model) if not part or p.name in part)
+    total = sum(p.size for p in parts if not part or p.name in part)
     print(f"{model}: {len(part or known)} parts, about {total / 1e9:.1f} GB, into {root}")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
@@ -48,7 +50,7 @@ def fetch_command(
         def report(name: str, done: int, size: int) -> None:
             progress.update(task, description=name, completed=done, total=size or None)
 
-        for found, revision in fetch(model, root, part or (), report):
+        for found, revision in fetch(parts, root, part or (), report):
             progress.print(f"{found.name:13} complete, {revision}")
     print(f"ready: riebench run --model {model}" + (f" --weights {weights}" if weights else ""))
 
@@ -61,20 +63,20 @@ def doctor_command(
 
     Example: riebench doctor --model sdxl-turbo
     """
-    from riebench.catalog import entry_named
+    from riebench.models.registry import entry_named
     from riebench.spec.settings import Settings
-    from riebench.weights import default_root, look, parts_of
-    from riebench.weights.places import STANDIN, describe
+    from riebench.weights import default_root, is_standin, look
+    from riebench.weights.places import describe
 
     entry, root = entry_named(model), weights or default_root()
     missing = _packages(["torch", "diffusers", "transformers", "open_clip_torch", "lpips"], "pip install riebench")
-    if entry.embedded:
+    if not entry.parts:
         print("\nweights: in the package")
     else:
-        extra = dict.fromkeys(p for part in parts_of(model) for p in part.packages if p in INSTALL)
+        extra = dict.fromkeys(p for part in entry.parts for p in part.packages if p in INSTALL)
         missing += _packages(list(extra), GSAM)
-        print(f"\nweights of {model} under {root}" + (" (random stand-ins)" if (root / STANDIN).is_file() else ""))
-        for found in look(model, Settings(weights=weights)):
+        print(f"\nweights of {model} under {root}" + (" (random stand-ins)" if is_standin(root) else ""))
+        for found in look(entry.parts, Settings(weights=weights)):
             if found.path is not None:
                 print(f"  ok       {found.part.name:13} {found.path}")
             else:

@@ -10,34 +10,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
-from riebench.engine.pairwork import PairResult, PairWorker
+from riebench.engine.pair import PairResult, PairWorker
 from riebench.engine.plain import nothing_kept, plain_setting
-from riebench.engine.run import RunSpec, prepare
-from riebench.engine.session import carry_out
-from riebench.util.errors import UserError
-from riebench.instruments import Instruments
+from riebench.engine.recording import Task
+from riebench.engine.run import carry_out
 from riebench.masks.sources import from_phrases
-from riebench.metrics.score import Scores
+from riebench.metrics import Scores
 from riebench.pairs import Pair
-from riebench.spec.presets import FEATURES, NEURONS
-from riebench.spec.sweeps import Sweep
+from riebench.spec.request import Request
 
-SETTINGS = (
-    Sweep(("sae",), (1, 2), (160, 320), {}, FEATURES),
-    Sweep(("steering",), (0.25, 0.5, 1, 2)),
-    Sweep(("neurons",), (1, 2), (20000, 40000), {}, NEURONS),
-)
-"""Twelve settings from the published sweep."""
-SPEED, OUTSIDE, MEMORY, DIFFERENCE = 3.0, 0.10, 1.1, 1e-3
+SPEED, OUTSIDE, MEMORY, DIFFERENCE = 4.5, 0.08, 1.1, 1e-3
 MANY, FEW = 1000, 10
 
 
@@ -92,51 +84,49 @@ class Bench:
     bars: list[Bar] = field(default_factory=list)
 
 
-def bench(spec: RunSpec, pairs: Sequence[Pair], progress: Callable[[], None] = lambda: None) -> Bench:
-    """Run the settings of a specification through the engine and through the plain loop, pair by pair in turn.
+def bench(request: Request, pairs: Sequence[Pair], progress: Callable[[], None] = lambda: None) -> Bench:
+    """Run the settings of a request through the engine and through the plain loop, pair by pair in turn.
 
     FLOPs are those of the U-Net, counted on the first pair before the clock runs.
 
     Raises:
         UserError: if it cannot be run, or a pair fails.
     """
-    instruments, worker = prepare(spec)
+    worker = PairWorker(request)
+    instruments = worker.instruments
     inner = getattr(instruments.masker, "masker", None)
     if inner is not None:  # masks from the disk would be nobody's work
         instruments.masker, instruments.masks = inner, from_phrases(inner, instruments.rules)
-    done = Bench(len(pairs), len(worker.settings), Side(), Side(), dict.fromkeys(names.COUNTED, 0))
+    settings = len(worker.recorder.wanted(pairs[0]))
+    done = Bench(len(pairs), settings, Side(), Side(), dict.fromkeys(names.COUNTED, 0))
     with nothing_kept(instruments):  # of its prompts, when the counting begins
-        _count_flops(done, instruments, worker, pairs[0])
+        _count_flops(done, worker, pairs[0])
     for pair in pairs:
         with counting(instruments, done.engine.counts):
             started = time.perf_counter()
-            result = worker.work(pair, keep_images=True)
+            result = worker.work(Task(pair, worker.recorder.wanted(pair), keep_images=True))
             done.engine.seconds += time.perf_counter() - started
         for record in result.records:
             if record.status != "ok":
                 raise UserError(f"pair {pair.id!r} fails ({record.reason}); choose others with --pairs")
         with counting(instruments, done.plain.counts):
             started = time.perf_counter()
-            plain = plain_pair(instruments, worker, pair)
+            plain = plain_pair(worker, pair)
             done.plain.seconds += time.perf_counter() - started
         metrics = zip(result.records, plain, strict=True)
         done.difference = max(done.difference, *(difference(r.metrics, scores) for r, scores in metrics))
         for name, passes in scored_pictures(result).items():
             done.floor[name] += passes
         progress()
-    _finish_floor(done, instruments, worker)
+    _finish_floor(done, worker)
     done.peak = peak_memory()
     done.bars = _bars(done)
     return done
 
 
-def plain_pair(instruments: Instruments, worker: PairWorker, pair: Pair) -> list[Scores]:
+def plain_pair(worker: PairWorker, pair: Pair) -> list[Scores]:
     """The plain loop over a worker's settings."""
-    seed = worker.recorder.seed_of(pair)
-    return [
-        plain_setting(instruments, pair, seed, arm, strength, worker.steps, worker.protocol)
-        for arm, strength in worker.settings
-    ]
+    return [plain_setting(worker, pair, wanted) for wanted in worker.recorder.wanted(pair)]
 
 
 def difference(engine: Scores, plain: Scores) -> float:
@@ -164,24 +154,26 @@ def scored_pictures(result: PairResult) -> dict[str, int]:
     return {names.CLIP_IMAGE: len(whole | masked), names.LPIPS: len(whole)}
 
 
-def _finish_floor(done: Bench, instruments: Instruments, worker: PairWorker) -> None:
+def _finish_floor(done: Bench, worker: PairWorker) -> None:
     """Each run once; each distinct prompt, and each distinct picture and phrase that the plain loop asked for, once."""
     runs = done.pairs * (2 + done.settings)
-    halves = 2 if instruments.denoiser.guided else 1
-    done.floor |= {names.UNET: runs * worker.steps * halves, names.VAE: runs}
+    halves = 2 if getattr(worker.instruments.model, "guided", False) else 1
+    done.floor |= {names.UNET: runs * worker.request.steps * halves, names.VAE: runs}
     done.floor |= {n: len(done.plain.counts[n].inputs) for n in (names.TEXT, names.MASKER, names.CLIP_TEXT)}
 
 
-def _count_flops(done: Bench, instruments: Instruments, worker: PairWorker, pair: Pair) -> None:
-    without = PairWorker(instruments, worker.arms, worker.steps, worker.recorder.seed, worker.protocol, replay=False)
-    done.engine.flops = unet_flops(instruments, lambda: worker.work(pair))
-    done.flops_without_replay = unet_flops(instruments, lambda: without.work(pair))
-    done.plain.flops = unet_flops(instruments, lambda: plain_pair(instruments, worker, pair))
+def _count_flops(done: Bench, worker: PairWorker, pair: Pair) -> None:
+    model, task = worker.instruments.model, Task(pair, worker.recorder.wanted(pair))
+    done.engine.flops = unet_flops(model, lambda: worker.work(task))
+    with ExitStack() as stack:
+        put_in(stack, model, "replay", False)
+        done.flops_without_replay = unet_flops(model, lambda: worker.work(task))
+    done.plain.flops = unet_flops(model, lambda: plain_pair(worker, pair))
 
 
-def unet_flops(instruments: Instruments, work: Callable[[], object]) -> int:
+def unet_flops(model: Any, work: Callable[[], object]) -> int:
     """Floating-point operations of the U-Net's products and convolutions while some work is done."""
-    unet, total = instruments.denoiser.pipeline.unet, 0
+    unet, total = model.pipeline.unet, 0
     forward = unet.forward
 
     def counted(*args: object, **kwargs: object) -> object:
@@ -225,13 +217,15 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def memory_bar(spec: RunSpec, pairs: Sequence[Pair]) -> Bar:
+def memory_bar(request: Request, pairs: Sequence[Pair]) -> Bar:
     """Peak memory of a run over many pairs as a multiple of that over few, each in a process of its own.
 
     One setting: steering at strength 1. Where there are not enough pairs they come again under new ids and seeds.
     """
-    spec = replace(spec, sweeps=[Sweep(("steering",), (1,))])
-    few, many = (_peak_alone(spec, list(repeated(pairs, count))) for count in (FEW, MANY))
+    steering = next(c for c in request.conditions if c.method == "steering")
+    one = steering.model_copy(update={"strengths": (1.0,)})
+    request = request.model_copy(update={"conditions": (one,), "keep_images": 0})
+    few, many = (_peak_alone(request, list(repeated(pairs, count))) for count in (FEW, MANY))
     title = f"peak memory with {MANY} pairs ({many / 1e6:.0f} MB) over that with {FEW} ({few / 1e6:.0f} MB)"
     return Bar(title, many / few, f"<= {MEMORY:g}", many / few <= MEMORY)
 
@@ -242,13 +236,13 @@ def repeated(pairs: Sequence[Pair], count: int) -> Iterator[Pair]:
         yield pair.model_copy(update={"id": f"{pair.id}-{number}", "seed": number})
 
 
-def _peak_alone(spec: RunSpec, pairs: list[Pair]) -> int:
+def _peak_alone(request: Request, pairs: list[Pair]) -> int:
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, fresh) as pool:
-        return pool.submit(_peak_of_run, spec, pairs).result()
+        return pool.submit(_peak_of_run, request, pairs).result()
 
 
-def _peak_of_run(spec: RunSpec, pairs: list[Pair]) -> int:
+def _peak_of_run(request: Request, pairs: list[Pair]) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        carry_out(spec, pairs, Path(folder) / "run", keep_images=0, quiet=True)
+        carry_out(request, pairs, Path(folder) / "run", quiet=True)
     return peak_memory()

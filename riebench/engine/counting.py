@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from riebench.instruments import Instruments
+from riebench.engine.instruments import Instruments
 from riebench.sae import TopKSAE
 
 UNET, VAE, TEXT, MASKER = "U-Net", "VAE decoder", "text encoder", "masker"
@@ -88,7 +88,7 @@ def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator
         counts: to add to; new ones unless given.
     """
     counts = counts or Counts()
-    pipeline, scorers = instruments.denoiser.pipeline, instruments.scorers
+    pipeline, scorers = instruments.model.pipeline, instruments.scorers  # type: ignore[attr-defined]
     with ExitStack() as stack:
 
         def watch(

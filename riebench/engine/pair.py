@@ -82,11 +82,11 @@ class PairWorker:
         started, where = time.perf_counter(), "observing"
         images: dict[str, Image] = {}
         try:
-            runs = self._observe(task)
+            runs = self.observe(task)
             where = "engine"
-            outcomes = self._edit(task, runs)
+            outcomes = self.edit(task, runs)
             where = "metrics"
-            records = self._score(task.pair, runs, outcomes)
+            records = self.score(task.pair, runs, outcomes)
             if task.keep_images:
                 images = _pictures(runs, outcomes)
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
@@ -94,7 +94,7 @@ class PairWorker:
         share = round((time.perf_counter() - started) / max(1, len(records)), 4)
         return PairResult([record.model_copy(update={"seconds": share}) for record in records], images)
 
-    def _observe(self, task: Task) -> _Runs:
+    def observe(self, task: Task) -> _Runs:
         """Base and source run with their values at every site that the task needs, and the regions of the phrases."""
         pair, model = task.pair, self.instruments.model
         sites = self._sites({one.condition for one in task.wanted})
@@ -115,7 +115,7 @@ class PairWorker:
                 needed.update(site for block in blocks for site in neuron_sites(sites, block))
         return [site for site in sites if site in needed]
 
-    def _edit(self, task: Task, runs: _Runs) -> list[_Outcome]:
+    def edit(self, task: Task, runs: _Runs) -> list[_Outcome]:
         """The edited picture of every setting, or why there is none.
 
         Conditions are planned as their turn in a batch comes, so that no more plans are in memory than a batch needs.
@@ -213,7 +213,7 @@ class PairWorker:
             for outcome in outcomes:
                 self._generate(pair, [outcome])
 
-    def _score(self, pair: Pair, runs: _Runs, outcomes: Sequence[_Outcome]) -> list[Record]:
+    def score(self, pair: Pair, runs: _Runs, outcomes: Sequence[_Outcome]) -> list[Record]:
         scoring, made = self.scoring(pair, runs), [o.image for o in outcomes if o.image is not None]
         scores = iter(scoring.score(made) if made else [])
         return [

@@ -1,37 +1,36 @@
 """Write a method: what it is given, what it hands back, and how it gets a name.
 
 A method is a class with one function, ``plan(self, seen: Observed) -> Plan``. It is called once for each pair and set
-of blocks, and says what is to be *added* inside the model while the edited run is generated. The engine does the rest:
-it multiplies the additions by each strength, batches, generates, scores and writes records.
+of sites, and says what is to be *added* inside the model while the edited run is generated. The engine does the rest:
+it multiplies the changes by each strength, batches, generates, scores and writes records.
 
 What is seen
     :class:`Observed` holds one pair: its prompts, and the *base run* (original prompt) and the *source run* (edit
-    prompt), generated from the same seed. For each of ``seen.blocks``:
+    prompt), generated from the same seed. For each of ``seen.sites``, the blocks to edit:
 
     ================================  ==============================================================================
-    ``seen.base.updates[block]``      what the block added in the base run, ``[steps, channels, height, width]``
-    ``seen.source.updates[block]``    the same of the source run
-    ``seen.base_masks[block]``        where the thing is in the base image, boolean ``[height, width]``, never empty
-    ``seen.source_masks[block]``      where it is in the source image
-    ``seen.codes(run, block)``        SAE codes ``[steps, features, height, width]``; ``run`` is "base" or "source"
-    ``seen.sae(block)``               the SAE, whose ``directions(codes, features)`` gives what some features write
-    ``seen.base.neurons[place]``      ``[steps, height * width, neurons]`` for ``place`` in ``seen.neuron_places``
+    ``seen.base[site]``               the update of the block in the base run, ``[steps, positions, width]``
+    ``seen.source[site]``             the same of the source run
+    ``seen.base_masks[site]``         where the object is in the base image, boolean ``[positions]``, never empty
+    ``seen.source_masks[site]``       where it is in the source image
+    ``seen.codes(run, site)``         SAE codes ``[steps, positions, features]``; ``run`` is "base" or "source"
+    ``seen.sae(site)``                the SAE, whose ``directions(codes, features)`` gives what some features write
+    ``seen.neuron_sites``             sites of the neurons in these blocks; ``seen.base[site]`` holds their values
     ================================  ==============================================================================
 
-    Sizes differ from model to model and from block to block: read them from the tensors. Change none of them, other
-    methods see the same ones; draw at random from ``seen.generator()`` alone. The SAE is there if the method says
-    ``needs_sae=True`` to the decorator, the neurons if it says ``needs_neurons=True``.
+    Positions lie row by row on the picture. Sizes differ from model to model and from site to site: read them from the
+    tensors. Other methods see the same tensors, and torch refuses to change them in place. Draw at random from
+    ``seen.generator()`` alone. The SAE is there if the method passes ``needs_sae=True`` to the decorator, the neurons
+    if it passes ``needs_neurons=True``.
 
 What is handed back
-    :class:`Plan` maps a :class:`Place` to what is added there at strength 1. ``Place(block)`` is a block's output and
-    takes ``[steps, channels, height, width]``; ``Place(block, layer)`` is the neurons of one of its layers and takes
-    ``[steps, height * width, neurons]``. An addition that depends on the edited run itself is a function
-    ``(now, step) -> delta`` instead: ``now`` is what passes there in that step, the block's update ``[channels,
-    height, width]`` or the neurons ``[height * width, neurons]``, and ``delta`` has the same shape.
+    :class:`Plan` maps a site to the change that is added there at strength 1: values ``[steps, positions, width]``. A
+    change that depends on the edited run itself is a function ``(now, step) -> delta`` instead: ``now`` holds the
+    values that pass in that step, ``[positions, width]``, and ``delta`` has the same shape.
     ``Plan(prompt=...)`` generates from another prompt, and ``Plan(notes=...)`` keeps figures in the record.
 
-    Strength is not the method's business: it multiplies every addition, that of a function too. An addition of the
-    wrong shape or with NaN, and any exception, becomes a failed record that names the method; the run goes on.
+    Strength is not the method's business: it multiplies every change, that of a function too. A change of the wrong
+    shape or with NaN, and any exception, becomes a failed record that names the method; the run goes on.
 
 Options
     Fields of the class, with types: numbers, text or booleans. Their documentation is part of the type, and so are
@@ -53,25 +52,23 @@ Helpers: :func:`spread` lays values over a mask, :func:`rank` chooses the k that
 :func:`k_of_share` is a k that goes with the number of candidates. The files of ``baselines/`` are examples.
 """
 
-from riebench.lens import Addition, Place
-from riebench.methods.choosing import k_of_share, rank, relative_score
+from riebench.methods.choosing import k_of_share, rank, relative_score, spread
 from riebench.methods.observed import Observed
 from riebench.methods.plan import Method, Plan
-from riebench.methods.registry import MethodClass, create, find, method, names
-from riebench.methods.spread import spread
+from riebench.methods.registry import MethodClass, create, find, method, method_names
+from riebench.models.sites import Change
 
 __all__ = [
-    "Addition",
+    "Change",
     "Method",
     "MethodClass",
     "Observed",
-    "Place",
     "Plan",
     "create",
     "find",
     "k_of_share",
     "method",
-    "names",
+    "method_names",
     "rank",
     "relative_score",
     "spread",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from riebench.lens import FOUR, Edit, Place
 from riebench.mini.grammar import (
     ATTRIBUTES,
     BACKGROUND_NOUNS,
@@ -20,12 +19,12 @@ from riebench.mini.grammar import (
     random_scene,
     visible,
 )
-from riebench.mini.instruments import load_block_sae, load_clip, load_masker
+from riebench.mini.instruments import MiniInstruments
 from riebench.mini.layout import Layout, layout_of_seed
 from riebench.mini.masker import MiniMasker
 from riebench.mini.reader import judge, read_all, read_scene
 from riebench.mini.render import draw, noun_mask, nouns
-from riebench.models import Denoiser
+from riebench.models import Edit, Model
 from riebench.sae.train import explained_variance
 
 FIRST_SEED = 500_000
@@ -57,7 +56,7 @@ def _unit(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) / 255
 
 
-def accuracy(denoiser: Denoiser, count: int, steps: int, track: Track = iter) -> list[Measure]:
+def accuracy(model: Model, count: int, steps: int, track: Track = iter) -> list[Measure]:
     """Share of attributes that read as prompted, one of all alternatives; all at once; PSNR to the drawing."""
     right: dict[str, list[bool]] = defaultdict(list)
     errors: list[float] = []
@@ -65,7 +64,7 @@ def accuracy(denoiser: Denoiser, count: int, steps: int, track: Track = iter) ->
     for start in track(range(0, count, 20)):
         part = chosen[start : start + 20]
         prompts = [random_prompt(scene, np.random.default_rng([seed, 12])) for scene, seed in part]
-        runs = denoiser.generate(prompts, [seed for _, seed in part], steps)
+        runs = model.generate(prompts, [seed for _, seed in part], steps)
         for (scene, seed), run in zip(part, runs, strict=True):
             image, layout = _unit(run.image), layout_of_seed(seed)
             found = {name: value == getattr(scene, name) for name, value in read_all(image, scene, layout).items()}
@@ -92,25 +91,24 @@ def _steered_pair(attribute: str, seed: int) -> tuple[Scene, Scene]:
             return base, source
 
 
-def steering(denoiser: Denoiser, count: int, track: Track = iter) -> list[Measure]:
+def steering(model: Model, count: int, track: Track = iter) -> list[Measure]:
     """Share of pairs in which steering with the whole grid as mask turns base into source, by block and attribute.
 
     An edit arrived if the attribute reads as the source's, out of all its values.
     """
-    sets = {name: ((name,), 2.0) for name in FOUR} | {"all four": (FOUR, 1.0)}
+    four = model.default_sites
+    sets = {name: ((name,), 2.0) for name in four} | {"all four": (four, 1.0)}
     shares: dict[tuple[str, str], list[bool]] = defaultdict(list)
     jobs = [(a, FIRST_SEED + 10_000 + i) for a in ATTRIBUTES for i in range(count)]
     for index in track(range(len(jobs))):
         attribute, seed = jobs[index]
         base, source = _steered_pair(attribute, seed)
         layout, prompts = layout_of_seed(seed), [prompt(base), prompt(source)]
-        base_run, source_run = denoiser.generate(prompts, [seed, seed], 1, capture=FOUR)
-        assert base_run.activations is not None
-        assert source_run.activations is not None
-        delta = {b: source_run.activations.updates[b] - base_run.activations.updates[b] for b in FOUR}
-        edits = [Edit({Place(b): delta[b] for b in blocks}, m) for blocks, m in sets.values()]
+        base_run, source_run = model.generate(prompts, [seed, seed], 1, capture=four)
+        delta = {site: source_run.values[site] - base_run.values[site] for site in four}
+        edits = [Edit({site: delta[site] for site in chosen}, m) for chosen, m in sets.values()]
         for name, run in zip(
-            sets, denoiser.generate([prompts[0]] * len(edits), [seed] * len(edits), 1, edits), strict=True
+            sets, model.generate([prompts[0]] * len(edits), [seed] * len(edits), 1, edits=edits), strict=True
         ):
             shares[name, attribute].append(judge(_unit(run.image), base, source, layout).edit_success)
     measures = []
@@ -144,7 +142,7 @@ def reader(count: int, track: Track = iter) -> list[Measure]:
 
 def masks(count: int, track: Track = iter, masker: MiniMasker | None = None) -> list[Measure]:
     """Mean IoU of the masker over nouns that are there, and how often one that is not gives a mask."""
-    masker = masker or load_masker()
+    masker = masker or MiniInstruments().masker()
     ious: dict[str, list[float]] = defaultdict(list)
     alarms: list[bool] = []
     chosen = fresh(count, FIRST_SEED + 30_000)
@@ -171,7 +169,7 @@ def masks(count: int, track: Track = iter, masker: MiniMasker | None = None) -> 
 
 def captions(count: int, track: Track = iter) -> list[Measure]:
     """CLIP: the right caption among 100, and against captions wrong in one attribute."""
-    clip = load_clip()
+    clip = MiniInstruments().clip()
     rng = np.random.default_rng(FIRST_SEED + 40_000)
     hits: list[bool] = []
     right: dict[str, list[bool]] = defaultdict(list)
@@ -211,22 +209,22 @@ def _wrong_captions(scene: Scene, rng: np.random.Generator, count: int) -> list[
     return found
 
 
-def saes(denoiser: Denoiser, count: int, track: Track = iter) -> list[Measure]:
+def saes(model: Model, count: int, track: Track = iter) -> list[Measure]:
     """Explained variance of the SAEs on updates of held-out prompts, and the share of features that never fire."""
-    vectors: dict[str, list[torch.Tensor]] = {b: [] for b in FOUR}
+    four = model.default_sites
+    vectors: dict[str, list[torch.Tensor]] = {site: [] for site in four}
     chosen = fresh(count, FIRST_SEED + 50_000)
     for start in track(range(0, count, 20)):
         part = chosen[start : start + 20]
-        for run in denoiser.generate([prompt(s) for s, _ in part], [seed for _, seed in part], 1, capture=FOUR):
-            assert run.activations
-            for block in FOUR:
-                vectors[block].append(run.activations.updates[block][0].flatten(1).T)
+        for run in model.generate([prompt(s) for s, _ in part], [seed for _, seed in part], 1, capture=four):
+            for site in four:
+                vectors[site].append(run.values[site][0])
     measures = []
-    for block in FOUR:
-        sae, x = load_block_sae(block), torch.cat(vectors[block])
+    for site in four:
+        sae, x = model.sae(site), torch.cat(vectors[site])
         dead = 1 - float((sae.encode(x) > 0).any(0).float().mean())
-        measures.append(Measure(f"SAE {block}: explained variance", explained_variance(sae, x), 0.85))
-        measures.append(Measure(f"SAE {block}: features that never fire", dead, at_most=0.10))
+        measures.append(Measure(f"SAE {site}: explained variance", explained_variance(sae, x), 0.85))
+        measures.append(Measure(f"SAE {site}: features that never fire", dead, at_most=0.10))
     return measures
 
 

@@ -37,15 +37,15 @@ class Preset:
     Attributes:
         says: what it is, in a line.
         sweeps: methods, options and strengths.
-        steps: denoising steps.
-        limit: pairs of each category at most.
+        steps: denoising steps; None for the model's own.
+        limit: pairs of each category at most; None for all.
         protocol: name.
     """
 
     says: str
     sweeps: Sequence[Sweep]
-    steps: int
-    limit: int
+    steps: int | None
+    limit: int | None
     protocol: str
 
 
@@ -73,6 +73,17 @@ PRESETS = {
         steps=4,
         limit=6,
         protocol="paper",
+    ),
+    "bench": Preset(
+        "what 'riebench bench' measures: 12 settings of the published sweep",
+        (
+            Sweep(("sae",), (1, 2), (160, 320), {}, PAPER_FEATURES),
+            Sweep(("steering",), (0.25, 0.5, 1, 2)),
+            Sweep(("neurons",), (1, 2), (20000, 40000), {}, PAPER_NEURONS),
+        ),
+        steps=None,
+        limit=None,
+        protocol="riebench",
     ),
 }
 

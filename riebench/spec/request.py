@@ -221,7 +221,7 @@ def _at_least(value: int, least: int, name: str) -> int:
 
 
 def _steps(entry: ModelEntry, steps: int | None, preset: Preset | None) -> int:
-    chosen = steps if steps is not None else preset.steps if preset else entry.steps
+    chosen = (preset.steps if preset and preset.steps else entry.steps) if steps is None else steps
     if not 1 <= chosen <= entry.most_steps:
         raise UserError(f"steps is {chosen}; expected 1 to {entry.most_steps}, the most that the sampler takes")
     return chosen

@@ -9,7 +9,7 @@ import torch
 
 from riebench.sae import TopKSAE
 from riebench.standin.size import Size
-from riebench.weights.parts import SAE_BLOCKS, SAE_SUFFIX
+from riebench.models.sdxl import FOUR, SAE_SUFFIX, module_path
 
 SHAPES: dict[Size, dict[str, int]] = {
     "true": {"n_dirs_local": 5120, "d_model": 1280, "k": 160, "auxk": 256, "dead_steps_threshold": 2441},
@@ -21,12 +21,12 @@ def write_saes(folder: Path, size: Size, seed: int) -> None:
     """Write an SAE for each of the four blocks: ``config.json`` and ``state_dict.pth``."""
     config = SHAPES[size]
     generator = torch.Generator().manual_seed(seed)
-    for block in SAE_BLOCKS:
+    for block in FOUR:
         sae = TopKSAE(config["d_model"], config["n_dirs_local"], config["k"])
         decoder = torch.randn(config["d_model"], config["n_dirs_local"], generator=generator)
         sae.decoder.weight.data = decoder / decoder.norm(dim=0)
         sae.encoder.weight.data = sae.decoder.weight.data.T.clone()  # tied, as training starts
-        final = folder / f"{block}{SAE_SUFFIX}" / "final"
+        final = folder / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final"
         final.mkdir(parents=True, exist_ok=True)
         (final / "config.json").write_text(json.dumps(config) + "\n")
         torch.save({"state_dict": dict(sae.state_dict())}, final / "state_dict.pth")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,7 +14,7 @@ import requests
 
 from riebench.util.errors import UserError
 from riebench.util.files import BLOCK, file_hash
-from riebench.weights.parts import Download, HubFiles, Part, parts_of
+from riebench.weights.parts import Download, HubFiles, Part
 
 LEDGER = "fetched.json"
 ROOM = 1.05  # a little more than the files need
@@ -32,12 +32,12 @@ class RemoteFile:
 
 
 def fetch(
-    model: str, root: Path, only: Collection[str] = (), report: Report = lambda *_: None
+    parts: Sequence[Part], root: Path, only: Collection[str] = (), report: Report = lambda *_: None
 ) -> Iterator[tuple[Part, str]]:
     """Download what is not there yet; yields each part when it is complete, with its revision.
 
     Args:
-        model: name of a model whose weights do not come with the package.
+        parts: of a model.
         root: the weights folder.
         only: names of parts; empty for all.
         report: is told of progress within one file.
@@ -46,7 +46,7 @@ def fetch(
         UserError: if a source cannot be reached, there is no room, or a file is not what was published.
     """
     root.mkdir(parents=True, exist_ok=True)
-    for part in parts_of(model):
+    for part in parts:
         if only and part.name not in only:
             continue
         ledger = read_ledger(root)
