@@ -1,4 +1,4 @@
-"""Fetching from a hub of our own on this machine: revisions, hashes, going on after a break."""
+"""Fetching from a stand-in of the hub on this machine: revisions, hashes, errors in one line."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from pathlib import Path
 import pytest
 
 from riebench.util.errors import UserError
-from riebench.weights.fetch import _download, read_ledger
+from riebench.weights.fetch import ProgressLines, _from_address, read_ledger
 from riebench.weights.parts import Download
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = "vocab.txt"
+DETECTOR = "groundingdino_swint_ogc.pth"
 CONTENT = {
     "config.json": b'{"model_type": "bert"}',
     "tokenizer.json": b"{}",
     "tokenizer_config.json": b"{}",
     "vocab.txt": b"[PAD]\n" * 999,
     "model.safetensors": b"not asked for",
+    DETECTOR: b"another detector",
 }
 TRUNK = bytes(range(256)) * 400
 
@@ -32,7 +35,9 @@ TRUNK = bytes(range(256)) * 400
 class Hub(BaseHTTPRequestHandler):
     """The few answers of the hub that a download needs, and one plain file; no request leaves this machine."""
 
-    asked: list[tuple[str, str | None]]
+    asked: list[tuple[str, str]]
+    served: dict[str, bytes]
+    sizes: dict[str, int]
 
     def log_message(self, format: str, *args: object) -> None:
         return
@@ -44,33 +49,43 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, body: bool) -> None:
-        Hub.asked.append((self.path, self.headers.get("Range")))
-        if re.match(r"/api/models/google-bert/bert-base-uncased/revision/", self.path):
-            files = [{"rfilename": name, "size": len(data)} for name, data in CONTENT.items()]
-            self.send({}, json.dumps({"id": "x", "sha": COMMIT, "siblings": files}).encode(), body)
+        Hub.asked.append((self.command, self.path.partition("?")[0]))
+        if re.match("/api/models/.*/revision/", self.path):
+            self.send({}, json.dumps({"id": "x", "sha": COMMIT}).encode(), body)
             return
-        name = self.path.rpartition("/")[2]
-        data = TRUNK if name.startswith("trunk") else CONTENT.get(name)
+        if re.match("/api/models/.*/tree/", self.path):
+            self.send({}, json.dumps([described(name, data) for name, data in CONTENT.items()]).encode(), body)
+            return
+        revision, name = self.path.split("/")[-2:]
+        data = TRUNK if name.startswith("trunk") else Hub.served.get(name)
         if data is None:
             self.send_error(404)
             return
-        etag = hashlib.sha256(data).hexdigest()
-        self.send({"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, data, body)
+        sizes = {"X-Linked-Size": str(Hub.sizes[name])} if name in Hub.sizes else {}
+        self.send({"ETag": f'"{described(name, data)["oid"]}"', "X-Repo-Commit": revision, **sizes}, data, body)
 
     def send(self, headers: dict[str, str], data: bytes, body: bool) -> None:
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        self.send_response(206 if start else 200)
+        self.send_response(200)
         for key, value in headers.items():
             self.send_header(key, value)
-        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if body:
-            self.wfile.write(data[start:])
+            self.wfile.write(data)
+
+
+def described(name: str, data: bytes) -> dict[str, object]:
+    """A file as the hub lists it: with git's hash, or with its SHA-256 where it is stored in LFS."""
+    oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    entry: dict[str, object] = {"type": "file", "path": name, "size": len(data), "oid": oid}
+    if name == LARGE:
+        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    return entry
 
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    Hub.asked = []
+    Hub.asked, Hub.served, Hub.sizes = [], dict(CONTENT), {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -91,50 +106,99 @@ def fetch(hub: str, root: Path, *words: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a failed command says, which is one line."""
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("riebench: ")]
+    assert "Traceback" not in done.stderr
+    return line
+
+
 def test_a_part_from_the_hub(hub: str, tmp_path: Path) -> None:
     done = fetch(hub, tmp_path, "--part", "text-encoder")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "w" / "grounding-dino" / "bert-base-uncased"
-    assert (folder / "vocab.txt").read_bytes() == CONTENT["vocab.txt"]
+    assert (folder / LARGE).read_bytes() == CONTENT[LARGE]
     assert not (folder / "model.safetensors").exists()
-    kept = read_ledger(tmp_path / "w")["text-encoder"]
-    assert kept["revision"] == COMMIT
-    assert kept["files"]["config.json"] == hashlib.sha256(CONTENT["config.json"]).hexdigest()
-    # The branch is asked for once; from then on the commit that it was.
+    assert read_ledger(tmp_path / "w")["text-encoder"]["revision"] == COMMIT
+    assert "bert-base-uncased: 4 files, 0.0 GB to download" in done.stderr
+    assert "\r" not in done.stderr  # a log is lines
+    # The branch is asked for once; from then on it is the commit that it was, and only missing files are fetched.
     Hub.asked.clear()
-    (folder / "vocab.txt").unlink()
+    (folder / LARGE).unlink()
     assert fetch(hub, tmp_path, "--part", "text-encoder").returncode == 0
-    described = [path for path, _ in Hub.asked if path.startswith("/api/models")]
-    assert [path.partition("?")[0].rpartition("/")[2] for path in described] == [COMMIT]
-    assert [path.rpartition("/")[2] for path, _ in Hub.asked if "/resolve/" in path] == ["vocab.txt"] * 2  # HEAD, GET
+    assert not [path for _, path in Hub.asked if "/revision/main" in path]
+    assert [path.rpartition("/")[2] for verb, path in Hub.asked if verb == "GET" and "/resolve/" in path] == [LARGE]
+
+
+@pytest.mark.parametrize("name", [LARGE, "config.json"])
+def test_a_file_of_the_hub_that_is_another(hub: str, tmp_path: Path, name: str) -> None:
+    Hub.served[name] = bytes(len(CONTENT[name]))
+    said = one_line(fetch(hub, tmp_path, "--part", "text-encoder"))
+    folder = tmp_path / "w" / "grounding-dino" / "bert-base-uncased"
+    assert f"{name} has the hash" in said
+    assert not (folder / name).exists()
+    assert (folder / f"{name}.damaged").is_file()
+    Hub.served[name] = CONTENT[name]
+    assert fetch(hub, tmp_path, "--part", "text-encoder").returncode == 0
+    assert (folder / name).read_bytes() == CONTENT[name]
+
+
+def test_a_hash_of_our_own(hub: str, tmp_path: Path) -> None:
+    """A hash in the table of parts counts, even if the hub has the file under another one."""
+    assert "expected 3b3ca2563c77c69f" in one_line(fetch(hub, tmp_path, "--part", "detector"))
+    assert not (tmp_path / "w" / "grounding-dino" / DETECTOR).exists()
+
+
+def test_no_room(hub: str, tmp_path: Path) -> None:
+    Hub.sizes[LARGE] = 10**17
+    said = one_line(fetch(hub, tmp_path, "--part", "text-encoder"))
+    assert "GB free, 100000000.0 GB are needed; name another --weights" in said
+    assert ("GET", LARGE) not in [(verb, path.rpartition("/")[2]) for verb, path in Hub.asked]
 
 
 def test_no_hub(tmp_path: Path) -> None:
-    done = fetch("http://127.0.0.1:9", tmp_path, "--part", "text-encoder")
-    assert done.returncode == 2
-    assert "cannot be reached" in done.stderr
-    assert "Traceback" not in done.stderr
+    said = one_line(fetch("http://127.0.0.1:9", tmp_path, "--part", "text-encoder"))
+    assert "bert-base-uncased cannot be fetched: [Errno 111]" in said
     wrong = fetch("http://127.0.0.1:9", tmp_path, "--part", "text-encode")
     assert "did you mean 'text-encoder'" in wrong.stderr
 
 
-def test_a_file_goes_on_where_it_stopped(hub: str, tmp_path: Path) -> None:
-    source = Download(f"{hub}/trunk.pth", hashlib.sha256(TRUNK).hexdigest()[:8])
-    target = tmp_path / "lpips" / "trunk.pth"
-    target.parent.mkdir()
-    target.with_name("trunk.pth.part").write_bytes(TRUNK[:1000])
-    seen: list[int] = []
-    _download(source, target, lambda name, done, total: seen.append(done))
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("a file")
+    said = one_line(fetch("http://127.0.0.1:9", tmp_path, "--part", "text-encoder"))
+    assert "cannot be made" in said
+    assert "name another --weights" in said
+
+
+def test_a_file_from_an_address(hub: str, tmp_path: Path) -> None:
+    digest = hashlib.sha256(TRUNK).hexdigest()
+    source, target = Download(f"{hub}/trunk.pth", digest[:8]), tmp_path / "trunk.pth"
+    assert _from_address(source, target) == digest
     assert target.read_bytes() == TRUNK
-    assert Hub.asked == [("/trunk.pth", "bytes=1000-")]
-    assert seen[-1] == len(TRUNK)
-    _download(source, target, lambda *_: None)
+    assert _from_address(source, target) == digest
     assert len(Hub.asked) == 1
 
 
-def test_a_file_that_is_another_is_put_aside(hub: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected 00000000"):
-        _download(Download(f"{hub}/trunk.pth", "00000000"), tmp_path / "trunk.pth", lambda *_: None)
-    assert not (tmp_path / "trunk.pth").exists()
+def test_a_file_from_an_address_that_is_another(hub: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='expected "00000000"'):
+        _from_address(Download(f"{hub}/trunk.pth", "00000000"), tmp_path / "trunk.pth")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(UserError, match="404"):
-        _download(Download(f"{hub}/nothing", "00"), tmp_path / "nothing", lambda *_: None)
+        _from_address(Download(f"{hub}/nothing", "00"), tmp_path / "nothing")
+    (tmp_path / "trunk.pth").write_bytes(TRUNK[:100])
+    with pytest.raises(UserError, match=r"expected 00000000; it is now .*damaged"):
+        _from_address(Download(f"{hub}/trunk.pth", "00000000"), tmp_path / "trunk.pth")
+
+
+def test_progress_is_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("riebench.weights.fetch.EVERY", 0.0)
+    with ProgressLines(total=10, desc="bytes", mininterval=0, miniters=1) as bar:
+        for _ in range(10):
+            bar.update(1)
+    said = capsys.readouterr().err
+    assert "bytes:  50%" in said
+    assert "\r" not in said
+    monkeypatch.setattr("riebench.weights.fetch.EVERY", 20.0)
+    ProgressLines(total=10).update(10)
+    assert not capsys.readouterr().err

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from riebench.cli.shared_options import Model
 from riebench.util.errors import UserError, unknown
@@ -23,12 +22,10 @@ def fetch_command(
     weights: Weights = None,
     part: Annotated[list[str] | None, typer.Option(help="Part by name; may be given again; all unless given.")] = None,
 ) -> None:
-    """Download the parts of a real model: at fixed revisions, hashes checked; goes on where it stopped.
+    """Download the parts of a real model: at fixed revisions, hashes checked; complete files are not fetched again.
 
     Example: riebench fetch sdxl-turbo --weights /data/riebench
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     from riebench.models.registry import entry_named
     from riebench.weights import default_root
     from riebench.weights.fetch import fetch
@@ -43,15 +40,8 @@ def fetch_command(
     root = weights or default_root()
     total = sum(p.size for p in parts if not part or p.name in part)
     print(f"{model}: {len(part or known)} parts, about {total / 1e9:.1f} GB, into {root}")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=None)
-
-        def report(name: str, done: int, size: int) -> None:
-            progress.update(task, description=name, completed=done, total=size or None)
-
-        for found, revision in fetch(parts, root, part or (), report):
-            progress.print(f"{found.name:13} complete, {revision}")
+    for found, revision in fetch(parts, root, part or ()):
+        print(f"{found.name:13} complete, {revision}", flush=True)
     print(f"ready: riebench run --model {model}" + (f" --weights {weights}" if weights else ""))
 
 

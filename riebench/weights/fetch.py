@@ -1,178 +1,164 @@
-"""Download the parts of a model: resumable, at a fixed revision, every file checked by its hash."""
+"""Download the parts of a model at fixed revisions, and check every file against the published hashes."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import requests
+from tqdm import tqdm
 
 from riebench.util.errors import UserError
-from riebench.util.files import BLOCK, file_hash
+from riebench.util.files import file_hash
 from riebench.weights.parts import Download, HubFiles, Part
 
 LEDGER = "fetched.json"
-ROOM = 1.05  # a little more than the files need
-Report = Callable[[str, int, int], None]
-"""Called with a file's name, bytes that are there and bytes in all."""
+ROOM = 1.05  # free space that is asked for, as a multiple of the size of the files
+EVERY = 20.0  # seconds between lines of progress where there is no terminal
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file as its source describes it: name, bytes, and its SHA-256 where that is published."""
+def fetch(parts: Sequence[Part], root: Path, only: Collection[str] = ()) -> Iterator[tuple[Part, str]]:
+    """Download the parts that are missing; yields each part when it is complete, with its revision.
 
-    name: str
-    size: int
-    sha256: str | None
-
-
-def fetch(
-    parts: Sequence[Part], root: Path, only: Collection[str] = (), report: Report = lambda *_: None
-) -> Iterator[tuple[Part, str]]:
-    """Download what is not there yet; yields each part when it is complete, with its revision.
+    Complete files are not fetched again; a file that was broken off starts from its beginning. Progress goes to stderr.
 
     Args:
         parts: of a model.
-        root: the weights folder.
+        root: the weights folder; it is made.
         only: names of parts; empty for all.
-        report: is told of progress within one file.
 
     Raises:
-        UserError: if a source cannot be reached, there is no room, or a file is not what was published.
+        UserError: if the folder cannot be written, a source cannot be reached, the disk is too small, or a file is
+            not the published one.
     """
-    root.mkdir(parents=True, exist_ok=True)
     for part in parts:
         if only and part.name not in only:
             continue
+        folder, source = root / part.folder, part.source
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be made: {error.strerror}; name another --weights") from None
         ledger = read_ledger(root)
-        known = ledger.get(part.name, {})
-        source = part.source
-        if isinstance(source, Download):
-            target = root / part.folder / source.name
-            _download(source, target, report)
-            revision = file_hash(target)
-            entry: dict[str, Any] = {"url": source.url, "revision": revision, "files": {source.name: revision}}
+        if isinstance(source, HubFiles):
+            # A branch moves; the commit that it was when it was fetched first is the one that is completed.
+            first = ledger.get(part.name, {}).get("revision") if source.revision == "main" else None
+            revision = _from_hub(source, first or source.revision, folder)
+            ledger[part.name] = {"repo": source.repo, "revision": revision}
         else:
-            revision, files = describe_repository(source, known.get("revision"))
-            _make_room(root, root / part.folder, files)
-            entry = {"repo": source.repo, "revision": revision, "files": {}}
-            for file in files:
-                entry["files"][file.name] = _from_hub(source, revision, file, root / part.folder, report)
-        ledger[part.name] = entry
+            revision = _from_address(source, folder / source.name)
+            ledger[part.name] = {"url": source.url, "revision": revision}
         (root / LEDGER).write_text(json.dumps(ledger, indent=2) + "\n")
         yield part, revision
 
 
 def read_ledger(root: Path) -> dict[str, Any]:
-    """What was fetched into a weights folder: part to repository, revision and hashes."""
+    """The parts that were fetched into a weights folder: name to address and revision."""
     try:
         ledger: dict[str, Any] = json.loads((root / LEDGER).read_text())
     except FileNotFoundError:
         return {}
     except json.JSONDecodeError:
-        raise UserError(f"{root / LEDGER} is damaged; remove it, no file that is there is fetched again") from None
+        raise UserError(f"{root / LEDGER} is damaged; remove it, complete files are not fetched again") from None
     return ledger
 
 
-def describe_repository(source: HubFiles, kept: str | None = None) -> tuple[str, list[RemoteFile]]:
-    """Commit and files of a repository on the hub; a branch is the commit that it was when first fetched.
+def _from_hub(source: HubFiles, revision: str, folder: Path) -> str:
+    """Files of a repository into a folder; gives the commit.
 
-    Raises:
-        UserError: if the hub cannot be reached, or none of its files is one of those asked for.
+    The hub's client checks sizes only, therefore the hashes are compared afterwards.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, snapshot_download
 
-    wanted = kept or source.revision
-    try:
-        info = HfApi().model_info(source.repo, revision=wanted, files_metadata=True, timeout=20)
-    except Exception as error:  # noqa: BLE001 - whatever the HTTP library of the hub's client raises
-        said = str(error).strip().splitlines()[0]
-        raise UserError(f"https://huggingface.co/{source.repo} cannot be reached: {said}; try again later") from None
-    published = dict(source.sha256)
-    files = [
-        RemoteFile(s.rfilename, s.size or 0, published.get(s.rfilename) or (s.lfs.sha256 if s.lfs else None))
-        for s in info.siblings or []
-        if any(fnmatch(s.rfilename, pattern) for pattern in source.patterns)
-    ]
+    address = f"https://huggingface.co/{source.repo}"
+    bars = None if sys.stderr.isatty() else ProgressLines
+    download: Callable[..., Any] = partial(
+        snapshot_download,
+        source.repo,
+        allow_patterns=list(source.patterns),
+        local_dir=folder,
+        tqdm_class=bars,
+    )
+    with _one_line(address):
+        files = download(revision=revision, dry_run=True)
     if not files:
-        raise UserError(
-            f"https://huggingface.co/{source.repo} has none of {', '.join(source.patterns[:3])} at {wanted}"
-        )
-    return str(info.sha), files
+        raise UserError(f"{address} has none of {', '.join(source.patterns[:3])} at {revision}")
+    commit = str(files[0].commit_hash)
+    need = sum(file.file_size or 0 for file in files if file.will_download)
+    _check_room(folder, need)
+    print(f"{source.repo}: {len(files)} files, {need / 1e9:.1f} GB to download", file=sys.stderr, flush=True)
+    with _one_line(address):
+        download(revision=commit)
+        found = HfApi().verify_repo_checksums(source.repo, revision=commit, local_dir=folder)
+    wanted = {file.filename for file in files}
+    if missing := wanted.intersection(found.missing_paths):
+        raise UserError(f"{address} ended without {min(missing)}; give the same command again")
+    for wrong in found.mismatches:
+        if wrong["path"] in wanted:
+            _put_aside(folder / wrong["path"], wrong["actual"], wrong["expected"])
+    for name, published in source.sha256:
+        if (actual := file_hash(folder / name)) != published:
+            _put_aside(folder / name, actual, published)
+    return commit
 
 
-def _make_room(root: Path, folder: Path, files: list[RemoteFile]) -> None:
-    need = sum(f.size for f in files if not (folder / f.name).is_file())
-    free = shutil.disk_usage(root).free
-    if need * ROOM > free:
-        raise UserError(f"{root} has {free / 1e9:.1f} GB free, {need / 1e9:.1f} GB are needed; name another --weights")
-
-
-def _from_hub(source: HubFiles, revision: str, file: RemoteFile, folder: Path, report: Report) -> str:
-    """One file of a repository, checked; gives its SHA-256."""
-    from huggingface_hub import hf_hub_download
-
-    target = folder / file.name
-    report(file.name, target.stat().st_size if target.is_file() else 0, file.size)
-    if not (target.is_file() and target.stat().st_size == file.size):
-        try:
-            hf_hub_download(source.repo, file.name, revision=revision, local_dir=folder)
-        except Exception as error:  # noqa: BLE001 - whatever the HTTP library of the hub's client raises
-            said = str(error).strip().splitlines()[0]
-            raise UserError(f"{source.repo}/{file.name} stopped: {said}; the same command goes on from there") from None
-    return _checked(target, file.sha256)
-
-
-def _checked(path: Path, sha256: str | None) -> str:
-    """The SHA-256 of a file; one that does not begin as it should is put aside.
-
-    Raises:
-        UserError: if it is another file than was published.
-    """
-    found = file_hash(path)
-    if sha256 and not found.startswith(sha256):
-        aside = path.with_name(path.name + ".damaged")
-        path.replace(aside)
-        raise UserError(f"{path.name} has the SHA-256 {found[:16]}..., expected {sha256[:16]}...; it is now {aside}")
-    return found
-
-
-def _download(source: Download, target: Path, report: Report) -> None:
-    """One file from an address; a part of it that is there is not fetched again.
-
-    Raises:
-        UserError: if the address cannot be reached or the file is another one than was published.
-    """
-    if target.is_file():
-        _checked(target, source.sha256)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    have = part.stat().st_size if part.is_file() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+@contextmanager
+def _one_line(address: str) -> Iterator[None]:
+    """Whatever the hub's client raises becomes a :class:`UserError`: its errors come from several libraries."""
     try:
-        with requests.get(source.url, headers=headers, stream=True, timeout=30) as answer:
-            if answer.status_code != requests.codes.requested_range_not_satisfiable:
-                answer.raise_for_status()
-                _append(answer, part, have, source.name, report)
-            # Otherwise all of it is there already, or it is damaged; the hash decides.
-    except OSError as error:  # of the disk, and of requests
-        raise UserError(f"{source.url} stopped: {error}; the same command goes on from there") from None
-    _checked(part, source.sha256)
-    part.replace(target)
+        yield
+    except Exception as error:  # noqa: BLE001
+        cause = error.__cause__ or error
+        said = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise UserError(f"{address} cannot be fetched: {said[0]}; the same command continues") from None
 
 
-def _append(answer: requests.Response, part: Path, have: int, name: str, report: Report) -> None:
-    if answer.status_code != requests.codes.partial_content:  # a server that cannot resume starts over
-        have = 0
-    total = have + int(answer.headers.get("Content-Length", 0))
-    with part.open("ab" if have else "wb") as file:
-        for block in answer.iter_content(BLOCK):
-            file.write(block)
-            have += len(block)
-            report(name, have, total)
+def _check_room(folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if need * ROOM > free:
+        raise UserError(
+            f"{folder} has {free / 1e9:.1f} GB free, {need / 1e9:.1f} GB are needed; name another --weights"
+        )
+
+
+def _put_aside(path: Path, actual: str, expected: str) -> None:
+    """Rename a file whose hash is wrong, so that it is neither used nor lost, and say so."""
+    aside = path.with_name(path.name + ".damaged")
+    path.replace(aside)
+    raise UserError(f"{path.name} has the hash {actual[:16]}, expected {expected[:16]}; it is now {aside}")
+
+
+def _from_address(source: Download, target: Path) -> str:
+    """One file from an address; gives its SHA-256."""
+    from torch.hub import download_url_to_file
+
+    if not target.is_file():
+        try:
+            download_url_to_file(source.url, str(target), hash_prefix=source.sha256)
+        except (OSError, RuntimeError) as error:  # RuntimeError: its hash is wrong
+            raise UserError(f"{source.url} cannot be fetched: {error}; give the same command again") from None
+    actual = file_hash(target)
+    if not actual.startswith(source.sha256):
+        _put_aside(target, actual, source.sha256)
+    return actual
+
+
+class ProgressLines(tqdm):
+    """The progress bars of the hub's client for a log: a line every 20 seconds instead of a line drawn anew."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.shown_at = time.monotonic()
+        super().__init__(*args, **{**kwargs, "file": io.StringIO()})  # control characters and empty lines go there
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Print the state, unless that was done a moment ago."""
+        if msg is None and time.monotonic() - self.shown_at >= EVERY:
+            self.shown_at = time.monotonic()
+            print(self, file=sys.stderr, flush=True)
