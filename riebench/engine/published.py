@@ -15,10 +15,9 @@ from riebench.models.registry import ModelEntry
 from riebench.pairs import Pair
 from riebench.spec.protocols import Protocol
 from riebench.spec.settings import Settings
-from riebench.util.devices import pick_device
+from riebench.models.model import pick_device
 from riebench.util.errors import UserError
-from riebench.util.files import file_hash, fingerprint
-from riebench.util.user_cache import cache_folder
+from riebench.util.files import cache_folder, file_hash, fingerprint
 from riebench.weights import Weights, locate
 from riebench.weights.fetch import read_ledger
 

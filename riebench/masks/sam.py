@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from riebench.masks.checkpoint import fit, read_state
 from riebench.masks.extra import gsam_module, quiet
 from riebench.masks.phrases import Image, Mask
 from riebench.util.errors import UserError
-from riebench.util.recent import Recent
 
 ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt"
 PUBLISHED = "configs/sam2.1/sam2.1_hiera_l.yaml"
@@ -39,7 +38,7 @@ class Segmenter:
 
     def __init__(self, model: Any, device: str) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
-        self._predictors: Recent[bytes, Any] = Recent(IMAGES_KEPT)
+        self._predictor = lru_cache(IMAGES_KEPT)(self._embedded)
 
     def masks(self, image: Image, boxes: NDArray[np.float32]) -> Mask:
         """One mask for each box (PROTOCOL.md, Masks).
@@ -53,7 +52,7 @@ class Segmenter:
         """
         if not len(boxes):
             return np.zeros((0, *image.shape[:2]), bool)
-        predictor = self._predictor(image)
+        predictor = self._predictor(image.shape, image.tobytes())
         parts = [
             predictor.predict(box=boxes[start : start + BOXES_AT_ONCE], multimask_output=False)[0]
             for start in range(0, len(boxes), BOXES_AT_ONCE)
@@ -61,15 +60,11 @@ class Segmenter:
         # The package drops the axis of boxes when there is one.
         return np.concatenate([part.reshape(-1, *image.shape[:2]) for part in parts]) > 0
 
-    def _predictor(self, image: Image) -> Any:
-        """A predictor that has embedded the picture."""
-        key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
-        return self._predictors.get(key, lambda: self._embedded(image))
-
-    def _embedded(self, image: Image) -> Any:
+    def _embedded(self, shape: tuple[int, ...], pixels: bytes) -> Any:
+        """A predictor that has embedded a picture."""
         with quiet():
             predictor = gsam_module("sam2.sam2_image_predictor").SAM2ImagePredictor(self.model)
-        predictor.set_image(image.copy())
+        predictor.set_image(np.frombuffer(pixels, np.uint8).reshape(shape).copy())
         return predictor
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.model import GIVEN, Batch, Model, weights_fingerprint
+from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
 from riebench.models.registry import ModelEntry
 from riebench.models.sites import NEURONS, Site, block_of
 from riebench.sae.folders import find_saes
@@ -347,8 +347,6 @@ def load_pipeline(folder: Path, settings: Settings) -> Any:
     import torch
     import transformers.utils.logging
     from diffusers import StableDiffusionXLPipeline
-
-    from riebench.util.devices import pick_device
 
     # Bars of the loaders would cover up the run's own.
     diffusers.utils.logging.disable_progress_bar()

@@ -1,12 +1,14 @@
-"""Files: fingerprints of their contents, and writing that a reader never meets half done."""
+"""Files: fingerprints of contents, writing that a reader never meets half done, small facts in the user's cache."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 BLOCK = 1 << 22
@@ -36,8 +38,6 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
         OSError: if a file cannot be read.
         ValueError: if a file is not under ``root``.
     """
-    from riebench.util.user_cache import keep_facts, read_facts  # which writes with this module
-
     digest = hashlib.sha256()
     known = read_facts(HASHES)
     before = len(known)
@@ -80,3 +80,23 @@ def write_whole(path: Path, data: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of riebench."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riebench"
+
+
+def read_facts(name: str) -> dict[str, Any]:
+    """The facts kept under a file name; empty where they are missing or damaged."""
+    try:
+        found = json.loads((cache_folder() / name).read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def keep_facts(name: str, facts: dict[str, Any]) -> None:
+    """Keep facts under a file name. Where that fails they are worked out again next time."""
+    with suppress(OSError):
+        write_whole(cache_folder() / name, json.dumps(facts).encode())

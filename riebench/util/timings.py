@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from riebench.util.user_cache import keep_facts, read_facts
+from riebench.util.files import keep_facts, read_facts
 
 FILE = "timings.json"
 
