@@ -1,30 +1,26 @@
-"""Everything that a report says of one group of records, as frames."""
+"""All numbers of a report on one group of records, as frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from riebench.util.errors import UserError
-from riebench.report.arms import ANY, Arm, Pairs, make_arms
-from riebench.report.board import ALL, comparisons_of, grouped, make_board, ranked, scopes
-from riebench.report.gather import Group
+from riebench.report.agreement import agreement
+from riebench.report.arms import ALL, make_arms
+from riebench.report.board import comparisons_of, grouped, make_board, ranked
+from riebench.report.curves import Curves, curve_rows
+from riebench.report.groups import Group
 from riebench.report.notes import notes_of
 from riebench.report.resample import Bootstrap
 from riebench.report.scores import choose_budgets, held_out, matched
-from riebench.report.agreement import agreement
-
-Array = NDArray[np.float64]
+from riebench.util.errors import UserError
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose.
+    """Choices of the user.
 
     Attributes:
         budgets: LPIPS budgets; empty for the automatic choice.
@@ -40,34 +36,26 @@ class Options:
 
 
 @dataclass
-class Analysis:
-    """What a report says of one group.
+class Analysis(Curves):
+    """The numbers of a report on one group: its curves (arms in the order of the leaderboard, all metrics), and more.
 
     Attributes:
-        group: the records.
-        pairs: the pairs.
-        arms: in the order of the leaderboard.
         budgets: LPIPS budgets of the scores.
-        usual: whether these are the usual ones, or given.
+        usual: whether these are the usual ones, or given by the user.
         rank_at: the budget that ranks; None without budgets.
         board: a row for each arm and category (``all`` first); see :func:`riebench.report.board.board_columns`.
-        comparisons: a row for each two ranked arms, the one first that is better on the pairs of both. That may be the
-            one that ranks below, as a rank is over all pairs that an arm has.
-        curves: a row for each arm, category, k and strength.
-        truth: rank correlations with the truth; empty where it is not known.
+        comparisons: a row for each two ranked arms. The first, ``a``, has the higher mean over the pairs that both
+            scored. It may rank below ``b``, because a rank uses every pair of an arm.
+        truth: rank correlations with the truth; empty if the truth is unknown.
         failures: a row for each arm, stage and reason.
-        notes: what a reader has to know.
+        notes: remarks for the reader.
     """
 
-    group: Group
-    pairs: Pairs
-    arms: list[Arm]
     budgets: list[float]
     usual: bool
     rank_at: float | None
     board: pd.DataFrame
     comparisons: pd.DataFrame
-    curves: pd.DataFrame
     truth: pd.DataFrame
     failures: pd.DataFrame
     notes: list[str] = field(default_factory=list)
@@ -79,12 +67,8 @@ class Analysis:
 
     @property
     def value(self) -> str:
-        """What arms are ranked by: ``gain``, or ``score`` where the base image is not known."""
+        """What arms are ranked by: ``gain``, or ``score`` if the CLIP of some base image is unknown."""
         return "gain" if self.pairs.known else "score"
-
-    def has(self, metric: str) -> bool:
-        """Whether some record has a metric."""
-        return f"{metric}_mean" in self.curves
 
 
 def analyse(group: Group, options: Options | None = None) -> Analysis:
@@ -116,9 +100,9 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         rank_at=rank_at,
         board=board,
         comparisons=comparisons,
-        curves=_curves(arms, pairs, boot),
+        curves=curve_rows(arms, pairs, boot),
         truth=agreement(arms, pairs, boot),
-        failures=_failures(group.frame),
+        failures=_count_failures(group.frame),
     )
     result.notes = [*group.notes, *notes_of(result)]
     return result
@@ -132,48 +116,12 @@ def _rank_at(budgets: Sequence[float], wanted: float | None) -> float | None:
     return wanted
 
 
-def main_blocks(analysis: Analysis) -> str:
-    """The blocks that most methods were run on; of several such the largest set."""
-    sets: dict[str, set[str]] = {}
-    for arm in analysis.arms:
-        if arm.blocks != ANY:
-            sets.setdefault(arm.blocks, set()).add(arm.method)
-    return max(sets, key=lambda b: (len(sets[b]), b.count("+"))) if sets else ANY
-
-
-def _curves(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFrame:
-    """Means with intervals of every setting, over all pairs and for each category."""
-    metrics = list(dict.fromkeys(m for arm in arms for m in arm.values))
-    shape = (len(pairs.ids), -1)
-    settings = [(i, arm, k, s) for i, arm in enumerate(arms) for k in arm.ks for s in arm.strengths]
-    stacked = [np.concatenate([arm.values[m].reshape(shape) for arm in arms], 1) for m in metrics]
-    values = np.concatenate(stacked, 1)
-    frames = []
-    for scope, members in scopes(pairs):
-        means = boot.means(np.where(members[:, None], values, np.nan))
-        columns: dict[str, Any] = {
-            "category": scope,
-            "arm": [i for i, *_ in settings],
-            "method": [arm.label for _, arm, *_ in settings],
-            "blocks": [arm.blocks for _, arm, *_ in settings],
-            "k": pd.array([k for *_, k, _ in settings], dtype="Int64"),
-            "strength": [s for *_, s in settings],
-            "pairs": means.count[: len(settings)],
-        }
-        for j, metric in enumerate(metrics):
-            part = slice(j * len(settings), (j + 1) * len(settings))
-            columns |= {f"{metric}_mean": means.mean[part], f"{metric}_low": means.low[part]}
-            columns[f"{metric}_high"] = means.high[part]
-        frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _failures(frame: pd.DataFrame) -> pd.DataFrame:
-    """How often each arm failed for each reason."""
+def _count_failures(frame: pd.DataFrame) -> pd.DataFrame:
+    """The number of failed records and their pairs, by arm, stage and reason."""
     failed = frame[frame["status"] != "ok"]
     if failed.empty:
         return pd.DataFrame(columns=["method", "blocks", "where", "reason", "records", "pairs"])
-    failed = failed.assign(**{c: failed[c].fillna("not said") for c in ("where", "reason")})
+    failed = failed.assign(**{c: failed[c].fillna("not recorded") for c in ("where", "reason")})
     groups = failed.groupby(["method", "blocks", "where", "reason"])
-    found = groups.agg(records=("key", "size"), pairs=("pair", "nunique")).reset_index()
+    found = groups.agg(records=("key", "size"), pairs=("pair_id", "nunique")).reset_index()
     return found.sort_values("records", ascending=False, kind="stable").reset_index(drop=True)

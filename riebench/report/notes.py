@@ -1,4 +1,4 @@
-"""What a reader of a report has to know, in sentences."""
+"""Notes of a report: remarks for its reader, in sentences."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ MOST_NAMES = 6  # of arms in a note
 
 
 def _against_rank(comparisons: pd.DataFrame) -> list[str]:
-    """Which arms are told apart the other way round than they rank."""
+    """Arms that differ significantly in the opposite order of their ranks."""
     if comparisons.empty:
         return []
     found = comparisons[comparisons["told_apart"] & (comparisons["arm_a"] > comparisons["arm_b"])]
-    said = [
+    reversed_pairs = [
         f"{row.a} is better than {row.b} (by {row.difference:.3f} on the {row.pairs} pairs of both)"
         for row in found.itertuples()
     ]
-    if not said:
+    if not reversed_pairs:
         return []
-    more = f"; {len(said) - MOST_NAMES} more in comparisons.csv" if len(said) > MOST_NAMES else ""
+    rest = len(reversed_pairs) - MOST_NAMES
+    more = f"; {rest} more in comparisons.csv" if rest > 0 else ""
     why = "told apart the other way round than they rank, as a rank is over the pairs that an arm alone has"
-    return [f"{why}: {'; '.join(said[:MOST_NAMES])}{more}"]
+    return [f"{why}: {'; '.join(reversed_pairs[:MOST_NAMES])}{more}"]
 
 
 def notes_of(result: Analysis) -> list[str]:
-    """Notes on a group's records, and on what could not be worked out."""
+    """Notes on a group's records, and on numbers that are undefined."""
     notes = []
     arms = result.arms
     if not any(arm.scored.any() for arm in arms):
@@ -41,12 +42,14 @@ def notes_of(result: Analysis) -> list[str]:
     if not result.budgets:
         notes.append("no arm has two points of different LPIPS, so there is no score at matched LPIPS and no rank")
     elif not result.usual:
-        said = ", ".join(f"{b:g}" for b in result.budgets)
-        notes.append(f"the budgets {said} were chosen from the data, as the usual 0.1, 0.2, 0.3 and 0.4 lie outside it")
+        budgets = ", ".join(f"{b:g}" for b in result.budgets)
+        notes.append(
+            f"the budgets {budgets} were chosen from the data, as the usual 0.1, 0.2, 0.3 and 0.4 lie outside it"
+        )
     outside = [a.name for a, r in zip(arms, result.overall["rank"], strict=True) if a.has_curve() and r is pd.NA]
     if result.rank_at is not None and outside:
-        said = f"{len(outside)} arms, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
-        notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {said}")
+        names = f"{len(outside)} arms, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
+        notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {names}")
     notes += _against_rank(result.comparisons)
     points = [a.name for a in arms if not a.has_curve() and a.scored.any()]
     if points:

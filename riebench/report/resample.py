@@ -98,8 +98,8 @@ class Bootstrap:
         # numpy works without the interpreter's lock, and its products need no threads of their own in each of ours.
         with self.libraries.limit(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(work, range(0, len(todo), COLUMNS)))
-        # The products are in single precision; what is beyond it is noise, and a spread that is noise alone is none (as
-        # is one only between strata that cannot be resampled).
+        # The products are in single precision. A spread below that precision is noise and gives no interval, nor does
+        # a spread only between strata that cannot be resampled.
         low, high = np.round(mean + low, 7), np.round(mean + high, 7)
         flat = ~(high > low)
         return Means(mean, np.where(flat, np.nan, low), np.where(flat, np.nan, high), count)
@@ -123,7 +123,7 @@ def _distinct(there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], list[int]]:
 
 
 def quantiles(drawn: NDArray[np.floating]) -> tuple[Array, Array]:
-    """Both ends of the interval of each row of ``[rows, resamples]``; NaN, a resample that says nothing, is left out.
+    """Both ends of the interval of each row of ``[rows, resamples]``; NaN (an undefined resample) is ignored.
 
     Sorting rows is several times faster than :func:`numpy.percentile`, and gives the same (its ``linear`` method).
     """
