@@ -25,7 +25,7 @@ from riebench.cli import main
 from riebench.records import Record
 from riebench.report.agreement import _spearman
 from riebench.report.analysis import Options, analyse
-from riebench.report.arms import half_of, make_arms
+from riebench.report.arms import arms_of, half_of
 from riebench.report.board import board_columns
 from riebench.report.compare import compare, write_comparison
 from riebench.report.contributed import check_folder
@@ -37,7 +37,7 @@ from riebench.report.groups import read_groups
 from riebench.report.lines import read_rows
 from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
-from riebench.report.scores import held_out, matched
+from riebench.report.scores import held_out_scores, matched
 from riebench.report.sheet import contact_sheets
 from riebench.report.style import FIGURE_NAMES, FIXED, PAPER, colour
 from riebench.report.tables import (
@@ -202,8 +202,8 @@ def test_strength_is_chosen_on_the_other_half() -> None:
         for strength in (1.0, 2.0, 3.0):
             clip = 0.9 if strength == 3 else 0.7 if strength == good else 0.6
             records.append(record(pair, clip, 0.9 if strength == 3 else 0.1, strength=strength))
-    pairs, arms = make_arms(frame_of(records))
-    out = held_out(next(a for a in arms if a.label == "sae"), pairs, 0.2)
+    pairs, arms = arms_of(frame_of(records))
+    out = held_out_scores(next(a for a in arms if a.label == "sae"), pairs, 0.2)
     # Strength 3 is over the budget; what is best on one half is the worse one on the other.
     assert out.chosen == [(None, 2.0), (None, 1.0)]
     np.testing.assert_allclose(out.values["clip_text_edit"], 0.6)
@@ -218,7 +218,7 @@ def test_k_is_chosen_on_the_other_half() -> None:
             for strength in (0.0, 1.0):
                 clip = 0.5 + strength * (0.3 if k == good else 0.1)
                 records.append(record(pair, clip, 0.4 * strength, strength=strength, options={"k": k}))
-    pairs, arms = make_arms(frame_of(records))
+    pairs, arms = arms_of(frame_of(records))
     assert len(arms) == 1
     score = matched(arms[0], pairs, [0.2])
     assert score.k == [[20], [10]]
@@ -463,9 +463,9 @@ def test_the_base_image_is_known_from_any_record(tmp_path: Path) -> None:
     assert not any("base image" in note for note in found.notes)
     # A pair whose records are all without it is as before: known only from an image equal to the base image.
     old = [record("old", 0.6, 0.3), record("old", 0.3, 0.0, strength=0)]
-    pairs, _ = make_arms(frame_of(records + old))
+    pairs, _ = arms_of(frame_of(records + old))
     assert pairs.base[pairs.ids.index("old")] == 0.3
-    assert not make_arms(frame_of(records + old[:1]))[0].known
+    assert not arms_of(frame_of(records + old[:1]))[0].known
 
 
 def test_a_new_metric_appears_by_itself(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def report_command(
 
         def tables_done(written: Written) -> None:
             progress.stop()  # the numbers come first, then a progress bar for figures and page
-            _show(written)
+            _show_boards(written)
             if figures or page:
                 steps = len(FIGURE_NAMES) * figures + page
                 progress.update(task, total=steps * len(written.groups), completed=-1)
@@ -76,7 +76,7 @@ def report_command(
             print(f"page      {folder / PAGE}")
 
 
-def _show(written: Written) -> None:
+def _show_boards(written: Written) -> None:
     """The leaderboards in the terminal, and where their tables are."""
     from riebench.cli.table_command import wide_console
     from riebench.report.tables import print_leaderboard

@@ -31,7 +31,7 @@ def table_command(
     known = sorted({s for curves in found for arm in curves.arms for s in arm.strengths})
     if strength is not None and strength not in known:
         raise UserError(f"no row has the strength {strength:g}; there are {', '.join(f'{s:g}' for s in known)}")
-    tables = [settings_table(curves, strength, overall) for curves in found]
+    tables = [settings_table(curves, strength, overall, short=not markdown) for curves in found]
     if not any(table.rows for table in tables):
         raise UserError("there is one category only, so no row over all of them; leave out --overall")
     for table in tables:
@@ -72,14 +72,14 @@ def show(folder: Path, console: Console) -> None:
     from riebench.report.texttable import markdown_table
 
     found = _curves(folder)
-    tables = [settings_table(curves) for curves in found]
-    for curves, table in zip(found, tables, strict=True):
+    for curves in found:
         if len(found) > 1:
             console.print(curves.group.headline, markup=False)
-        print_settings(table, console)
+        print_settings(settings_table(curves, short=True), console)
         for reason, number in curves.group.frame["reason"].value_counts().items():
             console.print(f"failed {number} times: {reason}", markup=False)
-    (folder / "table.md").write_text("\n".join(map(markdown_table, tables)), encoding="utf-8")
+    text = "\n".join(markdown_table(settings_table(curves)) for curves in found)
+    (folder / "table.md").write_text(text, encoding="utf-8")
     print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")
     _draw(found[0], folder)
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from riebench.report.agreement import agreement
-from riebench.report.arms import ALL, make_arms
+from riebench.report.arms import ALL, arms_of
 from riebench.report.board import comparisons_of, grouped, make_board, ranked
 from riebench.report.curves import Curves, curve_rows
 from riebench.report.groups import Group
 from riebench.report.notes import notes_of
 from riebench.report.resample import Bootstrap
-from riebench.report.scores import choose_budgets, held_out, matched
+from riebench.report.scores import choose_budgets, held_out_scores, matched
 from riebench.util.errors import UserError
 
 
@@ -78,13 +78,13 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         UserError: if ``rank_at`` is not one of the budgets.
     """
     options = options or Options()
-    pairs, arms = make_arms(group.frame)
+    pairs, arms = arms_of(group.frame)
     automatic, usual = choose_budgets(arms)
     budgets = sorted(set(options.budgets)) or automatic
     rank_at = _rank_at(budgets, options.rank_at)
     boot = Bootstrap(pairs.categories.tolist(), options.resamples, options.seed)
     scores = [matched(arm, pairs, budgets) for arm in arms]
-    held = [held_out(arm, pairs, rank_at) if rank_at is not None else None for arm in arms]
+    held = [held_out_scores(arm, pairs, rank_at) if rank_at is not None else None for arm in arms]
     at = budgets.index(rank_at) if rank_at is not None else None
     board = make_board(arms, pairs, boot, budgets, at, scores, held)
     board, order = ranked(board, len(pairs.ids))

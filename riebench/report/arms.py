@@ -120,7 +120,7 @@ def scopes(categories: NDArray[np.integer]) -> Iterator[tuple[str, NDArray[np.bo
             yield CATEGORIES[int(number)], categories == number
 
 
-def make_arms(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
+def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     """Arrays from the records of a group."""
     base_of = _base(frame)
     frame = same_everywhere(_with_curve_columns(frame))
@@ -213,7 +213,7 @@ def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
 
 
 def with_arms(frame: pd.DataFrame, arms: Sequence[Arm]) -> pd.DataFrame:
-    """The records of :func:`make_arms` with the number of their arm, in the column ``arm``."""
+    """The records of :func:`arms_of` with the number of their arm, in the column ``arm``."""
     frame = same_everywhere(_with_curve_columns(frame))
     numbers = {arm.key: i for i, arm in enumerate(arms)}
     keys = zip(*(frame[column].astype(object).map(str) for column in ARM), strict=True)

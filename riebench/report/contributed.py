@@ -59,12 +59,12 @@ def check_folder(folder: Path) -> Checked:
         raise UserError(f"{folder} is not a folder; give one with {RUN} and records")
     run = _run_file(folder)
     frame = load_records(folder)
-    found = Checked(_summary(frame))
+    found = Checked(_counts(frame))
     found.problems += [*_consistency(run, frame), *_soundness(frame), *_completeness(run, frame)]
     return found
 
 
-def _summary(frame: pd.DataFrame) -> str:
+def _counts(frame: pd.DataFrame) -> str:
     failed = int((frame["status"] != "ok").sum())
     row = frame.iloc[0]
     model = row["model"] if pd.isna(row["part_model"]) else row["part_model"]

@@ -71,7 +71,8 @@ def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
 
 
 def _blocks_note(curves: Curves, categories: bool) -> str:
-    return f"categories: blocks {curves.main_blocks.replace('+', ', ')}; " if categories else ""
+    main = f"blocks {curves.main_blocks.replace('+', ', ')}; "
+    return "" if not categories else main if len(curves.block_sets) == 1 else f"by category: {main}"
 
 
 def _category_panels(curves: Curves) -> list[Panel]:
@@ -147,6 +148,8 @@ def _panels(count: int, handles: Sequence[Line2D], share: bool) -> tuple[Figure,
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
     for one in axes:
         one.locator_params(nbins=5)
+    for one in axes[count - columns : count]:
+        one.tick_params(labelbottom=True)
     for one in axes[count:]:
         one.set_axis_off()
     place_legend(figure, handles)

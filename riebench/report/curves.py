@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from riebench.report.arms import ANY, CURVE, TRUTH, Arm, Pairs, make_arms, scopes
+from riebench.report.arms import ANY, CURVE, TRUTH, Arm, Pairs, arms_of, scopes
 from riebench.report.groups import Group
 from riebench.report.resample import Bootstrap
 
@@ -65,7 +65,7 @@ class Curves:
 
 def curves_of(group: Group, metrics: Sequence[str] = SHOWN) -> Curves:
     """The curves of a group, of some metrics."""
-    pairs, arms = make_arms(group.frame)
+    pairs, arms = arms_of(group.frame)
     return Curves(group, pairs, arms, curve_rows(arms, pairs, Bootstrap(pairs.categories.tolist()), metrics))
 
 

@@ -48,7 +48,7 @@ def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lam
     return paths
 
 
-def _panels(count: int, columns: int, height: float, extra: float) -> tuple[Figure, list[Axes]]:
+def _measured_panels(count: int, columns: int, height: float, extra: float) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, height * rows + extra), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -82,7 +82,7 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
         return None
     columns = min(2, len(tables))
     rows = max(len(a) for a in methods.values())
-    figure, panels = _panels(len(tables), columns, 0.55 + 0.24 * rows + 0.5, 0.6)
+    figure, panels = _measured_panels(len(tables), columns, 0.55 + 0.24 * rows + 0.5, 0.6)
     # A pair alone may lie far out, and must not take all the colours.
     several = [cell[0] for table in tables.values() for row in table for cell in row if cell[1] > 1] or values
     low, high = float(np.nanmin(several)), float(np.nanmax(several))
@@ -127,7 +127,7 @@ def dose_response(analysis: Analysis) -> Figure | None:
     arms = shown_arms(analysis, analysis.main_blocks)
     if not arms or not any(len(arm.strengths) > 1 for _, arm in arms):
         return None
-    figure, panels = _panels(len(wanted), 2, 2.3, 0.9)
+    figure, panels = _measured_panels(len(wanted), 2, 2.3, 0.9)
     whole = analysis.curves[analysis.curves["category"] == ALL]
     lines = line_styles([arm for _, arm in arms])
     for axes, (metric, text) in zip(panels, wanted.items(), strict=True):

@@ -118,12 +118,12 @@ def _as_numbers(values: pa.Array) -> np.ndarray:
 def _of_pairs(rows: Sequence[Row]) -> dict[str, Any]:
     top = _columns(rows, ("pair_id", "category", "seed", "original_prompt", "editing_prompt"))
     return {
-        "pair_id": _text(top["pair_id"]),
+        "pair_id": _texts(top["pair_id"]),
         "category": _whole(top["category"]),
         "category_name": [CATEGORIES[number] for number in top["category"]],
         "seed": _whole(top["seed"]),
-        "original_prompt": _text(top["original_prompt"]),
-        "editing_prompt": _text(top["editing_prompt"]),
+        "original_prompt": _texts(top["original_prompt"]),
+        "editing_prompt": _texts(top["editing_prompt"]),
     }
 
 
@@ -133,19 +133,19 @@ def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
     code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
     parts = _columns(top["parts"], (), PARTS)
     return {
-        "method": _text(setting["method"]),
-        "method_class": _maybe_text(top["method_class"]),
+        "method": _texts(setting["method"]),
+        "method_class": _maybe_texts(top["method_class"]),
         "options": [json.dumps({n: v for n, v in o.items() if n != "k"}, sort_keys=True) for o in setting["options"]],
         "k": _numbers([k if type(k := o.get("k")) in (int, float) else None for o in setting["options"]]),
         "blocks": ["+".join(blocks) for blocks in setting["blocks"]],
         "strength": _finite(setting["strength"]),
         "steps": _whole(setting["steps"]),
-        "model": _text(top["model"]),
-        "protocol": _text(top["protocol"]),
-        **{f"part_{name}": _maybe_text(parts[name]) for name in PARTS},
+        "model": _texts(top["model"]),
+        "protocol": _texts(top["protocol"]),
+        **{f"part_{name}": _maybe_texts(parts[name]) for name in PARTS},
         "measured_with": [_measured_with(*both) for both in zip(top["parts"], top["conditions"], strict=True)],
-        "version": _maybe_text(code["riebench"]),
-        "commit": _maybe_text(code["commit"]),
+        "version": _maybe_texts(code["riebench"]),
+        "commit": _maybe_texts(code["commit"]),
         "dirty": pd.array(list(code["dirty"]), dtype="boolean"),
     }
 
@@ -171,13 +171,13 @@ def _columns(rows: Sequence[Row], required: Sequence[str], optional: Sequence[st
     return found | {name: [row.get(name) for row in rows] for name in optional}
 
 
-def _text(values: Sequence[Any]) -> Sequence[str]:
+def _texts(values: Sequence[Any]) -> Sequence[str]:
     if not set(map(type, values)) <= {str}:
         raise TypeError("not text")
     return values
 
 
-def _maybe_text(values: Sequence[str | None]) -> Any:
+def _maybe_texts(values: Sequence[str | None]) -> Any:
     """Text or null, of the same type even where all are null."""
     return pd.array(list(values), dtype="str")
 

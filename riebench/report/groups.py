@@ -78,7 +78,7 @@ def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
         frame = load_records(path)
         frame["run"] = name
         source = Source(path, _info(path))
-        frame, note = _latest(frame, name)
+        frame, note = _last_of_each(frame, name)
         for _, part in frame.groupby(_split_by(frame, name), sort=False, dropna=False):
             _place(Group(part.reset_index(drop=True), {name: source}, list(note)), groups, why)
     groups.sort(key=lambda g: -len(g.frame))
@@ -111,7 +111,7 @@ def _info(path: Path) -> dict[str, Any]:
     return found if sound else {}
 
 
-def _latest(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+def _last_of_each(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
     """The last record of each pair and setting; earlier ones failed or were made by other code."""
     latest = frame.drop_duplicates(["pair_id", *PAIR, *SAME, *SETTING], keep="last")
     earlier = len(frame) - len(latest)

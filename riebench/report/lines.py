@@ -152,7 +152,7 @@ def _in_pieces(file: Path) -> Rows | None:
     another value would leave brackets open, so that the pieces would not parse.
     """
     own: list[bytes] = []
-    pairs, settings, notes = _Distinct(), _Distinct(), _Distinct()
+    pairs, settings, notes = _Pieces(), _Pieces(), _Pieces()
     try:
         for line in _raw_lines(file):
             pair = line.index(b'"pair_id":')
@@ -169,7 +169,7 @@ def _in_pieces(file: Path) -> Rows | None:
         return None
 
 
-class _Distinct:
+class _Pieces:
     """Distinct pieces of lines."""
 
     def __init__(self) -> None:

@@ -135,7 +135,7 @@ class HeldOut:
     chosen: list[tuple[int | None, float] | None]
 
 
-def held_out(arm: Arm, pairs: Pairs, budget: float) -> HeldOut:
+def held_out_scores(arm: Arm, pairs: Pairs, budget: float) -> HeldOut:
     """Choose k and strength on each half by the mean CLIP gain within an LPIPS budget; report them on the other.
 
     A setting is within the budget if its mean LPIPS over the choosing half is. A tie takes the weaker strength.

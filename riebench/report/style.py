@@ -34,7 +34,7 @@ PAPER: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.formatter.limits": (-3, 4),  # powers of ten outside
+    "axes.formatter.limits": (-4, 5),  # powers of ten outside
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
     "text.parse_math": False,  # a dollar in a stranger's name is a dollar

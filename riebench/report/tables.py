@@ -31,13 +31,16 @@ NARROW = 120  # columns of a terminal
 MOST_ROWS = 40  # of comparisons in Markdown; all are in the CSV
 
 
-def settings_table(curves: Curves, strength: float | None = None, overall: bool = False) -> TextTable:
+def settings_table(
+    curves: Curves, strength: float | None = None, overall: bool = False, short: bool = False
+) -> TextTable:
     """A row for each category (all of them together last) and setting: pairs attempted and scored, means of metrics.
 
     Args:
         curves: of a group of records.
         strength: rows of this strength alone.
         overall: rows over all categories alone.
+        short: whether ``all 4`` stands for four blocks together, where other sets of blocks are in the table.
     """
     rows = curves.curves[curves.curves["attempted"] > 0]
     if strength is not None:
@@ -58,7 +61,8 @@ def settings_table(curves: Curves, strength: float | None = None, overall: bool 
     for row in rows.to_dict("records"):
         arm = curves.arms[row["arm"]]
         label = arm.with_k(None if pd.isna(row["k"]) else row["k"])
-        cells = [row["category"], label, arm.blocks, f"{row['strength']:g}", str(row["attempted"]), str(row["pairs"])]
+        blocks = arm.where if short and len(curves.block_sets) > 1 else arm.blocks
+        cells = [row["category"], label, blocks, f"{row['strength']:g}", str(row["attempted"]), str(row["pairs"])]
         body.append([*cells, *(interval(*(row[f"{m}_{end}"] for end in ("mean", "low", "high"))) for m in metrics)])
     head = ["category", "method", "blocks", "strength", "attempted", "scored", *map(curves.title_of, metrics)]
     return TextTable("means over pairs [95 % bootstrap intervals]", head, body, left=3)

@@ -78,7 +78,7 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
         "named": [metric for metric in SHOWN if analysis.has(metric)],
         "axes": dict(zip(CURVE, axes, strict=True)),
         "curves": curves,
-        "pairs": _pairs(analysis, pictures),
+        "pairs": _gallery(analysis, pictures),
     }
     text = (
         _templates()
@@ -122,16 +122,16 @@ def _curve_points(analysis: Analysis) -> list[dict[str, Any]]:
     return points
 
 
-def _pairs(analysis: Analysis, pictures: Pictures) -> list[dict[str, Any]]:
+def _gallery(analysis: Analysis, pictures: Pictures) -> list[dict[str, Any]]:
     """The pairs of the gallery with their records: arm, k, strength, metrics, picture, reason."""
     frame = pictures.frame
     rows: dict[str, list[Mapping[Any, Any]]] = {}
     for row in frame.sort_values(["arm", "k", "strength"], na_position="first").to_dict("records"):
         rows.setdefault(row["pair_id"], []).append(row)
-    return [_pair(index, pair, rows[pair], analysis.metrics) for index, pair in enumerate(pictures.pairs)]
+    return [_gallery_pair(index, pair, rows[pair], analysis.metrics) for index, pair in enumerate(pictures.pairs)]
 
 
-def _pair(index: int, pair: str, rows: Sequence[Mapping[Any, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+def _gallery_pair(index: int, pair: str, rows: Sequence[Mapping[Any, Any]], metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "index": index,
         "id": pair,

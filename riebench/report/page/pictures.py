@@ -52,14 +52,14 @@ def collect(analysis: Analysis) -> Pictures:
         jobs = {pair: pool.submit(_of_pair, pair, found, wanted.get(pair, []), side) for pair, found in homes.items()}
         pairs = {pair: job.result() for pair, job in jobs.items()}
     missing = count - sum(len(found) for found in pairs.values())
-    return Pictures(pairs, frame, _summary(len(pairs), len(analysis.pairs.ids), missing))
+    return Pictures(pairs, frame, _how_many(len(pairs), len(analysis.pairs.ids), missing))
 
 
 def _images(path: Path) -> Path:
     return (path if path.is_dir() else path.parent) / IMAGES
 
 
-def _summary(shown: int, pairs: int, missing: int) -> str:
+def _how_many(shown: int, pairs: int, missing: int) -> str:
     if not shown:
         return "No pictures were kept: run with --keep-images to have them here."
     text = f"{shown} of {pairs} pairs have pictures." if shown < pairs else f"All {pairs} pairs have pictures."
