@@ -437,6 +437,18 @@ def test_curve_of_a_run(run: Path) -> None:
         assert said in text
 
 
+def test_curve_of_a_run_with_several_block_sets(tmp_path: Path) -> None:
+    """A category that the main blocks have no score in has no panel; the other blocks have theirs over all."""
+    records = [record(p, 0.5, 0.1, method=m, category=1) for p in "ab" for m in ("sae", "steering")]
+    records += [record("c", None, None, category=6), record("c", 0.6, 0.2, category=6, blocks=("up.0.0",))]
+    found = curves_of(read_groups([write_run(tmp_path / "r", records)])[0][0])
+    draw_run_curve(found, tmp_path)
+    text = (tmp_path / "curve.svg").read_text()
+    assert "change colour" not in text
+    for said in ("change object (2 pairs)", "all categories, mid.0", "all categories, up.0.0"):
+        assert said in text
+
+
 def test_sheets_of_a_run(tmp_path: Path) -> None:
     records = [record(p, 0.5, 0.1, strength=s, category=c) for p, c in (("a", 1), ("b", 6), ("c", 6)) for s in (2, 1)]
     run = write_run(tmp_path / "r", records)

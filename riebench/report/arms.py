@@ -30,7 +30,7 @@ class Arm:
     Attributes:
         key: method, options, SAE and blocks, as in the columns :data:`ARM`.
         label: method, and the options in which it differs from other arms of the method.
-        method: canonical name (with the run, where runs are told apart).
+        method: canonical name, with the run if several runs have the same setting.
         blocks: short names joined by +, or ``any`` where the numbers are the same whatever the blocks.
         where: the blocks as tables name them: ``all 4`` for all blocks of the group together.
         ks: the k of each curve, None for the default or a method without k.
@@ -40,7 +40,7 @@ class Arm:
         failed: number of failed records.
     """
 
-    key: tuple[str, str, str, str]
+    key: tuple[str, ...]
     label: str
     method: str
     blocks: str
@@ -137,22 +137,13 @@ def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     )
     labels = _labels(frame)
     index = pd.Index(ids)
-    named = [*CURVE, *TRUTH, *metrics_of(frame)]
-    metrics = [m for m in dict.fromkeys(named) if m in CURVE or (m in frame and frame[m].notna().any())]
+    present = [m for m in metrics_of(frame) if m in CURVE or frame[m].notna().any()]
+    metrics = list(dict.fromkeys([*CURVE, *(m for m in TRUTH if m in present), *present]))
     every = {block for blocks in frame["blocks"].unique() if blocks != ANY for block in blocks.split("+")}
     arms = []
     for key, rows in frame.groupby(ARM, sort=False, dropna=False):
-        method, options, sae, blocks = (str(x) for x in key)
-        arms.append(
-            _arm(
-                (method, options, sae, blocks),
-                labels[method, options, sae],
-                _where(blocks, every),
-                rows,
-                index,
-                metrics,
-            )
-        )
+        method, options, sae, blocks = names = tuple(map(str, key))
+        arms.append(_arm(names, labels[method, options, sae], _where(blocks, every), rows, index, metrics))
     return pairs, arms
 
 
@@ -162,10 +153,7 @@ def _where(blocks: str, every: Set[str]) -> str:
 
 
 def _with_curve_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame.copy()
-    for metric in CURVE:
-        if metric not in frame:
-            frame[metric] = np.nan
+    frame = frame.assign(**{metric: np.nan for metric in CURVE if metric not in frame})
     # A point of a curve needs both; half a point is none.
     whole = frame[list(CURVE)].notna().all(axis=1) & (frame["status"] == "ok")
     frame.loc[~whole, metrics_of(frame)] = np.nan
@@ -221,12 +209,7 @@ def with_arms(frame: pd.DataFrame, arms: Sequence[Arm]) -> pd.DataFrame:
 
 
 def _arm(
-    key: tuple[str, str, str, str],
-    label: str,
-    where: str,
-    rows: pd.DataFrame,
-    index: pd.Index,
-    metrics: Sequence[str],
+    key: tuple[str, ...], label: str, where: str, rows: pd.DataFrame, index: pd.Index, metrics: Sequence[str]
 ) -> Arm:
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
     strengths = sorted(float(s) for s in rows["strength"].unique())

@@ -86,7 +86,7 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
 def _only(path: Path) -> Group:
     groups, why = read_groups([path])
     if len(groups) > 1:
-        raise UserError(f"the run {path} mixes records that may not stand together ({'; '.join(why)}); split it first")
+        raise UserError(f"the run {path} mixes records that must not be compared ({'; '.join(why)}); split it first")
     return groups[0]
 
 
@@ -203,7 +203,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
 
 
 def write_comparison(found: Comparison, out: Path) -> list[Path]:
-    """Write ``compare.md``, ``compare.csv``, ``changed.csv`` and, where pictures were kept, ``changed.png``.
+    """Write ``compare.md``, ``compare.csv``, ``changed.csv`` and, if the runs have pictures, ``changed.png``.
 
     Raises:
         UserError: if the folder cannot be written.

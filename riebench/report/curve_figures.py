@@ -38,10 +38,7 @@ class Panel(NamedTuple):
 
 def curves_by_category(curves: Curves) -> Figure | None:
     """A panel for each category, of the main set of blocks."""
-    main = curves.main_blocks
-    where = curves.block_sets.get(main, "")
-    names = main.replace("+", ", ") if where.startswith("all ") else where
-    return _curve_figure(curves, _category_panels(curves), f"blocks {names}; {BANDS}")
+    return _curve_figure(curves, _category_panels(curves), f"{_blocks_note(curves)}{BANDS}")
 
 
 def curves_by_block(curves: Curves) -> Figure | None:
@@ -51,17 +48,18 @@ def curves_by_block(curves: Curves) -> Figure | None:
 
 
 def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
-    """Draw ``curve.png`` and ``curve.svg`` of a run: a panel for each category, and for each set of blocks.
+    """Draw ``curve.png`` and ``curve.svg`` of a run: a panel for each category, and over all for each set of blocks.
 
     Returns:
         The paths; empty if no pair was scored.
     """
-    panels, sets = _category_panels(curves), _block_panels(curves)
-    if len(panels) == len(sets) == 1:  # the same curves
-        panels = []
-    sets = [panel._replace(title=f"all categories, {panel.title}") for panel in sets]
+    categories = _category_panels(curves)
+    several = len(set(curves.pairs.categories)) > 1
+    whole = "all categories" if several else CATEGORIES[int(curves.pairs.categories[0])]
+    sets = [panel._replace(title=f"{whole}, {panel.title}") for panel in _block_panels(curves)]
+    note = _blocks_note(curves, "by category: " if len(sets) > 1 else "") if several or not sets else ""
     with rc_context(PAPER):
-        figure = _curve_figure(curves, [*panels, *sets], f"{_blocks_note(curves, bool(panels))}{BANDS}")
+        figure = _curve_figure(curves, [*categories, *sets] if several else sets or categories, f"{note}{BANDS}")
         if figure is None:
             return []
         paths = [folder / "curve.png", folder / "curve.svg"]
@@ -70,19 +68,19 @@ def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
     return paths
 
 
-def _blocks_note(curves: Curves, categories: bool) -> str:
-    main = f"blocks {curves.main_blocks.replace('+', ', ')}; "
-    return "" if not categories else main if len(curves.block_sets) == 1 else f"by category: {main}"
+def _blocks_note(curves: Curves, which: str = "") -> str:
+    main = curves.main_blocks
+    return "" if main == ANY else f"{which}blocks {main.replace('+', ', ')}; "
 
 
 def _category_panels(curves: Curves) -> list[Panel]:
     """A panel for each category with a scored record; one over all if there is a single category."""
-    scored = curves.curves[curves.curves["pairs"] > 0]
-    found = [name for name in CATEGORIES.values() if (scored["category"] == name).any()]
     main = curves.main_blocks
-    arms = [i for i, _ in shown_arms(curves, main)]
-    scopes = found or ([ALL] if len(scored) else [])
-    return [Panel(f"{scope} ({_pairs_in(curves, scope, arms)})", scope, main) for scope in scopes] if arms else []
+    rows = curves.curves[curves.curves["arm"].isin([i for i, _ in shown_arms(curves, main)])]
+    rows = rows[rows["pairs"] > 0]
+    names = [name for name in (*CATEGORIES.values(), ALL) if (rows["category"] == name).any()]
+    names = [name for name in names if name != ALL] or names
+    return [Panel(f"{name} ({_pairs_in(rows[rows['category'] == name])})", name, main) for name in names]
 
 
 def _block_panels(curves: Curves) -> list[Panel]:
@@ -92,14 +90,10 @@ def _block_panels(curves: Curves) -> list[Panel]:
     return [Panel(name, ALL, blocks) for blocks, name in names.items() if blocks in scored]
 
 
-def _pairs_in(curves: Curves, scope: str, arms: Sequence[int]) -> str:
-    """How many pairs the arms of a panel are means over: ``10 pairs``, or ``8 to 10`` if that differs."""
-    rows = curves.curves[(curves.curves["category"] == scope) & curves.curves["arm"].isin(arms)]
-    counts = rows["pairs"][rows["pairs"] > 0]
-    least, most = int(counts.min()), int(counts.max())
-    if least < most:
-        return f"{least} to {most} pairs"
-    return f"{most} {'pair' if most == 1 else 'pairs'}"
+def _pairs_in(rows: pd.DataFrame) -> str:
+    """How many pairs the means of a panel are over: ``10 pairs``, or ``8 to 10 pairs`` if that differs."""
+    least, most = int(rows["pairs"].min()), int(rows["pairs"].max())
+    return f"{least} to {most} pairs" if least < most else f"{most} {'pair' if most == 1 else 'pairs'}"
 
 
 def shown_arms(curves: Curves, blocks: str) -> list[tuple[int, Arm]]:

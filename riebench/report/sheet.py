@@ -23,7 +23,7 @@ BACKGROUND, INK, MASKED = (255, 255, 255), (40, 40, 40), np.array((230, 40, 40))
 
 
 def tile(path: Path, side: int = TILE) -> Image.Image | None:
-    """A picture ``side`` pixels wide and high; None if it is not there."""
+    """A picture ``side`` pixels wide and high; None if the file is missing."""
     if not path.exists():
         return None
     with Image.open(path) as image:
@@ -31,7 +31,7 @@ def tile(path: Path, side: int = TILE) -> Image.Image | None:
 
 
 def overlay(picture: Path, mask: Path, side: int = TILE) -> Image.Image | None:
-    """The picture, greyed, with its mask in red; None if one of them is not there."""
+    """The picture, greyed, with its mask in red; None if one of the files is missing."""
     below, above = tile(picture, side), tile(mask, side)
     if below is None or above is None:
         return None

@@ -115,7 +115,7 @@ def _own_pairs(row: Mapping[Any, Any], name: str, score: str) -> bool:
 
 
 def at_every_budget(analysis: Analysis) -> TextTable | None:
-    """The scores at all budgets of the arms that reach one; None where there is one budget or none."""
+    """The scores at all budgets of the arms that reach one; None unless there are two budgets or more."""
     if len(analysis.budgets) < 2:
         return None
     names = [f"score@{b:g}" for b in analysis.budgets]
@@ -152,7 +152,7 @@ def legend(analysis: Analysis) -> list[str]:
 
 
 def by_category(analysis: Analysis) -> TextTable | None:
-    """Gain (or CLIP) at the ranking budget for each category; None where there is one category, or no budget."""
+    """Gain (or CLIP) at the ranking budget for each category; None for a single category or without budgets."""
     board = analysis.board
     scopes = [s for s in board["category"].unique() if s != ALL]
     if analysis.rank_at is None or not scopes:
