@@ -109,7 +109,7 @@ def _curve_figure(curves: Curves, panels: Sequence[Panel], note: str, share: boo
         return None
     arms = {label: arms[label] for label in sorted(arms)}
     lines = line_styles(list(arms.values()))
-    handles = [handle(arm, lines[label]) for label, arm in arms.items()]
+    handles = [handle(arm, lines[label] if arm.has_curve() else "") for label, arm in arms.items()]
     figure, axes = _panels(len(panels), handles, share)
     for panel, found, one in zip(panels, shown, axes, strict=True):
         rows = curves.curves[curves.curves["category"] == panel.category]
@@ -176,13 +176,8 @@ def paths_of(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 def handle(arm: Arm, line: Any) -> Line2D:
     """The entry of an arm in a legend."""
-    look: dict[str, Any] = {
-        "color": colour(arm.family),
-        "marker": marker(arm.family),
-        "markersize": 4,
-        "label": arm.label,
-    }
-    return Line2D([], [], linestyle=line if arm.has_curve() else "", **look)
+    tone, sign = colour(arm.family), marker(arm.family)
+    return Line2D([], [], color=tone, marker=sign, linestyle=line, markersize=4, label=arm.label)
 
 
 def line_styles(arms: Sequence[Arm]) -> dict[str, Any]:
