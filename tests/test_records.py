@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from riebench.util.errors import UserError
 from riebench.records import Record, RunFolder, Setting, read_records, record_key
-from riebench.report import contact_sheets, draw_curves, summarize, to_markdown
+from riebench.util.errors import UserError
 
 
 def record(pair: str, strength: float, clip: float | None, category: int = 1, status: str = "ok") -> Record:
@@ -160,32 +158,6 @@ def test_one_writer(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"process {os.getpid()} on"), RunFolder(tmp_path, force=True):
             pass
     assert read_records(tmp_path) == RECORDS
-
-
-def test_summary_by_hand() -> None:
-    summary = summarize(RECORDS)
-    row = summary[summary["strength"] == 1].iloc[0]
-    assert (row["attempted"], row["scored"]) == (3, 2)
-    assert row["clip_text_edit"] == pytest.approx(0.3)
-    # Sample standard deviation of (.2, .4) is .1414; divided by sqrt(2): .1.
-    assert row["clip_text_edit_se"] == pytest.approx(0.1)
-    single = summary[summary["strength"] == 2].iloc[0]
-    assert pd.isna(single["clip_text_edit_se"])
-    assert "edit_success" not in summary
-    assert "| 0.300 ± 0.100 |" in to_markdown(summary, {})
-
-
-def test_all_categories_are_also_summed_up() -> None:
-    summary = summarize([record("a", 1, 0.2), record("b", 1, 0.4, category=6)])
-    assert summary["category"].tolist() == ["change object", "change colour", "all"]
-    assert summary["attempted"].tolist() == [1, 1, 2]
-
-
-def test_curve_and_sheets_are_drawn(tmp_path: Path) -> None:
-    paths = draw_curves(summarize(RECORDS), tmp_path, "ViT-L-14", "lpips")
-    assert [p.suffix for p in paths] == [".png", ".svg"]
-    assert "ViT-L-14" in paths[1].read_text()
-    assert contact_sheets(RECORDS, tmp_path) == []
 
 
 def test_reports_need_no_torch() -> None:

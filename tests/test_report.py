@@ -22,24 +22,38 @@ from scipy import stats
 
 import riebench
 from riebench.cli import main
-from riebench.util.errors import UserError
 from riebench.records import Record
+from riebench.report.agreement import _spearman
 from riebench.report.analysis import Options, analyse
-from riebench.report.arms import half_of, make_arms
+from riebench.report.arms import arms_of, half_of
 from riebench.report.board import board_columns
-from riebench.report.contributed import check_folder
 from riebench.report.compare import compare, write_comparison
-from riebench.report.figures import blocks_by_category, curves_by_category, failures
+from riebench.report.contributed import check_folder
+from riebench.report.curve_figures import curves_by_category, draw_run_curve
+from riebench.report.curves import curves_of
+from riebench.report.figures import blocks_by_category, failures
 from riebench.report.frame import COLUMNS, load_records
-from riebench.report.gather import gather
+from riebench.report.groups import read_groups
 from riebench.report.lines import read_rows
 from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
-from riebench.report.scores import held_out, matched
+from riebench.report.scores import held_out_scores, matched
+from riebench.report.sheet import contact_sheets
 from riebench.report.style import FIGURE_NAMES, FIXED, PAPER, colour
-from riebench.report.tables import against_best, by_category, latex, leaderboard, legend, markdown, print_leaderboard
-from riebench.report.agreement import _spearman
-from riebench.report.write import TABLES, Written, write_report
+from riebench.report.tables import (
+    against_best,
+    by_category,
+    latex,
+    leaderboard,
+    legend,
+    markdown,
+    print_leaderboard,
+    print_settings,
+    settings_table,
+)
+from riebench.report.texttable import markdown_table
+from riebench.report.written import TABLES, Written, write_report
+from riebench.util.errors import UserError
 
 
 def curves(methods: dict[str, float], pairs: int = 12, strengths: tuple[float, ...] = (0, 1, 2)) -> list[Record]:
@@ -64,7 +78,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def analysed(*paths: Path, **options: Any) -> Any:
-    groups, why = gather(paths)
+    groups, why = read_groups(paths)
     assert not why
     return analyse(groups[0], Options(resamples=1000, **options))
 
@@ -110,6 +124,17 @@ def test_rounding_is_no_spread() -> None:
     means = Bootstrap([1] * 20).means(np.concatenate([values, values - 0.3], 1))
     np.testing.assert_allclose(means.mean, [0.3, 0], atol=1e-9)
     assert np.isnan([means.low, means.high]).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 40])
+def test_a_stratum_of_n_pairs_is_drawn_n_less_one_times(n: int) -> None:
+    """The mean of n - 1 draws has the variance (sum of squares / n) / (n - 1): the estimate s^2 / n, without bias."""
+    values = np.arange(n) ** 2.0
+    weights = Bootstrap([1] * n, resamples=20_000).weights
+    np.testing.assert_allclose(weights.sum(0), n, rtol=1e-6)
+    drawn = np.rint(weights * (n - 1) / n)
+    assert (drawn.sum(0) == n - 1).all()
+    assert (values @ weights / n).var() == pytest.approx(values.var(ddof=1) / n, rel=0.05)
 
 
 def test_strata_take_the_spread_between_categories_out(rng: np.random.Generator) -> None:
@@ -177,8 +202,8 @@ def test_strength_is_chosen_on_the_other_half() -> None:
         for strength in (1.0, 2.0, 3.0):
             clip = 0.9 if strength == 3 else 0.7 if strength == good else 0.6
             records.append(record(pair, clip, 0.9 if strength == 3 else 0.1, strength=strength))
-    pairs, arms = make_arms(to_frame(records))
-    out = held_out(next(a for a in arms if a.label == "sae"), pairs, 0.2)
+    pairs, arms = arms_of(frame_of(records))
+    out = held_out_scores(next(a for a in arms if a.label == "sae"), pairs, 0.2)
     # Strength 3 is over the budget; what is best on one half is the worse one on the other.
     assert out.chosen == [(None, 2.0), (None, 1.0)]
     np.testing.assert_allclose(out.values["clip_text_edit"], 0.6)
@@ -193,14 +218,14 @@ def test_k_is_chosen_on_the_other_half() -> None:
             for strength in (0.0, 1.0):
                 clip = 0.5 + strength * (0.3 if k == good else 0.1)
                 records.append(record(pair, clip, 0.4 * strength, strength=strength, options={"k": k}))
-    pairs, arms = make_arms(to_frame(records))
+    pairs, arms = arms_of(frame_of(records))
     assert len(arms) == 1
     score = matched(arms[0], pairs, [0.2])
     assert score.k == [[20], [10]]
     np.testing.assert_allclose(score.values["clip_text_edit"], 0.55)
 
 
-def to_frame(records: list[Record]) -> pd.DataFrame:
+def frame_of(records: list[Record]) -> pd.DataFrame:
     with TemporaryDirectory() as folder:
         return load_records(write_run(Path(folder) / "run", records))
 
@@ -221,7 +246,7 @@ def test_board_by_hand(run: Path) -> None:
     assert (only["a"], only["pairs"], only["told_apart"]) == ("sae, mid.0", 12, True)
     assert only["difference"] == pytest.approx(0.04, abs=1e-6)
     assert only["mean_gap"] == pytest.approx(0.2 * 0.25, rel=0.03)  # slopes 0.2 apart over 0 .. 0.5
-    assert set(board_columns(found.budgets)) >= set(found.board.columns) - {"arm"}
+    assert set(board_columns(found.budgets, found.metrics)) >= set(found.board.columns) - {"arm"}
     assert found.truth.set_index("metric")["correlation"]["lpips_base"] == pytest.approx(-1)
 
 
@@ -259,7 +284,7 @@ def test_a_pair_that_nothing_scored_changes_no_rank(tmp_path: Path) -> None:
     records = curves({"sae": 0.4, "steering": 0.2})
     lost = [record("lost", None, None, method=m, strength=s) for m in ("sae", "steering") for s in (0.0, 1.0, 2.0)]
     found, whole = (
-        analyse(gather([write_run(tmp_path / name, rows)])[0][0], Options(resamples=200))
+        analyse(read_groups([write_run(tmp_path / name, rows)])[0][0], Options(resamples=200))
         for name, rows in {"lost": records + lost, "whole": records}.items()
     )
     assert "Ranked by gain" in " ".join(legend(found))
@@ -277,7 +302,7 @@ def test_without_the_base_image_the_tables_are_of_clip(tmp_path: Path) -> None:
         for s in (0.5, 1.0)
         for block in ("mid.0", "up.0.0")
     ]
-    found = analyse(gather([write_run(tmp_path / "run", records)])[0][0], Options((0.2,), resamples=200))
+    found = analyse(read_groups([write_run(tmp_path / "run", records)])[0][0], Options((0.2,), resamples=200))
     assert by_category(found).rows[0][2:] == ["0.567 (3)", "0.567 (3)"]  # type: ignore[union-attr]
     board = leaderboard(found)
     assert "held-out CLIP" in board.head
@@ -297,7 +322,7 @@ def test_the_better_on_the_pairs_of_both_comes_first_and_a_rank_against_it_is_sa
             for method, gain in gains.items():
                 clip = 0.5 + s * (gain + 0.001 * ((i * 7) % 5))
                 records.append(record(f"p{i:02d}", clip, s * reached[method], method=method, strength=s))
-    found = analyse(gather([write_run(tmp_path / "run", records)])[0][0], Options((0.2,), resamples=500))
+    found = analyse(read_groups([write_run(tmp_path / "run", records)])[0][0], Options((0.2,), resamples=500))
     assert found.overall["method"].tolist() == ["few", "many"]  # by means over pairs of their own
     row = found.comparisons.iloc[0]
     assert (row["a"], row["b"], row["pairs"], row["told_apart"]) == ("many, mid.0", "few, mid.0", 12, True)
@@ -362,6 +387,115 @@ def test_failures_count_as_attempted(tmp_path: Path) -> None:
     assert sorted(found.failures["reason"]) == ["the masker finds no 'duck'", "too long"]
 
 
+# --- the table, curve and sheets of a run --------------------------------------------------------------------------
+
+
+def test_the_table_of_a_run_is_the_reports(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = curves_of(read_groups([run])[0][0])
+    table = settings_table(found, strength=1)
+    assert table.head[:6] == ["category", "method", "blocks", "strength", "attempted", "scored"]
+    assert table.head[6:] == ["clip_text_edit", "lpips_base", "edit_success", "kept"]
+    assert list(dict.fromkeys(row[0] for row in table.rows)) == ["change object", "add object", "delete object", "all"]
+    means = analyse(read_groups([run])[0][0]).curves
+    row = means[(means["category"] == "all") & (means["method"] == "sae") & (means["strength"] == 1)].iloc[0]
+    text = f"{row['clip_text_edit_mean']:.3f} [{row['clip_text_edit_low']:.3f}, {row['clip_text_edit_high']:.3f}]"
+    assert next(r for r in table.rows if r[:2] == ["all", "sae"])[3:7] == ["1", "12", "12", text]
+    main_words = ["table", str(run), "--overall", "--strength", "1", "--markdown"]
+    with pytest.raises(SystemExit):
+        main(main_words)
+    assert capsys.readouterr().out == markdown_table(settings_table(found, strength=1, overall=True))
+
+
+def test_the_table_of_a_run_counts_failures_and_shows_every_k(tmp_path: Path) -> None:
+    clips = {"a": 0.2, "b": 0.4, "c": 0.5}
+    records = [record(p, clip, 0.1, options={"k": k}) for k in (10, 20) for p, clip in clips.items()]
+    records += [record("d", None, None, options={"k": 20})]
+    found = curves_of(read_groups([write_run(tmp_path / "r", records)])[0][0])
+    rows = settings_table(found).rows
+    assert [row[:6] for row in rows] == [
+        ["change object", "sae k=10", "mid.0", "1", "3", "3"],
+        ["change object", "sae k=20", "mid.0", "1", "4", "3"],
+    ]
+    assert rows[0][6].startswith("0.367 [0.2")
+    assert settings_table(found, overall=True).rows == []
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_settings(settings_table(found), console)
+    assert "mid.0, means over pairs" in console.export_text()
+
+
+def test_a_run_without_a_score_has_a_table_and_no_curve(tmp_path: Path) -> None:
+    found = curves_of(read_groups([write_run(tmp_path / "r", [record(p, None, None) for p in "ab"])])[0][0])
+    assert [row[4:] for row in settings_table(found).rows] == [["2", "0", "–", "–"]]
+    assert draw_run_curve(found, tmp_path) == contact_sheets(found, tmp_path) == []
+
+
+def test_curve_of_a_run(run: Path) -> None:
+    found = curves_of(read_groups([run])[0][0])
+    assert [path.name for path in draw_run_curve(found, run)] == ["curve.png", "curve.svg"]
+    text = (run / "curve.svg").read_text()
+    for said in ("change object (4 pairs)", "all categories, mid.0", "(clip)", "95 % bootstrap intervals"):
+        assert said in text
+
+
+def test_curve_of_a_run_with_several_block_sets(tmp_path: Path) -> None:
+    """A category that the main blocks have no score in has no panel; the other blocks have theirs over all."""
+    records = [record(p, 0.5, 0.1, method=m, category=1) for p in "ab" for m in ("sae", "steering")]
+    records += [record("c", None, None, category=6), record("c", 0.6, 0.2, category=6, blocks=("up.0.0",))]
+    found = curves_of(read_groups([write_run(tmp_path / "r", records)])[0][0])
+    draw_run_curve(found, tmp_path)
+    text = (tmp_path / "curve.svg").read_text()
+    assert "change colour" not in text
+    for said in ("change object (2 pairs)", "all categories, mid.0", "all categories, up.0.0"):
+        assert said in text
+
+
+def test_sheets_of_a_run(tmp_path: Path) -> None:
+    records = [record(p, 0.5, 0.1, strength=s, category=c) for p, c in (("a", 1), ("b", 6), ("c", 6)) for s in (2, 1)]
+    run = write_run(tmp_path / "r", records)
+    (run / "images").mkdir()
+    for name in ("a-base", "b-base", f"b-{records[2].key}"):
+        Image.new("RGB", (8, 8), "red").save(run / "images" / f"{name}.png")
+    paths = contact_sheets(curves_of(read_groups([run])[0][0]), run)
+    assert [path.name for path in paths] == ["sae-mid.0.png", "sae-mid.0-1.png", "sae-mid.0-6.png"]
+    with Image.open(paths[0]) as both, Image.open(paths[2]) as one:
+        assert both.height > one.height  # a row for a and b each; c has no image
+        assert one.getpixel((6 * 134 - 60, 100)) == (255, 0, 0)  # strength 2 is the last of six pictures
+
+
+def test_the_base_image_is_known_from_any_record(tmp_path: Path) -> None:
+    records = [
+        record(f"p{i}", 0.5 + s / 10, 0.3 * s, strength=s, truth={"clip_text_edit_base": 0.45})
+        for i in range(6)
+        for s in (0.5, 1.0)
+    ]
+    found = analysed(write_run(tmp_path / "new", records), budgets=(0.2,))
+    assert found.pairs.known
+    np.testing.assert_allclose(found.pairs.base, 0.45)
+    assert found.overall["gain"].tolist() == pytest.approx([0.5 + 0.2 / 3 - 0.45])
+    assert not any("base image" in note for note in found.notes)
+    # A pair whose records are all without it is as before: known only from an image equal to the base image.
+    old = [record("old", 0.6, 0.3), record("old", 0.3, 0.0, strength=0)]
+    pairs, _ = arms_of(frame_of(records + old))
+    assert pairs.base[pairs.ids.index("old")] == 0.3
+    assert not arms_of(frame_of(records + old[:1]))[0].known
+
+
+def test_a_new_metric_appears_by_itself(tmp_path: Path) -> None:
+    records = curves({"sae": 0.4, "steering": 0.2})
+    for r in records:
+        r.metrics["sharpness"] = 2 * r.metrics["lpips_base"]  # type: ignore[operator]
+    run = write_run(tmp_path / "r", records)
+    found = analysed(run)
+    assert found.overall.set_index("method").loc["sae", "sharpness"] == pytest.approx(0.4)
+    write_report([run], tmp_path / "out", figures=False)
+    assert {"sharpness", "sharpness_low", "held_out_sharpness"} <= set(pd.read_csv(tmp_path / "out/leaderboard.csv"))
+    assert "sharpness_mean" in pd.read_csv(tmp_path / "out/curves.csv")
+    assert '"metrics":["clip_text_edit","lpips_base","edit_success","kept","sharpness"]' in (
+        tmp_path / "out/index.html"
+    ).read_text(encoding="utf-8")
+    assert "sharpness" in set(compare(run, run, "sharpness").table["metric"])
+
+
 # --- putting runs together ----------------------------------------------------------------------------------------
 
 
@@ -378,7 +512,7 @@ def test_failures_count_as_attempted(tmp_path: Path) -> None:
 def test_what_may_not_be_mixed_is_in_tables_of_its_own(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     one = write_run(tmp_path / "one", [record("a", 0.5, 0.1)])
     two = write_run(tmp_path / "two", [record("a", 0.6, 0.1, **change)])
-    groups, why = gather([one, two])
+    groups, why = read_groups([one, two])
     assert len(groups) == 2
     assert any(said in reason for reason in why)
     written = write_report([one, two], tmp_path / "out", figures=False, page=False)
@@ -390,8 +524,8 @@ def test_runs_over_other_pair_files_are_not_mixed(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", [record("a", 0.5, 0.1)], {"pair_file": "x.json"})
     two = write_run(tmp_path / "two", [record("b", 0.6, 0.1)], {"pair_file": "y.json"})
     three = write_run(tmp_path / "three", [record("c", 0.6, 0.1)], {"pair_file": "x.json"})
-    assert len(gather([one, two])[0]) == 2
-    assert len(gather([one, three])[0]) == 1
+    assert len(read_groups([one, two])[0]) == 2
+    assert len(read_groups([one, three])[0]) == 1
 
 
 def test_runs_over_files_that_share_pairs_are_not_mixed(tmp_path: Path) -> None:
@@ -399,10 +533,13 @@ def test_runs_over_files_that_share_pairs_are_not_mixed(tmp_path: Path) -> None:
         write_run(tmp_path / name, curves({"sae": 0.4}, pairs=pairs), {"pair_hash": name})
         for name, pairs in {"few": 4, "many": 8}.items()
     ]
-    groups, why = gather(runs)
+    groups, why = read_groups(runs)
     assert len(groups) == 2
     assert why == ["few and many are over different pair files"]
-    assert len(gather([runs[0], write_run(tmp_path / "same", curves({"neurons": 0.4}), {"pair_hash": "few"})])[0]) == 1
+    assert (
+        len(read_groups([runs[0], write_run(tmp_path / "same", curves({"neurons": 0.4}), {"pair_hash": "few"})])[0])
+        == 1
+    )
 
 
 def test_another_version_is_said(tmp_path: Path) -> None:
@@ -414,18 +551,18 @@ def test_another_version_is_said(tmp_path: Path) -> None:
 def test_a_record_of_two_runs_counts_once(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", [record("a", 0.5, 0.1), record("b", 0.5, 0.1)])
     two = write_run(tmp_path / "two", [record("b", 0.5, 0.1), record("c", 0.5, 0.1)])
-    groups, _ = gather([one, two])
-    assert sorted(groups[0].frame["pair"]) == ["a", "b", "c"]
+    groups, _ = read_groups([one, two])
+    assert sorted(groups[0].frame["pair_id"]) == ["a", "b", "c"]
     assert groups[0].notes == ["1 records are in several runs, and count once"]
     damaged = write_run(tmp_path / "three", [record("b", 0.9, 0.1)])
     with pytest.raises(UserError, match="has different numbers in one, three"):
-        gather([one, damaged])
+        read_groups([one, damaged])
 
 
 def test_other_code_is_told_apart_and_a_repeated_record_replaced(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", [record("a", None, None), record("a", 0.4, 0.1)])
     two = write_run(tmp_path / "two", [record("a", 0.6, 0.1, code="new")])
-    groups, _ = gather([one, two])
+    groups, _ = read_groups([one, two])
     assert sorted(groups[0].frame["method"]) == ["sae (one)", "sae (two)"]
     assert groups[0].frame["clip_text_edit"].tolist() == [0.4, 0.6]
     assert analyse(groups[0]).arms[0].family == "sae"
@@ -449,11 +586,11 @@ def test_frame_in_one_call(run: Path, tmp_path: Path) -> None:
 def test_a_file_among_the_runs_is_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     beside = run.parent / "README.md"
     beside.write_text("# Results\n")
-    groups, _ = gather([beside, run])
+    groups, _ = read_groups([beside, run])
     assert len(groups[0].frame) == 84
-    assert f"left out: {beside}" in capsys.readouterr().err
+    assert f"skipped: {beside}" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"README.md is no file of records; give the folder"):
-        gather([beside])
+        read_groups([beside])
 
 
 def test_keys_in_any_order(run: Path) -> None:
@@ -475,7 +612,7 @@ def test_texts_and_options_that_look_like_keys(tmp_path: Path) -> None:
     records = [r.model_copy(update={"original_prompt": said}) for r in (one, two)]
     frame = load_records(write_run(tmp_path / "run", records))
     assert frame["original_prompt"].tolist() == [said, said]
-    assert frame["pair"].tolist() == ["p", '"metrics":']
+    assert frame["pair_id"].tolist() == ["p", '"metrics":']
     assert json.loads(frame["options"][0]) == options
     assert frame["clip_text_edit"].tolist() == [0.5, 0.6]
 
@@ -598,7 +735,7 @@ def test_compare_by_hand(tmp_path: Path) -> None:
     assert clip.loc["change object", "difference"] == pytest.approx(0.225)
     assert clip.loc["add object", "pairs"] == 1
     assert np.isnan(clip.loc["add object", "low"])
-    assert found.changed["pair"].tolist() == ["c", "b"]
+    assert found.changed["pair_id"].tolist() == ["c", "b"]
     assert found.changed["strength"].tolist() == [2, 2]
     assert {p.name for p in write_comparison(found, tmp_path / "out")} >= {"compare.md", "compare.csv", "changed.png"}
 
@@ -647,7 +784,7 @@ def info(**change: Any) -> dict[str, Any]:
         ([record("a", 0.5, 0.1), record("b", 0.5, 0.1)], info(strengths=[1, 2]), "2 of 4 records are missing"),
         ([record("a", 0.5, 0.1), record("b", 0.5, 0.1, strength=3)], info(), "settings are not in run.json"),
         ([record("a", 0.5, 0.1), record("b", 0.5, 0.1, parts=PARTS | {"clip": "x"})], info(), "have the clip x"),
-        ([record("a", 0.5, 0.1), record("b", 0.5, 0.1), record("a", 0.5, 0.1)], info(), "there already"),
+        ([record("a", 0.5, 0.1), record("b", 0.5, 0.1), record("a", 0.5, 0.1)], info(), "another record has, too"),
         ([record("a", 0.5, 0.1), record("b", 1.5, 0.1)], info(), "outside -1 to 1"),
         ([record("a", 0.5, 0.1), record("b", 0.5, -0.1)], info(), "below 0"),
         ([record("a", 0.5, None), record("b", 0.5, 0.1)], info(), "have no lpips_base"),
@@ -726,7 +863,7 @@ def test_places_that_do_not_do(capsys: pytest.CaptureFixture[str], run: Path, tm
     (tmp_path / "empty").mkdir()
     for words, said in (
         ((str(tmp_path / "empty"), "--out", "out"), "holds no records.jsonl; give the folder of a finished run"),
-        ((str(tmp_path / "nowhere"), "--out", "out"), "is not there"),
+        ((str(tmp_path / "nowhere"), "--out", "out"), "does not exist"),
         ((str(run), "--out", str(run)), "is the run itself"),
         ((str(run / "records.jsonl"), "--out", str(run)), "is the run itself"),
         ((str(run), "--out", str(run / "run.json")), "is a file"),
@@ -739,6 +876,24 @@ def test_places_that_do_not_do(capsys: pytest.CaptureFixture[str], run: Path, tm
         assert code == 2, words
         assert said in err
         assert len(err.strip().splitlines()) == 1
+
+
+def test_a_report_never_goes_into_the_folder_of_its_run(
+    capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(run.rglob("*"))
+    (tmp_path / "link").symlink_to(run)
+    found = [report(capsys, str(run))]
+    found.append(report(capsys, str(run), "--out", str(tmp_path / "link")))
+    monkeypatch.chdir(run)
+    found.append(report(capsys, ".", "--out", "."))
+    monkeypatch.setenv("RIEBENCH_REPORT_OUT", str(run))
+    found.append(report(capsys, str(run)))
+    for code, _, err in found:
+        assert code == 2
+        assert "--out" in err
+        assert len(err.strip().splitlines()) == 1
+    assert sorted(run.rglob("*")) == before
 
 
 def test_a_report_takes_the_place_of_an_earlier_one_and_of_nothing_else(run: Path, tmp_path: Path) -> None:
@@ -814,7 +969,7 @@ def test_lpips_below_zero_makes_no_budget(capsys: pytest.CaptureFixture[str], tm
 
 
 def test_reports_import_no_torch() -> None:
-    modules = "analysis, arms, check, compare, figures, frame, gather, page, tables, write"
+    modules = "analysis, arms, compare, curve_figures, figures, frame, groups, page, tables, written"
     code = f"import sys\nfrom riebench.report import {modules}\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     quick = "import sys, riebench.cli\nsys.exit(bool({'pandas', 'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"

@@ -13,7 +13,7 @@ from PIL import Image
 from report_helpers import record, write_run
 
 from riebench.records import Record
-from riebench.report.write import write_report
+from riebench.report.written import write_report
 
 HOSTILE = "a [duck] </script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
 CHROMIUM = next(
@@ -117,19 +117,19 @@ def test_filters(opened: Any) -> None:
     assert len(cards(opened)) == 9
 
 
-def test_worst_and_best_first(opened: Any) -> None:
+def test_lowest_and_highest_first(opened: Any) -> None:
     opened.select_option("#by-method", "sae")
     opened.select_option("#by-strength", "1")
     values: dict[str, list[float]] = {}
-    for order in ("clip_text_edit worst", "clip_text_edit best", "lpips_base best"):
+    for order in ("clip_text_edit lowest", "clip_text_edit highest", "lpips_base lowest"):
         opened.select_option("#by-sort", order)
         texts = []
         for name in cards(opened):
             caption = card(opened, int(name[1:])).locator("figcaption", has_text="CLIP").first.inner_text()
             texts.append(float(caption.split("CLIP ")[1].split()[0]))
         values[order] = texts
-    assert values["clip_text_edit worst"] == sorted(values["clip_text_edit worst"])
-    assert values["clip_text_edit best"] == sorted(values["clip_text_edit worst"], reverse=True)
+    assert values["clip_text_edit lowest"] == sorted(values["clip_text_edit lowest"])
+    assert values["clip_text_edit highest"] == sorted(values["clip_text_edit lowest"], reverse=True)
 
 
 def test_prompts_stay_text(opened: Any) -> None:

@@ -10,7 +10,7 @@ import typer
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
-    from riebench.report.write import Written
+    from riebench.report.written import Written
 
 results_app = typer.Typer(help="Look at contributed results.", no_args_is_help=True)
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")]
@@ -29,11 +29,11 @@ def _budgets(text: str | None) -> tuple[float, ...]:
 
 def report_command(
     runs: Runs,
-    out: Annotated[Path, typer.Option(help="Folder for tables, figures and the page.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and the page; not a run's.")],
     budget: Annotated[
-        str | None, typer.Option(help="LPIPS budgets; 0.1,0.2,0.3,0.4 unless the data lies elsewhere.")
+        str | None, typer.Option(help="LPIPS budgets. Default: 0.1,0.2,0.3,0.4 where the curves reach them.")
     ] = None,
-    rank_at: Annotated[float | None, typer.Option(help="Budget to rank at; the middle one unless given.")] = None,
+    rank_at: Annotated[float | None, typer.Option(help="Budget to rank at. Default: the middle one.")] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures.")] = True,
@@ -48,7 +48,7 @@ def report_command(
 
     from riebench.report.analysis import Options
     from riebench.report.style import FIGURE_NAMES
-    from riebench.report.write import PAGE, write_report
+    from riebench.report.written import PAGE, write_report
 
     options = Options(_budgets(budget), rank_at, resamples, seed)
     bar = Console(stderr=True)
@@ -56,8 +56,8 @@ def report_command(
         task = progress.add_task("tables", total=None)
 
         def tables_done(written: Written) -> None:
-            progress.stop()  # the numbers come first; what is drawn has a bar below them
-            _show(written)
+            progress.stop()  # the numbers come first, then a progress bar for figures and page
+            _show_boards(written)
             if figures or page:
                 steps = len(FIGURE_NAMES) * figures + page
                 progress.update(task, total=steps * len(written.groups), completed=-1)
@@ -76,7 +76,7 @@ def report_command(
             print(f"page      {folder / PAGE}")
 
 
-def _show(written: Written) -> None:
+def _show_boards(written: Written) -> None:
     """The leaderboards in the terminal, and where their tables are."""
     from riebench.cli.table_command import wide_console
     from riebench.report.tables import print_leaderboard
@@ -95,8 +95,8 @@ def compare_command(
     a: Annotated[Path, typer.Argument(metavar="A", help="Folder of a run.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Folder of the run to compare it with.")],
     out: Annotated[Path | None, typer.Option(help="Folder for tables and a sheet of pictures.")] = None,
-    metric: Annotated[str, typer.Option(help="Metric that says which pairs changed most.")] = "clip_text_edit",
-    top: Annotated[int, typer.Option(min=1, help="How many such pairs are shown.")] = 10,
+    metric: Annotated[str, typer.Option(help="Metric that pairs are sorted by.")] = "clip_text_edit",
+    top: Annotated[int, typer.Option(min=1, help="Pairs with the largest change that are shown.")] = 10,
 ) -> None:
     """Compare two runs: differences by category over what both scored, and the pairs that changed most.
 
@@ -125,7 +125,7 @@ def results_check(
     failed = False
     for folder in folders:
         found = check_folder(folder)
-        print(f"{folder}: {found.said}")
+        print(f"{folder}: {found.summary}")
         for problem in found.problems:
             print(f"  problem: {problem}")
         failed = failed or bool(found.problems)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from riebench.util.errors import UserError
-from riebench.records import Record, read_records
+
+if TYPE_CHECKING:
+    from riebench.report.curves import Curves
 
 
 def table_command(
@@ -24,65 +24,73 @@ def table_command(
 
     Example: riebench table runs/demo --overall --strength 1 --markdown
     """
-    from riebench.report import print_table, summarize, to_markdown
-    from riebench.report.table import ALL, metric_titles
+    from riebench.report.tables import print_settings, settings_table
+    from riebench.report.texttable import markdown_table
 
-    summary = summarize(read_records(folder))
-    if overall:
-        summary = summary[summary["category"] == ALL]
-    if strength is not None:
-        known = sorted(summary["strength"].unique())
-        if strength not in known:
-            raise UserError(f"no row has the strength {strength:g}; there are {', '.join(f'{s:g}' for s in known)}")
-        summary = summary[summary["strength"] == strength]
-    if summary.empty:
+    found = _curves(folder)
+    known = sorted({s for curves in found for arm in curves.arms for s in arm.strengths})
+    if strength is not None and strength not in known:
+        raise UserError(f"no row has the strength {strength:g}; there are {', '.join(f'{s:g}' for s in known)}")
+    tables = [settings_table(curves, strength, overall, short=not markdown) for curves in found]
+    if not any(table.rows for table in tables):
         raise UserError("there is one category only, so no row over all of them; leave out --overall")
-    titles = metric_titles(_names(folder)["lpips"])
-    if markdown:
-        print(to_markdown(summary, titles), end="")
-    else:
-        print_table(summary, titles, wide_console())
+    for table in tables:
+        if markdown:
+            print(markdown_table(table), end="")
+        elif table.rows:
+            print_settings(table, wide_console())
 
 
-def _names(folder: Path) -> dict[str, str]:
-    try:
-        names: dict[str, str] = json.loads((folder / "run.json").read_text())["metric_names"]
-    except (OSError, json.JSONDecodeError, KeyError):
-        raise UserError(f"{folder / 'run.json'} is missing or damaged; give the folder of a finished run") from None
-    return names
+def _curves(folder: Path) -> list[Curves]:
+    """The curves of each group of records in a run; nearly always one."""
+    from riebench.report.curves import curves_of
+    from riebench.report.groups import read_groups
+
+    groups, _ = read_groups([folder])
+    return [curves_of(group) for group in groups]
 
 
 def wide_console() -> Console:
-    """A console for tables: as wide as the terminal, or as wide as needed where there is none."""
+    """A console for tables: as wide as the terminal, or as wide as needed if the output is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
 
 def show(folder: Path, console: Console) -> None:
-    """Print the table of a run and write its table, curve and contact sheets."""
-    from riebench.report import contact_sheets, draw_curves, print_table, summarize, to_markdown
-    from riebench.report.table import metric_titles
+    """Print the table of a run and write its table, curve and contact sheets.
 
-    records = read_records(folder)
-    names = _names(folder)
-    summary = summarize(records)
-    titles = metric_titles(names["lpips"])
-    print_table(summary, titles, console)
-    (folder / "table.md").write_text(to_markdown(summary, titles))
-    for reason, number in _reasons(records).items():
-        console.print(f"failed {number} times: {reason}", markup=False)
+    Records of several models, protocols or scorers have a table each; curve and sheets are of the largest group.
+
+    Args:
+        folder: a run folder with at least one record.
+        console: for the table.
+
+    Raises:
+        UserError: if the records cannot be read.
+    """
+    from riebench.report.tables import print_settings, settings_table
+    from riebench.report.texttable import markdown_table
+
+    found = _curves(folder)
+    for curves in found:
+        if len(found) > 1:
+            console.print(curves.group.headline, markup=False)
+        print_settings(settings_table(curves, short=True), console)
+        for reason, number in curves.group.frame["reason"].value_counts().items():
+            console.print(f"failed {number} times: {reason}", markup=False)
+    text = "\n".join(markdown_table(settings_table(curves)) for curves in found)
+    (folder / "table.md").write_text(text, encoding="utf-8")
     print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")
-    if {"lpips_base", "clip_text_edit"} <= set(summary.columns):
-        print("curve    ", *draw_curves(summary, folder, names["clip"], names["lpips"]))
-    sheets = contact_sheets(records, folder)
+    _draw(found[0], folder)
+
+
+def _draw(curves: Curves, folder: Path) -> None:
+    from riebench.report.curve_figures import draw_run_curve
+    from riebench.report.sheet import contact_sheets
+
+    drawn = draw_run_curve(curves, folder)
+    if drawn:
+        print("curve    ", *drawn)
+    sheets = contact_sheets(curves, folder)
     if sheets:
         print(f"pictures  {sheets[0].parent} ({len(sheets)} sheets)")
-
-
-def _reasons(records: Sequence[Record]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for record in records:
-        reason = record.reason
-        if reason:
-            found[reason] = found.get(reason, 0) + 1
-    return found

@@ -1,4 +1,4 @@
-"""What CLIP and LPIPS say of a setting, against what the truth says of it."""
+"""Rank correlation of CLIP and LPIPS with the truth, over settings."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFram
 
     A setting's means are over the pairs that every setting scored, so that settings differ by nothing else. Settings
     with the same numbers for every pair (strength 0 of every arm, say) are one picture, and count once. Null with
-    fewer than three settings, or where one of the two is the same for all.
+    fewer than three settings, or if one of the two is the same for all.
 
     The interval resamples pairs and is that of the basic bootstrap on Fisher's z (Davison and Hinkley 1997, 5.2): a
     resample holds fewer different pairs, so its correlation is weaker, and percentiles would lie to one side.
 
     Returns:
-        Columns metric, truth, correlation, low, high, settings, pairs; no row where the truth is not known.
+        Columns metric, truth, correlation, low, high, settings, pairs; no row if the truth is unknown.
     """
     columns = ["metric", "truth", "correlation", "low", "high", "settings", "pairs"]
     if not all(any(m in arm.values for arm in arms) for m in TRUTH):
@@ -36,10 +36,10 @@ def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFram
     known = [arm for arm in arms if all(m in arm.values for m in TRUTH)]
     shape = (len(pairs.ids), -1)
     stacked = {m: np.concatenate([a.values[m].reshape(shape) for a in known], 1) for m in sum(COMPARED, ())}
-    there = ~np.isnan(np.stack(list(stacked.values()))).any(0)
-    kept = there.any(0)
-    common = there[:, kept].all(1)
-    used = {m: values[common][:, kept] for m, values in stacked.items()}
+    defined = ~np.isnan(np.stack(list(stacked.values()))).any(0)
+    scored = defined.any(0)
+    common = defined[:, scored].all(1)
+    used = {m: values[common][:, scored] for m, values in stacked.items()}
     numbers = np.concatenate(list(used.values()))
     distinct = np.unique(numbers, axis=1, return_index=True)[1] if len(numbers) else np.arange(numbers.shape[1])
     rows = []

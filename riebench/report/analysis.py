@@ -1,30 +1,30 @@
-"""Everything that a report says of one group of records, as frames."""
+"""All numbers of a report on one group of records, as frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from riebench.util.errors import UserError
-from riebench.report.arms import ANY, Arm, Pairs, make_arms
-from riebench.report.board import ALL, comparisons_of, grouped, make_board, ranked, scopes
-from riebench.report.gather import Group
-from riebench.report.notes import notes_of
-from riebench.report.resample import Bootstrap
-from riebench.report.scores import choose_budgets, held_out, matched
+from riebench import __version__
+from riebench.pairs.pair import CATEGORIES
 from riebench.report.agreement import agreement
+from riebench.report.arms import ALL, arms_of
+from riebench.report.board import comparisons_of, grouped, make_board, ranked
+from riebench.report.curves import Curves, curve_rows
+from riebench.report.groups import Group
+from riebench.report.resample import RESAMPLES, SEED, Bootstrap
+from riebench.report.scores import choose_budgets, held_out_scores, matched
+from riebench.util.errors import UserError
 
-Array = NDArray[np.float64]
+MOST_NAMES = 6  # of arms in a note
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose.
+    """Choices of the user.
 
     Attributes:
         budgets: LPIPS budgets; empty for the automatic choice.
@@ -35,39 +35,31 @@ class Options:
 
     budgets: tuple[float, ...] = ()
     rank_at: float | None = None
-    resamples: int = 10_000
-    seed: int = 0
+    resamples: int = RESAMPLES
+    seed: int = SEED
 
 
 @dataclass
-class Analysis:
-    """What a report says of one group.
+class Analysis(Curves):
+    """The numbers of a report on one group: its curves (arms in the order of the leaderboard, all metrics), and more.
 
     Attributes:
-        group: the records.
-        pairs: the pairs.
-        arms: in the order of the leaderboard.
         budgets: LPIPS budgets of the scores.
-        usual: whether these are the usual ones, or given.
+        usual: whether these are the usual ones, or given by the user.
         rank_at: the budget that ranks; None without budgets.
         board: a row for each arm and category (``all`` first); see :func:`riebench.report.board.board_columns`.
-        comparisons: a row for each two ranked arms, the one first that is better on the pairs of both. That may be the
-            one that ranks below, as a rank is over all pairs that an arm has.
-        curves: a row for each arm, category, k and strength.
-        truth: rank correlations with the truth; empty where it is not known.
+        comparisons: a row for each two ranked arms. The first, ``a``, has the higher mean over the pairs that both
+            scored. It may rank below ``b``, because a rank uses every pair of an arm.
+        truth: rank correlations with the truth; empty if the truth is unknown.
         failures: a row for each arm, stage and reason.
-        notes: what a reader has to know.
+        notes: remarks for the reader.
     """
 
-    group: Group
-    pairs: Pairs
-    arms: list[Arm]
     budgets: list[float]
     usual: bool
     rank_at: float | None
     board: pd.DataFrame
     comparisons: pd.DataFrame
-    curves: pd.DataFrame
     truth: pd.DataFrame
     failures: pd.DataFrame
     notes: list[str] = field(default_factory=list)
@@ -79,12 +71,8 @@ class Analysis:
 
     @property
     def value(self) -> str:
-        """What arms are ranked by: ``gain``, or ``score`` where the base image is not known."""
+        """What arms are ranked by: ``gain``, or ``score`` if the CLIP of some base image is unknown."""
         return "gain" if self.pairs.known else "score"
-
-    def has(self, metric: str) -> bool:
-        """Whether some record has a metric."""
-        return f"{metric}_mean" in self.curves
 
 
 def analyse(group: Group, options: Options | None = None) -> Analysis:
@@ -94,13 +82,13 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         UserError: if ``rank_at`` is not one of the budgets.
     """
     options = options or Options()
-    pairs, arms = make_arms(group.frame)
+    pairs, arms = arms_of(group.frame)
     automatic, usual = choose_budgets(arms)
     budgets = sorted(set(options.budgets)) or automatic
     rank_at = _rank_at(budgets, options.rank_at)
     boot = Bootstrap(pairs.categories.tolist(), options.resamples, options.seed)
     scores = [matched(arm, pairs, budgets) for arm in arms]
-    held = [held_out(arm, pairs, rank_at) if rank_at is not None else None for arm in arms]
+    held = [held_out_scores(arm, pairs, rank_at) if rank_at is not None else None for arm in arms]
     at = budgets.index(rank_at) if rank_at is not None else None
     board = make_board(arms, pairs, boot, budgets, at, scores, held)
     board, order = ranked(board, len(pairs.ids))
@@ -116,11 +104,11 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         rank_at=rank_at,
         board=board,
         comparisons=comparisons,
-        curves=_curves(arms, pairs, boot),
+        curves=curve_rows(arms, pairs, boot),
         truth=agreement(arms, pairs, boot),
-        failures=_failures(group.frame),
+        failures=_count_failures(group.frame),
     )
-    result.notes = [*group.notes, *notes_of(result)]
+    result.notes = [*group.notes, *_notes_of(result)]
     return result
 
 
@@ -132,48 +120,71 @@ def _rank_at(budgets: Sequence[float], wanted: float | None) -> float | None:
     return wanted
 
 
-def main_blocks(analysis: Analysis) -> str:
-    """The blocks that most methods were run on; of several such the largest set."""
-    sets: dict[str, set[str]] = {}
-    for arm in analysis.arms:
-        if arm.blocks != ANY:
-            sets.setdefault(arm.blocks, set()).add(arm.method)
-    return max(sets, key=lambda b: (len(sets[b]), b.count("+"))) if sets else ANY
-
-
-def _curves(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFrame:
-    """Means with intervals of every setting, over all pairs and for each category."""
-    metrics = list(dict.fromkeys(m for arm in arms for m in arm.values))
-    shape = (len(pairs.ids), -1)
-    settings = [(i, arm, k, s) for i, arm in enumerate(arms) for k in arm.ks for s in arm.strengths]
-    stacked = [np.concatenate([arm.values[m].reshape(shape) for arm in arms], 1) for m in metrics]
-    values = np.concatenate(stacked, 1)
-    frames = []
-    for scope, members in scopes(pairs):
-        means = boot.means(np.where(members[:, None], values, np.nan))
-        columns: dict[str, Any] = {
-            "category": scope,
-            "arm": [i for i, *_ in settings],
-            "method": [arm.label for _, arm, *_ in settings],
-            "blocks": [arm.blocks for _, arm, *_ in settings],
-            "k": pd.array([k for *_, k, _ in settings], dtype="Int64"),
-            "strength": [s for *_, s in settings],
-            "pairs": means.count[: len(settings)],
-        }
-        for j, metric in enumerate(metrics):
-            part = slice(j * len(settings), (j + 1) * len(settings))
-            columns |= {f"{metric}_mean": means.mean[part], f"{metric}_low": means.low[part]}
-            columns[f"{metric}_high"] = means.high[part]
-        frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _failures(frame: pd.DataFrame) -> pd.DataFrame:
-    """How often each arm failed for each reason."""
+def _count_failures(frame: pd.DataFrame) -> pd.DataFrame:
+    """The number of failed records and their pairs, by arm, stage and reason."""
     failed = frame[frame["status"] != "ok"]
     if failed.empty:
         return pd.DataFrame(columns=["method", "blocks", "where", "reason", "records", "pairs"])
-    failed = failed.assign(**{c: failed[c].fillna("not said") for c in ("where", "reason")})
+    failed = failed.assign(**{c: failed[c].fillna("not recorded") for c in ("where", "reason")})
     groups = failed.groupby(["method", "blocks", "where", "reason"])
-    found = groups.agg(records=("key", "size"), pairs=("pair", "nunique")).reset_index()
+    found = groups.agg(records=("key", "size"), pairs=("pair_id", "nunique")).reset_index()
     return found.sort_values("records", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _against_rank(comparisons: pd.DataFrame) -> list[str]:
+    """Arms that differ significantly in the opposite order of their ranks."""
+    if comparisons.empty:
+        return []
+    found = comparisons[comparisons["told_apart"] & (comparisons["arm_a"] > comparisons["arm_b"])]
+    reversed_pairs = [
+        f"{row.a} is better than {row.b} (by {row.difference:.3f} on the {row.pairs} pairs of both)"
+        for row in found.itertuples()
+    ]
+    if not reversed_pairs:
+        return []
+    rest = len(reversed_pairs) - MOST_NAMES
+    more = f"; {rest} more in comparisons.csv" if rest > 0 else ""
+    why = "told apart the other way round than they rank, as a rank is over the pairs that an arm alone has"
+    return [f"{why}: {'; '.join(reversed_pairs[:MOST_NAMES])}{more}"]
+
+
+def _notes_of(result: Analysis) -> list[str]:
+    """Notes on a group's records, and on numbers that are undefined."""
+    notes = []
+    arms = result.arms
+    if not any(arm.scored.any() for arm in arms):
+        return [f"no pair was scored: all {len(result.group.frame)} records failed"]
+    if not result.budgets:
+        notes.append("no arm has two points of different LPIPS, so there is no score at matched LPIPS and no rank")
+    elif not result.usual:
+        budgets = ", ".join(f"{b:g}" for b in result.budgets)
+        notes.append(
+            f"the budgets {budgets} were chosen from the data, as the usual 0.1, 0.2, 0.3 and 0.4 lie outside it"
+        )
+    outside = [a.name for a, r in zip(arms, result.overall["rank"], strict=True) if a.has_curve() and r is pd.NA]
+    if result.rank_at is not None and outside:
+        names = f"{len(outside)} arms, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
+        notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {names}")
+    notes += _against_rank(result.comparisons)
+    points = [a.name for a in arms if not a.has_curve() and a.scored.any()]
+    if points:
+        notes.append(f"one point instead of a curve, so no score at matched LPIPS: {'; '.join(points)}")
+    if not result.pairs.known:
+        scored = np.any([arm.scored for arm in arms], 0)
+        count = int((scored & np.isnan(result.pairs.base)).sum())
+        why = "of their base image (method none, or strength 0), so no gain over it"
+        notes.append(f"{count} scored pairs have no record {why}; arms are ranked by CLIP")
+    versions = sorted(result.group.frame["version"].dropna().unique())
+    if set(versions) - {__version__}:
+        notes.append(f"the records were made by riebench {', '.join(versions)}; this is {__version__}")
+    lone = [
+        CATEGORIES[int(c)]
+        for c, n in zip(*np.unique(result.pairs.categories, return_counts=True), strict=True)
+        if n < 2
+    ]
+    if lone:
+        notes.append(f"one pair only, so no interval: {', '.join(lone)}")
+    failed = int((result.group.frame["status"] != "ok").sum())
+    if failed:
+        notes.append(f"{failed} of {len(result.group.frame)} records failed")
+    return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -11,59 +11,42 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.arms import Arm, Pairs
+from riebench.report.arms import ALL, CURVE, Arm, Pairs, scopes
 from riebench.report.matching import gap
 from riebench.report.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
 from riebench.report.scores import ENOUGH, HeldOut, Matched, chosen_path
 
 Array = NDArray[np.float64]
-ALL = "all"
 
 
-def scopes(pairs: Pairs) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """All pairs, then each category, as a name and which pairs belong to it; a lone category is ``all`` only."""
-    yield ALL, np.ones(len(pairs.ids), bool)
-    found = np.unique(pairs.categories)
-    if len(found) > 1:
-        for number in found:
-            yield CATEGORIES[int(number)], pairs.categories == number
-
-
-def board_columns(budgets: Sequence[float]) -> dict[str, str]:
-    """Columns of the leaderboard's CSV, and what they say."""
+def board_columns(budgets: Sequence[float], metrics: Sequence[str]) -> dict[str, str]:
+    """Columns of the leaderboard's CSV with their descriptions, for these budgets and metrics."""
     end = {
         "": "mean over pairs",
         "_low": "lower end of its 95 % interval",
         "_high": "upper end",
         "_pairs": "pairs in it",
     }
-    said = {
+    columns = {
         "category": "all, or the name of a category",
         "rank": "by gain, or by the score where the base image is not known; null where too few pairs reach the budget",
         "group": "arms that share a letter are not told apart by the data",
         "method": "with the options that vary",
-        "blocks": "joined by +; any where the numbers do not hang on them",
+        "blocks": "joined by +; any where the numbers are the same for all blocks",
         "attempted": "pairs with a record",
         "scored": "pairs with at least one scored record",
         "failed": "failed records",
     }
     names = {f"score@{b:g}": f"clip_text_edit where lpips_base first reaches {b:g}" for b in budgets}
     names |= {f"gain@{b:g}": f"that over the clip_text_edit of the base image, at {b:g}" for b in budgets}
-    for metric, text in {
-        "gain": "clip_text_edit over that of the base image, at the ranking budget",
-        "edit_success": "edit_success at the ranking budget",
-        "kept": "kept at the ranking budget",
-        "held_out_gain": "clip_text_edit over that of the base image, at a setting chosen on the other pairs",
-        "held_out_clip_text_edit": "clip_text_edit at that setting",
-        "held_out_lpips_base": "lpips_base at that setting",
-        "held_out_edit_success": "edit_success at that setting",
-        "held_out_kept": "kept at that setting",
-    }.items():
-        names[metric] = text
+    names["gain"] = "clip_text_edit over that of the base image, at the ranking budget"
+    names |= {metric: f"{metric} at the ranking budget" for metric in metrics if metric not in CURVE}
+    names["held_out_gain"] = "clip_text_edit over that of the base image, at a setting chosen on the other pairs"
+    names |= {f"held_out_{metric}": f"{metric} at that setting" for metric in metrics}
     for name, text in names.items():
-        said |= {f"{name}{suffix}": f"{text}: {what}" for suffix, what in end.items()}
+        columns |= {f"{name}{suffix}": f"{text}: {what}" for suffix, what in end.items()}
     return {
-        **said,
+        **columns,
         "k": "k of the scores at the ranking budget, for the two halves",
         "held_out_setting": "the settings chosen, for the two halves",
     }
@@ -91,14 +74,14 @@ def make_board(
         mine |= {f"gain@{b:g}": mine[f"score@{b:g}"] - pairs.base for b in budgets}
         if at is not None:
             mine["gain"] = mine[f"gain@{budgets[at]:g}"]
-            mine |= {m: score.values[m][:, at] for m in score.values if m in ("edit_success", "kept")}
+            mine |= {m: score.values[m][:, at] for m in score.values if m not in CURVE}
         if out is not None:
             mine |= {f"held_out_{m}": v for m, v in out.values.items()}
         names.append(list(mine))
         columns += mine.values()
     values = np.stack(columns, 1) if columns else np.zeros((len(pairs.ids), 0))
     rows = []
-    for scope, members in scopes(pairs):
+    for scope, members in scopes(pairs.categories):
         means = boot.means(np.where(members[:, None], values, np.nan))
         column = 0
         for i, arm in enumerate(arms):
@@ -217,7 +200,7 @@ def comparisons_of(
 
 
 def grouped(board: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """The board with the letters of the groups that the data cannot tell apart."""
+    """The board with letters; arms that share a letter do not differ significantly."""
     whole = board["category"] == ALL
     ranked = board[whole & board["rank"].notna()]["arm"].tolist()
     told = comparisons[comparisons["told_apart"]] if len(comparisons) else comparisons

@@ -10,17 +10,18 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
-from riebench.util.errors import UserError, unknown
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import IMAGES
+from riebench.report.arms import scopes
+from riebench.report.curves import SHOWN
 from riebench.report.frame import COLUMNS
-from riebench.report.gather import PAIR, SAME, Group, gather
+from riebench.report.groups import PAIR, SAME, Group, read_groups
 from riebench.report.resample import Bootstrap, holm, sign_flip
 from riebench.report.sheet import compose, tile
-from riebench.report.tables import Sheet, interval, markdown_table, number, p_value, print_sheet, write_csv
+from riebench.report.texttable import TextTable, interval, markdown_table, number, p_value, print_table, write_csv
+from riebench.util.errors import UserError, unknown
 
-SETTING = ["method", "options", "k", "blocks", "strength"]
-SHOWN = ("clip_text_edit", "lpips_base", "edit_success", "kept")
+CELL = ["method", "options", "k", "blocks", "strength"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Comparison:
     Attributes:
         a: folder of the one run.
         b: folder of the other.
-        settings: how many settings both have.
-        pairs: how many pairs both scored in one of them or more.
-        attempted: how many pairs are in one of the runs.
+        settings: number of settings that both have.
+        pairs: number of pairs with at least one setting that both scored.
+        attempted: number of pairs in at least one of the runs.
         table: a row for each category and metric: mean of B minus A over pairs, interval, p-values.
         changed: the pairs that changed most: id, category, prompts, difference, and the setting that changed most.
-        metric: that ``changed`` is by.
+        metric: by which ``changed`` is sorted.
     """
 
     a: Path
@@ -51,16 +52,16 @@ class Comparison:
 def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> Comparison:
     """Compare two runs.
 
-    Records are put together by pair and setting; where the runs have no setting in common and each has one method,
-    options and blocks only, by pair and strength. Each pair counts once, by its mean over the settings. P-values are of
-    paired sign flips, corrected by Holm over the whole table.
+    Records are matched by pair and setting; by pair and strength if the runs have no setting in common and each has a
+    single method with one set of options and blocks. Each pair counts once, by its mean over the settings. P-values are
+    those of paired sign flips, corrected by Holm over the whole table.
 
     Raises:
         UserError: if a run cannot be read, the runs may not be compared, or the metric is unknown.
     """
     one, two = (_only(path) for path in (a, b))
     _check_same(one, two)
-    both, keys = _matched(one.frame, two.frame)
+    both, keys = _side_by_side(one.frame, two.frame)
     sides = [c.removesuffix("_a") for c in map(str, both.columns) if c.endswith("_a")]
     metrics = [name for name in sides if name not in COLUMNS]
     if metric not in metrics:
@@ -68,33 +69,35 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
     for name in metrics:
         both[name] = both[f"{name}_b"] - both[f"{name}_a"]
     shown = [m for m in SHOWN if m in metrics] + ([metric] if metric not in SHOWN else [])
-    by_pair = both.groupby("pair")[shown].mean()
-    by_pair["category"] = both.groupby("pair")["category"].first()
+    by_pair = both.groupby("pair_id")[shown].mean()
+    by_pair["category"] = both.groupby("pair_id")["category"].first()
     return Comparison(
         a,
         b,
         len(both.drop_duplicates(keys)),
         len(by_pair),
-        len(set(one.frame["pair"]) | set(two.frame["pair"])),
-        _table(by_pair, shown),
+        len(set(one.frame["pair_id"]) | set(two.frame["pair_id"])),
+        _differences_of(by_pair, shown),
         _changed(both, by_pair, metric, top),
         metric,
     )
 
 
 def _only(path: Path) -> Group:
-    groups, why = gather([path])
+    groups, why = read_groups([path])
     if len(groups) > 1:
-        raise UserError(f"the run {path} mixes records that may not stand together ({'; '.join(why)}); split it first")
+        raise UserError(f"the run {path} mixes records that must not be compared ({'; '.join(why)}); split it first")
     return groups[0]
 
 
 def _check_same(one: Group, two: Group) -> None:
     differs = [n for n in one.same if one.same[n] != two.same.get(n)]
     if differs or (one.frame[SAME].iloc[0] != two.frame[SAME].iloc[0]).any():
-        said = ", ".join(f"{n} ({one.same[n]}, {two.same.get(n)})" for n in differs)
-        raise UserError(f"the runs differ in {said}; only runs of the same model, protocol and scorers can be compared")
-    pairs = [g.frame.drop_duplicates("pair").set_index("pair")[PAIR] for g in (one, two)]
+        values = ", ".join(f"{n} ({one.same[n]}, {two.same.get(n)})" for n in differs)
+        raise UserError(
+            f"the runs differ in {values}; only runs of the same model, protocol and scorers can be compared"
+        )
+    pairs = [g.frame.drop_duplicates("pair_id").set_index("pair_id")[PAIR] for g in (one, two)]
     shared = pairs[0].index.intersection(pairs[1].index)
     if not len(shared):
         raise UserError("the runs have no pair in common; compare runs over the same pairs")
@@ -105,32 +108,29 @@ def _check_same(one: Group, two: Group) -> None:
         )
 
 
-def _matched(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _side_by_side(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The records that both runs scored, side by side, and the columns that they were matched by."""
     scored = [frame[frame["status"] == "ok"] for frame in (one, two)]
-    for keys in (SETTING, ["strength"]):
-        arms = [len(frame.drop_duplicates([k for k in SETTING if k != "strength"])) for frame in scored]
+    for keys in (CELL, ["strength"]):
+        arms = [len(frame.drop_duplicates([k for k in CELL if k != "strength"])) for frame in scored]
         if keys == ["strength"] and arms != [1, 1]:
             break
-        both = scored[0].merge(scored[1], on=["pair", "category", *keys], suffixes=("_a", "_b"))
+        both = scored[0].merge(scored[1], on=["pair_id", "category", *keys], suffixes=("_a", "_b"))
         if len(both):
             return both, keys
     raise UserError("the runs scored no pair with a setting in common; compare runs with the same methods, or one each")
 
 
-def _table(by_pair: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+def _differences_of(by_pair: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     boot = Bootstrap(by_pair["category"].tolist())
     values = by_pair[metrics].to_numpy(np.float64)
-    categories = by_pair["category"].to_numpy()
-    scopes = {"all": np.ones(len(by_pair), bool)}
-    if len(set(categories)) > 1:
-        scopes |= {CATEGORIES[int(c)]: categories == c for c in sorted(set(categories))}
-    columns = np.concatenate([np.where(members[:, None], values, np.nan) for members in scopes.values()], 1)
+    parts = dict(scopes(by_pair["category"].to_numpy(np.intp)))
+    columns = np.concatenate([np.where(members[:, None], values, np.nan) for members in parts.values()], 1)
     means, p = boot.means(columns), sign_flip(columns)
     return pd.DataFrame(
         {
-            "category": [scope for scope in scopes for _ in metrics],
-            "metric": metrics * len(scopes),
+            "category": [scope for scope in parts for _ in metrics],
+            "metric": metrics * len(parts),
             "pairs": means.count,
             "difference": means.mean,
             "low": means.low,
@@ -147,11 +147,11 @@ def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -
     order = size[size > 0].sort_values(ascending=False, kind="stable").index[:top]
     rows = []
     for pair in order:
-        mine = both[both["pair"] == pair]
+        mine = both[both["pair_id"] == pair]
         most = mine.loc[mine[metric].abs().idxmax()]
         rows.append(
             {
-                "pair": pair,
+                "pair_id": pair,
                 "category": CATEGORIES[int(most["category"])],
                 "original_prompt": most["original_prompt_a"],
                 "editing_prompt": most["editing_prompt_a"],
@@ -166,7 +166,7 @@ def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -
     return pd.DataFrame(rows)
 
 
-def sheets_of(found: Comparison) -> list[Sheet]:
+def comparison_tables(found: Comparison) -> list[TextTable]:
     """The two tables of a comparison."""
     metrics = list(dict.fromkeys(found.table["metric"]))
     rows = []
@@ -184,23 +184,26 @@ def sheets_of(found: Comparison) -> list[Sheet]:
         "both; mean over pairs, 95 % bootstrap interval (in round brackets: pairs, where a metric has fewer)"
     )
     if found.changed.empty:
-        return [Sheet(title, head, rows), Sheet(f"No pair changed by {found.metric}", ["pair"], [])]
+        return [TextTable(title, head, rows), TextTable(f"No pair changed by {found.metric}", ["pair"], [])]
     changed = []
     for row in found.changed.to_dict("records"):
         most = f"{row['method']}, {row['blocks']}, {row['strength']:g}"
-        changed.append([row["pair"], row["category"], number(row["difference"]), most])
-    titles = ["pair", "category", "mean change", "most at"]
-    return [Sheet(title, head, rows), Sheet(f"Pairs that changed most by {found.metric}", titles, changed, left=2)]
+        changed.append([row["pair_id"], row["category"], number(row["difference"]), most])
+    titles = ["pair_id", "category", "mean change", "most at"]
+    return [
+        TextTable(title, head, rows),
+        TextTable(f"Pairs that changed most by {found.metric}", titles, changed, left=2),
+    ]
 
 
 def print_comparison(found: Comparison, console: Console) -> None:
     """Show a comparison in the terminal."""
-    for sheet in sheets_of(found):
-        print_sheet(sheet, console)
+    for table in comparison_tables(found):
+        print_table(table, console)
 
 
 def write_comparison(found: Comparison, out: Path) -> list[Path]:
-    """Write ``compare.md``, ``compare.csv``, ``changed.csv`` and, where pictures were kept, ``changed.png``.
+    """Write ``compare.md``, ``compare.csv``, ``changed.csv`` and, if the runs have pictures, ``changed.png``.
 
     Raises:
         UserError: if the folder cannot be written.
@@ -208,7 +211,7 @@ def write_comparison(found: Comparison, out: Path) -> list[Path]:
     paths = [out / name for name in ("compare.md", "compare.csv", "changed.csv")]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        parts = [f"{sheet.title}\n\n{markdown_table(sheet)}" for sheet in sheets_of(found)]
+        parts = [f"{table.title}\n\n{markdown_table(table)}" for table in comparison_tables(found)]
         paths[0].write_text("\n".join(parts), encoding="utf-8")
         write_csv(found.table, paths[1])
         write_csv(found.changed, paths[2])
@@ -219,18 +222,18 @@ def write_comparison(found: Comparison, out: Path) -> list[Path]:
 
 
 def _pictures(found: Comparison, path: Path) -> Path | None:
-    """Base, source, A and B of the pairs that changed most; None where no picture was kept."""
+    """Base, source, A and B of the pairs that changed most; None if no run has pictures."""
     rows = []
     for row in found.changed.to_dict("records"):
         names = {"base": "base", "source": "source", "A": row["key_a"], "B": row["key_b"]}
         tiles = []
         for label, name in names.items():
             folders = [found.b] if label == "B" else [found.a, found.b] if label != "A" else [found.a]
-            files = [(f if f.is_dir() else f.parent) / IMAGES / f"{row['pair']}-{name}.png" for f in folders]
+            files = [(f if f.is_dir() else f.parent) / IMAGES / f"{row['pair_id']}-{name}.png" for f in folders]
             tiles.append((label, next((t for t in map(_tile, files) if t is not None), None)))
         if any(t is not None for _, t in tiles):
             change = f"{row['difference']:+.3f}, strength {row['strength']:g}"
-            rows.append((f"{row['pair']} ({change}): {row['original_prompt']}  ->  {row['editing_prompt']}", tiles))
+            rows.append((f"{row['pair_id']} ({change}): {row['original_prompt']}  ->  {row['editing_prompt']}", tiles))
     title = f"Pairs that changed most by {found.metric}; A {found.a}, B {found.b}"
     if not rows:
         return None
@@ -239,7 +242,7 @@ def _pictures(found: Comparison, path: Path) -> Path | None:
 
 
 def _tile(path: Path) -> Image.Image | None:
-    """A picture for the sheet; None also where it is damaged."""
+    """A picture for the sheet; None also if it is damaged."""
     try:
         return tile(path)
     except (OSError, SyntaxError, Image.DecompressionBombError):

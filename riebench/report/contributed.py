@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from riebench.util.errors import UserError
 from riebench.records.folder import RUN
 from riebench.records.schema import Value
-from riebench.report.frame import PARTS, load_records
+from riebench.report.arms import CURVE, TRUTH
+from riebench.report.frame import PARTS, load_records, metrics_of
+from riebench.util.errors import UserError
 
 
 class RunArm(BaseModel):
@@ -42,9 +43,9 @@ class RunFile(BaseModel):
 
 @dataclass
 class Checked:
-    """What a check found."""
+    """The result of a check: a summary of the folder, and the problems found."""
 
-    said: str = ""
+    summary: str = ""
     problems: list[str] = field(default_factory=list)
 
 
@@ -58,16 +59,16 @@ def check_folder(folder: Path) -> Checked:
         raise UserError(f"{folder} is not a folder; give one with {RUN} and records")
     run = _run_file(folder)
     frame = load_records(folder)
-    found = Checked(_said(frame))
-    found.problems += [*_agreement(run, frame), *_soundness(frame), *_completeness(run, frame)]
+    found = Checked(_counts(frame))
+    found.problems += [*_consistency(run, frame), *_soundness(frame), *_completeness(run, frame)]
     return found
 
 
-def _said(frame: pd.DataFrame) -> str:
+def _counts(frame: pd.DataFrame) -> str:
     failed = int((frame["status"] != "ok").sum())
     row = frame.iloc[0]
     model = row["model"] if pd.isna(row["part_model"]) else row["part_model"]
-    return f"{len(frame)} records ({failed} failed) of {frame['pair'].nunique()} pairs, {model}"
+    return f"{len(frame)} records ({failed} failed) of {frame['pair_id'].nunique()} pairs, {model}"
 
 
 def _run_file(folder: Path) -> RunFile:
@@ -77,68 +78,68 @@ def _run_file(folder: Path) -> RunFile:
         raise UserError(f"{folder / RUN} is missing; copy the whole folder of a finished run") from None
     except ValidationError as error:
         first = error.errors()[0]
-        key, said = ".".join(map(str, first["loc"])) or "file", first["msg"].lower()
-        raise UserError(f"{folder / RUN}, key {key!r}: {said}; expected the file of a finished run") from None
+        key, message = ".".join(map(str, first["loc"])) or "file", first["msg"].lower()
+        raise UserError(f"{folder / RUN}, key {key!r}: {message}; expected the file of a finished run") from None
 
 
-def _agreement(run: RunFile, frame: pd.DataFrame) -> list[str]:
-    """Whether the records are of the model, the weights and the steps that ``run.json`` names."""
+def _consistency(run: RunFile, frame: pd.DataFrame) -> list[str]:
+    """Check that model, weights and steps of the records are those of ``run.json``."""
     problems = []
     for name, value in (("model", run.model), ("steps", run.steps)):
         wrong = frame[frame[name] != value]
         if len(wrong):
             problems.append(f"{len(wrong)} records have {name} {wrong[name].iloc[0]}, run.json says {value}")
     for part in PARTS:
-        there = frame[f"part_{part}"].dropna()
-        other = there[there != run.parts.get(part)]
+        known = frame[f"part_{part}"].dropna()
+        other = known[known != run.parts.get(part)]
         if len(other):
-            said = run.parts.get(part, "none")
-            problems.append(f"{len(other)} records have the {part} {other.iloc[0]}, run.json says {said}")
-        if part != "sae" and len(there) < len(frame):
-            problems.append(f"{len(frame) - len(there)} records have no fingerprint of the {part}")
+            named = run.parts.get(part, "none")
+            problems.append(f"{len(other)} records have the {part} {other.iloc[0]}, run.json says {named}")
+        if part != "sae" and len(known) < len(frame):
+            problems.append(f"{len(frame) - len(known)} records have no fingerprint of the {part}")
     return problems
 
 
 def _soundness(frame: pd.DataFrame) -> list[str]:
-    """Whether each record is whole, and its numbers are possible."""
+    """Check that each record is complete and its numbers are possible."""
     problems = []
     ok = frame[frame["status"] == "ok"]
 
-    def note(rows: pd.DataFrame, said: str) -> None:
+    def note(rows: pd.DataFrame, problem: str) -> None:
         if len(rows):
-            problems.append(f"{len(rows)} records {said} (first: {rows['key'].iloc[0]})")
+            problems.append(f"{len(rows)} records {problem} (first: {rows['key'].iloc[0]})")
 
-    note(frame[frame["key"].duplicated()], "have a key that is there already")
+    note(frame[frame["key"].duplicated()], "have a key that another record has, too")
     note(frame[~frame["key"].str.fullmatch("[0-9a-f]{32}")], "have a key that is no hash of 32 hexadecimal digits")
     note(frame[(frame["status"] != "ok") & frame["reason"].isna()], "failed without a reason")
-    for metric in ("clip_text_edit", "lpips_base"):
+    for metric in CURVE:
         note(ok if metric not in ok else ok[ok[metric].isna()], f"are scored, but have no {metric}")
-    for metric in [m for m in map(str, ok.columns) if m.startswith("clip_")]:
+    for metric in [m for m in metrics_of(ok) if m.startswith("clip_")]:
         note(ok[ok[metric].abs() > 1 + 1e-6], f"have a {metric} outside -1 to 1")
-    for metric in [m for m in map(str, ok.columns) if m.startswith("lpips_")]:
+    for metric in [m for m in metrics_of(ok) if m.startswith("lpips_")]:
         note(ok[ok[metric] < 0], f"have a {metric} below 0")
-    for metric in [m for m in ("edit_success", "kept") if m in ok]:
+    for metric in [m for m in TRUTH if m in ok]:
         note(ok[(ok[metric] < 0) | (ok[metric] > 1)], f"have a {metric} outside 0 to 1")
-    texts = frame.drop_duplicates(["pair", "category", "seed", "original_prompt", "editing_prompt"])
-    note(texts[texts["pair"].duplicated()], "have another pair or seed under an id that is there already")
+    texts = frame.drop_duplicates(["pair_id", "category", "seed", "original_prompt", "editing_prompt"])
+    note(texts[texts["pair_id"].duplicated()], "have a pair id that another pair or seed has, too")
     return problems
 
 
 def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
-    """Whether every pair has every setting, and nothing else is there."""
-    wanted = {(*_arm(arm), strength) for arm in run.arms for strength in run.strengths}
+    """Check that every pair has every setting of ``run.json``, and no other."""
+    wanted = {(*_arm_cells(arm), strength) for arm in run.arms for strength in run.strengths}
     columns = ["method", "options", "k", "blocks", "strength"]
     settings = frame[columns].astype(object).where(frame[columns].notna(), None)
     cells = pd.Series([tuple(row) for row in settings.itertuples(index=False)], index=frame.index)
     problems = []
-    if frame["pair"].nunique() != run.pairs:
-        problems.append(f"there are records of {frame['pair'].nunique()} pairs, run.json says {run.pairs}")
-    found = set(zip(frame["pair"], cells, strict=True))
-    missing = [(pair, cell) for pair in frame["pair"].unique() for cell in wanted if (pair, cell) not in found]
+    if frame["pair_id"].nunique() != run.pairs:
+        problems.append(f"there are records of {frame['pair_id'].nunique()} pairs, run.json says {run.pairs}")
+    found = set(zip(frame["pair_id"], cells, strict=True))
+    missing = [(pair, cell) for pair in frame["pair_id"].unique() for cell in wanted if (pair, cell) not in found]
     if missing:
         pair, (method, _, _, blocks, strength) = missing[0]
-        said = f"first: pair {pair}, {method} in {blocks}, strength {strength:g}"
-        problems.append(f"{len(missing)} of {len(wanted) * frame['pair'].nunique()} records are missing ({said})")
+        first = f"first: pair {pair}, {method} in {blocks}, strength {strength:g}"
+        problems.append(f"{len(missing)} of {len(wanted) * frame['pair_id'].nunique()} records are missing ({first})")
     strange = {cell for cell in cells if cell not in wanted}
     if strange:
         method, _, _, blocks, strength = min(strange, key=str)
@@ -148,7 +149,7 @@ def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
     return problems
 
 
-def _arm(arm: RunArm) -> tuple[str, str, float | None, str]:
+def _arm_cells(arm: RunArm) -> tuple[str, str, float | None, str]:
     k = arm.options.get("k")
     options = json.dumps({n: v for n, v in arm.options.items() if n != "k"}, sort_keys=True)
     number = float(k) if isinstance(k, (int, float)) and not isinstance(k, bool) else None

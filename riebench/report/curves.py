@@ -1,77 +1,99 @@
-"""CLIP-vs-LPIPS curves over strengths, a panel for each category."""
+"""Means with intervals of every setting of a group of records, over all pairs and for each category."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from riebench.report.style import colour
+from riebench.report.arms import ANY, CURVE, TRUTH, Arm, Pairs, arms_of, scopes
+from riebench.report.groups import Group
+from riebench.report.resample import Bootstrap
 
-COLUMNS = 3
-DASHES = ("-", "--", ":", "-.", (0, (1, 3)), (0, (5, 1)))
-
-
-def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[tuple[str, str], str], strengths: list[float]) -> None:
-    sets = list(dict.fromkeys(blocks for _, blocks in labels))
-    for (arm, blocks), label in labels.items():
-        curve = rows[(rows["arm"] == arm) & (rows["blocks"] == blocks)].sort_values("strength")
-        curve = curve.dropna(subset=["lpips_base", "clip_text_edit"])
-        if curve.empty:
-            continue
-        tone = colour(arm.split(" ")[0])
-        axes.errorbar(
-            curve["lpips_base"],
-            curve["clip_text_edit"],
-            xerr=curve["lpips_base_se"].fillna(0),
-            yerr=curve["clip_text_edit_se"].fillna(0),
-            color=tone,
-            linewidth=1.2,
-            linestyle=DASHES[sets.index(blocks) % len(DASHES)],
-            elinewidth=0.6,
-            label=label,
-        )
-        sizes = [14 + 22 * strengths.index(s) / max(1, len(strengths) - 1) for s in curve["strength"]]
-        axes.scatter(curve["lpips_base"], curve["clip_text_edit"], s=sizes, color=tone, zorder=3)
-    if rows["clip_text_edit"].isna().all():
-        axes.text(0.5, 0.5, "no pair was scored", ha="center", va="center", transform=axes.transAxes)
-    axes.set_title(str(rows["category"].iloc[0]), fontsize=10)
-    axes.grid(alpha=0.25)
+SHOWN = (*CURVE, *TRUTH)
+"""Metrics of the tables that a page is wide enough for; CSV files and the HTML page have all metrics."""
 
 
-def draw_curves(summary: pd.DataFrame, folder: Path, clip_name: str, lpips_name: str) -> list[Path]:
-    """Draw ``curve.png`` and ``curve.svg``; returns their paths.
+@dataclass
+class Curves:
+    """The settings of one group of records.
 
-    Points grow with the strength; bars are standard errors over pairs.
+    Attributes:
+        group: the records.
+        pairs: the pairs.
+        arms: methods with their options on a set of blocks.
+        curves: a row for each category (``all`` first), arm, k and strength: pairs with a record (``attempted``), pairs
+            with a score (``pairs``), and ``METRIC_mean``, ``METRIC_low``, ``METRIC_high`` of each metric.
     """
-    categories = list(dict.fromkeys(summary["category"]))
-    pairs = summary[["arm", "blocks"]].drop_duplicates().itertuples(index=False)
-    settings = [(str(a), str(b)) for a, b in pairs]
-    one_arm, one_block = len({a for a, _ in settings}) == 1, len({b for _, b in settings}) == 1
-    labels = {(a, b): a if one_block else (b if one_arm else f"{a}, {b}") for a, b in settings}
-    strengths = sorted(summary["strength"].unique())
-    rows = -(-len(categories) // COLUMNS)
-    columns = min(COLUMNS, len(categories))
-    figure = Figure(figsize=(4.0 * columns, 3.1 * rows + 0.7), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes, category in zip(panels.flat, categories, strict=False):
-        _panel(axes, summary[summary["category"] == category], labels, strengths)
-    for axes in list(panels.flat)[len(categories) :]:
-        axes.set_axis_off()
-    figure.supxlabel(f"{lpips_name} to the base image (lower: more of the picture kept)", fontsize=10)
-    figure.supylabel(f"CLIP similarity with the edit prompt ({clip_name})", fontsize=10)
-    said = ", ".join(f"{s:g}" for s in strengths)
-    where = f" in {settings[0][1]}" if one_block else ""
-    who = settings[0][0] if one_arm else f"{len(labels)} settings"
-    figure.suptitle(f"{who}{where}; points grow with strength {said}; bars: standard errors", fontsize=11)
-    if len(labels) > 1:
-        found = {n: h for axes in panels.flat for h, n in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(found.values(), found.keys(), loc="outside right upper", fontsize=8)
-    paths = [folder / "curve.png", folder / "curve.svg"]
-    with rc_context({"svg.fonttype": "none"}):  # text stays text
-        for path in paths:
-            figure.savefig(path, dpi=130)
-    return paths
+
+    group: Group
+    pairs: Pairs
+    arms: list[Arm]
+    curves: pd.DataFrame
+
+    @property
+    def main_blocks(self) -> str:
+        """The set of blocks that the largest number of methods was run on; the larger set if two are equal."""
+        sets: dict[str, set[str]] = {}
+        for arm in self.arms:
+            if arm.blocks != ANY:
+                sets.setdefault(arm.blocks, set()).add(arm.method)
+        return max(sets, key=lambda b: (len(sets[b]), b.count("+"))) if sets else ANY
+
+    @property
+    def block_sets(self) -> dict[str, str]:
+        """Each set of blocks and its short name in tables and figures, the largest set first."""
+        names = {arm.blocks: arm.where for arm in self.arms if arm.blocks != ANY}
+        return {blocks: names[blocks] for blocks in sorted(names, key=lambda b: (-b.count("+"), b))}
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics that some record has; the first two are the axes of the curves."""
+        return [name.removesuffix("_mean") for name in map(str, self.curves) if name.endswith("_mean")]
+
+    def has(self, metric: str) -> bool:
+        """Whether some record has a metric."""
+        return f"{metric}_mean" in self.curves
+
+    def title_of(self, metric: str) -> str:
+        """The name of a metric, with the LPIPS's own name, so that another LPIPS is not mistaken for the published."""
+        return metric.replace("lpips", self.group.metric_name("lpips"), 1) if metric.startswith("lpips_") else metric
+
+
+def curves_of(group: Group, metrics: Sequence[str] = SHOWN) -> Curves:
+    """The curves of a group, of some metrics."""
+    pairs, arms = arms_of(group.frame)
+    return Curves(group, pairs, arms, curve_rows(arms, pairs, Bootstrap(pairs.categories.tolist()), metrics))
+
+
+def curve_rows(
+    arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap, metrics: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The frame :attr:`Curves.curves`; of all metrics unless some are named."""
+    found = list(dict.fromkeys(m for arm in arms for m in arm.values if metrics is None or m in metrics))
+    shape = (len(pairs.ids), -1)
+    settings = [(i, arm, k, s) for i, arm in enumerate(arms) for k in arm.ks for s in arm.strengths]
+    values = np.concatenate([np.concatenate([arm.values[m].reshape(shape) for arm in arms], 1) for m in found], 1)
+    tried = np.concatenate([arm.tried.reshape(shape) for arm in arms], 1)
+    frames = []
+    for scope, members in scopes(pairs.categories):
+        means = boot.means(np.where(members[:, None], values, np.nan))
+        columns: dict[str, Any] = {
+            "category": scope,
+            "arm": [i for i, *_ in settings],
+            "method": [arm.label for _, arm, *_ in settings],
+            "blocks": [arm.blocks for _, arm, *_ in settings],
+            "k": pd.array([k for *_, k, _ in settings], dtype="Int64"),
+            "strength": [s for *_, s in settings],
+            "attempted": tried[members].sum(0),
+            "pairs": means.count[: len(settings)],
+        }
+        for j, metric in enumerate(found):
+            part = slice(j * len(settings), (j + 1) * len(settings))
+            columns |= {f"{metric}_mean": means.mean[part], f"{metric}_low": means.low[part]}
+            columns[f"{metric}_high"] = means.high[part]
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)

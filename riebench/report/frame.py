@@ -11,32 +11,33 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from riebench.util.errors import UserError
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.lines import TEXTS, Row, Rows, damaged, read_rows, records_file
+from riebench.util.errors import UserError
 
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 COLUMNS: dict[str, str] = {
     "run": "name of the run folder",
     "key": "hash of all that can change the numbers",
     "status": "ok or failed",
-    "pair": "id of the pair",
+    "pair_id": "id of the pair",
     "category": "number of the category, 1 to 9",
     "category_name": "its name",
     "seed": "seed of all runs of the pair",
     "original_prompt": "with the square brackets that mark the change",
-    "editing_prompt": "the same of the edit prompt",
+    "editing_prompt": "likewise",
     "method": "canonical name of the method",
+    "method_class": "the method as --method takes it, package.module:Class",
     "options": "the method's options except k, as JSON with sorted names",
-    "k": "features (or neurons) asked for in each direction; null for a method's default, or where it has none",
-    "k_used": "features (or neurons) that the plan moved; null where the method has no k",
+    "k": "features (or neurons) requested for each direction; null for a method's default, or if it has no k",
+    "k_used": "features (or neurons) that the plan changed; null if the method has no k",
     "blocks": "short names joined by +, in the order of the record",
     "strength": "factor on the whole intervention",
     "steps": "denoising steps",
     "model": "name of the model",
     "protocol": "name of the protocol",
     **{f"part_{name}": f"fingerprint of the {name} that took part; null if none did" for name in PARTS},
-    "parts": "all fingerprints but the SAE's, and the conditions (type of the weights, size, mask rules), as JSON",
+    "measured_with": "fingerprints except the SAE's, and the conditions (type of weights, size, mask rules), as JSON",
     "version": "version of riebench",
     "commit": "git commit of riebench; null outside a checkout",
     "dirty": "whether that checkout had changes; null outside one",
@@ -45,7 +46,12 @@ COLUMNS: dict[str, str] = {
     "where": "stage that failed",
     "seconds": "time spent on the pair, divided by the number of its records",
 }
-"""Columns of :func:`load_records`; every metric of :data:`riebench.metrics.METRICS` in the records follows by name."""
+"""Columns of :func:`load_records`, named as the fields of a record; every metric in the records follows by name."""
+
+
+def metrics_of(frame: pd.DataFrame) -> list[str]:
+    """The metrics of a frame of records: its columns that are not in :data:`COLUMNS`."""
+    return [name for name in map(str, frame.columns) if name not in COLUMNS]
 
 
 def load_records(path: str | Path) -> pd.DataFrame:
@@ -56,22 +62,22 @@ def load_records(path: str | Path) -> pd.DataFrame:
 
     Returns:
         The columns of :data:`COLUMNS`, then one for each metric; undefined metrics are null. A torn last line is
-        left out with a warning on stderr, as :func:`riebench.records.read_records` does.
+        skipped with a warning on stderr, as :func:`riebench.records.read_records` does.
 
     Raises:
-        UserError: if there are none, or one is damaged or of another version; the message names the line.
+        UserError: if the file holds no record, or one is damaged or of another version; the message names the line.
     """
     path = Path(path)
     if path.suffix == ".parquet":
         return _from_parquet(path)
     file = records_file(path)
     try:
-        return to_frame(file.parent.resolve().name, read_rows(file))
+        return _frame_of(file.parent.resolve().name, read_rows(file))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise damaged(file) from None
 
 
-def to_frame(run: str, rows: Rows) -> pd.DataFrame:
+def _frame_of(run: str, rows: Rows) -> pd.DataFrame:
     """The columns of :data:`COLUMNS` and one for each metric.
 
     Raises:
@@ -112,33 +118,34 @@ def _as_numbers(values: pa.Array) -> np.ndarray:
 def _of_pairs(rows: Sequence[Row]) -> dict[str, Any]:
     top = _columns(rows, ("pair_id", "category", "seed", "original_prompt", "editing_prompt"))
     return {
-        "pair": _text(top["pair_id"]),
+        "pair_id": _texts(top["pair_id"]),
         "category": _whole(top["category"]),
         "category_name": [CATEGORIES[number] for number in top["category"]],
         "seed": _whole(top["seed"]),
-        "original_prompt": _text(top["original_prompt"]),
-        "editing_prompt": _text(top["editing_prompt"]),
+        "original_prompt": _texts(top["original_prompt"]),
+        "editing_prompt": _texts(top["editing_prompt"]),
     }
 
 
 def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
-    top = _columns(rows, ("setting", "model", "protocol", "parts", "code"), ("conditions",))
+    top = _columns(rows, ("setting", "model", "protocol", "parts", "code"), ("conditions", "method_class"))
     setting = _columns(top["setting"], ("method", "options", "blocks", "strength", "steps"))
     code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
     parts = _columns(top["parts"], (), PARTS)
     return {
-        "method": _text(setting["method"]),
+        "method": _texts(setting["method"]),
+        "method_class": _maybe_texts(top["method_class"]),
         "options": [json.dumps({n: v for n, v in o.items() if n != "k"}, sort_keys=True) for o in setting["options"]],
         "k": _numbers([k if type(k := o.get("k")) in (int, float) else None for o in setting["options"]]),
         "blocks": ["+".join(blocks) for blocks in setting["blocks"]],
         "strength": _finite(setting["strength"]),
         "steps": _whole(setting["steps"]),
-        "model": _text(top["model"]),
-        "protocol": _text(top["protocol"]),
-        **{f"part_{name}": _maybe_text(parts[name]) for name in PARTS},
-        "parts": [_measured_with(*both) for both in zip(top["parts"], top["conditions"], strict=True)],
-        "version": _maybe_text(code["riebench"]),
-        "commit": _maybe_text(code["commit"]),
+        "model": _texts(top["model"]),
+        "protocol": _texts(top["protocol"]),
+        **{f"part_{name}": _maybe_texts(parts[name]) for name in PARTS},
+        "measured_with": [_measured_with(*both) for both in zip(top["parts"], top["conditions"], strict=True)],
+        "version": _maybe_texts(code["riebench"]),
+        "commit": _maybe_texts(code["commit"]),
         "dirty": pd.array(list(code["dirty"]), dtype="boolean"),
     }
 
@@ -155,22 +162,22 @@ def _measured_with(parts: Mapping[str, str], conditions: Mapping[str, Any] | Non
 
 
 def _columns(rows: Sequence[Row], required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """Values by key, null where an optional key is not there.
+    """Values by key, null where an optional key is missing.
 
     Raises:
-        KeyError, TypeError: if a required key is not there, or a row is no mapping.
+        KeyError, TypeError: if a required key is missing, or a row is no mapping.
     """
     found = {name: [row[name] for row in rows] for name in required}
     return found | {name: [row.get(name) for row in rows] for name in optional}
 
 
-def _text(values: Sequence[Any]) -> Sequence[str]:
+def _texts(values: Sequence[Any]) -> Sequence[str]:
     if not set(map(type, values)) <= {str}:
         raise TypeError("not text")
     return values
 
 
-def _maybe_text(values: Sequence[str | None]) -> Any:
+def _maybe_texts(values: Sequence[str | None]) -> Any:
     """Text or null, of the same type even where all are null."""
     return pd.array(list(values), dtype="str")
 

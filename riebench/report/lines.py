@@ -1,4 +1,4 @@
-"""The lines of a records file as a table: what is said again and again is parsed once."""
+"""Read the lines of a records file; parts that many lines repeat are parsed once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 from pydantic import Field, FiniteFloat, ValidationError
 
-from riebench.util.errors import UserError
 from riebench.records import Record, Setting
 from riebench.records.folder import RECORDS
+from riebench.util.errors import UserError
 
 PACKED = f"{RECORDS}.gz"
 SUFFIXES = (".jsonl", ".gz", ".parquet")
@@ -43,7 +43,7 @@ class Rows:
     """The records of a file, in its order; a record is its own part and one of each shared part.
 
     Attributes:
-        own: what each says of itself alone, the columns :data:`OWN`; ``metrics`` is a struct.
+        own: the parts that differ from record to record, as the columns :data:`OWN`; ``metrics`` is a struct.
         pairs: the pairs.
         settings: the settings, with the model, parts and versions that go with them.
         notes: the figures of the plans.
@@ -66,12 +66,12 @@ def records_file(path: Path) -> Path:
     for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
         if file.is_file():
             return file
-    what = "holds no records.jsonl" if path.is_dir() else "is not there"
+    what = "holds no records.jsonl" if path.is_dir() else "does not exist"
     raise UserError(f"{path} {what}; give the folder of a finished run")
 
 
 def read_rows(file: Path) -> Rows:
-    """All records of a file; a torn last line is left out with a warning on stderr.
+    """All records of a file; a torn last line is skipped with a warning on stderr.
 
     Raises:
         UserError: if the file cannot be read, holds no record, or a line is damaged; the message names the line.
@@ -83,7 +83,7 @@ def read_rows(file: Path) -> Rows:
     return rows
 
 
-def _lines(file: Path) -> Iterator[bytes]:
+def _raw_lines(file: Path) -> Iterator[bytes]:
     """The lines of a file, packed or not."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
@@ -99,7 +99,7 @@ def parse_each(file: Path) -> list[Row]:
         UserError: if another line is damaged, or the file cannot be read.
     """
     rows = []
-    lines = list(_lines(file))
+    lines = list(_raw_lines(file))
     for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
@@ -111,28 +111,28 @@ def parse_each(file: Path) -> list[Row]:
     return rows
 
 
-class _WrittenSetting(Setting):
+class _SoundSetting(Setting):
     strength: FiniteFloat
 
 
-class _Written(Record):
+class _SoundRecord(Record):
     """A record as riebench writes it: of a known category, with finite numbers."""
 
     category: Literal[1, 2, 3, 4, 5, 6, 7, 8, 9]
-    setting: _WrittenSetting
+    setting: _SoundSetting
     metrics: dict[str, FiniteFloat | None] = Field(default_factory=dict)
 
 
 def damaged(file: Path) -> UserError:
-    """What is wrong with the first line that is no record of this version."""
+    """An error that names the first line which is not a record of this version."""
     for number, row in enumerate(parse_each(file), 1):
         try:
-            _Written.model_validate_json(json.dumps(row), strict=True)
+            _SoundRecord.model_validate_json(json.dumps(row), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
-            key, said = ".".join(map(str, first["loc"])) or "line", first["msg"].lower()
+            key, message = ".".join(map(str, first["loc"])) or "line", first["msg"].lower()
             return UserError(
-                f"{file}: line {number} is not a record of this version of riebench (key {key!r}: {said}); "
+                f"{file}: line {number} is not a record of this version of riebench (key {key!r}: {message}); "
                 "make the run again, or read it with the version that made it"
             )
     return UserError(f"{file}: a record is damaged; restore the file or run again")
@@ -142,19 +142,19 @@ def _as_whole(rows: Sequence[Row]) -> Rows:
     """Rows that share nothing."""
     own = [json.dumps({name: row.get(name) for name in OWN}).encode() for row in rows]
     alone = np.arange(len(rows))
-    return Rows(_table(own), Shared(rows, alone), Shared(rows, alone), Shared(rows, alone))
+    return Rows(_parsed_by_arrow(own), Shared(rows, alone), Shared(rows, alone), Shared(rows, alone))
 
 
 def _in_pieces(file: Path) -> Rows | None:
-    """Lines as riebench writes them, cut before pair, setting, metrics, notes and reason; None if any is not so.
+    """Lines as riebench writes them, cut before pair, setting, metrics, notes and reason; None if a line is different.
 
     No string of JSON holds the bytes that are looked for, because its own quotes are escaped; and a cut inside
     another value would leave brackets open, so that the pieces would not parse.
     """
     own: list[bytes] = []
-    pairs, settings, notes = _Distinct(), _Distinct(), _Distinct()
+    pairs, settings, notes = _Pieces(), _Pieces(), _Pieces()
     try:
-        for line in _lines(file):
+        for line in _raw_lines(file):
             pair = line.index(b'"pair_id":')
             setting = line.index(b'"setting":', pair)
             metrics = line.index(b'"metrics":', setting)
@@ -164,12 +164,12 @@ def _in_pieces(file: Path) -> Rows | None:
             pairs.add(line[pair:setting])
             settings.add(line[setting:metrics])
             notes.add(line[note:reason])
-        return Rows(_table(own), pairs.parsed(), settings.parsed(), notes.parsed())
+        return Rows(_parsed_by_arrow(own), pairs.parsed(), settings.parsed(), notes.parsed())
     except ValueError:  # of Arrow, too
         return None
 
 
-class _Distinct:
+class _Pieces:
     """Distinct pieces of lines."""
 
     def __init__(self) -> None:
@@ -177,16 +177,16 @@ class _Distinct:
         self.of: list[int] = []
 
     def add(self, piece: bytes) -> None:
-        """The next line's."""
+        """Add the piece of the next line."""
         self.of.append(self.number.setdefault(piece, len(self.number)))
 
     def parsed(self) -> Shared:
-        """Each once."""
+        """Each distinct piece, parsed once."""
         rows = [json.loads(b"{" + piece.rstrip().removesuffix(b",") + b"}") for piece in self.number]
         return Shared(rows, np.array(self.of, np.intp))
 
 
-def _table(own: Sequence[bytes]) -> pa.Table:
+def _parsed_by_arrow(own: Sequence[bytes]) -> pa.Table:
     """Lines of JSON, parsed by Arrow in threads.
 
     Raises:

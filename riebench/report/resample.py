@@ -81,49 +81,49 @@ class Bootstrap:
     def means(self, values: Array) -> Means:
         """Means of the columns of ``[pairs, columns]`` over the pairs that have a value (not NaN)."""
         values = np.asarray(values, np.float64)
-        there = ~np.isnan(values)
-        count = there.sum(0)
+        defined = ~np.isnan(values)
+        count = defined.sum(0)
         with np.errstate(invalid="ignore"):
-            mean = np.where(there, values, 0).sum(0) / count
+            mean = np.where(defined, values, 0).sum(0) / count
         low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
         # One pair, or values that are all the same, have no interval.
-        top = np.where(there, values, -np.inf).max(0, initial=-np.inf)
-        bottom = np.where(there, values, np.inf).min(0, initial=np.inf)
+        top = np.where(defined, values, -np.inf).max(0, initial=-np.inf)
+        bottom = np.where(defined, values, np.inf).min(0, initial=np.inf)
         todo = np.flatnonzero((count > 1) & (top > bottom))
 
         def work(start: int) -> None:
             columns = todo[start : start + COLUMNS]
-            low[columns], high[columns] = self._interval(values[:, columns] - mean[columns], there[:, columns])
+            low[columns], high[columns] = self._interval(values[:, columns] - mean[columns], defined[:, columns])
 
         # numpy works without the interpreter's lock, and its products need no threads of their own in each of ours.
         with self.libraries.limit(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(work, range(0, len(todo), COLUMNS)))
-        # The products are in single precision; what is beyond it is noise, and a spread that is noise alone is none (as
-        # is one only between strata that cannot be resampled).
+        # The products are in single precision. A spread below that precision is noise and gives no interval, nor does
+        # a spread only between strata that cannot be resampled.
         low, high = np.round(mean + low, 7), np.round(mean + high, 7)
         flat = ~(high > low)
         return Means(mean, np.where(flat, np.nan, low), np.where(flat, np.nan, high), count)
 
-    def _interval(self, centred: Array, there: NDArray[np.bool_]) -> tuple[Array, Array]:
-        patterns, which = _distinct(there)
+    def _interval(self, centred: Array, defined: NDArray[np.bool_]) -> tuple[Array, Array]:
+        patterns, which = _distinct(defined)
         # Pairs without a value in any column have no part in it.
-        rows = np.flatnonzero(there.any(1))
-        weights = self.weights if len(rows) == len(there) else self.weights[rows]
-        sums = np.where(there, centred, 0)[rows].T.astype(np.float32) @ weights
+        rows = np.flatnonzero(defined.any(1))
+        weights = self.weights if len(rows) == len(defined) else self.weights[rows]
+        sums = np.where(defined, centred, 0)[rows].T.astype(np.float32) @ weights
         with np.errstate(invalid="ignore"):
             drawn = sums / (patterns[rows].T.astype(np.float32) @ weights)[which]
         return quantiles(drawn)
 
 
-def _distinct(there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], list[int]]:
+def _distinct(defined: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], list[int]]:
     """The distinct columns of a mask, and which of them each column is."""
-    seen: dict[bytes, int] = {}
-    which = [seen.setdefault(column.tobytes(), len(seen)) for column in np.packbits(there, axis=0).T]
-    return there[:, [which.index(i) for i in range(len(seen))]], which
+    numbers: dict[bytes, int] = {}
+    which = [numbers.setdefault(column.tobytes(), len(numbers)) for column in np.packbits(defined, axis=0).T]
+    return defined[:, [which.index(i) for i in range(len(numbers))]], which
 
 
 def quantiles(drawn: NDArray[np.floating]) -> tuple[Array, Array]:
-    """Both ends of the interval of each row of ``[rows, resamples]``; NaN, a resample that says nothing, is left out.
+    """Both ends of the interval of each row of ``[rows, resamples]``; NaN (an undefined resample) is ignored.
 
     Sorting rows is several times faster than :func:`numpy.percentile`, and gives the same (its ``linear`` method).
     """
@@ -145,8 +145,8 @@ def sign_flip(differences: Array, flips: int = FLIPS, seed: int = SEED) -> Array
     The share of random sign changes whose mean is at least as far from 0, the observed one included; all 2^n of them
     where these are no more than ``flips``. NaN with fewer than two pairs, or where no pair differs.
     """
-    there = ~np.isnan(differences)
-    filled = np.where(there, differences, 0)
+    defined = ~np.isnan(differences)
+    filled = np.where(defined, differences, 0)
     used = np.flatnonzero((filled != 0).any(1))
     values = filled[used].astype(np.float32)
     observed = np.abs(values.sum(0, dtype=np.float64))
@@ -158,7 +158,7 @@ def sign_flip(differences: Array, flips: int = FLIPS, seed: int = SEED) -> Array
         total += len(signs)
     exact = 2 ** len(used) <= flips
     p = hits / total if exact else (hits + 1) / (total + 1)
-    undefined = (there.sum(0) < 2) | ~(filled != 0).any(0)
+    undefined = (defined.sum(0) < 2) | ~(filled != 0).any(0)
     return np.where(undefined, np.nan, p)
 
 

@@ -20,9 +20,10 @@ ENOUGH = 0.5  # share of the pairs that must have a score for a rank
 def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
     """LPIPS budgets at which the data can compare, and whether they are the usual ones.
 
-    The last budget is the largest LPIPS that lies on the curves of half of the pairs for two arms (for the only one, if
-    there is one; where no LPIPS does, the one that comes nearest). The usual budgets up to it, if these are two or
-    more; otherwise four equal steps up to it, rounded down. Empty if no arm has a curve.
+    For each arm and LPIPS, count the share of pairs whose curve spans that LPIPS. The last budget is the largest LPIPS
+    whose share is one half or more for at least two arms (or for the single arm with a curve); if no LPIPS has such a
+    share, the largest with the greatest share. The result is the usual budgets up to the last one if these are at
+    least two, otherwise four equal steps up to it, rounded down. It is empty if no arm has a curve.
     """
     curved = [arm for arm in arms if arm.has_curve()]
     if not curved:
@@ -43,7 +44,7 @@ def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
 
 
 def _share(ranges: Array, levels: Array) -> Array:
-    """The share of pairs whose range holds each level."""
+    """The share of pairs whose range contains each level."""
     least, most = np.sort(ranges[0]), np.sort(ranges[1])
     begun, ended = np.searchsorted(least, levels, "right"), np.searchsorted(most, levels, "left")
     return (begun - ended) / len(least)
@@ -62,7 +63,7 @@ class Matched:
 
     Attributes:
         values: metric to ``[pairs, budgets]``, NaN where the pair's curve does not meet the budget.
-        k: for each half the k whose values these are, ``[2][budgets]``.
+        k: the k that gave the values of each half, ``[2][budgets]``.
     """
 
     values: dict[str, Array]
@@ -73,7 +74,7 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
     """Read every metric of an arm at LPIPS budgets.
 
     Where an arm was run with several k, the values of each half of the pairs are those of the k that is best on the
-    other half, so that no pair has a part in choosing what is reported on it, and a wide sweep is no advantage.
+    other half: no pair takes part in a choice that its own score is reported with, and a wide sweep is no advantage.
     """
     found = []
     for i in range(len(arm.ks)):
@@ -96,7 +97,7 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
 
 
 def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int) -> tuple[Array, Array]:
-    """LPIPS and CLIP of each pair along the k that its score at a budget is of, ``[pairs, strengths]`` each."""
+    """LPIPS and CLIP of each pair along the k that gave its score at a budget, ``[pairs, strengths]`` each."""
     parts = []
     for metric in ("lpips_base", "clip_text_edit"):
         paths = np.stack([arm.along(metric, i) for i in range(len(arm.ks))])
@@ -106,18 +107,18 @@ def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int) -> tuple[Array,
 
 
 def _known(pairs: Pairs) -> Array:
-    """The base's CLIP similarity, or 0 for all where that is not known for some: gains are then similarities."""
+    """The base image's CLIP similarity; 0 for all pairs if it is unknown for some: gains are then similarities."""
     return pairs.base if pairs.known else np.zeros(len(pairs.ids))
 
 
 def _best(gains: Array) -> int | None:
     """The best row of ``[choices, pairs]`` by its mean, among those with half as many pairs as the fullest."""
-    there = ~np.isnan(gains)
-    counts = there.sum(1)
+    defined = ~np.isnan(gains)
+    counts = defined.sum(1)
     if not counts.any():
         return None
     with np.errstate(invalid="ignore"):
-        means = np.where(there, gains, 0).sum(1) / counts
+        means = np.where(defined, gains, 0).sum(1) / counts
     return int(np.argmax(np.where(counts * 2 >= counts.max(), means, -np.inf)))
 
 
@@ -127,17 +128,17 @@ class HeldOut:
 
     Attributes:
         values: metric to ``[pairs]``; also ``gain``, the CLIP similarity over that of the base image.
-        chosen: for each half the setting (k, strength) that its values are of; None where no setting was good enough.
+        chosen: the setting (k, strength) that gave the values of each half; None if no setting was within the budget.
     """
 
     values: dict[str, Array]
     chosen: list[tuple[int | None, float] | None]
 
 
-def held_out(arm: Arm, pairs: Pairs, budget: float) -> HeldOut:
+def held_out_scores(arm: Arm, pairs: Pairs, budget: float) -> HeldOut:
     """Choose k and strength on each half by the mean CLIP gain within an LPIPS budget; report them on the other.
 
-    A setting is within the budget if its mean LPIPS over the half it is chosen on is. A tie takes the weaker strength.
+    A setting is within the budget if its mean LPIPS over the choosing half is. A tie takes the weaker strength.
     """
     shape = (len(pairs.ids), -1)
     clip, lpips = (arm.values[m].reshape(shape) for m in ("clip_text_edit", "lpips_base"))

@@ -1,25 +1,29 @@
-"""Contact sheets: base, source, both masks and the edited images by strength, a row for each kept pair."""
+"""Contact sheets: base, source, both masks and the edited images by strength, a row for each pair with images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.records import Record
-from riebench.report.table import arm_labels
+from riebench.records.folder import IMAGES, SHEETS
+from riebench.report.arms import with_arms
+from riebench.report.curves import Curves
 
+Tiles = Sequence[tuple[str, Image.Image | None]]
 TILE, GAP, TEXT = 128, 6, 30
-WIDEST = 2000  # pixels that a text may claim
+WIDEST = 2000  # pixels
 BACKGROUND, INK, MASKED = (255, 255, 255), (40, 40, 40), np.array((230, 40, 40))
 
 
 def tile(path: Path, side: int = TILE) -> Image.Image | None:
-    """A picture ``side`` pixels wide and high; None if it is not there."""
+    """A picture ``side`` pixels wide and high; None if the file is missing."""
     if not path.exists():
         return None
     with Image.open(path) as image:
@@ -27,7 +31,7 @@ def tile(path: Path, side: int = TILE) -> Image.Image | None:
 
 
 def overlay(picture: Path, mask: Path, side: int = TILE) -> Image.Image | None:
-    """The picture, greyed, with its mask in red; None if one of them is not there."""
+    """The picture, greyed, with its mask in red; None if one of the files is missing."""
     below, above = tile(picture, side), tile(mask, side)
     if below is None or above is None:
         return None
@@ -36,23 +40,25 @@ def overlay(picture: Path, mask: Path, side: int = TILE) -> Image.Image | None:
     return Image.fromarray((grey + share * (MASKED - grey)).astype(np.uint8))
 
 
-def _row(folder: Path, pair_id: str, records: Sequence[Record]) -> list[tuple[str, Image.Image | None]]:
-    images = folder / "images"
-    name = f"{pair_id}-" + "{}.png"
-    base, source = images / name.format("base"), images / name.format("source")
-    row = [
-        ("base", tile(base)),
-        ("source", tile(source)),
-        ("base mask", overlay(base, images / name.format("mask-base"))),
-        ("source mask", overlay(source, images / name.format("mask-source"))),
+def _references(images: Path, pair_id: str) -> Tiles:
+    base, source, *masks = (images / f"{pair_id}-{n}.png" for n in ("base", "source", "mask-base", "mask-source"))
+    pictures = [tile(base), tile(source), overlay(base, masks[0]), overlay(source, masks[1])]
+    return list(zip(("base", "source", "base mask", "source mask"), pictures, strict=True))
+
+
+def _row(images: Path, references: Tiles, records: pd.DataFrame) -> tuple[str, Tiles]:
+    """The caption and the pictures of a pair, for one method."""
+    first = records.iloc[0]
+    edited = [
+        (f"strength {row.strength:g}", tile(images / f"{first['pair_id']}-{row.key}.png"))
+        for row in records.sort_values("strength").itertuples()
     ]
-    for record in sorted(records, key=lambda r: r.setting.strength):
-        row.append((f"strength {record.setting.strength:g}", tile(images / name.format(record.key))))
-    return row
+    caption = f"{first['original_prompt']}  ->  {first['editing_prompt']}"
+    return caption, [*references, *edited]
 
 
-def compose(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Image | None]]]]) -> Image.Image:
-    """A sheet of labelled rows of pictures, a caption below each row; as wide as its texts need, within reason."""
+def compose(title: str, rows: Sequence[tuple[str, Tiles]]) -> Image.Image:
+    """A sheet of labelled rows of pictures, a caption below each row; as wide as its texts need, to :data:`WIDEST`."""
     columns = max(len(tiles) for _, tiles in rows)
     heading, small = ImageFont.load_default(15), ImageFont.load_default(12)
     rows = [(" ".join(caption.split()), tiles) for caption, tiles in rows]
@@ -72,33 +78,33 @@ def compose(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, Image.Imag
     return sheet
 
 
-def contact_sheets(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Draw contact sheets from the kept images; returns their paths.
+def contact_sheets(curves: Curves, folder: Path) -> list[Path]:
+    """Draw contact sheets from the images of a run folder; returns their paths.
 
-    ``sheets/METHOD-BLOCKS-CATEGORY.png`` shows the kept pairs of a category, ``sheets/METHOD-BLOCKS.png`` the first
-    one of each category.
+    ``sheets/METHOD-BLOCKS-CATEGORY.png`` shows the pairs of a category that have images, ``sheets/METHOD-BLOCKS.png``
+    the first pair of each category.
     """
-    labels = arm_labels(records)
-    groups: dict[tuple[str, str], dict[int, dict[str, list[Record]]]] = {}
-    for record in records:
-        if (folder / "images" / f"{record.pair_id}-base.png").exists():
-            where = (labels[record.key], "+".join(record.setting.blocks))
-            pairs = groups.setdefault(where, {}).setdefault(record.category, {})
-            pairs.setdefault(record.pair_id, []).append(record)
-    paths = []
-    for (arm, blocks), categories in groups.items():
-        (folder / "sheets").mkdir(exist_ok=True)
-        safe = "".join(c if c.isalnum() or c in "+.-" else "_" for c in f"{arm}-{blocks}")
-        firsts = dict(next(iter(pairs.items())) for pairs in categories.values())
-        sheets = {f"{safe}.png": (f"{arm}, {blocks}", firsts)}
-        for category, pairs in categories.items():
-            sheets[f"{safe}-{category}.png"] = (f"{CATEGORIES[category]}: {arm}, {blocks}", pairs)
-        for name, (title, pairs) in sheets.items():
-            rows = [(_caption(found[0]), _row(folder, pair_id, found)) for pair_id, found in pairs.items()]
-            paths.append(folder / "sheets" / name)
-            compose(title, rows).save(paths[-1])
+    images = folder / IMAGES
+    frame = with_arms(curves.group.frame, curves.arms)
+    pairs = [pair for pair in curves.pairs.ids if (images / f"{pair}-base.png").exists()]
+    frame = frame[frame["pair_id"].isin(pairs)]
+    references = {pair: _references(images, pair) for pair in pairs}
+    paths: list[Path] = []
+
+    def save(name: str, sheet: Image.Image) -> None:
+        paths.append(folder / SHEETS / f"{name}.png")
+        paths[-1].parent.mkdir(exist_ok=True)
+        sheet.save(paths[-1], compress_level=1)
+
+    for _, records in frame.groupby(["arm", "k"], sort=False, dropna=False):
+        arm, k = curves.arms[records["arm"].iloc[0]], records["k"].iloc[0]
+        name = f"{arm.with_k(None if pd.isna(k) else int(k))}, {arm.blocks}"
+        safe = "".join(c if c.isalnum() or c in "+.-" else "_" for c in name.replace(", ", "-"))
+        rows: dict[Any, list[tuple[str, Tiles]]] = {
+            category: [_row(images, references[str(p)], mine) for p, mine in found.groupby("pair_id", sort=False)]
+            for category, found in records.groupby("category", sort=False)
+        }
+        save(safe, compose(name, [found[0] for found in rows.values()]))
+        for category, found in rows.items():
+            save(f"{safe}-{category}", compose(f"{CATEGORIES[category]}: {name}", found))
     return paths
-
-
-def _caption(record: Record) -> str:
-    return f"{record.original_prompt}  ->  {record.editing_prompt}"

@@ -1,4 +1,4 @@
-"""How figures are called and what a method looks like in them, everywhere the same."""
+"""Names and formats of figures, and the colour and marker of each method in all of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", ">")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FIGURE_NAMES = ("curves-by-category", "curves-by-block", "blocks-by-category", "dose-response", "failures")
 FORMATS = ("png", "svg", "pdf")
+# Without the date, so that the same figure twice is the same file.
+METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 PAPER: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 9,
@@ -32,6 +34,7 @@ PAPER: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.formatter.limits": (-4, 5),  # powers of ten outside
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
     "text.parse_math": False,  # a dollar in a stranger's name is a dollar

@@ -14,18 +14,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.analysis import Analysis, main_blocks
-from riebench.report.arms import ANY
+from riebench.report.analysis import Analysis
+from riebench.report.arms import CURVE
+from riebench.report.curves import SHOWN
 from riebench.report.page.pictures import Pictures, collect
 from riebench.report.style import colour
-from riebench.report.tables import legend, provenance, sheets
+from riebench.report.tables import legend, provenance, tables_of
 
 HERE = Path(__file__).parent
 
 
 @cache
 def _templates() -> Environment:
-    # Everything that is not ours is escaped, whatever the file is called.
+    # All values are escaped, whatever the name of the template.
     return Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -36,7 +37,7 @@ def _common(analysis: Analysis, title: str) -> dict[str, Any]:
         "title": title,
         "css": Markup((HERE / "page.css").read_text()),
         "same": {"pairs": len(analysis.pairs.ids), **analysis.group.same},
-        "sheets": sheets(analysis),
+        "tables": tables_of(analysis),
         "legend": legend(analysis),
         "notes": analysis.notes,
         "dots": {arm.label: colour(arm.family) for arm in analysis.arms},
@@ -53,7 +54,7 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
     """Write the page: leaderboard, interactive curves and gallery, in one file.
 
     Returns:
-        What was found of the pictures.
+        The pictures of its gallery.
     """
     pictures = collect(analysis)
     arms = [
@@ -66,17 +67,18 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
         }
         for arm in analysis.arms
     ]
-    sets = {arm.blocks: arm.where for arm in analysis.arms if arm.blocks != ANY}
-    order = sorted(sets, key=lambda blocks: (-blocks.count("+"), blocks))
-    curves = _curves(analysis)
+    curves = _curve_points(analysis)
+    lpips, clip = analysis.group.metric_name("lpips"), analysis.group.metric_name("clip")
+    axes = (f"CLIP with the edit prompt ({clip}) → better", f"LPIPS to the base image ({lpips}) ← better")
     data = {
         "arms": arms,
-        "blocks": [{"blocks": b, "where": sets[b]} for b in order],
-        "main": main_blocks(analysis),
-        "clip": analysis.group.metric_name("clip"),
-        "lpips": analysis.group.metric_name("lpips"),
+        "blocks": [{"blocks": blocks, "where": where} for blocks, where in analysis.block_sets.items()],
+        "main": analysis.main_blocks,
+        "metrics": analysis.metrics,
+        "named": [metric for metric in SHOWN if analysis.has(metric)],
+        "axes": dict(zip(CURVE, axes, strict=True)),
         "curves": curves,
-        "pairs": _pairs(analysis, pictures),
+        "pairs": _gallery(analysis, pictures),
     }
     text = (
         _templates()
@@ -85,7 +87,7 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
             **_common(analysis, "riebench report"),
             curves=bool(curves),
             pairs=bool(pictures.pairs),
-            pairs_said=pictures.said,
+            pictures_summary=pictures.summary,
             runs=provenance(analysis),
             data=script_json(data),
             pictures=[script_json(found) for found in pictures.pairs.values()],
@@ -108,32 +110,28 @@ def _or_null(value: Any, digits: int = 6) -> float | None:
     return None if value is None or pd.isna(value) or not math.isfinite(value) else round(float(value), digits)
 
 
-def _curves(analysis: Analysis) -> list[dict[str, Any]]:
+def _curve_points(analysis: Analysis) -> list[dict[str, Any]]:
     """A point for each category, arm, k and strength that some pair was scored at."""
-    names = {"clip": "clip_text_edit", "lpips": "lpips_base", "edit_success": "edit_success", "kept": "kept"}
-    names = {short: name for short, name in names.items() if analysis.has(name)}
     points = []
     for row in analysis.curves[analysis.curves["pairs"] > 0].to_dict("records"):
         point = {"category": row["category"], "arm": row["arm"], "k": None if pd.isna(row["k"]) else int(row["k"])}
         point |= {"strength": row["strength"], "pairs": row["pairs"]}
-        for short, name in names.items():
-            point[short] = [_or_null(row[f"{name}_{end}"]) for end in ("mean", "low", "high")]
+        ends = ("mean", "low", "high")
+        point["values"] = [[_or_null(row[f"{metric}_{end}"]) for end in ends] for metric in analysis.metrics]
         points.append(point)
     return points
 
 
-def _pairs(analysis: Analysis, pictures: Pictures) -> list[dict[str, Any]]:
-    """The pairs of the gallery with their records: arm, k, strength, four metrics, picture, reason."""
+def _gallery(analysis: Analysis, pictures: Pictures) -> list[dict[str, Any]]:
+    """The pairs of the gallery with their records: arm, k, strength, metrics, picture, reason."""
     frame = pictures.frame
-    metrics = ["clip_text_edit", "lpips_base", "edit_success", "kept"]
-    frame = frame.assign(**{m: math.nan for m in metrics if m not in frame})
     rows: dict[str, list[Mapping[Any, Any]]] = {}
     for row in frame.sort_values(["arm", "k", "strength"], na_position="first").to_dict("records"):
-        rows.setdefault(row["pair"], []).append(row)
-    return [_pair(index, pair, rows[pair], metrics) for index, pair in enumerate(pictures.pairs)]
+        rows.setdefault(row["pair_id"], []).append(row)
+    return [_gallery_pair(index, pair, rows[pair], analysis.metrics) for index, pair in enumerate(pictures.pairs)]
 
 
-def _pair(index: int, pair: str, rows: Sequence[Mapping[Any, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+def _gallery_pair(index: int, pair: str, rows: Sequence[Mapping[Any, Any]], metrics: Sequence[str]) -> dict[str, Any]:
     return {
         "index": index,
         "id": pair,
@@ -145,7 +143,7 @@ def _pair(index: int, pair: str, rows: Sequence[Mapping[Any, Any]], metrics: Seq
                 row["arm"],
                 None if pd.isna(row["k"]) else int(row["k"]),
                 row["strength"],
-                *(_or_null(row[m], 4) for m in metrics),
+                [_or_null(row[m], 4) for m in metrics],
                 row["key"],
                 None if row["status"] == "ok" else str(row["reason"]),
             ]

@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
-  const HIGHER = { clip_text_edit: true, lpips_base: false, edit_success: true, kept: true };
+  const SHORT = { clip_text_edit: "CLIP", lpips_base: "LPIPS" };
   const ANY = "any";
 
   function element(tag, attributes = {}, ...children) {
@@ -24,11 +24,14 @@
   const shown = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
   const options = (select, values) => values.forEach(([value, text]) => select.append(element("option", { value, text })));
   const named = (arm) => (arm.blocks === ANY ? arm.label : `${arm.label}, ${arm.where}`);
+  const short = (metric) => SHORT[metric] || metric;
+  const valueOf = (values, metric) => values[data.metrics.indexOf(metric)];
   const inBlocks = (arm, blocks) => !blocks || arm.blocks === blocks || arm.blocks === ANY;
 
   // ---- curves ------------------------------------------------------------------------------------------------
   const chart = byId("chart"), tip = byId("tip");
   const hidden = new Set();
+  const [upwards, across] = [byId("curve-y"), byId("curve-x")];
 
   function ticks(low, high, count) {
     const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
@@ -40,12 +43,12 @@
 
   function say(point) {
     const arm = data.arms[point.arm];
-    const end = (name) => (point[name][1] === null ? "no interval" : `${shown(point[name][1])} to ${shown(point[name][2])}`);
     const k = point.k === null ? "" : `, k ${point.k}`;
     const lines = [`${named(arm)}${k}, strength ${point.strength}`, `${point.pairs} ${point.pairs === 1 ? "pair" : "pairs"}`];
-    lines.push(`CLIP ${shown(point.clip[0])} (${end("clip")})`, `LPIPS ${shown(point.lpips[0])} (${end("lpips")})`);
-    if (point.edit_success) lines.push(`edit_success ${shown(point.edit_success[0])} (${end("edit_success")})`);
-    if (point.kept) lines.push(`kept ${shown(point.kept[0])} (${end("kept")})`);
+    for (const metric of new Set([upwards.value, across.value, ...data.named])) {
+      const [mean, low, high] = valueOf(point.values, metric);
+      if (mean !== null) lines.push(`${short(metric)} ${shown(mean)} (${low === null ? "no interval" : `${shown(low)} to ${shown(high)}`})`);
+    }
     return lines.join("\n");
   }
 
@@ -60,8 +63,10 @@
 
   function drawCurves() {
     const category = byId("curve-category").value, blocks = byId("curve-blocks").value;
+    const at = (p) => valueOf(p.values, across.value)[0], up = (p, end = 0) => valueOf(p.values, upwards.value)[end];
     const points = data.curves.filter(
-      (p) => p.category === category && inBlocks(data.arms[p.arm], blocks) && !hidden.has(data.arms[p.arm].label)
+      (p) => p.category === category && inBlocks(data.arms[p.arm], blocks) && !hidden.has(data.arms[p.arm].label) &&
+        at(p) !== null && up(p) !== null
     );
     chart.replaceChildren();
     tip.hidden = true;
@@ -72,8 +77,8 @@
       const low = Math.min(...values), high = Math.max(...values), rest = (high - low || 0.01) * 0.05;
       return [low - rest, high + rest];
     };
-    const ends = (name) => points.flatMap((p) => p[name].filter((v) => v !== null));
-    const [x0, x1] = span(points.map((p) => p.lpips[0])), [y0, y1] = span(ends("clip"));
+    const ends = points.flatMap((p) => [0, 1, 2].map((end) => up(p, end)).filter((v) => v !== null));
+    const [x0, x1] = span(points.map(at)), [y0, y1] = span(ends);
     const x = (v) => left + ((v - x0) / (x1 - x0)) * (width - left - right);
     const y = (v) => height - bottom - ((v - y0) / (y1 - y0)) * (height - bottom - top);
     const [xs, xd] = ticks(x0, x1, 8), [ys, yd] = ticks(y0, y1, 6);
@@ -85,10 +90,10 @@
       drawn("line", { x1: left, x2: width - right, y1: y(v), y2: y(v), class: "grid" }, chart);
       drawn("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, chart).textContent = v.toFixed(yd);
     }
-    const across = drawn("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, chart);
-    across.textContent = `LPIPS to the base image (${data.lpips}) ← better`;
-    const up = drawn("text", { transform: `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, chart);
-    up.textContent = `CLIP with the edit prompt (${data.clip}) → better`;
+    const below = drawn("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, chart);
+    below.textContent = data.axes[across.value] || across.value;
+    const beside = drawn("text", { transform: `translate(14 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, chart);
+    beside.textContent = data.axes[upwards.value] || upwards.value;
     const paths = new Map();
     for (const p of points) {
       const key = `${p.arm}/${p.k}`;
@@ -103,16 +108,16 @@
       const arm = data.arms[path[0].arm];
       const same = labels.filter((l) => data.arms.find((a) => a.label === l).colour === arm.colour).indexOf(arm.label);
       const dash = ["", "7 4", "2 3", "9 3 2 3"][same % 4];
-      const low = path.map((p) => `${x(p.lpips[0])},${y(p.clip[1] ?? p.clip[0])}`);
-      const high = path.map((p) => `${x(p.lpips[0])},${y(p.clip[2] ?? p.clip[0])}`).reverse();
+      const low = path.map((p) => `${x(at(p))},${y(up(p, 1) ?? up(p))}`);
+      const high = path.map((p) => `${x(at(p))},${y(up(p, 2) ?? up(p))}`).reverse();
       drawn("polygon", { points: [...low, ...high].join(" "), fill: arm.colour, opacity: 0.13 }, bands);
-      const line = path.map((p) => `${x(p.lpips[0])},${y(p.clip[0])}`).join(" ");
+      const line = path.map((p) => `${x(at(p))},${y(up(p))}`).join(" ");
       drawn("polyline", { points: line, fill: "none", stroke: arm.colour, "stroke-width": 2, "stroke-dasharray": dash }, lines);
       const most = Math.max(...path.map((p) => p.strength), 1e-9);
       for (const p of path) {
-        const spot = { cx: x(p.lpips[0]), cy: y(p.clip[0]), r: 3 + (3.5 * Math.max(0, p.strength)) / most, fill: arm.colour };
+        const spot = { cx: x(at(p)), cy: y(up(p)), r: 3 + (3.5 * Math.max(0, p.strength)) / most, fill: arm.colour };
         const node = drawn("circle", { ...spot, class: "point", tabindex: 0, role: "img", "aria-label": say(p) }, spots);
-        const near = points.filter((o) => Math.hypot(x(o.lpips[0]) - spot.cx, y(o.clip[0]) - spot.cy) < 5);
+        const near = points.filter((o) => Math.hypot(x(at(o)) - spot.cx, y(up(o)) - spot.cy) < 5);
         for (const event of ["mouseenter", "focus"]) node.addEventListener(event, () => showTip(node, p, near));
         for (const event of ["mouseleave", "blur"]) node.addEventListener(event, () => { tip.hidden = true; });
       }
@@ -124,6 +129,10 @@
     options(byId("curve-category"), scopes.map((s) => [s, s]));
     options(byId("curve-blocks"), data.blocks.map((b) => [b.blocks, b.where]));
     byId("curve-blocks").value = data.main;
+    for (const [select, metric] of [[upwards, data.metrics[0]], [across, data.metrics[1]]]) {
+      options(select, data.metrics.map((m) => [m, short(m)]));
+      select.value = metric;
+    }
     for (const label of [...new Set(data.arms.map((a) => a.label))].sort()) {
       const arm = data.arms.find((a) => a.label === label);
       const box = element("input", { type: "checkbox", checked: "", value: label });
@@ -132,33 +141,32 @@
       dot.style.background = arm.colour;
       byId("curve-methods").append(element("label", {}, box, " ", dot, label));
     }
-    for (const id of ["curve-category", "curve-blocks"]) byId(id).addEventListener("change", drawCurves);
+    for (const id of ["curve-category", "curve-blocks", "curve-y", "curve-x"]) byId(id).addEventListener("change", drawCurves);
     drawCurves();
   }
 
   // ---- gallery -----------------------------------------------------------------------------------------------
-  // A record is [arm, k, strength, clip, lpips, edit_success, kept, picture, reason].
-  const FIELDS = { clip_text_edit: 3, lpips_base: 4, edit_success: 5, kept: 6 };
+  // A record is [arm, k, strength, metrics, picture, reason].
   const cards = byId("cards"), filters = ["category", "method", "blocks", "strength", "sort"].map((n) => byId(`by-${n}`));
   const [byCategory, byMethod, byBlocks, byStrength, bySort] = filters;
   let current = [];
 
-  const kept = (record) => {
+  const wanted = (record) => {
     const arm = data.arms[record[0]];
     return (!byMethod.value || arm.label === byMethod.value) && inBlocks(arm, byBlocks.value) &&
       (!byStrength.value || String(record[2]) === byStrength.value);
   };
 
   function average(pair, metric) {
-    const values = pair.records.filter(kept).map((r) => r[FIELDS[metric]]).filter((v) => v !== null);
+    const values = pair.records.filter(wanted).map((r) => valueOf(r[3], metric)).filter((v) => v !== null);
     return values.length ? values.reduce((a, b) => a + b, 0) / values.length : null;
   }
 
   function chosen() {
-    let pairs = data.pairs.filter((p) => (!byCategory.value || p.category === byCategory.value) && p.records.some(kept));
+    let pairs = data.pairs.filter((p) => (!byCategory.value || p.category === byCategory.value) && p.records.some(wanted));
     if (bySort.value) {
       const [metric, end] = bySort.value.split(" ");
-      const sign = HIGHER[metric] === (end === "best") ? -1 : 1;
+      const sign = end === "highest" ? -1 : 1;
       const value = new Map(pairs.map((p) => [p, average(p, metric)]));
       const rank = (p) => (value.get(p) === null ? Infinity : sign * value.get(p));
       pairs = [...pairs].sort((a, b) => rank(a) - rank(b) || a.index - b.index);
@@ -173,8 +181,11 @@
 
   function caption(record) {
     const lines = [`${record[1] === null ? "" : `k ${record[1]}, `}strength ${record[2]}`];
-    lines.push(`CLIP ${shown(record[3])}\nLPIPS ${shown(record[4])}`);
-    if (record[5] !== null) lines.push(`success ${shown(record[5], 0)}, kept ${shown(record[6], 2)}`);
+    const sorted = bySort.value ? [bySort.value.split(" ")[0]] : [];
+    for (const metric of new Set([...data.named, ...sorted])) {
+      const value = valueOf(record[3], metric);
+      if (value !== null) lines.push(`${short(metric)} ${shown(value)}`);
+    }
     return lines.join("\n");
   }
 
@@ -189,7 +200,7 @@
       first.append(tile(pictures[name], `${text} of ${pair.id}`, text, "picture missing"));
     card.replaceChildren(title, prompts, first);
     const rows = new Map();
-    for (const record of pair.records.filter(kept)) {
+    for (const record of pair.records.filter(wanted)) {
       if (!rows.has(record[0])) rows.set(record[0], []);
       rows.get(record[0]).push(record);
     }
@@ -198,9 +209,9 @@
       dot.style.background = arm.colour;
       const strip = element("div", { class: "strip" }, element("div", { class: "who" }, dot, named(arm)));
       for (const record of records) {
-        const failed = record[8] !== null;
+        const failed = record[5] !== null;
         const alt = `edited by ${named(arm)}, strength ${record[2]}`;
-        strip.append(tile(pictures[record[7]], alt, caption(record), failed ? `failed: ${record[8]}` : "picture missing"));
+        strip.append(tile(pictures[record[4]], alt, caption(record), failed ? `failed: ${record[5]}` : "picture missing"));
       }
       card.append(strip);
     }
@@ -230,7 +241,7 @@
     cards.replaceChildren();
     for (const pair of current) {
       const card = element("article", { class: "card", id: `card-${pair.index}`, "data-index": pair.index, "aria-label": `pair ${pair.id}` });
-      const rows = new Set(pair.records.filter(kept).map((r) => r[0])).size;
+      const rows = new Set(pair.records.filter(wanted).map((r) => r[0])).size;
       card.style.minHeight = `${80 + 205 * (rows + 1)}px`;
       cards.append(card);
       watcher.observe(card);
@@ -239,11 +250,11 @@
 
   function aim() {
     document.querySelectorAll(".aimed").forEach((card) => card.classList.remove("aimed"));
-    const wanted = new URLSearchParams(location.hash.slice(1)).get("pair");
-    if (wanted === null) return;
-    const pair = data.pairs.find((p) => p.id === wanted);
+    const aimedAt = new URLSearchParams(location.hash.slice(1)).get("pair");
+    if (aimedAt === null) return;
+    const pair = data.pairs.find((p) => p.id === aimedAt);
     byId("unknown").hidden = Boolean(pair);
-    byId("unknown").textContent = `There are no pictures of the pair ${wanted} on this page.`;
+    byId("unknown").textContent = `There are no pictures of the pair ${aimedAt} on this page.`;
     if (!pair) return;
     if (!current.includes(pair)) {
       reset();
@@ -268,8 +279,7 @@
     options(byBlocks, data.blocks.map((b) => [b.blocks, b.where]));
     const strengths = distinct(data.pairs.flatMap((p) => p.records.map((r) => r[2]))).sort((a, b) => a - b);
     options(byStrength, strengths.map((s) => [String(s), String(s)]));
-    const metrics = Object.keys(FIELDS).filter((m) => data.pairs.some((p) => p.records.some((r) => r[FIELDS[m]] !== null)));
-    options(bySort, metrics.flatMap((m) => [[`${m} worst`, `worst ${m} first`], [`${m} best`, `best ${m} first`]]));
+    options(bySort, data.metrics.flatMap((m) => ["lowest", "highest"].map((end) => [`${m} ${end}`, `${end} ${short(m)} first`])));
     for (const select of filters) select.addEventListener("change", show);
     byId("reset").addEventListener("click", () => { reset(); show(); });
     reset();

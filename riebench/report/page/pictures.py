@@ -1,4 +1,4 @@
-"""The pictures of the gallery: found in the run folders, made small, as data URIs."""
+"""The pictures of the gallery: read from the run folders, shrunk, as data URIs."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SMALLEST = 48
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the gallery shows.
+    """The contents of the gallery.
 
     Attributes:
         pairs: id to the data URIs of its pictures, by the names of :data:`REFERENCES` and record key.
         frame: the records of these pairs, with the number of their arm.
-        said: what a reader has to know: pairs without pictures, pictures that are missing or damaged.
+        summary: how many pairs have pictures, and how many pictures are missing or damaged.
     """
 
     pairs: dict[str, dict[str, str]]
     frame: pd.DataFrame
-    said: str
+    summary: str
 
 
 def collect(analysis: Analysis) -> Pictures:
@@ -44,26 +44,26 @@ def collect(analysis: Analysis) -> Pictures:
     frame = with_arms(analysis.group.frame, analysis.arms)
     homes = {pair: [f for f in folders if (f / f"{pair}-base.png").is_file()] for pair in analysis.pairs.ids}
     homes = {pair: found for pair, found in homes.items() if found}
-    frame = frame[frame["pair"].isin(list(homes))]
-    wanted = frame[frame["status"] == "ok"].groupby("pair")["key"].agg(list).to_dict()
+    frame = frame[frame["pair_id"].isin(list(homes))]
+    wanted = frame[frame["status"] == "ok"].groupby("pair_id")["key"].agg(list).to_dict()
     count = sum(len(keys) for keys in wanted.values()) + len(REFERENCES) * len(homes)
     side = next((size for most, size in SIDES if count <= most), SMALLEST)
     with ThreadPoolExecutor(2) as pool:
         jobs = {pair: pool.submit(_of_pair, pair, found, wanted.get(pair, []), side) for pair, found in homes.items()}
         pairs = {pair: job.result() for pair, job in jobs.items()}
     missing = count - sum(len(found) for found in pairs.values())
-    return Pictures(pairs, frame, _said(len(pairs), len(analysis.pairs.ids), missing))
+    return Pictures(pairs, frame, _how_many(len(pairs), len(analysis.pairs.ids), missing))
 
 
 def _images(path: Path) -> Path:
     return (path if path.is_dir() else path.parent) / IMAGES
 
 
-def _said(shown: int, pairs: int, missing: int) -> str:
+def _how_many(shown: int, pairs: int, missing: int) -> str:
     if not shown:
         return "No pictures were kept: run with --keep-images to have them here."
-    said = f"{shown} of {pairs} pairs have pictures." if shown < pairs else f"All {pairs} pairs have pictures."
-    return f"{said} {missing} pictures are missing or damaged." if missing else said
+    text = f"{shown} of {pairs} pairs have pictures." if shown < pairs else f"All {pairs} pairs have pictures."
+    return f"{text} {missing} pictures are missing or damaged." if missing else text
 
 
 def _of_pair(pair: str, folders: Sequence[Path], keys: Sequence[str], side: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A whole report on the disk."""
+"""Write a report: tables, figures, records and page."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riebench.util.errors import UserError
 from riebench.report.analysis import Analysis, Options, analyse
-from riebench.report.gather import gather
+from riebench.report.groups import read_groups
 from riebench.report.style import FIGURE_NAMES, FORMATS
-from riebench.report.tables import board_csv, latex, markdown, write_csv
+from riebench.report.tables import board_csv, latex, markdown
+from riebench.report.texttable import write_csv
+from riebench.util.errors import UserError
 
 TABLES = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.html", "comparisons.csv", "curves.csv")
 FIGURES, PAGE, FRAME = "figures", "index.html", "records.parquet"
@@ -22,9 +23,9 @@ class Written:
     """A report.
 
     Attributes:
-        groups: with the folders they were written to.
-        why: there is more than one.
-        late: notes that were added with the page, on pictures that are missing.
+        groups: the analyses and the folders they were written to.
+        why: the reasons for more than one group.
+        late: notes on missing pictures, added with the page.
     """
 
     groups: list[tuple[Analysis, Path]] = field(default_factory=list)
@@ -45,17 +46,17 @@ def write_report(
 
     Args:
         runs: run folders.
-        out: made if it is not there; a report in it is replaced, other files are left alone.
+        out: created if missing, never the folder of a run; an earlier report in it is replaced, other files stay.
         options: of the statistics.
         figures: whether figures are drawn.
         page: whether the HTML page is made.
         tables_done: called with all numbers once every table is on the disk, before the slower figures and page.
-        step: called with what comes next: each of :data:`~riebench.report.style.FIGURE_NAMES` and the page, by group.
+        step: called before each of :data:`~riebench.report.style.FIGURE_NAMES` and the page, by group.
 
     Raises:
-        UserError: for runs that cannot be read or put together, or a folder that cannot be written.
+        UserError: for runs that cannot be read or contradict each other, or a folder that cannot be written.
     """
-    groups, why = gather(runs)
+    groups, why = read_groups(runs)
     _check_place(out, runs)
     written = Written(why=why)
     analyses = [analyse(group, options) for group in groups]
@@ -90,7 +91,7 @@ def _check_place(out: Path, runs: Sequence[Path]) -> None:
 
 
 def _remove_earlier(out: Path) -> None:
-    """Remove the files of an earlier report: none of them may stay beside the new ones as if it belonged to them."""
+    """Remove the files of an earlier report, so that none is taken for a part of the new one."""
     for folder in [out, *out.glob("group-*")]:
         if (folder / FRAME).is_file():  # a report, not a folder of somebody's own
             figures = [f"{FIGURES}/{name}.{kind}" for name in FIGURE_NAMES for kind in FORMATS]
@@ -121,11 +122,11 @@ def _figures(analysis: Analysis, folder: Path, step: Callable[[str], None]) -> N
 
 
 def _page(analysis: Analysis, path: Path) -> list[str]:
-    """Make the page; what there is to note of its pictures."""
+    """Make the page; returns notes on missing pictures."""
     from riebench.report.page import write_page
 
     pictures = write_page(analysis, path)
-    notes = [pictures.said] if pictures.pairs and "missing" in pictures.said else []
+    notes = [pictures.summary] if pictures.pairs and "missing" in pictures.summary else []
     analysis.notes += notes
     return notes
 

@@ -1,4 +1,4 @@
-"""Several runs into groups of records that may stand in one table."""
+"""Read runs and sort their records into groups that may be compared in one table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from riebench.util.errors import UserError
 from riebench.records.folder import read_run
+from riebench.report.arms import CURVE
 from riebench.report.frame import PARTS, load_records
 from riebench.report.lines import SUFFIXES, records_file
+from riebench.util.errors import UserError
 
-SAME = ["model", "protocol", "steps", "parts"]
+SAME = ["model", "protocol", "steps", "measured_with"]
 SETTING = ["method", "options", "k", "blocks", "strength", "part_sae"]
 PAIR = ["category", "seed", "original_prompt", "editing_prompt"]
 TOLERANCE = 1e-3  # between two machines' numbers of one record
@@ -24,7 +25,7 @@ TOLERANCE = 1e-3  # between two machines' numbers of one record
 
 @dataclass(frozen=True)
 class Source:
-    """A run folder: its path, and what ``run.json`` says (empty where that is missing or damaged)."""
+    """A run folder: its path and the contents of its ``run.json`` (empty if that is missing or damaged)."""
 
     path: Path
     info: dict[str, Any]
@@ -37,7 +38,7 @@ class Group:
     Attributes:
         frame: as of :func:`load_records`; one row for each (pair, setting) of a run.
         sources: the runs by name.
-        notes: what a reader has to know about how the records were put together.
+        notes: remarks for the reader on how the records were combined.
     """
 
     frame: pd.DataFrame
@@ -46,10 +47,10 @@ class Group:
 
     @property
     def same(self) -> dict[str, str]:
-        """What all records share, by name."""
+        """Model, protocol, steps, fingerprints and conditions that all records share, by name."""
         row = self.frame.iloc[0]
         run = {"model": row["model"], "protocol": row["protocol"], "steps": row["steps"]}
-        return {name: str(value) for name, value in (run | json.loads(row["parts"])).items()}
+        return {name: str(value) for name, value in (run | json.loads(row["measured_with"])).items()}
 
     @property
     def headline(self) -> str:
@@ -62,14 +63,14 @@ class Group:
         return self.same.get(part, part).rsplit("-", 1)[0]
 
 
-def gather(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
-    """Read runs and put together what may be compared.
+def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
+    """Read runs and sort their records into groups that may be compared.
 
     Returns:
         The groups, largest first, and why there is more than one (empty otherwise).
 
     Raises:
-        UserError: if a run cannot be read, holds one pair id with two pairs, or contradicts another run.
+        UserError: if a run cannot be read, has two pairs with one id, or contradicts another run.
     """
     groups: list[Group] = []
     why: list[str] = []
@@ -77,7 +78,7 @@ def gather(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
         frame = load_records(path)
         frame["run"] = name
         source = Source(path, _info(path))
-        frame, note = _latest(frame, name)
+        frame, note = _last_of_each(frame, name)
         for _, part in frame.groupby(_split_by(frame, name), sort=False, dropna=False):
             _place(Group(part.reset_index(drop=True), {name: source}, list(note)), groups, why)
     groups.sort(key=lambda g: -len(g.frame))
@@ -87,11 +88,11 @@ def gather(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
 
 
 def _names(paths: Sequence[Path]) -> dict[str, Path]:
-    """Runs by the shortest ends of their paths that tell them apart; files that lie among several are left out."""
+    """Runs by the shortest ends of their paths that differ; other files among several runs are skipped."""
     runs = [path for path in paths if path.suffix in SUFFIXES or not path.is_file()]
     if runs and len(runs) < len(paths):
         others = ", ".join(str(path) for path in paths if path not in runs)
-        print(f"riebench: no file of records, so left out: {others}", file=sys.stderr)
+        print(f"riebench: not a file of records, so skipped: {others}", file=sys.stderr)
         paths = runs
     folders = {records_file(path).parent.resolve(): path for path in paths}
     names: dict[str, Path] = {}
@@ -104,32 +105,32 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _info(path: Path) -> dict[str, Any]:
-    """What ``run.json`` says; empty also where what a report reads of it is of another kind than a run writes."""
+    """The contents of ``run.json``; empty if it is damaged or its values are not of the types that a run writes."""
     found = read_run(path if path.is_dir() else path.parent)
     sound = isinstance(found.get("code") or {}, dict) and isinstance(found.get("command") or [], list)
     return found if sound else {}
 
 
-def _latest(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
-    """The last record of each pair and setting; earlier ones were failures, or made by other code."""
-    kept = frame.drop_duplicates(["pair", *PAIR, *SAME, *SETTING], keep="last")
-    left = len(frame) - len(kept)
-    return kept, [f"run {name}: {left} records were made again later; the last of each counts"] if left else []
+def _last_of_each(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:
+    """The last record of each pair and setting; earlier ones failed or were made by other code."""
+    latest = frame.drop_duplicates(["pair_id", *PAIR, *SAME, *SETTING], keep="last")
+    earlier = len(frame) - len(latest)
+    return latest, [f"run {name}: {earlier} records were made again later; the last of each counts"] if earlier else []
 
 
 def _split_by(frame: pd.DataFrame, name: str) -> list[str]:
-    """Columns that tell groups inside a run apart."""
-    pairs = frame[[*SAME, "pair", *PAIR]].drop_duplicates()
+    """Columns whose values separate the groups inside a run."""
+    pairs = frame[[*SAME, "pair_id", *PAIR]].drop_duplicates()
     texts = pairs.drop(columns="seed").drop_duplicates()
-    twice = texts[texts.duplicated([*SAME, "pair"])]
+    twice = texts[texts.duplicated([*SAME, "pair_id"])]
     if len(twice):
-        pair = twice["pair"].iloc[0]
+        pair = twice["pair_id"].iloc[0]
         raise UserError(f"the run {name} holds two different pairs with the id {pair!r}; split it by pair file")
-    return [*SAME, "seed"] if pairs.duplicated([*SAME, "pair"]).any() else SAME
+    return [*SAME, "seed"] if pairs.duplicated([*SAME, "pair_id"]).any() else SAME
 
 
 def _place(new: Group, groups: list[Group], why: list[str]) -> None:
-    """Add records to the group that they may stand in, or make one."""
+    """Add records to the first group that they may be compared with, or make a new one."""
     for group in groups:
         if (group.frame[SAME].iloc[0] != new.frame[SAME].iloc[0]).any():
             continue
@@ -145,8 +146,8 @@ def _place(new: Group, groups: list[Group], why: list[str]) -> None:
 
 
 def _conflict(old: Group, new: Group) -> str | None:
-    """Why two groups of the same model and scorers do not belong together."""
-    pairs = [g.frame.drop_duplicates("pair").set_index("pair")[PAIR] for g in (old, new)]
+    """Why two groups of the same model and scorers must not be compared; None if they may be."""
+    pairs = [g.frame.drop_duplicates("pair_id").set_index("pair_id")[PAIR] for g in (old, new)]
     shared = pairs[0].index.intersection(pairs[1].index)
     names = f"{', '.join(old.sources)} and {', '.join(new.sources)}"
     hashes = [{str(s.info["pair_hash"]) for s in g.sources.values() if s.info.get("pair_hash")} for g in (old, new)]
@@ -161,43 +162,42 @@ def _conflict(old: Group, new: Group) -> str | None:
 
 
 def _reconcile(group: Group) -> None:
-    """Count a record that several runs hold once, and tell apart the runs that hold a setting under other keys."""
+    """Count a record of several runs once; name methods by run where runs have a setting under different keys."""
     frame = group.frame.sort_values("status", key=lambda s: s != "ok", kind="stable")
     again = frame.duplicated("key")
     if again.any():
         _check_equal(frame)
         group.notes.append(f"{int(again.sum())} records are in several runs, and count once")
         frame = frame[~again]
-    twice = frame[frame.duplicated(["pair", *SETTING], keep=False)]
+    twice = frame[frame.duplicated(["pair_id", *SETTING], keep=False)]
     if len(twice):
         arms = twice[["method", "options"]].drop_duplicates()
         both = pd.MultiIndex.from_frame(frame[["method", "options"]]).isin(pd.MultiIndex.from_frame(arms))
         frame = frame.assign(method=frame["method"].where(~both, frame["method"] + " (" + frame["run"] + ")"))
-        said = ", ".join(arms["method"].unique())
+        methods = ", ".join(arms["method"].unique())
         why = "with the same settings and different keys (other code or weights)"
-        group.notes.append(f"the runs hold {said} {why}; they are told apart")
+        group.notes.append(f"the runs hold {methods} {why}; each is named with its run")
     group.frame = frame.sort_index().reset_index(drop=True)
 
 
 def _check_equal(frame: pd.DataFrame) -> None:
     both = frame[frame.duplicated("key", keep=False) & (frame["status"] == "ok")]
-    for metric in ("clip_text_edit", "lpips_base"):
+    for metric in CURVE:
         if metric in both:
             spread = both.groupby("key")[metric].agg(lambda v: v.max() - v.min())
             if (spread > TOLERANCE).any():
                 key = spread.idxmax()
                 runs = ", ".join(both[both["key"] == key]["run"])
-                said = f"the record {key} has different numbers in {runs}"
-                raise UserError(f"{said}; one of them is damaged, so give only the sound one")
+                message = f"the record {key} has different numbers in {runs}"
+                raise UserError(f"{message}; one of them is damaged, so give only the sound one")
 
 
 def _differences(groups: Sequence[Group]) -> list[str]:
-    """In what the groups differ, with the values."""
+    """The names of values in which the groups differ, with the values."""
     shared = [group.same for group in groups]
-    said = []
+    found = []
     for name in dict.fromkeys(name for same in shared for name in same):
         values = list(dict.fromkeys(same.get(name, "none") for same in shared))
-        # The model's fingerprint differs wherever its name does; the name says enough.
         if len(values) > 1:
-            said.append(f"{name}: {', '.join(values)}")
-    return said
+            found.append(f"{name}: {', '.join(values)}")
+    return found

@@ -1,0 +1,211 @@
+"""Figures of curves: CLIP against LPIPS along strength, one panel for each category or set of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.container import Container
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from riebench.pairs.pair import CATEGORIES
+from riebench.report.arms import ALL, ANY, Arm
+from riebench.report.curves import Curves
+from riebench.report.style import METADATA, PAPER, colour, dashes, marker
+
+WIDTH = 7.2  # inches: the text of a page
+SCREEN = 130  # dots per inch of a figure that is for the screen alone
+MOST_COLUMNS = 7  # of a legend
+HANDLE, LETTER, LINE = 0.46, 0.058, 0.17  # inches: mark of a legend with the space around it, letter, line
+LEFT, RIGHT, BOTTOM, TOP, GAP_X, GAP_Y = 0.72, 0.08, 0.68, 0.36, 0.5, 0.52  # inches around and between panels
+BANDS = "points grow with strength; bands: 95 % bootstrap intervals over pairs"
+
+
+class Panel(NamedTuple):
+    """One panel: its title, and the category and set of blocks whose curves it shows."""
+
+    title: str
+    category: str
+    blocks: str
+
+
+def curves_by_category(curves: Curves) -> Figure | None:
+    """A panel for each category, of the main set of blocks."""
+    return _curve_figure(curves, _category_panels(curves), f"{_blocks_note(curves)}{BANDS}")
+
+
+def curves_by_block(curves: Curves) -> Figure | None:
+    """A panel for each set of blocks, over all categories; None if there is only one set."""
+    panels = _block_panels(curves)
+    return _curve_figure(curves, panels, f"all categories; {BANDS}", share=True) if len(panels) > 1 else None
+
+
+def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
+    """Draw ``curve.png`` and ``curve.svg`` of a run: a panel for each category, and over all for each set of blocks.
+
+    Returns:
+        The paths; empty if no pair was scored.
+    """
+    categories = _category_panels(curves)
+    several = len(set(curves.pairs.categories)) > 1
+    whole = "all categories" if several else CATEGORIES[int(curves.pairs.categories[0])]
+    sets = [panel._replace(title=f"{whole}, {panel.title}") for panel in _block_panels(curves)]
+    note = _blocks_note(curves, "by category: " if len(sets) > 1 else "") if several or not sets else ""
+    with rc_context(PAPER):
+        figure = _curve_figure(curves, [*categories, *sets] if several else sets or categories, f"{note}{BANDS}")
+        if figure is None:
+            return []
+        paths = [folder / "curve.png", folder / "curve.svg"]
+        for path in paths:
+            figure.savefig(path, metadata=METADATA[path.suffix[1:]], dpi=SCREEN)
+    return paths
+
+
+def _blocks_note(curves: Curves, which: str = "") -> str:
+    main = curves.main_blocks
+    return "" if main == ANY else f"{which}blocks {main.replace('+', ', ')}; "
+
+
+def _category_panels(curves: Curves) -> list[Panel]:
+    """A panel for each category with a scored record; one over all if there is a single category."""
+    main = curves.main_blocks
+    rows = curves.curves[curves.curves["arm"].isin([i for i, _ in shown_arms(curves, main)])]
+    rows = rows[rows["pairs"] > 0]
+    names = [name for name in (*CATEGORIES.values(), ALL) if (rows["category"] == name).any()]
+    names = [name for name in names if name != ALL] or names
+    return [Panel(f"{name} ({_pairs_in(rows[rows['category'] == name])})", name, main) for name in names]
+
+
+def _block_panels(curves: Curves) -> list[Panel]:
+    """A panel for each set of blocks with a scored record."""
+    scored = {arm.blocks for arm in curves.arms if arm.scored.any()}
+    names = {b: f"{where} blocks" if where.startswith("all ") else where for b, where in curves.block_sets.items()}
+    return [Panel(name, ALL, blocks) for blocks, name in names.items() if blocks in scored]
+
+
+def _pairs_in(rows: pd.DataFrame) -> str:
+    """How many pairs the means of a panel are over: ``10 pairs``, or ``8 to 10 pairs`` if that differs."""
+    least, most = int(rows["pairs"].min()), int(rows["pairs"].max())
+    return f"{least} to {most} pairs" if least < most else f"{most} {'pair' if most == 1 else 'pairs'}"
+
+
+def shown_arms(curves: Curves, blocks: str) -> list[tuple[int, Arm]]:
+    """The scored arms of a set of blocks, and those whose numbers are the same for all blocks, by label."""
+    found = [(i, a) for i, a in enumerate(curves.arms) if a.blocks in (blocks, ANY) and a.scored.any()]
+    return sorted(found, key=lambda x: x[1].label)
+
+
+def _curve_figure(curves: Curves, panels: Sequence[Panel], note: str, share: bool = False) -> Figure | None:
+    shown = [shown_arms(curves, panel.blocks) for panel in panels]
+    arms = {arm.label: arm for found in reversed(shown) for _, arm in found}
+    if not arms:
+        return None
+    arms = {label: arms[label] for label in sorted(arms)}
+    lines = line_styles(list(arms.values()))
+    handles = [handle(arm, lines[label] if arm.has_curve() else "") for label, arm in arms.items()]
+    figure, axes = _panels(len(panels), handles, share)
+    for panel, found, one in zip(panels, shown, axes, strict=True):
+        rows = curves.curves[curves.curves["category"] == panel.category]
+        for i, arm in found:
+            _curve(one, rows[rows["arm"] == i], arm, lines[arm.label])
+        one.set_title(panel.title, loc="left")
+    lpips, clip = curves.group.metric_name("lpips"), curves.group.metric_name("clip")
+    figure.supxlabel(f"LPIPS to the base image ({lpips}) ← better\n{note}", fontsize=8)
+    figure.supylabel(f"CLIP similarity with the edit prompt ({clip}) → better", fontsize=8)
+    return figure
+
+
+def _panels(count: int, handles: Sequence[Line2D], share: bool) -> tuple[Figure, list[Axes]]:
+    """A figure of up to three panels a row below a legend, laid out in inches: no text has to be measured."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    top = TOP + LINE * -(-len(handles) // legend_columns(handles))
+    height = 1.7 if columns > 1 else 3.2
+    total = top + rows * height + (rows - 1) * GAP_Y + BOTTOM
+    width = (WIDTH - LEFT - RIGHT - (columns - 1) * GAP_X) / columns
+    figure = Figure(figsize=(WIDTH, total))
+    figure.subplots_adjust(
+        left=LEFT / WIDTH,
+        right=1 - RIGHT / WIDTH,
+        bottom=BOTTOM / total,
+        top=1 - top / total,
+        wspace=GAP_X / width,
+        hspace=GAP_Y / height,
+    )
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
+    for one in axes:
+        one.locator_params(nbins=5)
+    for one in axes[count - columns : count]:
+        one.tick_params(labelbottom=True)
+    for one in axes[count:]:
+        one.set_axis_off()
+    place_legend(figure, handles)
+    return figure, axes[:count]
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, arm: Arm, line: Any) -> None:
+    """An arm's means by growing strength with a band of their intervals; a mark with a bar if all are one point."""
+    tone = colour(arm.family)
+    for path in paths_of(rows):
+        x, y = path["lpips_base_mean"].to_numpy(), path["clip_text_edit_mean"].to_numpy()
+        low, high = (path[f"clip_text_edit_{end}"].fillna(path["clip_text_edit_mean"]) for end in ("low", "high"))
+        if len(np.unique(np.round(x, 9))) < 2:
+            axes.plot(x[:1], y[:1], marker(arm.family), color=tone, markersize=6, zorder=4)
+            axes.vlines(x[:1], low.iloc[:1], high.iloc[:1], color=tone, linewidth=1, alpha=0.6)
+            continue
+        band = np.concatenate([np.stack([x, low], 1), np.stack([x, high], 1)[::-1]])
+        axes.fill(band[:, 0], band[:, 1], color=tone, alpha=0.13, linewidth=0)
+        axes.plot(x, y, color=tone, linestyle=line, linewidth=1.2)
+        strengths = path["strength"].to_numpy()
+        sizes = 5 + 22 * strengths.clip(min=0) / max(strengths.max(), 1e-9)
+        axes.scatter(x, y, s=sizes, color=tone, marker=marker(arm.family), zorder=3, linewidth=0)
+
+
+def paths_of(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The scored settings of an arm for each k, by growing strength."""
+    for _, path in rows[rows["pairs"] > 0].groupby("k", dropna=False, sort=True):
+        yield path.sort_values("strength")
+
+
+def handle(arm: Arm, line: Any) -> Line2D:
+    """The entry of an arm in a legend."""
+    tone, sign = colour(arm.family), marker(arm.family)
+    return Line2D([], [], color=tone, marker=sign, linestyle=line, markersize=4, label=arm.label)
+
+
+def line_styles(arms: Sequence[Arm]) -> dict[str, Any]:
+    """A line style for each label, so that arms of one colour (variants of a method) can be told apart."""
+    styles: dict[str, Any] = {}
+    for tone in dict.fromkeys(colour(arm.family) for arm in arms):
+        styles |= dashes(list(dict.fromkeys(arm.label for arm in arms if colour(arm.family) == tone)))
+    return styles
+
+
+def place_legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
+    """The legend above all panels, with as many columns as fit."""
+    inside = figure.get_layout_engine() is None
+    figure.legend(
+        handles=list(handles),
+        loc="upper center" if inside else "outside upper center",
+        ncols=legend_columns(handles),
+        frameon=False,
+        borderaxespad=0.2,
+    )
+
+
+def legend_columns(handles: Sequence[Artist | Container]) -> int:
+    """How many columns of a legend are as wide as the page, filled column by column as matplotlib does."""
+    lengths = [len(str(handle.get_label())) for handle in handles]
+
+    def inches(columns: int) -> float:
+        parts = [part for part in np.array_split(lengths, columns) if len(part)]
+        return sum(HANDLE + LETTER * int(part.max()) for part in parts)
+
+    return min(next((n for n in range(MOST_COLUMNS, 1, -1) if inches(n) <= WIDTH), 1), len(handles))
