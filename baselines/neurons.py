@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from riebench.methods import Observed, Plan, k_of_share, method
 from riebench.methods.choosing import Score
-from riebench.methods.observed import RunName
+from riebench.methods.interface import RunName
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class NeuronTransfer:
 
 def means(seen: Observed, run: RunName, score: Score) -> list[Tensor]:
     """Mean activations ``[neurons]`` that are ranked, of every layer in order; worked out once for all k."""
-    values, masks = seen.values(run), seen.masks(run)
+    values, masks = (seen.base, seen.base_masks) if run == "base" else (seen.source, seen.source_masks)
     return seen.once(
         ("neuron means", run, score, seen.sites),
         lambda: [normalized_mean(values[site], masks[site], score) for site in seen.neuron_sites],

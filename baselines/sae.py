@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from riebench.methods import Observed, Plan, k_of_share, method, spread
 from riebench.methods.choosing import Score, masked_mean
-from riebench.methods.observed import RunName
+from riebench.methods.interface import RunName
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def choose(seen: Observed, k: int | None, score: Score) -> tuple[list[Tensor], l
 
 def transferred(seen: Observed, run: RunName, site: str, features: Tensor, spatial: bool) -> Tensor:
     """What some features write at the mask of a run: ``[steps, positions, width]``."""
-    codes = spread(seen.codes(run, site), seen.masks(run)[site], spatial)
+    masks = seen.base_masks if run == "base" else seen.source_masks
+    codes = spread(seen.codes(run, site), masks[site], spatial)
     return seen.sae(site).directions(codes, features)
 
 

@@ -21,7 +21,7 @@ from riebench.methods import relative_score
 from riebench.mini.model import PAIRS
 from riebench.pairs import Pair, load_pairs, select
 from riebench.spec.presets import PRESETS
-from riebench.spec.protocols import PAPER, RIEBENCH, Protocol, protocol_named
+from riebench.spec.protocols import PAPER, RIEBENCH, Protocol, PROTOCOLS
 from riebench.spec.settings import described, parse_settings
 from riebench.spec.sweeps import Sweep
 
@@ -119,7 +119,7 @@ def test_the_preset_is_the_published_sweep() -> None:
     assert ("neurons", "mean", 80000, 2) in settings
     assert ("sae", "first", 640, 1) in settings
     assert ("steering", None, None, 0.25) in settings
-    assert protocol_named(paper.protocol) is PAPER
+    assert PROTOCOLS(paper.protocol) is PAPER
 
 
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs the published pairs, which are not part of the project")

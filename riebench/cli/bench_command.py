@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, Weights, settings_of
-from riebench.cli.table_command import wide_console
+from riebench.cli.shared_options import Batch, Device, Model, Weights, NameValue, name_and_value
+from riebench.report.summary import wide_console
 
 if TYPE_CHECKING:
     from riebench.engine.bench import Bench
@@ -26,8 +26,13 @@ def bench_command(
     block: Annotated[list[str] | None, typer.Option(help="Block; may be given again; the four unless given.")] = None,
     batch: Batch = 8,
     setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", envvar="RIEBENCH_BENCH_SET", help="Setting of an instrument, see 'riebench settings'."),
+        list[NameValue] | None,
+        typer.Option(
+            "--set",
+            envvar="RIEBENCH_BENCH_SET",
+            parser=name_and_value,
+            help="Setting of an instrument, see 'riebench settings'.",
+        ),
     ] = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="Measure peak memory with 10 and 1,000 pairs, too (takes long).")
@@ -53,7 +58,7 @@ def bench_command(
         steps=steps,
         batch=batch,
         keep_images=0,
-        settings=settings_of(setting, weights=weights, device=device),
+        settings={"weights": weights, "device": device, **dict(setting or ())},
     )
     chosen = spread_over_categories(everything, pairs)
     from riebench.engine.bench import bench, memory_bar

@@ -8,15 +8,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from riebench.cli.shared_options import Model, Weights, settings_of
+from riebench.cli.shared_options import Model, Weights, NameValue, name_and_value
 
 
 def blocks_command(
     model: Model = "mini",
     weights: Weights = None,
     setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", envvar="RIEBENCH_BLOCKS_SET", help="Setting of an instrument, see 'riebench settings'."),
+        list[NameValue] | None,
+        typer.Option(
+            "--set",
+            envvar="RIEBENCH_BLOCKS_SET",
+            parser=name_and_value,
+            help="Setting of an instrument, see 'riebench settings'.",
+        ),
     ] = None,
 ) -> None:
     """List a model's blocks in the order in which they run: width, grid, neurons, and the SAE where there is one.
@@ -26,14 +31,14 @@ def blocks_command(
     Example: riebench blocks --model sdxl-turbo
     """
     from riebench.models.registry import entry_named
-    from riebench.models.sites import neuron_sites
+    from riebench.models.sites import blocks, neuron_sites
     from riebench.sae.folders import feature_count, read_config
     from riebench.spec.settings import parse_settings
 
-    entry, settings = entry_named(model), parse_settings(settings_of(setting, weights=weights))
+    entry, settings = entry_named(model), parse_settings({"weights": weights, **dict(setting or ())})
     sites, saes = entry.sites(settings), entry.saes(settings)
     table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
-    for block in entry.blocks(settings):
+    for block in blocks(sites):
         height, width = sites[block].grid
         layers = [sites[site].width for site in neuron_sites(sites, block)]
         neurons = f"{len(layers)} x {layers[0]}" if layers else "–"

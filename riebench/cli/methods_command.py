@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from riebench.cli.table_command import wide_console
+from riebench.report.summary import wide_console
 
 if TYPE_CHECKING:
     from riebench.methods.registry import MethodClass

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from riebench.cli.table_command import wide_console
+from riebench.report.summary import wide_console
 from riebench.util.errors import UserError
 from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
 from riebench.pairs.files import as_items, write_json

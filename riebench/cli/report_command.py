@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,11 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of f
 
 
 def _budgets(text: str | None) -> tuple[float, ...]:
-    if text is None:
-        return ()
-    from riebench.cli.run_command import numbers
-
-    found = tuple(numbers(text, "--budget"))
-    if any(x <= 0 for x in found):
+    try:
+        found = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text else ()
+    except ValueError:
+        found = (0.0,)
+    if not all(0 < budget < math.inf for budget in found):
         raise UserError(f"--budget is {text!r}; expected LPIPS above 0, as 0.1,0.2")
     return found
 
@@ -78,7 +78,7 @@ def report_command(
 
 def _show_boards(written: Written) -> None:
     """The leaderboards in the terminal, and where their tables are."""
-    from riebench.cli.table_command import wide_console
+    from riebench.report.summary import wide_console
     from riebench.report.tables import print_leaderboard
 
     console = wide_console()
@@ -102,7 +102,7 @@ def compare_command(
 
     Example: riebench compare runs/before runs/after --out compared
     """
-    from riebench.cli.table_command import wide_console
+    from riebench.report.summary import wide_console
     from riebench.report.compare import compare, print_comparison, write_comparison
 
     found = compare(a, b, metric, top)

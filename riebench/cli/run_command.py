@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, Weights, settings_of
-from riebench.cli.table_command import show, wide_console
+from riebench.cli.shared_options import Batch, Device, Model, Weights, NameValue, name_and_value
+from riebench.report.summary import summarize, wide_console
 from riebench.pairs.pair import MAX_SEED
-from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.engine.run import Session
@@ -42,36 +40,6 @@ Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
 """
 
 
-def numbers(text: str, option: str) -> list[float]:
-    """Comma-separated numbers of an option."""
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"{option} is {text!r}; expected numbers with commas between, as 0.5,1,2") from None
-    if not all(map(math.isfinite, found)):
-        raise UserError(f"{option} is {text!r}; expected finite numbers")
-    return list(dict.fromkeys(found))
-
-
-def counts(text: str, option: str) -> list[int]:
-    """Comma-separated positive whole numbers of an option."""
-    found = numbers(text, option)
-    if any(x < 1 or x != int(x) for x in found):
-        raise UserError(f"{option} is {text!r}; expected whole numbers above 0, as 20,40")
-    return [int(x) for x in found]
-
-
-def options(words: list[str]) -> dict[str, str]:
-    """``name=value`` words as a mapping."""
-    found = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        if not sign or not name:
-            raise UserError(f"--option is {word!r}; expected name=value, as only_add=true")
-        found[name.replace("-", "_")] = value
-    return found
-
-
 def run_command(
     method: Annotated[
         list[str] | None, typer.Option(help="Method; may be given again; 'all' for all that are installed.")
@@ -85,7 +53,8 @@ def run_command(
         str | None, typer.Option(help="Factors on the whole intervention; 0.25,0.5,1,1.5,2 unless given.")
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="Option of a method, name=value; may be given again.")
+        list[NameValue] | None,
+        typer.Option(parser=name_and_value, help="Option of a method, name=value; may be given again."),
     ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Published sweep instead of methods and strengths: paper, paper-small.")
@@ -99,8 +68,13 @@ def run_command(
     device: Device = None,
     dtype: Annotated[str | None, typer.Option(help="float32 (as published), bfloat16 or float16.")] = None,
     setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", envvar="RIEBENCH_RUN_SET", help="Setting of an instrument, see 'riebench settings'."),
+        list[NameValue] | None,
+        typer.Option(
+            "--set",
+            envvar="RIEBENCH_RUN_SET",
+            parser=name_and_value,
+            help="Setting of an instrument, see 'riebench settings'.",
+        ),
     ] = None,
     pairs: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
     category: Annotated[list[str] | None, typer.Option(help="Category by number or name; may be given again.")] = None,
@@ -137,9 +111,9 @@ def run_command(
         block,
         model=model,
         pairs=pairs,
-        strength=numbers(strength, "--strength") if strength else None,
-        k=counts(k, "--k") if k else None,
-        options=options(option or []),
+        strength=strength and strength.split(","),
+        k=k and k.split(","),
+        options={name.replace("-", "_"): value for name, value in option or ()},
         preset=preset,
         protocol=protocol,
         alone=alone,
@@ -148,7 +122,7 @@ def run_command(
         category=category or (),
         ids=pair_id or (),
         limit=limit,
-        settings=settings_of(setting, weights=weights, device=device, dtype=dtype),
+        settings={"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
         keep_images=keep_images,
         batch=batch,
     )
@@ -158,12 +132,11 @@ def run_command(
     entry = entry_named(model)
     if entry.parts:
         locate(model, entry.parts, request.settings, optional=("sae",))  # before anything heavy is imported
-    from riebench.engine.run import carry_out
+    from riebench.engine.run import Workers, carry_out
+    from riebench.util.trace import tracing
 
-    def work() -> Session:
-        from riebench.engine.crew import Workers
-
-        return carry_out(
+    with tracing(STAGES if trace else {}) as seen:
+        done = carry_out(
             request,
             chosen,
             out,
@@ -172,14 +145,8 @@ def run_command(
             max_failures=max_failures,
             workers=Workers(workers, ray_address, gpus_per_worker, cpus_per_worker),
         )
-
-    if not trace:
-        return sum_up(work())
-    from riebench.util.trace import tracing
-
-    with tracing(STAGES) as seen:
-        done = work()
-    print("\n".join(seen.lines()), file=sys.stderr)
+    if trace:
+        print("\n".join(seen.lines()), file=sys.stderr)
     return sum_up(done)
 
 
@@ -190,7 +157,7 @@ def sum_up(done: Session) -> int:
         The exit code: 0, 1 if there are failures, or 128 and the number of the signal that ended it (Ctrl-C: 130).
     """
     if done.statuses:
-        show(done.folder, wide_console())
+        summarize(done.folder, wide_console())
     failed = f"; {done.all_failed} records failed (--retry-failed repeats them)" if done.all_failed else ""
     print(f"{done.pairs} pairs in {done.seconds:.0f} s{failed}")
     if done.signal is not None:

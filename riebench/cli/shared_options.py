@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -16,12 +15,16 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the be
 Batch = Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")]
 
 
-def settings_of(words: Sequence[str] | None, **flags: Any) -> dict[str, Any]:
-    """Settings by name, from ``name=value`` words and from options of their own."""
-    found = {name: value for name, value in flags.items() if value is not None}
-    for word in words or ():
-        name, sign, value = word.partition("=")
-        if not sign:
-            raise UserError(f"--set is {word!r}; expected name=value, as masker.box_threshold=0.3")
-        found[name] = value
-    return found
+class NameValue(NamedTuple):
+    """The two sides of ``name=value``."""
+
+    name: str
+    value: str
+
+
+def name_and_value(word: str) -> NameValue:
+    """The two sides of ``name=value``."""
+    name, sign, value = word.partition("=")
+    if not sign or not name:
+        raise UserError(f"{word!r} is no name=value; give both, as only_add=true or masker.box_threshold=0.3")
+    return NameValue(name, value)

@@ -22,7 +22,6 @@ from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
 from riebench.engine.pair import PairResult, PairWorker
 from riebench.engine.plain import nothing_kept, plain_setting
-from riebench.engine.recording import Task
 from riebench.engine.run import carry_out
 from riebench.masks.sources import from_phrases
 from riebench.metrics import Scores
@@ -97,14 +96,14 @@ def bench(request: Request, pairs: Sequence[Pair], progress: Callable[[], None] 
     inner = getattr(instruments.masker, "masker", None)
     if inner is not None:  # masks from the disk would be nobody's work
         instruments.masker, instruments.masks = inner, from_phrases(inner, instruments.rules)
-    settings = len(worker.recorder.wanted(pairs[0]))
+    settings = len(worker.recorder.task(pairs[0]).wanted)
     done = Bench(len(pairs), settings, Side(), Side(), dict.fromkeys(names.COUNTED, 0))
     with nothing_kept(instruments):  # of its prompts, when the counting begins
         _count_flops(done, worker, pairs[0])
     for pair in pairs:
         with counting(instruments, done.engine.counts):
             started = time.perf_counter()
-            result = worker.work(Task(pair, worker.recorder.wanted(pair), keep_images=True))
+            result = worker.work(worker.recorder.task(pair)._replace(keep_images=True))
             done.engine.seconds += time.perf_counter() - started
         for record in result.records:
             if record.status != "ok":
@@ -126,7 +125,8 @@ def bench(request: Request, pairs: Sequence[Pair], progress: Callable[[], None] 
 
 def plain_pair(worker: PairWorker, pair: Pair) -> list[Scores]:
     """The plain loop over a worker's settings."""
-    return [plain_setting(worker, pair, wanted) for wanted in worker.recorder.wanted(pair)]
+    task = worker.recorder.task(pair)
+    return [plain_setting(worker, task, wanted) for wanted in task.wanted]
 
 
 def difference(engine: Scores, plain: Scores) -> float:
@@ -163,7 +163,7 @@ def _finish_floor(done: Bench, worker: PairWorker) -> None:
 
 
 def _count_flops(done: Bench, worker: PairWorker, pair: Pair) -> None:
-    model, task = worker.instruments.model, Task(pair, worker.recorder.wanted(pair))
+    model, task = worker.instruments.model, worker.recorder.task(pair)
     done.engine.flops = unet_flops(model, lambda: worker.work(task))
     with ExitStack() as stack:
         put_in(stack, model, "replay", False)

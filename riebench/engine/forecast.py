@@ -8,7 +8,7 @@ from riebench.methods.registry import find
 from riebench.models.registry import ModelEntry, entry_named
 from riebench.models.sites import neuron_sites
 from riebench.spec.request import Condition, Request
-from riebench.util.timings import timings
+from riebench.util.progress import timings
 
 INSTRUMENT_WEIGHTS = 0.17e9 + 0.22e9 + 0.43e9
 """Of Grounding DINO, SAM 2.1 and CLIP; they are held in float32."""

@@ -20,7 +20,7 @@ from riebench.pairs import Pair
 from riebench.records.schema import Value
 from riebench.sae import TopKSAE
 from riebench.spec.protocols import Protocol as PairProtocol
-from riebench.spec.protocols import protocol_named
+from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.request import Request
 from riebench.spec.settings import Settings
 from riebench.util.files import fingerprint
@@ -107,7 +107,7 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
     """
     given = given or Given()
     entry = given.model.entry if given.model else entry_named(request.model)
-    protocol = protocol_named(request.protocol)
+    protocol = PROTOCOLS[request.protocol]
     own = _own_instruments(entry, request.settings, protocol, given)
     model = given.model or entry.load(request.settings)
     model.batch = request.batch
@@ -125,7 +125,7 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
         masks=masks,
         rules=rules,
         scorers=scorers,
-        truth=own.truth if model.is_own else None,
+        truth=own.truth if model.own else None,
         parts={
             "model": model.fingerprint,
             "masker": masks_name,

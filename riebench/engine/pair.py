@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.recording import Recorder, Task, Wanted
+from riebench.engine.resume import Survey
 from riebench.masks import Region, to_grid
 from riebench.masks.phrases import DELETE_OBJECT
 from riebench.methods import Observed, Plan
-from riebench.methods.plan import check_plan
-from riebench.metrics import Scores, Scoring
+from riebench.methods.interface import check_plan
+from riebench.metrics import Reference, score_images
 from riebench.models import Edit, Run, neuron_sites
 from riebench.pairs import Pair
 from riebench.records import Record
-from riebench.spec.protocols import protocol_named
+from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.request import Request
 from riebench.util.errors import PairError
 
@@ -75,7 +77,37 @@ class PairWorker:
         self.instruments = load_instruments(request, given)
         self.recorder = Recorder(request, self.instruments)
         self.request = request
-        self.protocol = protocol_named(request.protocol)
+        self.protocol = PROTOCOLS[request.protocol]
+
+    def survey(self, pairs: Sequence[Pair]) -> Survey:
+        """The run as this worker knows it."""
+        instruments, request = self.instruments, self.request
+        return Survey(
+            tasks=[self.recorder.task(pair) for pair in pairs],
+            settings=self.recorder.settings,
+            shared={
+                "arms": [
+                    {"method": c.method, "options": c.options, "blocks": list(c.sites), "strengths": list(c.strengths)}
+                    for c in request.conditions
+                ],
+                "steps": request.steps,
+                "model": request.model,
+                "protocol": request.protocol,
+                "parts": instruments.parts,
+                "conditions": dict(instruments.conditions),
+                "metric_names": {name: part.name for name, part in instruments.scorers._asdict().items()},
+            },
+            locations=dict(instruments.locations),
+            device=str(instruments.model.device),
+            bytes=psutil.Process().memory_info().rss,
+        )
+
+    def run(self, tasks: Sequence[Task], ending: Callable[[], bool]) -> Iterator[tuple[Task, PairResult]]:
+        """Work tasks off in order, until there are no more or ``ending`` says so."""
+        for task in tasks:
+            if ending():
+                return
+            yield task, self.work(task)
 
     def work(self, task: Task) -> PairResult:
         """Run the settings of a task. Any fault of the pair becomes a record with the reason."""
@@ -86,7 +118,7 @@ class PairWorker:
             where = "engine"
             outcomes = self.edit(task, runs)
             where = "metrics"
-            records = self.score(task.pair, runs, outcomes)
+            records = self.score(task, runs, outcomes)
             if task.keep_images:
                 images = _pictures(runs, outcomes)
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
@@ -96,11 +128,9 @@ class PairWorker:
 
     def observe(self, task: Task) -> _Runs:
         """Base and source run with their values at every site that the task needs, and the regions of the phrases."""
-        pair, model = task.pair, self.instruments.model
-        sites = self._sites({one.condition for one in task.wanted})
-        seed = self.recorder.seed_of(pair)
-        prompts = [pair.base_prompt, pair.edit_prompt]
-        base, source = model.generate(prompts, [seed, seed], self.request.steps, capture=sites)
+        pair, sites = task.pair, self._sites({one.condition for one in task.wanted})
+        prompts, seeds = [pair.base_prompt, pair.edit_prompt], [task.seed, task.seed]
+        base, source = self.instruments.model.generate(prompts, seeds, self.request.steps, capture=sites)
         source_region, base_region = self.instruments.masks(pair, base.image, source.image)
         return _Runs(base, source, base_region, source_region)
 
@@ -122,10 +152,12 @@ class PairWorker:
         Those that begin with the same site come together, so that a batch shares all that the model does before it.
         """
         outcomes = [_Outcome(wanted) for wanted in task.wanted]
-        observed, batch = self._observed(task.pair, runs), self.instruments.model.batch
+        observed, batch = self._observed(task, runs), self.instruments.model.batch
         images = {task.pair.edit_prompt: runs.source.image, task.pair.base_prompt: runs.base.image}
         waiting: dict[str, list[_Outcome]] = {}
-        for number in sorted({one.condition for one in task.wanted}, key=self._first_site):
+        order, conditions = list(self.instruments.model.sites), self.request.conditions
+        first = sorted((order.index(conditions[n].sites[0]), n) for n in {one.condition for one in task.wanted})
+        for _, number in first:
             mine = [outcome for outcome in outcomes if outcome.wanted.condition == number]
             try:
                 plan = self._plan(number, observed)
@@ -143,27 +175,24 @@ class PairWorker:
                     waiting.setdefault(outcome.prompt, []).append(outcome)
             for queue in waiting.values():
                 while len(queue) >= batch:
-                    self._generate(task.pair, queue[:batch])
+                    self._generate(task.seed, queue[:batch])
                     del queue[:batch]
         for queue in waiting.values():
-            self._generate(task.pair, queue)
+            self._generate(task.seed, queue)
         return outcomes
 
-    def _first_site(self, number: int) -> tuple[int, int]:
-        return list(self.instruments.model.sites).index(self.request.conditions[number].sites[0]), number
-
-    def _observed(self, pair: Pair, runs: _Runs) -> Observed:
+    def _observed(self, task: Task, runs: _Runs) -> Observed:
         """What methods see; each sees the sites of its own condition."""
         model = self.instruments.model
         return Observed(
-            pair=pair,
+            pair=task.pair,
             sites=(),
             base=runs.base.values,
             source=runs.source.values,
             base_masks=self._masks(runs.base_region, runs.base.values),
             source_masks=self._masks(runs.source_region, runs.base.values),
             sae=model.sae,
-            seed=self.recorder.seed_of(pair),
+            seed=task.seed,
             protocol=self.protocol,
         )
 
@@ -194,16 +223,15 @@ class PairWorker:
         checked: Plan = plan
         return checked
 
-    def _generate(self, pair: Pair, outcomes: Sequence[_Outcome]) -> None:
+    def _generate(self, seed: int, outcomes: Sequence[_Outcome]) -> None:
         """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
         if not outcomes:
             return
-        seeds = [self.recorder.seed_of(pair)] * len(outcomes)
         edits = [outcome.edit for outcome in outcomes if outcome.edit is not None]
         try:
             with _named(self.recorder.methods[outcomes[0].wanted.condition]):
                 prompts = [outcome.prompt for outcome in outcomes]
-                runs = self.instruments.model.generate(prompts, seeds, self.request.steps, edits=edits)
+                runs = self.instruments.model.generate(prompts, [seed] * len(edits), self.request.steps, edits=edits)
             for outcome, run in zip(outcomes, runs, strict=True):
                 outcome.image, outcome.edit = run.image, None
         except Exception as error:  # noqa: BLE001 - changes may be functions of a stranger's
@@ -211,30 +239,27 @@ class PairWorker:
                 outcomes[0].error = error
                 return
             for outcome in outcomes:
-                self._generate(pair, [outcome])
+                self._generate(seed, [outcome])
 
-    def score(self, pair: Pair, runs: _Runs, outcomes: Sequence[_Outcome]) -> list[Record]:
-        scoring, made = self.scoring(pair, runs), [o.image for o in outcomes if o.image is not None]
-        scores = iter(scoring.score(made) if made else [])
-        return [
-            self.recorder.record(pair, o.wanted, error=o.error)
-            if o.image is None
-            else self.recorder.record(pair, o.wanted, next(scores), o.notes)
-            for o in outcomes
-        ]
-
-    def scoring(self, pair: Pair, runs: _Runs) -> Scoring:
-        """What the edited pictures of a pair are compared with."""
-        truth, brackets = self.instruments.truth, self.protocol.score_brackets
-        return Scoring(
-            self.instruments.scorers,
+    def score(self, task: Task, runs: _Runs, outcomes: Sequence[_Outcome]) -> list[Record]:
+        """The record of every setting."""
+        pair, truth, brackets = task.pair, self.instruments.truth, self.protocol.score_brackets
+        reference = Reference(
             base=runs.base.image,
             source=runs.source.image,
             edit_prompt=pair.editing_prompt if brackets else pair.edit_prompt,
             original_prompt=pair.original_prompt if brackets else pair.base_prompt,
             region=runs.base_region.pixels() | runs.source_region.pixels(),
-            truth=truth(pair, self.recorder.seed_of(pair)) if truth else None,
+            truth=truth(pair, task.seed) if truth else None,
         )
+        made = [outcome.image for outcome in outcomes if outcome.image is not None]
+        scores = iter(score_images(self.instruments.scorers, reference, made) if made else [])
+        return [
+            self.recorder.record(task, o.wanted, error=o.error)
+            if o.image is None
+            else self.recorder.record(task, o.wanted, next(scores), o.notes)
+            for o in outcomes
+        ]
 
 
 @contextmanager

@@ -15,24 +15,22 @@ from riebench.engine.instruments import Instruments
 from riebench.engine.pair import PairWorker
 from riebench.engine.recording import Task, Wanted
 from riebench.metrics import Scores
-from riebench.pairs import Pair
 
 
-def plain_setting(worker: PairWorker, pair: Pair, wanted: Wanted) -> Scores:
+def plain_setting(worker: PairWorker, task: Task, wanted: Wanted) -> Scores:
     """Metrics of one setting on one pair, with nothing shared.
 
     Raises:
         Exception: if the pair fails; nothing is turned into a record here.
     """
     with nothing_kept(worker.instruments):
-        task = Task(pair, (wanted,))
-        runs = worker.observe(task)
-        (outcome,) = worker.edit(task, runs)
+        alone = task._replace(wanted=(wanted,))
+        runs = worker.observe(alone)
+        (outcome,) = worker.edit(alone, runs)
         if outcome.error is not None:
             raise outcome.error
-        assert outcome.image is not None
-        (scores,) = worker.scoring(pair, runs).score([outcome.image])
-        return scores
+        (record,) = worker.score(alone, runs, [outcome])
+        return record.metrics
 
 
 @contextmanager

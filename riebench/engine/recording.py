@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from riebench.engine.instruments import Instruments
-from riebench.methods.registry import MethodClass, create, find
+from riebench.methods.registry import create, find
 from riebench.pairs import Pair
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_version, method_code
-from riebench.spec.request import Condition, Request
+from riebench.spec.request import Request
 from riebench.util.errors import PairError
 
 NUMERICS = 3
@@ -29,11 +29,21 @@ class Wanted(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Settings to run on one pair; plain data, so that another process can be given it."""
+    """Settings to run on one pair with a seed; plain data, so that another process can be given it."""
 
     pair: Pair
+    seed: int
     wanted: tuple[Wanted, ...]
     keep_images: bool = False
+
+
+class _Facts(NamedTuple):
+    """What the records of a condition share."""
+
+    name: str
+    method_class: str
+    code: str
+    parts: dict[str, str]
 
 
 class Recorder:
@@ -42,22 +52,34 @@ class Recorder:
     Args:
         request: of the run.
         instruments: of the run.
+
+    Attributes:
+        methods: the method of each condition, with its options.
+        settings: number of the condition and strength to the setting as records keep it.
     """
 
     def __init__(self, request: Request, instruments: Instruments) -> None:
         self.request = request
         self.conditions = dict(instruments.conditions)
         self.methods = [create(c.method, c.options) for c in request.conditions]
-        self._facts = [_Facts.of(c, find(c.method), instruments.parts) for c in request.conditions]
+        self._facts = []
+        for condition in request.conditions:
+            cls = find(condition.method)
+            parts = {n: value for n, value in instruments.parts.items() if n != "sae" or cls.needs_sae}
+            where = f"{cls.__module__}:{cls.__qualname__}"
+            self._facts.append(_Facts(str(cls.method_name), where, method_code(cls), parts))
+        self.settings = {
+            (number, strength): Setting(
+                method=facts.name, options=c.options, blocks=c.sites, strength=strength, steps=request.steps
+            )
+            for number, (c, facts) in enumerate(zip(request.conditions, self._facts, strict=True))
+            for strength in c.strengths
+        }
 
-    def seed_of(self, pair: Pair) -> int:
-        """The seed of all runs of a pair: the request's, else its own, else the published one."""
-        if self.request.seed is not None:
-            return self.request.seed
-        return PUBLISHED_SEED if pair.seed is None else pair.seed
-
-    def wanted(self, pair: Pair) -> tuple[Wanted, ...]:
+    def task(self, pair: Pair) -> Task:
         """Every setting of a pair in the order of its records; of settings with the same key, the first.
+
+        The seed is the request's, else the pair's own, else the published one.
 
         A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
         (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
@@ -69,14 +91,16 @@ class Recorder:
         able to go on after an update or on another machine. Records keep the versions (``code``), ``run.json`` the
         device of each session.
         """
+        asked = self.request.seed if self.request.seed is not None else pair.seed
+        seed = PUBLISHED_SEED if asked is None else asked
         about_pair = pair.model_dump(exclude={"seed"})
         found: dict[str, Wanted] = {}
         for number, (condition, facts) in enumerate(zip(self.request.conditions, self._facts, strict=True)):
             for strength in condition.strengths:
                 key = record_key(
                     pair=about_pair,
-                    seed=self.seed_of(pair),
-                    setting=self.setting(number, strength).model_dump(mode="json"),
+                    seed=seed,
+                    setting=self.settings[number, strength].model_dump(mode="json"),
                     method=facts.code,
                     protocol=self.request.protocol,
                     parts=facts.parts,
@@ -84,18 +108,11 @@ class Recorder:
                     numerics=NUMERICS,
                 )
                 found.setdefault(key, Wanted(number, strength, key))
-        return tuple(found.values())
-
-    def setting(self, condition: int, strength: float) -> Setting:
-        """One setting as its record keeps it."""
-        asked, facts = self.request.conditions[condition], self._facts[condition]
-        return Setting(
-            method=facts.name, options=asked.options, blocks=asked.sites, strength=strength, steps=self.request.steps
-        )
+        return Task(pair, seed, tuple(found.values()))
 
     def record(
         self,
-        pair: Pair,
+        task: Task,
         wanted: Wanted,
         metrics: Mapping[str, float | None] | None = None,
         notes: Mapping[str, Any] | None = None,
@@ -103,16 +120,16 @@ class Recorder:
         where: str = "method",
     ) -> Record:
         """The record of one setting: its metrics, or the error and the stage in which it was raised."""
-        facts = self._facts[wanted.condition]
+        facts, pair = self._facts[wanted.condition], task.pair
         return Record(
             key=wanted.key,
             status="failed" if error else "ok",
             pair_id=pair.id,
             category=pair.editing_type_id,
-            seed=self.seed_of(pair),
+            seed=task.seed,
             original_prompt=pair.original_prompt,
             editing_prompt=pair.editing_prompt,
-            setting=self.setting(wanted.condition, wanted.strength),
+            setting=self.settings[wanted.condition, wanted.strength],
             method_class=facts.method_class,
             model=self.request.model,
             protocol=self.request.protocol,
@@ -128,22 +145,7 @@ class Recorder:
 
     def failures(self, task: Task, error: Exception, where: str) -> list[Record]:
         """Records that say why the settings of a task were not run."""
-        return [self.record(task.pair, wanted, error=error, where=where) for wanted in task.wanted]
-
-
-class _Facts(NamedTuple):
-    """What the records of a condition share."""
-
-    name: str
-    method_class: str
-    code: str
-    parts: dict[str, str]
-
-    @classmethod
-    def of(cls, condition: Condition, method: MethodClass, parts: Mapping[str, str]) -> _Facts:
-        mine = {name: value for name, value in parts.items() if name != "sae" or method.needs_sae}
-        where = f"{method.__module__}:{method.__qualname__}"
-        return cls(str(method.method_name), where, method_code(method), mine)
+        return [self.record(task, wanted, error=error, where=where) for wanted in task.wanted]
 
 
 def reason_of(error: BaseException) -> str:
@@ -153,8 +155,3 @@ def reason_of(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - a stranger's error
         text = ""
     return (text or type(error).__name__)[:LONGEST].encode(errors="backslashreplace").decode()
-
-
-def keys_of(wanted: Sequence[Wanted]) -> list[str]:
-    """The keys of some settings."""
-    return [one.key for one in wanted]

@@ -6,32 +6,45 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count as counted
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
-from riebench.engine.journal import Journal
-from riebench.engine.stopping import Stopping
+from riebench.engine.journal import writing_journal
+from riebench.engine.stopping import stopping
 from riebench.models.model import Model
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, only_writer, read_records
 from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
-from riebench.util.progress import RunProgress
-from riebench.util.timings import keep_timing
+from riebench.util.progress import keep_timing, run_progress
 
 if TYPE_CHECKING:
-    from riebench.engine.crew import Workers
     from riebench.engine.instruments import Given
     from riebench.masks.sources import GivenMasks
     from riebench.metrics import Scorers
+
+
+class Workers(NamedTuple):
+    """How many workers there are and what each gets.
+
+    Attributes:
+        count: number of workers; 1 without an address works in this process, without Ray.
+        address: of a running Ray cluster, or ``auto``; None starts one on this machine.
+        gpus: for each worker; None splits the GPUs evenly.
+        cpus: for each worker; None splits the cores evenly.
+    """
+
+    count: int = 1
+    address: str | None = None
+    gpus: float | None = None
+    cpus: float | None = None
 
 
 @dataclass
@@ -87,7 +100,7 @@ def carry_out(
     quiet: bool = False,
     retry_failed: bool = False,
     max_failures: int | None = None,
-    workers: Workers | None = None,
+    workers: Workers = Workers(),
 ) -> Session:
     """Carry a request out. Records that the folder holds already are not made again.
 
@@ -108,37 +121,45 @@ def carry_out(
     """
     path = out or _new_folder()
     _check_free(path)
-    from riebench.engine.crew import Workers, hire
     from riebench.engine.resume import left_to_do, refuse_other_runs
 
-    crew = hire(request, given, _useful(workers or Workers(), len(pairs)))
-    try:
+    with _crew(request, given, workers, len(pairs)) as crew, RunFolder(path, force) as folder:
         survey = crew.survey(pairs)
-        with RunFolder(path, force) as folder:
-            before = folder.records()
-            refuse_other_runs(pairs, survey, before, path)
-            tasks = left_to_do(pairs, survey, before, first_of_each(pairs, request.keep_images), retry_failed)
-            asked = {wanted.key for several in survey.wanted.values() for wanted in several}
-            session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
-            if before:
-                _say(f"{len(before)} records are in {path}; {sum(len(t.wanted) for t in tasks)} are left to make")
-            journal = Journal(folder, survey, request, before)
-            try:
-                _work(crew, tasks, folder, session, max_failures, Console(stderr=True, quiet=quiet))
-            except BaseException as error:
-                with suppress(UserError):  # the first fault is the one to tell
-                    journal.close(f"{type(error).__name__}: {error}".strip(": "), session)
-                if isinstance(error, KeyboardInterrupt):
-                    _say("ended at once; the pair in flight is lost, the same command goes on")
-                raise
-            journal.close(session.ended, session)
-            folder.compact()
-    finally:
-        crew.close()
+        before = folder.records
+        refuse_other_runs(survey, before, path)
+        tasks = left_to_do(survey.tasks, before, _first_of_each(pairs, request.keep_images), retry_failed)
+        asked = {wanted.key for task in survey.tasks for wanted in task.wanted}
+        session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
+        if before:
+            _say(f"{len(before)} records are in {path}; {sum(len(t.wanted) for t in tasks)} are left to make")
+        with writing_journal(folder, survey, request, session):
+            _work(crew, tasks, folder, session, max_failures, Console(stderr=True, quiet=quiet))
     rows = request.steps * sum(2 + len(task.wanted) for task in tasks[: session.pairs])
     if rows:
         keep_timing(request.model, survey.device, session.seconds, rows)
     return session
+
+
+@contextmanager
+def _crew(request: Request, given: Given | None, workers: Workers, pairs: int) -> Iterator[Any]:
+    """Who works the tasks off: a worker in this process, or those of a Ray cluster, no more than there are pairs."""
+    if workers.count == 1 and workers.address is None:
+        from riebench.engine.pair import PairWorker
+
+        yield PairWorker(request, given)
+        return
+    if given and given.names:
+        raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
+    if workers.count > pairs:
+        _say(f"{workers.count} workers were asked for; {pairs} are started, one for each pair")
+        workers = workers._replace(count=pairs)
+    from riebench.engine.ray_crew import RayCrew
+
+    crew = RayCrew(request, workers)
+    try:
+        yield crew
+    finally:
+        crew.close()
 
 
 def _work(
@@ -147,13 +168,11 @@ def _work(
     """Work the tasks off, until they are done or there is a reason to end."""
     started = time.perf_counter()
     settings = max((len(task.wanted) for task in tasks), default=0)
-    with Stopping() as stopping, RunProgress(len(tasks), settings, console) as progress:
+    with stopping() as asked, run_progress(len(tasks), settings, console) as advance:
 
         def ending() -> bool:
-            if session.pairs == len(tasks):
-                return True
-            if stopping.signal is not None:
-                session.signal, session.ended = stopping.signal, f"ended by {stopping.signal.name}"
+            if asked:
+                session.signal, session.ended = asked[0], f"ended by {asked[0].name}"
             elif max_failures is not None and session.failed_pairs >= max_failures:
                 bad = f"{session.failed_pairs} pairs with failures (--max-failures {max_failures})"
                 session.ended = f"ended after {bad}"
@@ -164,7 +183,7 @@ def _work(
                 folder.keep_image(f"{task.pair.id}-{name}", image)
             folder.append(result.records)
             session.count(result.records)
-            progress.advance(len(result.records))
+            advance(len(result.records))
     session.seconds = time.perf_counter() - started
     if session.pairs == len(tasks):  # the wish to end came when all were under way
         session.ended = "finished"
@@ -172,23 +191,12 @@ def _work(
         _say(f"{session.ended}; {len(tasks) - session.pairs} pairs are left, the same command goes on with them")
 
 
-def first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
+def _first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
     """Ids of the first pairs of each category."""
-    met: Counter[int] = Counter()
-    found = set()
+    by_category: dict[int, list[str]] = {}
     for pair in pairs:
-        if met[pair.editing_type_id] < count:
-            found.add(pair.id)
-        met[pair.editing_type_id] += 1
-    return found
-
-
-def _useful(workers: Workers, pairs: int) -> Workers:
-    """No more workers than pairs."""
-    if workers.count <= pairs:
-        return workers
-    _say(f"{workers.count} workers were asked for; {pairs} are started, one for each pair")
-    return replace(workers, count=pairs)
+        by_category.setdefault(pair.editing_type_id, []).append(pair.id)
+    return {name for names in by_category.values() for name in names[:count]}
 
 
 def _check_free(path: Path) -> None:
@@ -312,7 +320,6 @@ def run(
         batch=batch,
         handed_in=handed,
     )
-    from riebench.engine.crew import Workers
     from riebench.engine.instruments import Given
 
     session = carry_out(

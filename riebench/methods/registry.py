@@ -11,14 +11,16 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from riebench.methods.options import options_of
-from riebench.methods.plan import Method
 from riebench.util.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from riebench.methods.interface import Method
 
 GROUP = "riebench.methods"
 MethodClass = type[Any]
@@ -41,12 +43,12 @@ def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> C
 
     def register(cls: C) -> C:
         made: Any = dataclasses.dataclass(frozen=True)(cls)
-        taken = holder(name)
-        if taken is not None and not _claims(name, cls):
-            raise ValueError(f"the method name {name!r} is taken by {taken}; choose another")
-        made.method_name = name
-        made.needs_sae = needs_sae
-        made.needs_neurons = needs_neurons
+        made.method_name, made.needs_sae, made.needs_neurons = name, needs_sae, needs_neurons
+        points, before = _installed().get(name, []), _REGISTERED.get(name)
+        own = any(point.module.partition(".")[0] == cls.__module__.partition(".")[0] for point in points)
+        same = before is not None and (before.__module__, before.__qualname__) == (cls.__module__, cls.__qualname__)
+        if (points or before is not None) and not (own or same):
+            raise ValueError(f"the method name {name!r} is taken by {holder(name)}; choose another")
         _REGISTERED[name] = made
         return made
 
@@ -54,27 +56,15 @@ def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> C
 
 
 def holder(name: str) -> str | None:
-    """Who has a name: the installed distributions, or the class that registered it in this process."""
-    if name in _installed():
-        return " and ".join(map(_origin, _installed()[name]))
-    return _target(_REGISTERED[name]) if name in _REGISTERED else None
-
-
-def _claims(name: str, cls: MethodClass) -> bool:
-    """Whether a name is this class's own: registered by it before, or an entry point of the package it is in."""
-    if name in _REGISTERED:
-        return _target(_REGISTERED[name]) == _target(cls)
-    return cls.__module__.split(".")[0] in {point.module.split(".")[0] for point in _installed()[name]}
-
-
-def _target(cls: MethodClass) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def _origin(point: EntryPoint) -> str:
-    """A distribution and what it names, as ``riebench 0.1.0 (riebench_baselines.sae:SAETransfer)``."""
-    made_by = f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed distribution"
-    return f"{made_by} ({point.module}:{point.attr})"
+    """The distributions that installed a name, or the class that registered it in this process; None if it is free."""
+    points = _installed().get(name, [])
+    origins = [
+        f"{p.dist.name} {p.dist.version} ({p.value})" if p.dist else f"an unnamed distribution ({p.value})"
+        for p in points
+    ]
+    if not origins and name in _REGISTERED:
+        origins = [f"{_REGISTERED[name].__module__}:{_REGISTERED[name].__qualname__}"]
+    return " and ".join(origins) or None
 
 
 @cache
@@ -131,7 +121,7 @@ def find(name: str) -> MethodClass:
 
     Raises:
         UserError: if there is no such method, two distributions have that name, its module cannot be imported, or
-            what is there is no method.
+            it is not a method.
     """
     points = _installed().get(name, [])
     if len(points) > 1:
@@ -139,47 +129,45 @@ def find(name: str) -> MethodClass:
             f"the method name {name!r} is taken twice, by {holder(name)}; uninstall one, or give package.module:Class"
         )
     if name in _REGISTERED:
-        return _checked(_REGISTERED[name], _target(_REGISTERED[name]))
-    if ":" not in name and not points:
+        cls: Any = _REGISTERED[name]
+    elif points or ":" in name:
+        cls = _imported(name, points[0].value if points else name)
+    else:
         raise unknown("method", name, sorted({*_REGISTERED, *_installed()}))
-    module, _, attribute = (points[0].value if points else name).partition(":")
-    if not points and os.getcwd() not in sys.path:  # a stranger's file lies where one stands
-        sys.path.insert(0, os.getcwd())
-    cls = _checked(_imported(name, module, attribute), f"{module}:{attribute}")
-    if points and cls.method_name != name:
+    if not isinstance(cls, type) or "method_name" not in vars(cls):
+        raise UserError(f"{name} is not a method; decorate its class with @riebench.methods.method(name)")
+    if not callable(getattr(cls, "plan", None)):
+        raise UserError(f"{name} has no plan; give it the function plan(self, seen: Observed) -> Plan")
+    found: Any = cls
+    if points and found.method_name != name:
         raise UserError(
-            f"the method {name!r} calls itself {cls.method_name!r} in {_origin(points[0])}; "
+            f"the method {name!r} calls itself {found.method_name!r} in {holder(name)}; "
             "expected the same name in the entry point and in @method"
         )
-    return cls
+    return found  # type: ignore[no-any-return]
 
 
-def _imported(name: str, module: str, attribute: str) -> Any:
+def _imported(name: str, target: str) -> Any:
+    """What ``module:attribute`` names; a module that breaks leaves no methods behind."""
+    module, _, attribute = target.partition(":")
+    if target == name and os.getcwd() not in sys.path:  # a stranger's file lies where one stands
+        sys.path.insert(0, os.getcwd())
     before = dict(_REGISTERED)
     try:
         found = importlib.import_module(module)
         for part in attribute.split("."):
             if not hasattr(found, part):
-                there = [other for other, value in vars(found).items() if hasattr(value, "method_name")]
-                raise unknown(f"method in {module}", part, there or ["none"])
+                methods = [other for other, value in vars(found).items() if hasattr(value, "method_name")]
+                raise unknown(f"method in {module}", part, methods or ["none"])
             found = getattr(found, part)
         return found
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
-        _REGISTERED.clear()  # what a module registered before it broke is not there
+        _REGISTERED.clear()
         _REGISTERED.update(before)
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"the method {name!r} cannot be loaded ({said}); expected package.module:Class") from None
-
-
-def _checked(cls: Any, target: str) -> MethodClass:
-    """A class that is decorated itself and has a plan."""
-    if not isinstance(cls, type) or "method_name" not in vars(cls):
-        raise UserError(f"{target} is not a method; decorate its class with @riebench.methods.method(name)")
-    if not callable(getattr(cls, "plan", None)):
-        raise UserError(f"{target} has no plan; give it the function plan(self, seen: Observed) -> Plan")
-    return cls
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"the method {name!r} cannot be loaded ({reason}); expected package.module:Class") from None
 
 
 def _check_options(cls: MethodClass) -> None:
@@ -187,12 +175,7 @@ def _check_options(cls: MethodClass) -> None:
         options_of(cls)
     except Exception as error:  # noqa: BLE001 - pydantic raises many kinds for types that it does not know
         reason = str(error).splitlines()[0]
-        raise UserError(f"{_target(cls)} has an option that cannot be read: {reason}") from None
-
-
-def option_fields(cls: MethodClass) -> dict[str, dataclasses.Field[Any]]:
-    """The options of a method by name."""
-    return {f.name: f for f in dataclasses.fields(cls)}
+        raise UserError(f"{cls.__module__}:{cls.__qualname__} has an option that cannot be read: {reason}") from None
 
 
 def create(name: str, options: Mapping[str, Any]) -> Method:
@@ -202,7 +185,7 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
         UserError: for an unknown method or option, a value of the wrong type, or one that a record cannot keep.
     """
     cls = find(name)
-    fields = option_fields(cls)
+    fields = cls.__dataclass_fields__
     for option in options:
         if option not in fields:
             raise (
@@ -220,7 +203,7 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
             raise UserError(f"the method {name!r} needs its option {at!r}; give --option {at}=value") from None
         raise UserError(f"option {at!r} of method {name!r} is {first['input']!r}: {first['msg']}") from None
     except PydanticUserError as error:
-        raise UserError(f"{_target(cls)} has an option that cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{cls.__module__}:{cls.__qualname__} has an option that cannot be read: {str(error).splitlines()[0]}") from None
     for option in fields:
         value = getattr(made, option)
         if not isinstance(value, bool | int | float | str | None):

@@ -6,6 +6,19 @@ Importing a module of metrics registers them, in the order of their columns.
 from riebench.metrics import published, regions  # isort: skip
 from riebench.metrics import drawn  # isort: skip
 from riebench.metrics.registry import METRICS, Metric, Scores, metric
-from riebench.metrics.scoring import Scorers, Scoring, Truth
+from riebench.metrics.scoring import Reference, Scorers, Seen, Truth, score_images
 
-__all__ = ["METRICS", "Metric", "Scorers", "Scores", "Scoring", "Truth", "drawn", "metric", "published", "regions"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Reference",
+    "Scorers",
+    "Scores",
+    "Seen",
+    "Truth",
+    "drawn",
+    "metric",
+    "published",
+    "regions",
+    "score_images",
+]

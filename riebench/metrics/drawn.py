@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from riebench.metrics.registry import metric
-from riebench.metrics.scoring import Image, Scoring
+from riebench.metrics.scoring import Seen
 
 
 @metric(
@@ -13,14 +13,14 @@ from riebench.metrics.scoring import Image, Scoring
     "1 if the edited attribute reads as the edit prompt says, else 0 (drawn world only)",
     drawn_world=True,
 )
-def edit_success(images: Sequence[Image], scoring: Scoring) -> Sequence[float | None]:
+def edit_success(seen: Seen) -> Sequence[float | None]:
     """By the attribute reader."""
-    return [verdict["edit_success"] for verdict in scoring.verdicts(images)]
+    return [verdict["edit_success"] for verdict in seen.verdicts or ()]
 
 
 @metric(
     "kept", "share of the other visible attributes that read as in the base scene (drawn world only)", drawn_world=True
 )
-def kept(images: Sequence[Image], scoring: Scoring) -> Sequence[float | None]:
+def kept(seen: Seen) -> Sequence[float | None]:
     """By the attribute reader."""
-    return [verdict["kept"] for verdict in scoring.verdicts(images)]
+    return [verdict["kept"] for verdict in seen.verdicts or ()]

@@ -91,11 +91,11 @@ class LpipsScorer:
         lins = self.model.lins
         return [lin((x - y).square()[None])[0, 0] for lin, x, y in zip(lins, a, b, strict=True)]
 
-    def total(self, layers: Sequence[Tensor]) -> float:
-        """The published distance, from the difference of each layer ``[h, w]``: means over positions, summed."""
-        return float(sum(layer.cpu().double().mean() for layer in layers))
+    def totals(self, pictures: Sequence[Sequence[Tensor]]) -> list[float]:
+        """The published distance from the difference of each layer ``[h, w]``: means over positions, summed."""
+        return [float(sum(layer.cpu().double().mean() for layer in layers)) for layers in pictures]
 
-    def total_within(
+    def means_within(
         self, pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]
     ) -> Sequence[float | None]:
         """Mean over a region ``[height, width]`` of each picture's distance map; null where the region is empty.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from riebench.metrics.scoring import Image, Scoring
+    from riebench.metrics.scoring import Seen
 
 Scores = dict[str, float | None]
 """Metric to its number; null where it is undefined."""
-Measure = Callable[[Sequence["Image"], "Scoring"], Sequence[float | None]]
+Measure = Callable[["Seen"], Sequence[float | None]]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Metric:
     Attributes:
         name: its column in records and tables.
         says: what it is, in a line.
-        measure: pictures ``[height, width, 3]`` and what they are compared with, to one number each.
-        of_base: whether a record also holds it of the base picture, as ``NAME_base``.
+        measure: what was seen in some pictures, to one number each.
+        of_base: whether a record also holds it of the base picture, as ``NAME_base``; it may then use the embeddings
+            of whole pictures and the layers to the source image alone.
         drawn_world: whether it needs a pair whose truth is known.
     """
 

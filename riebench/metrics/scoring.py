@@ -1,10 +1,9 @@
-"""What the edited pictures of a pair are compared with; each distinct picture goes through each network once."""
+"""Look at all pictures of a pair once, so that each metric is a function of what was seen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from riebench.metrics.clip import ClipScorer
-    from riebench.metrics.lpips import Features, LpipsScorer
+    from riebench.metrics.lpips import LpipsScorer
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -30,12 +29,10 @@ class Scorers(NamedTuple):
     lpips: LpipsScorer
 
 
-@dataclass
-class Scoring:
-    """One pair's reference for its edited pictures.
+class Reference(NamedTuple):
+    """What the edited pictures of a pair are compared with.
 
     Attributes:
-        scorers: CLIP and LPIPS.
         base: base image ``[height, width, 3]``.
         source: source image.
         edit_prompt: as it is embedded.
@@ -44,57 +41,107 @@ class Scoring:
         truth: judges a picture, where the truth is known.
     """
 
-    scorers: Scorers
     base: Image
     source: Image
     edit_prompt: str
     original_prompt: str
     region: Mask
     truth: Truth | None = None
-    _known: dict[tuple[str, bytes], Any] = field(default_factory=dict)
-
-    def score(self, images: Sequence[Image]) -> list[Scores]:
-        """Every metric of edited pictures, with those of the base picture as ``NAME_base``."""
-        metrics = [m for m in METRICS.values() if self.truth is not None or not m.drawn_world]
-        columns = {m.name: m.measure(images, self) for m in metrics}
-        columns |= {f"{m.name}_base": [*m.measure([self.base], self)] * len(images) for m in metrics if m.of_base}
-        return [{name: _plain(values[i]) for name, values in columns.items()} for i in range(len(images))]
-
-    def clip(self, images: Sequence[Image]) -> Tensor:
-        """CLIP embeddings ``[n, d]`` of pictures, in float64."""
-        import torch
-
-        # Base and source are embedded with the first edited pictures, in one batch.
-        self._once("clip", [*images, self.base, self.source], self.scorers.clip.images)
-        return torch.stack(self._once("clip", images, self.scorers.clip.images)).double()
-
-    def text(self, prompt: str) -> Tensor:
-        """CLIP embedding ``[d]`` of a prompt, in float64."""
-        return self.scorers.clip.text(prompt).double()
-
-    def lpips_layers(self, images: Sequence[Image], other: Image) -> list[list[Tensor]]:
-        """LPIPS's weighted difference of each layer ``[h, w]``, of each picture to another one."""
-        lpips = self.scorers.lpips
-        features: list[Features] = self._once("lpips", [*images, self.base, self.source, other], lpips.features)
-        name = f"layers {hash(other.tobytes())}"
-        to = features[-1]
-        pairs = dict(zip((image.tobytes() for image in images), features, strict=False))
-        return self._once(name, images, lambda new: [lpips.layers(pairs[image.tobytes()], to) for image in new])
-
-    def verdicts(self, images: Sequence[Image]) -> list[Scores]:
-        """What the truth says of each picture."""
-        judge = self.truth
-        assert judge is not None
-        return self._once("truth", images, lambda new: [judge(image) for image in new])
-
-    def _once(self, kind: str, images: Sequence[Image], work: Callable[[list[Image]], Sequence[Any]]) -> list[Any]:
-        """The result of ``work`` for each picture; it is given those alone that it has not seen."""
-        keys = [(kind, image.tobytes()) for image in images]
-        new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._known}
-        if new:
-            self._known.update(zip(new, work(list(new.values())), strict=True))
-        return [self._known[key] for key in keys]
 
 
-def _plain(value: Any) -> float | None:
-    return None if value is None else float(value)
+class Seen(NamedTuple):
+    """Some pictures, and what CLIP, LPIPS and the truth see in them. A metric is a function of this.
+
+    Attributes:
+        pictures: ``[height, width, 3]`` each.
+        reference: what they are compared with.
+        scorers: CLIP and LPIPS.
+        clip: CLIP embeddings ``[n, d]`` of the pictures, in float64 as all embeddings here.
+        clip_base: of the base image ``[d]``.
+        clip_source: of the source image.
+        clip_edit: of the edit prompt.
+        clip_original: of the original prompt.
+        clip_inside: of the pictures with all but the region black ``[n, d]``; None where the region is empty.
+        clip_outside: of the pictures with the region black; None where nothing is outside.
+        to_base: for each picture LPIPS's weighted difference of each layer ``[h, w]`` to the base image.
+        to_source: the same to the source image.
+        verdicts: of the truth on each picture; None where it is not known.
+    """
+
+    pictures: Sequence[Image]
+    reference: Reference
+    scorers: Scorers
+    clip: Tensor
+    clip_base: Tensor
+    clip_source: Tensor
+    clip_edit: Tensor
+    clip_original: Tensor
+    clip_inside: Tensor | None
+    clip_outside: Tensor | None
+    to_base: Sequence[Sequence[Tensor]]
+    to_source: Sequence[Sequence[Tensor]]
+    verdicts: Sequence[Scores] | None
+
+
+def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]) -> list[Scores]:
+    """Every metric of edited pictures, and those of the base picture that cost nothing as ``NAME_base``.
+
+    A picture that comes more than once is looked at once.
+    """
+    places: dict[bytes, int] = {}
+    of = [places.setdefault(image.tobytes(), len(places)) for image in images]
+    seen = look(scorers, reference, [images[of.index(i)] for i in range(len(places))])
+    metrics = [m for m in METRICS.values() if seen.verdicts is not None or not m.drawn_world]
+    columns = {m.name: m.measure(seen) for m in metrics}
+    base = _of_base(seen)
+    of_base = {f"{m.name}_base": m.measure(base)[0] for m in metrics if m.of_base}
+    return [{**{name: values[i] for name, values in columns.items()}, **of_base} for i in of]
+
+
+def look(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -> Seen:
+    """Look at distinct pictures: each, whole and by region, goes through CLIP once, and whole through LPIPS once."""
+    import torch
+
+    base, source, _, _, region, truth = reference
+    inside = [picture * region[..., None] for picture in pictures] if region.any() else []
+    outside = [picture * ~region[..., None] for picture in pictures] if not region.all() else []
+    # An edited picture may be the base or the source image, and a masked one may be whole.
+    whole = {p.tobytes(): p for p in [*pictures, base, source]}
+    every = whole | {p.tobytes(): p for p in [*inside, *outside]}
+    embedded = dict(zip(every, scorers.clip.images(list(every.values())).double(), strict=True))
+    features = dict(zip(whole, scorers.lpips.features(list(whole.values())), strict=True))
+    layers = scorers.lpips.layers
+
+    def clip(images: Sequence[Image]) -> Tensor | None:
+        return torch.stack([embedded[image.tobytes()] for image in images]) if images else None
+
+    whole_clip = clip(pictures)
+    assert whole_clip is not None
+    return Seen(
+        pictures=pictures,
+        reference=reference,
+        scorers=scorers,
+        clip=whole_clip,
+        clip_base=embedded[base.tobytes()],
+        clip_source=embedded[source.tobytes()],
+        clip_edit=scorers.clip.text(reference.edit_prompt).double(),
+        clip_original=scorers.clip.text(reference.original_prompt).double(),
+        clip_inside=clip(inside),
+        clip_outside=clip(outside),
+        to_base=[layers(features[p.tobytes()], features[base.tobytes()]) for p in pictures],
+        to_source=[layers(features[p.tobytes()], features[source.tobytes()]) for p in [*pictures, base]],
+        verdicts=[truth(picture) for picture in pictures] if truth else None,
+    )
+
+
+def _of_base(seen: Seen) -> Seen:
+    """The base image in place of the pictures, as far as it has been looked at already."""
+    return seen._replace(
+        pictures=[seen.reference.base],
+        clip=seen.clip_base[None],
+        clip_inside=None,
+        clip_outside=None,
+        to_base=[],
+        to_source=seen.to_source[-1:],
+        verdicts=None,
+    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from riebench.models.model import Model
 from riebench.models.sdxl import SDXLEntry
+from riebench.models.sites import Site
 from riebench.pairs import Pair
-from riebench.sae.folders import find_saes
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.files import fingerprint
@@ -33,6 +33,14 @@ class MiniEntry(SDXLEntry):
 
     def folder(self, settings: Settings) -> Path | None:
         """The package's own folder."""
+        return PIPELINE
+
+    def sites(self, settings: Settings) -> Mapping[str, Site]:
+        """See :class:`ModelEntry`.
+
+        Raises:
+            UserError: if a setting is not one of mini's, or its weights are missing.
+        """
         for name in settings.given():
             if not name.startswith(SETTINGS):
                 raise UserError(f"the setting {name} is not for mini, whose parts come with it; leave it out")
@@ -40,13 +48,13 @@ class MiniEntry(SDXLEntry):
             raise UserError(
                 f"the weights of mini are not in {PIPELINE}; reinstall riebench or train them (scripts/train_mini.py)"
             )
-        return PIPELINE
+        return super().sites(settings)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, else mini's own."""
         if settings.sae.folder is not None:
             return super().saes(settings)
-        return find_saes(SAES, {block: (block,) for block in self.blocks(settings)}, settings.sae)
+        return {site: SAES / site for site in self.default_sites}
 
     def load(self, settings: Settings) -> Model:
         """The pipeline; initial latents are the layout canvas of the seed, and the CPU is the default device."""
@@ -55,30 +63,30 @@ class MiniEntry(SDXLEntry):
         from riebench.mini.layout import canvas_of_seed
         from riebench.models.sdxl import SDXL, load_pipeline
 
-        folder = self.folder(settings)
-        assert folder is not None
+        self.sites(settings)
         if settings.model.device == "auto":
             cpu = settings.model.model_copy(update={"device": "cpu"})
             settings = settings.model_copy(update={"model": cpu})
-        pipeline = load_pipeline(folder, settings)
+        pipeline = load_pipeline(PIPELINE, settings)
         pipeline.vae.disable_slicing()
         for part in (pipeline.unet, pipeline.vae):
             part.to(memory_format=torch.channels_last)
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        model = SDXL(pipeline, self, settings, f"mini-{fingerprint(files, folder)}", canvas_of_seed)
+        files = [path for path in PIPELINE.rglob("*") if path.is_file()]
+        model = SDXL(pipeline, self, settings, f"mini-{fingerprint(files, PIPELINE)}", canvas_of_seed)
         model.saes = self.saes(settings)
         return model
 
-    def check_pair(self, pair: Pair) -> None:
-        """Refuse a pair whose prompts are not of the drawn world or do not differ in exactly one attribute."""
+    def check_pairs(self, pairs: Sequence[Pair]) -> None:
+        """Refuse pairs whose prompts are not of the drawn world or do not differ in exactly one attribute."""
         from riebench.mini.grammar import PromptError, parse
 
-        try:
-            changed = parse(pair.base_prompt).differences(parse(pair.edit_prompt))
-        except PromptError as error:
-            raise UserError(f"pair {pair.id!r} is not for mini: {error}; use pairs of the drawn world") from None
-        if len(changed) != 1:
-            raise UserError(f"pair {pair.id!r} changes {list(changed)}; a pair for mini changes one attribute")
+        for pair in pairs:
+            try:
+                changed = parse(pair.original_prompt).differences(parse(pair.editing_prompt))
+            except PromptError as error:
+                raise UserError(f"pair {pair.id!r} is not for mini: {error}; use pairs of the drawn world") from None
+            if len(changed) != 1:
+                raise UserError(f"pair {pair.id!r} changes {list(changed)}; a pair for mini changes one attribute")
 
 
 MINI = MiniEntry("mini")

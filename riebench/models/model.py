@@ -53,6 +53,7 @@ class Model(ABC):
         conditions: settings that can change what it generates, as the type of its weights.
         saes: site to its SAE, or to the folder that holds it.
         batch: rows in one forward pass at most; halved when memory runs out.
+        own: whether these are the weights that the entry loads, and not somebody's own under its name.
     """
 
     def __init__(
@@ -72,12 +73,8 @@ class Model(ABC):
         self.conditions = conditions
         self.saes: Mapping[str, Path | TopKSAE] = {}
         self.batch = 8
+        self.own = not fingerprint.startswith(GIVEN)
         self._loaded_saes: dict[str, TopKSAE] = {}
-
-    @property
-    def is_own(self) -> bool:
-        """Whether these are the weights that the entry loads, and not somebody's own under its name."""
-        return not self.fingerprint.startswith(GIVEN)
 
     @property
     def default_sites(self) -> tuple[str, ...]:
@@ -130,9 +127,14 @@ class Model(ABC):
         rows = [Edit(*edit) for edit in edits]
         if not len(prompts) == len(seeds) == (len(rows) or len(prompts)):
             raise UserError(f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row")
-        self._check_sites(capture)
-        for changes in {id(edit.changes): edit.changes for edit in rows}.values():
-            self._check_changes(changes, steps)
+        changes = [change for edit in {id(edit.changes): edit for edit in rows}.values() for change in edit.changes.items()]
+        for site in [*capture, *(site for site, _ in changes)]:
+            if site not in self.sites:
+                raise unknown("site", site, self.sites)
+        for site, change in changes:
+            if not callable(change):
+                (height, width), length = self.sites[site].grid, self.sites[site].width
+                _check_change(site, change, (steps, height * width, length), self.device)
 
         def work(part: slice) -> list[Run]:
             return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture), on_steps)
@@ -146,7 +148,7 @@ class Model(ABC):
         Raises:
             UserError: if there is none, it cannot be read, or it does not fit the site.
         """
-        from riebench.sae import load_sae
+        from riebench.sae.store import load_sae
 
         if site not in self._loaded_saes:
             if site not in self.saes:
@@ -205,18 +207,6 @@ class Model(ABC):
             else:
                 delta[row] = strength * change[step]
         return delta
-
-    def _check_sites(self, names: Collection[str]) -> None:
-        for name in names:
-            if name not in self.sites:
-                raise unknown("site", name, self.sites)
-
-    def _check_changes(self, changes: Mapping[str, Change], steps: int) -> None:
-        self._check_sites(changes)
-        for name, change in changes.items():
-            if not callable(change):
-                site = self.sites[name]
-                _check_change(name, change, (steps, site.positions, site.width), self.device)
 
 
 def pick_device(name: str) -> torch.device:

@@ -6,14 +6,14 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.sites import Site, blocks, neuron_sites
+from riebench.models.sites import Site
 from riebench.spec.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 
@@ -84,17 +84,8 @@ class ModelEntry:
         """
         raise UserError(f"{self.name} takes no loaded pipeline; leave out pipeline=")
 
-    def check_pair(self, pair: Pair) -> None:
-        """Refuse a pair that this model cannot judge (UserError); any will do unless a family says otherwise."""
-
-    def blocks(self, settings: Settings) -> list[str]:
-        """Names of its blocks in the order in which they run."""
-        return blocks(self.sites(settings))
-
-    def neurons(self, block: str, settings: Settings) -> int:
-        """How many neurons a block has, in all of its layers."""
-        sites = self.sites(settings)
-        return sum(sites[site].width for site in neuron_sites(sites, block))
+    def check_pairs(self, pairs: Sequence[Pair]) -> None:
+        """Refuse pairs that this model cannot judge (UserError); any will do unless a family says otherwise."""
 
 
 @cache

@@ -16,24 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """One row ``[halves, ...]`` of a tensor, and its layout in memory.
-
-    Convolutions choose their algorithm by the layout, and two algorithms round differently.
-    """
-
-    row: Tensor
-    layout: torch.memory_format
-
-    def spread(self, rows: int) -> Tensor:
-        """Each half repeated: ``[halves * rows, ...]``."""
-        shape = (len(self.row) * rows, *self.row.shape[1:])
-        wide = torch.empty(shape, dtype=self.row.dtype, device=self.row.device, memory_format=self.layout)
-        wide.unflatten(0, (len(self.row), rows)).copy_(self.row[:, None])
-        return wide
+from torch.utils._pytree import tree_map_only
 
 
 @dataclass
@@ -43,7 +26,8 @@ class Recording:
     Attributes:
         start: prompt, seed and number of steps of the run; the first timestep depends on their number.
         blocks: module paths of the blocks before which everything is kept.
-        outputs: module path to the module's output, in which tensors are kept rows.
+        outputs: module path to the module's output, in which each tensor has one row (of a guided batch: one of each
+            half).
     """
 
     start: tuple[str, int, int]
@@ -63,22 +47,21 @@ def modules_before(unet: nn.Module, block: str) -> list[str]:
 
 @contextmanager
 def recording(unet: nn.Module, kept: Recording, rows: Sequence[int]) -> Iterator[None]:
-    """Keep the first output of all that lies before the blocks, for some rows of the batch (guided: one a half)."""
-    rows = list(rows)
+    """Keep the first output of all that lies before the blocks, for some rows of the batch.
 
-    def hook(path: str) -> Callable[..., None]:
-        def keep(value: Tensor) -> _Kept:
-            return _Kept(value[rows].clone(), _layout(value))
+    Rows are cut out and put together again, which keeps a tensor's layout in memory: convolutions choose their
+    algorithm by it, and two algorithms round differently.
+    """
+    paths = dict.fromkeys(path for block in kept.blocks for path in modules_before(unet, block))
 
-        def first(module: nn.Module, args: Any, output: Any) -> None:
-            if path not in kept.outputs:
-                kept.outputs[path] = _each(output, Tensor, keep)
-
-        return first
+    def keep(path: str, output: Any) -> None:
+        if path not in kept.outputs:
+            kept.outputs[path] = tree_map_only(Tensor, lambda v: torch.cat([v[r : r + 1] for r in rows]), output)
 
     with ExitStack() as stack:
-        for path in dict.fromkeys(path for block in kept.blocks for path in modules_before(unet, block)):
-            stack.callback(unet.get_submodule(path).register_forward_hook(hook(path)).remove)
+        for path in paths:
+            hook = unet.get_submodule(path).register_forward_hook(lambda m, args, output, path=path: keep(path, output))
+            stack.callback(hook.remove)
         yield
 
 
@@ -86,48 +69,19 @@ def recording(unet: nn.Module, kept: Recording, rows: Sequence[int]) -> Iterator
 def replaying(unet: nn.Module, kept: Recording, block: str, rows: int) -> Iterator[None]:
     """Let all that lies before a block put out, the first time, what was recorded, in each row (of each half)."""
 
-    def once(module: nn.Module, own: Callable[..., Any] | None, output: Any) -> Callable[..., Any]:
-        def replay(*args: Any, **kwargs: Any) -> Any:
-            _restore(module, own)
-            return _each(output, _Kept, lambda value: value.spread(rows))
-
-        return replay
+    def replay(path: str, restore: Callable[[], None]) -> Any:
+        restore()
+        return tree_map_only(
+            Tensor,
+            lambda v: torch.cat([v[half : half + 1] for half in range(len(v)) for _ in range(rows)]),
+            kept.outputs[path],
+        )
 
     with ExitStack() as stack:
         for path in modules_before(unet, block):
             module = unet.get_submodule(path)
-            own = module.__dict__.get("forward")
-            stack.callback(_restore, module, own)
-            module.forward = once(module, own, kept.outputs[path])
+            # Somebody, as offloading, may have given the module a forward of its own already.
+            own = {"forward": module.__dict__["forward"]} if "forward" in module.__dict__ else {}
+            restore = stack.callback(lambda m=module, own=own: (m.__dict__.pop("forward", None), m.__dict__.update(own)))
+            module.forward = lambda *_, path=path, restore=restore, **__: replay(path, restore)
         yield
-
-
-def _restore(module: nn.Module, own: Callable[..., Any] | None) -> None:
-    """Give a module its forward back; ``own`` is one that somebody (as offloading) had set on it already."""
-    if own is not None:
-        module.forward = own
-    else:
-        module.__dict__.pop("forward", None)
-
-
-def _layout(value: Tensor) -> torch.memory_format:
-    last = torch.channels_last
-    if value.ndim == 4 and value.is_contiguous(memory_format=last) and not value.is_contiguous():
-        return last
-    return torch.contiguous_format
-
-
-def _each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """A nest of tuples with ``change`` applied to each part of a kind, once to a part that comes twice."""
-    done: dict[int, Any] = {}
-
-    def walk(part: Any) -> Any:
-        if isinstance(part, tuple):
-            return tuple(walk(inner) for inner in part)
-        if not isinstance(part, kind):
-            return part
-        if id(part) not in done:
-            done[id(part)] = change(part)
-        return done[id(part)]
-
-    return walk(value)

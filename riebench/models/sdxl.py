@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
 from riebench.models.registry import ModelEntry
-from riebench.models.sites import NEURONS, Site, block_of
+from riebench.models.sites import NEURONS, Site, blocks
 from riebench.sae.folders import find_saes
-from riebench.spec.settings import Settings
+from riebench.spec.settings import SaeSettings, Settings
 from riebench.util.errors import PairError, UserError
 from riebench.util.files import fingerprint
 from riebench.weights import HubFiles, Part, find_part, hub_snapshot, is_standin, weights_root
@@ -75,19 +75,19 @@ def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
         unet: its configuration.
         side: of the latents.
     """
-    widths, count = list(unet["block_out_channels"]), unet["layers_per_block"]
+    widths, each = list(unet["block_out_channels"]), unet["layers_per_block"]
     depths = unet["transformer_layers_per_block"]
     depths = [depths] * len(widths) if isinstance(depths, int) else list(depths)
     last = len(widths) - 1
-    stages = [(f"down.{i}", i, count) for i, kind in enumerate(unet["down_block_types"]) if "CrossAttn" in kind]
+    stages = [(f"down.{i}", i, each) for i, kind in enumerate(unet["down_block_types"]) if "CrossAttn" in kind]
     stages.append(("mid", last, 1))
-    stages += [(f"up.{i}", last - i, count + 1) for i, kind in enumerate(unet["up_block_types"]) if "CrossAttn" in kind]
+    stages += [(f"up.{i}", last - i, each + 1) for i, kind in enumerate(unet["up_block_types"]) if "CrossAttn" in kind]
     found = {}
-    for stage, level, blocks in stages:
+    for stage, level, count in stages:
         cells = side
         for _ in range(level):  # a strided convolution with padding rounds up
             cells = -(-cells // 2)
-        for block in (f"{stage}.{number}" for number in range(blocks)):
+        for block in (f"{stage}.{number}" for number in range(count)):
             for layer in range(depths[level]):
                 found[f"{block}{NEURONS}{layer}"] = Site(GEGLU * widths[level], (cells, cells))
             found[block] = Site(widths[level], (cells, cells))
@@ -114,22 +114,21 @@ class SDXLEntry(ModelEntry):
         """See :class:`ModelEntry`; of SDXL's published shape where there are no weights."""
         folder = self.folder(settings)
         unet, vae = _config(folder, "unet") or PUBLISHED_UNET, _config(folder, "vae") or PUBLISHED_VAE
-        size = settings.model.size or unet["sample_size"] * _factor(vae)
-        return sites_of(unet, size // _factor(vae))
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to each cell of the latents
+        return sites_of(unet, (settings.model.size or unet["sample_size"] * factor) // factor)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, else the published ones with RIEBench's k and size."""
-        names = {block: (block, f"unet.{module_path(block)}") for block in self.blocks(settings)}
         wanted = settings.sae
-        if wanted.folder is not None:
-            root = Path(wanted.folder)
-            return find_saes(root if root.is_dir() else hub_snapshot(wanted.folder, None), names, wanted)
         root = find_part(PUBLISHED_SAES, weights_root(settings)).path
+        if wanted.folder is not None:
+            root = Path(wanted.folder) if Path(wanted.folder).is_dir() else hub_snapshot(wanted.folder, None)
         if root is None:
             return {}
-        if wanted.k is not None or wanted.features is not None:
-            return find_saes(root, names, wanted)
-        return {block: root / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final" for block in FOUR}
+        if wanted == SaeSettings():
+            return {block: root / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final" for block in FOUR}
+        names = {block: (block, f"unet.{module_path(block)}") for block in blocks(self.sites(settings))}
+        return find_saes(root, names, wanted)
 
     def load(self, settings: Settings) -> Model:
         """The pipeline from its folder, or from the hub's cache for a hub id."""
@@ -164,11 +163,6 @@ def _config(folder: Path | None, part: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found
-
-
-def _factor(vae: Mapping[str, Any]) -> int:
-    """Pixels to each cell of the latents."""
-    return int(2 ** (len(vae["block_out_channels"]) - 1))
 
 
 class SDXL(Model):
@@ -206,6 +200,7 @@ class SDXL(Model):
             raise UserError(f"the picture size is {size}; expected a multiple of {factor} (the model's own: {own})")
         self.pipeline, self.dtype = pipeline, pipeline.unet.dtype
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
+        self.guided = self.guidance > 1  # a batch then holds an unconditional half (diffusers' rule)
         self.unconditional, self.replay = chosen.unconditional, chosen.replay
         conditions = {
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -217,20 +212,16 @@ class SDXL(Model):
         device = torch.device(pipeline._execution_device)
         super().__init__(entry, fingerprint, sites_of(config, size // factor), device, size, conditions)
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
+        paths = {site: (module_path(site.partition("/")[0]), site.partition(NEURONS)[2]) for site in self.sites}
+        self._blocks = {site: path for site, (path, _) in paths.items()}
+        self._paths = {s: f"{p}.transformer_blocks.{n}.ff.net.0" if n else p for s, (p, n) in paths.items()}
         self._canvas = latents and lru_cache(KEPT_LATENTS)(latents)
         self._recording: Recording | None = None
         pipeline.set_progress_bar_config(disable=True)
 
-    @property
-    def guided(self) -> bool:
-        """Whether a batch holds an unconditional half (diffusers' rule)."""
-        return self.guidance > 1
-
     def module(self, site: str) -> nn.Module:
         """The transformer block, or ``ff.net.0`` of one of its layers."""
-        path = module_path(block_of(site))
-        _, _, layer = site.partition(NEURONS)
-        module: nn.Module = self.pipeline.unet.get_submodule(f"{path}.transformer_blocks.{layer}.ff.net.0" if layer else path)
+        module: nn.Module = self.pipeline.unet.get_submodule(self._paths[site])
         return module
 
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
@@ -323,8 +314,8 @@ class SDXL(Model):
         if not self.replay:
             return nullcontext()
         starts = {(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)}
-        touched = {block_of(site) for edit in batch.edits for site in edit.changes} | set(map(block_of, batch.capture))
-        blocks = [module_path(site) for site in self.sites if site in touched]
+        touched = {site for edit in batch.edits for site in edit.changes}.union(batch.capture)
+        blocks = list(dict.fromkeys(self._blocks[site] for site in self.sites if site in touched))
         if not batch.edits and blocks:
             self._recording = Recording((batch.prompts[0], batch.seeds[0], batch.steps), blocks)
             rows = [0, len(batch.prompts)] if self.guided else [0]

@@ -7,23 +7,26 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from riebench.records.lock import only_writer
 from riebench.records.schema import Record
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
+LOCK, WRITER = ".lock", ".writer.json"
 RECORDS, RUN, IMAGES, SHEETS = "records.jsonl", "run.json", "images", "sheets"
 DISCARDED = (RECORDS, RUN, IMAGES, SHEETS, "table.md", "curve.png", "curve.svg")
 """What ``force`` removes, the records first: without them the rest says nothing."""
@@ -33,11 +36,14 @@ class RunFolder:
     """A folder that one process writes to, inside a ``with`` statement; others may read it meanwhile.
 
     ``records.jsonl`` only grows. A record whose key is there already takes the place of the earlier one: of lines with
-    one key the last counts for every reader, and :meth:`compact` takes the others out.
+    one key the last counts for every reader, and on leaving the others are taken out.
 
     Args:
-        path: the folder; made if it is not there.
-        force: whether to discard the records that are there; what goes is said on stderr.
+        path: the folder; made if it is missing.
+        force: whether to discard the records in it; what goes is said on stderr.
+
+    Attributes:
+        records: those that the folder held on entering, the last of each key.
 
     Raises:
         UserError: on entering, if the folder cannot be written, another process writes to it, its records are
@@ -48,7 +54,9 @@ class RunFolder:
     def __init__(self, path: Path, force: bool = False) -> None:
         self.path = path
         self.force = force
+        self.records: list[Record] = []
         self._open = ExitStack()
+        self._repeated = False
 
     def __enter__(self) -> RunFolder:
         try:
@@ -60,16 +68,14 @@ class RunFolder:
                 self._mend()
                 self._open = stack.pop_all()
         except OSError as error:
-            said = error.strerror or error
-            raise UserError(f"the folder {self.path} cannot be written ({said}); give another with --out") from None
+            reason = error.strerror or error
+            raise UserError(f"the folder {self.path} cannot be written ({reason}); give another with --out") from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._open.close()
-
-    def records(self) -> list[Record]:
-        """The records that are there, the last of each key; none is no error."""
-        return _latest(_parse(self.path / RECORDS)[0])
+        with self._open:
+            if self._repeated:
+                self._write(self.path / RECORDS, _lines(_latest(_parse(self.path / RECORDS)[0])))
 
     def run(self) -> dict[str, Any]:
         """What ``run.json`` says; empty where it is missing or damaged."""
@@ -89,6 +95,9 @@ class RunFolder:
         Raises:
             UserError: if they cannot be written; what was there before is then there as before.
         """
+        records = list(records)
+        known = {record.key for record in self.records}
+        self._repeated |= any(record.key in known for record in records)
         data = _lines(records)
         try:
             with (self.path / RECORDS).open("ab", buffering=0) as file:
@@ -113,17 +122,6 @@ class RunFolder:
         Image.fromarray(image).save(data, "png")
         self._write(self.path / IMAGES / f"{name}.png", data.getvalue())
 
-    def compact(self) -> None:
-        """Take out the lines whose key a later line has; the records stay the same for every reader.
-
-        Raises:
-            UserError: if they cannot be written; nothing is changed then.
-        """
-        records, _ = _parse(self.path / RECORDS)
-        latest = _latest(records)
-        if len(latest) < len(records):
-            self._write(self.path / RECORDS, _lines(latest))
-
     def _discard(self) -> None:
         file = self.path / RECORDS
         there = [name for name in DISCARDED if (self.path / name).exists()]
@@ -142,33 +140,34 @@ class RunFolder:
     def _said(self) -> str:
         """How many records there are."""
         try:
-            records = self.records()
+            records = _latest(_parse(self.path / RECORDS)[0])
         except UserError:
             return "damaged records"
         return f"{len(records)} records of {len({record.pair_id for record in records})} pairs"
 
     def _mend(self) -> None:
-        """See that the file of records is there and ends with a whole line; remove files that were left half done."""
+        """See that the file of records ends with a whole line; remove files that were left half done."""
         file = self.path / RECORDS
         file.touch()
         for part in [*self.path.glob("*.part"), *self.path.glob(f"{IMAGES}/*.part")]:
             part.unlink()
-        _, good = _parse(file)
+        records, good = _parse(file)
         size = file.stat().st_size
         if good < size:
             print(f"riebench: the torn last line of {file} is dropped", file=sys.stderr)
             os.truncate(file, _without_pair_in_flight(file.read_bytes(), good))
+            records, _ = _parse(file)
         elif good > size:  # the last line is whole but for its end
             with file.open("ab") as end:
                 end.write(b"\n")
-        self.compact()
-        _sync_folder(self.path)
+        self.records = _latest(records)
+        if len(self.records) < len(records):
+            self._write(file, _lines(self.records))
 
     def _write(self, path: Path, data: bytes) -> None:
         """Write a file whole or not at all, and have it on the disk before returning."""
         try:
             write_whole(path, data)
-            _sync_folder(path.parent)
         except OSError as error:
             raise self._refused(path, error) from None
 
@@ -251,12 +250,34 @@ def _lines(records: Iterable[Record]) -> bytes:
     return "".join(record.model_dump_json() + "\n" for record in records).encode()
 
 
-def _sync_folder(path: Path) -> None:
-    """Have the names of a folder's files on the disk, where a folder can be opened at all."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Be the one process that writes to a folder, inside the ``with`` statement.
+
+    The lock is the operating system's (``flock``), so it ends with the process that holds it, however that ends.
+
+    Raises:
+        UserError: if another process writes there; it says which, on which host, and since when.
+        OSError: if the folder cannot be written.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        os.fsync(handle)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{_holder(folder)} is writing to {folder}; wait for it, or give another --out") from None
+    try:
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(timespec="seconds")}
+        (folder / WRITER).write_text(json.dumps(note))
+        yield
     finally:
-        os.close(handle)
+        (folder / WRITER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    """Who holds the lock; its note may be not yet there."""
+    try:
+        note = json.loads((folder / WRITER).read_text())
+        return f"process {note['pid']} on {note['host']} (since {note['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

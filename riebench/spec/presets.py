@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from riebench.models.sdxl import PAPER_FEATURES, PAPER_NEURONS
 from riebench.util.errors import unknown
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     """Values to try of one or more methods.
 
     Attributes:
@@ -26,7 +25,7 @@ class Sweep:
     methods: Sequence[str]
     strengths: Sequence[float] = (1.0,)
     k: Sequence[int] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
     candidates: int | None = None
 
 

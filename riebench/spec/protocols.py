@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from riebench.util.errors import unknown
-
 
 @dataclass(frozen=True)
 class Protocol:
@@ -57,14 +55,3 @@ RIEBENCH = Protocol(
     quick_gelu=True,
 )
 PROTOCOLS = {p.name: p for p in (RIEBENCH, PAPER)}
-
-
-def protocol_named(name: str) -> Protocol:
-    """A protocol by name.
-
-    Raises:
-        UserError: if there is no such protocol.
-    """
-    if name not in PROTOCOLS:
-        raise unknown("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name]

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from riebench.methods.registry import MethodClass, create, find, method_names, option_fields
+from riebench.methods.registry import MethodClass, create, find, method_names
 from riebench.models.registry import ModelEntry, entry_named
 from riebench.models.sites import Site, blocks, neuron_sites
 from riebench.pairs import Pair, category_named, load_pairs, select
 from riebench.records.folder import read_run
 from riebench.sae.folders import feature_count
-from riebench.spec.presets import Preset, Sweep, preset_named
-from riebench.spec.protocols import protocol_named
+from riebench.spec.presets import Sweep, preset_named
+from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import file_hash
 
 if TYPE_CHECKING:
     from riebench.models.model import Model
+    from riebench.sae import TopKSAE
 
 STRENGTHS = (0.25, 0.5, 1, 1.5, 2)
 ALL = "all"
+NAMES = {"strengths": "strength"}
+"""Fields whose argument is called otherwise."""
 
 
 class Condition(BaseModel):
@@ -43,7 +45,7 @@ class Condition(BaseModel):
     method: str
     options: dict[str, Any]
     sites: tuple[str, ...]
-    strengths: tuple[float, ...]
+    strengths: tuple[FiniteFloat, ...]
 
 
 class Request(BaseModel):
@@ -57,7 +59,7 @@ class Request(BaseModel):
         steps: denoising steps.
         seed: of all runs; None takes each pair's own, or 42.
         batch: rows in one forward pass at most.
-        pair_file: where the pairs come from; None if they were handed in.
+        pair_file: where the pairs come from; None if they are the model's own or were handed in.
         pair_hash: SHA-256 of that file.
         pair_ids: the chosen pairs.
         keep_images: pairs of each category whose pictures are kept.
@@ -72,11 +74,11 @@ class Request(BaseModel):
     conditions: tuple[Condition, ...]
     steps: int
     seed: int | None = None
-    batch: int = 8
+    batch: PositiveInt = 8
     pair_file: Path | None = None
     pair_hash: str | None = None
     pair_ids: tuple[str, ...] = ()
-    keep_images: int = 0
+    keep_images: NonNegativeInt = 0
     handed_in: tuple[str, ...] = ()
 
     def pairs(self) -> list[Pair]:
@@ -85,16 +87,16 @@ class Request(BaseModel):
         Raises:
             UserError: if objects were handed in, or the pair file is gone or has changed.
         """
-        if self.handed_in or self.pair_file is None:
+        file = self.pair_file or entry_named(self.model).pairs
+        if self.handed_in or file is None:
             objects = ", ".join(self.handed_in)
             raise UserError(f"the run cannot be repeated from its folder: {objects} were handed in from Python")
-        if not self.pair_file.is_file():
-            raise UserError(f"the pair file {self.pair_file} of the run is gone; put it back, or use 'riebench run'")
-        if file_hash(self.pair_file) != self.pair_hash:
-            raise UserError(
-                f"the pair file {self.pair_file} has changed since the run; put the old one back, or use 'riebench run'"
-            )
-        return select(load_pairs(self.pair_file), ids=self.pair_ids)
+        if not file.is_file():
+            raise UserError(f"the pair file {file} of the run is gone; put it back, or use 'riebench run'")
+        if file_hash(file) != self.pair_hash:
+            change = "has changed since the run; put the old one back, or use 'riebench run'"
+            raise UserError(f"the pair file {file} {change}")
+        return select(load_pairs(file), ids=self.pair_ids)
 
 
 def resolve(
@@ -103,8 +105,8 @@ def resolve(
     *,
     model: str | Model = "mini",
     pairs: str | Path | Sequence[Pair] | None = None,
-    strength: float | Sequence[float] | None = None,
-    k: int | Sequence[int] | None = None,
+    strength: float | str | Sequence[float | str] | None = None,
+    k: int | str | Sequence[int | str] | None = None,
     options: Mapping[str, Any] | None = None,
     preset: str | None = None,
     protocol: str | None = None,
@@ -126,41 +128,45 @@ def resolve(
     """
     loaded = None if isinstance(model, str) else model
     entry = entry_named(model) if isinstance(model, str) else model.entry
-    chosen = preset_named(preset) if preset else None
     parsed = parse_settings(settings or {})
-    if chosen is not None:
+    sites, saes = (loaded.sites, loaded.saes) if loaded else (entry.sites(parsed), entry.saes(parsed))
+    chosen = preset_named(preset) if preset else None
+    if chosen is None:
+        sweeps = [_sweep(method, strength, k, options)]
+    else:
+        sweeps, block = list(chosen.sweeps), block or ALL
         for name, value in (("method", method), ("k", k), ("strength", strength), ("options", options)):
             if value:
                 raise UserError(f"a preset gives its own method, k, strength and options; leave out {name} or preset")
-        sweeps, blocks_wanted = list(chosen.sweeps), _many(block or ALL)
-    else:
-        sweeps, blocks_wanted = [_sweep(method, strength, k, options)], _many(block)
-    for sweep in sweeps:
-        _check_numbers(sweep)
-    if not blocks_wanted:
-        raise UserError("no block was named; give --block, as --block down.2.1 or --block all")
-    known = _Known(entry, parsed, loaded)
-    sets = _site_sets(blocks_wanted, known, alone)
-    conditions = [c for sweep in sweeps for c in _conditions(sweep, sets, known)]
+    sets = _site_sets(_many(block), blocks(sites), entry.default_sites, alone)
+    steps = ((chosen and chosen.steps) or entry.steps) if steps is None else steps
+    if not 1 <= steps <= entry.most_steps:
+        raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
+    protocol = protocol or (chosen.protocol if chosen else "riebench")
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, PROTOCOLS)
     file, found = _pairs(entry, pairs)
-    most = limit if limit is not None else chosen.limit if chosen else None
+    most = chosen.limit if chosen and limit is None else limit
     selected = select(found, [category_named(str(c)) for c in _many(category)], ids, most)
-    for pair in selected if loaded is None or loaded.is_own else ():
-        entry.check_pair(pair)
-    request = Request(
-        model=model if isinstance(model, str) else entry.name,
-        settings=_anchored(parsed),
-        protocol=protocol_named(protocol or (chosen.protocol if chosen else "riebench")).name,
-        conditions=tuple(conditions),
-        steps=_steps(entry, steps, chosen),
-        seed=seed,
-        batch=_at_least(batch, 1, "batch"),
-        pair_file=file and file.resolve(),
-        pair_hash=file and file_hash(file),
-        pair_ids=tuple(pair.id for pair in selected),
-        keep_images=_at_least(keep_images, 0, "keep_images"),
-        handed_in=(*(["model"] if loaded is not None else []), *handed_in, *([] if file else ["pairs"])),
-    )
+    if loaded is None or loaded.own:
+        entry.check_pairs(selected)
+    try:
+        request = Request(
+            model=model if isinstance(model, str) else entry.name,
+            settings=parsed,
+            protocol=protocol,
+            conditions=tuple(c for sweep in sweeps for c in _conditions(sweep, sets, sites, saes)),
+            steps=steps,
+            seed=seed,
+            batch=batch,
+            pair_file=None if file == entry.pairs or file is None else file.resolve(),
+            pair_hash=file and file_hash(file),
+            pair_ids=tuple(pair.id for pair in selected),
+            keep_images=keep_images,
+            handed_in=(*(["model"] if loaded else []), *handed_in, *([] if file else ["pairs"])),
+        )
+    except ValidationError as error:
+        raise _number_fault(error) from None
     return request, selected
 
 
@@ -180,33 +186,6 @@ def requests_of(folder: Path) -> list[Request]:
     return [request for number, request in enumerate(found) if request not in found[:number]]
 
 
-class _Known:
-    """Sites and SAEs of a model, from its configurations or, where it is loaded, from itself."""
-
-    def __init__(self, entry: ModelEntry, settings: Settings, loaded: Model | None) -> None:
-        self.sites: Mapping[str, Site] = loaded.sites if loaded else entry.sites(settings)
-        self.default = loaded.default_sites if loaded else entry.default_sites
-        self.saes = loaded.saes if loaded else entry.saes(settings)
-
-    def candidates(self, cls: MethodClass, sites: Sequence[str]) -> int | None:
-        """How many features or neurons a method chooses from; None for one that does not choose.
-
-        Raises:
-            UserError: if the method needs an SAE that does not exist.
-        """
-        if cls.needs_sae:
-            return sum(self._features(site) for site in sites)
-        if cls.needs_neurons:
-            return sum(self.sites[name].width for site in sites for name in neuron_sites(self.sites, site))
-        return None
-
-    def _features(self, site: str) -> int:
-        if site not in self.saes:
-            raise unknown("SAE", site, self.saes or ["none; name a folder with --set sae.folder=DIR"])
-        found = self.saes[site]
-        return feature_count(found) if isinstance(found, Path) else found.n_features
-
-
 def _many(value: Any) -> list[Any]:
     """A list of one, or of all; empty for None."""
     if value is None:
@@ -214,17 +193,10 @@ def _many(value: Any) -> list[Any]:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
 
 
-def _at_least(value: int, least: int, name: str) -> int:
-    if value < least:
-        raise UserError(f"{name} is {value}; expected {least} or more")
-    return value
-
-
-def _steps(entry: ModelEntry, steps: int | None, preset: Preset | None) -> int:
-    chosen = (preset.steps if preset and preset.steps else entry.steps) if steps is None else steps
-    if not 1 <= chosen <= entry.most_steps:
-        raise UserError(f"steps is {chosen}; expected 1 to {entry.most_steps}, the most that the sampler takes")
-    return chosen
+def _number_fault(error: ValidationError) -> UserError:
+    first = error.errors()[0]
+    name = next(str(part) for part in reversed(first["loc"]) if isinstance(part, str))
+    return UserError(f"{NAMES.get(name, name)} is {first['input']!r}: {first['msg'].lower()}")
 
 
 def _sweep(method: Any, strength: Any, k: Any, options: Mapping[str, Any] | None) -> Sweep:
@@ -232,65 +204,71 @@ def _sweep(method: Any, strength: Any, k: Any, options: Mapping[str, Any] | None
         raise UserError("no method was named; give --method, as --method sae, or --preset paper")
     methods = list(dict.fromkeys(n for m in _many(method) for n in (method_names() if m == ALL else [m])))
     given = dict(options or {})
-    if "k" in given:
-        if k:
-            raise UserError(f"k is given twice, as k {k} and as option k={given['k']}; leave out one")
-        k = given.pop("k")
-        if isinstance(k, str) and k.isdecimal():
-            k = int(k)
-    return Sweep(methods, _many(STRENGTHS if strength is None else strength), _many(k), given)
+    if k and "k" in given:
+        raise UserError(f"k is given twice, as k {k} and as option k={given['k']}; leave out one")
+    return Sweep(methods, _many(STRENGTHS if strength is None else strength), _many(given.pop("k", k)), given)
 
 
-def _check_numbers(sweep: Sweep) -> None:
-    for value in sweep.strengths:
-        if isinstance(value, str | bool) or not math.isfinite(value):
-            raise UserError(f"strength is {value!r}; expected finite numbers, as 0.5,1,2")
-    for count in sweep.k:
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise UserError(f"k is {count!r}; expected whole numbers above 0, as 20,40")
-
-
-def _site_sets(wanted: Sequence[str], known: _Known, alone: bool) -> list[tuple[str, ...]]:
+def _site_sets(
+    wanted: Sequence[str], known: Sequence[str], default: Sequence[str], alone: bool
+) -> list[tuple[str, ...]]:
     """The sets of blocks to edit, each in the order in which blocks run."""
-    order = blocks(known.sites)
-    names = [site for name in wanted for site in (known.default if name == ALL else [name])]
+    names = [site for name in wanted for site in (default if name == ALL else [name])]
     for name in names:
-        if name not in order:
-            raise unknown("block", name, [*order, ALL])
-    together = tuple(sorted(set(names), key=order.index))
+        if name not in known:
+            raise unknown("block", name, [*known, ALL])
+    if not names:
+        raise UserError("no block was named; give --block, as --block down.2.1 or --block all")
+    together = tuple(sorted(set(names), key=list(known).index))
     return [together, *((site,) for site in together)] if alone and len(together) > 1 else [together]
 
 
-def _conditions(sweep: Sweep, sets: Sequence[tuple[str, ...]], known: _Known) -> list[Condition]:
-    """Every method of a sweep with its options on every set of sites."""
-    fields = {name: option_fields(find(name)) for name in sweep.methods}
+def _conditions(
+    sweep: Sweep, sets: Sequence[tuple[str, ...]], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE]
+) -> list[Condition]:
+    """Every method of a sweep with its options on every set of sites, each once."""
+    classes = {name: find(name) for name in sweep.methods}
+    fields = {name: cls.__dataclass_fields__ for name, cls in classes.items()}
     for option in [*sweep.options, *(["k"] if sweep.k else [])]:
         if not any(option in own for own in fields.values()):
             every = sorted({name for own in fields.values() for name in own})
             raise unknown(f"option of {', '.join(map(repr, fields))}", option, every or ["none"])
     found = []
-    for name, own in fields.items():
-        shared = {option: value for option, value in sweep.options.items() if option in own}
-        for k in sweep.k if sweep.k and "k" in own else [None]:
-            for sites in sets:
-                candidates = known.candidates(find(name), sites)
-                given = shared if k is None else {**shared, "k": _scaled(k, sweep.candidates, candidates)}
-                made = create(name, given)
-                options = {option: getattr(made, option) for option in own}
-                _check_k(name, options.get("k"), sites, candidates)
-                condition = Condition(method=name, options=options, sites=sites, strengths=tuple(sweep.strengths))
-                found += [condition] if condition not in found else []
-    return found
+    for name, cls in classes.items():
+        shared = {option: value for option, value in sweep.options.items() if option in fields[name]}
+        for blocks_together in sets:
+            candidates = _candidates(cls, blocks_together, sites, saes)
+            for k in sweep.k if sweep.k and "k" in fields[name] else [None]:
+                # A k of another model's number of candidates becomes the same share of this one's.
+                scale = candidates / sweep.candidates if sweep.candidates and candidates else None
+                scaled = k if scale is None or k is None else max(1, round(k * scale))
+                made = create(name, shared if k is None else {**shared, "k": scaled})
+                options = {option: getattr(made, option) for option in fields[name]}
+                most = options.get("k")
+                if isinstance(most, int) and candidates is not None and most > candidates:
+                    where = f"{name!r} in {'+'.join(blocks_together)}"
+                    raise UserError(f"k is {most}, but {where} has {candidates} to choose from; give a smaller --k")
+                found.append(Condition(method=name, options=options, sites=blocks_together, strengths=sweep.strengths))
+    return [condition for number, condition in enumerate(found) if condition not in found[:number]]
 
 
-def _scaled(k: int, of: int | None, candidates: int | None) -> int:
-    return k if of is None or candidates is None else max(1, round(k * candidates / of))
+def _candidates(
+    cls: MethodClass, together: Sequence[str], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE]
+) -> int | None:
+    """How many features or neurons a method chooses from; None for one that does not choose.
 
-
-def _check_k(name: str, k: Any, sites: Sequence[str], candidates: int | None) -> None:
-    if isinstance(k, int) and candidates is not None and k > candidates:
-        where = "+".join(sites)
-        raise UserError(f"k is {k}, but {name!r} in {where} has {candidates} to choose from; give a smaller --k")
+    Raises:
+        UserError: if the method needs an SAE that does not exist.
+    """
+    if cls.needs_neurons:
+        return sum(sites[name].width for site in together for name in neuron_sites(sites, site))
+    if not cls.needs_sae:
+        return None
+    for site in together:
+        if site not in saes:
+            raise unknown("SAE", site, saes or ["none; name a folder with --set sae.folder=DIR"])
+    found = [saes[site] for site in together]
+    return sum(feature_count(sae) if isinstance(sae, Path) else sae.n_features for sae in found)
 
 
 def _pairs(entry: ModelEntry, given: str | Path | Sequence[Pair] | None) -> tuple[Path | None, list[Pair]]:
@@ -303,19 +281,3 @@ def _pairs(entry: ModelEntry, given: str | Path | Sequence[Pair] | None) -> tupl
             f"{entry.name} has no pairs of its own; give a file with --pairs, see 'riebench pairs build --help'"
         )
     return file, load_pairs(file)
-
-
-def _anchored(settings: Settings) -> Settings:
-    """Settings whose paths are absolute, so that they mean the same wherever the next process stands."""
-
-    def anchor(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: anchor(inner) for name, inner in value.items()}
-        return value.resolve() if isinstance(value, Path) else value
-
-    content = anchor(settings.model_dump())
-    for group, name in (("model", "location"), ("sae", "folder")):  # a folder, or a name on the hub
-        location = content[group][name]
-        if location is not None and Path(location).is_dir():
-            content[group][name] = str(Path(location).resolve())
-    return Settings.model_validate(content)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.util.errors import UserError, unknown
+
+
+# Absolute, so that they mean the same wherever the next process stands.
+Location = Annotated[Path, AfterValidator(lambda path: path.resolve())]
+FolderOrRepository = Annotated[
+    str, AfterValidator(lambda name: str(Path(name).resolve()) if Path(name).is_dir() else name)
+]
 
 
 class _Group(BaseModel):
@@ -18,7 +25,7 @@ class _Group(BaseModel):
 class ModelSettings(_Group):
     """The denoiser."""
 
-    location: str | None = Field(None, description="Local folder or hub id of the pipeline, instead of the model's own")
+    location: FolderOrRepository | None = Field(None, description="Local folder or hub id of the pipeline, instead of the model's own")
     revision: str | None = Field(None, description="Commit of the hub id")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of weights and activations")
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes the best there is")
@@ -34,7 +41,7 @@ class ModelSettings(_Group):
 class SaeSettings(_Group):
     """Sparse autoencoders."""
 
-    folder: str | None = Field(None, description="Folder (or hub id) of SAE folders, named for their blocks")
+    folder: FolderOrRepository | None = Field(None, description="Folder (or hub id) of SAE folders, named for their blocks")
     k: int | None = Field(None, gt=0, description="Take the SAEs with this k, where the folder has several")
     features: int | None = Field(None, gt=0, description="Take the SAEs with as many features")
 
@@ -45,9 +52,9 @@ class MaskerSettings(_Group):
     box_threshold: float | None = Field(None, ge=0, le=1, description="Least score of a box; the protocol's by default")
     short_side: int = Field(800, gt=0, description="Pictures are resized to this short side for detection, pixels")
     long_side: int = Field(1333, gt=0, description="The long side at most, pixels")
-    detector: Path | None = Field(None, description="Folder of Grounding DINO's checkpoint and its text encoder")
-    segmenter: Path | None = Field(None, description="Folder of SAM 2.1's checkpoint")
-    cache: Path | None = Field(None, description="Folder of found masks; one in the user's cache unless given")
+    detector: Location | None = Field(None, description="Folder of Grounding DINO's checkpoint and its text encoder")
+    segmenter: Location | None = Field(None, description="Folder of SAM 2.1's checkpoint")
+    cache: Location | None = Field(None, description="Folder of found masks; one in the user's cache unless given")
     blur_kernel: int | None = Field(None, gt=0, description="Side of the blur, pixels; 31 as published (15 on mini)")
     union: Literal["instances", "before"] = Field(
         "instances", description="Bring each instance to the grid alone, or their union"
@@ -68,7 +75,7 @@ class ClipSettings(_Group):
     """The CLIP that scores."""
 
     model: str = Field("ViT-L-14", description="Name of an open_clip model")
-    location: Path | None = Field(None, description="Its checkpoint, or a folder in open_clip's layout")
+    location: Location | None = Field(None, description="Its checkpoint, or a folder in open_clip's layout")
     quick_gelu: bool | None = Field(
         None, description="Whether it has the activation of OpenAI's weights; the protocol's by default"
     )
@@ -78,13 +85,13 @@ class LpipsSettings(_Group):
     """The LPIPS that scores."""
 
     net: Literal["alex", "vgg", "squeeze"] = Field("alex", description="Its trunk")
-    location: Path | None = Field(None, description="torchvision's file of the trunk")
+    location: Location | None = Field(None, description="torchvision's file of the trunk")
 
 
 class Settings(_Group):
     """All settings, by group."""
 
-    weights: Path | None = Field(None, description="Folder with the parts of real models")
+    weights: Location | None = Field(None, description="Folder with the parts of real models")
     model: ModelSettings = ModelSettings()
     sae: SaeSettings = SaeSettings()
     masker: MaskerSettings = MaskerSettings()
@@ -93,13 +100,10 @@ class Settings(_Group):
 
     def given(self) -> list[str]:
         """Names of the settings that differ from their defaults, as ``masker.box_threshold``."""
-        plain = Settings()
-        return [name for name, _ in described() if _value(self, name) != _value(plain, name)]
-
-
-def _value(settings: Settings, name: str) -> Any:
-    group, _, field = name.rpartition(".")
-    return getattr(getattr(settings, group) if group else settings, field)
+        mine, plain = self.model_dump(), Settings().model_dump()
+        names = [name for name, value in mine.items() if not isinstance(value, dict) and value != plain[name]]
+        groups = {name: value for name, value in mine.items() if isinstance(value, dict)}
+        return names + [f"{g}.{n}" for g, values in groups.items() for n, v in values.items() if v != plain[g][n]]
 
 
 def described() -> Iterator[tuple[str, Any]]:
@@ -115,6 +119,7 @@ def described() -> Iterator[tuple[str, Any]]:
 def choices(field: Any) -> str:
     """What a setting may be, for people."""
     kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
+    kinds = [get_args(kind)[0] if hasattr(kind, "__metadata__") else kind for kind in kinds]
     words = [
         "|".join(map(str, get_args(kind)))
         if get_args(kind)

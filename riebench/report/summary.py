@@ -1,0 +1,66 @@
+"""What a run shows at its end: its table, curve and contact sheets. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from riebench.report.curves import Curves
+
+
+def curves_in(folder: Path) -> list[Curves]:
+    """The curves of each group of records in a run; nearly always one."""
+    from riebench.report.curves import curves_of
+    from riebench.report.groups import read_groups
+
+    groups, _ = read_groups([folder])
+    return [curves_of(group) for group in groups]
+
+
+def wide_console() -> Console:
+    """A console for tables: as wide as the terminal, or as wide as needed if the output is not a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def summarize(folder: Path, console: Console) -> None:
+    """Print the table of a run and write its table, curve and contact sheets.
+
+    Records of several models, protocols or scorers have a table each; curve and sheets are of the largest group.
+
+    Args:
+        folder: a run folder with at least one record.
+        console: for the table.
+
+    Raises:
+        UserError: if the records cannot be read.
+    """
+    from riebench.report.tables import print_settings, settings_table
+    from riebench.report.texttable import markdown_table
+
+    found = curves_in(folder)
+    for curves in found:
+        if len(found) > 1:
+            console.print(curves.group.headline, markup=False)
+        print_settings(settings_table(curves, short=True), console)
+        for reason, number in curves.group.frame["reason"].value_counts().items():
+            console.print(f"failed {number} times: {reason}", markup=False)
+    text = "\n".join(markdown_table(settings_table(curves)) for curves in found)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")
+    _draw(found[0], folder)
+
+
+def _draw(curves: Curves, folder: Path) -> None:
+    from riebench.report.curve_figures import draw_run_curve
+    from riebench.report.sheet import contact_sheets
+
+    drawn = draw_run_curve(curves, folder)
+    if drawn:
+        print("curve    ", *drawn)
+    sheets = contact_sheets(curves, folder)
+    if sheets:
+        print(f"pictures  {sheets[0].parent} ({len(sheets)} sheets)")
