@@ -25,7 +25,7 @@ class RandomFeatures:
             real = transferred(seen, "source", site, gained, self.spatial)
             if not self.only_add:
                 real = real - transferred(seen, "base", site, lost, self.spatial)
-            sae = seen.sae(site)
+            sae = seen.saes[site]
             count = min(sae.n_features, max(1, len(gained) + len(lost)))
             features = torch.randperm(sae.n_features, generator=generator)[:count].to(real.device)
             signs = torch.randn(count, generator=generator).to(real.device)

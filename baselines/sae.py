@@ -29,7 +29,7 @@ def transferred(seen: Observed, run: RunName, site: str, features: Tensor, spati
     """What some features write at the mask of a run: ``[steps, positions, width]``."""
     masks = seen.base_masks if run == "base" else seen.source_masks
     codes = spread(seen.codes(run, site), masks[site], spatial)
-    return seen.sae(site).directions(codes, features)
+    return seen.saes[site].directions(codes, features)
 
 
 @method("sae", needs_sae=True)

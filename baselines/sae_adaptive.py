@@ -18,7 +18,7 @@ def adapted(
     gain: Tensor, seen: Observed, site: str, lost: Tensor, factor: float, spatial: bool
 ) -> Callable[[Tensor, int], Tensor]:
     """The change of one site as a function of the values that pass ``[positions, width]``."""
-    sae, mask = seen.sae(site), seen.base_masks[site]
+    sae, mask = seen.saes[site], seen.base_masks[site]
 
     def change(now: Tensor, step: int) -> Tensor:
         codes = spread(sae.encode(now)[None], mask, spatial)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -167,8 +168,9 @@ def mask_rules(entry: ModelEntry, settings: Settings, protocol: PairProtocol) ->
 
 def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:
     """A short hash of all SAEs of a model; ``none`` where there are none."""
-    names = {}
-    for site, found in saes.items():
-        files = [f for f in found.iterdir() if f.is_file()] if isinstance(found, Path) else []
-        names[site] = fingerprint(files, files[0].parent) if files else weights_fingerprint(found)
-    return hashlib.sha256(repr(sorted(names.items())).encode()).hexdigest()[:16] if names else "none"
+    folders = [found for found in saes.values() if isinstance(found, Path)]
+    if folders:
+        files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
+        return fingerprint(files, Path(os.path.commonpath(folders)))
+    names = sorted((site, weights_fingerprint(found)) for site, found in saes.items() if not isinstance(found, Path))
+    return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else "none"

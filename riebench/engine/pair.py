@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -69,6 +69,11 @@ class PairWorker:
         request: what to run.
         given: loaded parts.
 
+    Attributes:
+        instruments: model, masks and scorers.
+        recorder: knows the settings of a pair and writes records.
+        ending: to be set where no further task is to be begun.
+
     Raises:
         UserError: if something cannot be loaded.
     """
@@ -78,6 +83,10 @@ class PairWorker:
         self.recorder = Recorder(request, self.instruments)
         self.request = request
         self.protocol = PROTOCOLS[request.protocol]
+        self.ending = False
+        model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
+        needed = {site for c, method in methods if getattr(method, "needs_sae", False) for site in c.sites}
+        self.saes = {site: model.sae(site) for site in model.sites if site in needed}
 
     def survey(self, pairs: Sequence[Pair]) -> Survey:
         """The run as this worker knows it."""
@@ -102,12 +111,11 @@ class PairWorker:
             bytes=psutil.Process().memory_info().rss,
         )
 
-    def run(self, tasks: Sequence[Task], ending: Callable[[], bool]) -> Iterator[tuple[Task, PairResult]]:
-        """Work tasks off in order, until there are no more or ``ending`` says so."""
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, PairResult]]:
+        """Work tasks off in order, until there are no more or :attr:`ending` is set."""
         for task in tasks:
-            if ending():
-                return
-            yield task, self.work(task)
+            if not self.ending:
+                yield task, self.work(task)
 
     def work(self, task: Task) -> PairResult:
         """Run the settings of a task. Any fault of the pair becomes a record with the reason."""
@@ -183,28 +191,29 @@ class PairWorker:
 
     def _observed(self, task: Task, runs: _Runs) -> Observed:
         """What methods see; each sees the sites of its own condition."""
-        model = self.instruments.model
+        base_masks, source_masks = self._masks((runs.base_region, runs.source_region), runs.base.values)
         return Observed(
             pair=task.pair,
             sites=(),
             base=runs.base.values,
             source=runs.source.values,
-            base_masks=self._masks(runs.base_region, runs.base.values),
-            source_masks=self._masks(runs.source_region, runs.base.values),
-            sae=model.sae,
+            base_masks=base_masks,
+            source_masks=source_masks,
+            saes=self.saes,
             seed=task.seed,
             protocol=self.protocol,
         )
 
-    def _masks(self, region: Region, sites: Collection[str]) -> dict[str, Tensor]:
-        """Site to the mask ``[positions]`` of a region."""
-        model, masks = self.instruments.model, {}
-        grids = {model.sites[site].grid for site in sites}
+    def _masks(self, regions: Sequence[Region], names: Collection[str]) -> list[dict[str, Tensor]]:
+        """For each region, site to its mask ``[positions]``."""
+        model, rules = self.instruments.model, self.instruments.rules
+        sites = {name: model.sites[name] for name in names}
         with torch.inference_mode():  # of tensors made here torch refuses changes in place
-            for grid in grids:
-                cells = torch.from_numpy(to_grid(region, *grid, self.instruments.rules))
-                masks[grid] = cells.flatten().to(model.device)
-        return {site: masks[model.sites[site].grid] for site in sites}
+            grids = [
+                {grid: torch.from_numpy(to_grid(region, *grid, rules)).flatten() for grid in {s.grid for s in sites.values()}}
+                for region in regions
+            ]
+            return [{name: grid[site.grid].to(model.device) for name, site in sites.items()} for grid in grids]
 
     def _plan(self, number: int, observed: Observed) -> Plan:
         """The plan of a condition.

@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 
-from riebench.engine.crew import Ending, LocalCrew, Workers
-from riebench.engine.pair import PairResult
+from riebench.engine.pair import PairResult, PairWorker
 from riebench.engine.recording import Task
 from riebench.engine.resume import Survey
+from riebench.engine.run import Workers
 from riebench.pairs import Pair
 from riebench.spec.request import Request
 from riebench.util.errors import UserError
@@ -39,10 +39,10 @@ class _Worker:
         import torch
 
         torch.set_num_threads(threads)
-        self.crew: LocalCrew | None = None
+        self.worker: PairWorker | None = None
         self.fault = ""
         try:
-            self.crew = LocalCrew(request)
+            self.worker = PairWorker(request)
         except UserError as error:
             self.fault = str(error)
 
@@ -52,18 +52,18 @@ class _Worker:
 
     def survey(self, pairs: Sequence[Pair]) -> Survey:
         """The run as this worker knows it."""
-        assert self.crew is not None
-        return self.crew.survey(pairs)
+        assert self.worker is not None
+        return self.worker.survey(pairs)
 
     def work(self, task: Task) -> PairResult:
         """Work one task off."""
-        assert self.crew is not None
-        return self.crew.worker.work(task)
+        assert self.worker is not None
+        return self.worker.work(task)
 
     def give_up(self, task: Task, reason: str) -> PairResult:
         """The records of a pair that cost too many workers."""
-        assert self.crew is not None
-        return PairResult(self.crew.worker.recorder.failures(task, RuntimeError(reason), where="workers"))
+        assert self.worker is not None
+        return PairResult(self.worker.recorder.failures(task, RuntimeError(reason), where="workers"))
 
 
 @dataclass
@@ -92,6 +92,7 @@ class RayCrew:
         except ImportError:
             raise UserError("workers need Ray; install it with: pip install 'riebench[ray]'") from None
         self.ray = ray
+        self.ending = False  # to be set where no further task is to be begun
         self.request = request
         self.workers = workers
         self.started = not ray.is_initialized()
@@ -176,15 +177,15 @@ class RayCrew:
         found: Survey = self.ray.get(self.actors[0].survey.remote(list(pairs)))
         return found
 
-    def run(self, tasks: Sequence[Task], ending: Ending) -> Iterator[tuple[Task, PairResult]]:
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, PairResult]]:
         """Work tasks off, in the order in which they are done; what is under way at the end is finished."""
         waiting, idle = deque(tasks), list(self.actors)
         flying: dict[Any, _Flying] = {}
         while True:
-            while idle and waiting and not ending():
+            while idle and waiting and not self.ending:
                 self._begin(idle.pop(), waiting.popleft(), flying)
             busy = any(f.task is not None for f in flying.values())
-            if not busy and (not waiting or ending()):
+            if not busy and (not waiting or self.ending):
                 return
             if not flying:
                 raise UserError("all workers were lost and new ones cannot load; the same command goes on")

@@ -169,21 +169,18 @@ def _work(
     started = time.perf_counter()
     settings = max((len(task.wanted) for task in tasks), default=0)
     with stopping() as asked, run_progress(len(tasks), settings, console) as advance:
-
-        def ending() -> bool:
-            if asked:
-                session.signal, session.ended = asked[0], f"ended by {asked[0].name}"
-            elif max_failures is not None and session.failed_pairs >= max_failures:
-                bad = f"{session.failed_pairs} pairs with failures (--max-failures {max_failures})"
-                session.ended = f"ended after {bad}"
-            return session.ended != "finished"
-
-        for task, result in crew.run(tasks, ending):
+        for task, result in crew.run(tasks):
             for name, image in result.images.items():  # before the records, which promise them
                 folder.keep_image(f"{task.pair.id}-{name}", image)
             folder.append(result.records)
             session.count(result.records)
             advance(len(result.records))
+            if asked:
+                session.signal, session.ended = asked[0], f"ended by {asked[0].name}"
+            elif max_failures is not None and session.failed_pairs >= max_failures:
+                bad = f"{session.failed_pairs} pairs with failures (--max-failures {max_failures})"
+                session.ended = f"ended after {bad}"
+            crew.ending = session.ended != "finished"
     session.seconds = time.perf_counter() - started
     if session.pairs == len(tasks):  # the wish to end came when all were under way
         session.ended = "finished"

@@ -14,7 +14,7 @@ What is seen
     ``seen.base_masks[site]``         where the object is in the base image, boolean ``[positions]``, never empty
     ``seen.source_masks[site]``       where it is in the source image
     ``seen.codes(run, site)``         SAE codes ``[steps, positions, features]``; ``run`` is "base" or "source"
-    ``seen.sae(site)``                the SAE, whose ``directions(codes, features)`` gives what some features write
+    ``seen.saes[site]``               the SAE, whose ``directions(codes, features)`` gives what some features write
     ``seen.neuron_sites``             sites of the neurons in these blocks; ``seen.base[site]`` holds their values
     ================================  ==============================================================================
 

@@ -35,7 +35,7 @@ class Observed:
         source: the same of the source run.
         base_masks: site to boolean ``[positions]``: where the original phrase was found in the base image.
         source_masks: site to boolean ``[positions]``: where the edit phrase was found in the source image.
-        sae: site to its SAE.
+        saes: site to its SAE, for a method that needs SAEs.
         seed: of the pair, for methods that draw.
         protocol: what is done where the published behaviour is doubtful.
     """
@@ -46,7 +46,7 @@ class Observed:
     source: Mapping[str, Values]
     base_masks: Mapping[str, Tensor]
     source_masks: Mapping[str, Tensor]
-    sae: Callable[[str], TopKSAE]
+    saes: Mapping[str, TopKSAE]
     seed: int
     protocol: Protocol = RIEBENCH
     _kept: dict[Hashable, Any] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Observed:
     def codes(self, run: RunName, site: str) -> Tensor:
         """SAE codes ``[steps, positions, features]`` of the base or the source run, encoded once for a pair."""
         values = self.base if run == "base" else self.source
-        return self.once(("codes", run, site), lambda: self.sae(site).encode(values[site]))
+        return self.once(("codes", run, site), lambda: self.saes[site].encode(values[site]))
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What ``make`` gives, worked out once for a pair and shared by all methods that ask for the key.

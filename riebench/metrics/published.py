@@ -35,10 +35,10 @@ def clip_image_base(seen: Seen) -> Sequence[float | None]:
 @metric("lpips_base", "LPIPS of the edited image to the base image")
 def lpips_base(seen: Seen) -> Sequence[float | None]:
     """The distance, one for each picture."""
-    return seen.scorers.lpips.totals(seen.to_base)
+    return seen.lpips_base
 
 
 @metric("lpips_source", "LPIPS of the edited image to the source image", of_base=True)
 def lpips_source(seen: Seen) -> Sequence[float | None]:
     """The distance, one for each picture."""
-    return seen.scorers.lpips.totals(seen.to_source)
+    return seen.lpips_source

@@ -27,10 +27,10 @@ def clip_text_edit_outside(seen: Seen) -> Sequence[float | None]:
 @metric("lpips_base_inside", "mean of the LPIPS map to the base image inside the edited region")
 def lpips_base_inside(seen: Seen) -> Sequence[float | None]:
     """Mean of the spatial distance map over the region; null where it is empty."""
-    return seen.scorers.lpips.means_within(seen.to_base, seen.reference.region)
+    return seen.lpips_inside
 
 
 @metric("lpips_base_outside", "mean of the LPIPS map to the base image outside the edited region")
 def lpips_base_outside(seen: Seen) -> Sequence[float | None]:
     """Mean of the spatial distance map over the rest of the picture; null where nothing is outside."""
-    return seen.scorers.lpips.means_within(seen.to_base, ~seen.reference.region)
+    return seen.lpips_outside

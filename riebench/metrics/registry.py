@@ -22,8 +22,8 @@ class Metric:
         name: its column in records and tables.
         says: what it is, in a line.
         measure: what was seen in some pictures, to one number each.
-        of_base: whether a record also holds it of the base picture, as ``NAME_base``; it may then use the embeddings
-            of whole pictures and the layers to the source image alone.
+        of_base: whether a record also holds it of the base picture, as ``NAME_base``; it may then use
+            ``clip`` and ``lpips_source`` alone of what differs from picture to picture.
         drawn_world: whether it needs a pair whose truth is known.
     """
 

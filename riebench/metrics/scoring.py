@@ -55,7 +55,6 @@ class Seen(NamedTuple):
     Attributes:
         pictures: ``[height, width, 3]`` each.
         reference: what they are compared with.
-        scorers: CLIP and LPIPS.
         clip: CLIP embeddings ``[n, d]`` of the pictures, in float64 as all embeddings here.
         clip_base: of the base image ``[d]``.
         clip_source: of the source image.
@@ -63,14 +62,15 @@ class Seen(NamedTuple):
         clip_original: of the original prompt.
         clip_inside: of the pictures with all but the region black ``[n, d]``; None where the region is empty.
         clip_outside: of the pictures with the region black; None where nothing is outside.
-        to_base: for each picture LPIPS's weighted difference of each layer ``[h, w]`` to the base image.
-        to_source: the same to the source image.
+        lpips_base: LPIPS of each picture to the base image.
+        lpips_source: the same to the source image; of the base image last.
+        lpips_inside: means over the region of the LPIPS maps to the base image; null where it is empty.
+        lpips_outside: means over the rest.
         verdicts: of the truth on each picture; None where it is not known.
     """
 
     pictures: Sequence[Image]
     reference: Reference
-    scorers: Scorers
     clip: Tensor
     clip_base: Tensor
     clip_source: Tensor
@@ -78,8 +78,10 @@ class Seen(NamedTuple):
     clip_original: Tensor
     clip_inside: Tensor | None
     clip_outside: Tensor | None
-    to_base: Sequence[Sequence[Tensor]]
-    to_source: Sequence[Sequence[Tensor]]
+    lpips_base: Sequence[float | None]
+    lpips_source: Sequence[float | None]
+    lpips_inside: Sequence[float | None]
+    lpips_outside: Sequence[float | None]
     verdicts: Sequence[Scores] | None
 
 
@@ -93,7 +95,8 @@ def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]
     seen = look(scorers, reference, [images[of.index(i)] for i in range(len(places))])
     metrics = [m for m in METRICS.values() if seen.verdicts is not None or not m.drawn_world]
     columns = {m.name: m.measure(seen) for m in metrics}
-    base = _of_base(seen)
+    # The base image in the pictures' place, as far as it has been looked at already.
+    base = seen._replace(pictures=[reference.base], clip=seen.clip_base[None], lpips_source=seen.lpips_source[-1:])
     of_base = {f"{m.name}_base": m.measure(base)[0] for m in metrics if m.of_base}
     return [{**{name: values[i] for name, values in columns.items()}, **of_base} for i in of]
 
@@ -109,39 +112,29 @@ def look(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -> S
     whole = {p.tobytes(): p for p in [*pictures, base, source]}
     every = whole | {p.tobytes(): p for p in [*inside, *outside]}
     embedded = dict(zip(every, scorers.clip.images(list(every.values())).double(), strict=True))
+    texts = [scorers.clip.text(prompt).double() for prompt in (reference.edit_prompt, reference.original_prompt)]
     features = dict(zip(whole, scorers.lpips.features(list(whole.values())), strict=True))
     layers = scorers.lpips.layers
-
-    def clip(images: Sequence[Image]) -> Tensor | None:
-        return torch.stack([embedded[image.tobytes()] for image in images]) if images else None
-
-    whole_clip = clip(pictures)
-    assert whole_clip is not None
+    to_base = [layers(features[p.tobytes()], features[base.tobytes()]) for p in pictures]
+    to_source = [layers(features[p.tobytes()], features[source.tobytes()]) for p in [*pictures, base]]
+    parts = [
+        torch.stack([embedded[image.tobytes()] for image in images]) if images else None
+        for images in (pictures, inside, outside)
+    ]
+    assert parts[0] is not None
     return Seen(
         pictures=pictures,
         reference=reference,
-        scorers=scorers,
-        clip=whole_clip,
+        clip=parts[0],
         clip_base=embedded[base.tobytes()],
         clip_source=embedded[source.tobytes()],
-        clip_edit=scorers.clip.text(reference.edit_prompt).double(),
-        clip_original=scorers.clip.text(reference.original_prompt).double(),
-        clip_inside=clip(inside),
-        clip_outside=clip(outside),
-        to_base=[layers(features[p.tobytes()], features[base.tobytes()]) for p in pictures],
-        to_source=[layers(features[p.tobytes()], features[source.tobytes()]) for p in [*pictures, base]],
+        clip_edit=texts[0],
+        clip_original=texts[1],
+        clip_inside=parts[1],
+        clip_outside=parts[2],
+        lpips_base=scorers.lpips.totals(to_base),
+        lpips_source=scorers.lpips.totals(to_source),
+        lpips_inside=scorers.lpips.means_within(to_base, region),
+        lpips_outside=scorers.lpips.means_within(to_base, ~region),
         verdicts=[truth(picture) for picture in pictures] if truth else None,
-    )
-
-
-def _of_base(seen: Seen) -> Seen:
-    """The base image in place of the pictures, as far as it has been looked at already."""
-    return seen._replace(
-        pictures=[seen.reference.base],
-        clip=seen.clip_base[None],
-        clip_inside=None,
-        clip_outside=None,
-        to_base=[],
-        to_source=seen.to_source[-1:],
-        verdicts=None,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from riebench.metrics.clip import ClipScorer
@@ -12,7 +11,6 @@ from riebench.mini.judge import PairTruth
 from riebench.mini.masker import MiniMasker
 from riebench.models.mini import WEIGHTS
 from riebench.models.registry import ModelEntry
-from riebench.pairs import Pair
 from riebench.spec.protocols import Protocol
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
@@ -21,6 +19,7 @@ from riebench.util.files import fingerprint
 CLIP_NAME = "riebench-mini"
 LPIPS_NAME = "lpips-mini"
 CLIP_WEIGHTS = WEIGHTS / "clip" / "open_clip_model.safetensors"
+CLIP_CONFIG = WEIGHTS / "clip" / f"{CLIP_NAME}.json"
 LPIPS_TRUNK = WEIGHTS / "lpips" / "trunk.safetensors"
 MASKER_WEIGHTS = WEIGHTS / "masker" / "masker.safetensors"
 
@@ -34,6 +33,7 @@ class MiniInstruments:
 
     locations: Mapping[str, str] = {}
     conditions: Mapping[str, Any] = {}
+    truth = PairTruth
 
     def __init__(
         self,
@@ -47,24 +47,17 @@ class MiniInstruments:
                 raise UserError(
                     f"{path}, a part of mini, is not there; reinstall riebench or run scripts/train_mini.py"
                 )
+        self._clip = fingerprint([CLIP_WEIGHTS, CLIP_CONFIG], WEIGHTS)
+        self._lpips, self._masker = fingerprint([LPIPS_TRUNK], WEIGHTS), fingerprint([MASKER_WEIGHTS], WEIGHTS)
 
     def masker(self) -> MiniMasker:
         """The masker, which knows no threshold of boxes."""
-        return MiniMasker(MASKER_WEIGHTS, _fingerprint(MASKER_WEIGHTS))
+        return MiniMasker(MASKER_WEIGHTS, self._masker)
 
     def clip(self) -> ClipScorer:
         """CLIP, by the call that loads any open_clip model."""
-        config = CLIP_WEIGHTS.parent / f"{CLIP_NAME}.json"
-        return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, _fingerprint(CLIP_WEIGHTS, config), configs=config)
+        return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, self._clip, configs=CLIP_CONFIG)
 
     def lpips(self) -> LpipsScorer:
         """LPIPS on a trunk trained on the drawn world; not the published metric."""
-        return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, _fingerprint(LPIPS_TRUNK))
-
-    def truth(self, pair: Pair, seed: int) -> PairTruth:
-        """The truth about a pair of the drawn world."""
-        return PairTruth(pair.base_prompt, pair.edit_prompt, seed)
-
-
-def _fingerprint(*files: Path) -> str:
-    return fingerprint(files, files[0].parent)
+        return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, self._lpips)

@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 from riebench.mini.grammar import parse
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.reader import judge
+from riebench.pairs import Pair
 
 
 class PairTruth:
     """Judges edited images of one pair of the drawn world.
 
     Args:
-        base_prompt: original prompt.
-        edit_prompt: edit prompt, which differs from it in one attribute.
+        pair: its prompts differ in one attribute.
         seed: of the layout.
 
     Raises:
         PromptError: if a prompt is not in the grammar.
     """
 
-    def __init__(self, base_prompt: str, edit_prompt: str, seed: int) -> None:
-        self.base, self.source = parse(base_prompt), parse(edit_prompt)
+    def __init__(self, pair: Pair, seed: int) -> None:
+        self.base, self.source = parse(pair.original_prompt), parse(pair.editing_prompt)
         self.layout = layout_of_seed(seed)
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, float | None]:

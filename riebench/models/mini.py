@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riebench.models.model import Model
-from riebench.models.sdxl import SDXLEntry
+from riebench.models.sdxl import SDXLEntry, configured_sites
 from riebench.models.sites import Site
 from riebench.pairs import Pair
 from riebench.spec.settings import Settings
@@ -48,7 +48,7 @@ class MiniEntry(SDXLEntry):
             raise UserError(
                 f"the weights of mini are not in {PIPELINE}; reinstall riebench or train them (scripts/train_mini.py)"
             )
-        return super().sites(settings)
+        return configured_sites(PIPELINE, None)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, else mini's own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +36,7 @@ PAPER_FEATURES = len(FOUR) * 5120
 """SAE features that the published k's were chosen from."""
 PAPER_NEURONS = len(FOUR) * 10 * 5120
 """Neurons that the published k's were chosen from: ten layers of each of the four blocks."""
-PUBLISHED_UNET = {
+PUBLISHED_UNET: dict[str, Any] = {
     "sample_size": 64,
     "block_out_channels": [320, 640, 1280],
     "layers_per_block": 2,
@@ -45,7 +45,7 @@ PUBLISHED_UNET = {
     "transformer_layers_per_block": [1, 2, 10],
 }
 """As much of SDXL Turbo's U-Net as its sites depend on, for plans without weights."""
-PUBLISHED_VAE = {"block_out_channels": [128, 256, 512, 512]}
+PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 GEGLU = 4  # a layer's neurons for each of its channels
 KEPT_TEXTS, KEPT_LATENTS = 64, 4
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
@@ -112,10 +112,7 @@ class SDXLEntry(ModelEntry):
 
     def sites(self, settings: Settings) -> Mapping[str, Site]:
         """See :class:`ModelEntry`; of SDXL's published shape where there are no weights."""
-        folder = self.folder(settings)
-        unet, vae = _config(folder, "unet") or PUBLISHED_UNET, _config(folder, "vae") or PUBLISHED_VAE
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to each cell of the latents
-        return sites_of(unet, (settings.model.size or unet["sample_size"] * factor) // factor)
+        return configured_sites(self.folder(settings), settings.model.size)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, else the published ones with RIEBench's k and size."""
@@ -157,12 +154,15 @@ def pipeline_fingerprint(pipeline: Any) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def _config(folder: Path | None, part: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(((folder or Path()) / part / "config.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found
+def configured_sites(folder: Path | None, size: int | None) -> dict[str, Site]:
+    """The sites of the pipeline in a folder, or of SDXL's published shape; for a picture size, or the model's own."""
+    configs = [PUBLISHED_UNET, PUBLISHED_VAE]
+    for number, part in enumerate(("unet", "vae")):
+        with suppress(OSError, ValueError, TypeError):
+            configs[number] = json.loads((folder / part / "config.json").read_text())  # type: ignore[operator]
+    unet, vae = configs
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to each cell of the latents
+    return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
 
 
 class SDXL(Model):
@@ -208,13 +208,14 @@ class SDXL(Model):
             "guidance": self.guidance,
             "unconditional": self.unconditional,
         }
-        # With offloading the weights lie elsewhere than where they are used.
-        device = torch.device(pipeline._execution_device)
-        super().__init__(entry, fingerprint, sites_of(config, size // factor), device, size, conditions)
-        self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
-        paths = {site: (module_path(site.partition("/")[0]), site.partition(NEURONS)[2]) for site in self.sites}
+        sites = sites_of(config, size // factor)
+        paths = {site: (module_path(site.partition("/")[0]), site.partition(NEURONS)[2]) for site in sites}
         self._blocks = {site: path for site, (path, _) in paths.items()}
         self._paths = {s: f"{p}.transformer_blocks.{n}.ff.net.0" if n else p for s, (p, n) in paths.items()}
+        # With offloading the weights lie elsewhere than where they are used.
+        device = torch.device(pipeline._execution_device)
+        super().__init__(entry, fingerprint, sites, device, size, conditions)
+        self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
         self._canvas = latents and lru_cache(KEPT_LATENTS)(latents)
         self._recording: Recording | None = None
         pipeline.set_progress_bar_config(disable=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -64,12 +65,12 @@ class Pair(BaseModel):
         """Name of the category."""
         return CATEGORIES[self.editing_type_id]
 
-    @property
+    @cached_property
     def base_prompt(self) -> str:
         """The original prompt without brackets: of the base run and the edited run."""
         return without_brackets(self.original_prompt)
 
-    @property
+    @cached_property
     def edit_prompt(self) -> str:
         """The edit prompt without brackets: of the source run."""
         return without_brackets(self.editing_prompt)
