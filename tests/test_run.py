@@ -244,6 +244,7 @@ class Garbled:
 """
 
 MEDDLERS = """
+import torch
 from riebench.methods import Plan, method
 
 class Meddles:
@@ -265,6 +266,14 @@ class Unmasks(Meddles):
 class Recodes(Meddles):
     def change(self, seen):
         seen.codes("source", "mid.0").mul_(2)
+
+@method("later-zeroes")
+class LaterZeroes(Meddles):
+    def plan(self, seen):
+        def change(now, step):
+            seen.source["mid.0"].zero_()
+            return torch.zeros_like(now)
+        return Plan({"mid.0": change})
 
 @method("takes")
 class Takes(Meddles):
@@ -334,9 +343,9 @@ def test_a_method_that_changes_what_it_is_given_spares_the_others(
     (tmp_path / "meddlers.py").write_text(MEDDLERS)
     pair = load_pairs(PAIRS)[0]
     alone = {record.key: record for record in records(["sae", "steering"], [1.0], pair)}
-    meddlers = ["meddlers:Zeroes", "meddlers:Unmasks", "meddlers:Recodes", "meddlers:Takes"]
+    meddlers = ["meddlers:Zeroes", "meddlers:Unmasks", "meddlers:Recodes", "meddlers:LaterZeroes", "meddlers:Takes"]
     found = records(["sae", *meddlers, "steering"], [1.0], pair)
-    assert [record.status for record in found] == ["ok", *["failed"] * 4, "ok"]
+    assert [record.status for record in found] == ["ok", *["failed"] * 5, "ok"]
     for record in found:
         if record.status == "ok":
             assert record.metrics == pytest.approx(alone[record.key].metrics, abs=1e-5)
