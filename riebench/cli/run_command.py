@@ -170,13 +170,14 @@ def sum_up(done: Session) -> int:
     Returns:
         The exit code: 0, 1 if there are failures, or 128 and the number of the signal that ended it (Ctrl-C: 130).
     """
+    failures = list(done.statuses.values()).count("failed")  # of earlier sessions too
     if done.statuses:
         summarize(done.folder, wide_console())
-    failed = f"; {done.all_failed} records failed (--retry-failed repeats them)" if done.all_failed else ""
+    failed = f"; {failures} records failed (--retry-failed repeats them)" if failures else ""
     print(f"{done.pairs} pairs in {done.seconds:.0f} s{failed}")
     if done.signal is not None:
         return 128 + done.signal
-    return 1 if done.all_failed else 0
+    return 1 if failures else 0
 
 
 def _print_plan(request: Request) -> None:

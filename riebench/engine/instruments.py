@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from riebench.masks import Masker, MaskRules
 from riebench.masks.sources import GivenMasks, MaskSource, from_phrases, from_user, given_fingerprint
@@ -19,12 +19,14 @@ from riebench.models.model import Model, weights_fingerprint
 from riebench.models.registry import ModelEntry, entry_named
 from riebench.pairs import Pair
 from riebench.records.schema import Value
-from riebench.sae import TopKSAE
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.protocols import Protocol as PairProtocol
 from riebench.spec.request import Request
 from riebench.spec.settings import Settings
 from riebench.util.files import fingerprint
+
+if TYPE_CHECKING:
+    from riebench.sae import TopKSAE
 
 
 @dataclass(frozen=True)

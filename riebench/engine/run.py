@@ -84,11 +84,6 @@ class Session:
         self.failed_pairs += failed > 0
         self.statuses |= {record.key: record.status for record in records}
 
-    @property
-    def all_failed(self) -> int:
-        """How many of the records that were asked for are failures, of earlier sessions too."""
-        return list(self.statuses.values()).count("failed")
-
 
 def carry_out(
     request: Request,
@@ -124,10 +119,10 @@ def carry_out(
     from riebench.engine.resume import left_to_do, refuse_other_runs
 
     with _crew(request, given, workers or Workers(), len(pairs)) as crew, RunFolder(path, force) as folder:
+        kept, before = _first_of_each(pairs, request.keep_images), folder.records
         survey = crew.survey(pairs)
-        before = folder.records
         refuse_other_runs(survey, before, path)
-        tasks = left_to_do(survey.tasks, before, _first_of_each(pairs, request.keep_images), retry_failed)
+        tasks = left_to_do(survey.tasks, before, kept, retry_failed)
         asked = {wanted.key for task in survey.tasks for wanted in task.wanted}
         session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
         if before:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
 from riebench.models.registry import ModelEntry
-from riebench.models.sites import NEURONS, Site, blocks
+from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
 from riebench.spec.settings import SaeSettings, Settings
 from riebench.util.errors import PairError, UserError
@@ -123,7 +123,7 @@ class SDXLEntry(ModelEntry):
             return {}
         if wanted == SaeSettings():
             return {block: root / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final" for block in FOUR}
-        names = {block: (block, f"unet.{module_path(block)}") for block in blocks(self.sites(settings))}
+        names = {block: (block, f"unet.{module_path(block)}") for block in self.sites(settings) if NEURONS not in block}
         return find_saes(root, names, wanted)
 
     def load(self, settings: Settings) -> Model:
@@ -253,13 +253,14 @@ class SDXL(Model):
         states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
         no_states, no_pooled = self._no_text(len(batch.prompts)) if self.guided else (None, None)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
+        latents = self._latents(batch.seeds, generators)
         with self._first_step(batch):
             pixels = self.pipeline(
                 prompt_embeds=states,
                 pooled_prompt_embeds=pooled,
                 negative_prompt_embeds=no_states,
                 negative_pooled_prompt_embeds=no_pooled,
-                latents=self._latents(batch.seeds, generators),
+                latents=latents,
                 generator=generators,
                 num_inference_steps=batch.steps,
                 guidance_scale=self.guidance,
@@ -308,7 +309,7 @@ class SDXL(Model):
             drawn = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         return drawn.to(self.device, self.dtype)
 
-    def _first_step(self, batch: Batch) -> AbstractContextManager[None]:
+    def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
         """Keep what the first row of a captured run computes before its blocks, or let edits start from that."""
         from riebench.models.replay import Recording, recording, replaying
 

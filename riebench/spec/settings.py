@@ -101,13 +101,6 @@ class Settings(_Group):
     clip: ClipSettings = ClipSettings()
     lpips: LpipsSettings = LpipsSettings()
 
-    def given(self) -> list[str]:
-        """Names of the settings that differ from their defaults, as ``masker.box_threshold``."""
-        mine, plain = self.model_dump(), Settings().model_dump()
-        names = [name for name, value in mine.items() if not isinstance(value, dict) and value != plain[name]]
-        groups = {name: value for name, value in mine.items() if isinstance(value, dict)}
-        return names + [f"{g}.{n}" for g, values in groups.items() for n, v in values.items() if v != plain[g][n]]
-
 
 def described() -> Iterator[tuple[str, Any]]:
     """Every setting by name with its field (default, description)."""
