@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import riebench
+from riebench.cli import main
+from riebench.util.errors import UserError
+
 ROOT = Path(__file__).parents[1]
 LONGEST = 3.0
 """Seconds; on a free machine it is 0.5, where importing torch and what goes with it takes six."""
@@ -88,3 +92,45 @@ def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str
     assert said in done.stderr
     assert done.stdout.splitlines()[-1] == "False", "torch was imported"
     assert seconds < LONGEST
+
+
+ITEM = '{"id": "a", "editing_type_id": "1", "original_prompt": "a red heart", "editing_prompt": "a red star", '
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not JSON (line 1: Expecting value)"),
+        (b"[" * 100_000, "brackets inside brackets, too many to read"),
+        (b'[{"a":' * 50_000, "brackets inside brackets, too many to read"),
+        (b"\0" * 100, "not JSON (line 1: Expecting value)"),
+        (b"\xff\xfe[\0]\0", "cannot be read: 'utf-8' codec can't decode"),
+        (b"\xef\xbb\xbf[]", "not JSON (line 1: Unexpected UTF-8 BOM"),
+        (b"[" + b"9" * 10_000 + b"]", "cannot be read: Exceeds the limit"),
+        (b"[]", "expected a non-empty JSON list of pairs, found list"),
+        (b"{}", "expected a non-empty JSON list of pairs, found dict"),
+        (b"NaN", "found float"),
+        (b"[[]]", "item 0 is a list; expected an object with the keys of a pair"),
+        (ITEM.encode() + b"}", "not JSON (line 1: "),
+        (f"[{ITEM[:-2]}}}]".encode(), "item 0 (id 'a'), key 'original_gsam_prompt': is missing"),
+        (f"[{ITEM.replace('1', '9' * 5000)[:-2]}}}]".encode(), "key 'editing_type_id': "),
+        (f'[{ITEM}"seed": {"9" * 400}}}]'.encode(), "key 'original_gsam_prompt': is missing"),
+    ],
+)
+def test_odd_pair_files(
+    tmp_path: Path, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd.json").write_bytes(content)
+    for words in ((*RUN, "--pairs", "odd.json"), ("pairs", "list", "--pairs", "odd.json")):
+        with pytest.raises(SystemExit) as left:
+            main(list(words))
+        lines = capsys.readouterr().err.splitlines()
+        assert (left.value.code, len(lines)) == (2, 1)
+        assert lines[0].startswith("riebench: ")
+        assert said in lines[0]
+
+
+def test_a_pair_file_that_is_no_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for path, said in ((tmp_path, "Is a directory"), (tmp_path / "a\0b", "null"), ("x" * 300, "too long")):
+        with pytest.raises(UserError, match=said):
+            riebench.run("none", "mid.0", pairs=path)
