@@ -197,7 +197,7 @@ def test_no_more_workers_than_pairs(
     assert (sum(hired), result.session.pairs) == (2, 2)
     said = "riebench: 999 workers were asked for; 2 are started, one for each pair\n"
     assert capsys.readouterr().err == said
-    # A pair that is done already needs none.
+    # The pair that is left is worked off, and no other.
     lines = (tmp_path / "many" / "records.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "many" / "records.jsonl").write_text(lines[0])
     result = riebench.run("none", "mid.0", workers=2, out=tmp_path / "many", **words)
