@@ -60,6 +60,9 @@ class ModelEntry:
     pipeline_parameters: float = 0.0
     row_bytes: float = 0.0
 
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse settings that this model does not have (UserError); any will do unless a family says otherwise."""
+
     def sites(self, settings: Settings) -> Mapping[str, Site]:
         """Every site in the order in which they run, read from configurations alone."""
         raise NotImplementedError
@@ -98,6 +101,7 @@ def model_names() -> list[str]:
     return sorted(_installed())
 
 
+@cache
 def entry_named(name: str) -> ModelEntry:
     """The entry of a model by its name or as ``package.module:attribute``, which is an entry or a function giving one.
 
@@ -143,6 +147,7 @@ def load(
         parsed = parsed.model_copy(update={"model": parsed.model.model_copy(update={"location": str(model)})})
     else:
         entry = entry_named(str(model))
+    entry.check_settings(parsed)
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)
     if saes is not None:
         loaded.saes = {site: sae.to(loaded.device) for site, sae in saes.items()}

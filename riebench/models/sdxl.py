@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
 from riebench.models.registry import ModelEntry
-from riebench.models.sites import NEURONS, Site, blocks
+from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
 from riebench.spec.settings import SaeSettings, Settings
 from riebench.util.errors import PairError, UserError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from riebench.models.replay import Recording
-    from riebench.sae import TopKSAE
 
 FOUR = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
 """The blocks that matter, in the order in which they run (PROTOCOL.md, Blocks)."""
@@ -127,14 +126,16 @@ class SDXLEntry(ModelEntry):
             return {}
         if wanted == SaeSettings():
             return {block: root / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final" for block in FOUR}
-        names = {block: (block, module_path(block), f"unet.{module_path(block)}") for block in blocks(self.sites(settings))}
+        every = [block for block in self.sites(settings) if NEURONS not in block]
+        names = {block: (block, module_path(block), f"unet.{module_path(block)}") for block in every}
         return find_saes(root, names, wanted)
 
     def load(self, settings: Settings) -> Model:
         """The pipeline from its folder, or from the hub's cache for a hub id."""
         folder = self.folder(settings)
         if folder is None:
-            raise UserError(f"the weights of {self.name} are not on this machine; run 'riebench doctor --model {self.name}'")
+            hint = f"see 'riebench doctor --model {self.name}'"
+            raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
         files = [f for c in COMPONENTS if (folder / c).is_dir() for f in (folder / c).rglob("*") if f.is_file()]
         mark = "standin-" if is_standin(weights_root(settings)) else ""
         model = SDXL(load_pipeline(folder, settings), self, settings, f"{mark}{self.name}-{fingerprint(files, folder)}")
@@ -257,13 +258,14 @@ class SDXL(Model):
         states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
         no_states, no_pooled = self._no_text(len(batch.prompts)) if self.guided else (None, None)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
+        latents = self._latents(batch.seeds, generators)
         with self._first_step(batch):
             pixels = self.pipeline(
                 prompt_embeds=states,
                 pooled_prompt_embeds=pooled,
                 negative_prompt_embeds=no_states,
                 negative_pooled_prompt_embeds=no_pooled,
-                latents=self._latents(batch.seeds, generators),
+                latents=latents,
                 generator=generators,
                 num_inference_steps=batch.steps,
                 guidance_scale=self.guidance,
@@ -312,7 +314,7 @@ class SDXL(Model):
             drawn = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         return drawn.to(self.device, self.dtype)
 
-    def _first_step(self, batch: Batch) -> AbstractContextManager[None]:
+    def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
         """Keep what the last row of a captured run computes before its blocks, or let edits start from that.
 
         The last row, because it is in the last batch, however small batches are.
@@ -389,12 +391,17 @@ def load_pipeline(folder: Path, settings: Settings) -> Any:
     return pipeline
 
 
-def _pipeline_part(name: str, repo: str, revision: str) -> Part:
-    needs = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
-    source = HubFiles(repo, revision, PIPELINE_FILES)
-    return Part("model", name, needs, source, int(13.9e9), ("diffusers", "transformers"))
-
-
+_NEEDS = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
+_PIPELINES = {
+    "sdxl-turbo": HubFiles("stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304", PIPELINE_FILES),
+    "sdxl-base": HubFiles(
+        "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b", PIPELINE_FILES
+    ),
+}
+_PARTS = {
+    name: Part("model", name, _NEEDS, location, int(13.9e9), ("diffusers", "transformers"))
+    for name, location in _PIPELINES.items()
+}
 _SAE_FOLDERS = tuple(f"unet.{module_path(block)}{SAE_SUFFIX}/final" for block in FOUR)
 PUBLISHED_SAES = Part(
     "sae",
@@ -404,10 +411,6 @@ PUBLISHED_SAES = Part(
     210_000_000,
     ("torch",),
 )
-_TURBO = _pipeline_part("sdxl-turbo", "stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304")
-_BASE = _pipeline_part(
-    "sdxl-base", "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"
-)
-TURBO = SDXLEntry("sdxl-turbo", steps=4, parts=(_TURBO, PUBLISHED_SAES, *INSTRUMENTS))
+TURBO = SDXLEntry("sdxl-turbo", steps=4, parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
 # The paper leaves steps and guidance of the multi-step model open; these are usual ones.
-BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, parts=(_BASE, PUBLISHED_SAES, *INSTRUMENTS))
+BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, parts=(_PARTS["sdxl-base"], PUBLISHED_SAES, *INSTRUMENTS))

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from riebench.util.errors import UserError
 from riebench.sae.folders import CONFIG, SAELENS_CONFIG
 from riebench.sae.topk import TopKSAE
+from riebench.util.errors import UserError
 
 WEIGHTS, PUBLISHED, SAELENS_WEIGHTS = "state_dict.safetensors", "state_dict.pth", "sae_weights.safetensors"
 
@@ -38,8 +38,9 @@ def load_sae(folder: Path) -> TopKSAE:
         if (folder / SAELENS_CONFIG).is_file():
             return _from_saelens(folder)
         config = json.loads((folder / CONFIG).read_text())
+        state = _floats(_state(folder))
         sae = TopKSAE(config["d_model"], config["n_dirs_local"], config["k"])
-        sae.load_state_dict(_floats(_state(folder)))
+        sae.load_state_dict(state)
     except UnpicklingError:
         raise UserError(f"the SAE folder {folder} cannot be used: {PUBLISHED} holds more than tensors") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, Positiv
 
 from riebench.methods.registry import MethodClass, create, find, method_names
 from riebench.models.registry import ModelEntry, entry_named
-from riebench.models.sites import Site, blocks, neuron_sites
+from riebench.models.sites import NEURONS, Site, neuron_sites
 from riebench.pairs import Pair, category_named, load_pairs, select
 from riebench.records.folder import read_run
 from riebench.sae.folders import feature_count
@@ -129,6 +129,7 @@ def resolve(
     loaded = None if isinstance(model, str) else model
     entry = entry_named(model) if isinstance(model, str) else model.entry
     parsed = parse_settings(settings or {})
+    entry.check_settings(parsed)
     sites, saes = (loaded.sites, loaded.saes) if loaded else (entry.sites(parsed), entry.saes(parsed))
     chosen = preset_named(preset) if preset else None
     if chosen is None:
@@ -138,16 +139,18 @@ def resolve(
         for name, value in (("method", method), ("k", k), ("strength", strength), ("options", options)):
             if value:
                 raise UserError(f"a preset gives its own method, k, strength and options; leave out {name} or preset")
-    sets = _site_sets(_many(block), blocks(sites), entry.default_sites, alone)
+    blocks = [site for site in sites if NEURONS not in site]
+    sets = _site_sets(_many(block), blocks, entry.default_sites, alone)
     steps = ((chosen and chosen.steps) or entry.steps) if steps is None else steps
     if not 1 <= steps <= entry.most_steps:
         raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
     protocol = protocol or (chosen.protocol if chosen else "riebench")
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
+    categories = [category_named(str(c)) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit
-    selected = select(found, [category_named(str(c)) for c in _many(category)], ids, most)
+    selected = select(found, categories, ids, most)
     if loaded is None or loaded.own:
         entry.check_pairs(selected)
     try:
