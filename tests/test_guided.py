@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,15 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline
 
-from riebench.models import Edit, blocks
+from riebench.models import Edit
 from riebench.models.model import pick_device
 from riebench.models.sdxl import SDXL, TURBO
 from riebench.spec.settings import parse_settings
 from riebench.util.errors import UserError
+
+
+def blocks(sites: Iterable[str]) -> list[str]:
+    return [site for site in sites if "/" not in site]
 
 
 def made(pipeline: Any, **settings: Any) -> SDXL:

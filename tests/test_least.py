@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from riebench.engine.bench import difference, plain_pair, scored_pictures, unet_
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, LPIPS, MASKER, TEXT, UNET, VAE, counting
 from riebench.engine.instruments import Given, Instruments
 from riebench.engine.pair import PairWorker
-from riebench.models import Edit, blocks
+from riebench.models import Edit
 from riebench.models.mini import PAIRS
 from riebench.models.replay import modules_before
 from riebench.models.sdxl import FOUR, SDXL, TURBO, module_path
@@ -33,6 +33,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def blocks(sites: Iterable[str]) -> list[str]:
+    return [site for site in sites if "/" not in site]
 
 
 def predictions(model: SDXL, work: Callable[[], Any]) -> tuple[list[Tensor], Any]:

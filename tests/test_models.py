@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from riebench.engine.instruments import Instruments
-from riebench.models import Edit, Site, blocks, neuron_sites
+from riebench.models import Edit, Site, neuron_sites
 from riebench.models.mini import MINI
 from riebench.models.sdxl import BASE, FOUR, SDXL, TURBO, configured_sites, module_path
 from riebench.spec.settings import Settings, parse_settings
@@ -20,6 +21,10 @@ ELEVEN = [
     *("down.1.0", "down.1.1", "down.2.0", "down.2.1", "mid.0"),
     *("up.0.0", "up.0.1", "up.0.2", "up.1.0", "up.1.1", "up.1.2"),
 ]
+
+
+def blocks(sites: Iterable[str]) -> list[str]:
+    return [site for site in sites if "/" not in site]
 
 
 def hooks(model: nn.Module) -> int:
