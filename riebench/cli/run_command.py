@@ -110,17 +110,15 @@ def run_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print at the end where time and memory went.")] = False,
 ) -> int:
-    from riebench.models.registry import entry_named
     from riebench.spec.request import resolve
-    from riebench.weights import locate
 
     request, chosen = resolve(
         method,
         block,
         model=model,
         pairs=pairs,
-        strength=strength and strength.split(","),
-        k=k and k.split(","),
+        strength=None if strength is None else strength.split(","),
+        k=None if k is None else k.split(","),
         options={name.replace("-", "_"): value for name, value in option or ()},
         preset=preset,
         protocol=protocol,
@@ -137,9 +135,6 @@ def run_command(
     if dry_run:
         _print_plan(request)
         return 0
-    entry = entry_named(model)
-    if entry.parts:
-        locate(model, entry.parts, request.settings, optional=("sae",))  # before anything heavy is imported
     from riebench.engine.run import Workers, carry_out
 
     with _tracing() if trace else nullcontext():

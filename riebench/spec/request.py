@@ -131,13 +131,14 @@ def resolve(
     parsed = parse_settings(settings or {})
     entry.check_settings(parsed)
     sites, saes = (loaded.sites, loaded.saes) if loaded else (entry.sites(parsed), entry.saes(parsed))
+    to_come = not saes and not loaded and parsed.sae.folder is None and any(part.name == "sae" for part in entry.parts)
     chosen = preset_named(preset) if preset else None
     if chosen is None:
         sweeps = [_sweep(method, strength, k, options)]
     else:
         sweeps, block = list(chosen.sweeps), block or ALL
         for name, value in (("method", method), ("k", k), ("strength", strength), ("options", options)):
-            if value:
+            if value is not None and value not in ([], (), {}):
                 raise UserError(f"a preset gives its own method, k, strength and options; leave out {name} or preset")
     blocks = [site for site in sites if NEURONS not in site]
     sets = _site_sets(_many(block), blocks, entry.default_sites, alone)
@@ -158,7 +159,7 @@ def resolve(
             model=model if isinstance(model, str) else entry.name,
             settings=parsed,
             protocol=protocol,
-            conditions=tuple(c for sweep in sweeps for c in _conditions(sweep, sets, sites, saes)),
+            conditions=tuple(c for sweep in sweeps for c in _conditions(sweep, sets, sites, None if to_come else saes)),
             steps=steps,
             seed=seed,
             batch=batch,
@@ -207,7 +208,7 @@ def _sweep(method: Any, strength: Any, k: Any, options: Mapping[str, Any] | None
         raise UserError("no method was named; give --method, as --method sae, or --preset paper")
     methods = list(dict.fromkeys(n for m in _many(method) for n in (method_names() if m == ALL else [m])))
     given = dict(options or {})
-    if k and "k" in given:
+    if k is not None and "k" in given:
         raise UserError(f"k is given twice, as k {k} and as option k={given['k']}; leave out one")
     return Sweep(methods, _many(STRENGTHS if strength is None else strength), _many(given.pop("k", k)), given)
 
@@ -227,7 +228,7 @@ def _site_sets(
 
 
 def _conditions(
-    sweep: Sweep, sets: Sequence[tuple[str, ...]], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE]
+    sweep: Sweep, sets: Sequence[tuple[str, ...]], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE] | None
 ) -> list[Condition]:
     """Every method of a sweep with its options on every set of sites, each once."""
     classes = {name: find(name) for name in sweep.methods}
@@ -256,16 +257,18 @@ def _conditions(
 
 
 def _candidates(
-    cls: MethodClass, together: Sequence[str], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE]
+    cls: MethodClass, together: Sequence[str], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE] | None
 ) -> int | None:
     """How many features or neurons a method chooses from; None for one that does not choose.
+
+    Without SAEs (None: they are not on this machine yet) that cannot be told, and is None, too.
 
     Raises:
         UserError: if the method needs an SAE that does not exist.
     """
     if cls.needs_neurons:
         return sum(sites[name].width for site in together for name in neuron_sites(sites, site))
-    if not cls.needs_sae:
+    if not cls.needs_sae or saes is None:
         return None
     for site in together:
         if site not in saes:
