@@ -15,8 +15,10 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from riebench.engine import Instruments, load_instruments
-from riebench.models import Denoiser, entry_named
+from riebench.engine.instruments import Instruments, load_instruments
+from riebench.models.sdxl import SDXL, TURBO
+from riebench.spec.request import Request
+from riebench.spec.settings import Settings
 
 torch.set_num_threads(1)  # pictures are small, and two processes test at a time
 WIDTHS = (8, 16, 24)
@@ -90,15 +92,15 @@ def random_pipeline() -> StableDiffusionXLPipeline:
 
 
 @pytest.fixture
-def denoiser(random_pipeline: StableDiffusionXLPipeline) -> Denoiser:
-    """The random pipeline behind the denoiser's interface; latents come from the seed alone."""
-    return Denoiser(random_pipeline, "random")
+def model(random_pipeline: StableDiffusionXLPipeline) -> SDXL:
+    """The random pipeline as a model; latents come from the seed alone."""
+    return SDXL(random_pipeline, TURBO, Settings(), "random")
 
 
 @pytest.fixture(scope="session")
 def mini() -> Instruments:
     """Mini with all its instruments."""
-    return load_instruments(entry_named("mini"))
+    return load_instruments(Request(model="mini", conditions=(), steps=1))
 
 
 @pytest.fixture
