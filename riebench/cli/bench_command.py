@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, Weights, NameValue, name_and_value
+from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
 from riebench.report.summary import wide_console
 
 if TYPE_CHECKING:

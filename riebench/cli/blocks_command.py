@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from riebench.cli.shared_options import Model, Weights, NameValue, name_and_value
+from riebench.cli.shared_options import Model, NameValue, Weights, name_and_value
 
 
 def blocks_command(

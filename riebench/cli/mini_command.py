@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from riebench.util.errors import UserError, unknown
 from riebench.mini.grammar import PromptError, Scene, parse
 from riebench.pairs.pair import MAX_SEED, without_brackets
+from riebench.util.errors import UserError, unknown
 
 mini_app = typer.Typer(help="The embedded model and its drawn world.", no_args_is_help=True)
 Prompt = Annotated[str, typer.Argument(help="As 'a tilted striped red heart wearing a hat in a meadow'.")]

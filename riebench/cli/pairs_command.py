@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from riebench.report.summary import wide_console
-from riebench.util.errors import UserError
 from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
 from riebench.pairs.files import as_items, write_json
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
+from riebench.report.summary import wide_console
+from riebench.util.errors import UserError
 
 PairFile = Annotated[Path | None, typer.Option("--pairs", help="Pair file (JSON); mini's own unless given.")]
 pairs_app = typer.Typer(help="Build, check and look at pairs.", no_args_is_help=True)

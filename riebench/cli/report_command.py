@@ -102,8 +102,8 @@ def compare_command(
 
     Example: riebench compare runs/before runs/after --out compared
     """
-    from riebench.report.summary import wide_console
     from riebench.report.compare import compare, print_comparison, write_comparison
+    from riebench.report.summary import wide_console
 
     found = compare(a, b, metric, top)
     print_comparison(found, wide_console())

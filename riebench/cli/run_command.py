@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, Weights, NameValue, name_and_value
-from riebench.report.summary import summarize, wide_console
+from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
 from riebench.pairs.pair import MAX_SEED
+from riebench.report.summary import summarize, wide_console
 
 if TYPE_CHECKING:
     from riebench.engine.run import Session
@@ -95,9 +97,15 @@ def run_command(
         int | None, typer.Option(min=1, help="End after so many pairs with a failure in this session.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that work pairs off, by Ray if more than one.")] = 1,
-    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to use; auto for the one that this machine is in.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(min=0, help="GPUs are split evenly between workers unless given.")] = None,
-    cpus_per_worker: Annotated[float | None, typer.Option(min=0.1, help="Cores are split evenly between workers unless given.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use; auto for the one that this machine is in.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, help="GPUs are split evenly between workers unless given.")
+    ] = None,
+    cpus_per_worker: Annotated[
+        float | None, typer.Option(min=0.1, help="Cores are split evenly between workers unless given.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Discard the records in the folder and start over.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print at the end where time and memory went.")] = False,
@@ -133,9 +141,8 @@ def run_command(
     if entry.parts:
         locate(model, entry.parts, request.settings, optional=("sae",))  # before anything heavy is imported
     from riebench.engine.run import Workers, carry_out
-    from riebench.util.trace import tracing
 
-    with tracing(STAGES if trace else {}) as seen:
+    with _tracing() if trace else nullcontext():
         done = carry_out(
             request,
             chosen,
@@ -145,9 +152,16 @@ def run_command(
             max_failures=max_failures,
             workers=Workers(workers, ray_address, gpus_per_worker, cpus_per_worker),
         )
-    if trace:
-        print("\n".join(seen.lines()), file=sys.stderr)
     return sum_up(done)
+
+
+@contextmanager
+def _tracing() -> Iterator[None]:
+    from riebench.util.trace import tracing
+
+    with tracing(STAGES) as seen:
+        yield
+    print("\n".join(seen.lines()), file=sys.stderr)
 
 
 def sum_up(done: Session) -> int:

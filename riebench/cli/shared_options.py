@@ -9,7 +9,9 @@ import typer
 
 from riebench.util.errors import UserError
 
-Model = Annotated[str, typer.Option(help="Name of a model (mini, sdxl-turbo, sdxl-base, ...), or package.module:function.")]
+Model = Annotated[
+    str, typer.Option(help="Name of a model (mini, sdxl-turbo, sdxl-base, ...), or package.module:function.")
+]
 Weights = Annotated[Path | None, typer.Option(help="Folder with the parts of a real model.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best one unless given.")]
 Batch = Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")]

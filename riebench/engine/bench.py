@@ -27,6 +27,7 @@ from riebench.masks.sources import from_phrases
 from riebench.metrics import Scores
 from riebench.pairs import Pair
 from riebench.spec.request import Request
+from riebench.util.errors import UserError
 
 SPEED, OUTSIDE, MEMORY, DIFFERENCE = 4.5, 0.08, 1.1, 1e-3
 MANY, FEW = 1000, 10

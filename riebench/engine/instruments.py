@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from riebench.masks import Masker, MaskRules
-from riebench.masks.sources import GivenMasks, MaskFunction, from_phrases, from_user, given_fingerprint
+from riebench.masks.sources import GivenMasks, MaskSource, from_phrases, from_user, given_fingerprint
 from riebench.metrics import Scorers, Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
@@ -20,8 +20,8 @@ from riebench.models.registry import ModelEntry, entry_named
 from riebench.pairs import Pair
 from riebench.records.schema import Value
 from riebench.sae import TopKSAE
-from riebench.spec.protocols import Protocol as PairProtocol
 from riebench.spec.protocols import PROTOCOLS
+from riebench.spec.protocols import Protocol as PairProtocol
 from riebench.spec.request import Request
 from riebench.spec.settings import Settings
 from riebench.util.files import fingerprint
@@ -90,7 +90,7 @@ class Instruments:
     """
 
     model: Model
-    masks: MaskFunction
+    masks: MaskSource
     rules: MaskRules
     scorers: Scorers
     truth: Callable[[Pair, int], Truth] | None
@@ -145,7 +145,7 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
 
 
 def _own_instruments(entry: ModelEntry, settings: Settings, protocol: PairProtocol, given: Given) -> OwnInstruments:
-    have = {"model": given.model, "sae": given.model, "clip": given.scorers, "lpips": given.scorers}
+    have: dict[str, Any] = {"model": given.model, "sae": given.model, "clip": given.scorers, "lpips": given.scorers}
     have |= dict.fromkeys(("detector", "text-encoder", "segmenter"), given.masks)
     without = [name for name, value in have.items() if value is not None]
     module, _, attribute = entry.instruments.partition(":")

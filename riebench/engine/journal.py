@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ def writing_journal(folder: RunFolder, survey: Survey, request: Request, session
     old = folder.run() if folder.records else {}
     earlier = [one for one in old.get("sessions") or [] if isinstance(one, dict)]
     shared = _together(old, survey, request, folder)
-    clock, now = time.perf_counter(), {"timespec": "seconds"}
+    clock = time.perf_counter()
     about: dict[str, Any] = {
         "command": sys.argv,
         "request": request.model_dump(mode="json"),
@@ -43,7 +43,7 @@ def writing_journal(folder: RunFolder, survey: Survey, request: Request, session
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "records_before": len(folder.records),
-        "started": datetime.now().isoformat(**now),
+        "started": datetime.now().isoformat(timespec="seconds"),
     }
     last = ("command", "code", "device", "started")
     folder.write_run(shared | {name: about[name] for name in last} | {"sessions": [*earlier, about]})
@@ -60,18 +60,22 @@ def writing_journal(folder: RunFolder, survey: Survey, request: Request, session
             "ended": ended or session.ended,
             "written": session.written,
             "failed": session.failed,
-            "finished": datetime.now().isoformat(**now),
+            "finished": datetime.now().isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 1),
         }
         seconds = round(sum(one.get("seconds", 0.0) for one in [*earlier, about]), 1)
         top = {name: about[name] for name in (*last, "finished")} | {"seconds": seconds}
-        with suppress(UserError) if ended else suppress():  # the first fault is the one to tell
+        try:
             folder.write_run(shared | top | {"sessions": [*earlier, about]})
+        except UserError:
+            if not ended:  # the first fault is the one to tell
+                raise
 
 
 def _together(old: dict[str, Any], survey: Survey, request: Request, folder: RunFolder) -> dict[str, Any]:
     """What the sessions before and this one share, and all that was tried in them; equal arms are made one."""
-    now, found = dict(survey.shared), {}
+    now = dict(survey.shared)
+    found: dict[str, dict[str, Any]] = {}
     for arm in [*(old.get("arms") or []), *now["arms"]]:
         name = repr((arm["method"], sorted(arm["options"].items()), list(arm["blocks"])))
         known = found.setdefault(name, {**arm, "strengths": []})

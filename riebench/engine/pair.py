@@ -209,10 +209,8 @@ class PairWorker:
         model, rules = self.instruments.model, self.instruments.rules
         sites = {name: model.sites[name] for name in names}
         with torch.inference_mode():  # of tensors made here torch refuses changes in place
-            grids = [
-                {grid: torch.from_numpy(to_grid(region, *grid, rules)).flatten() for grid in {s.grid for s in sites.values()}}
-                for region in regions
-            ]
+            shapes = {site.grid for site in sites.values()}
+            grids = [{g: torch.from_numpy(to_grid(region, *g, rules)).flatten() for g in shapes} for region in regions]
             return [{name: grid[site.grid].to(model.device) for name, site in sites.items()} for grid in grids]
 
     def _plan(self, number: int, observed: Observed) -> Plan:
@@ -304,5 +302,3 @@ def _pictures(runs: _Runs, outcomes: Sequence[_Outcome]) -> dict[str, Image]:
         "mask-source": runs.source_region.pixels().astype(np.uint8) * white,
         **{outcome.wanted.key: outcome.image for outcome in outcomes if outcome.image is not None},
     }
-
-

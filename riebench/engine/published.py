@@ -11,11 +11,11 @@ from riebench.masks import Masker
 from riebench.metrics import Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
+from riebench.models.model import pick_device
 from riebench.models.registry import ModelEntry
 from riebench.pairs import Pair
 from riebench.spec.protocols import Protocol
 from riebench.spec.settings import Settings
-from riebench.models.model import pick_device
 from riebench.util.errors import UserError
 from riebench.util.files import cache_folder, file_hash, fingerprint
 from riebench.weights import Weights, locate
@@ -95,9 +95,7 @@ class PublishedInstruments:
             folders["detector"] / DETECTOR, folders["text-encoder"], folders["segmenter"] / SEGMENTER
         )
         threshold = self.protocol.box_threshold if settings.box_threshold is None else settings.box_threshold
-        options = GroundedSAM2Options(
-            threshold, settings.short_side, settings.long_side, self._device
-        )
+        options = GroundedSAM2Options(threshold, settings.short_side, settings.long_side, self._device)
         return CachedMasker(GroundedSAM2.load(files, options), settings.cache or cache_folder() / "masks")
 
     def clip(self) -> ClipScorer:

@@ -23,7 +23,7 @@ from riebench.spec.request import Request
 from riebench.util.errors import UserError
 
 TRIES = 3
-"""Worker deaths after which a pair is recorded as failed; also deaths in a row while loading after which none is replaced."""
+"""Worker deaths after which a pair is recorded as failed; deaths in a row while loading after which none is hired."""
 PATIENCE = 300.0
 """Seconds that a run without any worker waits for a new one."""
 QUIET = 60.0
@@ -159,7 +159,9 @@ class RayCrew:
         calls = [actor.ready.remote() for actor in hired]
         ready, missing = self.ray.wait(calls, num_returns=len(calls), timeout=QUIET) if calls else ([], [])
         if missing:  # others may use the cluster; it waits until they are done
-            said = f"{len(ready)} of {len(calls)} workers are ready; waiting for the cluster to have room for the others"
+            said = (
+                f"{len(ready)} of {len(calls)} workers are ready; waiting for the cluster to have room for the others"
+            )
             print(f"riebench: {said} (Ctrl-C ends it)", file=sys.stderr)
         try:
             faults = self.ray.get(calls)

@@ -33,9 +33,7 @@ class Survey:
     bytes: int
 
 
-def left_to_do(
-    tasks: Iterable[Task], before: Sequence[Record], kept: Iterable[str], retry_failed: bool
-) -> list[Task]:
+def left_to_do(tasks: Iterable[Task], before: Sequence[Record], kept: Iterable[str], retry_failed: bool) -> list[Task]:
     """The tasks of which a record is missing, with the missing settings alone.
 
     Args:

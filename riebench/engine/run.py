@@ -8,22 +8,21 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count as counted
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from riebench.engine.journal import writing_journal
-from riebench.engine.stopping import stopping
 from riebench.models.model import Model
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, only_writer, read_records
 from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
-from riebench.util.progress import keep_timing, run_progress
+from riebench.util.progress import keep_timing, run_progress, stopping
 
 if TYPE_CHECKING:
     from riebench.engine.instruments import Given
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
     from riebench.metrics import Scorers
 
 
-class Workers(NamedTuple):
+@dataclass(frozen=True)
+class Workers:
     """How many workers there are and what each gets.
 
     Attributes:
@@ -100,7 +100,7 @@ def carry_out(
     quiet: bool = False,
     retry_failed: bool = False,
     max_failures: int | None = None,
-    workers: Workers = Workers(),
+    workers: Workers | None = None,
 ) -> Session:
     """Carry a request out. Records that the folder holds already are not made again.
 
@@ -123,7 +123,7 @@ def carry_out(
     _check_free(path)
     from riebench.engine.resume import left_to_do, refuse_other_runs
 
-    with _crew(request, given, workers, len(pairs)) as crew, RunFolder(path, force) as folder:
+    with _crew(request, given, workers or Workers(), len(pairs)) as crew, RunFolder(path, force) as folder:
         survey = crew.survey(pairs)
         before = folder.records
         refuse_other_runs(survey, before, path)
@@ -152,7 +152,7 @@ def _crew(request: Request, given: Given | None, workers: Workers, pairs: int) -
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
     if workers.count > pairs:
         _say(f"{workers.count} workers were asked for; {pairs} are started, one for each pair")
-        workers = workers._replace(count=pairs)
+        workers = replace(workers, count=pairs)
     from riebench.engine.ray_crew import RayCrew
 
     crew = RayCrew(request, workers)
@@ -333,5 +333,3 @@ def run(
     if session.signal is not None:
         raise KeyboardInterrupt
     return RunResult(session, read_records(session.folder))
-
-

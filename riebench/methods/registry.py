@@ -138,13 +138,13 @@ def find(name: str) -> MethodClass:
         raise UserError(f"{name} is not a method; decorate its class with @riebench.methods.method(name)")
     if not callable(getattr(cls, "plan", None)):
         raise UserError(f"{name} has no plan; give it the function plan(self, seen: Observed) -> Plan")
-    found: Any = cls
+    found: MethodClass = cls
     if points and found.method_name != name:
         raise UserError(
             f"the method {name!r} calls itself {found.method_name!r} in {holder(name)}; "
             "expected the same name in the entry point and in @method"
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _imported(name: str, target: str) -> Any:
@@ -203,7 +203,9 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
             raise UserError(f"the method {name!r} needs its option {at!r}; give --option {at}=value") from None
         raise UserError(f"option {at!r} of method {name!r} is {first['input']!r}: {first['msg']}") from None
     except PydanticUserError as error:
-        raise UserError(f"{cls.__module__}:{cls.__qualname__} has an option that cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"{cls.__module__}:{cls.__qualname__} has an option that cannot be read: {str(error).splitlines()[0]}"
+        ) from None
     for option in fields:
         value = getattr(made, option)
         if not isinstance(value, bool | int | float | str | None):

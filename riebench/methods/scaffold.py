@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from riebench.util.errors import UserError
 from riebench.methods.registry import holder
+from riebench.util.errors import UserError
 
 LONGEST = 30  # letters; longer ones break lines in the files that are written
 RESERVED = {"all"}

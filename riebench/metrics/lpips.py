@@ -95,9 +95,7 @@ class LpipsScorer:
         """The published distance from the difference of each layer ``[h, w]``: means over positions, summed."""
         return [float(sum(layer.cpu().double().mean() for layer in layers)) for layers in pictures]
 
-    def means_within(
-        self, pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]
-    ) -> Sequence[float | None]:
+    def means_within(self, pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]) -> Sequence[float | None]:
         """Mean over a region ``[height, width]`` of each picture's distance map; null where the region is empty.
 
         A picture's map is the sum of its layers' differences ``[h, w]``, each brought to the size of the region.

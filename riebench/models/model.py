@@ -126,8 +126,12 @@ class Model(ABC):
 
         rows = [Edit(*edit) for edit in edits]
         if not len(prompts) == len(seeds) == (len(rows) or len(prompts)):
-            raise UserError(f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row")
-        changes = [change for edit in {id(edit.changes): edit for edit in rows}.values() for change in edit.changes.items()]
+            raise UserError(
+                f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row"
+            )
+        changes = [
+            change for edit in {id(edit.changes): edit for edit in rows}.values() for change in edit.changes.items()
+        ]
         for site in [*capture, *(site for site, _ in changes)]:
             if site not in self.sites:
                 raise unknown("site", site, self.sites)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def recording(unet: nn.Module, kept: Recording, rows: Sequence[int]) -> Iterator
 def replaying(unet: nn.Module, kept: Recording, block: str, rows: int) -> Iterator[None]:
     """Let all that lies before a block put out, the first time, what was recorded, in each row (of each half)."""
 
-    def replay(path: str, restore: Callable[[], None]) -> Any:
+    def replay(path: str, restore: Callable[[], None], *args: Any, **kwargs: Any) -> Any:
         restore()
         return tree_map_only(
             Tensor,
@@ -81,7 +82,13 @@ def replaying(unet: nn.Module, kept: Recording, block: str, rows: int) -> Iterat
         for path in modules_before(unet, block):
             module = unet.get_submodule(path)
             # Somebody, as offloading, may have given the module a forward of its own already.
-            own = {"forward": module.__dict__["forward"]} if "forward" in module.__dict__ else {}
-            restore = stack.callback(lambda m=module, own=own: (m.__dict__.pop("forward", None), m.__dict__.update(own)))
-            module.forward = lambda *_, path=path, restore=restore, **__: replay(path, restore)
+            own = {name: value for name, value in vars(module).items() if name == "forward"}
+            restore = stack.callback(partial(_restore, module, own))
+            module.forward = partial(replay, path, restore)
         yield
+
+
+def _restore(module: nn.Module, own: dict[str, Any]) -> None:
+    """Give a module its forward back."""
+    vars(module).pop("forward", None)
+    vars(module).update(own)

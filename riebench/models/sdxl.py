@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from riebench.models.replay import Recording
-    from riebench.sae import TopKSAE
 
 FOUR = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
 """The blocks that matter, in the order in which they run (PROTOCOL.md, Blocks)."""
@@ -131,7 +130,8 @@ class SDXLEntry(ModelEntry):
         """The pipeline from its folder, or from the hub's cache for a hub id."""
         folder = self.folder(settings)
         if folder is None:
-            raise UserError(f"the weights of {self.name} are not on this machine; run 'riebench doctor --model {self.name}'")
+            hint = f"see 'riebench doctor --model {self.name}'"
+            raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
         files = [f for c in COMPONENTS if (folder / c).is_dir() for f in (folder / c).rglob("*") if f.is_file()]
         mark = "standin-" if is_standin(weights_root(settings)) else ""
         model = SDXL(load_pipeline(folder, settings), self, settings, f"{mark}{self.name}-{fingerprint(files, folder)}")
@@ -372,12 +372,17 @@ def load_pipeline(folder: Path, settings: Settings) -> Any:
     return pipeline
 
 
-def _pipeline_part(name: str, repo: str, revision: str) -> Part:
-    needs = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
-    source = HubFiles(repo, revision, PIPELINE_FILES)
-    return Part("model", name, needs, source, int(13.9e9), ("diffusers", "transformers"))
-
-
+_NEEDS = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
+_PIPELINES = {
+    "sdxl-turbo": HubFiles("stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304", PIPELINE_FILES),
+    "sdxl-base": HubFiles(
+        "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b", PIPELINE_FILES
+    ),
+}
+_PARTS = {
+    name: Part("model", name, _NEEDS, location, int(13.9e9), ("diffusers", "transformers"))
+    for name, location in _PIPELINES.items()
+}
 _SAE_FOLDERS = tuple(f"unet.{module_path(block)}{SAE_SUFFIX}/final" for block in FOUR)
 PUBLISHED_SAES = Part(
     "sae",
@@ -387,10 +392,6 @@ PUBLISHED_SAES = Part(
     210_000_000,
     ("torch",),
 )
-_TURBO = _pipeline_part("sdxl-turbo", "stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304")
-_BASE = _pipeline_part(
-    "sdxl-base", "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"
-)
-TURBO = SDXLEntry("sdxl-turbo", steps=4, parts=(_TURBO, PUBLISHED_SAES, *INSTRUMENTS))
+TURBO = SDXLEntry("sdxl-turbo", steps=4, parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
 # The paper leaves steps and guidance of the multi-step model open; these are usual ones.
-BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, parts=(_BASE, PUBLISHED_SAES, *INSTRUMENTS))
+BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, parts=(_PARTS["sdxl-base"], PUBLISHED_SAES, *INSTRUMENTS))

@@ -33,7 +33,7 @@ class Site(NamedTuple):
 Values: TypeAlias = "Tensor"
 """``[steps, positions, width]``, of block updates and of neurons alike."""
 
-Change: TypeAlias = Union["Tensor", Callable[["Tensor", int], "Tensor"]]  # noqa: UP007 - strings do not take |
+Change: TypeAlias = Union["Tensor", Callable[["Tensor", int], "Tensor"]]
 """What is added at a site at strength 1: values ``[steps, positions, width]``, or a function of the values that pass
 in one step ``[positions, width]`` and of the step's number from 0, which returns the same shape."""
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from riebench.util.errors import UserError
 from riebench.pairs.files import fault, parse_json
 from riebench.pairs.grounding import grounding_phrases, unbalanced
 from riebench.pairs.pair import CATEGORIES, Pair, without_brackets
+from riebench.util.errors import UserError
 
 RANDOM = 0
 """PIE-Bench's kind of edits of all sorts, which RIEBench leaves out."""

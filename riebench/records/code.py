@@ -9,31 +9,27 @@ import subprocess
 import sys
 import uuid
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from riebench import __version__
 
-OURS = ("riebench", "riebench_baselines", "baselines")  # what these share is covered by the version of the numeric parts
+OURS = (
+    "riebench",
+    "riebench_baselines",
+    "baselines",
+)  # what these share is covered by the version of the numeric parts
 COMPUTING = ("torch", "diffusers", "transformers", "open_clip_torch", "lpips", "numpy")
-
-
-def versions() -> dict[str, str | bool | None]:
-    """Version of riebench and of the packages whose code can change numbers."""
-    found: dict[str, str | bool | None] = {"riebench": __version__}
-    for name in COMPUTING:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
 
 
 @cache
 def code_version() -> dict[str, str | bool | None]:
     """Versions of this package and of those that compute; commit and changes, if it lies in its own git checkout."""
     package = Path(__file__).parents[1]
+    versions: dict[str, str | bool | None] = {"riebench": __version__}
+    for name in COMPUTING:
+        versions[name] = next((dist.version for dist in distributions(name=name)), None)
 
     def git(*words: str, at: str | Path = package) -> str | None:
         try:
@@ -47,9 +43,9 @@ def code_version() -> dict[str, str | bool | None]:
     # A site-packages folder inside somebody else's repository is not our checkout.
     top = git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != package.parent.resolve():
-        return {**versions(), "commit": None, "dirty": None}
+        return {**versions, "commit": None, "dirty": None}
     return {
-        **versions(),
+        **versions,
         "commit": git("rev-parse", "HEAD"),
         "dirty": bool(git("status", "--porcelain", "--", "riebench", "baselines", at=top)),
     }
@@ -62,12 +58,15 @@ def method_code(method: type[Any]) -> str:
     notebook, has another hash in each process.
     """
     files = _files_of(method)
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16] if files else _unwritten(method)
+    return (
+        hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+        if files
+        else _UNWRITTEN.setdefault(id(method), uuid.uuid4().hex[:16])
+    )
 
 
-@cache
-def _unwritten(method: type[Any]) -> str:
-    return uuid.uuid4().hex[:16]
+_UNWRITTEN: dict[int, str] = {}
+"""A class in no file, by its identity, to what stands for its code in this process."""
 
 
 def _files_of(method: type[Any]) -> list[Path]:

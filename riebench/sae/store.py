@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from riebench.util.errors import UserError
 from riebench.sae.folders import CONFIG, SAELENS_CONFIG
 from riebench.sae.topk import TopKSAE
+from riebench.util.errors import UserError
 
 WEIGHTS, PUBLISHED, SAELENS_WEIGHTS = "state_dict.safetensors", "state_dict.pth", "sae_weights.safetensors"
 

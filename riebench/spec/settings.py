@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from riebench.util.errors import UserError, unknown
 
-
 # Absolute, so that they mean the same wherever the next process stands.
 Location = Annotated[Path, AfterValidator(lambda path: path.resolve())]
 FolderOrRepository = Annotated[
@@ -25,7 +24,9 @@ class _Group(BaseModel):
 class ModelSettings(_Group):
     """The denoiser."""
 
-    location: FolderOrRepository | None = Field(None, description="Local folder or hub id of the pipeline, instead of the model's own")
+    location: FolderOrRepository | None = Field(
+        None, description="Local folder or hub id of the pipeline, instead of the model's own"
+    )
     revision: str | None = Field(None, description="Commit of the hub id")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of weights and activations")
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes the best there is")
@@ -41,7 +42,9 @@ class ModelSettings(_Group):
 class SaeSettings(_Group):
     """Sparse autoencoders."""
 
-    folder: FolderOrRepository | None = Field(None, description="Folder (or hub id) of SAE folders, named for their blocks")
+    folder: FolderOrRepository | None = Field(
+        None, description="Folder (or hub id) of SAE folders, named for their blocks"
+    )
     k: int | None = Field(None, gt=0, description="Take the SAEs with this k, where the folder has several")
     features: int | None = Field(None, gt=0, description="Take the SAEs with as many features")
 

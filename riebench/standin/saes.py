@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from riebench.models.sdxl import FOUR, SAE_SUFFIX, module_path
 from riebench.sae import TopKSAE
 from riebench.standin.size import Size
-from riebench.models.sdxl import FOUR, SAE_SUFFIX, module_path
 
 SHAPES: dict[Size, dict[str, int]] = {
     "true": {"n_dirs_local": 5120, "d_model": 1280, "k": 160, "auxk": 256, "dead_steps_threshold": 2441},

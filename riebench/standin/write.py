@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from riebench.util.errors import UserError, unknown
 from riebench.standin.size import Size
+from riebench.util.errors import UserError, unknown
 from riebench.weights.places import STANDIN
 
 MODELS = ("sdxl-turbo", "sdxl-base")

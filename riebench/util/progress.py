@@ -1,11 +1,15 @@
-"""How far a run is, and how long the next one will take. Needs no torch."""
+"""Long work: how far it is, how it is stopped, how long the next will take. Needs no torch."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,6 +18,7 @@ from riebench.util.files import keep_facts, read_facts
 
 EVERY = 20.0  # seconds between lines where there is no terminal
 TIMINGS = "timings.json"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -50,6 +55,31 @@ def run_progress(pairs: int, settings: int, console: Console) -> Iterator[Callab
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(f"{pairs} pairs x {settings} settings", total=pairs, rate="")
         yield advance
+
+
+@contextmanager
+def stopping() -> Iterator[list[signal.Signals]]:
+    """Inside the ``with`` statement a first Ctrl-C or SIGTERM is a wish, and a second stops at once.
+
+    Gives a list that holds the signal once somebody has asked for an end. Outside the main thread, where Python takes
+    no signals, nothing changes.
+    """
+    asked: list[signal.Signals] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signal.Signals(number))
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nriebench: stopping after this pair; Ctrl-C again stops at once\n")
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, ask) for number in SIGNALS} if main else {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_timing(model: str, device: str, seconds: float, rows: int) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riebench.util.errors import UserError
 from riebench.spec.settings import Settings
+from riebench.util.errors import UserError
 from riebench.weights.parts import HubFiles, Part
 
 ROOT = "RIEBENCH_WEIGHTS"
