@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from riebench.engine.instruments import Instruments, load_instruments
 from riebench.models.sdxl import SDXL, TURBO
-from riebench.spec.request import Request
+from riebench.spec.request import resolve
 from riebench.spec.settings import Settings
 
 torch.set_num_threads(1)  # pictures are small, and two processes test at a time
@@ -100,7 +100,7 @@ def model(random_pipeline: StableDiffusionXLPipeline) -> SDXL:
 @pytest.fixture(scope="session")
 def mini() -> Instruments:
     """Mini with all its instruments."""
-    return load_instruments(Request(model="mini", conditions=(), steps=1))
+    return load_instruments(resolve("none", "all")[0])
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,31 +12,45 @@ import numpy as np
 import pytest
 import torch
 
-from riebench.catalog import entry_named
-from riebench.engine import PairResult, PairWorker, load_instruments
-from riebench.engine.arms import block_sets, make_arms
-from riebench.util.errors import UserError
-from riebench.instruments import Instruments
-from riebench.lens import FOUR, Edit, Place
+from riebench.engine.instruments import Instruments, load_instruments
+from riebench.engine.pair import PairResult, PairWorker
 from riebench.methods import registry
-from riebench.mini.model import PAIRS
-from riebench.pairs import load_pairs, select
-from riebench.spec.settings import parse_settings
-from riebench.spec.sweeps import Sweep
+from riebench.models.mini import PAIRS
+from riebench.models.sdxl import FOUR
+from riebench.models.sites import Edit
+from riebench.pairs import Pair, load_pairs, select
+from riebench.records import Record
+from riebench.spec.request import Request, resolve
+from riebench.util.errors import UserError
 
 EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons"]
 
 
-def worker(
-    mini: Instruments,
-    methods: list[str],
-    strengths: list[float],
-    blocks: tuple[str, ...] = FOUR,
-    steps: int = 1,
-    **more: Any,
-) -> PairWorker:
-    sets = block_sets(blocks, list(mini.denoiser.lens.blocks), False)
-    return PairWorker(mini, make_arms([Sweep(methods, strengths, **more)], sets, mini), steps)
+@pytest.fixture(autouse=True, scope="module")
+def _mini_once(mini: Instruments) -> Iterator[None]:
+    """Every worker takes the mini that is loaded already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["riebench.engine.pair"], "load_instruments", lambda request, given: mini)
+        yield
+
+
+def request_of(
+    methods: list[str], strengths: list[float], blocks: tuple[str, ...] = FOUR, steps: int = 1, **more: Any
+) -> Request:
+    return resolve(methods, blocks, strength=strengths, steps=steps, limit=1, **more)[0]
+
+
+def worker(methods: list[str], strengths: list[float], blocks: tuple[str, ...] = FOUR, **more: Any) -> PairWorker:
+    return PairWorker(request_of(methods, strengths, blocks, **more))
+
+
+def work(worker: PairWorker, pair: Pair, keep_images: bool = False) -> PairResult:
+    """Every setting of a pair."""
+    return worker.work(worker.recorder.task(pair)._replace(keep_images=keep_images))
+
+
+def records(methods: list[str], strengths: list[float], pair: Pair, **more: Any) -> list[Record]:
+    return work(worker(methods, strengths, **more), pair).records
 
 
 def by_method(result: PairResult, name: str) -> list[dict[str, Any]]:
@@ -42,10 +58,9 @@ def by_method(result: PairResult, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def results(mini: Instruments) -> list[PairResult]:
-    pairs = select(load_pairs(PAIRS), limit=2)
-    work = worker(mini, EVERY, [0.0, 1.0])
-    return [work.work(pair, keep_images=True) for pair in pairs]
+def results() -> list[PairResult]:
+    every = worker(EVERY, [0.0, 1.0])
+    return [work(every, pair, keep_images=True) for pair in select(load_pairs(PAIRS), limit=2)]
 
 
 def test_every_setting_has_its_record(results: list[PairResult]) -> None:
@@ -70,10 +85,11 @@ def test_strength_zero_changes_nothing(results: list[PairResult]) -> None:
 
 def test_strength_zero_goes_through_the_model_unchanged(mini: Instruments) -> None:
     pair = load_pairs(PAIRS)[0]
-    delta = {Place(b): torch.ones(1, mini.denoiser.lens.blocks[b].channels, 8, 8) for b in FOUR}
-    (base,) = mini.denoiser.generate([pair.base_prompt], [7], 1)
-    (same,) = mini.denoiser.generate([pair.base_prompt], [7], 1, edits=[Edit(delta, 0.0)])
-    (other,) = mini.denoiser.generate([pair.base_prompt], [7], 1, edits=[Edit(delta, 1.0)])
+    sites = mini.model.sites
+    delta = {b: torch.ones(1, sites[b].positions, sites[b].width) for b in FOUR}
+    (base,) = mini.model.generate([pair.base_prompt], [7], 1)
+    (same,) = mini.model.generate([pair.base_prompt], [7], 1, edits=[Edit(delta, 0.0)])
+    (other,) = mini.model.generate([pair.base_prompt], [7], 1, edits=[Edit(delta, 1.0)])
     assert np.array_equal(base.image, same.image)
     assert not np.array_equal(base.image, other.image)
 
@@ -86,33 +102,33 @@ def test_steering_edits_and_chance_does_not(results: list[PairResult]) -> None:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_same_records_for_any_batch(mini: Instruments, batch: int) -> None:
     pairs = select(load_pairs(PAIRS), categories=[1, 6], limit=2)
-    wanted = worker(mini, ["sae", "steering"], [0.5, 1.0, 2.0])
-    mini.denoiser.batch = 8
-    expected = [wanted.work(p).records for p in pairs]
-    mini.denoiser.batch = batch
+    wanted = worker(["sae", "steering"], [0.5, 1.0, 2.0])
+    mini.model.batch = 8
+    expected = [work(wanted, p).records for p in pairs]
+    mini.model.batch = batch
     try:
-        found = [wanted.work(p).records for p in pairs]
+        found = [work(wanted, p).records for p in pairs]
     finally:
-        mini.denoiser.batch = 8
+        mini.model.batch = 8
     for one, other in zip(chain(*expected), chain(*found), strict=True):
         assert one.key == other.key
         assert one.metrics == pytest.approx(other.metrics, abs=2e-3)
 
 
-def test_same_records_again(mini: Instruments) -> None:
+def test_same_records_again() -> None:
     pair = load_pairs(PAIRS)[0]
-    first, second = (worker(mini, ["sae", "random"], [1.0]).work(pair).records for _ in range(2))
+    first, second = (records(["sae", "random"], [1.0], pair) for _ in range(2))
     assert [r.metrics for r in first] == [r.metrics for r in second]
 
 
 STRANGERS = """
 import torch
-from riebench.methods import Place, Plan, method
+from riebench.methods import Plan, method
 
 @method("spoils")
 class Spoils:
     def plan(self, seen):
-        return Plan({Place("mid.0"): torch.full_like(seen.base.updates["mid.0"], torch.nan)})
+        return Plan({"mid.0": torch.full_like(seen.base["mid.0"], torch.nan)})
 
 @method("raises")
 class Raises:
@@ -122,37 +138,37 @@ class Raises:
 @method("elsewhere")
 class Elsewhere:
     def plan(self, seen):
-        return Plan({Place("down.1.0"): seen.base.updates["mid.0"]})
+        return Plan({"down.1.0": seen.base["mid.0"]})
 
 @method("longer")
 class Longer:
     def plan(self, seen):
-        return Plan({Place("mid.0"): seen.base.updates["mid.0"].repeat(2, 1, 1, 1)})
+        return Plan({"mid.0": seen.base["mid.0"].repeat(2, 1, 1)})
 
 @method("other-device")
 class OtherDevice:
     def plan(self, seen):
-        return Plan({Place("mid.0"): seen.base.updates["mid.0"].to("meta")})
+        return Plan({"mid.0": seen.base["mid.0"].to("meta")})
 
 @method("number")
 class Number:
     def plan(self, seen):
-        return Plan({Place("mid.0"): 3.0})
+        return Plan({"mid.0": 3.0})
 
 @method("later")
 class Later:
     def plan(self, seen):
-        return Plan({Place("mid.0"): lambda passing, step: passing[:3]})
+        return Plan({"mid.0": lambda passing, step: passing[:3]})
 
 @method("later-nan")
 class LaterNaN:
     def plan(self, seen):
-        return Plan({Place("mid.0", 0): lambda passing, step: passing * torch.nan})
+        return Plan({"mid.0/neurons.0": lambda passing, step: passing * torch.nan})
 
 @method("later-device")
 class LaterDevice:
     def plan(self, seen):
-        return Plan({Place("mid.0"): lambda passing, step: passing.to("meta")})
+        return Plan({"mid.0": lambda passing, step: passing.to("meta")})
 
 @method("talks")
 class Talks:
@@ -177,12 +193,12 @@ class HalfLetter:
 @method("misplaced")
 class Misplaced:
     def plan(self, seen):
-        return Plan({"mid.0": seen.base.updates["mid.0"]})
+        return Plan({("mid.0", None): seen.base["mid.0"]})
 
 @method("listed")
 class Listed:
     def plan(self, seen):
-        return Plan([(Place("mid.0"), seen.base.updates["mid.0"])])
+        return Plan([("mid.0", seen.base["mid.0"])])
 
 @method("wordless")
 class Wordless:
@@ -192,12 +208,12 @@ class Wordless:
 @method("complex")
 class Complex:
     def plan(self, seen):
-        return Plan({Place("mid.0"): seen.base.updates["mid.0"] * 1j})
+        return Plan({"mid.0": seen.base["mid.0"] * 1j})
 
 @method("sparse")
 class Sparse:
     def plan(self, seen):
-        return Plan({Place("mid.0"): seen.base.updates["mid.0"].to_sparse()})
+        return Plan({"mid.0": seen.base["mid.0"].to_sparse()})
 
 @method("quits")
 class Quits:
@@ -210,7 +226,7 @@ def quit(passing, step):
 @method("later-quits")
 class LaterQuits:
     def plan(self, seen):
-        return Plan({Place("mid.0"): quit})
+        return Plan({"mid.0": quit})
 
 class Mute(Exception):
     def __str__(self):
@@ -228,17 +244,18 @@ class Garbled:
 """
 
 MEDDLERS = """
-from riebench.methods import Place, Plan, method
+import torch
+from riebench.methods import Plan, method
 
 class Meddles:
     def plan(self, seen):
         self.change(seen)
-        return Plan({Place("mid.0"): seen.base.updates["mid.0"]})
+        return Plan({"mid.0": seen.base["mid.0"]})
 
 @method("zeroes")
 class Zeroes(Meddles):
     def change(self, seen):
-        seen.source.updates["mid.0"].zero_()
+        seen.source["mid.0"].zero_()
 
 @method("unmasks")
 class Unmasks(Meddles):
@@ -250,39 +267,47 @@ class Recodes(Meddles):
     def change(self, seen):
         seen.codes("source", "mid.0").mul_(2)
 
+@method("later-zeroes")
+class LaterZeroes(Meddles):
+    def plan(self, seen):
+        def change(now, step):
+            seen.source["mid.0"].zero_()
+            return torch.zeros_like(now)
+        return Plan({"mid.0": change})
+
 @method("takes")
 class Takes(Meddles):
     def change(self, seen):
-        seen.source.updates.clear()
+        seen.source.clear()
         raise ValueError("in the middle")
 """
 
 
 def test_faults_are_records_and_spare_the_others(
-    mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "strangers.py").write_text(STRANGERS)
     strangers = {
-        "Spoils": "the method 'spoils' adds values at mid.0 that are not finite",
+        "Spoils": "the method 'spoils': the change at mid.0 is not finite",
         "Raises": "'mine'",
-        "Elsewhere": "'elsewhere' adds at Place(block='down.1.0', layer=None); its blocks are",
-        "Longer": "'longer' adds the shape [2, ",
-        "OtherDevice": "'other-device' adds a tensor on meta at mid.0, expected one on cpu",
-        "Number": "'number' adds a float at mid.0, expected a tensor",
-        "Later": "'later' adds the shape [3, ",
-        "LaterNaN": "'later-nan' adds values at mid.0, neurons of layer 0 that are not finite",
-        "LaterDevice": "'later-device' adds a tensor on meta at mid.0",
+        "Elsewhere": "'elsewhere': changes 'down.1.0'; its sites are down.2.1, mid.0, up.0.0, up.0.1",
+        "Longer": "'longer': the change at mid.0 is of the shape [2, 64, 96], expected [1, 64, 96]",
+        "OtherDevice": "'other-device': the change at mid.0 is on meta, expected one on cpu",
+        "Number": "'number': the change at mid.0 is a float, expected a tensor",
+        "Later": "'later': the change at mid.0 is of the shape [3, 96], expected [64, 96]",
+        "LaterNaN": "'later-nan': the change at mid.0/neurons.0 is not finite",
+        "LaterDevice": "'later-device': the change at mid.0 is on meta, expected one on cpu",
         "Talks": "122 tokens, the text encoder takes 24",
         "Noted": "notes 'x' as Tensor",
-        "Unnamed": "'unnamed' notes something under 1",
+        "Unnamed": "'unnamed': notes 1 as int, expected a name",
         "HalfLetter": "expected text in Unicode",
-        "Misplaced": "'misplaced' adds at 'mid.0', expected a Place",
-        "Listed": "'listed' returned a Plan whose additions are list",
-        "Wordless": "'wordless' returned a Plan whose prompt is int",
-        "Complex": "'complex' adds a complex64 tensor at mid.0, expected dense real numbers",
-        "Sparse": "'sparse' adds a sparse_coo tensor at mid.0",
+        "Misplaced": "'misplaced': changes ('mid.0', None); its sites are",
+        "Listed": "'listed': returned a Plan whose changes are list",
+        "Wordless": "'wordless': returned a Plan whose prompt is int",
+        "Complex": "'complex': the change at mid.0 is a tensor of torch.complex64, expected dense real numbers",
+        "Sparse": "'sparse': the change at mid.0 is a tensor of torch.sparse_coo",
         "Quits": "the method 'quits' raised SystemExit: 0",
         "LaterQuits": "the method 'later-quits' raised SystemExit: 0",
         "Mutes": "Mute",
@@ -290,7 +315,7 @@ def test_faults_are_records_and_spare_the_others(
     }
     pair = load_pairs(PAIRS)[0]
     every = ["steering", *(f"strangers:{name}" for name in strangers)]
-    good, *bad = worker(mini, every, [1.0]).work(pair).records
+    good, *bad = records(every, [1.0], pair)
     assert good.status == "ok"
     for record, said in zip(bad, strangers.values(), strict=True):
         assert record.status == "failed"
@@ -299,84 +324,89 @@ def test_faults_are_records_and_spare_the_others(
         assert record.model_validate_json(record.model_dump_json()) == record
         assert record.where == ("text" if record.setting.method == "talks" else "method")
     assert bad[1].error == "KeyError"
-    (huge,) = worker(mini, ["steering"], [1e39]).work(pair).records
+    (huge,) = records(["steering"], [1e39], pair)
     assert huge.status == "failed"
     assert "'steering'" in str(huge.reason)
     lost = pair.model_copy(update={"original_gsam_prompt": "elephant"})
-    (failed,) = worker(mini, ["steering"], [1.0]).work(lost).records
+    (failed,) = records(["steering"], [1.0], lost)
     assert failed.status == "failed"
     assert failed.where == "masks"
     assert "finds no 'elephant'" in str(failed.reason)
 
 
 def test_a_method_that_changes_what_it_is_given_spares_the_others(
-    mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those before it, whose additions may be what it changed, and those after it."""
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "meddlers.py").write_text(MEDDLERS)
     pair = load_pairs(PAIRS)[0]
-    alone = {record.key: record for record in worker(mini, ["sae", "steering"], [1.0]).work(pair).records}
-    meddlers = ["meddlers:Zeroes", "meddlers:Unmasks", "meddlers:Recodes", "meddlers:Takes"]
-    records = worker(mini, ["sae", *meddlers, "steering"], [1.0]).work(pair).records
-    assert [record.status for record in records] == ["ok", *["failed"] * 4, "ok"]
-    for record in records:
+    alone = {record.key: record for record in records(["sae", "steering"], [1.0], pair)}
+    meddlers = ["meddlers:Zeroes", "meddlers:Unmasks", "meddlers:Recodes", "meddlers:LaterZeroes", "meddlers:Takes"]
+    found = records(["sae", *meddlers, "steering"], [1.0], pair)
+    assert [record.status for record in found] == ["ok", *["failed"] * 5, "ok"]
+    for record in found:
         if record.status == "ok":
             assert record.metrics == pytest.approx(alone[record.key].metrics, abs=1e-5)
         else:
-            assert f"the method {record.setting.method!r} changes the activations or masks" in str(record.reason)
+            assert record.where == "method"
+            said = "no attribute 'clear'" if record.setting.method == "takes" else "changes the values or masks that it is"
+            assert said in str(record.reason)
 
 
-def test_a_prompt_is_not_cut_off_unsaid(mini: Instruments) -> None:
+def test_a_prompt_is_not_cut_off_unsaid() -> None:
     long = load_pairs(PAIRS)[0].model_copy(update={"editing_prompt": "a [red heart] " + "in a meadow " * 10})
-    first, second = worker(mini, ["steering"], [1.0, 2.0]).work(long).records
+    first, second = records(["steering"], [1.0, 2.0], long)
     for record in (first, second):
         assert (record.status, record.where) == ("failed", "text")
         assert "35 tokens, the text encoder takes 24; shorten it" in str(record.reason)
 
 
 def test_some_settings_of_a_pair(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those whose keys are given are run, as in a whole run; for the others nothing is planned or generated."""
+    """Those that a task names are run, as in a whole run; for the others nothing is planned or generated."""
     pair = load_pairs(PAIRS)[0]
-    work = worker(mini, ["steering", "sae", "prompt"], [1.0, 2.0], blocks=("mid.0",))
-    whole = {record.key: record for record in work.work(pair).records}
-    assert list(whole) == work.keys(pair)
+    worker_ = worker(["steering", "sae", "prompt"], [1.0, 2.0], blocks=("mid.0",))
+    task = worker_.recorder.task(pair)
+    whole = {record.key: record for record in worker_.work(task).records}
+    assert list(whole) == [wanted.key for wanted in task.wanted]
     planned, rows = [], []
-    plan, generate = PairWorker._plan, mini.denoiser.generate
-    monkeypatch.setattr(PairWorker, "_plan", lambda self, arm, seen: planned.append(arm.name) or plan(self, arm, seen))
-    monkeypatch.setattr(mini.denoiser, "generate", lambda p, *a, **k: rows.append(len(p)) or generate(p, *a, **k))
-    last = work.keys(pair)[3]
-    (record,) = work.work(pair, keys=[last]).records
-    assert record.metrics == pytest.approx(whole[last].metrics, abs=2e-3)
-    assert (record.key, record.setting.method, record.setting.strength) == (last, "sae", 2.0)
+    plan, generate = PairWorker._plan, mini.model.generate
+    conditions = worker_.request.conditions
+    monkeypatch.setattr(
+        PairWorker, "_plan", lambda self, n, seen: planned.append(conditions[n].method) or plan(self, n, seen)
+    )
+    monkeypatch.setattr(mini.model, "generate", lambda p, *a, **k: rows.append(len(p)) or generate(p, *a, **k))
+    last = task.wanted[3]
+    (record,) = worker_.work(task._replace(wanted=(last,))).records
+    assert record.metrics == pytest.approx(whole[last.key].metrics, abs=2e-3)
+    assert (record.key, record.setting.method, record.setting.strength) == (last.key, "sae", 2.0)
     assert (planned, rows) == (["sae"], [2, 1])
-    assert work.work(pair, keys=()).records == []
-    assert (planned, rows) == (["sae"], [2, 1])
-    twice = worker(mini, ["prompt", "prompt"], [1.0, 1.0], blocks=("mid.0",))
-    assert len(twice.work(pair).records) == 1
+    assert len(records(["prompt", "prompt"], [1.0, 1.0], pair, blocks=("mid.0",))) == 1
 
 
-def test_k_larger_than_the_dictionary(mini: Instruments) -> None:
-    for name in ("sae", "neurons"):
-        with pytest.raises(UserError, match=rf"k is 100000, but '{name}' in mid\.0"):
-            worker(mini, [name], [1.0], blocks=("mid.0",), k=[100_000])
-    with pytest.raises(UserError, match=r"no SAE for the block 'down\.1\.0'"):
-        worker(mini, ["sae"], [1.0], blocks=("down.1.0",))
+def test_k_larger_than_the_dictionary() -> None:
+    for name, most in (("sae", 384), ("neurons", 768)):
+        with pytest.raises(UserError, match=rf"k is {most + 1}, but '{name}' in mid\.0 has {most} to choose from"):
+            request_of([name], [1.0], blocks=("mid.0",), k=[most + 1])
+        request_of([name], [1.0], blocks=("mid.0",), k=[most])
+    with pytest.raises(UserError, match=r"unknown SAE 'down\.1\.0'"):
+        request_of(["sae"], [1.0], blocks=("down.1.0",))
 
 
-def test_four_steps(mini: Instruments) -> None:
+def test_four_steps() -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
-    (record,) = worker(mini, ["steering"], [1.0], steps=4).work(pair).records
+    (record,) = records(["steering"], [1.0], pair, steps=4)
     assert record.status == "ok", record.reason
     assert record.setting.steps == 4
 
 
-def test_half_precision_edits_as_well(mini: Instruments) -> None:
-    half = load_instruments(entry_named("mini"), settings=parse_settings(["model.dtype=bfloat16"]))
+def test_half_precision_edits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
     methods = ["steering", "sae", "sae-adaptive", "neurons"]
-    full_records, half_records = (worker(m, methods, [1.0]).work(pair).records for m in (mini, half))
+    full_records = records(methods, [1.0], pair)
+    monkeypatch.setattr(sys.modules["riebench.engine.pair"], "load_instruments", load_instruments)
+    half_records = records(methods, [1.0], pair, settings={"model.dtype": "bfloat16"})
     for full, other in zip(full_records, half_records, strict=True):
         assert other.status == "ok", other.reason
         assert other.conditions["dtype"] == "bfloat16"
@@ -384,18 +414,18 @@ def test_half_precision_edits_as_well(mini: Instruments) -> None:
         assert other.metrics["clip_text_edit"] == pytest.approx(full.metrics["clip_text_edit"], abs=0.05)
 
 
-def test_option_for_nobody(mini: Instruments) -> None:
+def test_option_for_nobody() -> None:
     with pytest.raises(UserError, match="did you mean 'spatial'"):
-        worker(mini, ["sae", "none"], [1.0], options={"spatal": "1"})
+        request_of(["sae", "none"], [1.0], options={"spatal": "1"})
 
 
-def test_stranger_as_the_readme_shows(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stranger_as_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     code = readme.split("```python\n", 1)[1].split("```", 1)[0]
     assert len(code.splitlines()) <= 40
     (tmp_path / "my_method.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    (record,) = worker(mini, ["my_method:MeanShift"], [1.0]).work(load_pairs(PAIRS)[0]).records
+    (record,) = records(["my_method:MeanShift"], [1.0], load_pairs(PAIRS)[0])
     assert record.status == "ok", record.reason
     assert record.metrics["lpips_base"] > 0

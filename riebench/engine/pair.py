@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,10 @@ class _Outcome:
     notes: dict[str, Any] = field(default_factory=dict)
     image: Image | None = None
     error: Exception | None = None
+
+
+class ChangedShared(PairError):
+    """A method changed tensors that other methods see."""
 
 
 class PairWorker:
@@ -124,7 +129,7 @@ class PairWorker:
         try:
             runs = self.observe(task)
             where = "engine"
-            outcomes = self.edit(task, runs)
+            outcomes = self._unspoilt(task, runs)
             where = "metrics"
             records = self.score(task, runs, outcomes)
             if task.keep_images:
@@ -152,6 +157,20 @@ class PairWorker:
             if getattr(self.recorder.methods[number], "needs_neurons", False):
                 needed.update(site for block in blocks for site in neuron_sites(sites, block))
         return [site for site in sites if site in needed]
+
+    def _unspoilt(self, task: Task, runs: _Runs) -> list[_Outcome]:
+        """The outcomes of :meth:`edit`, where no condition has changed what others see.
+
+        Torch refuses to change the shared tensors in place, but by the time it raises it has changed them. The other
+        conditions are then run again, on new runs.
+        """
+        outcomes = self.edit(task, runs)
+        guilty = {outcome.wanted.condition for outcome in outcomes if isinstance(outcome.error, ChangedShared)}
+        rest = task._replace(wanted=tuple(wanted for wanted in task.wanted if wanted.condition not in guilty))
+        if not guilty or not rest.wanted:
+            return outcomes
+        again = {outcome.wanted.key: outcome for outcome in self._unspoilt(rest, self.observe(rest))}
+        return [again.get(outcome.wanted.key, outcome) for outcome in outcomes]
 
     def edit(self, task: Task, runs: _Runs) -> list[_Outcome]:
         """The edited picture of every setting, or why there is none.
@@ -190,16 +209,16 @@ class PairWorker:
         return outcomes
 
     def _observed(self, task: Task, runs: _Runs) -> Observed:
-        """What methods see; each sees the sites of its own condition."""
+        """What methods see, none of which can be changed in place; each sees the sites of its own condition."""
         base_masks, source_masks = self._masks((runs.base_region, runs.source_region), runs.base.values)
         return Observed(
             pair=task.pair,
             sites=(),
-            base=runs.base.values,
-            source=runs.source.values,
-            base_masks=base_masks,
-            source_masks=source_masks,
-            saes=self.saes,
+            base=MappingProxyType(runs.base.values),
+            source=MappingProxyType(runs.source.values),
+            base_masks=MappingProxyType(base_masks),
+            source_masks=MappingProxyType(source_masks),
+            saes=MappingProxyType(self.saes),
             seed=task.seed,
             protocol=self.protocol,
         )
@@ -280,12 +299,12 @@ def _named(method: Any) -> Iterator[None]:
     try:
         yield
     except PairError as error:
-        raise PairError(f"{name}: {error}", error.where) if error.where == "method" else error from None
+        raise PairError(f"{name}: {error}", error.where) if error.where in ("method", "model") else error from None
     except RuntimeError as error:
         if "inference tensor" not in str(error).lower():
             raise
         wrong = "changes the values or masks that it is given, which others see too; change a clone"
-        raise PairError(f"{name} {wrong}", "method") from error
+        raise ChangedShared(f"{name} {wrong}", "method") from error
     except (Exception, KeyboardInterrupt):  # the former are records already, the latter is the user's
         raise
     except BaseException as error:
