@@ -150,7 +150,7 @@ def test_dry_run_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*words, "--weights", "nowhere") == 0
     said = capsys.readouterr().out
     assert "54" in said
-    assert "9 settings" in said
+    assert "settings  9; 486 records" in said
     assert f"{54 * 4 * 11:,}" in said
     assert "protocol paper" in said
 
@@ -168,7 +168,7 @@ def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
     ("words", "said"),
     [
         (("--preset", "papr"), "did you mean 'paper'"),
-        (("--preset", "paper", "--method", "sae"), "leave out --method or --preset"),
+        (("--preset", "paper", "--method", "sae"), "leave out method or preset"),
         (("--method", "sae", "--block", "mid.0", "--protocol", "papers"), "did you mean 'paper'"),
         (
             ("--method", "sae", "--block", "mid.0", "--set", "masker.box_treshold=1"),
@@ -176,9 +176,9 @@ def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
         ),
         (("--method", "sae", "--block", "mid.0", "--set", "masker.box_threshold=2"), "masker.box_threshold is '2'"),
         (("--method", "sae", "--block", "mid.0", "--set", "masker.box_threshold=.3"), "is not for mini"),
-        (("--method", "sae", "--block", "mid.0", "--set", "masker"), "expected name=value"),
+        (("--method", "sae", "--block", "mid.0", "--set", "masker"), "'masker' is no name=value"),
         (("--method", "sae", "--block", "mid.0", "--device", "gpu"), "'gpu' is not known"),
-        (("--model", "sdxl-turbo", "--preset", "paper", "--weights", "nowhere"), "7 of 7 parts are missing"),
+        (("--model", "sdxl-turbo", "--preset", "paper", "--pairs", str(PAIRS), "--weights", "nowhere"), "7 of 7 parts are missing"),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str) -> None:

@@ -110,6 +110,7 @@ def run_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print at the end where time and memory went.")] = False,
 ) -> int:
+    from riebench.methods.registry import find
     from riebench.models.registry import entry_named
     from riebench.spec.request import resolve
     from riebench.weights import locate
@@ -138,8 +139,9 @@ def run_command(
         _print_plan(request)
         return 0
     entry = entry_named(model)
-    if entry.parts:
-        locate(model, entry.parts, request.settings, optional=("sae",))  # before anything heavy is imported
+    if entry.parts:  # before anything heavy is imported
+        needs_sae = any(find(condition.method).needs_sae for condition in request.conditions)
+        locate(model, entry.parts, request.settings, optional=() if needs_sae else ("sae",))
     from riebench.engine.run import Workers, carry_out
 
     with _tracing() if trace else nullcontext():

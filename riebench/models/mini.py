@@ -17,7 +17,11 @@ from riebench.util.files import fingerprint
 ROOM = Path(__file__).parents[1] / "mini"
 WEIGHTS, PAIRS = ROOM / "weights", ROOM / "pairs.json"
 PIPELINE, SAES = WEIGHTS / "pipeline", WEIGHTS / "sae"
-SETTINGS = ("weights", "model.device", "model.dtype", "model.replay", "sae.", "masker.")
+SETTINGS = (
+    *("weights", "model.device", "model.dtype", "model.replay", "sae."),
+    *("masker.blur_kernel", "masker.union", "masker.fallback"),
+    *("masker.add_object", "masker.delete_object", "masker.special_phrases"),
+)
 """The settings that mini has, by how their names begin."""
 
 

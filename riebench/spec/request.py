@@ -129,7 +129,7 @@ def resolve(
     loaded = None if isinstance(model, str) else model
     entry = entry_named(model) if isinstance(model, str) else model.entry
     parsed = parse_settings(settings or {})
-    sites, saes = (loaded.sites, loaded.saes) if loaded else (entry.sites(parsed), entry.saes(parsed))
+    sites, saes = (loaded.sites, loaded.saes) if loaded else (entry.sites(parsed), _saes(entry, parsed))
     chosen = preset_named(preset) if preset else None
     if chosen is None:
         sweeps = [_sweep(method, strength, k, options)]
@@ -223,8 +223,16 @@ def _site_sets(
     return [together, *((site,) for site in together)] if alone and len(together) > 1 else [together]
 
 
+def _saes(entry: ModelEntry, settings: Settings) -> Mapping[str, Path] | None:
+    """Site to the folder of its SAE; None where published ones are not on this machine, so that plans do without."""
+    return entry.saes(settings) or (None if any(part.name == "sae" for part in entry.parts) else {})
+
+
 def _conditions(
-    sweep: Sweep, sets: Sequence[tuple[str, ...]], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE]
+    sweep: Sweep,
+    sets: Sequence[tuple[str, ...]],
+    sites: Mapping[str, Site],
+    saes: Mapping[str, Path | TopKSAE] | None,
 ) -> list[Condition]:
     """Every method of a sweep with its options on every set of sites, each once."""
     classes = {name: find(name) for name in sweep.methods}
@@ -253,16 +261,16 @@ def _conditions(
 
 
 def _candidates(
-    cls: MethodClass, together: Sequence[str], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE]
+    cls: MethodClass, together: Sequence[str], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE] | None
 ) -> int | None:
-    """How many features or neurons a method chooses from; None for one that does not choose.
+    """How many features or neurons a method chooses from; None for one that does not choose, or if it is not known.
 
     Raises:
         UserError: if the method needs an SAE that does not exist.
     """
     if cls.needs_neurons:
         return sum(sites[name].width for site in together for name in neuron_sites(sites, site))
-    if not cls.needs_sae:
+    if not cls.needs_sae or saes is None:
         return None
     for site in together:
         if site not in saes:
