@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from riebench.cli import main
-from riebench.engine import PairWorker, RunSpec
-from riebench.engine.arms import block_sets, make_arms
 from riebench.engine.forecast import forecast
-from riebench.util.errors import UserError
-from riebench.instruments import Instruments
-from riebench.lens import FOUR
+from riebench.engine.instruments import Given, Instruments
+from riebench.engine.pair import PairWorker
 from riebench.masks import MaskRules, Region, pair_regions, to_grid
 from riebench.methods import relative_score
-from riebench.mini.model import PAIRS
+from riebench.models.mini import PAIRS
+from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
+from riebench.records import Record
 from riebench.spec.presets import PRESETS
-from riebench.spec.protocols import PAPER, RIEBENCH, Protocol, PROTOCOLS
+from riebench.spec.protocols import PAPER, PROTOCOLS, RIEBENCH, Protocol
+from riebench.spec.request import resolve
 from riebench.spec.settings import described, parse_settings
-from riebench.spec.sweeps import Sweep
+from riebench.util.errors import UserError
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "riebench.json"
 
@@ -77,13 +77,19 @@ def test_category_rules_can_be_changed() -> None:
     assert [np.argwhere(region.pixels()).tolist() for region in word] == [[[2, 1]], [[6, 0]]]
 
 
-def worked(mini: Instruments, pair: Pair, protocol: Protocol, options: dict[str, bool]) -> dict[str, float | None]:
-    sets = block_sets(["all"], list(mini.denoiser.lens.blocks), False)
-    arms = make_arms([Sweep(["steering"], [1.0], options=options)], sets, mini)
-    (record,) = PairWorker(mini, arms, 1, protocol=protocol).work(pair).records
+def record_of(mini: Instruments, pair: Pair, protocol: Protocol, options: dict[str, bool]) -> Record:
+    request, pairs = resolve(
+        "steering", strength=1, block="all", pairs=[pair], protocol=protocol.name, options=options, steps=1
+    )
+    worker = PairWorker(request, Given(mini.model, scorers=mini.scorers))
+    (record,) = worker.work(worker.recorder.task(pairs[0])).records
     assert record.status == "ok", record.reason
     assert record.protocol == protocol.name
-    return record.metrics
+    return record
+
+
+def worked(mini: Instruments, pair: Pair, protocol: Protocol, options: dict[str, bool]) -> dict[str, float | None]:
+    return record_of(mini, pair, protocol, options).metrics
 
 
 def test_the_published_deletions_ignore_only_add(mini: Instruments) -> None:
@@ -119,15 +125,14 @@ def test_the_preset_is_the_published_sweep() -> None:
     assert ("neurons", "mean", 80000, 2) in settings
     assert ("sae", "first", 640, 1) in settings
     assert ("steering", None, None, 0.25) in settings
-    assert PROTOCOLS(paper.protocol) is PAPER
+    assert PROTOCOLS[paper.protocol] is PAPER
 
 
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs the published pairs, which are not part of the project")
 def test_the_plan_of_the_published_sweep() -> None:
-    paper = PRESETS["paper"]
-    pairs = select(load_pairs(PUBLISHED), limit=paper.limit)
-    spec = RunSpec(paper.sweeps, ["all"], steps=paper.steps, model="sdxl-turbo", protocol="paper")
-    plan = forecast(spec, pairs)
+    request, pairs = resolve(preset="paper", model="sdxl-turbo", pairs=PUBLISHED)
+    assert len(pairs) == 296
+    plan = forecast(request)
     assert (plan.pairs, plan.settings) == (296, 32)
     assert (plan.forwards, plan.plain) == (40_256, 116_032)
     assert plan.memory is not None
@@ -145,17 +150,16 @@ def test_dry_run_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*words, "--weights", "nowhere") == 0
     said = capsys.readouterr().out
     assert "54" in said
-    assert "9 settings" in said
+    assert "settings  9; 486 records" in said
     assert f"{54 * 4 * 11:,}" in said
     assert "protocol paper" in said
 
 
 def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
-    sets = block_sets(["all"], list(mini.denoiser.lens.blocks), False)
-    arms = make_arms(PRESETS["paper"].sweeps, sets, mini)
-    assert sum(len(arm.strengths) for arm in arms) == 32
-    features = sum(mini.sae(b).n_features for b in FOUR)
-    assert [a.options["k"] for a in arms if a.name == "sae"] == [
+    request, _ = resolve(preset="paper")
+    assert sum(len(c.strengths) for c in request.conditions) == 32
+    features = sum(mini.model.sae(b).n_features for b in FOUR)
+    assert [c.options["k"] for c in request.conditions if c.method == "sae"] == [
         round(k * features / 20480) for k in (80, 160, 320, 640)
     ]
 
@@ -164,7 +168,7 @@ def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
     ("words", "said"),
     [
         (("--preset", "papr"), "did you mean 'paper'"),
-        (("--preset", "paper", "--method", "sae"), "leave out --method or --preset"),
+        (("--preset", "paper", "--method", "sae"), "leave out method or preset"),
         (("--method", "sae", "--block", "mid.0", "--protocol", "papers"), "did you mean 'paper'"),
         (
             ("--method", "sae", "--block", "mid.0", "--set", "masker.box_treshold=1"),
@@ -172,9 +176,9 @@ def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
         ),
         (("--method", "sae", "--block", "mid.0", "--set", "masker.box_threshold=2"), "masker.box_threshold is '2'"),
         (("--method", "sae", "--block", "mid.0", "--set", "masker.box_threshold=.3"), "is not for mini"),
-        (("--method", "sae", "--block", "mid.0", "--set", "masker"), "expected name=value"),
+        (("--method", "sae", "--block", "mid.0", "--set", "masker"), "'masker' is no name=value"),
         (("--method", "sae", "--block", "mid.0", "--device", "gpu"), "'gpu' is not known"),
-        (("--model", "sdxl-turbo", "--preset", "paper", "--weights", "nowhere"), "7 of 7 parts are missing"),
+        (("--model", "sdxl-turbo", "--preset", "paper", "--pairs", str(PAIRS), "--weights", "nowhere"), "7 of 7 parts are missing"),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str) -> None:
@@ -185,12 +189,12 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], s
 
 
 def test_settings_from_words() -> None:
-    settings = parse_settings(["masker.short_side=600", "sae.k=20"], model__dtype="bfloat16")
+    settings = parse_settings({"masker.short_side": "600", "sae.k": "20", "dtype": "bfloat16", "weights": None})
     assert (settings.masker.short_side, settings.sae.k, settings.model.dtype) == (600, 20, "bfloat16")
     assert sorted(settings.given()) == ["masker.short_side", "model.dtype", "sae.k"]
     assert all(field.description for name, field in described() if "." in name)
     with pytest.raises(UserError, match=r"model\.dtype"):
-        parse_settings(["model.dtype=float8"])
+        parse_settings({"model.dtype": "float8"})
 
 
 def test_records_name_their_protocol_and_conditions(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riebench.engine.guard import SharedKept
 from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.recording import Recorder, Task, Wanted
 from riebench.engine.resume import Survey
@@ -63,10 +64,6 @@ class _Outcome:
     error: Exception | None = None
 
 
-class ChangedShared(PairError):
-    """A method changed tensors that other methods see."""
-
-
 class PairWorker:
     """Works pairs off, one by one.
 
@@ -92,6 +89,7 @@ class PairWorker:
         model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
         needed = {site for c, method in methods if getattr(method, "needs_sae", False) for site in c.sites}
         self.saes = {site: model.sae(site) for site in model.sites if site in needed}
+        self._shared = SharedKept(weight for sae in self.saes.values() for weight in sae.parameters())
 
     def survey(self, pairs: Sequence[Pair]) -> Survey:
         """The run as this worker knows it."""
@@ -129,7 +127,7 @@ class PairWorker:
         try:
             runs = self.observe(task)
             where = "engine"
-            outcomes = self._unspoilt(task, runs)
+            outcomes = self.edit(task, runs)
             where = "metrics"
             records = self.score(task, runs, outcomes)
             if task.keep_images:
@@ -158,20 +156,6 @@ class PairWorker:
             if getattr(self.recorder.methods[number], "needs_neurons", False):
                 needed.update(site for block in blocks for site in neuron_sites(sites, block))
         return [site for site in sites if site in needed]
-
-    def _unspoilt(self, task: Task, runs: _Runs) -> list[_Outcome]:
-        """The outcomes of :meth:`edit`, where no condition has changed what others see.
-
-        Torch refuses to change the shared tensors in place, but by the time it raises it has changed them. The other
-        conditions are then run again, on new runs.
-        """
-        outcomes = self.edit(task, runs)
-        guilty = {outcome.wanted.condition for outcome in outcomes if isinstance(outcome.error, ChangedShared)}
-        rest = task._replace(wanted=tuple(wanted for wanted in task.wanted if wanted.condition not in guilty))
-        if not guilty or not rest.wanted:
-            return outcomes
-        again = {outcome.wanted.key: outcome for outcome in self._unspoilt(rest, self.observe(rest))}
-        return [again.get(outcome.wanted.key, outcome) for outcome in outcomes]
 
     def edit(self, task: Task, runs: _Runs) -> list[_Outcome]:
         """The edited picture of every setting, or why there is none.
@@ -228,7 +212,7 @@ class PairWorker:
         """For each region, site to its mask ``[positions]``."""
         model, rules = self.instruments.model, self.instruments.rules
         sites = {name: model.sites[name] for name in names}
-        with torch.inference_mode():  # of tensors made here torch refuses changes in place
+        with torch.inference_mode():  # see SharedKept
             shapes = {site.grid for site in sites.values()}
             grids = [{g: torch.from_numpy(to_grid(region, *g, rules)).flatten() for g in shapes} for region in regions]
             return [{name: grid[site.grid].to(model.device) for name, site in sites.items()} for grid in grids]
@@ -245,10 +229,10 @@ class PairWorker:
             method = replace(method, only_add=False)
         sites = self.request.conditions[number].sites
         with torch.no_grad(), _named(method):
-            plan = method.plan(replace(observed, sites=sites))
+            with self._shared:
+                plan = method.plan(replace(observed, sites=sites))
             check_plan(plan, sites)
-        checked: Plan = plan
-        return checked
+        return replace(plan, changes={site: self._shared.within(change) for site, change in plan.changes.items()})
 
     def _generate(self, seed: int, outcomes: Sequence[_Outcome]) -> None:
         """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
@@ -301,11 +285,6 @@ def _named(method: Any) -> Iterator[None]:
         yield
     except PairError as error:
         raise PairError(f"{name}: {error}", error.where) if error.where in ("method", "model") else error from None
-    except RuntimeError as error:
-        if "inference tensor" not in str(error).lower():
-            raise
-        wrong = "changes the values or masks that it is given, which others see too; change a clone"
-        raise ChangedShared(f"{name} {wrong}", "method") from error
     except (Exception, KeyboardInterrupt):  # the former are records already, the latter is the user's
         raise
     except BaseException as error:
