@@ -19,8 +19,9 @@ middle way between few features and many, and of the same size as the published 
 
 def choose(seen: Observed, k: int | None, score: Score) -> tuple[list[Tensor], list[Tensor], int]:
     """Features to add and to remove at each site, and the k that was used."""
-    source = [masked_mean(seen.codes("source", s), seen.source_masks[s], score) for s in seen.sites]
-    base = [masked_mean(seen.codes("base", s), seen.base_masks[s], score) for s in seen.sites]
+    codes = [(seen.codes("source", site), seen.codes("base", site)) for site in seen.sites]
+    source = [masked_mean(z, seen.source_masks[s], score) for s, (z, _) in zip(seen.sites, codes, strict=True)]
+    base = [masked_mean(z, seen.base_masks[s], score) for s, (_, z) in zip(seen.sites, codes, strict=True)]
     k = k or k_of_share(DEFAULT_SHARE, sum(map(len, source)))
     return *seen.rank(source, base, k), k
 

@@ -14,20 +14,19 @@ import random
 import signal
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
 import torch
 
-from riebench.engine import RunSpec, carry_out, crew
-from riebench.util.errors import UserError
-from riebench.mini.model import PAIRS
-from riebench.pairs import load_pairs, select
+from riebench.engine import pair
+from riebench.engine.run import carry_out
 from riebench.records import Record, read_records
-from riebench.spec.sweeps import Sweep
+from riebench.spec.request import resolve
+from riebench.util.errors import UserError
 
-SPEC = RunSpec([Sweep(["steering", "none"], [0.5, 1.0, 2.0])], ["down.2.1"], steps=1)
-LIMIT, CATEGORIES = 2, (1, 6, 8)
+REQUEST, PAIRS = resolve(
+    ["steering", "none"], "down.2.1", strength=[0.5, 1, 2], category=(1, 6, 8), limit=2, keep_images=1
+)
 
 
 def main() -> int:
@@ -38,8 +37,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="an empty folder for the runs")
     given = parser.parse_args()
     torch.set_num_threads(1)  # a process with a pool of threads must not fork
-    crew.prepare = cache_one(crew.prepare)
-    crew.prepare(SPEC, None)
+    loaded = pair.load_instruments(REQUEST)
+    pair.load_instruments = lambda request, given: loaded
     attempt(given.work / "unbroken", None)
     expected = read_records(given.work / "unbroken")
     moments, kills, round_, faults = random.Random(given.seed), 0, 0, []
@@ -60,12 +59,6 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def cache_one(prepare):  # type: ignore[no-untyped-def]
-    """The same call, which loads once; every attempt runs the same specification."""
-    loaded = cache(lambda: prepare(SPEC, None))
-    return lambda spec, given: loaded()
-
-
 def attempt(folder: Path, seconds: float | None) -> bool:
     """Carry the run out in a fork, killed after some seconds (never for None); whether it came to its end.
 
@@ -76,7 +69,7 @@ def attempt(folder: Path, seconds: float | None) -> bool:
     if child == 0:
         code = 1
         try:
-            carry_out(SPEC, select(load_pairs(PAIRS), CATEGORIES, limit=LIMIT), folder, 1, pair_file=PAIRS, quiet=True)
+            carry_out(REQUEST, PAIRS, folder, quiet=True)
             code = 0
         finally:
             sys.stderr.flush()

@@ -10,12 +10,12 @@ import pytest
 from diffusers import StableDiffusionXLPipeline
 
 import riebench
-from riebench.util.errors import UserError
-from riebench.instruments import Instruments
-from riebench.lens import FOUR
-from riebench.mini.model import PAIRS
+from riebench.engine.instruments import Instruments
+from riebench.models.mini import PAIRS
+from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
 from riebench.sae import TopKSAE
+from riebench.util.errors import UserError
 
 PAIR = Pair(
     id="mine",
@@ -46,13 +46,11 @@ def test_a_pipeline_of_ones_own(mini: Instruments, random_pipeline: StableDiffus
     saes = {b: TopKSAE(24, 48, 4).requires_grad_(False) for b in FOUR}
     result = riebench.run(
         ["sae", "neurons"],
-        model="sdxl-turbo",
+        model=riebench.load("sdxl-turbo", pipeline=random_pipeline, saes=saes),
         pairs=[PAIR],
         strength=1,
         k=5,
         steps=2,
-        pipeline=random_pipeline,
-        saes=saes,
         masks={"mine": (left(32), ~left(32))},
         scorers=mini.scorers,
         out=tmp_path / "o",
@@ -62,7 +60,7 @@ def test_a_pipeline_of_ones_own(mini: Instruments, random_pipeline: StableDiffus
     assert (sae.status, neurons.status) == ("ok", "ok"), (sae.reason, neurons.reason)
     assert sae.model == "sdxl-turbo"
     assert sae.parts["model"].startswith("given-")
-    assert sae.parts["sae"].startswith("given-")
+    assert sae.parts["sae"] not in ("none", mini.parts["sae"])
     assert sae.notes["k"] == 5
     assert "edit_success" not in sae.metrics
 
@@ -105,7 +103,7 @@ def test_masks_that_do_not_fit(mini: Instruments, tmp_path: Path, masks: dict[st
 
 
 def test_bad_calls(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a method or a preset"):
+    with pytest.raises(UserError, match="no method was named"):
         riebench.run()
     with pytest.raises(UserError, match="no pairs of its own"):
         riebench.run("none", model="sdxl-base")

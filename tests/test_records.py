@@ -68,7 +68,7 @@ def test_nothing_is_glued_to_a_torn_line(tmp_path: Path, capsys: pytest.CaptureF
     file.write_bytes(file.read_bytes()[:-cut])
     whole = 3 if cut == 1 else 2  # with one byte less, all that is missing is the line break
     with RunFolder(tmp_path) as folder:
-        assert folder.records() == RECORDS[:whole]
+        assert folder.records == RECORDS[:whole]
         folder.append(RECORDS[3:])
     assert ("torn last line" in capsys.readouterr().err) == (cut > 1)
     assert read_records(tmp_path) == [*RECORDS[:whole], RECORDS[3]]
@@ -80,10 +80,16 @@ def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
     with RunFolder(tmp_path) as folder:
         folder.append(RECORDS)
         folder.append([again])
-        assert folder.records() == read_records(tmp_path) == [*RECORDS[:2], again, RECORDS[3]]
-        folder.compact()
+    last = [*RECORDS[:2], again, RECORDS[3]]
+    assert read_records(tmp_path) == last
+    with RunFolder(tmp_path) as folder:  # and what was repeated within one session is taken out by the next
+        assert folder.records == last
         assert (tmp_path / "records.jsonl").read_text().count("\n") == len(RECORDS)
-        assert read_records(tmp_path) == [*RECORDS[:2], again, RECORDS[3]]
+        folder.append(RECORDS[:1])
+        assert (tmp_path / "records.jsonl").read_text().count("\n") == len(RECORDS) + 1
+        assert read_records(tmp_path) == last
+    assert (tmp_path / "records.jsonl").read_text().count("\n") == len(RECORDS)
+    assert read_records(tmp_path) == last
 
 
 def test_force_discards_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,9 +180,9 @@ def test_a_pair_torn_apart_goes_whole(tmp_path: Path) -> None:
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:5]) + lines[5][:200])
     with RunFolder(tmp_path) as run:
-        assert [r.pair_id for r in run.records()] == ["p", "p", "p"]
+        assert [r.pair_id for r in run.records] == ["p", "p", "p"]
     # Where the torn line is another pair's, or does not say whose it is, what is whole stays.
     for torn in (lines[5].replace(b'"q"', b'"r"')[:200], lines[5][:20]):
         file.write_bytes(b"".join(lines[:5]) + torn)
         with RunFolder(tmp_path) as run:
-            assert len(run.records()) == 5
+            assert len(run.records) == 5

@@ -17,29 +17,27 @@ import numpy as np
 import pytest
 import torch
 
-from riebench import api
+import riebench
 from riebench.cli import main
-from riebench.engine import Instruments, RunSpec, carry_out
-from riebench.engine.arms import make_arms
-from riebench.engine.pairwork import PairWorker
-from riebench.engine.request import Request
-from riebench.util.errors import UserError
+from riebench.engine.instruments import Instruments
+from riebench.engine.recording import Recorder
+from riebench.engine.run import carry_out
 from riebench.methods import registry
-from riebench.mini.model import PAIRS
+from riebench.models.mini import PAIRS
 from riebench.pairs import Pair, load_pairs, select
 from riebench.records import Record, RunFolder, read_records
-from riebench.spec.sweeps import Sweep
+from riebench.spec.request import Request, resolve
+from riebench.util.errors import UserError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 WORDS = ("run", "--block", "down.2.1", "--limit", "1", "--category", "1", "--category", "6", "--category", "8")
-SPEC = RunSpec([Sweep(["none"])], ["mid.0"])
-THREE = select(load_pairs(PAIRS), [1, 6, 8], limit=1)
+REQUEST, THREE = resolve("none", "mid.0", strength=1, category=[1, 6, 8], limit=1, keep_images=3)
 
 # Each method says in the file "planned" for which pair it was asked, and does what it is named for.
 STRANGERS = """
 import os, resource, signal
 from pathlib import Path
-from riebench.methods import Place, Plan, method
+from riebench.methods import Plan, method
 
 def planned(seen):
     with open("planned", "a") as file:
@@ -49,7 +47,7 @@ def planned(seen):
 class Base:
     def plan(self, seen):
         self.act(planned(seen))
-        return Plan({Place(b): seen.source.updates[b] - seen.base.updates[b] for b in seen.blocks})
+        return Plan({site: seen.source[site] - seen.base[site] for site in seen.sites})
 
 @method("plain")
 class Plain(Base):
@@ -101,7 +99,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _mini_once(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run takes the mini that is loaded already, and finds the strangers' methods."""
-    monkeypatch.setattr(sys.modules["riebench.engine.run"], "load_instruments", lambda *given: mini)
+    monkeypatch.setattr("riebench.engine.pair.load_instruments", lambda *given: mini)
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     (tmp_path / "resumed_strangers.py").write_text(STRANGERS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -151,8 +149,8 @@ def test_only_what_is_missing_is_done(
     assert stranger("Plain") == 0
     assert len(planned()) == 3
     rows: list[int] = []
-    generate = mini.denoiser.generate
-    monkeypatch.setattr(mini.denoiser, "generate", lambda p, *a, **k: rows.append(len(p)) or generate(p, *a, **k))
+    generate = mini.model.generate
+    monkeypatch.setattr(mini.model, "generate", lambda p, *a, **k: rows.append(len(p)) or generate(p, *a, **k))
     assert stranger("Plain", "--batch", "3", "--keep-images", "0") == 0
     assert (len(planned()), rows) == (3, [])
     assert stranger("Plain", "--strength", "1,2", "--category", "9") == 0
@@ -221,16 +219,16 @@ def test_two_signals_end_at_once(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_python_stops_like_the_command_line() -> None:
     with pytest.raises(KeyboardInterrupt):
-        api.run("resumed_strangers:Once", "mid.0", limit=1, strength=1, out="r", quiet=True)
+        riebench.run("resumed_strangers:Once", "mid.0", limit=1, strength=1, out="r", quiet=True)
     assert len(read_records(Path("r"))) == 2
     Path("planned").unlink()
     with pytest.raises(KeyboardInterrupt):  # at the second pair that is planned, again
-        api.run("resumed_strangers:Once", "mid.0", limit=1, strength=1, out="r", quiet=True)
+        riebench.run("resumed_strangers:Once", "mid.0", limit=1, strength=1, out="r", quiet=True)
     assert len(read_records(Path("r"))) == 4
-    found = api.run("resumed_strangers:Fails", "mid.0", limit=1, strength=1, out="f", max_failures=1, quiet=True)
+    found = riebench.run("resumed_strangers:Fails", "mid.0", limit=1, strength=1, out="f", max_failures=1, quiet=True)
     assert [r.status for r in found.records] == ["failed"]
     Path("mended").touch()
-    found = api.run(
+    found = riebench.run(
         "resumed_strangers:Fails", "mid.0", limit=1, strength=1, out="f", category=[1], retry_failed=True, quiet=True
     )
     assert [r.status for r in found.records] == ["ok"]
@@ -259,13 +257,13 @@ def test_pictures_are_there_before_the_records_that_promise_them(monkeypatch: py
 
     monkeypatch.setattr(RunFolder, "append", gone)
     with pytest.raises(UserError, match="no room"):
-        carry_out(SPEC, THREE, Path("r"), quiet=True)
+        carry_out(REQUEST, THREE, Path("r"), quiet=True)
 
 
 def test_a_second_process_is_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys.modules["riebench.engine.run"], "load_instruments", lambda *given: pytest.fail("loaded"))
+    monkeypatch.setattr("riebench.engine.pair.load_instruments", lambda *given: pytest.fail("loaded"))
     with RunFolder(Path("r")):
         assert stranger("Plain", "--force") == 2
     assert "is writing to r; wait for it, or give another --out" in capsys.readouterr().err
@@ -281,9 +279,9 @@ def test_what_cannot_stand_in_one_folder(capsys: pytest.CaptureFixture[str]) -> 
         assert stranger("Plain", *words) == 2, words
         assert said in capsys.readouterr().err
     pairs = [pair.model_copy(update={"original_gsam_prompt": "shape"}) for pair in THREE]
-    spec = replace(SPEC, sweeps=[Sweep(["resumed_strangers:Plain"])], blocks=["down.2.1"])
+    request, _ = resolve("resumed_strangers:Plain", "down.2.1", strength=1, pairs=pairs)
     with pytest.raises(UserError, match="other phrases, or other code of the method 'plain'"):
-        carry_out(spec, pairs, Path("r"), quiet=True)
+        carry_out(request, pairs, Path("r"), quiet=True)
     assert len(read_records(Path("r"))) == 3
 
 
@@ -313,14 +311,15 @@ def test_rerun(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_rerun_of_what_no_file_keeps(capsys: pytest.CaptureFixture[str]) -> None:
     everywhere = np.ones((128, 128), bool)
     masks = {pair.id: (everywhere, everywhere) for pair in THREE}
-    api.run("none", "mid.0", pairs=THREE, strength=1, masks=masks, out="r", quiet=True)
+    riebench.run("none", "mid.0", pairs=THREE, strength=1, masks=masks, out="r", quiet=True)
     assert run("rerun", "r") == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.endswith("cannot be repeated from its folder: masks, pairs were handed in from Python")
 
 
 def test_run_file_says_what_was_run() -> None:
-    carry_out(replace(SPEC, seed=7), THREE, Path("r"), pair_file=PAIRS, quiet=True)
+    asked = REQUEST.model_copy(update={"seed": 7})
+    carry_out(asked, THREE, Path("r"), quiet=True)
     said = run_file()
     (session,) = said["sessions"]
     assert session["seeds"] == {pair.id: 7 for pair in THREE}
@@ -329,36 +328,35 @@ def test_run_file_says_what_was_run() -> None:
     assert {"commit", "dirty", "torch"} <= set(session["code"])
     request = Request.model_validate(session["request"])
     assert request.pairs() == THREE
-    assert (request.spec.seed, request.spec.sweeps[0].methods) == (7, ["none"])
+    assert request == asked
+    assert (request.seed, request.conditions[0].method) == (7, "none")
     assert Request.model_validate_json(request.model_dump_json()) == request
 
 
 def test_a_key_is_of_what_changes_numbers(mini: Instruments) -> None:
     def key(change: dict[str, Any] | None = None, pair: Pair = THREE[0], **more: Any) -> str:
-        instruments = replace(mini, **(change or {}))
-        given: dict[str, Any] = {"methods": ["steering"], "steps": 1, "seed": None, "strength": 1.0} | more
-        arms = make_arms([Sweep(given["methods"], [given["strength"]])], [("mid.0",)], instruments)
-        return PairWorker(instruments, arms, given["steps"], given["seed"]).keys(pair)[0]
+        given: dict[str, Any] = {"method": "steering", "block": "mid.0", "strength": 1.0} | more
+        request, _ = resolve(**given)
+        return Recorder(request, replace(mini, **(change or {}))).task(pair).wanted[0].key
 
     first = key()
-    mini.denoiser.batch, batch = 3, mini.denoiser.batch
-    try:
-        assert key() == first
-    finally:
-        mini.denoiser.batch = batch
+    assert key(batch=3) == key(keep_images=9) == key(alone=True) == first
     assert key({"parts": {**mini.parts, "sae": "x"}}) == first  # which steering does not use
     assert key(pair=THREE[0].model_copy(update={"seed": 42}), seed=THREE[0].seed) == first
     other = [
         *(key({"parts": {**mini.parts, part: "x"}}) for part in ("model", "masker", "clip", "lpips")),
         *(key({"conditions": {**mini.conditions, name: "x"}}) for name in mini.conditions),
-        key({"parts": {**mini.parts, "sae": "x"}}, methods=["sae"]),
+        key({"parts": {**mini.parts, "sae": "x"}}, method="sae"),
         *(
             key(pair=THREE[0].model_copy(update={name: "x"}))
             for name in ("id", "editing_prompt", "editing_gsam_prompt")
         ),
-        key(methods=["sae"]),
+        key(method="sae"),
         key(strength=2.0),
         key(steps=2),
         key(seed=12345),
+        key(protocol="paper"),
+        key(block="down.2.1"),
+        key(method="sae", k=3),
     ]
     assert len({first, *other}) == len(other) + 1

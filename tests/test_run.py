@@ -30,7 +30,7 @@ EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons
 def _mini_once(mini: Instruments) -> Iterator[None]:
     """Every worker takes the mini that is loaded already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["riebench.engine.pair"], "load_instruments", lambda request, given: mini)
+        patch.setattr("riebench.engine.pair.load_instruments", lambda request, given: mini)
         yield
 
 
@@ -405,7 +405,7 @@ def test_half_precision_edits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
     methods = ["steering", "sae", "sae-adaptive", "neurons"]
     full_records = records(methods, [1.0], pair)
-    monkeypatch.setattr(sys.modules["riebench.engine.pair"], "load_instruments", load_instruments)
+    monkeypatch.setattr("riebench.engine.pair.load_instruments", load_instruments)
     half_records = records(methods, [1.0], pair, settings={"model.dtype": "bfloat16"})
     for full, other in zip(full_records, half_records, strict=True):
         assert other.status == "ok", other.reason

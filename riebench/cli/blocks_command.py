@@ -31,14 +31,14 @@ def blocks_command(
     Example: riebench blocks --model sdxl-turbo
     """
     from riebench.models.registry import entry_named
-    from riebench.models.sites import blocks, neuron_sites
+    from riebench.models.sites import NEURONS, neuron_sites
     from riebench.sae.folders import feature_count, read_config
     from riebench.spec.settings import parse_settings
 
     entry, settings = entry_named(model), parse_settings({"weights": weights, **dict(setting or ())})
     sites, saes = entry.sites(settings), entry.saes(settings)
     table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
-    for block in blocks(sites):
+    for block in [site for site in sites if NEURONS not in site]:
         height, width = sites[block].grid
         layers = [sites[site].width for site in neuron_sites(sites, block)]
         neurons = f"{len(layers)} x {layers[0]}" if layers else "–"

@@ -110,18 +110,15 @@ def run_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print at the end where time and memory went.")] = False,
 ) -> int:
-    from riebench.methods.registry import find
-    from riebench.models.registry import entry_named
     from riebench.spec.request import resolve
-    from riebench.weights import locate
 
     request, chosen = resolve(
         method,
         block,
         model=model,
         pairs=pairs,
-        strength=strength and strength.split(","),
-        k=k and k.split(","),
+        strength=None if strength is None else strength.split(","),
+        k=None if k is None else k.split(","),
         options={name.replace("-", "_"): value for name, value in option or ()},
         preset=preset,
         protocol=protocol,
@@ -138,10 +135,6 @@ def run_command(
     if dry_run:
         _print_plan(request)
         return 0
-    entry = entry_named(model)
-    if entry.parts:  # before anything heavy is imported
-        needs_sae = any(find(condition.method).needs_sae for condition in request.conditions)
-        locate(model, entry.parts, request.settings, optional=() if needs_sae else ("sae",))
     from riebench.engine.run import Workers, carry_out
 
     with _tracing() if trace else nullcontext():
@@ -172,13 +165,14 @@ def sum_up(done: Session) -> int:
     Returns:
         The exit code: 0, 1 if there are failures, or 128 and the number of the signal that ended it (Ctrl-C: 130).
     """
+    failures = list(done.statuses.values()).count("failed")  # of earlier sessions too
     if done.statuses:
         summarize(done.folder, wide_console())
-    failed = f"; {done.all_failed} records failed (--retry-failed repeats them)" if done.all_failed else ""
+    failed = f"; {failures} records failed (--retry-failed repeats them)" if failures else ""
     print(f"{done.pairs} pairs in {done.seconds:.0f} s{failed}")
     if done.signal is not None:
         return 128 + done.signal
-    return 1 if done.all_failed else 0
+    return 1 if failures else 0
 
 
 def _print_plan(request: Request) -> None:

@@ -8,10 +8,11 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from riebench.engine.run import Given
 from riebench.masks import Masker, MaskRules
-from riebench.masks.sources import GivenMasks, MaskSource, from_phrases, from_user, given_fingerprint
+from riebench.masks.sources import MaskSource, from_phrases, from_user, given_fingerprint
 from riebench.metrics import Scorers, Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
@@ -19,32 +20,14 @@ from riebench.models.model import Model, weights_fingerprint
 from riebench.models.registry import ModelEntry, entry_named
 from riebench.pairs import Pair
 from riebench.records.schema import Value
-from riebench.sae import TopKSAE
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.protocols import Protocol as PairProtocol
 from riebench.spec.request import Request
 from riebench.spec.settings import Settings
 from riebench.util.files import fingerprint
 
-
-@dataclass(frozen=True)
-class Given:
-    """Loaded parts that take the place of those that belong to the model's name.
-
-    Attributes:
-        model: a loaded model.
-        masks: see :data:`riebench.masks.sources.GivenMasks`.
-        scorers: CLIP and LPIPS.
-    """
-
-    model: Model | None = None
-    masks: GivenMasks | None = None
-    scorers: Scorers | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the parts that are given."""
-        return [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
+if TYPE_CHECKING:
+    from riebench.sae import TopKSAE
 
 
 class OwnInstruments(Protocol):
@@ -145,12 +128,9 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
 
 
 def _own_instruments(entry: ModelEntry, settings: Settings, protocol: PairProtocol, given: Given) -> OwnInstruments:
-    have: dict[str, Any] = {"model": given.model, "sae": given.model, "clip": given.scorers, "lpips": given.scorers}
-    have |= dict.fromkeys(("detector", "text-encoder", "segmenter"), given.masks)
-    without = [name for name, value in have.items() if value is not None]
     module, _, attribute = entry.instruments.partition(":")
     cls: type[OwnInstruments] = getattr(importlib.import_module(module), attribute)
-    return cls(entry, settings, protocol, without)
+    return cls(entry, settings, protocol, given.parts)
 
 
 def mask_rules(entry: ModelEntry, settings: Settings, protocol: PairProtocol) -> MaskRules:

@@ -140,8 +140,9 @@ class PairWorker:
     def observe(self, task: Task) -> _Runs:
         """Base and source run with their values at every site that the task needs, and the regions of the phrases."""
         pair, sites = task.pair, self._sites({one.condition for one in task.wanted})
-        prompts, seeds = [pair.base_prompt, pair.edit_prompt], [task.seed, task.seed]
-        base, source = self.instruments.model.generate(prompts, seeds, self.request.steps, capture=sites)
+        # The base run last: what it computes first is what edited runs start from.
+        prompts, seeds = [pair.edit_prompt, pair.base_prompt], [task.seed, task.seed]
+        source, base = self.instruments.model.generate(prompts, seeds, self.request.steps, capture=sites)
         source_region, base_region = self.instruments.masks(pair, base.image, source.image)
         return _Runs(base, source, base_region, source_region)
 

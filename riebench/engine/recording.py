@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from riebench.engine.instruments import Instruments
 from riebench.methods.registry import create, find
 from riebench.pairs import Pair
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_version, method_code
 from riebench.spec.request import Request
 from riebench.util.errors import PairError
+
+if TYPE_CHECKING:
+    from riebench.engine.instruments import Instruments
 
 NUMERICS = 3
 """Version of the parts of this package that compute; raised when a change of them changes numbers."""

@@ -1,15 +1,17 @@
-"""What is left to do in a run folder, and whether its records may stand beside those to come."""
+"""What is left to do in a run folder, and whether its records may stand beside those to come. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from riebench.engine.recording import Task
 from riebench.records import Record, Setting
 from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.engine.recording import Task
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count as counted
@@ -17,17 +17,47 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from riebench.engine.journal import writing_journal
+from riebench.engine.resume import left_to_do, refuse_other_runs
+from riebench.methods.registry import find
 from riebench.models.model import Model
+from riebench.models.registry import entry_named
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, only_writer, read_records
 from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
 from riebench.util.progress import keep_timing, run_progress, stopping
+from riebench.weights import locate
 
 if TYPE_CHECKING:
-    from riebench.engine.instruments import Given
     from riebench.masks.sources import GivenMasks
     from riebench.metrics import Scorers
+
+
+@dataclass(frozen=True)
+class Given:
+    """Loaded parts that take the place of those that belong to the model's name.
+
+    Attributes:
+        model: a loaded model.
+        masks: see :data:`riebench.masks.sources.GivenMasks`.
+        scorers: CLIP and LPIPS.
+    """
+
+    model: Model | None = None
+    masks: GivenMasks | None = None
+    scorers: Scorers | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the parts that are given."""
+        return [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the weights that are not needed, since others are given."""
+        have: dict[str, Any] = {"model": self.model, "sae": self.model, "clip": self.scorers, "lpips": self.scorers}
+        have |= dict.fromkeys(("detector", "text-encoder", "segmenter"), self.masks)
+        return [name for name, value in have.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -84,11 +114,6 @@ class Session:
         self.failed_pairs += failed > 0
         self.statuses |= {record.key: record.status for record in records}
 
-    @property
-    def all_failed(self) -> int:
-        """How many of the records that were asked for are failures, of earlier sessions too."""
-        return list(self.statuses.values()).count("failed")
-
 
 def carry_out(
     request: Request,
@@ -119,15 +144,14 @@ def carry_out(
         UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
         KeyboardInterrupt: at a second Ctrl-C.
     """
-    path = out or _new_folder()
+    path, given = out or _new_folder(), given or Given()
+    _check_weights(request, given)
     _check_free(path)
-    from riebench.engine.resume import left_to_do, refuse_other_runs
-
     with _crew(request, given, workers or Workers(), len(pairs)) as crew, RunFolder(path, force) as folder:
+        kept, before = _first_of_each(pairs, request.keep_images), folder.records
         survey = crew.survey(pairs)
-        before = folder.records
         refuse_other_runs(survey, before, path)
-        tasks = left_to_do(survey.tasks, before, _first_of_each(pairs, request.keep_images), retry_failed)
+        tasks = left_to_do(survey.tasks, before, kept, retry_failed)
         asked = {wanted.key for task in survey.tasks for wanted in task.wanted}
         session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
         if before:
@@ -141,14 +165,14 @@ def carry_out(
 
 
 @contextmanager
-def _crew(request: Request, given: Given | None, workers: Workers, pairs: int) -> Iterator[Any]:
+def _crew(request: Request, given: Given, workers: Workers, pairs: int) -> Iterator[Any]:
     """Who works the tasks off: a worker in this process, or those of a Ray cluster, no more than there are pairs."""
     if workers.count == 1 and workers.address is None:
         from riebench.engine.pair import PairWorker
 
         yield PairWorker(request, given)
         return
-    if given and given.names:
+    if given.names:
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
     if workers.count > pairs:
         _say(f"{workers.count} workers were asked for; {pairs} are started, one for each pair")
@@ -196,14 +220,27 @@ def _first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
     return {name for names in by_category.values() for name in names[:count]}
 
 
+def _check_weights(request: Request, given: Given) -> None:
+    """See that the weights are on this machine, before anything heavy is imported."""
+    entry = given.model.entry if given.model else entry_named(request.model)
+    if entry.parts:
+        needs_sae = any(find(condition.method).needs_sae for condition in request.conditions)
+        optional = () if needs_sae else ("sae",)
+        locate(entry.name, entry.parts, request.settings, optional=optional, without=given.parts)
+
+
 def _check_free(path: Path) -> None:
-    """Refuse a folder that cannot be written or that another process writes to, before models are loaded."""
+    """Refuse a folder that cannot be written or that another process writes to, before anything heavy is imported."""
+    reason = ""
     if path.is_dir():
-        with suppress(OSError), only_writer(path):  # an error is told once the rest is checked
-            return
+        try:
+            with only_writer(path):
+                return
+        except OSError as error:
+            reason = f" ({error.strerror or error})"
     above = next(parent for parent in path.absolute().parents if parent.exists())
-    if not path.is_dir() and (path.exists() or not above.is_dir() or not os.access(above, os.W_OK)):
-        raise UserError(f"the folder {path} cannot be written; give another with --out")
+    if path.exists() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"the folder {path} cannot be written{reason}; give another with --out")
 
 
 def _new_folder() -> Path:
@@ -317,8 +354,6 @@ def run(
         batch=batch,
         handed_in=handed,
     )
-    from riebench.engine.instruments import Given
-
     session = carry_out(
         request,
         chosen,

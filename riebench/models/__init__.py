@@ -2,7 +2,7 @@
 
 from riebench.models.model import Batch, Model
 from riebench.models.registry import ModelEntry, entry_named, load, model_names
-from riebench.models.sites import Change, Edit, Run, Site, Values, block_of, blocks, neuron_sites
+from riebench.models.sites import Change, Edit, Run, Site, Values, neuron_sites
 
 __all__ = [
     "Batch",
@@ -13,8 +13,6 @@ __all__ = [
     "Run",
     "Site",
     "Values",
-    "block_of",
-    "blocks",
     "entry_named",
     "load",
     "model_names",

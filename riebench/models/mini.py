@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riebench.models.model import Model
-from riebench.models.sdxl import SDXLEntry, configured_sites
-from riebench.models.sites import Site
+from riebench.models.sdxl import SDXLEntry
 from riebench.pairs import Pair
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
-from riebench.util.files import fingerprint
+from riebench.util.files import fingerprint as files_fingerprint
 
 ROOM = Path(__file__).parents[1] / "mini"
 WEIGHTS, PAIRS = ROOM / "weights", ROOM / "pairs.json"
 PIPELINE, SAES = WEIGHTS / "pipeline", WEIGHTS / "sae"
 SETTINGS = (
-    *("weights", "model.device", "model.dtype", "model.replay", "sae."),
+    *("model.device", "model.dtype", "model.replay", "sae."),
     *("masker.blur_kernel", "masker.union", "masker.fallback"),
     *("masker.add_object", "masker.delete_object", "masker.special_phrases"),
 )
@@ -39,20 +38,17 @@ class MiniEntry(SDXLEntry):
         """The package's own folder."""
         return PIPELINE
 
-    def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """See :class:`ModelEntry`.
-
-        Raises:
-            UserError: if a setting is not one of mini's, or its weights are missing.
-        """
-        for name in settings.given():
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse settings that mini does not have."""
+        chosen = settings.model_dump(exclude_defaults=True)
+        names = [f"{group}.{name}" for group, value in chosen.items() if isinstance(value, dict) for name in value]
+        for name in names:
             if not name.startswith(SETTINGS):
                 raise UserError(f"the setting {name} is not for mini, whose parts come with it; leave it out")
         if not (PIPELINE / "model_index.json").exists():
             raise UserError(
                 f"the weights of mini are not in {PIPELINE}; reinstall riebench or train them (scripts/train_mini.py)"
             )
-        return configured_sites(PIPELINE, None)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, else mini's own."""
@@ -67,16 +63,15 @@ class MiniEntry(SDXLEntry):
         from riebench.mini.layout import canvas_of_seed
         from riebench.models.sdxl import SDXL, load_pipeline
 
-        self.sites(settings)
         if settings.model.device == "auto":
             cpu = settings.model.model_copy(update={"device": "cpu"})
             settings = settings.model_copy(update={"model": cpu})
+        fingerprint = files_fingerprint([path for path in PIPELINE.rglob("*") if path.is_file()], PIPELINE)
         pipeline = load_pipeline(PIPELINE, settings)
         pipeline.vae.disable_slicing()
         for part in (pipeline.unet, pipeline.vae):
             part.to(memory_format=torch.channels_last)
-        files = [path for path in PIPELINE.rglob("*") if path.is_file()]
-        model = SDXL(pipeline, self, settings, f"mini-{fingerprint(files, PIPELINE)}", canvas_of_seed)
+        model = SDXL(pipeline, self, settings, f"mini-{fingerprint}", canvas_of_seed)
         model.saes = self.saes(settings)
         return model
 

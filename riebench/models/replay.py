@@ -9,8 +9,8 @@ hands on; in the block's own stage the earlier ResNets and transformer blocks ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -46,49 +46,48 @@ def modules_before(unet: nn.Module, block: str) -> list[str]:
     return ["conv_in", *stages[: stages.index(stage)], *within]
 
 
-@contextmanager
-def recording(unet: nn.Module, kept: Recording, rows: Sequence[int]) -> Iterator[None]:
-    """Keep the first output of all that lies before the blocks, for some rows of the batch.
+def recording(unet: nn.Module, kept: Recording, rows: Sequence[int]) -> ExitStack:
+    """Inside the ``with`` statement, keep the first output of all that lies before the blocks, for some rows.
 
     Rows are cut out and put together again, which keeps a tensor's layout in memory: convolutions choose their
     algorithm by it, and two algorithms round differently.
     """
-    paths = dict.fromkeys(path for block in kept.blocks for path in modules_before(unet, block))
 
-    def keep(path: str, output: Any) -> None:
+    def keep(path: str, module: nn.Module, args: Any, output: Any) -> None:
         if path not in kept.outputs:
             kept.outputs[path] = tree_map_only(Tensor, lambda v: torch.cat([v[r : r + 1] for r in rows]), output)
 
-    with ExitStack() as stack:
-        for path in paths:
-            hook = unet.get_submodule(path).register_forward_hook(lambda m, args, output, path=path: keep(path, output))
-            stack.callback(hook.remove)
-        yield
+    stack = ExitStack()
+    for path in dict.fromkeys(path for block in kept.blocks for path in modules_before(unet, block)):
+        stack.callback(unet.get_submodule(path).register_forward_hook(partial(keep, path)).remove)
+    return stack
 
 
-@contextmanager
-def replaying(unet: nn.Module, kept: Recording, block: str, rows: int) -> Iterator[None]:
-    """Let all that lies before a block put out, the first time, what was recorded, in each row (of each half)."""
+def replaying(unet: nn.Module, kept: Recording, block: str, rows: int) -> ExitStack:
+    """Inside the ``with`` statement, all that lies before a block puts out what was recorded, the first time.
 
-    def replay(path: str, restore: Callable[[], None], *args: Any, **kwargs: Any) -> Any:
-        restore()
+    Args:
+        unet: the network.
+        kept: what was recorded.
+        block: module path of the block.
+        rows: how often each recorded row is repeated.
+    """
+
+    def replay(path: str, own: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        del unet.get_submodule(path).forward
+        vars(unet.get_submodule(path)).update(own)
         return tree_map_only(
             Tensor,
             lambda v: torch.cat([v[half : half + 1] for half in range(len(v)) for _ in range(rows)]),
             kept.outputs[path],
         )
 
-    with ExitStack() as stack:
-        for path in modules_before(unet, block):
-            module = unet.get_submodule(path)
-            # Somebody, as offloading, may have given the module a forward of its own already.
-            own = {name: value for name, value in vars(module).items() if name == "forward"}
-            restore = stack.callback(partial(_restore, module, own))
-            module.forward = partial(replay, path, restore)
-        yield
-
-
-def _restore(module: nn.Module, own: dict[str, Any]) -> None:
-    """Give a module its forward back."""
-    vars(module).pop("forward", None)
-    vars(module).update(own)
+    stack = ExitStack()
+    for path in modules_before(unet, block):
+        module = unet.get_submodule(path)
+        # Somebody, as offloading, may have given the module a forward of its own already.
+        own = {name: value for name, value in vars(module).items() if name == "forward"}
+        stack.callback(vars(module).update, own)
+        stack.callback(vars(module).pop, "forward", None)
+        module.forward = partial(replay, path, own)
+    return stack

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
 from riebench.models.registry import ModelEntry
-from riebench.models.sites import NEURONS, Site, blocks
+from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
 from riebench.spec.settings import SaeSettings, Settings
 from riebench.util.errors import PairError, UserError
@@ -47,6 +48,8 @@ PUBLISHED_UNET: dict[str, Any] = {
 PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 GEGLU = 4  # a layer's neurons for each of its channels
 KEPT_TEXTS, KEPT_LATENTS = 64, 4
+PIPELINE_UNIT = 8
+"""Diffusers' pipeline takes sizes that are multiples of this, whatever the autoencoder's factor."""
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 UNET_WEIGHTS = "unet/diffusion_pytorch_model{}.safetensors"
 SAE_SUFFIX = "_k160_hidden5120_auxk256_bs4096_lr0.0001"
@@ -123,7 +126,8 @@ class SDXLEntry(ModelEntry):
             return {}
         if wanted == SaeSettings():
             return {block: root / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final" for block in FOUR}
-        names = {block: (block, f"unet.{module_path(block)}") for block in blocks(self.sites(settings))}
+        every = [block for block in self.sites(settings) if NEURONS not in block]
+        names = {block: (block, module_path(block), f"unet.{module_path(block)}") for block in every}
         return find_saes(root, names, wanted)
 
     def load(self, settings: Settings) -> Model:
@@ -196,8 +200,9 @@ class SDXL(Model):
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
         own = config.sample_size * factor
         size = own if chosen.size is None else chosen.size
-        if size < factor or size % factor:
-            raise UserError(f"the picture size is {size}; expected a multiple of {factor} (the model's own: {own})")
+        unit = lcm(factor, PIPELINE_UNIT)
+        if size % unit:
+            raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {own})")
         self.pipeline, self.dtype = pipeline, pipeline.unet.dtype
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
         self.guided = self.guidance > 1  # a batch then holds an unconditional half (diffusers' rule)
@@ -253,13 +258,14 @@ class SDXL(Model):
         states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
         no_states, no_pooled = self._no_text(len(batch.prompts)) if self.guided else (None, None)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
+        latents = self._latents(batch.seeds, generators)
         with self._first_step(batch):
             pixels = self.pipeline(
                 prompt_embeds=states,
                 pooled_prompt_embeds=pooled,
                 negative_prompt_embeds=no_states,
                 negative_pooled_prompt_embeds=no_pooled,
-                latents=self._latents(batch.seeds, generators),
+                latents=latents,
                 generator=generators,
                 num_inference_steps=batch.steps,
                 guidance_scale=self.guidance,
@@ -308,9 +314,12 @@ class SDXL(Model):
             drawn = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
         return drawn.to(self.device, self.dtype)
 
-    def _first_step(self, batch: Batch) -> AbstractContextManager[None]:
-        """Keep what the first row of a captured run computes before its blocks, or let edits start from that."""
-        from riebench.models.replay import Recording, recording, replaying
+    def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
+        """Keep what the last row of a captured run computes before its blocks, or let edits start from that.
+
+        The last row, because it is in the last batch, however small batches are.
+        """
+        from riebench.models.replay import Recording, replaying
 
         if not self.replay:
             return nullcontext()
@@ -318,13 +327,23 @@ class SDXL(Model):
         touched = {site for edit in batch.edits for site in edit.changes}.union(batch.capture)
         blocks = list(dict.fromkeys(self._blocks[site] for site in self.sites if site in touched))
         if not batch.edits and blocks:
-            self._recording = Recording((batch.prompts[0], batch.seeds[0], batch.steps), blocks)
-            rows = [0, len(batch.prompts)] if self.guided else [0]
-            return recording(self.pipeline.unet, self._recording, rows)
+            last, count = len(batch.prompts) - 1, len(batch.prompts)
+            start = (batch.prompts[last], batch.seeds[last], batch.steps)
+            return self._record(Recording(start, blocks), [last, last + count] if self.guided else [last])
         kept = self._recording
         if kept is None or not blocks or starts != {kept.start} or blocks[0] not in kept.blocks:
             return nullcontext()
         return replaying(self.pipeline.unet, kept, blocks[0], len(batch.prompts))
+
+    @contextmanager
+    def _record(self, kept: Recording, rows: Sequence[int]) -> Iterator[None]:
+        """Keep a recording; one that broke off is incomplete and is not kept."""
+        from riebench.models.replay import recording
+
+        self._recording = None
+        with recording(self.pipeline.unet, kept, rows):
+            yield
+        self._recording = kept
 
 
 def load_pipeline(folder: Path, settings: Settings) -> Any:

@@ -63,16 +63,6 @@ class Run(NamedTuple):
     values: Mapping[str, Values]
 
 
-def block_of(site: str) -> str:
-    """The block that a site belongs to: ``down.2.1`` for ``down.2.1/neurons.3``."""
-    return site.partition("/")[0]
-
-
 def neuron_sites(sites: Iterable[str], block: str) -> list[str]:
     """The sites with the neurons of a block's layers, in order."""
     return [site for site in sites if site.startswith(block + NEURONS)]
-
-
-def blocks(sites: Iterable[str]) -> list[str]:
-    """The sites that are blocks, in the order in which they run."""
-    return [site for site in sites if NEURONS not in site]

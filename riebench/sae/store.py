@@ -38,8 +38,9 @@ def load_sae(folder: Path) -> TopKSAE:
         if (folder / SAELENS_CONFIG).is_file():
             return _from_saelens(folder)
         config = json.loads((folder / CONFIG).read_text())
+        state = _floats(_state(folder))
         sae = TopKSAE(config["d_model"], config["n_dirs_local"], config["k"])
-        sae.load_state_dict(_floats(_state(folder)))
+        sae.load_state_dict(state)
     except UnpicklingError:
         raise UserError(f"the SAE folder {folder} cannot be used: {PUBLISHED} holds more than tensors") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, Positiv
 
 from riebench.methods.registry import MethodClass, create, find, method_names
 from riebench.models.registry import ModelEntry, entry_named
-from riebench.models.sites import Site, blocks, neuron_sites
+from riebench.models.sites import NEURONS, Site, neuron_sites
 from riebench.pairs import Pair, category_named, load_pairs, select
 from riebench.records.folder import read_run
 from riebench.sae.folders import feature_count
@@ -129,25 +129,29 @@ def resolve(
     loaded = None if isinstance(model, str) else model
     entry = entry_named(model) if isinstance(model, str) else model.entry
     parsed = parse_settings(settings or {})
-    sites, saes = (loaded.sites, loaded.saes) if loaded else (entry.sites(parsed), _saes(entry, parsed))
+    entry.check_settings(parsed)
+    sites, saes = (loaded.sites, loaded.saes) if loaded else (entry.sites(parsed), entry.saes(parsed))
+    to_come = not saes and not loaded and parsed.sae.folder is None and any(part.name == "sae" for part in entry.parts)
     chosen = preset_named(preset) if preset else None
     if chosen is None:
         sweeps = [_sweep(method, strength, k, options)]
     else:
         sweeps, block = list(chosen.sweeps), block or ALL
         for name, value in (("method", method), ("k", k), ("strength", strength), ("options", options)):
-            if value:
+            if value is not None and value not in ([], (), {}):
                 raise UserError(f"a preset gives its own method, k, strength and options; leave out {name} or preset")
-    sets = _site_sets(_many(block), blocks(sites), entry.default_sites, alone)
+    blocks = [site for site in sites if NEURONS not in site]
+    sets = _site_sets(_many(block), blocks, entry.default_sites, alone)
     steps = ((chosen and chosen.steps) or entry.steps) if steps is None else steps
     if not 1 <= steps <= entry.most_steps:
         raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
     protocol = protocol or (chosen.protocol if chosen else "riebench")
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
+    categories = [category_named(str(c)) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit
-    selected = select(found, [category_named(str(c)) for c in _many(category)], ids, most)
+    selected = select(found, categories, ids, most)
     if loaded is None or loaded.own:
         entry.check_pairs(selected)
     try:
@@ -155,7 +159,7 @@ def resolve(
             model=model if isinstance(model, str) else entry.name,
             settings=parsed,
             protocol=protocol,
-            conditions=tuple(c for sweep in sweeps for c in _conditions(sweep, sets, sites, saes)),
+            conditions=tuple(c for sweep in sweeps for c in _conditions(sweep, sets, sites, None if to_come else saes)),
             steps=steps,
             seed=seed,
             batch=batch,
@@ -204,7 +208,7 @@ def _sweep(method: Any, strength: Any, k: Any, options: Mapping[str, Any] | None
         raise UserError("no method was named; give --method, as --method sae, or --preset paper")
     methods = list(dict.fromkeys(n for m in _many(method) for n in (method_names() if m == ALL else [m])))
     given = dict(options or {})
-    if k and "k" in given:
+    if k is not None and "k" in given:
         raise UserError(f"k is given twice, as k {k} and as option k={given['k']}; leave out one")
     return Sweep(methods, _many(STRENGTHS if strength is None else strength), _many(given.pop("k", k)), given)
 
@@ -223,16 +227,8 @@ def _site_sets(
     return [together, *((site,) for site in together)] if alone and len(together) > 1 else [together]
 
 
-def _saes(entry: ModelEntry, settings: Settings) -> Mapping[str, Path] | None:
-    """Site to the folder of its SAE; None where published ones are not on this machine, so that plans do without."""
-    return entry.saes(settings) or (None if any(part.name == "sae" for part in entry.parts) else {})
-
-
 def _conditions(
-    sweep: Sweep,
-    sets: Sequence[tuple[str, ...]],
-    sites: Mapping[str, Site],
-    saes: Mapping[str, Path | TopKSAE] | None,
+    sweep: Sweep, sets: Sequence[tuple[str, ...]], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE] | None
 ) -> list[Condition]:
     """Every method of a sweep with its options on every set of sites, each once."""
     classes = {name: find(name) for name in sweep.methods}
@@ -263,7 +259,9 @@ def _conditions(
 def _candidates(
     cls: MethodClass, together: Sequence[str], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE] | None
 ) -> int | None:
-    """How many features or neurons a method chooses from; None for one that does not choose, or if it is not known.
+    """How many features or neurons a method chooses from; None for one that does not choose.
+
+    Without SAEs (None: they are not on this machine yet) that cannot be told, and is None, too.
 
     Raises:
         UserError: if the method needs an SAE that does not exist.

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from riebench.util.errors import UserError, unknown
 
 # Absolute, so that they mean the same wherever the next process stands.
 Location = Annotated[Path, AfterValidator(lambda path: path.resolve())]
 FolderOrRepository = Annotated[
-    str, AfterValidator(lambda name: str(Path(name).resolve()) if Path(name).is_dir() else name)
+    str,
+    BeforeValidator(lambda name: str(name) if isinstance(name, Path) else name),
+    AfterValidator(lambda name: str(Path(name).resolve()) if Path(name).is_dir() else name),
 ]
 
 
@@ -100,13 +102,6 @@ class Settings(_Group):
     masker: MaskerSettings = MaskerSettings()
     clip: ClipSettings = ClipSettings()
     lpips: LpipsSettings = LpipsSettings()
-
-    def given(self) -> list[str]:
-        """Names of the settings that differ from their defaults, as ``masker.box_threshold``."""
-        mine, plain = self.model_dump(), Settings().model_dump()
-        names = [name for name, value in mine.items() if not isinstance(value, dict) and value != plain[name]]
-        groups = {name: value for name, value in mine.items() if isinstance(value, dict)}
-        return names + [f"{g}.{n}" for g, values in groups.items() for n, v in values.items() if v != plain[g][n]]
 
 
 def described() -> Iterator[tuple[str, Any]]:
