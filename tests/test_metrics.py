@@ -86,8 +86,10 @@ def test_scores_of_base_and_source(mini: Instruments) -> None:
     assert as_base == again
     of_base = {"clip_text_edit_base", "clip_text_original_base", "clip_image_source_base", "lpips_source_base"}
     assert set(as_base) == set(METRICS) - {"edit_success", "kept"} | of_base
+    (alone,) = score_images(mini.scorers, reference, [source])
     for name in of_base:
         assert as_source[name] == as_base[name] == pytest.approx(as_base[name.removesuffix("_base")], abs=1e-6)
+        assert alone[name] == pytest.approx(as_base[name], abs=1e-6)
     assert as_base["lpips_base"] == 0
     assert as_source["lpips_source"] == 0
     assert as_base["clip_image_base"] == pytest.approx(1, abs=1e-5)
