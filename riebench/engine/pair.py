@@ -215,26 +215,24 @@ class PairWorker:
 
     def _observed(self, task: Task, runs: _Runs) -> Observed:
         """What methods see; each sees the sites of its own condition."""
-        base_masks, source_masks = self._masks((runs.base_region, runs.source_region), runs.base.values)
+        model, names = self.instruments.model, runs.base.values
+        grids = {name: model.sites[name].grid for name in names}
+        masks = []
+        for region in (runs.base_region, runs.source_region):
+            cells = {grid: to_grid(region, *grid, self.instruments.rules).ravel() for grid in set(grids.values())}
+            on_device = {grid: torch.from_numpy(mask).to(model.device) for grid, mask in cells.items()}
+            masks.append({name: on_device[grid] for name, grid in grids.items()})
         return Observed(
             pair=task.pair,
             sites=(),
             base=MappingProxyType(runs.base.values),
             source=MappingProxyType(runs.source.values),
-            base_masks=MappingProxyType(base_masks),
-            source_masks=MappingProxyType(source_masks),
+            base_masks=MappingProxyType(masks[0]),
+            source_masks=MappingProxyType(masks[1]),
             saes=MappingProxyType(self.saes),
             seed=task.seed,
             protocol=self.protocol,
         )
-
-    def _masks(self, regions: Sequence[Region], names: Collection[str]) -> list[dict[str, Tensor]]:
-        """For each region, site to its mask ``[positions]``."""
-        model, rules = self.instruments.model, self.instruments.rules
-        sites = {name: model.sites[name] for name in names}
-        shapes = {site.grid for site in sites.values()}
-        grids = [{g: torch.from_numpy(to_grid(region, *g, rules)).flatten() for g in shapes} for region in regions]
-        return [{name: grid[site.grid].to(model.device) for name, site in sites.items()} for grid in grids]
 
     def _planned(self, number: int, observed: Observed) -> Plan | Exception:
         """The plan of a condition, or why there is none."""
