@@ -100,8 +100,7 @@ def model(random_pipeline: StableDiffusionXLPipeline) -> SDXL:
 @pytest.fixture(scope="session")
 def mini() -> Instruments:
     """Mini with all its instruments."""
-    request, _ = resolve("none", "mid.0", limit=1)
-    return load_instruments(request)
+    return load_instruments(resolve("none", "all")[0])
 
 
 @pytest.fixture

@@ -3,93 +3,138 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline
 
+from riebench.models import Edit
+from riebench.models.model import pick_device
+from riebench.models.sdxl import SDXL, TURBO
+from riebench.spec.settings import parse_settings
 from riebench.util.errors import UserError
-from riebench.lens import Edit, Place
-from riebench.models import Denoiser
-from riebench.models.sdxl import pick_device
+
+
+def blocks(sites: Iterable[str]) -> list[str]:
+    return [site for site in sites if "/" not in site]
+
+
+def made(pipeline: Any, **settings: Any) -> SDXL:
+    return SDXL(pipeline, TURBO, parse_settings(settings), "random")
 
 
 @pytest.fixture
-def guided(random_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> Denoiser:
+def guided(random_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> SDXL:
     """Guidance, and SDXL base's sampler, which draws no noise."""
     monkeypatch.setattr(random_pipeline, "scheduler", EulerDiscreteScheduler(timestep_spacing="leading"))
-    return Denoiser(random_pipeline, "random", guidance=5.0)
+    return made(random_pipeline, guidance=5.0)
 
 
 @pytest.mark.parametrize("zeros", [True, False])
 @pytest.mark.parametrize("side", [32, 48])
 def test_generation_is_the_pipelines_own(
-    guided: Denoiser, monkeypatch: pytest.MonkeyPatch, zeros: bool, side: int
+    guided: SDXL, monkeypatch: pytest.MonkeyPatch, zeros: bool, side: int
 ) -> None:
     monkeypatch.setitem(guided.pipeline._internal_dict, "force_zeros_for_empty_prompt", zeros)
-    other = Denoiser(guided.pipeline, "random", guidance=5.0, size=side)
+    other = made(guided.pipeline, guidance=5.0, size=side)
     runs = other.generate(["a b", "c"], [5, 6], 3)
-    latents = guided.pipeline(
+    pixels = guided.pipeline(
         ["a b", "c"],
         height=side,
         width=side,
         num_inference_steps=3,
         guidance_scale=5.0,
         generator=[torch.Generator().manual_seed(s) for s in (5, 6)],
-        output_type="latent",
+        output_type="np",
     ).images
-    assert np.array_equal(other.decode(latents), np.stack([run.image for run in runs]))
+    assert np.array_equal((pixels * 255).round().astype(np.uint8), np.stack([run.image for run in runs]))
     assert runs[0].image.shape == (side, side, 3)
 
 
-def test_grids_of_other_sizes_are_what_passes(guided: Denoiser) -> None:
-    other = Denoiser(guided.pipeline, "random", size=36)  # latents of 18, then 9, then 5
-    (run,) = other.generate(["a"], [1], 1, capture=list(other.lens.blocks))
-    assert run.activations is not None
-    for block, update in run.activations.updates.items():
-        assert other.grid(block) == tuple(update.shape[2:]), block
-    with pytest.raises(UserError, match="picture size is 33; expected a multiple of 2"):
-        Denoiser(guided.pipeline, "random", size=33)
+def test_grids_of_other_sizes_are_what_passes(random_pipeline: Any) -> None:
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 4, 4, 4),
+        latent_channels=4,
+        norm_num_groups=2,
+        force_upcast=False,
+    ).eval()
+    pipeline = StableDiffusionXLPipeline(**{**random_pipeline.components, "vae": vae}, add_watermarker=False)
+    model = made(pipeline, size=72)  # latents of 9, then 5, then 3
+    passed: dict[str, tuple[int, ...]] = {}
+    handles = [
+        model.module(site).register_forward_hook(
+            lambda module, args, output, site=site: passed.update({site: tuple(output[0].shape[2:])})
+        )
+        for site in blocks(model.sites)
+    ]
+    (run,) = model.generate(["a"], [1], 1, capture=list(model.sites))
+    for handle in handles:
+        handle.remove()
+    assert passed == {site: model.sites[site].grid for site in blocks(model.sites)}
+    assert set(passed.values()) == {(5, 5), (3, 3)}
+    for site, values in run.values.items():
+        assert values.shape == (1, model.sites[site].positions, model.sites[site].width), site
+
+
+@pytest.mark.parametrize("side", [33, 36, 4])
+def test_sizes_that_the_pipeline_does_not_take(random_pipeline: Any, side: int) -> None:
+    with pytest.raises(UserError, match=f"picture size is {side}; expected a multiple of 8"):
+        made(random_pipeline, size=side)
 
 
 @pytest.mark.parametrize(("choice", "wanted"), [("leave", 0.0), ("subtract", -14.0)])
-def test_the_intervention_is_on_the_conditional_half(guided: Denoiser, choice: Any, wanted: float) -> None:
+def test_the_intervention_is_on_the_conditional_half(guided: SDXL, choice: Any, wanted: float) -> None:
     guided.unconditional = choice
-    delta = {Place("mid.0"): torch.full((1, 24, 4, 4), 7.0)}
-    unedited, edited = _halves(guided, [Edit({})]), _halves(guided, [Edit(delta, 2.0)])
+    changes = {"mid.0": torch.full((1, 16, 24), 7.0)}
+    unedited, edited = _halves(guided, [Edit({})]), _halves(guided, [Edit(changes, 2.0)])
     assert torch.allclose(edited[1] - unedited[1], torch.tensor(14.0), atol=1e-4)
     assert torch.allclose(edited[0] - unedited[0], torch.tensor(wanted), atol=1e-4)
 
 
-def test_the_capture_is_of_the_conditional_half(guided: Denoiser) -> None:
+def test_the_capture_is_of_the_conditional_half(guided: SDXL) -> None:
+    before: list[torch.Tensor] = []
+    handle = guided.module("mid.0").register_forward_pre_hook(lambda module, args: before.append(args[0].clone()))
     (run,) = guided.generate(["a b"], [5], 1, capture=["mid.0"])
-    assert run.activations is not None
-    output = run.activations.inputs["mid.0"] + run.activations.updates["mid.0"]
-    halves = _halves(guided, [Edit({})])
-    assert torch.allclose(output[0], halves[1], atol=1e-5)
-    assert not torch.allclose(output[0], halves[0], atol=1e-2)
+    handle.remove()
+    after = _halves(guided, [Edit({})])
+    updates = [(after[half] - before[0][half]).flatten(1).T for half in (0, 1)]
+    assert torch.allclose(run.values["mid.0"][0], updates[1], atol=1e-5)
+    assert not torch.allclose(run.values["mid.0"][0], updates[0], atol=1e-2)
 
 
-def _halves(denoiser: Denoiser, edits: list[Edit]) -> torch.Tensor:
+def test_neurons_are_of_the_conditional_half(guided: SDXL) -> None:
+    site, halves = "mid.0/neurons.1", []
+    handle = guided.module(site).register_forward_hook(lambda module, args, output: halves.append(output.clone()))
+    (run,) = guided.generate(["a b"], [5], 1, capture=[site])
+    handle.remove()
+    assert len(halves[0]) == 2
+    assert torch.equal(run.values[site][0], halves[0][1])
+    assert not torch.equal(halves[0][0], halves[0][1])
+
+
+def _halves(model: SDXL, edits: list[Edit]) -> torch.Tensor:
     """Unconditional and conditional output of a block, as what follows it receives them."""
-    after = denoiser.pipeline.unet.mid_block.resnets[1]
+    after = model.pipeline.unet.mid_block.resnets[1]
     seen: list[torch.Tensor] = []
     handle = after.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
     try:
-        denoiser.generate(["a b"], [5], 1, edits=edits)
+        model.generate(["a b"], [5], 1, edits=edits)
     finally:
         handle.remove()
     return seen[0]
 
 
 def test_half_precision_draws_the_same_latents(random_pipeline: Any) -> None:
-    (one,) = Denoiser(random_pipeline, "random").generate(["a b"], [5], 2)
+    (one,) = made(random_pipeline).generate(["a b"], [5], 2)
     half = copy.deepcopy(random_pipeline)
     for part in (half.unet, half.vae, half.text_encoder, half.text_encoder_2):
         part.to(torch.bfloat16)
-    (other,) = Denoiser(half, "random").generate(["a b"], [5], 2)
+    (other,) = made(half).generate(["a b"], [5], 2)
     assert np.abs(one.image.astype(int) - other.image).mean() < 8
 
 

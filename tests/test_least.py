@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from riebench.util.batches import in_batches, is_out_of_memory
 from riebench.cli import main
-from riebench.engine import PairWorker
-from riebench.engine.arms import make_arms
 from riebench.engine.bench import difference, plain_pair, scored_pictures, unet_flops
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, LPIPS, MASKER, TEXT, UNET, VAE, counting
-from riebench.engine.plain import nothing_kept
-from riebench.instruments import Instruments
-from riebench.lens import FOUR, Edit, Place
-from riebench.lens.replay import modules_before
-from riebench.mini.model import PAIRS
-from riebench.models import Denoiser
-from riebench.pairs import load_pairs
-from riebench.util.recent import Recent
-from riebench.spec.sweeps import Sweep
+from riebench.engine.instruments import Given, Instruments
+from riebench.engine.pair import PairWorker
+from riebench.models import Edit
+from riebench.models.mini import PAIRS
+from riebench.models.replay import modules_before
+from riebench.models.sdxl import FOUR, SDXL, TURBO, module_path
+from riebench.pairs import Pair, load_pairs
+from riebench.spec.request import Request, resolve
+from riebench.spec.settings import parse_settings
+from riebench.util.batches import in_batches, is_out_of_memory
 
 
 @pytest.fixture(autouse=True)
@@ -37,141 +35,211 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def predictions(denoiser: Denoiser, work: Callable[[], Any]) -> tuple[list[Tensor], Any]:
+def blocks(sites: Iterable[str]) -> list[str]:
+    return [site for site in sites if "/" not in site]
+
+
+def predictions(model: SDXL, work: Callable[[], Any]) -> tuple[list[Tensor], Any]:
     """What the U-Net puts out in each step while some work is done, and what the work gives."""
     seen: list[Tensor] = []
-    hook = denoiser.pipeline.unet.register_forward_hook(lambda module, args, output: seen.append(output[0].clone()))
+    hook = model.pipeline.unet.register_forward_hook(lambda module, args, output: seen.append(output[0].clone()))
     try:
         return seen, work()
     finally:
         hook.remove()
 
 
-def additions(denoiser: Denoiser, blocks: Sequence[str], steps: int) -> dict[Place, Tensor]:
+def changes_at(model: SDXL, sites: Sequence[str], steps: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    shapes = {block: (steps, denoiser.lens.blocks[block].channels, *denoiser.grid(block)) for block in blocks}
-    return {Place(block): torch.randn(shape, generator=generator) for block, shape in shapes.items()}
+    shapes = {site: (steps, model.sites[site].positions, model.sites[site].width) for site in sites}
+    return {site: torch.randn(shape, generator=generator) for site, shape in shapes.items()}
 
 
-def check_replay(denoiser: Denoiser, prompt: str, edits: list[Edit], steps: int) -> None:
+def check_replay(model: SDXL, prompt: str, edits: list[Edit], steps: int) -> None:
     """A replayed batch and the full run of the same batch size agree bit for bit, and the first does less."""
     prompts, seeds = [prompt] * len(edits), [5] * len(edits)
-    base = denoiser.generate(prompts, seeds, steps, record=list(denoiser.lens.blocks))[0]
+    base = model.generate(prompts, seeds, steps, capture=blocks(model.sites))[0]
     runs, flops = [], []
-    for recorded in (base.recorded, None):
-
-        def work(recorded: Any = recorded) -> Any:
-            return denoiser.generate(prompts, seeds, steps, edits=edits, replay=recorded)
-
-        seen, made = predictions(denoiser, work)
-        runs.append((torch.stack(seen), [run.image for run in made]))
-        flops.append(unet_flops(OnlyDenoiser(denoiser), work))
+    for replay in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "replay", replay)
+            work = partial(model.generate, prompts, seeds, steps, edits=edits)
+            seen, made = predictions(model, work)
+            runs.append((torch.stack(seen), [run.image for run in made]))
+            flops.append(unet_flops(model, work))
     assert torch.equal(runs[0][0], runs[1][0])
     assert np.array_equal(runs[0][1], runs[1][1])
     assert not np.array_equal(runs[0][1][0], base.image)
     assert flops[0] < flops[1]
-    assert not any("forward" in vars(module) for module in denoiser.pipeline.unet.modules())
-
-
-class OnlyDenoiser:
-    """As much of the instruments as counting the U-Net's work needs."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
+    assert not any("forward" in vars(module) for module in model.pipeline.unet.modules())
 
 
 @pytest.mark.parametrize(
-    ("blocks", "steps"),
+    ("sites", "steps"),
     [(("down.1.0",), 1), (("mid.0",), 1), (("up.0.1",), 1), (("up.0.1",), 4), (("up.1.2",), 1), (FOUR, 4)],
 )
-def test_replay_equals_the_full_run(denoiser: Denoiser, blocks: tuple[str, ...], steps: int) -> None:
-    delta = additions(denoiser, blocks, steps)
-    check_replay(denoiser, "a b", [Edit(delta, 2.0), Edit(delta, -3.0)], steps)
+def test_replay_equals_the_full_run(model: SDXL, sites: tuple[str, ...], steps: int) -> None:
+    changes = changes_at(model, sites, steps)
+    check_replay(model, "a b", [Edit(changes, 2.0), Edit(changes, -3.0)], steps)
 
 
-@pytest.mark.parametrize(("blocks", "steps"), [(("down.2.1",), 1), (("up.0.1",), 1), (("mid.0", "up.0.0"), 4)])
-def test_replay_equals_the_full_run_on_mini(mini: Instruments, blocks: tuple[str, ...], steps: int) -> None:
-    delta = additions(mini.denoiser, blocks, steps)
+@pytest.mark.parametrize(("sites", "steps"), [(("down.2.1",), 1), (("up.0.1",), 1), (("mid.0", "up.0.0"), 4)])
+def test_replay_equals_the_full_run_on_mini(mini: Instruments, sites: tuple[str, ...], steps: int) -> None:
+    changes = changes_at(sdxl(mini), sites, steps)
     prompt = load_pairs(PAIRS)[0].base_prompt
-    check_replay(mini.denoiser, prompt, [Edit(delta, 1.0), Edit(delta, 2.0)], steps)
+    check_replay(sdxl(mini), prompt, [Edit(changes, 1.0), Edit(changes, 2.0)], steps)
 
 
-def test_replay_with_neurons_functions_and_mixed_first_blocks(denoiser: Denoiser) -> None:
-    neurons = Edit({Place("up.0.0", 1): torch.full((2, 16, 96), 3.0)})
-    adaptive = Edit({Place("up.0.1"): lambda update, step: update * (step + 2)})
-    late = Edit(additions(denoiser, ["up.1.0"], 2))
+def sdxl(mini: Instruments) -> SDXL:
+    assert isinstance(mini.model, SDXL)
+    return mini.model
+
+
+def test_replay_with_neurons_functions_and_mixed_first_blocks(model: SDXL) -> None:
+    neurons = Edit({"up.0.0/neurons.1": torch.full((2, 16, 96), 3.0)})
+    adaptive = Edit({"up.0.1": lambda update, step: update * (step + 2)})
+    late = Edit(changes_at(model, ["up.1.0"], 2))
     for edits in ([neurons], [adaptive, adaptive], [late, neurons, adaptive, late]):
-        check_replay(denoiser, "a b", edits, 2)
+        check_replay(model, "a b", edits, 2)
 
 
 @pytest.mark.parametrize("unconditional", ["leave", "subtract"])
 def test_replay_of_a_guided_model(random_pipeline: Any, unconditional: Any) -> None:
-    denoiser = Denoiser(random_pipeline, "random", guidance=3.0, unconditional=unconditional)
-    check_replay(denoiser, "a b", [Edit(additions(denoiser, ["up.0.0"], 2), s) for s in (1.0, 2.0)], 2)
+    settings = parse_settings({"guidance": 3.0, "unconditional": unconditional})
+    model = SDXL(random_pipeline, TURBO, settings, "random")
+    check_replay(model, "a b", [Edit(changes_at(model, ["up.0.0"], 2), s) for s in (1.0, 2.0)], 2)
 
 
-@pytest.mark.parametrize(("prompts", "seeds"), [(["c"], [5]), (["a b"], [6]), (["a b", "c"], [5, 5])])
-def test_only_runs_that_begin_alike_are_replayed(denoiser: Denoiser, prompts: list[str], seeds: list[int]) -> None:
-    edits = [Edit(additions(denoiser, ["up.0.1"], 1))] * len(prompts)
-    recorded = denoiser.generate(["a b"], [5], 1, record=["up.0.1"])[0].recorded
-    with_it, without = (
-        predictions(denoiser, lambda r=r: denoiser.generate(prompts, seeds, 1, edits=edits, replay=r))[0][0]
-        for r in (recorded, None)
-    )
-    assert torch.equal(with_it, without)
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "steps"),
+    [(["c"], [5], 1), (["a b"], [6], 1), (["a b", "c"], [5, 5], 1), (["a b"], [5], 2)],
+)
+def test_only_runs_that_begin_alike_are_replayed(
+    model: SDXL, prompts: list[str], seeds: list[int], steps: int
+) -> None:
+    edits = [Edit(changes_at(model, ["up.0.1"], steps))] * len(prompts)
+    model.generate(["a b"], [5], 1, capture=["up.0.1"])
+    found, flops = [], []
+    work = partial(model.generate, prompts, seeds, steps, edits=edits)
+    for model.replay in (True, False):
+        found.append(torch.stack(predictions(model, work)[0]))
+        flops.append(unet_flops(model, work))
+    assert torch.equal(*found)
+    assert flops[0] == flops[1]
 
 
-def test_at_most_six_tenths_of_the_arithmetic_remain(denoiser: Denoiser, mini: Instruments) -> None:
-    for model, prompt in ((denoiser, "a"), (mini.denoiser, "a red circle")):
-        recorded = model.generate([prompt], [5], 1, record=["up.0.1"])[0].recorded
-        edits = [Edit(additions(model, ["up.0.1"], 1))]
-        make = partial(model.generate, [prompt], [5], 1, edits=edits)
-        part, whole = (unet_flops(OnlyDenoiser(model), partial(make, replay=r)) for r in (recorded, None))
-        assert 0 < part <= 0.6 * whole
+@pytest.mark.parametrize("captured", ["up.0.2", "up.1.0"])
+def test_a_block_that_was_not_captured_is_computed(model: SDXL, captured: str) -> None:
+    """Only what lies before the captured blocks is at hand."""
+    model.generate(["a b"], [5], 1, capture=[captured])
+    edits = [Edit(changes_at(model, ["up.0.1"], 1), 2.0)]
+    work = partial(model.generate, ["a b"], [5], 1, edits=edits)
+    found = []
+    for model.replay in (True, False):
+        found.append(torch.stack(predictions(model, work)[0]))
+    assert torch.equal(*found)
 
 
-def test_modules_before_a_block(denoiser: Denoiser) -> None:
-    assert modules_before(denoiser.pipeline.unet, "up.0.1") == [
+def test_a_captured_run_that_broke_off_is_not_replayed(model: SDXL, monkeypatch: pytest.MonkeyPatch) -> None:
+    edits = [Edit(changes_at(model, ["up.0.1"], 1), 2.0)]
+    (whole,) = model.generate(["a b"], [5], 1, edits=edits)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.pipeline.unet.mid_block, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.generate(["a b"], [5], 1, capture=["up.0.1"])
+    (again,) = model.generate(["a b"], [5], 1, edits=edits)
+    assert np.array_equal(again.image, whole.image)
+
+
+def test_at_most_six_tenths_of_the_arithmetic_remain(model: SDXL, mini: Instruments) -> None:
+    for one, prompt in ((model, "a"), (sdxl(mini), "a red circle")):
+        one.generate([prompt], [5], 1, capture=["up.0.1"])
+        edits, flops = [Edit(changes_at(one, ["up.0.1"], 1))], []
+        for replay in (True, False):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(one, "replay", replay)
+                flops.append(unet_flops(one, partial(one.generate, [prompt], [5], 1, edits=edits)))
+        assert 0 < flops[0] <= 0.6 * flops[1]
+
+
+def test_modules_before_a_block(model: SDXL) -> None:
+    assert modules_before(model.pipeline.unet, module_path("up.0.1")) == [
         *("conv_in", "down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block"),
         *("up_blocks.0.resnets.0", "up_blocks.0.resnets.1", "up_blocks.0.attentions.0"),
     ]
 
 
-def worker(mini: Instruments, replay: bool = True) -> PairWorker:
-    sweeps = [Sweep(["steering", "neurons"], [0.5, 1.0]), Sweep(["sae-adaptive"], [1.0])]
-    arms = make_arms(sweeps, [FOUR, ("up.0.1",)], mini)
-    return PairWorker(mini, arms, 1, replay=replay)
+def asked(batch: int = 8) -> Request:
+    """Ten settings: two methods at two strengths and a third at one, in the four blocks together and in one."""
+    parts = [
+        resolve(methods, sites, strength=strengths, batch=batch)[0]
+        for methods, strengths in ((["steering", "neurons"], [0.5, 1.0]), ("sae-adaptive", [1.0]))
+        for sites in ("all", "up.0.1")
+    ]
+    return parts[0].model_copy(update={"conditions": tuple(c for part in parts for c in part.conditions), "steps": 1})
+
+
+def worker(mini: Instruments, request: Request | None = None) -> PairWorker:
+    return PairWorker(request or asked(), Given(model=mini.model, scorers=mini.scorers))
+
+
+def work(worker: PairWorker, pair: Pair, keep_images: bool = False) -> Any:
+    return worker.work(worker.recorder.task(pair)._replace(keep_images=keep_images))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_same_pictures_with_and_without_replay(mini: Instruments, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr(mini.denoiser, "batch", batch)
-    pair = load_pairs(PAIRS)[0]
-    work = worker(mini)
-    spared, full = (w.work(pair, keep_images=True) for w in (work, worker(mini, replay=False)))
-    assert [r.key for r in spared.records] == [w.recorder.key(pair, a, s) for w in [work] for a, s in w.settings]
+    pair, found = load_pairs(PAIRS)[0], []
+    for replay in (True, False):
+        monkeypatch.setattr(mini.model, "replay", replay)
+        at_work = worker(mini, asked(batch))
+        assert mini.model.batch == batch
+        found.append(work(at_work, pair, keep_images=True))
+        assert [r.key for r in found[-1].records] == [wanted.key for wanted in at_work.recorder.task(pair).wanted]
+    spared, full = found
+    assert len(spared.records) == 10
     assert [r.metrics for r in spared.records] == [r.metrics for r in full.records]
     assert spared.images.keys() == full.images.keys()
     assert all(np.array_equal(spared.images[name], full.images[name]) for name in full.images)
 
 
-def test_replay_into_a_larger_batch_differs_by_rounding(mini: Instruments) -> None:
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_replay_spares_work_at_every_size_of_batch(mini: Instruments, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    request, _ = resolve("steering", "up.0.1", strength=[1, 2], batch=batch)
+    pair, flops = load_pairs(PAIRS)[0], []
+    for replay in (True, False):
+        monkeypatch.setattr(mini.model, "replay", replay)
+        flops.append(unet_flops(mini.model, partial(work, worker(mini, request), pair)))
+    # Two of four runs are edited, and at most six tenths of each remain.
+    assert flops[0] <= 0.8 * flops[1]
+
+
+def test_replay_into_a_larger_batch_differs_by_rounding(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base run has two rows, the edited runs eight, and convolutions choose their algorithm by that."""
-    arms = make_arms([Sweep(["steering"], [0.25 * (i + 1) for i in range(8)])], [("up.0.1",)], mini)
-    spared, full = (PairWorker(mini, arms, 1, replay=r).work(load_pairs(PAIRS)[0]).records for r in (True, False))
+    request, _ = resolve("steering", "up.0.1", strength=[0.25 * (i + 1) for i in range(8)])
+    found = []
+    for replay in (True, False):
+        monkeypatch.setattr(mini.model, "replay", replay)
+        found.append(work(worker(mini, request), load_pairs(PAIRS)[0]).records)
+    spared, full = found
     assert [record.status for record in spared] == ["ok"] * 8
     for one, other in zip(spared, full, strict=True):
         assert one.metrics == pytest.approx(other.metrics, abs=1e-4)
 
 
 def test_counts_are_the_floor_and_numbers_the_plain_loops(mini: Instruments) -> None:
-    work, pair = worker(mini), load_pairs(PAIRS)[1]
-    with counting(mini) as counts, nothing_kept(mini):
-        mini.denoiser.kept_texts, mini.scorers.clip.kept_texts = Recent(8), Recent(8)
-        result = work.work(pair, keep_images=True)
+    at_work, pair = worker(mini), load_pairs(PAIRS)[1]
+    sdxl(mini).encode_text.cache_clear()
+    mini.scorers.clip.text.cache_clear()  # type: ignore[attr-defined]
+    with counting(at_work.instruments) as counts:
+        result = work(at_work, pair, keep_images=True)
     assert [r.status for r in result.records] == ["ok"] * 10, [r.reason for r in result.records]
-    with counting(mini) as plain:
-        scores = plain_pair(mini, work, pair)
+    with counting(at_work.instruments) as plain:
+        scores = plain_pair(at_work, pair)
     for record, score in zip(result.records, scores, strict=True):
         assert record.metrics.keys() == score.keys()
         assert difference(record.metrics, score) <= 1e-3
@@ -229,9 +297,8 @@ def test_other_errors_are_not_repeated() -> None:
 
 
 def test_a_run_survives_a_small_device(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair, unet = load_pairs(PAIRS)[0], mini.denoiser.pipeline.unet
-    monkeypatch.setattr(mini.denoiser, "batch", 8)
-    expected = worker(mini).work(pair).records
+    pair, unet = load_pairs(PAIRS)[0], sdxl(mini).pipeline.unet
+    expected = work(worker(mini), pair).records
     forward, room = unet.forward, 3
 
     def cramped(sample: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -240,21 +307,13 @@ def test_a_run_survives_a_small_device(mini: Instruments, monkeypatch: pytest.Mo
         return forward(sample, *args, **kwargs)
 
     monkeypatch.setattr(unet, "forward", cramped)
-    found = worker(mini).work(pair).records
-    assert mini.denoiser.batch in {2, 3}
+    found = work(worker(mini), pair).records
+    assert mini.model.batch in {2, 3}
     for one, other in zip(expected, found, strict=True):
         assert one.key == other.key
         assert one.metrics == pytest.approx(other.metrics, abs=2e-3)
     room = 0
-    assert {r.error for r in worker(mini).work(pair).records} == {"OutOfMemoryError"}
-
-
-def test_recent_forgets_the_longest_unused() -> None:
-    made: list[str] = []
-    kept: Recent[str, str] = Recent(2)
-    for key in "abacab":
-        kept.get(key, lambda key=key: made.append(key) or key)
-    assert made == ["a", "b", "c", "b"]
+    assert {r.error for r in work(worker(mini), pair).records} == {"OutOfMemoryError"}
 
 
 def test_bench_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,14 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
-
-from riebench.lens import Activations, Place
-from riebench.methods import Observed, create, find, k_of_share, method, names, rank, relative_score, spread
-from riebench.methods.choosing import masked_mean
-from riebench.pairs import Pair
-from riebench.sae import TopKSAE
-from riebench.util.errors import UserError
 from riebench_baselines.neurons import NeuronTransfer, normalized_mean
 from riebench_baselines.none import Nothing
 from riebench_baselines.prompt import Prompt
@@ -21,6 +13,24 @@ from riebench_baselines.random import RandomFeatures
 from riebench_baselines.sae import SAETransfer
 from riebench_baselines.sae_adaptive import AdaptiveSAETransfer
 from riebench_baselines.steering import Steering
+from torch import Tensor
+
+from riebench.methods import (
+    Observed,
+    create,
+    find,
+    k_of_share,
+    method,
+    method_names,
+    rank,
+    relative_score,
+    spread,
+)
+from riebench.methods.choosing import masked_mean
+from riebench.pairs import Pair
+from riebench.sae import TopKSAE
+from riebench.spec.protocols import PAPER, RIEBENCH, Protocol
+from riebench.util.errors import UserError
 
 PAIR = Pair(
     id="p",
@@ -30,8 +40,10 @@ PAIR = Pair(
     original_gsam_prompt="duck",
     editing_gsam_prompt="marmot",
 )
-SOURCE_MASK = torch.tensor([[True, False], [True, False]])
-BASE_MASK = torch.tensor([[True, True], [False, False]])
+# On a grid of two rows and columns: the left column, and the upper row.
+SOURCE_MASK = torch.tensor([True, False, True, False])
+BASE_MASK = torch.tensor([True, True, False, False])
+AT_SOURCE, AT_BASE = SOURCE_MASK[:, None], BASE_MASK[:, None]
 BLOCKS = ("down.2.1", "up.0.1")
 
 
@@ -48,19 +60,19 @@ def identity_sae(d: int = 3) -> TopKSAE:
 def seen() -> Observed:
     generator = torch.Generator().manual_seed(0)
 
-    def activations() -> Activations:
-        updates = {b: torch.rand(2, 3, 2, 2, generator=generator) for b in BLOCKS}
-        neurons = {Place(b, i): torch.randn(2, 4, 5, generator=generator) for b in BLOCKS for i in range(2)}
-        return Activations(updates, dict(updates), neurons)
+    def values() -> dict[str, Tensor]:
+        neurons = {f"{b}/neurons.{i}": torch.randn(2, 4, 5, generator=generator) for b in BLOCKS for i in range(2)}
+        return neurons | {b: torch.rand(2, 4, 3, generator=generator) for b in BLOCKS}
 
+    sites = tuple(values())
     return Observed(
         pair=PAIR,
-        blocks=BLOCKS,
-        base=activations(),
-        source=activations(),
-        base_masks=dict.fromkeys(BLOCKS, BASE_MASK),
-        source_masks=dict.fromkeys(BLOCKS, SOURCE_MASK),
-        find_sae=lambda block: identity_sae(),
+        sites=BLOCKS,
+        base=values(),
+        source=values(),
+        base_masks=dict.fromkeys(sites, BASE_MASK),
+        source_masks=dict.fromkeys(sites, SOURCE_MASK),
+        saes={block: identity_sae() for block in BLOCKS},
         seed=3,
     )
 
@@ -77,10 +89,10 @@ def test_score_by_hand() -> None:
 
 
 def test_masked_mean_by_hand() -> None:
-    values = torch.arange(16.0).view(2, 2, 2, 2)
-    # Left column: positions 0 and 2 of each map.
-    assert masked_mean(values, SOURCE_MASK, "first").tolist() == [1, 5]
-    assert masked_mean(values, SOURCE_MASK, "mean").tolist() == [5, 9]
+    values = torch.arange(16.0).view(2, 4, 2)
+    # Left column: positions 0 and 2 of each step.
+    assert masked_mean(values, SOURCE_MASK, "first").tolist() == [2, 3]
+    assert masked_mean(values, SOURCE_MASK, "mean").tolist() == [6, 7]
 
 
 def test_blocks_are_ranked_jointly() -> None:
@@ -96,91 +108,147 @@ def test_blocks_are_ranked_jointly() -> None:
 
 
 def test_spread_keeps_positions_or_takes_their_mean() -> None:
-    values = torch.arange(4.0).view(1, 1, 2, 2)
-    assert spread(values, SOURCE_MASK).tolist() == [[[[0, 0], [2, 0]]]]
-    assert spread(values, SOURCE_MASK, spatial=False).tolist() == [[[[1, 0], [1, 0]]]]
+    values = torch.arange(4.0).view(1, 4, 1)
+    assert spread(values, SOURCE_MASK).flatten().tolist() == [0, 0, 2, 0]
+    assert spread(values, SOURCE_MASK, spatial=False).flatten().tolist() == [1, 0, 1, 0]
 
 
 def test_steering(seen: Observed) -> None:
     for block in BLOCKS:
-        delta = fixed(Steering().plan(seen).additions[Place(block)])
-        u_source, u_base = seen.source.updates[block], seen.base.updates[block]
-        assert torch.equal(delta, u_source * SOURCE_MASK - u_base * BASE_MASK)
-        only = fixed(Steering(only_add=True).plan(seen).additions[Place(block)])
-        assert torch.equal(only, u_source * SOURCE_MASK)
+        delta = fixed(Steering().plan(seen).changes[block])
+        u_source, u_base = seen.source[block], seen.base[block]
+        assert torch.equal(delta, u_source * AT_SOURCE - u_base * AT_BASE)
+        only = fixed(Steering(only_add=True).plan(seen).changes[block])
+        assert torch.equal(only, u_source * AT_SOURCE)
 
 
 def test_sae_with_all_features_is_steering(seen: Observed) -> None:
     # With an identity SAE and positive updates, moving every feature moves the whole update.
     whole, steered = SAETransfer(k=6).plan(seen), Steering().plan(seen)
     for block in BLOCKS:
-        assert torch.allclose(fixed(whole.additions[Place(block)]), fixed(steered.additions[Place(block)]), atol=1e-6)
+        assert torch.allclose(fixed(whole.changes[block]), fixed(steered.changes[block]), atol=1e-6)
 
 
 def test_sae_moves_the_chosen_features_alone(seen: Observed) -> None:
-    source = torch.cat([masked_mean(seen.source.updates[b], SOURCE_MASK, "mean") for b in BLOCKS])
-    base = torch.cat([masked_mean(seen.base.updates[b], BASE_MASK, "mean") for b in BLOCKS])
+    source = torch.cat([seen.source[b][:, [0, 2]].mean((0, 1)) for b in BLOCKS])
+    base = torch.cat([seen.base[b][:, [0, 1]].mean((0, 1)) for b in BLOCKS])
     score = source / source.sum() - base / base.sum()
     best, worst = int(score.argmax()), int(score.argmin())
     plan = SAETransfer(k=1, score="mean").plan(seen)
     assert plan.notes == {"k": 1}
     for i, block in enumerate(BLOCKS):
-        expected = torch.zeros(2, 3, 2, 2)
+        expected = torch.zeros(2, 4, 3)
         if best // 3 == i:
-            expected[:, best % 3] += seen.source.updates[block][:, best % 3] * SOURCE_MASK
+            expected[..., best % 3] += seen.source[block][..., best % 3] * SOURCE_MASK
         if worst // 3 == i:
-            expected[:, worst % 3] -= seen.base.updates[block][:, worst % 3] * BASE_MASK
-        assert torch.allclose(fixed(plan.additions[Place(block)]), expected)
+            expected[..., worst % 3] -= seen.base[block][..., worst % 3] * BASE_MASK
+        assert torch.allclose(fixed(plan.changes[block]), expected)
 
 
 def test_adaptive_removes_what_passes(seen: Observed) -> None:
     plan = AdaptiveSAETransfer(k=6).plan(seen)
-    delta = plan.additions[Place("up.0.1")]
+    delta = plan.changes["up.0.1"]
     assert callable(delta)
-    now = torch.rand(3, 2, 2)
-    expected = seen.source.updates["up.0.1"][1] * SOURCE_MASK - now * BASE_MASK
+    now = torch.rand(4, 3)
+    expected = seen.source["up.0.1"][1] * AT_SOURCE - now * AT_BASE
     assert torch.allclose(delta(now, 1), expected, atol=1e-6)
 
 
+def unequal_shares(seen: Observed, protocol: Protocol) -> Observed:
+    """With k = 3 the first block adds two features and removes one, the second adds one and removes two."""
+    source = {"down.2.1": [6.0, 4.0, 1.0], "up.0.1": [5.0, 1.0, 1.0]}
+    base = {"down.2.1": [1.0, 1.0, 6.0], "up.0.1": [1.0, 5.0, 4.0]}
+
+    def values(levels: dict[str, list[float]]) -> dict[str, Tensor]:
+        return {block: torch.tensor(row).expand(2, 4, 3) + torch.arange(4)[:, None] / 8 for block, row in levels.items()}
+
+    return replace(seen, base=values(base), source=values(source), protocol=protocol, _kept={})
+
+
+@pytest.mark.parametrize("only_add", [False, True])
+@pytest.mark.parametrize("protocol", [PAPER, RIEBENCH])
+def test_adaptive_as_published_removes_by_the_ratio_of_counts(
+    seen: Observed, protocol: Protocol, only_add: bool
+) -> None:
+    seen = unequal_shares(seen, protocol)
+    plan = AdaptiveSAETransfer(k=3, only_add=only_add).plan(seen)
+    added = {"down.2.1": [0, 1], "up.0.1": [0]}
+    removed = {"down.2.1": [2], "up.0.1": [1, 2]}
+    now = torch.rand(4, 3, generator=torch.Generator().manual_seed(1))
+    for block in BLOCKS:
+        # The SAE's features are the coordinates. The last row of the base's mask is position 1, of the source's 2.
+        expected = torch.zeros(4, 3)
+        for position in (0, 2):
+            for feature in added[block]:
+                expected[position, feature] += seen.source[block][1, position, feature]
+        factor = len(added[block]) / len(removed[block]) if protocol is PAPER else 1
+        for position in (0, 1):
+            for feature in removed[block]:
+                if protocol is PAPER or not only_add:
+                    expected[position, feature] -= factor * now[position, feature]
+        change = plan.changes[block]
+        found = change(now, 1) if callable(change) else change[1]
+        assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_adaptive_as_published_where_a_block_has_one_side_alone(seen: Observed) -> None:
+    seen = unequal_shares(seen, PAPER)
+    # One of each: the best of all is the first block's first, the worst the first block's last.
+    plan = AdaptiveSAETransfer(k=1).plan(seen)
+    now = torch.ones(4, 3)
+    found = {block: change(now, 0) for block, change in plan.changes.items() if callable(change)}
+    assert not found["up.0.1"].any()  # nothing chosen here; the ratio is not a division by 0
+    assert found["down.2.1"][0].tolist() == [6, 0, -1]
+    # Where features are removed and none added, the ratio is 0, and so is what is removed.
+    flipped = replace(seen, source=seen.source | {"up.0.1": seen.source["up.0.1"] + 20}, _kept={})
+    plan = AdaptiveSAETransfer(k=2).plan(flipped)
+    change = plan.changes["down.2.1"]
+    assert callable(change)
+    chosen = SAETransfer(k=2).plan(replace(flipped, _kept={}))
+    assert fixed(chosen.changes["down.2.1"]).any()  # as plain sae, the block loses something
+    assert not change(now, 0).any()
+
+
 def test_neurons_rank_by_norm_and_move_raw_values(seen: Observed) -> None:
-    place = Place("up.0.1", 1)
-    one = replace(seen, blocks=("up.0.1",))
-    one.source.neurons[place][:, :, 4] = 50.0  # large everywhere, but that is its norm
+    site = "up.0.1/neurons.1"
+    one = replace(seen, sites=("up.0.1",))
+    one.source[site][:, :, 4] = 50.0  # large everywhere, but that is its norm
     plan = NeuronTransfer(k=10).plan(one)
-    assert {p.block for p in plan.additions} == {"up.0.1"}
-    delta = fixed(plan.additions[place])
+    assert list(plan.changes) == ["up.0.1/neurons.0", site]
+    delta = fixed(plan.changes[site])
     # k covers all ten neurons of both layers: what is added is the source's, what is taken away the base's.
-    expected = one.source.neurons[place] * SOURCE_MASK.flatten()[None, :, None]
-    expected = expected - one.base.neurons[place] * BASE_MASK.flatten()[None, :, None]
+    expected = one.source[site] * SOURCE_MASK[None, :, None]
+    expected = expected - one.base[site] * BASE_MASK[None, :, None]
     assert torch.allclose(delta, expected)
     scores = []
     for layer in range(2):
         for run, mask in ((one.source, SOURCE_MASK), (one.base, BASE_MASK)):
-            x = run.neurons[Place("up.0.1", layer)][0][mask.flatten()]
+            x = run[f"up.0.1/neurons.{layer}"][0][mask]
             scores.append(x.mean(0) / x.norm(dim=0))
     source, base = torch.cat(scores[::2]), torch.cat(scores[1::2])
-    best = int((source / source.sum() - base / base.sum()).argmax())
+    best = int((source / source.abs().sum() - base / base.abs().sum()).argmax())
     first = NeuronTransfer(k=1, only_add=True).plan(one)
-    moved = torch.cat([fixed(first.additions[Place("up.0.1", i)]).abs().sum((0, 1)) for i in range(2)])
+    moved = torch.cat([fixed(first.changes[f"up.0.1/neurons.{i}"]).abs().sum((0, 1)) for i in range(2)])
     assert moved.nonzero().flatten().tolist() == [best]
 
 
 def test_random_has_the_norm_of_sae(seen: Observed) -> None:
     chance, real = RandomFeatures(k=2).plan(seen), SAETransfer(k=2).plan(seen)
     for block in BLOCKS:
-        a, b = fixed(chance.additions[Place(block)]), fixed(real.additions[Place(block)])
-        assert torch.allclose(a.norm(dim=1), b.norm(dim=1), atol=1e-6)
+        a, b = fixed(chance.changes[block]), fixed(real.changes[block])
+        assert torch.allclose(a.norm(dim=-1), b.norm(dim=-1), atol=1e-6)
     again = RandomFeatures(k=2).plan(seen)
-    assert torch.equal(fixed(chance.additions[Place("up.0.1")]), fixed(again.additions[Place("up.0.1")]))
+    assert torch.equal(fixed(chance.changes["up.0.1"]), fixed(again.changes["up.0.1"]))
 
 
 def test_floor_and_ceiling(seen: Observed) -> None:
-    assert not Nothing().plan(seen).additions
+    assert not Nothing().plan(seen).changes
     assert Prompt().plan(seen).prompt == "a marmot"
 
 
 def test_registry() -> None:
-    assert {"none", "random", "prompt", "steering", "neurons", "sae", "sae-adaptive"} <= set(names())
+    known = {"none", "random", "prompt", "steering", "neurons", "sae", "sae-adaptive"}
+    assert known <= set(method_names())
     assert find("riebench_baselines.sae:SAETransfer") is find("sae")
     assert create("sae", {"k": "7", "only_add": "true"}) == SAETransfer(k=7, only_add=True)
     with pytest.raises(UserError, match="did you mean 'steering'"):
@@ -206,22 +274,21 @@ def test_registry() -> None:
 
 def test_without_spatial_information_the_mean_stands_everywhere(seen: Observed) -> None:
     for block in BLOCKS:
-        u_source, u_base = seen.source.updates[block], seen.base.updates[block]
+        u_source, u_base = seen.source[block], seen.base[block]
         # The source mask is the left column, the base mask the upper row.
-        gain = u_source[..., :, 0].mean(-1)[..., None, None] * SOURCE_MASK
-        loss = u_base[..., 0, :].mean(-1)[..., None, None] * BASE_MASK
+        gain = u_source[:, [0, 2]].mean(1)[:, None] * AT_SOURCE
+        loss = u_base[:, [0, 1]].mean(1)[:, None] * AT_BASE
         for made in (Steering(spatial=False), SAETransfer(k=6, spatial=False)):
-            assert torch.allclose(fixed(made.plan(seen).additions[Place(block)]), gain - loss, atol=1e-6)
-        adaptive = AdaptiveSAETransfer(k=6, spatial=False).plan(seen).additions[Place(block)]
+            assert torch.allclose(fixed(made.plan(seen).changes[block]), gain - loss, atol=1e-6)
+        adaptive = AdaptiveSAETransfer(k=6, spatial=False).plan(seen).changes[block]
         assert callable(adaptive)
-        now = torch.rand(3, 2, 2)
-        lost = now[:, 0, :].mean(-1)[:, None, None] * BASE_MASK
+        now = torch.rand(4, 3)
+        lost = now[[0, 1]].mean(0) * AT_BASE
         assert torch.allclose(adaptive(now, 1), gain[1] - lost, atol=1e-6)
 
 
 def test_neurons_over_all_steps_are_normalised_step_by_step() -> None:
-    values = torch.tensor([[[[3.0, 9.0], [4.0, 9.0]]], [[[0.0, 9.0], [-2.0, 9.0]]]])
-    values = values.flatten(2).transpose(1, 2)  # to positions by neurons
-    # Left column: (3, 4) with norm 5, mean .7; (0, -2) with norm 2, mean -.5; over both steps .1.
+    # Positions 0 and 2, the left column: (3, 4) with norm 5, mean .7; (0, -2) with norm 2, mean -.5; over both .1.
+    values = torch.tensor([[[3.0], [9.0], [4.0], [9.0]], [[0.0], [9.0], [-2.0], [9.0]]])
     assert normalized_mean(values, SOURCE_MASK, "first").tolist() == pytest.approx([0.7])
     assert normalized_mean(values, SOURCE_MASK, "mean").tolist() == pytest.approx([0.1])

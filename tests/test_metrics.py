@@ -10,16 +10,21 @@ import pytest
 import torch
 import torchvision
 
-from riebench.util.errors import UserError
-from riebench.instruments import Instruments
-from riebench.metrics import METRICS, LpipsScorer, Reference, score_images
+from riebench.engine.instruments import Instruments
+from riebench.metrics import METRICS, Reference, score_images
+from riebench.metrics.lpips import Features, LpipsScorer
 from riebench.mini.grammar import Scene
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.render import draw
+from riebench.util.errors import UserError
 
 
 def picture(scene: Scene, seed: int = 1) -> np.ndarray:
     return np.round(draw(scene, layout_of_seed(seed)).image * 255).astype(np.uint8)
+
+
+def distance(scorer: LpipsScorer, a: Features, b: Features) -> float:
+    return scorer.totals([scorer.layers(a, b)])[0]
 
 
 BASE = Scene(shape="heart", colour="red", background="sky")
@@ -28,7 +33,7 @@ SOURCE = BASE.changed(colour="blue")
 
 def test_lpips_is_zero_for_equal_images(mini: Instruments) -> None:
     a, b = mini.scorers.lpips.features([picture(BASE), picture(BASE)])
-    assert mini.scorers.lpips.distance(a, b) == 0.0
+    assert distance(mini.scorers.lpips, a, b) == 0.0
 
 
 def test_lpips_agrees_with_the_package(mini: Instruments) -> None:
@@ -38,7 +43,7 @@ def test_lpips_agrees_with_the_package(mini: Instruments) -> None:
     with torch.no_grad():
         expected = mini.scorers.lpips.model(*tensors).item()
     assert isinstance(mini.scorers.lpips.model, lpips_package.LPIPS)
-    assert mini.scorers.lpips.distance(a, b) == pytest.approx(expected, rel=1e-5)
+    assert distance(mini.scorers.lpips, a, b) == pytest.approx(expected, rel=1e-5)
 
 
 def test_lpips_grows_with_the_change(mini: Instruments, rng: np.random.Generator) -> None:
@@ -53,7 +58,7 @@ def test_lpips_grows_with_the_change(mini: Instruments, rng: np.random.Generator
     ]
     for images in (noisy, [picture(s) for s in changed]):
         first, *others = mini.scorers.lpips.features(images)
-        distances = [mini.scorers.lpips.distance(f, first) for f in others]
+        distances = [distance(mini.scorers.lpips, f, first) for f in others]
         assert distances == sorted(distances)
         assert distances[0] > 0
 
@@ -65,11 +70,12 @@ def test_lpips_by_region_finds_the_change(mini: Instruments) -> None:
     region = np.zeros((128, 128), bool)
     region[:40, :40] = True
     a, b = mini.scorers.lpips.features([clean, dirty])
-    inside, outside = mini.scorers.lpips.by_region(a, b, region)
+    within, maps = mini.scorers.lpips.means_within, [mini.scorers.lpips.layers(a, b)]
+    ((inside,), (outside,)) = within(maps, region), within(maps, ~region)
     assert inside is not None
     assert outside is not None
     assert inside > 5 * outside
-    assert mini.scorers.lpips.by_region(a, b, np.ones((128, 128), bool))[1] is None
+    assert within(maps, np.zeros((128, 128), bool)) == [None]
 
 
 def test_scores_of_base_and_source(mini: Instruments) -> None:
@@ -78,7 +84,12 @@ def test_scores_of_base_and_source(mini: Instruments) -> None:
     reference = Reference(base, source, "a blue heart against the sky", "a red heart against the sky", region)
     as_base, as_source, again = score_images(mini.scorers, reference, [base, source, base])
     assert as_base == again
-    assert set(as_base) == set(METRICS) - {"edit_success", "kept"}
+    of_base = {"clip_text_edit_base", "clip_text_original_base", "clip_image_source_base", "lpips_source_base"}
+    assert set(as_base) == set(METRICS) - {"edit_success", "kept"} | of_base
+    (alone,) = score_images(mini.scorers, reference, [source])
+    for name in of_base:
+        assert as_source[name] == as_base[name] == pytest.approx(as_base[name.removesuffix("_base")], abs=1e-6)
+        assert alone[name] == pytest.approx(as_base[name], abs=1e-6)
     assert as_base["lpips_base"] == 0
     assert as_source["lpips_source"] == 0
     assert as_base["clip_image_base"] == pytest.approx(1, abs=1e-5)
@@ -103,7 +114,7 @@ def test_other_trunks_from_torchvisions_file(net: str, tmp_path: Path, rng: np.r
     a, b = scorer.features(images)
     x = [torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1 for image in images]
     with torch.no_grad():
-        assert scorer.distance(a, b) == pytest.approx(scorer.model(*x).item(), abs=1e-5)
+        assert distance(scorer, a, b) == pytest.approx(scorer.model(*x).item(), abs=1e-5)
         # The convolutions are the file's, not random ones.
         layers = made.features[:4] if net == "vgg" else made.features[:2]
         own = layers(scorer.model.scaling_layer(x[0]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from riebench.instruments import Instruments
-from riebench.mini import check
-from riebench.mini.model import WEIGHTS
+from riebench.engine.instruments import Instruments
+from riebench.mini import quality
+from riebench.models.mini import WEIGHTS
 
 
-def missed(measures: list[check.Measure]) -> list[str]:
+def missed(measures: list[quality.Measure]) -> list[str]:
     return [f"{m.name}: {m.value:.3f}" for m in measures if not m.passed]
 
 
@@ -16,22 +16,22 @@ def test_weights_are_small() -> None:
 
 
 def test_masker(mini: Instruments) -> None:
-    assert not missed(check.masks(30))
+    assert not missed(quality.masks(30))
 
 
 def test_clip(mini: Instruments) -> None:
-    # One hundred pictures put a bar of .90 within .85 to .95; the bars themselves are for the full check.
-    measures = {m.name: m.value for m in check.captions(40)}
+    # One hundred pictures put a bar of .90 within .85 to .95; the bars themselves are for the full quality.
+    measures = {m.name: m.value for m in quality.captions(40)}
     assert measures["CLIP: right one of 100"] >= 0.9
     assert min(measures.values()) >= 0.8
 
 
 def test_saes(mini: Instruments) -> None:
-    measures = check.saes(mini.denoiser, 60)
+    measures = quality.saes(mini.model, 60)
     assert not [m for m in measures if "explained" in m.name and not m.passed]
 
 
 def test_pictures(mini: Instruments) -> None:
-    measures = {m.name: m.value for m in check.accuracy(mini.denoiser, 60, 1)}
+    measures = {m.name: m.value for m in quality.accuracy(mini.model, 60, 1)}
     assert measures["1 step: all at once"] >= 0.6
     assert measures["1 step: PSNR, dB"] >= 24

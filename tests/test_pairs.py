@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from riebench.util.errors import UserError
 from riebench.mini.grammar import held_out, parse
-from riebench.mini.model import PAIRS
+from riebench.models.mini import PAIRS
 from riebench.pairs import CATEGORIES, category_named, load_pairs, select
 from riebench.pairs.pair import without_brackets
+from riebench.util.errors import UserError
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "riebench.json"
 GOOD = {

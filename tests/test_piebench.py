@@ -200,7 +200,8 @@ def test_build_on_the_command_line(capsys: pytest.CaptureFixture[str], mapping: 
     assert "did you mean 'change colour'" in run(capsys, *words, "--force", "--category", "colur")[2]
     assert "the same file" in run(capsys, "pairs", "build", "--piebench", mapping, "--out", mapping, "--force")[2]
     assert "there is no PIE-Bench file" in run(capsys, *words[:3], tmp_path / "no.json", *words[4:], "--force")[2]
-    assert "cannot be written" in run(capsys, *words[:5], tmp_path / "no" / "p.json")[2]
+    assert "cannot be written" in run(capsys, *words[:5], mapping / "p.json")[2]
+    assert run(capsys, *words[:5], tmp_path / "new" / "p.json")[0] == 0  # the folder is made
     code, text, _ = run(capsys, "pairs", "show", "611000000001", "--pairs", out)
     assert json.loads(text)["editing_gsam_prompt"] == "kettle"
     assert "did you mean '611000000001'" in run(capsys, "pairs", "show", "611000000002", "--pairs", out)[2]

@@ -13,17 +13,15 @@ from typing import Any
 import pytest
 
 from riebench.cli import main
-from riebench.engine import PairWorker
-from riebench.engine.arms import Arm, make_arms
-from riebench.instruments import Instruments
-from riebench.methods import create, find, names, registry
+from riebench.engine.instruments import Given, Instruments
+from riebench.engine.pair import PairWorker
+from riebench.methods import create, find, method_names, registry
 from riebench.methods.options import options_of
 from riebench.methods.registry import catalogue
 from riebench.methods.scaffold import write_method
-from riebench.mini.model import PAIRS
-from riebench.pairs import load_pairs
 from riebench.records import Record, read_records
-from riebench.spec.sweeps import Sweep
+from riebench.records.code import method_code
+from riebench.spec.request import resolve
 from riebench.util.errors import UserError
 
 METHOD = """
@@ -161,7 +159,7 @@ def test_broken_plugins_are_listed_and_spare_the_others(
     assert code == 0
     assert text.count("BROKEN") == len(said)
     with caplog.at_level(logging.WARNING):
-        usable = names()
+        usable = method_names()
     assert {"fine", "sae"} <= set(usable)
     assert not set(said) & set(usable)
     assert len(caplog.messages) == len(said)
@@ -192,7 +190,7 @@ def test_a_name_that_two_distributions_have_is_refused(capsys: pytest.CaptureFix
     assert all(one in str(refused.value) for one in both)
     text = run(capsys, "methods")[1]
     assert all(one.split()[0] in text for one in both)
-    assert "same" not in names()
+    assert "same" not in method_names()
     # The way out: its import path.
     assert find("two:Mine").method_name == "same"
     with pytest.raises(UserError, match="is taken twice"):
@@ -273,19 +271,15 @@ def test_every_option_of_the_baselines_is_documented() -> None:
     ],
 )
 def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[str, str]) -> None:
-    (arm,) = make_arms([Sweep([name], [1.0], options=given)], [("up.0.1",)], mini)
-    (record,) = PairWorker(mini, [arm], 1).work(load_pairs(PAIRS)[0]).records
+    request, pairs = resolve(name, "up.0.1", strength=1, options=given, steps=1, limit=1, category=1)
+    worker = PairWorker(request, Given(mini.model, scorers=mini.scorers))
+    (record,) = worker.work(worker.recorder.task(pairs[0])).records
     again = Record.model_validate_json(record.model_dump_json())
-    read = again.setting
+    read, (ran,) = again.setting, worker.recorder.methods
     assert again.method_class is not None
-    assert create(again.method_class, read.options) == arm.method  # as an import path, too
-    assert create(read.method, read.options) == arm.method
-    assert type(create(read.method, read.options)) is type(arm.method)
-
-
-def code_of(cls: Any) -> str:
-    """What stands for a method's code in the keys of a new run."""
-    return Arm("mine", {}, cls(), ("mid.0",), (1.0,)).code
+    assert create(again.method_class, read.options) == ran  # as an import path, too
+    assert create(read.method, read.options) == ran
+    assert type(create(read.method, read.options)) is type(ran)
 
 
 def test_a_change_anywhere_in_a_package_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,10 +291,10 @@ def test_a_change_anywhere_in_a_package_makes_new_records(tmp_path: Path, monkey
     (package / "inside.py").write_text("from edited_package.helper import FACTOR\n" + METHOD.format(name="edited"))
     monkeypatch.syspath_prepend(tmp_path)
     cls = find("edited_package.inside:Mine")
-    before = code_of(cls)
-    assert code_of(cls) == before
+    before = method_code(cls)
+    assert method_code(cls) == before
     (package / "helper.py").write_text("FACTOR = 2\n")
-    assert code_of(cls) != before
+    assert method_code(cls) != before
 
 
 def test_a_method_in_no_file_is_another_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,18 +303,18 @@ def test_a_method_in_no_file_is_another_in_each_process(monkeypatch: pytest.Monk
     lines = METHOD.format(name="in-no-file")
     scope: dict[str, Any] = {"__name__": "__main__"}
     exec(lines, scope)
-    before = code_of(scope["Mine"])
+    before = method_code(scope["Mine"])
     assert before
-    assert code_of(scope["Mine"]) == before
+    assert method_code(scope["Mine"]) == before
     scope = {"__name__": "__main__"}
     exec(lines, scope)  # the cell again, perhaps edited
-    assert code_of(scope["Mine"]) not in ("", before)
+    assert method_code(scope["Mine"]) not in ("", before)
 
 
-def test_an_option_that_is_not_finite_is_refused(mini: Instruments, install: Install) -> None:
+def test_an_option_that_is_not_finite_is_refused(install: Install) -> None:
     install("endless", "endlessly", METHOD.format(name="endless").replace(", le=3", ""), endless="Mine")
     with pytest.raises(UserError, match="option 'scale' of method 'endless' is inf, expected a finite number"):
-        make_arms([Sweep(["endless"], [1.0], options={"scale": "inf"})], [("mid.0",)], mini)
+        resolve("endless", "mid.0", options={"scale": "inf"})
 
 
 def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,11 +325,11 @@ def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch
     (tmp_path / "beside_method.py").write_text("import torch, beside_helper\n" + METHOD.format(name="beside"))
     monkeypatch.syspath_prepend(tmp_path)
     cls = find("beside_method:Mine")
-    before = code_of(cls)
+    before = method_code(cls)
     (tmp_path / "beside_other.py").write_text("FACTOR = 2\n")
-    assert code_of(cls) == before
+    assert method_code(cls) == before
     (tmp_path / "beside_deep.py").write_text("FACTOR = 2\n")
-    assert code_of(cls) != before
+    assert method_code(cls) != before
     with pytest.raises(UserError, match="unknown method in beside_method 'Mines'; did you mean 'Mine'"):
         find("beside_method:Mines")
 

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_masks import grid_by_hand
 
 from riebench.cli import main
-from riebench.engine import PairWorker, RunSpec
-from riebench.engine.arms import block_sets, make_arms
 from riebench.engine.forecast import forecast
-from riebench.util.errors import UserError
-from riebench.instruments import Instruments
-from riebench.lens import FOUR
+from riebench.engine.instruments import Given, Instruments
+from riebench.engine.pair import PairResult, PairWorker
 from riebench.masks import MaskRules, Region, pair_regions, to_grid
-from riebench.methods import relative_score
-from riebench.mini.model import PAIRS
+from riebench.masks.sources import from_phrases
+from riebench.methods import Observed, Plan, method, registry, relative_score
+from riebench.mini.instruments import MiniInstruments
+from riebench.models.mini import PAIRS
+from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
 from riebench.spec.presets import PRESETS
-from riebench.spec.protocols import PAPER, RIEBENCH, Protocol, PROTOCOLS
+from riebench.spec.protocols import PAPER, PROTOCOLS, RIEBENCH, Protocol
+from riebench.spec.request import resolve
 from riebench.spec.settings import described, parse_settings
-from riebench.spec.sweeps import Sweep
+from riebench.util.errors import UserError
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "riebench.json"
 
@@ -77,23 +80,121 @@ def test_category_rules_can_be_changed() -> None:
     assert [np.argwhere(region.pixels()).tolist() for region in word] == [[[2, 1]], [[6, 0]]]
 
 
-def worked(mini: Instruments, pair: Pair, protocol: Protocol, options: dict[str, bool]) -> dict[str, float | None]:
-    sets = block_sets(["all"], list(mini.denoiser.lens.blocks), False)
-    arms = make_arms([Sweep(["steering"], [1.0], options=options)], sets, mini)
-    (record,) = PairWorker(mini, arms, 1, protocol=protocol).work(pair).records
-    assert record.status == "ok", record.reason
-    assert record.protocol == protocol.name
+def worker_of(mini: Instruments, pair: Pair, protocol: Protocol, **asked: Any) -> PairWorker:
+    wanted = {"method": "steering", "block": "all", "strength": 1, "steps": 1} | asked
+    request, _ = resolve(pairs=[pair], protocol=protocol.name, **wanted)
+    return PairWorker(request, Given(mini.model, scorers=mini.scorers))
+
+
+def result_of(worker: PairWorker, pair: Pair) -> PairResult:
+    result = worker.work(worker.recorder.task(pair)._replace(keep_images=True))
+    for record in result.records:
+        assert record.status == "ok", record.reason
+        assert record.protocol == worker.protocol.name
+    return result
+
+
+def worked(
+    mini: Instruments, pair: Pair, protocol: Protocol, options: dict[str, bool], method: str = "steering"
+) -> dict[str, float | None]:
+    (record,) = result_of(worker_of(mini, pair, protocol, options=options, method=method), pair).records
     return record.metrics
 
 
-def test_the_published_deletions_ignore_only_add(mini: Instruments) -> None:
+@pytest.mark.parametrize("method", ["steering", "sae", "neurons"])
+def test_the_published_deletions_ignore_only_add(mini: Instruments, method: str) -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[3], limit=1)
-    both, adds = worked(mini, pair, RIEBENCH, {}), worked(mini, pair, RIEBENCH, {"only_add": True})
-    published = worked(mini, pair, PAPER, {"only_add": True})
-    assert published["lpips_base"] == both["lpips_base"] != adds["lpips_base"]
+
+    def run(protocol: Protocol, pair: Pair, only_add: bool) -> dict[str, float | None]:
+        return worked(mini, pair, protocol, {"only_add": only_add}, method)
+
+    both, adds, published = run(PAPER, pair, False), run(RIEBENCH, pair, True), run(PAPER, pair, True)
+    assert published == both
+    assert run(RIEBENCH, pair, False)["lpips_base"] != adds["lpips_base"]
     (other,) = select(load_pairs(PAIRS), categories=[6], limit=1)
-    same = [worked(mini, other, protocol, {"only_add": True})["lpips_base"] for protocol in (PAPER, RIEBENCH)]
-    assert same[0] == same[1]
+    assert run(PAPER, other, True)["lpips_base"] != run(PAPER, other, False)["lpips_base"]
+    if method != "neurons":  # whose ranking differs between the protocols
+        assert published["lpips_base"] == run(RIEBENCH, pair, False)["lpips_base"]
+        assert run(PAPER, other, True)["lpips_base"] == run(RIEBENCH, other, True)["lpips_base"]
+
+
+class TwoThings:
+    """Finds a square of two by two cells and a stripe that lies between the pixels which a grid of eight samples."""
+
+    name, fingerprint = "two-things", "0"
+    asked: list[str]
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def find(self, image: np.ndarray, phrase: str) -> np.ndarray:
+        self.asked.append(phrase)
+        found = np.zeros((2, 128, 128), bool)
+        found[0, 64:96, 64:96] = True
+        found[1, 15:18, 0:3] = True
+        return found
+
+
+@pytest.mark.parametrize("protocol", [PAPER, RIEBENCH])
+@pytest.mark.parametrize("phrase", ["the background", "~ a thing"])
+def test_complements_are_taken_on_the_grid_in_a_whole_run(mini: Instruments, protocol: Protocol, phrase: str) -> None:
+    (pair,) = select(load_pairs(PAIRS), categories=[8], limit=1)
+    pair = pair.model_copy(update={"original_gsam_prompt": phrase, "editing_gsam_prompt": phrase})
+    worker = worker_of(mini, pair, protocol, block="mid.0", settings={"masker.blur_kernel": 1})
+    things = TwoThings()
+    worker.instruments.masks = from_phrases(things, worker.instruments.rules)
+    result = result_of(worker, pair)
+    assert things.asked == ["foreground" if "background" in phrase else "a thing"] * 2
+    # The grid is 8 x 8. Of the stripe no sampled pixel is left; the fallback takes every cell that it touches, or the
+    # one with two of its three rows.
+    keep = torch.ones(8, 8, dtype=torch.bool)
+    keep[4:6, 4:6] = keep[1, 0] = False
+    if protocol is PAPER:
+        keep[0, 0] = False
+    base, source = mini.model.generate([pair.base_prompt, pair.edit_prompt], [pair.seed] * 2, 1, capture=["mid.0"])
+    difference = source.values["mid.0"] - base.values["mid.0"]
+    (expected,) = mini.model.generate(
+        [pair.base_prompt], [pair.seed], 1, edits=[({"mid.0": difference * keep.flatten()[:, None]}, 1.0)]
+    )
+    (record,) = result.records
+    # Rounding aside: the sum of the two changes is not taken in the same order.
+    assert np.abs(result.images[record.key].astype(int) - expected.image).max() <= 1
+    (whole,) = mini.model.generate([pair.base_prompt], [pair.seed], 1, edits=[({"mid.0": difference}, 1.0)])
+    assert np.abs(whole.image.astype(int) - expected.image).max() > 1
+    # In pixels, for the metrics, the region is everything but what was found.
+    found = things.find(expected.image, "").any(0)
+    assert np.array_equal(result.images["mask-base"] > 0, ~found)
+    assert np.array_equal(result.images["mask-source"] > 0, ~found)
+
+
+@pytest.mark.parametrize("protocol", [PAPER, RIEBENCH])
+def test_backgrounds_of_minis_masker_on_every_grid(
+    mini: Instruments, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    seen_masks: dict[str, np.ndarray] = {}
+
+    @method("mask-reader")
+    class MaskReader:
+        def plan(self, seen: Observed) -> Plan:
+            for side, masks in (("base", seen.base_masks), ("source", seen.source_masks)):
+                for site in seen.sites:
+                    seen_masks[f"{side} {site}"] = masks[site].numpy().copy()
+            return Plan()
+
+    (pair,) = select(load_pairs(PAIRS), categories=[8], limit=1)
+    assert pair.original_gsam_prompt == pair.editing_gsam_prompt == "background"
+    result = result_of(worker_of(mini, pair, protocol, method="mask-reader", block=["down.1.0", "mid.0"]), pair)
+    grids = [mini.model.sites[site].grid for site in ("down.1.0", "mid.0")]
+    assert grids[0] != grids[1]
+    masker = MiniInstruments().masker()
+    for side in ("base", "source"):
+        objects = masker.find(result.images[side], "foreground")
+        assert objects.any()
+        for site, (cells, _) in zip(("down.1.0", "mid.0"), grids, strict=True):
+            expected = ~grid_by_hand(objects, cells, 15)
+            assert np.array_equal(seen_masks[f"{side} {site}"].reshape(cells, cells), expected)
+            assert 0 < expected.sum() < cells * cells
 
 
 def test_the_published_scorer_leaves_brackets_in(mini: Instruments) -> None:
@@ -119,15 +220,14 @@ def test_the_preset_is_the_published_sweep() -> None:
     assert ("neurons", "mean", 80000, 2) in settings
     assert ("sae", "first", 640, 1) in settings
     assert ("steering", None, None, 0.25) in settings
-    assert PROTOCOLS(paper.protocol) is PAPER
+    assert PROTOCOLS[paper.protocol] is PAPER
 
 
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs the published pairs, which are not part of the project")
 def test_the_plan_of_the_published_sweep() -> None:
-    paper = PRESETS["paper"]
-    pairs = select(load_pairs(PUBLISHED), limit=paper.limit)
-    spec = RunSpec(paper.sweeps, ["all"], steps=paper.steps, model="sdxl-turbo", protocol="paper")
-    plan = forecast(spec, pairs)
+    request, pairs = resolve(preset="paper", model="sdxl-turbo", pairs=PUBLISHED)
+    assert len(pairs) == 296
+    plan = forecast(request)
     assert (plan.pairs, plan.settings) == (296, 32)
     assert (plan.forwards, plan.plain) == (40_256, 116_032)
     assert plan.memory is not None
@@ -145,17 +245,16 @@ def test_dry_run_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*words, "--weights", "nowhere") == 0
     said = capsys.readouterr().out
     assert "54" in said
-    assert "9 settings" in said
+    assert "settings  9; 486 records" in said
     assert f"{54 * 4 * 11:,}" in said
     assert "protocol paper" in said
 
 
 def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
-    sets = block_sets(["all"], list(mini.denoiser.lens.blocks), False)
-    arms = make_arms(PRESETS["paper"].sweeps, sets, mini)
-    assert sum(len(arm.strengths) for arm in arms) == 32
-    features = sum(mini.sae(b).n_features for b in FOUR)
-    assert [a.options["k"] for a in arms if a.name == "sae"] == [
+    request, _ = resolve(preset="paper")
+    assert sum(len(c.strengths) for c in request.conditions) == 32
+    features = sum(mini.model.sae(b).n_features for b in FOUR)
+    assert [c.options["k"] for c in request.conditions if c.method == "sae"] == [
         round(k * features / 20480) for k in (80, 160, 320, 640)
     ]
 
@@ -164,7 +263,7 @@ def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
     ("words", "said"),
     [
         (("--preset", "papr"), "did you mean 'paper'"),
-        (("--preset", "paper", "--method", "sae"), "leave out --method or --preset"),
+        (("--preset", "paper", "--method", "sae"), "leave out method or preset"),
         (("--method", "sae", "--block", "mid.0", "--protocol", "papers"), "did you mean 'paper'"),
         (
             ("--method", "sae", "--block", "mid.0", "--set", "masker.box_treshold=1"),
@@ -172,9 +271,12 @@ def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
         ),
         (("--method", "sae", "--block", "mid.0", "--set", "masker.box_threshold=2"), "masker.box_threshold is '2'"),
         (("--method", "sae", "--block", "mid.0", "--set", "masker.box_threshold=.3"), "is not for mini"),
-        (("--method", "sae", "--block", "mid.0", "--set", "masker"), "expected name=value"),
+        (("--method", "sae", "--block", "mid.0", "--set", "masker"), "'masker' is no name=value"),
         (("--method", "sae", "--block", "mid.0", "--device", "gpu"), "'gpu' is not known"),
-        (("--model", "sdxl-turbo", "--preset", "paper", "--weights", "nowhere"), "7 of 7 parts are missing"),
+        (
+            ("--model", "sdxl-turbo", "--preset", "paper", "--pairs", str(PAIRS), "--weights", "nowhere"),
+            "7 of 7 parts are missing",
+        ),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str) -> None:
@@ -185,12 +287,13 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], s
 
 
 def test_settings_from_words() -> None:
-    settings = parse_settings(["masker.short_side=600", "sae.k=20"], model__dtype="bfloat16")
+    settings = parse_settings({"masker.short_side": "600", "sae.k": "20", "dtype": "bfloat16", "weights": None})
     assert (settings.masker.short_side, settings.sae.k, settings.model.dtype) == (600, 20, "bfloat16")
-    assert sorted(settings.given()) == ["masker.short_side", "model.dtype", "sae.k"]
+    changed = {"masker": {"short_side": 600}, "sae": {"k": 20}, "model": {"dtype": "bfloat16"}}
+    assert settings.model_dump(exclude_defaults=True) == changed
     assert all(field.description for name, field in described() if "." in name)
     with pytest.raises(UserError, match=r"model\.dtype"):
-        parse_settings(["model.dtype=float8"])
+        parse_settings({"model.dtype": "float8"})
 
 
 def test_records_name_their_protocol_and_conditions(tmp_path: Path) -> None:

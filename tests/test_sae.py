@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from riebench.util.errors import UserError
 from riebench.sae import TopKSAE, load_sae, save_sae
 from riebench.sae.train import (
     SAESettings,
@@ -18,6 +17,7 @@ from riebench.sae.train import (
     geometric_median,
     train,
 )
+from riebench.util.errors import UserError
 
 
 @pytest.fixture
@@ -43,15 +43,23 @@ def test_negative_winners_are_zero(by_hand: TopKSAE) -> None:
     assert by_hand.encode(torch.tensor([1.0, 0.0])).tolist() == [0, 0, 0]
 
 
-def test_maps_are_encoded_position_by_position(by_hand: TopKSAE) -> None:
-    update = torch.randn(2, 2, 3, 4)
-    codes = by_hand.encode_map(update)
-    assert codes.shape == (2, 3, 3, 4)
-    assert torch.equal(codes[1, :, 2, 3], by_hand.encode(update[1, :, 2, 3]))
+def test_values_are_encoded_position_by_position(by_hand: TopKSAE) -> None:
+    values = torch.randn(2, 12, 2, generator=torch.Generator().manual_seed(1))
+    codes = by_hand.encode(values)
+    assert codes.shape == (2, 12, 3)
+    assert torch.equal(codes[1, 11], by_hand.encode(values[1, 11]))
+    assert torch.equal(by_hand.decode(codes)[0, 7], by_hand(values[0, 7]))
     written = by_hand.directions(codes, torch.tensor([0, 2]))
-    expected = codes[:, [0]] * torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    expected = expected + codes[:, [2]] * torch.tensor([-1.0, 0.0]).view(1, 2, 1, 1)
+    assert written.shape == (2, 12, 2)
+    expected = codes[..., [0]] * torch.tensor([1.0, 0.0]) + codes[..., [2]] * torch.tensor([-1.0, 0.0])
     assert torch.allclose(written, expected)
+    assert not by_hand.directions(codes, torch.tensor([], dtype=torch.long)).any()
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_k_is_one_to_the_number_of_features(k: int) -> None:
+    with pytest.raises(ValueError, match=f"k is {k}, expected 1 to the number of features, 3"):
+        TopKSAE(2, 3, k)
 
 
 def test_explained_variance_by_hand(by_hand: TopKSAE) -> None:

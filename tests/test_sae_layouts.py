@@ -11,12 +11,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from riebench.models.sdxl import FOUR, SAE_SUFFIX, TURBO, module_path
+from riebench.sae import TopKSAE, load_sae, save_sae
+from riebench.sae.folders import feature_count, find_saes
+from riebench.spec.settings import SaeSettings, parse_settings
 from riebench.util.errors import UserError
-from riebench.sae import TopKSAE, find_saes, load_sae, save_sae
-from riebench.sae.store import block_of
 
 PUBLISHED = "unet.down_blocks.2.attentions.1_k3_hidden10_auxk256_bs4096_lr0.0001"
 D, N, K = 4, 10, 3
+NAMES = {"down.2.1": ("down.2.1", "unet.down_blocks.2.attentions.1"), "mid.0": ("mid.0",), "up.0.0": ("up.0.0",)}
+
+
+def found(root: Path, **wanted: int) -> dict[str, Path]:
+    return find_saes(root, NAMES, SaeSettings(**wanted))
 
 
 @pytest.fixture
@@ -58,7 +65,8 @@ def by_formula(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 def test_published_folder(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     published(tmp_path, {"state_dict": state})
-    folders = find_saes(tmp_path)
+    folders = found(tmp_path)
+    assert feature_count(folders["down.2.1"]) == N
     assert list(folders) == ["down.2.1"]
     sae = load_sae(folders["down.2.1"])
     x = torch.randn(7, D)
@@ -78,8 +86,9 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
     save_file(tensors, folder / "sae_weights.safetensors")
     config: dict[str, Any] = {"architecture": "topk", "d_in": D, "d_sae": N, "k": K, "apply_b_dec_to_input": True}
     (folder / "cfg.json").write_text(json.dumps(config))
+    assert feature_count(folder) == N
     x = torch.randn(7, D)
-    assert torch.allclose(load_sae(find_saes(tmp_path)["mid.0"]).encode(x), by_formula(state, x), atol=1e-5)
+    assert torch.allclose(load_sae(found(tmp_path)["mid.0"]).encode(x), by_formula(state, x), atol=1e-5)
     for change, said in (
         ({"architecture": "jumprelu"}, "expected 'topk'"),
         ({"apply_b_dec_to_input": False}, "apply_b_dec_to_input"),
@@ -116,32 +125,65 @@ def test_weights_that_do_not_fit(tmp_path: Path, state: dict[str, torch.Tensor],
 
 
 @pytest.mark.parametrize(
-    ("name", "block"),
+    ("name", "site"),
     [
         (PUBLISHED, "down.2.1"),
         ("unet.mid_block.attentions.0_k160_hidden5120_auxk256_bs4096_lr0.0001", "mid.0"),
         ("up_blocks.0.attentions.1", "up.0.1"),
         ("up.0.0", "up.0.0"),
+        ("down.1.1_k20", "down.1.1"),
         ("final", None),
         ("unet.mid_block.resnets.0_k160", None),
+        ("up.0.00", None),
     ],
 )
-def test_the_block_is_in_the_name(name: str, block: str | None) -> None:
-    assert block_of(name) == block
+def test_the_block_is_in_the_name(tmp_path: Path, name: str, site: str | None) -> None:
+    save_sae(TopKSAE(D, N, K), tmp_path / "saes" / name, {})
+    settings = parse_settings({"sae.folder": tmp_path / "saes", "weights": tmp_path})
+    if site is None:
+        with pytest.raises(UserError, match="no SAE folder that fits; expected folders named for sites"):
+            TURBO.saes(settings)
+    else:
+        assert TURBO.saes(settings) == {site: tmp_path / "saes" / name}
+
+
+def test_published_saes_are_those_of_the_four_blocks(tmp_path: Path) -> None:
+    for block in FOUR:
+        name = f"unet.{module_path(block)}{SAE_SUFFIX}"
+        save_sae(TopKSAE(D, N, K), tmp_path / "sdxl-turbo-saes" / name / "final", {})
+    assert list(TURBO.saes(parse_settings({"weights": tmp_path}))) == list(FOUR)
+
+
+def test_order_is_that_of_the_sites_and_not_of_the_text(tmp_path: Path) -> None:
+    names = {f"layer.{number}": (f"layer.{number}",) for number in range(11)}
+    for number in (10, 2, 1, 0):
+        save_sae(TopKSAE(D, N, K), tmp_path / f"layer.{number}_k3", {})
+    folders = find_saes(tmp_path, names, SaeSettings())
+    assert list(folders) == ["layer.0", "layer.1", "layer.2", "layer.10"]
+    assert folders["layer.1"].name == "layer.1_k3"
 
 
 def test_several_for_one_block(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     published(tmp_path, {"state_dict": state})
     published(tmp_path, {"state_dict": state}, PUBLISHED.replace("k3", "k2"), k=2)
     with pytest.raises(UserError, match="several SAEs for down"):
-        find_saes(tmp_path)
-    assert load_sae(find_saes(tmp_path, k=2)["down.2.1"]).k == 2
+        found(tmp_path)
+    assert load_sae(found(tmp_path, k=2)["down.2.1"]).k == 2
     with pytest.raises(UserError, match="no SAE folder that fits"):
-        find_saes(tmp_path, k=5)
+        found(tmp_path, k=5)
+    with pytest.raises(UserError, match="no SAE folder that fits"):
+        found(tmp_path, k=2, features=N + 1)
     with pytest.raises(UserError, match="there is no folder"):
-        find_saes(tmp_path / "none")
+        found(tmp_path / "none")
 
 
 def test_one_folder_named_for_its_block(tmp_path: Path) -> None:
     save_sae(TopKSAE(D, N, K), tmp_path / "up.0.0", {})
-    assert list(find_saes(tmp_path / "up.0.0")) == ["up.0.0"]
+    assert found(tmp_path / "up.0.0") == {"up.0.0": tmp_path / "up.0.0"}
+
+
+def test_a_folder_without_a_number_of_features(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"k": 3}')
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UserError, match="no configuration that says how many features it has"):
+            feature_count(folder)

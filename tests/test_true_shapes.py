@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
-from riebench.lens import FOUR, Activations, Place
-from riebench.methods import Observed
-from riebench.pairs import Pair
-from riebench.sae import TopKSAE
 from riebench_baselines.neurons import NeuronTransfer
 from riebench_baselines.sae import SAETransfer
 from riebench_baselines.steering import Steering
 
+from riebench.methods import Observed
+from riebench.models import neuron_sites
+from riebench.models.sdxl import FOUR, PUBLISHED_UNET, sites_of
+from riebench.pairs import Pair
+from riebench.sae import TopKSAE
+from riebench.spec.protocols import PAPER, RIEBENCH
+
 CHANNELS, SIDE, LAYERS, NEURONS, FEATURES, K = 1280, 16, 10, 5120, 5120, 160
+SITES = {site: shape for site, shape in sites_of(PUBLISHED_UNET, 64).items() if site.partition("/")[0] in FOUR}
 PAIR = Pair(
     id="p",
     editing_type_id=1,
@@ -34,10 +39,8 @@ def seen() -> Observed:
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    def activations() -> Activations:
-        updates = {b: draw(1, CHANNELS, SIDE, SIDE) for b in FOUR}
-        neurons = {Place(b, i): draw(1, SIDE * SIDE, NEURONS) for b in FOUR for i in range(LAYERS)}
-        return Activations({}, updates, neurons)
+    def values() -> dict[str, torch.Tensor]:
+        return {site: draw(1, shape.positions, shape.width) for site, shape in SITES.items()}
 
     saes = {}
     for block in FOUR:
@@ -48,19 +51,26 @@ def seen() -> Observed:
     mask[3:9, 4:12] = True
     return Observed(
         pair=PAIR,
-        blocks=FOUR,
-        base=activations(),
-        source=activations(),
-        base_masks=dict.fromkeys(FOUR, mask),
-        source_masks=dict.fromkeys(FOUR, mask.roll(2, 1)),
-        find_sae=saes.__getitem__,
+        sites=FOUR,
+        base=values(),
+        source=values(),
+        base_masks=dict.fromkeys(SITES, mask.flatten()),
+        source_masks=dict.fromkeys(SITES, mask.roll(2, 1).flatten()),
+        saes=saes,
         seed=0,
     )
 
 
+def test_sites_have_the_published_shapes() -> None:
+    assert {SITES[block] for block in FOUR} == {(CHANNELS, (SIDE, SIDE))}
+    neurons = [site for block in FOUR for site in neuron_sites(SITES, block)]
+    assert len(neurons) == len(FOUR) * LAYERS
+    assert {SITES[site] for site in neurons} == {(NEURONS, (SIDE, SIDE))}
+
+
 def positions(seen: Observed, run: str) -> torch.Tensor:
     masks = seen.source_masks if run == "source" else seen.base_masks
-    return masks["mid.0"].flatten().nonzero().flatten()
+    return masks["mid.0"].nonzero().flatten()
 
 
 def test_sae_transfer(seen: Observed) -> None:
@@ -70,7 +80,7 @@ def test_sae_transfer(seen: Observed) -> None:
     sums = {}
     for run in ("source", "base"):
         at = positions(seen, run)
-        means = [seen.codes(run, b)[0].flatten(1)[:, at].double().mean(1) for b in FOUR]
+        means = [seen.codes(run, b)[0, at].double().mean(0) for b in FOUR]
         row = torch.cat(means)
         sums[run] = row / row.sum()
     score = sums["source"] - sums["base"]
@@ -80,41 +90,42 @@ def test_sae_transfer(seen: Observed) -> None:
         first = index * FEATURES
         gained = [i - first for i in add if first <= i < first + FEATURES]
         lost = [i - first for i in remove if first <= i < first + FEATURES]
-        weights, wanted = seen.sae(block).decoder.weight, torch.zeros(1, CHANNELS, SIDE, SIDE)
+        weights = seen.saes[block].decoder.weight
         for y, x in ((4, 7), (5, 13), (3, 4), (15, 15)):  # in both masks, the source's, the base's, neither
-            here = torch.zeros(CHANNELS)
-            if seen.source_masks[block][y, x]:
-                here += weights[:, gained] @ seen.codes("source", block)[0, gained, y, x]
-            if seen.base_masks[block][y, x]:
-                here -= weights[:, lost] @ seen.codes("base", block)[0, lost, y, x]
-            wanted[0, :, y, x] = here
-            found = plan.additions[Place(block)]
+            at, wanted = y * SIDE + x, torch.zeros(CHANNELS)
+            if seen.source_masks[block][at]:
+                wanted += weights[:, gained] @ seen.codes("source", block)[0, at, gained]
+            if seen.base_masks[block][at]:
+                wanted -= weights[:, lost] @ seen.codes("base", block)[0, at, lost]
+            found = plan.changes[block]
             assert isinstance(found, torch.Tensor)
-            assert found.shape == (1, CHANNELS, SIDE, SIDE)
-            assert torch.allclose(found[0, :, y, x], wanted[0, :, y, x], atol=1e-4)
+            assert found.shape == (1, SIDE * SIDE, CHANNELS)
+            assert torch.allclose(found[0, at], wanted, atol=1e-4)
 
 
 def test_steering(seen: Observed) -> None:
-    found = Steering().plan(seen).additions[Place("up.0.1")]
+    found = Steering().plan(seen).changes["up.0.1"]
     assert isinstance(found, torch.Tensor)
-    source, base = seen.source.updates["up.0.1"], seen.base.updates["up.0.1"]
-    assert torch.equal(found[0, :, 4, 7], source[0, :, 4, 7] - base[0, :, 4, 7])
-    assert torch.equal(found[0, :, 5, 13], source[0, :, 5, 13])
-    assert torch.equal(found[0, :, 3, 4], -base[0, :, 3, 4])
-    assert not found[0, :, 15, 15].any()
+    source, base = seen.source["up.0.1"], seen.base["up.0.1"]
+    both, at_source, at_base, neither = (y * SIDE + x for y, x in ((4, 7), (5, 13), (3, 4), (15, 15)))
+    assert torch.equal(found[0, both], source[0, both] - base[0, both])
+    assert torch.equal(found[0, at_source], source[0, at_source])
+    assert torch.equal(found[0, at_base], -base[0, at_base])
+    assert not found[0, neither].any()
 
 
 @pytest.mark.parametrize("shares", ["sum", "absolute"])
 def test_neuron_transfer(seen: Observed, shares: str) -> None:
     k = 80_000
-    object.__setattr__(seen, "shares", shares)
-    plan = NeuronTransfer(k=k).plan(seen)
-    places = [Place(b, i) for b in FOUR for i in range(LAYERS)]
-    assert list(plan.additions) == places
+    protocol = PAPER if shares == "sum" else RIEBENCH
+    assert protocol.shares == shares
+    plan = NeuronTransfer(k=k).plan(replace(seen, protocol=protocol))
+    places = [f"{b}/neurons.{i}" for b in FOUR for i in range(LAYERS)]
+    assert list(plan.changes) == places
     sums = {}
-    for run, activations in (("source", seen.source), ("base", seen.base)):
+    for run, values in (("source", seen.source), ("base", seen.base)):
         at = positions(seen, run)
-        inside = torch.cat([activations.neurons[p][0][at].double() for p in places], 1)
+        inside = torch.cat([values[p][0][at].double() for p in places], 1)
         means = (inside / inside.norm(dim=0)).mean(0)
         sums[run] = means / (means.sum() if shares == "sum" else means.abs().sum())
     score = sums["source"] - sums["base"]
@@ -122,14 +133,14 @@ def test_neuron_transfer(seen: Observed, shares: str) -> None:
     chosen = score.argsort(descending=True)
     # Right at the edge, rounding may swap neighbours; well inside and outside it must not.
     sure, out = set(chosen[: k - 200].tolist()), set(chosen[k + 200 :].tolist())
-    place, first = Place("up.0.0", 7), (2 * LAYERS + 7) * NEURONS
-    found = plan.additions[place]
+    place, first = "up.0.0/neurons.7", (2 * LAYERS + 7) * NEURONS
+    found = plan.changes[place]
     assert isinstance(found, torch.Tensor)
     at_source = 5 * SIDE + 13
     moved = found[0, at_source]
     for neuron in range(0, NEURONS, 7):
         if first + neuron in sure:
-            assert moved[neuron] == seen.source.neurons[place][0, at_source, neuron]
+            assert moved[neuron] == seen.source[place][0, at_source, neuron]
         elif first + neuron in out:
             assert moved[neuron] == 0
 

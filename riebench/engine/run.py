@@ -236,7 +236,9 @@ def _check_free(path: Path) -> None:
         with only_writer(path) if path.is_dir() else TemporaryDirectory(dir=above):
             pass
     except OSError as error:
-        raise UserError(f"the folder {path} cannot be written ({error.strerror or error}); give another with --out") from None
+        raise UserError(
+            f"the folder {path} cannot be written ({error.strerror or error}); give another with --out"
+        ) from None
 
 
 def _new_folder() -> Path:

@@ -16,7 +16,11 @@ from riebench.util.files import fingerprint as files_fingerprint
 ROOM = Path(__file__).parents[1] / "mini"
 WEIGHTS, PAIRS = ROOM / "weights", ROOM / "pairs.json"
 PIPELINE, SAES = WEIGHTS / "pipeline", WEIGHTS / "sae"
-SETTINGS = ("model.device", "model.dtype", "model.replay", "sae.", "masker.")
+SETTINGS = (
+    *("model.device", "model.dtype", "model.replay", "sae."),
+    *("masker.blur_kernel", "masker.union", "masker.fallback"),
+    *("masker.add_object", "masker.delete_object", "masker.special_phrases"),
+)
 """The settings that mini has, by how their names begin."""
 
 

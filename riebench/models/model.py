@@ -74,7 +74,7 @@ class Model(ABC):
         self.saes: Mapping[str, Path | TopKSAE] = {}
         self.batch = 8
         self.own = not fingerprint.startswith(GIVEN)
-        self._loaded_saes: dict[str, TopKSAE] = {}
+        self._loaded_saes: dict[tuple[str, Path | TopKSAE], TopKSAE] = {}
 
     @property
     def default_sites(self) -> tuple[str, ...]:
@@ -154,16 +154,16 @@ class Model(ABC):
         """
         from riebench.sae.store import load_sae
 
-        if site not in self._loaded_saes:
-            if site not in self.saes:
-                raise unknown("SAE", site, self.saes)
-            found = self.saes[site]
+        if site not in self.saes:
+            raise unknown("SAE", site, self.saes)
+        found = self.saes[site]
+        if (site, found) not in self._loaded_saes:
             sae = (load_sae(found) if isinstance(found, Path) else found).to(self.device)
             if sae.d_model != self.sites[site].width:
                 wrong = f"{sae.d_model} wide, the values there are {self.sites[site].width} wide"
                 raise UserError(f"the SAE of {site} is {wrong}; give SAEs of this model with --set sae.folder=DIR")
-            self._loaded_saes[site] = sae
-        return self._loaded_saes[site]
+            self._loaded_saes[site, found] = sae
+        return self._loaded_saes[site, found]
 
     def _batch(self, batch: Batch, on_steps: Collection[int] | None) -> list[Run]:
         import torch
@@ -176,9 +176,8 @@ class Model(ABC):
                     hook = self._hook(site, batch.edits if site in edited else (), on_steps, taken.get(site))
                     hooks.callback(self.module(site).register_forward_hook(hook, with_kwargs=True).remove)
             images = self.sample(batch)
-        with torch.inference_mode():  # of tensors made here torch refuses changes in place
-            values = {site: torch.stack(steps, 1) for site, steps in taken.items()}
-            return [Run(image, {site: rows[i] for site, rows in values.items()}) for i, image in enumerate(images)]
+        values = {site: torch.stack(steps, 1) for site, steps in taken.items()}
+        return [Run(image, {site: rows[i] for site, rows in values.items()}) for i, image in enumerate(images)]
 
     def _hook(
         self, site: str, edits: Sequence[Edit], on_steps: Collection[int] | None, taken: list[Tensor] | None

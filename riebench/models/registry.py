@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -118,7 +119,7 @@ def entry_named(name: str) -> ModelEntry:
     try:
         found = getattr(importlib.import_module(module), attribute)
         entry = found() if callable(found) else found
-    except Exception as error:  # noqa: BLE001 - importing a stranger's file may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"the model {name!r} cannot be loaded ({said}); expected package.module:function") from None
     if not isinstance(entry, ModelEntry):
@@ -139,10 +140,10 @@ def load(
             for ``sae.folder``, ``weights="DIR"``.
 
     Raises:
-        UserError: if there is no such model, weights are missing, or a setting is unknown.
+        UserError: if there is no such model or site, weights are missing, or a setting is unknown.
     """
     parsed = parse_settings(settings)
-    if Path(model).is_dir():
+    if str(model) not in model_names() and Path(model).is_dir():
         entry = _entry_of_folder(Path(model))
         parsed = parsed.model_copy(update={"model": parsed.model.model_copy(update={"location": str(model)})})
     else:
@@ -150,6 +151,9 @@ def load(
     entry.check_settings(parsed)
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)
     if saes is not None:
+        for site in saes:
+            if site not in loaded.sites:
+                raise unknown("site", site, loaded.sites)
         loaded.saes = {site: sae.to(loaded.device) for site, sae in saes.items()}
     return loaded
 
@@ -159,8 +163,11 @@ def _entry_of_folder(folder: Path) -> ModelEntry:
         kind = json.loads((folder / INDEX).read_text())["_class_name"]
     except (OSError, ValueError, KeyError):
         raise UserError(f"{folder} has no {INDEX} that names a pipeline; give a folder in diffusers' layout") from None
-    entries = [entry for entry in map(entry_named, model_names()) if entry.pipeline_class]
-    for entry in entries:
-        if entry.pipeline_class == kind and entry.parts:
-            return entry
-    raise unknown("pipeline class", kind, sorted({entry.pipeline_class for entry in entries}))
+    classes = set()
+    for name in model_names():
+        with suppress(UserError):  # a plug-in that is broken is no hindrance to others
+            entry = entry_named(name)
+            if entry.pipeline_class == kind and entry.parts:
+                return entry
+            classes |= {entry.pipeline_class} - {""}
+    raise unknown("pipeline class", kind, sorted(classes))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ PUBLISHED_UNET: dict[str, Any] = {
 PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 GEGLU = 4  # a layer's neurons for each of its channels
 KEPT_TEXTS, KEPT_LATENTS = 64, 4
+PIPELINE_UNIT = 8
+"""Diffusers' pipeline takes sizes that are multiples of this, whatever the autoencoder's factor."""
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 UNET_WEIGHTS = "unet/diffusion_pytorch_model{}.safetensors"
 SAE_SUFFIX = "_k160_hidden5120_auxk256_bs4096_lr0.0001"
@@ -123,7 +126,8 @@ class SDXLEntry(ModelEntry):
             return {}
         if wanted == SaeSettings():
             return {block: root / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final" for block in FOUR}
-        names = {block: (block, f"unet.{module_path(block)}") for block in self.sites(settings) if NEURONS not in block}
+        every = [block for block in self.sites(settings) if NEURONS not in block]
+        names = {block: (block, module_path(block), f"unet.{module_path(block)}") for block in every}
         return find_saes(root, names, wanted)
 
     def load(self, settings: Settings) -> Model:
@@ -196,8 +200,9 @@ class SDXL(Model):
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
         own = config.sample_size * factor
         size = own if chosen.size is None else chosen.size
-        if size < factor or size % factor:
-            raise UserError(f"the picture size is {size}; expected a multiple of {factor} (the model's own: {own})")
+        unit = lcm(factor, PIPELINE_UNIT)
+        if size % unit:
+            raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {own})")
         self.pipeline, self.dtype = pipeline, pipeline.unet.dtype
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
         self.guided = self.guidance > 1  # a batch then holds an unconditional half (diffusers' rule)
@@ -310,22 +315,27 @@ class SDXL(Model):
         return drawn.to(self.device, self.dtype)
 
     def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
-        """Keep what the first row of a captured run computes before its blocks, or let edits start from that."""
-        from riebench.models.replay import Recording, recording, replaying
+        """Keep what the last row of a captured run computes before its blocks, or let edits start from that.
+
+        The last row, because it is in the last batch, however small batches are.
+        """
+        from riebench.models.replay import Recording, modules_before, recording, replaying
 
         if not self.replay:
             return nullcontext()
-        starts = {(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)}
+        unet, rows = self.pipeline.unet, len(batch.prompts)
+        starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
         touched = {site for edit in batch.edits for site in edit.changes}.union(batch.capture)
         blocks = list(dict.fromkeys(self._blocks[site] for site in self.sites if site in touched))
-        if not batch.edits and blocks:
-            self._recording = Recording((batch.prompts[0], batch.seeds[0], batch.steps), blocks)
-            rows = [0, len(batch.prompts)] if self.guided else [0]
-            return recording(self.pipeline.unet, self._recording, rows)
+        if blocks and not batch.edits:
+            self._recording = Recording(starts[-1], blocks)
+            return recording(unet, self._recording, [rows - 1, 2 * rows - 1] if self.guided else [rows - 1])
         kept = self._recording
-        if kept is None or not blocks or starts != {kept.start} or blocks[0] not in kept.blocks:
+        if kept is None or not blocks or set(starts) != {kept.start}:
             return nullcontext()
-        return replaying(self.pipeline.unet, kept, blocks[0], len(batch.prompts))
+        # A recording may be of other blocks, or of a run that broke off.
+        complete = kept.outputs.keys() >= set(modules_before(unet, blocks[0]))
+        return replaying(unet, kept, blocks[0], rows) if complete else nullcontext()
 
 
 def load_pipeline(folder: Path, settings: Settings) -> Any:

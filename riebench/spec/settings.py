@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from riebench.util.errors import UserError, unknown
 
 # Absolute, so that they mean the same wherever the next process stands.
 Location = Annotated[Path, AfterValidator(lambda path: path.resolve())]
 FolderOrRepository = Annotated[
-    str, AfterValidator(lambda name: str(Path(name).resolve()) if Path(name).is_dir() else name)
+    str,
+    BeforeValidator(lambda name: str(name) if isinstance(name, Path) else name),
+    AfterValidator(lambda name: str(Path(name).resolve()) if Path(name).is_dir() else name),
 ]
 
 

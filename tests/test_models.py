@@ -1,0 +1,310 @@
+"""A model of SDXL's shape with random weights: its sites, what is captured, added and left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from riebench.engine.instruments import Instruments
+from riebench.models import Edit, Site, neuron_sites
+from riebench.models.mini import MINI
+from riebench.models.sdxl import BASE, FOUR, SDXL, TURBO, configured_sites, module_path
+from riebench.spec.settings import Settings, parse_settings
+from riebench.util.errors import PairError, UserError
+
+ELEVEN = [
+    *("down.1.0", "down.1.1", "down.2.0", "down.2.1", "mid.0"),
+    *("up.0.0", "up.0.1", "up.0.2", "up.1.0", "up.1.1", "up.1.2"),
+]
+
+
+def blocks(sites: Iterable[str]) -> list[str]:
+    return [site for site in sites if "/" not in site]
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def random_changes(sites: tuple[str, ...], steps: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {site: torch.randn(steps, 16, 24, generator=generator) for site in sites}
+
+
+def test_names_of_sdxl_blocks(model: SDXL) -> None:
+    assert blocks(model.sites) == ELEVEN
+    assert module_path("mid.0") == "mid_block.attentions.0"
+    assert module_path("down.2.1") == "down_blocks.2.attentions.1"
+    assert model.sites["up.0.1"] == Site(24, (4, 4))
+    assert neuron_sites(model.sites, "up.0.1") == [f"up.0.1/neurons.{layer}" for layer in range(3)]
+    assert {model.sites[site] for site in neuron_sites(model.sites, "up.0.1")} == {Site(96, (4, 4))}
+    assert model.sites["down.1.0"].grid == (8, 8)
+    assert model.sites["up.1.0"].grid == (8, 8)
+
+
+@pytest.mark.parametrize("entry", [TURBO, BASE])
+def test_sites_of_sdxl_without_weights(entry: Any, tmp_path: Any) -> None:
+    sites = entry.sites(parse_settings({"weights": tmp_path, "size": 512}))
+    assert blocks(sites) == ELEVEN
+    for block in ELEVEN:
+        outer = block.split(".")[:2] in (["down", "1"], ["up", "1"])
+        assert sites[block] == (Site(640, (32, 32)) if outer else Site(1280, (16, 16))), block
+    for block in FOUR:
+        found = neuron_sites(sites, block)
+        assert found == [f"{block}/neurons.{layer}" for layer in range(10)]
+        assert {sites[site] for site in found} == {Site(5120, (16, 16))}
+    # Run order: the neurons of a block's layers, then the block; blocks one after the other.
+    assert [s for s in sites if "neurons" not in s or s.endswith("neurons.0")] == [
+        name for block in ELEVEN for name in (f"{block}/neurons.0", block)
+    ]
+    assert entry.default_sites == FOUR
+    assert entry.saes(parse_settings({"weights": tmp_path})) == {}
+
+
+def test_sites_of_mini_without_weights_are_those_of_its_model(mini: Instruments) -> None:
+    known = MINI.sites(Settings())
+    assert list(known.items()) == list(mini.model.sites.items())
+
+
+def test_sites_of_a_pipeline_are_those_of_its_configurations(model: SDXL, tmp_path: Any) -> None:
+    for part in ("unet", "vae"):
+        getattr(model.pipeline, part).save_config(tmp_path / part)
+    assert list(configured_sites(tmp_path, None).items()) == list(model.sites.items())
+
+
+def test_modules_of_sites_have_the_widths_that_are_known(model: SDXL) -> None:
+    with torch.no_grad():
+        (run,) = model.generate(["a"], [1], 1, capture=list(model.sites))
+    for site, (width, (height, across)) in model.sites.items():
+        assert run.values[site].shape == (1, height * across, width), site
+
+
+def test_generation_is_the_pipelines_own(model: SDXL) -> None:
+    for steps in (1, 4):
+        runs = model.generate(["a b", "c"], [5, 6], steps)
+        pixels = model.pipeline(
+            ["a b", "c"],
+            num_inference_steps=steps,
+            guidance_scale=0.0,
+            generator=[torch.Generator().manual_seed(s) for s in (5, 6)],
+            output_type="np",
+        ).images
+        assert np.array_equal((pixels * 255).round().astype(np.uint8), np.stack([run.image for run in runs]))
+
+
+def test_update_is_output_minus_input(model: SDXL) -> None:
+    seen: dict[str, list[Tensor]] = {"in": [], "out": []}
+
+    def remember(module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        seen["in"].append(args[0].clone())
+        seen["out"].append(output[0].clone())
+
+    handle = model.module("up.0.0").register_forward_hook(remember)
+    (run,) = model.generate(["a b"], [5], 3, capture=["up.0.0", *neuron_sites(model.sites, "up.0.0")])
+    handle.remove()
+    update = run.values["up.0.0"]
+    assert update.shape == (3, 16, 24)
+    for step in range(3):
+        by_channel = (seen["out"][step] - seen["in"][step])[0]
+        for row, column in ((0, 0), (1, 3), (3, 1)):  # positions are counted row by row
+            assert torch.equal(update[step, 4 * row + column], by_channel[:, row, column])
+    assert run.values["up.0.0/neurons.2"].shape == (3, 16, 96)
+
+
+def test_strength_zero_is_the_base_image_bit_for_bit(model: SDXL) -> None:
+    (base,) = model.generate(["a b"], [5], 2)
+    changes = random_changes(FOUR, 2)
+    (same,) = model.generate(["a b"], [5], 2, edits=[Edit(changes, 0.0)])
+    assert np.array_equal(base.image, same.image)
+    (other,) = model.generate(["a b"], [5], 2, edits=[(changes, 5.0)])
+    assert not np.array_equal(base.image, other.image)
+
+
+@pytest.mark.parametrize("block", FOUR)
+def test_delta_lands_where_it_says_and_nowhere_else(model: SDXL, block: str) -> None:
+    (base,) = model.generate(["a b"], [5], 2, capture=[block])
+    delta = torch.zeros(2, 16, 24)
+    delta[:, 4 * 1 + 2] = 3.0
+    (edited,) = model.generate(["a b"], [5], 2, edits=[Edit({block: delta}, 0.5)], capture=[block])
+    # At the first step the block's input is still the same, so its update differs by the delta alone.
+    change = edited.values[block][0] - base.values[block][0]
+    assert torch.allclose(change, 0.5 * delta[0], atol=1e-5)
+    assert torch.equal(change.abs().sum(1) > 1e-4, delta[0].abs().sum(1) > 0)
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_what_follows_a_block_receives_the_delta_at_its_place(model: SDXL, replay: bool) -> None:
+    model.replay = replay
+    model.generate(["a b"], [5], 1, capture=["mid.0"])
+    delta = torch.zeros(1, 16, 24)
+    delta[0, 4 * 1 + 2] = 3.0
+    received: list[Tensor] = []
+    after = model.pipeline.unet.mid_block.resnets[1]
+    handle = after.register_forward_pre_hook(lambda module, args: received.append(args[0].clone()))
+    for strength in (0.0, 0.5):
+        model.generate(["a b"], [5], 1, edits=[Edit({"mid.0": delta}, strength)])
+    handle.remove()
+    wanted = torch.zeros(24, 4, 4)
+    wanted[:, 1, 2] = 1.5
+    assert torch.allclose((received[1] - received[0])[0], wanted, atol=1e-5)
+
+
+def test_rows_of_a_batch_do_not_mix(model: SDXL) -> None:
+    changes = {"mid.0": random_changes(("mid.0",), 1)["mid.0"] * 4}
+    edits = [Edit(changes, 0.0), Edit(changes, 1.0), Edit({}, 1.0)]
+    together = model.generate(["a b"] * 3, [5, 5, 6], 1, edits=edits)
+    for i, seed in enumerate([5, 5, 6]):
+        (alone,) = model.generate(["a b"], [seed], 1, edits=[edits[i]])
+        assert np.abs(alone.image.astype(int) - together[i].image).max() <= 1
+
+
+def test_neurons_are_added_to(model: SDXL) -> None:
+    site = "up.0.1/neurons.1"
+    delta = torch.zeros(1, 16, 96)
+    delta[:, 3, 7] = 2.0
+    (base,) = model.generate(["a"], [1], 1, capture=[site])
+    (edited,) = model.generate(["a"], [1], 1, edits=[Edit({site: delta})], capture=[site])
+    assert torch.allclose(edited.values[site] - base.values[site], delta, atol=1e-5)
+
+
+def test_functions_see_the_update_as_it_passes(model: SDXL) -> None:
+    (base,) = model.generate(["a"], [1], 2, capture=["mid.0"])
+    passed: list[Tensor] = []
+
+    def remember(update: Tensor, step: int) -> Tensor:
+        assert step == len(passed)
+        passed.append(update.clone())
+        return torch.zeros_like(update)
+
+    model.generate(["a"], [1], 2, edits=[Edit({"mid.0": remember})])
+    assert torch.allclose(torch.stack(passed), base.values["mid.0"], atol=1e-6)
+
+
+def test_an_ablated_block_adds_nothing(model: SDXL) -> None:
+    (run,) = model.generate(["a"], [1], 2, edits=[Edit({"mid.0": lambda now, step: -now})], capture=["mid.0"])
+    # Half a rounding of the block's input may be left: what is taken away is output minus input.
+    assert run.values["mid.0"].abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (torch.zeros(1, 20, 24), r"mid.0 is of the shape \[1, 20, 24\], expected \[1, 16, 24\]"),
+        (torch.zeros(2, 16, 24), r"mid.0 is of the shape \[2, 16, 24\], expected \[1, 16, 24\]"),
+        (torch.full((1, 16, 24), torch.nan), "mid.0 is not finite"),
+        (torch.zeros(1, 16, 24, dtype=torch.complex64), "expected dense real numbers"),
+        (torch.zeros(1, 16, 24).to_sparse(), "expected dense real numbers"),
+        (np.zeros((1, 16, 24)), "mid.0 is a ndarray, expected a tensor"),
+        (lambda now, step: now[:5], r"mid.0 is of the shape \[5, 24\], expected \[16, 24\]"),
+        (lambda now, step: now * torch.nan, "mid.0 is not finite"),
+        (lambda now, step: None, "mid.0 is a NoneType, expected a tensor"),
+    ],
+)
+def test_bad_changes_are_named_and_no_hook_stays(model: SDXL, change: Any, said: str) -> None:
+    (before,) = model.generate(["a"], [1], 1)
+    with pytest.raises(PairError, match=said) as raised:
+        model.generate(["a"], [1], 1, edits=[Edit({"mid.0": change})], capture=["mid.0"])
+    assert raised.value.where == "method"
+    assert hooks(model.pipeline.unet) == 0
+    (after,) = model.generate(["a"], [1], 1)
+    assert np.array_equal(before.image, after.image)
+
+
+def test_no_hook_stays_after_an_exception_of_a_method(model: SDXL) -> None:
+    def broken(update: Tensor, step: int) -> Tensor:
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        model.generate(["a"], [1], 1, edits=[Edit({"mid.0": broken})])
+    assert hooks(model.pipeline.unet) == 0
+
+
+@pytest.mark.parametrize("site", ["mid.0", "up.0.0/neurons.1"])
+def test_on_steps_is_a_change_that_is_zero_elsewhere(model: SDXL, site: str) -> None:
+    width, prompts, seeds = model.sites[site].width, ["a b"] * 2, [5, 5]
+    change = torch.randn(3, 16, width, generator=torch.Generator().manual_seed(2)) * 3
+    once = torch.zeros_like(change)
+    once[1] = change[1]
+    limited = model.generate(
+        prompts, seeds, 3, edits=[Edit({site: change}, s) for s in (1.0, 2.0)], on_steps=[1], capture=[site]
+    )
+    zeroed = model.generate(prompts, seeds, 3, edits=[Edit({site: once}, s) for s in (1.0, 2.0)], capture=[site])
+    everywhere = model.generate(prompts, seeds, 3, edits=[Edit({site: change}, s) for s in (1.0, 2.0)])
+    for some, same, all_steps in zip(limited, zeroed, everywhere, strict=True):
+        assert np.array_equal(some.image, same.image)
+        assert torch.equal(some.values[site], same.values[site])
+        assert not np.array_equal(some.image, all_steps.image)
+
+
+def test_on_steps_of_a_function(model: SDXL) -> None:
+    called: list[int] = []
+
+    def shift(now: Tensor, step: int) -> Tensor:
+        called.append(step)
+        return torch.ones_like(now)
+
+    (run,) = model.generate(["a"], [1], 3, edits=[Edit({"mid.0": shift})], on_steps={0, 2})
+    assert called == [0, 2]
+    fixed = torch.ones(3, 16, 24)
+    fixed[1] = 0
+    (same,) = model.generate(["a"], [1], 3, edits=[Edit({"mid.0": fixed})])
+    assert np.array_equal(run.image, same.image)
+    (base,) = model.generate(["a"], [1], 3)
+    (none,) = model.generate(["a"], [1], 3, edits=[Edit({"mid.0": shift})], on_steps=[])
+    assert np.array_equal(base.image, none.image)
+
+
+def test_a_captured_run_that_is_edited_in_later_steps_is_replayed_rightly(model: SDXL) -> None:
+    """The first step of the edited run is the base run's, and the edit begins after it."""
+    model.generate(["a b"], [5], 3, capture=["up.0.0"])
+    edits = [Edit(random_changes(("up.0.0",), 3), 3.0)]
+    images = []
+    for model.replay in (True, False):
+        (run,) = model.generate(["a b"], [5], 3, edits=edits, on_steps=[2])
+        images.append(run.image)
+    assert np.array_equal(*images)
+
+
+def test_unknown_sites_are_refused_with_the_nearest(model: SDXL) -> None:
+    with pytest.raises(UserError, match=r"unknown site 'down\.2\.11'; did you mean 'down\.2\.1'\?"):
+        model.generate(["a"], [1], 1, capture=["down.2.11"])
+    with pytest.raises(UserError, match=r"unknown site 'mid\.0/neuron\.1'; did you mean 'mid\.0/neurons\.1'\?"):
+        model.generate(["a"], [1], 1, edits=[Edit({"mid.0/neuron.1": torch.zeros(1, 16, 96)})])
+    with pytest.raises(UserError, match="unknown SAE 'mid.0'"):
+        model.sae("mid.0")
+    assert hooks(model.pipeline.unet) == 0
+
+
+@pytest.mark.parametrize(("seeds", "edits"), [([1], []), ([1, 2, 3], []), ([1, 2], [Edit({})]), ([1], [Edit({})])])
+def test_rows_that_do_not_go_together_are_refused(model: SDXL, seeds: list[int], edits: list[Edit]) -> None:
+    with pytest.raises(UserError, match=f"2 prompts, {len(seeds)} seeds and {len(edits)} edits; expected one each"):
+        model.generate(["a", "b"], seeds, 1, edits=edits)
+
+
+def test_values_of_mini_at_four_steps(mini: Instruments) -> None:
+    model = mini.model
+    wanted = [*model.default_sites, *neuron_sites(model.sites, "mid.0")]
+    runs = model.generate(["a red circle", "a blue circle"], [3, 3], 4, capture=wanted)
+    for run in runs:
+        assert list(run.values) == wanted
+        for site in wanted:
+            assert run.values[site].shape == (4, model.sites[site].positions, model.sites[site].width)
+            assert run.values[site].dtype == torch.float32
+    assert not torch.equal(runs[0].values["mid.0"], runs[1].values["mid.0"])
+    steps = runs[0].values["mid.0"]
+    assert not any(torch.equal(steps[i], steps[j]) for i in range(4) for j in range(i))
+    (alone,) = model.generate(["a red circle"], [3], 4)
+    assert alone.values == {}
+
+
+def test_sae_of_the_wrong_width(model: SDXL) -> None:
+    from riebench.sae import TopKSAE
+
+    model.saes = {"mid.0": TopKSAE(16, 20, 2)}
+    with pytest.raises(UserError, match="the SAE of mid.0 is 16 wide, the values there are 24 wide"):
+        model.sae("mid.0")
