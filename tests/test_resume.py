@@ -23,8 +23,7 @@ from riebench.engine.instruments import Instruments
 from riebench.engine.recording import Recorder
 from riebench.engine.run import carry_out
 from riebench.methods import registry
-from riebench.models.mini import PAIRS
-from riebench.pairs import Pair, load_pairs, select
+from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, read_records
 from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError

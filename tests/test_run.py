@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -283,9 +282,7 @@ class Takes(Meddles):
 """
 
 
-def test_faults_are_records_and_spare_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "strangers.py").write_text(STRANGERS)
@@ -351,7 +348,9 @@ def test_a_method_that_changes_what_it_is_given_spares_the_others(
             assert record.metrics == pytest.approx(alone[record.key].metrics, abs=1e-5)
         else:
             assert record.where == "method"
-            said = "no attribute 'clear'" if record.setting.method == "takes" else "changes the values or masks that it is"
+            said = (
+                "no attribute 'clear'" if record.setting.method == "takes" else "changes the values or masks that it is"
+            )
             assert said in str(record.reason)
 
 

@@ -192,7 +192,7 @@ def test_no_more_workers_than_pairs(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hired = counted(monkeypatch)
-    words = {"strength": 1, "category": [1, 6], "limit": 1, "keep_images": 0, "quiet": True}
+    words: dict[str, Any] = {"strength": 1, "category": [1, 6], "limit": 1, "keep_images": 0, "quiet": True}
     result = riebench.run("none", "mid.0", workers=999, out=tmp_path / "many", **words)
     assert (sum(hired), result.session.pairs) == (2, 2)
     said = "riebench: 999 workers were asked for; 2 are started, one for each pair\n"
