@@ -165,8 +165,9 @@ def _finish_floor(done: Bench, worker: PairWorker) -> None:
 
 def _count_flops(done: Bench, worker: PairWorker, pair: Pair) -> None:
     model, task = worker.instruments.model, worker.recorder.task(pair)
-    done.engine.flops = unet_flops(model, lambda: worker.work(task))
     with ExitStack() as stack:
+        put_in(stack, model, "replay", worker.request.settings.model.replay)
+        done.engine.flops = unet_flops(model, lambda: worker.work(task))
         put_in(stack, model, "replay", False)
         done.flops_without_replay = unet_flops(model, lambda: worker.work(task))
     done.plain.flops = unet_flops(model, lambda: plain_pair(worker, pair))
