@@ -234,7 +234,7 @@ def test_replay_into_a_larger_batch_differs_by_rounding(mini: Instruments, monke
 def test_counts_are_the_floor_and_numbers_the_plain_loops(mini: Instruments) -> None:
     at_work, pair = worker(mini), load_pairs(PAIRS)[1]
     sdxl(mini).encode_text.cache_clear()
-    mini.scorers.clip.text.cache_clear()  # type: ignore[attr-defined]
+    mini.scorers.clip.text.cache_clear()
     with counting(at_work.instruments) as counts:
         result = work(at_work, pair, keep_images=True)
     assert [r.status for r in result.records] == ["ok"] * 10, [r.reason for r in result.records]
