@@ -10,15 +10,16 @@ import json
 
 import numpy as np
 
-from riebench.util.errors import PairError
+import riebench
 from riebench.masks import pair_regions
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, held_out, prompt, random_scene
-from riebench.mini.instruments import load_masker
+from riebench.mini.instruments import MiniInstruments
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.masker import MiniMasker
-from riebench.mini.model import PAIRS, load_denoiser
 from riebench.mini.reader import read_all
-from riebench.models import Denoiser
+from riebench.models import Model
+from riebench.models.mini import PAIRS
+from riebench.util.errors import PairError
 
 EDITED = {
     1: "shape",
@@ -83,11 +84,11 @@ def written(scene: Scene, edited: str) -> str:
     return prompt(scene, leave_out=silent - {"colour"}, mark=edited)
 
 
-def drawn_right(denoiser: Denoiser, masker: MiniMasker, pair: dict[str, object], base: Scene, source: Scene) -> bool:
+def drawn_right(model: Model, masker: MiniMasker, pair: dict[str, object], base: Scene, source: Scene) -> bool:
     """Whether both pictures show all that was asked for, and the masks are found."""
     seed, category = int(str(pair["seed"])), int(str(pair["editing_type_id"]))
     texts = [str(pair[k]).replace("[", "").replace("]", "") for k in ("original_prompt", "editing_prompt")]
-    runs = denoiser.generate(texts, [seed, seed], 1)
+    runs = model.generate(texts, [seed, seed], 1)
     for scene, run in zip((base, source), runs, strict=True):
         found = read_all(run.image.astype(np.float32) / 255, scene, layout_of_seed(seed))
         if any(value != getattr(scene, name) for name, value in found.items()):
@@ -105,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--per-category", type=int, default=20)
     count = parser.parse_args().per_category
-    denoiser, masker = load_denoiser(2), load_masker()
+    model, masker = riebench.load("mini"), MiniInstruments().masker()
     pairs: list[dict[str, object]] = []
     for category, edited in EDITED.items():
         found, tried = 0, 0
@@ -124,7 +125,7 @@ def main() -> None:
                 "editing_gsam_prompt": after,
                 "seed": seed,
             }
-            if drawn_right(denoiser, masker, pair, base, source):
+            if drawn_right(model, masker, pair, base, source):
                 pairs.append(pair)
                 found += 1
         print(f"category {category}: {count} pairs out of {tried} candidates", flush=True)

@@ -13,21 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from riebench.engine import RunSpec, Workers, carry_out
-from riebench.engine.crew import gather
-from riebench.engine.instruments import Given
+import riebench
+from riebench.engine.pair import PairWorker
 from riebench.engine.ray_crew import RayCrew
-from riebench.util.errors import UserError
-from riebench.mini.model import PAIRS
-from riebench.pairs import load_pairs, select
+from riebench.engine.resume import Survey
+from riebench.engine.run import Given, Workers, carry_out
+from riebench.pairs import Pair
 from riebench.records import read_records
-from riebench.spec.sweeps import Sweep
+from riebench.spec.request import Request, resolve
+from riebench.util.errors import UserError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 TWO = Workers(2, cpus=1, gpus=0)
-SPEC = RunSpec([Sweep(["steering", "none"], [1.0, 2.0])], ["down.2.1"])
+ROOT = Path(__file__).parents[1]
+REQUEST, EIGHTEEN = resolve(["steering", "none"], "down.2.1", strength=[1, 2], limit=2, keep_images=0)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +59,13 @@ def numbers(folder: Path) -> dict[str, Any]:
 
 
 def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(cluster: Any, tmp_path: Path) -> None:
-    pairs = select(load_pairs(PAIRS), limit=2)
-    carry_out(SPEC, pairs, tmp_path / "one", 0, quiet=True)
+    carry_out(REQUEST, EIGHTEEN, tmp_path / "one", quiet=True)
     alone = numbers(tmp_path / "one")
     assert len(alone) == 18 * 4
 
     for workers in (TWO, Workers(4, cpus=0.5, gpus=0)):  # all of one thread, as this process is
         folder = tmp_path / str(workers.count)
-        carry_out(SPEC, pairs, folder, 0, quiet=True, workers=workers)
+        carry_out(REQUEST, EIGHTEEN, folder, quiet=True, workers=workers)
         assert numbers(folder) == alone
 
     # The second node is killed while pairs are under way.
@@ -78,7 +79,7 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
 
     killer = threading.Thread(target=kill)
     killer.start()
-    done = carry_out(SPEC, pairs, tmp_path / "killed", 0, quiet=True, workers=TWO)
+    done = carry_out(REQUEST, EIGHTEEN, tmp_path / "killed", quiet=True, workers=TWO)
     killer.join()
     assert (done.pairs, done.failed) == (18, 0)
     killed = numbers(tmp_path / "killed")
@@ -86,6 +87,10 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
     assert len((tmp_path / "killed" / "records.jsonl").read_text().splitlines()) == len(alone)
     cluster.add_node(num_cpus=1, num_gpus=1)
     cluster.wait_for_nodes()
+
+
+def one_and_six(method: str) -> tuple[Request, list[Pair]]:
+    return resolve(method, "down.2.1", strength=1, category=[1, 6], limit=1, keep_images=0)
 
 
 DEADLY = """
@@ -106,9 +111,8 @@ def test_a_pair_that_kills_its_workers_is_a_failure(
 ) -> None:
     (tmp_path / "deadly_method.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path)
-    pairs = select(load_pairs(PAIRS), categories=[1, 6], limit=1)
-    spec = RunSpec([Sweep(["deadly_method:Deadly"], [1.0])], ["down.2.1"])
-    done = carry_out(spec, pairs, tmp_path / "out", 0, quiet=True, workers=TWO)
+    request, pairs = one_and_six("deadly_method:Deadly")
+    done = carry_out(request, pairs, tmp_path / "out", quiet=True, workers=TWO)
     assert (done.pairs, done.failed) == (2, 1)
     (failed,) = [r for r in read_records(tmp_path / "out") if r.status == "failed"]
     assert failed.category == 6
@@ -149,32 +153,84 @@ def test_workers_that_cannot_be_replaced_end_the_run(
 ) -> None:
     (tmp_path / f"{name}_method.py").write_text(FICKLE.format(name=name, then=then))
     monkeypatch.syspath_prepend(tmp_path)
-    pairs = select(load_pairs(PAIRS), categories=[1, 6], limit=1)
-    spec = RunSpec([Sweep([f"{name}_method:Fickle"], [1.0])], ["down.2.1"])
+    request, pairs = one_and_six(f"{name}_method:Fickle")
     with pytest.raises(UserError, match="all workers were lost and new ones cannot load"):
-        carry_out(spec, pairs, tmp_path / "out", 0, quiet=True, workers=TWO)
+        carry_out(request, pairs, tmp_path / "out", quiet=True, workers=TWO)
     assert said in capsys.readouterr().err
 
 
 def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="k is 100000"):
-        gather(RunSpec([Sweep(["sae"], [1.0], [100_000])], ["mid.0"]), None, TWO)
+    lost = REQUEST.model_copy(update={"model": "no_such_module:entry"})
+    with pytest.raises(UserError, match="the model 'no_such_module:entry' cannot be loaded"):
+        RayCrew(lost, TWO)
     with pytest.raises(UserError, match="3 workers with 1 CPU each need more than the 2"):
-        gather(SPEC, None, Workers(3, cpus=1, gpus=0))
+        RayCrew(REQUEST, Workers(3, cpus=1, gpus=0))
     with pytest.raises(UserError, match="masks cannot be handed to other processes"):
-        gather(SPEC, Given(masks={}), TWO)
+        carry_out(REQUEST, EIGHTEEN, tmp_path / "out", given=Given(masks={}), workers=TWO)
 
 
 def test_gpus_are_shared_out(cluster: Any) -> None:
-    crew = gather(SPEC, None, Workers(2, cpus=1))
-    assert isinstance(crew, RayCrew)
-    seen = [actor.__ray_call__.remote(lambda worker: os.environ["CUDA_VISIBLE_DEVICES"]) for actor in crew.actors]
-    assert [len(ids.split(",")) for ids in ray.get(seen)] == [1, 1]
+    crew = RayCrew(REQUEST, Workers(2, cpus=1))
+    found = [actor.__ray_call__.remote(lambda worker: os.environ["CUDA_VISIBLE_DEVICES"]) for actor in crew.actors]
+    assert [len(ids.split(",")) for ids in ray.get(found)] == [1, 1]
     assert crew.share["num_gpus"] == 1
     assert ray.available_resources().get("GPU", 0) == 0
     crew.close()
     with pytest.raises(UserError, match="2 workers with 2 GPU each need more than the 2"):
-        gather(SPEC, None, Workers(2, cpus=1, gpus=2))
+        RayCrew(REQUEST, Workers(2, cpus=1, gpus=2))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many workers each call hires."""
+    hired: list[int] = []
+    hire = RayCrew._hire_some
+    monkeypatch.setattr(RayCrew, "_hire_some", lambda self, count: hired.append(count) or hire(self, count))
+    return hired
+
+
+def test_no_more_workers_than_pairs(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hired = counted(monkeypatch)
+    words = {"strength": 1, "category": [1, 6], "limit": 1, "keep_images": 0, "quiet": True}
+    result = riebench.run("none", "mid.0", workers=999, out=tmp_path / "many", **words)
+    assert (sum(hired), result.session.pairs) == (2, 2)
+    said = "riebench: 999 workers were asked for; 2 are started, one for each pair\n"
+    assert capsys.readouterr().err == said
+    # The pair that is left is worked off, and no other.
+    lines = (tmp_path / "many" / "records.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "many" / "records.jsonl").write_text(lines[0])
+    result = riebench.run("none", "mid.0", workers=2, out=tmp_path / "many", **words)
+    assert (len(result.records), result.session.pairs) == (2, 1)
+
+
+@pytest.mark.parametrize(("room", "fitting"), [(0.5, 1), (1.5, 2), (2.5, 3), (9, 4)])
+def test_no_more_workers_than_memory_holds(
+    cluster: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    room: float,
+    fitting: int,
+) -> None:
+    """The memory of the first worker is that of each; as many more are hired as fit into what it leaves free."""
+    hired: list[int] = []
+    monkeypatch.setattr(RayCrew, "_hire_some", lambda self, count: hired.append(count))
+    monkeypatch.setattr(RayCrew, "survey", lambda self, pairs: Survey([], {}, {}, {}, "cpu", bytes=10**9))
+    memory = psutil.virtual_memory()._replace(available=int(room * 10**9))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    RayCrew(REQUEST, Workers(4, cpus=0.5, gpus=0)).close()
+    assert sum(hired) == fitting
+    said = f"riebench: 4 workers were asked for; {fitting} fit into memory (1.0 GB each)\n"
+    assert capsys.readouterr().err == ("" if fitting == 4 else said)
+    # Of the memory of other machines nothing is known here.
+    hired.clear()
+    RayCrew(REQUEST, Workers(4, "auto", cpus=0.5, gpus=0)).close()
+    assert sum(hired) == 4
+
+
+def test_a_worker_knows_its_memory() -> None:
+    assert PairWorker(REQUEST).survey(()).bytes > 100e6
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path) -> None:
@@ -183,7 +239,8 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path) -> N
         address = f"127.0.0.1:{free.getsockname()[1]}"
     words = ["run", "--method", "none", "--block", "mid.0", "--limit", "1", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "riebench", *words, "--ray-address", address]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
     assert done.returncode == 2
     assert f"the Ray cluster '{address}' cannot be reached: " in done.stderr
     assert "Connection refused" in done.stderr
@@ -191,6 +248,6 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path) -> N
 
 
 def test_without_workers_ray_is_not_imported(tmp_path: Path) -> None:
-    code = "import sys, json, riebench.engine, riebench.api; print(json.dumps('ray' in sys.modules))"
+    code = "import sys, json, riebench.engine.run; print(json.dumps('ray' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) is False

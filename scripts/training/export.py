@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
-from riebench.mini.model import PIPELINE, WEIGHTS
+from riebench.models.mini import PIPELINE, WEIGHTS
 
 from . import perception, unet, vae
 

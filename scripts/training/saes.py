@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riebench.lens import FOUR
+import riebench
 from riebench.mini.grammar import random_prompt, random_scene
-from riebench.mini.model import SAES, load_denoiser
+from riebench.models.mini import SAES
+from riebench.models.sdxl import FOUR
 from riebench.sae import save_sae
 from riebench.sae.train import SAESettings, explained_variance, train
 
@@ -24,16 +25,16 @@ def capture(folder: Path, prompts: int) -> dict[str, Tensor]:
     path = folder / "updates.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
-    denoiser = load_denoiser(batch=20)
+    model = riebench.load("mini")
+    model.batch = 20
     vectors: dict[str, list[Tensor]] = {b: [] for b in FOUR}
     for start in range(0, prompts, 20):
         seeds = [FIRST_TRAINING_SEED + FIRST + start + i for i in range(20)]
         rngs = [np.random.default_rng([s, 3]) for s in seeds]
         texts = [random_prompt(random_scene(rng, held=False), rng) for rng in rngs]
-        for run in denoiser.generate(texts, seeds, 1, capture=FOUR):
-            assert run.activations
+        for run in model.generate(texts, seeds, 1, capture=FOUR):
             for block in FOUR:
-                vectors[block].append(run.activations.updates[block][0].flatten(1).T.half())
+                vectors[block].append(run.values[block][0].half())
         if start % 500 == 0:
             print(f"updates  {start}/{prompts}", flush=True)
     found = {b: torch.cat(v) for b, v in vectors.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,9 +14,9 @@ from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from riebench.lens import FOUR, Lens, module_path
 from riebench.mini.grammar import random_prompt
 from riebench.mini.layout import canvas_of_seed
+from riebench.models.sdxl import FOUR, module_path
 
 from . import tokens, vae
 from .data import Scenes
@@ -92,6 +94,19 @@ def close_other_ways(unet: UNet2DConditionModel) -> None:
     columns = unet.add_embedding.linear_1.weight
     columns.data[:, :TEXT_WIDTH] = 0
     columns.register_hook(lambda grad: torch.cat([torch.zeros_like(grad[:, :TEXT_WIDTH]), grad[:, TEXT_WIDTH:]], 1))
+
+
+@contextmanager
+def adding_nothing(unet: UNet2DConditionModel, blocks: Iterable[str]) -> Iterator[None]:
+    """Inside the ``with`` statement some blocks hand on what they are given; gradients flow through that."""
+
+    def hand_on(module: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0], *output[1:])
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.callback(unet.get_submodule(module_path(block)).register_forward_hook(hand_on).remove)
+        yield
 
 
 class Denoiser(nn.Module):
@@ -193,7 +208,6 @@ def fit(
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True))
     model.unet.to(memory_format=torch.channels_last)
-    lens = Lens(model.unet)
     scheduler = build_scheduler()
     scheduler.set_timesteps(STEPS)
     sigmas, timesteps = scheduler.sigmas[:STEPS].float(), scheduler.timesteps
@@ -224,7 +238,7 @@ def fit(
             if 0 <= draw < share:
                 off = [block]
             draw -= share
-        with lens.ablating(off):
+        with adding_nothing(model.unet, off):
             v = model((x / root).contiguous(memory_format=torch.channels_last), timesteps[at], ids)
         error = (x / root**2 - v * sigma / root - x0).square()
         weight = 0.5 + canvas[:, :1].clamp(0, 2) * 0.6
