@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import pytest
 from diffusers import StableDiffusionXLPipeline
 
 import riebench
+from riebench.cli import main
 from riebench.engine.instruments import Instruments
+from riebench.methods import method_names
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
+from riebench.records import Record, read_records
 from riebench.sae import TopKSAE
+from riebench.spec.request import Request
 from riebench.util.errors import UserError
 
 PAIR = Pair(
@@ -100,6 +105,124 @@ def test_masks_that_do_not_fit(mini: Instruments, tmp_path: Path, masks: dict[st
     assert record.where == "masks"
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(record.reason)
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """Exit code of the command line and what it says on stderr."""
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    return int(left.value.code or 0), capsys.readouterr().err
+
+
+def numbers(records: list[Record]) -> list[dict[str, Any]]:
+    return [record.model_dump(exclude={"seconds"}) for record in records]
+
+
+def test_the_same_records_as_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    result = riebench.run("all", limit=1, category="colour", strength=1, out="python", quiet=True)
+    words = ("--limit", "1", "--category", "colour", "--strength", "1", "--out", "command")
+    assert command(capsys, "run", "--method", "all", "--block", "all", *words)[0] == 0
+    assert numbers(result.records) == numbers(read_records(Path("command")))
+    assert {record.setting.method for record in result.records} == set(method_names())
+    asked = [json.loads(Path(out, "run.json").read_text())["sessions"][0]["request"] for out in ("python", "command")]
+    assert asked[0] == asked[1]
+
+
+WORDS = {"method": "--method", "block": "--block", "options": "--option", "settings": "--set", "keep_images": "--keep-images"}
+BASE: dict[str, Any] = {"method": "sae", "block": "mid.0"}
+
+
+def words_of(call: dict[str, Any]) -> list[str]:
+    """The words of the command for a call of :func:`riebench.run`."""
+    found = []
+    for name, value in call.items():
+        if value is True or value is None:
+            found += [f"--{name}"] if value else []
+            continue
+        many = [value] if not isinstance(value, list | dict) else list(value)
+        if isinstance(value, dict):
+            many = [f"{key}={one}" for key, one in value.items() if one is not None]
+        elif name in ("k", "strength"):
+            many = [",".join(map(str, many))]
+        for one in many:
+            found += [WORDS.get(name, f"--{name}"), str(one)]
+    return found
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """What is asked for instead of being carried out."""
+    asked: list[Request] = []
+
+    def carry_out(request: Request, pairs: list[Pair], *given: Any, **more: Any) -> None:
+        assert [pair.id for pair in pairs] == list(request.pair_ids)
+        asked.append(request)
+        raise UserError("asked")
+
+    monkeypatch.setattr("riebench.engine.run.carry_out", carry_out)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        BASE,
+        {"method": ["sae", "neurons", "none"], "block": "all", "alone": True, "k": [5, 6], "strength": [0, 1]},
+        {"method": "all", "block": ["up.0.1", "mid.0"], "strength": 0.5, "steps": 4, "seed": 3, "batch": 2},
+        BASE | {"options": {"k": 4, "only_add": True}, "limit": 1, "category": ["colour", 8], "keep_images": 0},
+        BASE | {"settings": {"masker.blur_kernel": 31, "dtype": "bfloat16", "device": "cpu"}, "protocol": "paper"},
+        BASE | {"settings": {"model.guidance": None, "masker.blur_kernel": None}},
+        {"preset": "paper", "limit": 2},
+        {"preset": "paper-small", "steps": 2, "protocol": "riebench", "block": "mid.0"},
+        {"model": "sdxl-turbo", "preset": "paper", "pairs": str(PAIRS), "settings": {"model.guidance": 2}},
+    ],
+)
+def test_the_same_request_as_the_command(
+    requests: list[Request], capsys: pytest.CaptureFixture[str], call: dict[str, Any]
+) -> None:
+    with pytest.raises(UserError, match="asked"):
+        riebench.run(**call)
+    assert command(capsys, "run", *words_of(call)) == (2, "riebench: asked\n")
+    assert requests[0] == requests[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        *(
+            ({"preset": "paper", name: value}, f"leave out {name} or preset")
+            for name, value in {"method": "sae", "k": 0, "strength": 0, "options": {"only_add": True}}.items()
+        ),
+        ({"preset": "papers"}, "unknown preset 'papers'"),
+        (BASE | {"k": 5, "options": {"k": 4}}, "k is given twice, as k "),
+        (BASE | {"k": 0, "options": {"k": 4}}, "k is given twice, as k "),
+        (BASE | {"k": 385}, "k is 385, but 'sae' in mid.0 has 384 to choose from"),
+        ({"method": "neurons", "block": "mid.0", "k": 769}, "k is 769, but 'neurons' in mid.0 has 768"),
+        (BASE | {"options": {"k": 385}}, "k is 385, but 'sae'"),
+        (BASE | {"k": 0}, "option 'k' of method 'sae' is "),
+        (BASE | {"k": "x"}, "option 'k' of method 'sae' is 'x'"),
+        (BASE | {"k": 1.5}, "option 'k' of method 'sae' is "),
+        ({"method": "none", "block": "mid.0", "k": 5}, "unknown option of 'none' 'k'"),
+        (BASE | {"steps": 0}, "steps is 0"),
+        (BASE | {"steps": 100_000}, "steps is 100000; expected 1 to 1000"),
+        (BASE | {"strength": "x"}, "strength is 'x'"),
+        (BASE | {"protocol": "papers"}, "unknown protocol 'papers'; did you mean 'paper'?"),
+        (BASE | {"category": "colur"}, "did you mean 'change colour'?"),
+        (BASE | {"category": 10}, "unknown category '10'"),
+        (BASE | {"settings": {"model.guidance": 3}}, "the setting model.guidance is not for mini"),
+        (BASE | {"settings": {"guidanc": 3}}, "unknown setting 'guidanc'"),
+    ],
+)
+def test_the_same_refusals_as_the_command(
+    requests: list[Request], capsys: pytest.CaptureFixture[str], call: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        riebench.run(**call)
+    code, line = command(capsys, "run", *words_of(call))
+    assert (code, line.count("\n")) == (2, 1)
+    for text in (str(refused.value), line):
+        assert said in text
+    assert requests == []
 
 
 def test_bad_calls(tmp_path: Path) -> None:

@@ -33,6 +33,14 @@ def _save(image: np.ndarray, out: Path) -> None:
     print(out)
 
 
+def _check_picture_file(out: Path) -> None:
+    """Refuse a file that cannot be made, before a model is loaded."""
+    from PIL import Image
+
+    if not out.parent.is_dir() or out.is_dir() or out.suffix.lower() not in Image.registered_extensions():
+        raise UserError(f"{out} cannot be written: expected a picture file in a folder that exists, ending in .png")
+
+
 def _scene(prompt: str) -> Scene:
     try:
         return parse(prompt)
@@ -71,6 +79,7 @@ def generate_command(
     scene = _scene(prompt)
     if not 1 <= steps <= MINI.most_steps:
         raise UserError(f"--steps is {steps}; expected 1 to {MINI.most_steps}, the most that the sampler takes")
+    _check_picture_file(out)
     image = load("mini").generate([without_brackets(prompt)], [seed], steps)[0].image
     _save(image, out)
     from riebench.mini.quality import shown
@@ -90,12 +99,12 @@ def check_command(
 
     Example: riebench mini check --part accuracy --samples 100
     """
-    from riebench.mini import quality
-    from riebench.models.registry import load
-
     for name in part or []:
         if name not in PARTS:
             raise unknown("part", name, PARTS)
+    from riebench.mini import quality
+    from riebench.models.registry import load
+
     console = Console(stderr=True)
 
     def tracked(name: str) -> quality.Track:

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riebench.engine.guard import SharedKept
 from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.recording import Recorder, Task, Wanted
 from riebench.engine.resume import Survey
@@ -89,7 +88,6 @@ class PairWorker:
         model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
         needed = {site for c, method in methods if getattr(method, "needs_sae", False) for site in c.sites}
         self.saes = {site: model.sae(site) for site in model.sites if site in needed}
-        self._shared = SharedKept(weight for sae in self.saes.values() for weight in sae.parameters())
 
     def survey(self, pairs: Sequence[Pair]) -> Survey:
         """The run as this worker knows it."""
@@ -160,8 +158,25 @@ class PairWorker:
     def edit(self, task: Task, runs: _Runs) -> list[_Outcome]:
         """The edited picture of every setting, or why there is none.
 
+        A method that changes what it is given, which others see too, fails; all is then done again without it.
+        """
+        refused: dict[int, Exception] = {}
+        while True:
+            outcomes = self._edited(task, runs, refused)
+            if outcomes is not None:
+                return outcomes
+            runs = self.observe(task)
+
+    def _edited(self, task: Task, runs: _Runs, refused: dict[int, Exception]) -> list[_Outcome] | None:
+        """The outcome of every setting; None if a condition changed what others see, which is then refused.
+
         Conditions are planned as their turn in a batch comes, so that no more plans are in memory than a batch needs.
         Those that begin with the same site come together, so that a batch shares all that the model does before it.
+
+        Args:
+            task: the settings.
+            runs: of the pair.
+            refused: number of a condition to why it is not planned.
         """
         outcomes = [_Outcome(wanted) for wanted in task.wanted]
         observed, batch = self._observed(task, runs), self.instruments.model.batch
@@ -171,11 +186,16 @@ class PairWorker:
         first = sorted((order.index(conditions[n].sites[0]), n) for n in {one.condition for one in task.wanted})
         for _, number in first:
             mine = [outcome for outcome in outcomes if outcome.wanted.condition == number]
-            try:
-                plan = self._plan(number, observed)
-            except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
+            before = _versions(observed)
+            plan = refused.get(number) or self._planned(number, observed)
+            if not before.items() <= _versions(observed).items():
+                name = self.recorder.methods[number].method_name  # type: ignore[attr-defined]
+                wrong = f"the method {name!r} changes the values or masks that it is given; change a clone"
+                refused[number] = PairError(wrong, "method")
+                return None
+            if isinstance(plan, Exception):
                 for outcome in mine:
-                    outcome.error = error
+                    outcome.error = plan
                 continue
             for outcome in mine:
                 outcome.prompt = task.pair.base_prompt if plan.prompt is None else plan.prompt
@@ -194,45 +214,40 @@ class PairWorker:
         return outcomes
 
     def _observed(self, task: Task, runs: _Runs) -> Observed:
-        """What methods see, none of which can be changed in place; each sees the sites of its own condition."""
-        base_masks, source_masks = self._masks((runs.base_region, runs.source_region), runs.base.values)
+        """What methods see; each sees the sites of its own condition."""
+        model, names = self.instruments.model, runs.base.values
+        grids = {name: model.sites[name].grid for name in names}
+        masks = []
+        for region in (runs.base_region, runs.source_region):
+            cells = {grid: to_grid(region, *grid, self.instruments.rules).ravel() for grid in set(grids.values())}
+            on_device = {grid: torch.from_numpy(mask).to(model.device) for grid, mask in cells.items()}
+            masks.append({name: on_device[grid] for name, grid in grids.items()})
         return Observed(
             pair=task.pair,
             sites=(),
             base=MappingProxyType(runs.base.values),
             source=MappingProxyType(runs.source.values),
-            base_masks=MappingProxyType(base_masks),
-            source_masks=MappingProxyType(source_masks),
+            base_masks=MappingProxyType(masks[0]),
+            source_masks=MappingProxyType(masks[1]),
             saes=MappingProxyType(self.saes),
             seed=task.seed,
             protocol=self.protocol,
         )
 
-    def _masks(self, regions: Sequence[Region], names: Collection[str]) -> list[dict[str, Tensor]]:
-        """For each region, site to its mask ``[positions]``."""
-        model, rules = self.instruments.model, self.instruments.rules
-        sites = {name: model.sites[name] for name in names}
-        with torch.inference_mode():  # see SharedKept
-            shapes = {site.grid for site in sites.values()}
-            grids = [{g: torch.from_numpy(to_grid(region, *g, rules)).flatten() for g in shapes} for region in regions]
-            return [{name: grid[site.grid].to(model.device) for name, site in sites.items()} for grid in grids]
-
-    def _plan(self, number: int, observed: Observed) -> Plan:
-        """The plan of a condition.
-
-        Raises:
-            PairError: naming the method, if it hands back no plan or changes what it is given.
-        """
+    def _planned(self, number: int, observed: Observed) -> Plan | Exception:
+        """The plan of a condition, or why there is none."""
         method: Any = self.recorder.methods[number]
         deletes = observed.pair.editing_type_id == DELETE_OBJECT
         if deletes and not self.protocol.delete_only_adds and getattr(method, "only_add", False):
             method = replace(method, only_add=False)
         sites = self.request.conditions[number].sites
-        with torch.no_grad(), _named(method):
-            with self._shared:
-                plan = method.plan(replace(observed, sites=sites))
-            check_plan(plan, sites)
-        return replace(plan, changes={site: self._shared.within(change) for site, change in plan.changes.items()})
+        try:
+            with torch.no_grad(), _named(method):
+                plan: Plan = method.plan(replace(observed, sites=sites))
+                check_plan(plan, sites)
+                return plan
+        except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
+            return error
 
     def _generate(self, seed: int, outcomes: Sequence[_Outcome]) -> None:
         """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
@@ -271,6 +286,14 @@ class PairWorker:
             else self.recorder.record(task, o.wanted, next(scores), o.notes)
             for o in outcomes
         ]
+
+
+def _versions(observed: Observed) -> dict[int, int]:
+    """How often each tensor that methods share was changed in place, by its identity."""
+    groups = (observed.base, observed.source, observed.base_masks, observed.source_masks, observed._kept)
+    shared = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
+    shared += [weight for sae in observed.saes.values() for weight in sae.parameters()]
+    return {id(tensor): tensor._version for tensor in shared}
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count as counted
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -231,16 +231,14 @@ def _check_weights(request: Request, given: Given) -> None:
 
 def _check_free(path: Path) -> None:
     """Refuse a folder that cannot be written or that another process writes to, before anything heavy is imported."""
-    reason = ""
-    if path.is_dir():
-        try:
-            with only_writer(path):
-                return
-        except OSError as error:
-            reason = f" ({error.strerror or error})"
-    above = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.exists() or not above.is_dir() or not os.access(above, os.W_OK):
-        raise UserError(f"the folder {path} cannot be written{reason}; give another with --out")
+    above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    try:
+        with only_writer(path) if path.is_dir() else TemporaryDirectory(dir=above):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the folder {path} cannot be written ({error.strerror or error}); give another with --out"
+        ) from None
 
 
 def _new_folder() -> Path:

@@ -19,7 +19,7 @@ What is seen
     ================================  ==============================================================================
 
     Positions lie row by row on the picture. Sizes differ from model to model and from site to site: read them from the
-    tensors. Other methods see the same tensors, and torch refuses to change them in place. Draw at random from
+    tensors. Other methods see the same tensors: change a clone. Draw at random from
     ``seen.generator()`` alone. The SAE is there if the method passes ``needs_sae=True`` to the decorator, the neurons
     if it passes ``needs_neurons=True``.
 

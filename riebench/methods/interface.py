@@ -62,15 +62,9 @@ class Observed:
         return self.once(("codes", run, site), lambda: self.saes[site].encode(values[site]))
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What ``make`` gives, worked out once for a pair and shared by all methods that ask for the key.
-
-        Tensors in it are inference tensors: torch refuses to change them in place.
-        """
+        """What ``make`` gives, worked out once for a pair and shared by all methods that ask for the key."""
         if key not in self._kept:
-            import torch
-
-            with torch.inference_mode():
-                self._kept[key] = make()
+            self._kept[key] = make()
         kept: T = self._kept[key]
         return kept
 

@@ -176,9 +176,8 @@ class Model(ABC):
                     hook = self._hook(site, batch.edits if site in edited else (), on_steps, taken.get(site))
                     hooks.callback(self.module(site).register_forward_hook(hook, with_kwargs=True).remove)
             images = self.sample(batch)
-        with torch.inference_mode():  # of tensors made here torch refuses changes in place
-            values = {site: torch.stack(steps, 1) for site, steps in taken.items()}
-            return [Run(image, {site: rows[i] for site, rows in values.items()}) for i, image in enumerate(images)]
+        values = {site: torch.stack(steps, 1) for site, steps in taken.items()}
+        return [Run(image, {site: rows[i] for site, rows in values.items()}) for i, image in enumerate(images)]
 
     def _hook(
         self, site: str, edits: Sequence[Edit], on_steps: Collection[int] | None, taken: list[Tensor] | None

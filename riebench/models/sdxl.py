@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from math import lcm
@@ -319,31 +319,23 @@ class SDXL(Model):
 
         The last row, because it is in the last batch, however small batches are.
         """
-        from riebench.models.replay import Recording, replaying
+        from riebench.models.replay import Recording, modules_before, recording, replaying
 
         if not self.replay:
             return nullcontext()
-        starts = {(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)}
+        unet, rows = self.pipeline.unet, len(batch.prompts)
+        starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
         touched = {site for edit in batch.edits for site in edit.changes}.union(batch.capture)
         blocks = list(dict.fromkeys(self._blocks[site] for site in self.sites if site in touched))
-        if not batch.edits and blocks:
-            last, count = len(batch.prompts) - 1, len(batch.prompts)
-            start = (batch.prompts[last], batch.seeds[last], batch.steps)
-            return self._record(Recording(start, blocks), [last, last + count] if self.guided else [last])
+        if blocks and not batch.edits:
+            self._recording = Recording(starts[-1], blocks)
+            return recording(unet, self._recording, [rows - 1, 2 * rows - 1] if self.guided else [rows - 1])
         kept = self._recording
-        if kept is None or not blocks or starts != {kept.start} or blocks[0] not in kept.blocks:
+        if kept is None or not blocks or set(starts) != {kept.start}:
             return nullcontext()
-        return replaying(self.pipeline.unet, kept, blocks[0], len(batch.prompts))
-
-    @contextmanager
-    def _record(self, kept: Recording, rows: Sequence[int]) -> Iterator[None]:
-        """Keep a recording; one that broke off is incomplete and is not kept."""
-        from riebench.models.replay import recording
-
-        self._recording = None
-        with recording(self.pipeline.unet, kept, rows):
-            yield
-        self._recording = kept
+        # A recording may be of other blocks, or of a run that broke off.
+        complete = kept.outputs.keys() >= set(modules_before(unet, blocks[0]))
+        return replaying(unet, kept, blocks[0], rows) if complete else nullcontext()
 
 
 def load_pipeline(folder: Path, settings: Settings) -> Any:

@@ -55,8 +55,7 @@ class Run(NamedTuple):
 
     Attributes:
         image: the picture ``[height, width, 3]``.
-        values: site to ``[steps, positions, width]`` for the captured sites. They are inference tensors: torch refuses
-            to change them in place, since several readers share them.
+        values: site to ``[steps, positions, width]`` for the captured sites.
     """
 
     image: NDArray[np.uint8]

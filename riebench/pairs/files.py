@@ -88,10 +88,12 @@ def parse_json(path: Path, kind: str, hint: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no {kind} {str(path)!r}; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the {kind} {str(path)!r} cannot be read: {error}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON (line {error.lineno}: {error.msg}); expected a {kind}") from None
+    except RecursionError:
+        raise UserError(f"{path}: brackets inside brackets, too many to read; expected a {kind}") from None
+    except (OSError, ValueError) as error:  # no text, or a number of thousands of digits
+        raise UserError(f"the {kind} {str(path)!r} cannot be read: {error}") from None
 
 
 def fault(error: ValidationError) -> tuple[str, str]:

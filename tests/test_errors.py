@@ -1,0 +1,136 @@
+"""Errors that need no weights: one line, exit code 2, before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import riebench
+from riebench.cli import main
+from riebench.util.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 3.0
+"""Seconds; on a free machine it is 0.5, where importing torch and what goes with it takes six."""
+PROGRAM = """
+import atexit, sys
+atexit.register(lambda: print("torch" in sys.modules))
+from riebench.cli import main
+main(sys.argv[1:])
+"""
+RUN = ("run", "--method", "sae", "--block", "mid.0")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "--method", "sea", "--block", "mid.0"), "unknown method 'sea'; did you mean 'sae'?"),
+        (("run", "--method", "no_such_module:Method", "--block", "mid.0"), "'no_such_module:Method' cannot be loaded"),
+        (("run", "--method", "sae", "--block", "mid.1"), "unknown block 'mid.1'; did you mean 'mid.0'?"),
+        (("run", "--method", "sae", "--block", "down.1.0"), "unknown SAE 'down.1.0'"),
+        (("run", "--block", "mid.0"), "no method was named"),
+        (("run", "--method", "sae"), "no block was named"),
+        ((*RUN, "--k", "0"), "option 'k' of method 'sae' is '0'"),
+        ((*RUN, "--k", "x"), "option 'k' of method 'sae' is 'x'"),
+        ((*RUN, "--k", ""), "option 'k' of method 'sae' is ''"),
+        ((*RUN, "--k", "385"), "k is 385, but 'sae' in mid.0 has 384 to choose from"),
+        ((*RUN, "--k", "5", "--option", "k=4"), "k is given twice"),
+        ((*RUN, "--strength", "much"), "strength is 'much'"),
+        ((*RUN, "--strength", ""), "strength is ''"),
+        ((*RUN, "--steps", "0"), "steps is 0; expected 1 to 1000"),
+        ((*RUN, "--steps", "100000"), "steps is 100000; expected 1 to 1000"),
+        ((*RUN, "--option", "spatal=1"), "did you mean 'spatial'?"),
+        ((*RUN, "--option", "spatial"), "'spatial' is no name=value"),
+        ((*RUN, "--set", "masker.blur=3"), "unknown setting 'masker.blur'"),
+        ((*RUN, "--set", "masker.blur_kernel"), "'masker.blur_kernel' is no name=value"),
+        ((*RUN, "--set", "masker.blur_kernel=wide"), "the setting masker.blur_kernel is 'wide'"),
+        ((*RUN, "--set", "model.guidance=3"), "the setting model.guidance is not for mini"),
+        ((*RUN, "--protocol", "papers"), "unknown protocol 'papers'; did you mean 'paper'?"),
+        ((*RUN, "--category", "colur"), "did you mean 'change colour'?"),
+        ((*RUN, "--id", "mini-1-000"), "did you mean 'mini-1-00'?"),
+        ((*RUN, "--model", "minni"), "unknown model 'minni'; did you mean 'mini'?"),
+        ((*RUN, "--model", "no_such_module:entry"), "'no_such_module:entry' cannot be loaded"),
+        ((*RUN, "--pairs", "no.json"), "there is no pair file 'no.json'"),
+        ((*RUN, "--out", "file/below"), "the folder file/below cannot be written"),
+        ((*RUN, "--out", "file"), "the folder file cannot be written"),
+        ((*RUN, "--out", "/proc/nowhere"), "the folder /proc/nowhere cannot be written"),
+        ((*RUN, "--out", "/sys"), "the folder /sys cannot be written"),
+        ((*RUN, "--limmit", "1"), "--limit"),
+        (("run", "--preset", "papers"), "unknown preset 'papers'; did you mean 'paper'?"),
+        (("run", "--preset", "paper", "--k", "5"), "leave out k or preset"),
+        (("bench", "--block", "mid.1"), "unknown block 'mid.1'"),
+        (("rerun", "no-folder"), "no-folder has no run.json"),
+        (("rerun", "empty"), "empty has no run.json"),
+        (("rerun",), "Missing argument 'DIR'"),
+        (("mini", "generate", "a red dog"), "'dog'"),
+        (("mini", "generate", "a red heart", "--steps", "0"), "--steps is 0"),
+        (("mini", "generate", "a red heart", "--out", "file/below.png"), "file/below.png cannot be written"),
+        (("mini", "generate", "a red heart", "--out", "heart.tex"), "heart.tex cannot be written"),
+        (("mini", "draw", "a red heart", "--out", "file/below.png"), "file/below.png cannot be written"),
+        (("mini", "check", "--part", "masks"), "did you mean 'masker'?"),
+        (("table", "empty"), "empty holds no records.jsonl"),
+    ],
+)
+def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=False, env=environment
+    )
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.2f} s  {' '.join(words)}")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("riebench: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+    assert done.stdout.splitlines()[-1] == "False", "torch was imported"
+    assert seconds < LONGEST
+
+
+ITEM = '{"id": "a", "editing_type_id": "1", "original_prompt": "a red heart", "editing_prompt": "a red star", '
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not JSON (line 1: Expecting value)"),
+        (b"[" * 100_000, "brackets inside brackets, too many to read"),
+        (b'[{"a":' * 50_000, "brackets inside brackets, too many to read"),
+        (b"\0" * 100, "not JSON (line 1: Expecting value)"),
+        (b"\xff\xfe[\0]\0", "cannot be read: 'utf-8' codec can't decode"),
+        (b"\xef\xbb\xbf[]", "not JSON (line 1: Unexpected UTF-8 BOM"),
+        (b"[" + b"9" * 10_000 + b"]", "cannot be read: Exceeds the limit"),
+        (b"[]", "expected a non-empty JSON list of pairs, found list"),
+        (b"{}", "expected a non-empty JSON list of pairs, found dict"),
+        (b"NaN", "found float"),
+        (b"[[]]", "item 0 is a list; expected an object with the keys of a pair"),
+        (ITEM.encode() + b"}", "not JSON (line 1: "),
+        (f"[{ITEM[:-2]}}}]".encode(), "item 0 (id 'a'), key 'original_gsam_prompt': is missing"),
+        (f"[{ITEM.replace('1', '9' * 5000)[:-2]}}}]".encode(), "key 'editing_type_id': "),
+        (f'[{ITEM}"seed": {"9" * 400}}}]'.encode(), "key 'original_gsam_prompt': is missing"),
+    ],
+)
+def test_odd_pair_files(
+    tmp_path: Path, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd.json").write_bytes(content)
+    for words in ((*RUN, "--pairs", "odd.json"), ("pairs", "list", "--pairs", "odd.json")):
+        with pytest.raises(SystemExit) as left:
+            main(list(words))
+        lines = capsys.readouterr().err.splitlines()
+        assert (left.value.code, len(lines)) == (2, 1)
+        assert lines[0].startswith("riebench: ")
+        assert said in lines[0]
+
+
+def test_a_pair_file_that_is_no_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for path, said in ((tmp_path, "Is a directory"), (tmp_path / "a\0b", "null"), ("x" * 300, "too long")):
+        with pytest.raises(UserError, match=said):
+            riebench.run("none", "mid.0", pairs=path)
