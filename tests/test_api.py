@@ -128,7 +128,13 @@ def test_the_same_records_as_the_command(capsys: pytest.CaptureFixture[str]) -> 
     assert asked[0] == asked[1]
 
 
-WORDS = {"method": "--method", "block": "--block", "options": "--option", "settings": "--set", "keep_images": "--keep-images"}
+WORDS = {
+    "method": "--method",
+    "block": "--block",
+    "options": "--option",
+    "settings": "--set",
+    "keep_images": "--keep-images",
+}
 BASE: dict[str, Any] = {"method": "sae", "block": "mid.0"}
 
 

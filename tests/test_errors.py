@@ -117,9 +117,7 @@ ITEM = '{"id": "a", "editing_type_id": "1", "original_prompt": "a red heart", "e
         (f'[{ITEM}"seed": {"9" * 400}}}]'.encode(), "key 'original_gsam_prompt': is missing"),
     ],
 )
-def test_odd_pair_files(
-    tmp_path: Path, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_odd_pair_files(tmp_path: Path, content: bytes, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "odd.json").write_bytes(content)
     for words in ((*RUN, "--pairs", "odd.json"), ("pairs", "list", "--pairs", "odd.json")):
         with pytest.raises(SystemExit) as left:

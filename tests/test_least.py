@@ -16,7 +16,7 @@ from riebench.cli import main
 from riebench.engine.bench import difference, plain_pair, scored_pictures, unet_flops
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, LPIPS, MASKER, TEXT, UNET, VAE, counting
 from riebench.engine.instruments import Given, Instruments
-from riebench.engine.pair import PairWorker
+from riebench.engine.pair_work import PairWorker
 from riebench.models import Edit
 from riebench.models.mini import PAIRS
 from riebench.models.replay import modules_before

@@ -15,11 +15,11 @@ from test_masks import grid_by_hand
 from riebench.cli import main
 from riebench.engine.forecast import forecast
 from riebench.engine.instruments import Given, Instruments
-from riebench.engine.pair import PairResult, PairWorker
+from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.masks import MaskRules, Region, pair_regions, to_grid
 from riebench.masks.sources import from_phrases
 from riebench.methods import Observed, Plan, method, registry, relative_score
-from riebench.mini.instruments import MiniInstruments
+from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.models import Edit, Run
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR

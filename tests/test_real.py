@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from open_clip.model import CLIP
 from safetensors.torch import load_file
 from torch.nn import functional as F

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import torch
 
 from riebench.engine.instruments import Instruments, load_instruments
-from riebench.engine.pair import PairResult, PairWorker
+from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.methods import registry
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
@@ -30,7 +29,7 @@ EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons
 def _mini_once(mini: Instruments) -> Iterator[None]:
     """Every worker takes the mini that is loaded already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("riebench.engine.pair.load_instruments", lambda request, given: mini)
+        patch.setattr("riebench.engine.pair_work.load_instruments", lambda request, given: mini)
         yield
 
 
@@ -283,9 +282,7 @@ class Takes(Meddles):
 """
 
 
-def test_faults_are_records_and_spare_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "strangers.py").write_text(STRANGERS)
@@ -351,7 +348,9 @@ def test_a_method_that_changes_what_it_is_given_spares_the_others(
             assert record.metrics == pytest.approx(alone[record.key].metrics, abs=1e-5)
         else:
             assert record.where == "method"
-            said = "no attribute 'clear'" if record.setting.method == "takes" else "changes the values or masks that it is"
+            said = (
+                "no attribute 'clear'" if record.setting.method == "takes" else "changes the values or masks that it is"
+            )
             assert said in str(record.reason)
 
 
@@ -405,7 +404,7 @@ def test_half_precision_edits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
     methods = ["steering", "sae", "sae-adaptive", "neurons"]
     full_records = records(methods, [1.0], pair)
-    monkeypatch.setattr("riebench.engine.pair.load_instruments", load_instruments)
+    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", load_instruments)
     half_records = records(methods, [1.0], pair, settings={"model.dtype": "bfloat16"})
     for full, other in zip(full_records, half_records, strict=True):
         assert other.status == "ok", other.reason

@@ -11,7 +11,7 @@ import torch
 from riebench.models.sdxl import FOUR, module_path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from training.unet import TEXT_WIDTH, adding_nothing, build_unet  # noqa: E402
+from training.unet import TEXT_WIDTH, adding_nothing, build_unet
 
 
 @pytest.mark.parametrize("off", [[], ["mid.0"], list(FOUR)])
@@ -36,7 +36,9 @@ def test_blocks_that_add_nothing(off: list[str]) -> None:
         without.square().sum().backward()
     for block, (given, put_out) in passed.items():
         assert torch.equal(given, put_out) == (block in off)
-        learns = any(p.grad is not None and bool(p.grad.any()) for p in unet.get_submodule(module_path(block)).parameters())
+        learns = any(
+            p.grad is not None and bool(p.grad.any()) for p in unet.get_submodule(module_path(block)).parameters()
+        )
         assert learns == (block not in off)
     assert unet.conv_in.weight.grad is not None  # what stands before a block that is off still learns
     assert bool(unet.conv_in.weight.grad.any())

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
-from riebench.engine.pair import PairResult, PairWorker
+from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.engine.plain import nothing_kept, plain_setting
 from riebench.engine.run import carry_out
 from riebench.masks.sources import from_phrases
