@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from riebench.engine.run import run as run
-    from riebench.models.registry import load as load
+    from riebench.models.entries import load as load
     from riebench.report.frame import load_records as load_records
 
 __all__ = ["__version__", "load", "load_records", "run"]
@@ -18,7 +18,7 @@ try:
 except PackageNotFoundError:  # run from a bare checkout
     __version__ = "0+unknown"
 
-_LAZY = {"load": "riebench.models.registry", "run": "riebench.engine.run", "load_records": "riebench.report.frame"}
+_LAZY = {"load": "riebench.models.entries", "run": "riebench.engine.run", "load_records": "riebench.report.frame"}
 
 
 def __getattr__(name: str) -> Any:

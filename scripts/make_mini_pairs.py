@@ -12,8 +12,8 @@ import numpy as np
 
 import riebench
 from riebench.masks import pair_regions
+from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, held_out, prompt, random_scene
-from riebench.mini.instruments import MiniInstruments
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.masker import MiniMasker
 from riebench.mini.reader import read_all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ import riebench
 from riebench.cli import main
 from riebench.engine.instruments import Instruments
 from riebench.methods import Observed, Plan, method
-from riebench.models import Edit, Model, Site, entry_named, neuron_sites
-from riebench.models import registry
+from riebench.models import Edit, Model, Site, entry_named, neuron_sites, registry
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE, save_sae
 from riebench.spec.request import resolve
@@ -86,7 +85,11 @@ def test_sites_are_known_without_weights_in_the_order_in_which_they_run(toy: Mod
 @pytest.mark.parametrize("model", [TOY, "loaded"])
 def test_blocks_of_a_condition_run_in_order_and_not_as_text(toy: Model, model: str) -> None:
     request, _ = resolve(
-        "steering", ["layer.10", "layer.2", "layer.1"], model=toy if model == "loaded" else model, pairs=PAIRS, alone=True
+        "steering",
+        ["layer.10", "layer.2", "layer.1"],
+        model=toy if model == "loaded" else model,
+        pairs=PAIRS,
+        alone=True,
     )
     assert [c.sites for c in request.conditions] == [
         ("layer.1", "layer.2", "layer.10"),
@@ -176,7 +179,7 @@ def test_parts_that_are_handed_in_take_the_place_of_the_published_ones(mini: Ins
 
 
 @pytest.fixture
-def received(toy: Model) -> Iterator[Callable[[str, Callable[[], Any]], list[dict[str, Tensor]]]]:
+def received(toy: Model) -> Callable[[str, Callable[[], Any]], list[dict[str, Tensor]]]:
     """What a module is given while some work is done, one entry a step."""
 
     def watch(path: str, work: Callable[[], Any]) -> list[dict[str, Tensor]]:
@@ -191,7 +194,7 @@ def received(toy: Model) -> Iterator[Callable[[str, Callable[[], Any]], list[dic
         handle.remove()
         return seen
 
-    yield watch
+    return watch
 
 
 def test_an_edit_changes_the_picture_stream_where_it_says_and_no_text(toy: Model, received: Any) -> None:
@@ -273,7 +276,7 @@ def test_saes_of_a_strangers_sites(toy: Model) -> None:
         toy.sae("layer.3")
     with pytest.raises(UserError, match=r"unknown SAE 'layer\.3'"):
         resolve("sae", "layer.3", model=toy, pairs=PAIRS)
-    with pytest.raises(UserError, match="layer.12"):
+    with pytest.raises(UserError, match=r"unknown site 'layer\.12'; did you mean"):
         riebench.load(TOY, saes={"layer.12": TopKSAE(16, 40, 4)})
     with pytest.raises(UserError, match="takes no loaded pipeline"):
         riebench.load(TOY, pipeline=object())
@@ -294,9 +297,9 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
     for name, kind in (("pipe", "StableDiffusionXLPipeline"), ("other", "FluxPipeline"), ("mini", "FluxPipeline")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model_index.json").write_text(json.dumps({"_class_name": kind}))
-    with pytest.raises(UserError, match="the pipeline in pipe cannot be loaded"):
+    with pytest.raises(UserError, match=r"the pipeline in pipe cannot be loaded: "):
         riebench.load(Path("pipe"))
-    with pytest.raises(UserError, match="unknown pipeline class 'FluxPipeline'; .*known: StableDiffusionXLPipeline$"):
+    with pytest.raises(UserError, match=r"unknown pipeline class 'FluxPipeline'; .*known: StableDiffusionXLPipeline$"):
         riebench.load("other")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty has no model_index\.json that names a pipeline"):
@@ -325,10 +328,11 @@ def test_a_broken_family_is_one_line(tmp_path: Path, name: str, said: str, call:
     for file, text in files.items():
         (tmp_path / f"{file}.py").write_text(text)  # where one stands
         sys.modules.pop(file, None)
+    work = {
+        "load": lambda: riebench.load(name),
+        "run": lambda: riebench.run("none", model=name, pairs=PAIRS, out=tmp_path / "o"),
+    }
     with pytest.raises(UserError, match=said) as raised:
-        if call == "load":
-            riebench.load(name)
-        else:
-            riebench.run("none", model=name, pairs=PAIRS, out=tmp_path / "o")
+        work[call]()
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "o").exists()

@@ -39,7 +39,7 @@ from riebench.masks.gsam import (
     to_corners,
 )
 from riebench.masks.sam import build_sam2, load_segmenter
-from riebench.standin.gsam import vocabulary, write_grounding_dino, write_sam2
+from riebench.standin.masker_weights import bert_vocabulary, write_grounding_dino, write_sam2
 
 OPTIONS = GroundedSAM2Options(short_side=224, long_side=400)
 PHRASE = "a red bicycle"
@@ -314,7 +314,7 @@ print(masker.find(np.zeros((64, 64, 3), np.uint8), "cat").any(), masker.detector
 
 
 def test_vocabulary_has_berts_ids() -> None:
-    words = vocabulary(30522)
+    words = bert_vocabulary(30522)
     assert len(words) == len(set(words)) == 30522
     assert [words[i] for i in (0, 100, 101, 102, 103)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -345,7 +345,7 @@ def test_a_vocabulary_is_enough(folder: Path, tmp_path: Path) -> None:
     text = shutil.copytree(folder / TEXT_ENCODER, tmp_path / TEXT_ENCODER)
     (text / "tokenizer.json").unlink()
     assert read_tokenizer(text)("A cat.") == read_tokenizer(folder / TEXT_ENCODER)("A cat.")
-    (text / "vocab.txt").write_text("\n".join([*vocabulary(None), "more"]))
+    (text / "vocab.txt").write_text("\n".join([*bert_vocabulary(None), "more"]))
     with pytest.raises(UserError, match="has more words than its config"):
         load_detector(folder / DETECTOR, text)
 

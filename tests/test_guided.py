@@ -35,9 +35,7 @@ def guided(random_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> SDXL:
 
 @pytest.mark.parametrize("zeros", [True, False])
 @pytest.mark.parametrize("side", [32, 48])
-def test_generation_is_the_pipelines_own(
-    guided: SDXL, monkeypatch: pytest.MonkeyPatch, zeros: bool, side: int
-) -> None:
+def test_generation_is_the_pipelines_own(guided: SDXL, monkeypatch: pytest.MonkeyPatch, zeros: bool, side: int) -> None:
     monkeypatch.setitem(guided.pipeline._internal_dict, "force_zeros_for_empty_prompt", zeros)
     other = made(guided.pipeline, guidance=5.0, size=side)
     runs = other.generate(["a b", "c"], [5, 6], 3)

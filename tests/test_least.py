@@ -16,7 +16,7 @@ from riebench.cli import main
 from riebench.engine.bench import difference, plain_pair, scored_pictures, unet_flops
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, LPIPS, MASKER, TEXT, UNET, VAE, counting
 from riebench.engine.instruments import Given, Instruments
-from riebench.engine.pair import PairWorker
+from riebench.engine.pair_work import PairWorker
 from riebench.models import Edit
 from riebench.models.mini import PAIRS
 from riebench.models.replay import modules_before
@@ -114,9 +114,7 @@ def test_replay_of_a_guided_model(random_pipeline: Any, unconditional: Any) -> N
     ("prompts", "seeds", "steps"),
     [(["c"], [5], 1), (["a b"], [6], 1), (["a b", "c"], [5, 5], 1), (["a b"], [5], 2)],
 )
-def test_only_runs_that_begin_alike_are_replayed(
-    model: SDXL, prompts: list[str], seeds: list[int], steps: int
-) -> None:
+def test_only_runs_that_begin_alike_are_replayed(model: SDXL, prompts: list[str], seeds: list[int], steps: int) -> None:
     edits = [Edit(changes_at(model, ["up.0.1"], steps))] * len(prompts)
     model.generate(["a b"], [5], 1, capture=["up.0.1"])
     found, flops = [], []
@@ -208,7 +206,9 @@ def test_same_pictures_with_and_without_replay(mini: Instruments, monkeypatch: p
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_replay_spares_work_at_every_size_of_batch(mini: Instruments, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+def test_replay_spares_work_at_every_size_of_batch(
+    mini: Instruments, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
     request, _ = resolve("steering", "up.0.1", strength=[1, 2], batch=batch)
     pair, flops = load_pairs(PAIRS)[0], []
     for replay in (True, False):
@@ -234,7 +234,7 @@ def test_replay_into_a_larger_batch_differs_by_rounding(mini: Instruments, monke
 def test_counts_are_the_floor_and_numbers_the_plain_loops(mini: Instruments) -> None:
     at_work, pair = worker(mini), load_pairs(PAIRS)[1]
     sdxl(mini).encode_text.cache_clear()
-    mini.scorers.clip.text.cache_clear()  # type: ignore[attr-defined]
+    mini.scorers.clip.text.cache_clear()
     with counting(at_work.instruments) as counts:
         result = work(at_work, pair, keep_images=True)
     assert [r.status for r in result.records] == ["ok"] * 10, [r.reason for r in result.records]

@@ -6,13 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from riebench_baselines.neurons import NeuronTransfer, normalized_mean
-from riebench_baselines.none import Nothing
-from riebench_baselines.prompt import Prompt
-from riebench_baselines.random import RandomFeatures
-from riebench_baselines.sae import SAETransfer
-from riebench_baselines.sae_adaptive import AdaptiveSAETransfer
-from riebench_baselines.steering import Steering
 from torch import Tensor
 
 from riebench.methods import (
@@ -31,6 +24,13 @@ from riebench.pairs import Pair
 from riebench.sae import TopKSAE
 from riebench.spec.protocols import PAPER, RIEBENCH, Protocol
 from riebench.util.errors import UserError
+from riebench_baselines.neurons import NeuronTransfer, normalized_mean
+from riebench_baselines.none import Nothing
+from riebench_baselines.prompt import Prompt
+from riebench_baselines.random import RandomFeatures
+from riebench_baselines.sae import SAETransfer
+from riebench_baselines.sae_adaptive import AdaptiveSAETransfer
+from riebench_baselines.steering import Steering
 
 PAIR = Pair(
     id="p",
@@ -160,7 +160,9 @@ def unequal_shares(seen: Observed, protocol: Protocol) -> Observed:
     base = {"down.2.1": [1.0, 1.0, 6.0], "up.0.1": [1.0, 5.0, 4.0]}
 
     def values(levels: dict[str, list[float]]) -> dict[str, Tensor]:
-        return {block: torch.tensor(row).expand(2, 4, 3) + torch.arange(4)[:, None] / 8 for block, row in levels.items()}
+        return {
+            block: torch.tensor(row).expand(2, 4, 3) + torch.arange(4)[:, None] / 8 for block, row in levels.items()
+        }
 
     return replace(seen, base=values(base), source=values(source), protocol=protocol, _kept={})
 

@@ -11,8 +11,8 @@ import pytest
 
 from riebench.cli import main
 from riebench.pairs import CATEGORIES, build_pairs, grounding_phrases, load_pairs, read_piebench
-from riebench.pairs.files import as_items
 from riebench.pairs.grounding import unbalanced
+from riebench.pairs.pair_files import as_items
 from riebench.pairs.piebench import reasons
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "riebench.json"

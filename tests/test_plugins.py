@@ -14,7 +14,7 @@ import pytest
 
 from riebench.cli import main
 from riebench.engine.instruments import Given, Instruments
-from riebench.engine.pair import PairWorker
+from riebench.engine.pair_work import PairWorker
 from riebench.methods import create, find, method_names, registry
 from riebench.methods.options import options_of
 from riebench.methods.registry import catalogue

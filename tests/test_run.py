@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from riebench.engine.instruments import Instruments, load_instruments
-from riebench.engine.pair import PairResult, PairWorker
+from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.methods import registry
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
@@ -29,7 +29,7 @@ EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons
 def _mini_once(mini: Instruments) -> Iterator[None]:
     """Every worker takes the mini that is loaded already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("riebench.engine.pair.load_instruments", lambda request, given: mini)
+        patch.setattr("riebench.engine.pair_work.load_instruments", lambda request, given: mini)
         yield
 
 
@@ -404,7 +404,7 @@ def test_half_precision_edits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
     methods = ["steering", "sae", "sae-adaptive", "neurons"]
     full_records = records(methods, [1.0], pair)
-    monkeypatch.setattr("riebench.engine.pair.load_instruments", load_instruments)
+    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", load_instruments)
     half_records = records(methods, [1.0], pair, settings={"model.dtype": "bfloat16"})
     for full, other in zip(full_records, half_records, strict=True):
         assert other.status == "ok", other.reason

@@ -8,16 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from riebench_baselines.neurons import NeuronTransfer
-from riebench_baselines.sae import SAETransfer
-from riebench_baselines.steering import Steering
-
 from riebench.methods import Observed
 from riebench.models import neuron_sites
 from riebench.models.sdxl import FOUR, PUBLISHED_UNET, sites_of
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE
 from riebench.spec.protocols import PAPER, RIEBENCH
+from riebench_baselines.neurons import NeuronTransfer
+from riebench_baselines.sae import SAETransfer
+from riebench_baselines.steering import Steering
 
 CHANNELS, SIDE, LAYERS, NEURONS, FEATURES, K = 1280, 16, 10, 5120, 5120, 160
 SITES = {site: shape for site, shape in sites_of(PUBLISHED_UNET, 64).items() if site.partition("/")[0] in FOUR}

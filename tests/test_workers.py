@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import riebench
-from riebench.engine.pair import PairWorker
+from riebench.engine.pair_work import PairWorker
 from riebench.engine.ray_crew import RayCrew
 from riebench.engine.resume import Survey
 from riebench.engine.run import Given, Workers, carry_out

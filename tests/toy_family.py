@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
-from riebench.mini.instruments import MiniInstruments
+from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.models import Batch, Model, ModelEntry, Site
 from riebench.models.model import weights_fingerprint
 from riebench.spec.settings import Settings

@@ -30,7 +30,7 @@ def blocks_command(
 
     Example: riebench blocks --model sdxl-turbo
     """
-    from riebench.models.registry import entry_named
+    from riebench.models.entries import entry_named
     from riebench.models.sites import NEURONS, neuron_sites
     from riebench.sae.folders import feature_count, read_config
     from riebench.spec.settings import parse_settings

@@ -73,8 +73,8 @@ def generate_command(
     Example: riebench mini generate "a striped red heart wearing a hat" --steps 4
     """
     from riebench.mini.layout import layout_of_seed
+    from riebench.models.entries import load
     from riebench.models.mini import MINI
-    from riebench.models.registry import load
 
     scene = _scene(prompt)
     if not 1 <= steps <= MINI.most_steps:
@@ -103,7 +103,7 @@ def check_command(
         if name not in PARTS:
             raise unknown("part", name, PARTS)
     from riebench.mini import quality
-    from riebench.models.registry import load
+    from riebench.models.entries import load
 
     console = Console(stderr=True)
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
-from riebench.pairs.files import as_items, write_json
+from riebench.pairs.pair_files import as_items, write_json
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
 from riebench.report.summary import wide_console
 from riebench.util.errors import UserError

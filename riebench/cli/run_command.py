@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from riebench.spec.request import Request
 
 STAGES = {
-    "load models": "riebench.engine.pair:load_instruments",
-    "base and source run, masks": "riebench.engine.pair:PairWorker.observe",
-    "plan": "riebench.engine.pair:PairWorker._plan",
-    "edited runs": "riebench.engine.pair:PairWorker._generate",
-    "metrics": "riebench.engine.pair:PairWorker.score",
+    "load models": "riebench.engine.pair_work:load_instruments",
+    "base and source run, masks": "riebench.engine.pair_work:PairWorker.observe",
+    "plan": "riebench.engine.pair_work:PairWorker._plan",
+    "edited runs": "riebench.engine.pair_work:PairWorker._generate",
+    "metrics": "riebench.engine.pair_work:PairWorker.score",
 }
 """What ``--trace`` times."""
 HELP = """Run a benchmark: methods, blocks and strengths over pairs.

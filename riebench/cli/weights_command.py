@@ -26,7 +26,7 @@ def fetch_command(
 
     Example: riebench fetch sdxl-turbo --weights /data/riebench
     """
-    from riebench.models.registry import entry_named
+    from riebench.models.entries import entry_named
     from riebench.weights import default_root
     from riebench.weights.fetch import fetch
 
@@ -53,7 +53,7 @@ def doctor_command(
 
     Example: riebench doctor --model sdxl-turbo
     """
-    from riebench.models.registry import entry_named
+    from riebench.models.entries import entry_named
     from riebench.spec.settings import Settings
     from riebench.weights import default_root, is_standin, look
     from riebench.weights.places import describe

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
-from riebench.engine.pair import PairResult, PairWorker
+from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.engine.plain import nothing_kept, plain_setting
 from riebench.engine.run import carry_out
 from riebench.masks.sources import from_phrases
@@ -165,8 +165,9 @@ def _finish_floor(done: Bench, worker: PairWorker) -> None:
 
 def _count_flops(done: Bench, worker: PairWorker, pair: Pair) -> None:
     model, task = worker.instruments.model, worker.recorder.task(pair)
-    done.engine.flops = unet_flops(model, lambda: worker.work(task))
     with ExitStack() as stack:
+        put_in(stack, model, "replay", worker.request.settings.model.replay)
+        done.engine.flops = unet_flops(model, lambda: worker.work(task))
         put_in(stack, model, "replay", False)
         done.flops_without_replay = unet_flops(model, lambda: worker.work(task))
     done.plain.flops = unet_flops(model, lambda: plain_pair(worker, pair))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from riebench.methods.registry import find
-from riebench.models.registry import ModelEntry, entry_named
+from riebench.models.entries import ModelEntry, entry_named
 from riebench.models.sites import neuron_sites
 from riebench.spec.request import Condition, Request
 from riebench.util.progress import timings

@@ -16,8 +16,8 @@ from riebench.masks.sources import MaskSource, from_phrases, from_user, given_fi
 from riebench.metrics import Scorers, Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
+from riebench.models.entries import ModelEntry, entry_named
 from riebench.models.model import Model, weights_fingerprint
-from riebench.models.registry import ModelEntry, entry_named
 from riebench.pairs import Pair
 from riebench.records.schema import Value
 from riebench.spec.protocols import PROTOCOLS

@@ -13,7 +13,7 @@ from typing import Any
 
 from riebench.engine.counting import put_in
 from riebench.engine.instruments import Instruments
-from riebench.engine.pair import PairWorker
+from riebench.engine.pair_work import PairWorker
 from riebench.engine.recording import Task, Wanted
 from riebench.metrics import Scores
 

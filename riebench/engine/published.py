@@ -11,8 +11,8 @@ from riebench.masks import Masker
 from riebench.metrics import Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
+from riebench.models.entries import ModelEntry
 from riebench.models.model import pick_device
-from riebench.models.registry import ModelEntry
 from riebench.pairs import Pair
 from riebench.spec.protocols import Protocol
 from riebench.spec.settings import Settings

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from riebench.engine.pair import PairResult, PairWorker
+from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.engine.recording import Task
 from riebench.engine.resume import Survey
 from riebench.engine.run import Workers

@@ -19,8 +19,8 @@ from rich.console import Console
 from riebench.engine.journal import writing_journal
 from riebench.engine.resume import left_to_do, refuse_other_runs
 from riebench.methods.registry import find
+from riebench.models.entries import entry_named
 from riebench.models.model import Model
-from riebench.models.registry import entry_named
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, only_writer, read_records
 from riebench.spec.request import Request, resolve
@@ -168,7 +168,7 @@ def carry_out(
 def _crew(request: Request, given: Given, workers: Workers, pairs: int) -> Iterator[Any]:
     """Who works the tasks off: a worker in this process, or those of a Ray cluster, no more than there are pairs."""
     if workers.count == 1 and workers.address is None:
-        from riebench.engine.pair import PairWorker
+        from riebench.engine.pair_work import PairWorker
 
         yield PairWorker(request, given)
         return

@@ -3,9 +3,9 @@
 Importing a module of metrics registers them, in the order of their columns.
 """
 
-from riebench.metrics import published, regions  # isort: skip
+from riebench.metrics import whole, regions  # isort: skip
 from riebench.metrics import drawn  # isort: skip
-from riebench.metrics.registry import METRICS, Metric, Scores, metric
+from riebench.metrics.catalogue import METRICS, Metric, Scores, metric
 from riebench.metrics.scoring import Reference, Scorers, Seen, Truth, score_images
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "Truth",
     "drawn",
     "metric",
-    "published",
     "regions",
     "score_images",
+    "whole",
 ]

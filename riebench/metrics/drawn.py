@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from riebench.metrics.registry import metric
+from riebench.metrics.catalogue import metric
 from riebench.metrics.scoring import Seen
 
 

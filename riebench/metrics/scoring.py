@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.metrics.registry import METRICS, Scores
+from riebench.metrics.catalogue import METRICS, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,7 @@ def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]
     """
     places: dict[bytes, int] = {}
     of = [places.setdefault(image.tobytes(), len(places)) for image in images]
-    seen = look(scorers, reference, [images[of.index(i)] for i in range(len(places))])
+    seen = look_at(scorers, reference, [images[of.index(i)] for i in range(len(places))])
     metrics = [m for m in METRICS.values() if seen.verdicts is not None or not m.drawn_world]
     columns = {m.name: m.measure(seen) for m in metrics}
     # The base image in the pictures' place, as far as it has been looked at already.
@@ -101,7 +101,7 @@ def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]
     return [{**{name: values[i] for name, values in columns.items()}, **of_base} for i in of]
 
 
-def look(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -> Seen:
+def look_at(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -> Seen:
     """Look at distinct pictures: each, whole and by region, goes through CLIP once, and whole through LPIPS once."""
     import torch
 

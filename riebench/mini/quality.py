@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.mini.grammar import (
     ATTRIBUTES,
     BACKGROUND_NOUNS,
@@ -19,7 +20,6 @@ from riebench.mini.grammar import (
     random_scene,
     visible,
 )
-from riebench.mini.instruments import MiniInstruments
 from riebench.mini.layout import Layout, layout_of_seed
 from riebench.mini.masker import MiniMasker
 from riebench.mini.reader import judge, read_all, read_scene

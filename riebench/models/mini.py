@@ -30,7 +30,7 @@ class MiniEntry(SDXLEntry):
 
     pairs: Path | None = PAIRS
     blur_kernel: int = 15  # the published 31 px belong to grid cells of 32 px; these are of 16 px
-    instruments: str = "riebench.mini.instruments:MiniInstruments"
+    instruments: str = "riebench.mini.drawn_instruments:MiniInstruments"
     pipeline_parameters: float = 0.0
     row_bytes: float = 0.0
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from riebench.models.registry import ModelEntry
+    from riebench.models.entries import ModelEntry
     from riebench.sae import TopKSAE
 
 

@@ -12,8 +12,8 @@ from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riebench.models.entries import ModelEntry
 from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
-from riebench.models.registry import ModelEntry
 from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
 from riebench.spec.settings import SaeSettings, Settings

@@ -1,8 +1,8 @@
 """Benchmark items: pairs of prompts, their categories, and the files they come in."""
 
-from riebench.pairs.files import check_pairs, load_pairs
 from riebench.pairs.grounding import grounding_phrases
 from riebench.pairs.pair import CATEGORIES, Pair, category_named, select
+from riebench.pairs.pair_files import check_pairs, load_pairs
 from riebench.pairs.piebench import build_pairs, read_piebench
 
 __all__ = [

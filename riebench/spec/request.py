@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from riebench.methods.registry import MethodClass, create, find, method_names
-from riebench.models.registry import ModelEntry, entry_named
+from riebench.models.entries import ModelEntry, entry_named
 from riebench.models.sites import NEURONS, Site, neuron_sites
 from riebench.pairs import Pair, category_named, load_pairs, select
 from riebench.records.folder import read_run

@@ -23,7 +23,7 @@ def write_standin(root: Path, model: str, size: Size, seed: int = 0) -> Iterator
         raise unknown("model with stand-ins", model, MODELS)
     if root.exists() and any(root.iterdir()) and not (root / STANDIN).is_file():
         raise UserError(f"{root} holds something that is no stand-in; give an empty folder")
-    from riebench.standin.gsam import write_grounding_dino, write_sam2
+    from riebench.standin.masker_weights import write_grounding_dino, write_sam2
     from riebench.standin.pipeline import write_pipeline
     from riebench.standin.saes import write_saes
     from riebench.standin.scorers import write_clip, write_trunk

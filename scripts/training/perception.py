@@ -12,8 +12,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from riebench.mini.drawn_instruments import CLIP_NAME
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, prompt, visible
-from riebench.mini.instruments import CLIP_NAME
 
 from .data import Scenes
 from .loop import Job, run

@@ -9,8 +9,8 @@ from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
 from riebench.mini.judge import PairTruth
 from riebench.mini.masker import MiniMasker
+from riebench.models.entries import ModelEntry
 from riebench.models.mini import WEIGHTS
-from riebench.models.registry import ModelEntry
 from riebench.spec.protocols import Protocol
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError

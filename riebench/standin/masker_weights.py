@@ -167,7 +167,7 @@ def _write_tokenizer(folder: Path, size: Size) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").unlink(missing_ok=True)  # it would go before the vocabulary
     config = BertConfig()
-    words = vocabulary(config.vocab_size if size == "true" else None)
+    words = bert_vocabulary(config.vocab_size if size == "true" else None)
     if size == "tiny":
         config = BertConfig(
             vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
@@ -179,7 +179,7 @@ def _write_tokenizer(folder: Path, size: Size) -> None:
     read_tokenizer(folder).save_pretrained(folder)
 
 
-def vocabulary(entries: int | None) -> list[str]:
+def bert_vocabulary(entries: int | None) -> list[str]:
     """Word pieces by id: special tokens where bert-base-uncased has them, characters, pairs of letters.
 
     Args:
