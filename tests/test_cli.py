@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from riebench.cli import main
+from riebench.cli.run_command import STAGES
 from riebench.models.mini import PAIRS
 
 
@@ -81,6 +82,14 @@ def test_run_writes_what_it_says(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert code == 0
     assert "4 records are in" in err
     assert "0 are left to make" in err
+
+
+def test_a_trace_times_each_stage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ("--strength", "1", "--limit", "1", "--category", "6", "--out", str(tmp_path / "r"), "--trace")
+    code, _, err = run(capsys, *BASE, *words)
+    assert code == 0
+    rows = [line.rsplit(maxsplit=4)[:2] for line in err.splitlines() if line.endswith(" GB")]
+    assert rows == [[stage, "1"] for stage in STAGES]
 
 
 def test_failures_show_and_make_exit_code_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -149,7 +149,12 @@ def test_only_what_is_missing_is_done(
     assert len(planned()) == 3
     rows: list[int] = []
     generate = mini.model.generate
-    monkeypatch.setattr(mini.model, "generate", lambda p, *a, **k: rows.append(len(p)) or generate(p, *a, **k))
+
+    def generating(prompts: list[str], *given: Any, **more: Any) -> Any:
+        rows.append(len(prompts))
+        return generate(prompts, *given, **more)
+
+    monkeypatch.setattr(mini.model, "generate", generating)
     assert stranger("Plain", "--batch", "3", "--keep-images", "0") == 0
     assert (len(planned()), rows) == (3, [])
     assert stranger("Plain", "--strength", "1,2", "--category", "9") == 0

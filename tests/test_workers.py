@@ -184,7 +184,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many workers each call hires."""
     hired: list[int] = []
     hire = RayCrew._hire_some
-    monkeypatch.setattr(RayCrew, "_hire_some", lambda self, count: hired.append(count) or hire(self, count))
+
+    def hiring(self: RayCrew, count: int) -> None:
+        hired.append(count)
+        hire(self, count)
+
+    monkeypatch.setattr(RayCrew, "_hire_some", hiring)
     return hired
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STAGES = {
     "load models": "riebench.engine.pair_work:load_instruments",
     "base and source run, masks": "riebench.engine.pair_work:PairWorker.observe",
-    "plan": "riebench.engine.pair_work:PairWorker._plan",
+    "plan": "riebench.engine.pair_work:PairWorker._planned",
     "edited runs": "riebench.engine.pair_work:PairWorker._generate",
     "metrics": "riebench.engine.pair_work:PairWorker.score",
 }
