@@ -19,7 +19,7 @@ import riebench
 from riebench.cli import main
 from riebench.engine.instruments import Instruments
 from riebench.methods import Observed, Plan, method
-from riebench.models import Edit, Model, Site, entry_named, neuron_sites, registry
+from riebench.models import Edit, Model, Site, entries, entry_named, neuron_sites
 from riebench.pairs import Pair
 from riebench.sae import TopKSAE, save_sae
 from riebench.spec.request import resolve
@@ -292,8 +292,8 @@ class Broken:
 def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool) -> None:
     """Another's plug-in that is broken is no hindrance, nor is a folder of a model's name."""
     if others:
-        points: Any = {"a-broken-one": Broken(), **registry._installed()}
-        monkeypatch.setattr(registry, "_installed", lambda: points)
+        points: Any = {"a-broken-one": Broken(), **entries._installed()}
+        monkeypatch.setattr(entries, "_installed", lambda: points)
     for name, kind in (("pipe", "StableDiffusionXLPipeline"), ("other", "FluxPipeline"), ("mini", "FluxPipeline")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model_index.json").write_text(json.dumps({"_class_name": kind}))

@@ -53,15 +53,15 @@ def test_generation_is_the_pipelines_own(guided: SDXL, monkeypatch: pytest.Monke
 
 
 def test_grids_of_other_sizes_are_what_passes(random_pipeline: Any) -> None:
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(4, 4, 4, 4),
         latent_channels=4,
         norm_num_groups=2,
         force_upcast=False,
-    ).eval()
-    pipeline = StableDiffusionXLPipeline(**{**random_pipeline.components, "vae": vae}, add_watermarker=False)
+    )
+    pipeline = StableDiffusionXLPipeline(**{**random_pipeline.components, "vae": vae.eval()}, add_watermarker=False)
     model = made(pipeline, size=72)  # latents of 9, then 5, then 3
     passed: dict[str, tuple[int, ...]] = {}
     handles = [

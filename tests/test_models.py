@@ -185,6 +185,20 @@ def test_functions_see_the_update_as_it_passes(model: SDXL) -> None:
     assert torch.allclose(torch.stack(passed), base.values["mid.0"], atol=1e-6)
 
 
+def test_a_function_is_not_called_at_strength_zero(model: SDXL) -> None:
+    called: list[int] = []
+
+    def note(now: Tensor, step: int) -> Tensor:
+        called.append(step)
+        return now
+
+    silent = Edit({"mid.0": note}, 0.0)
+    other = Edit({"mid.0": torch.ones(1, 16, 24)})
+    base, shifted = model.generate(["a"] * 2, [1, 1], 1, edits=[silent, other])
+    assert not called
+    assert not np.array_equal(base.image, shifted.image)
+
+
 def test_an_ablated_block_adds_nothing(model: SDXL) -> None:
     (run,) = model.generate(["a"], [1], 2, edits=[Edit({"mid.0": lambda now, step: -now})], capture=["mid.0"])
     # Half a rounding of the block's input may be left: what is taken away is output minus input.
