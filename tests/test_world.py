@@ -6,7 +6,7 @@ import pytest
 from riebench.mini.grammar import ATTRIBUTES, Scene, random_scene, visible
 from riebench.mini.layout import canvas_of_seed, layout_of_seed
 from riebench.mini.reader import judge, read_all
-from riebench.mini.render import COLOURS, box_distance, draw, noun_mask, nouns, polygon_distance
+from riebench.mini.render import COLOURS, NOUNS, box_distance, draw, noun_mask, polygon_distance
 
 
 def test_masks_are_where_the_colour_is() -> None:
@@ -91,5 +91,5 @@ def test_sketches_hide_colour_and_background() -> None:
 def test_nouns_have_masks_only_where_they_are() -> None:
     scene = Scene(shape="house", inside="ring", addition="stand", background="night")
     drawing = draw(scene, layout_of_seed(2))
-    there = {noun for noun in nouns() if noun_mask(scene, drawing, noun).any()}
+    there = {noun for noun in NOUNS if noun_mask(scene, drawing, noun).any()}
     assert there == {"house", "ring", "stand", "night", "background", "foreground", "object"}

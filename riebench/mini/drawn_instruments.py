@@ -7,8 +7,8 @@ from typing import Any
 
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
-from riebench.mini.judge import PairTruth
 from riebench.mini.masker import MiniMasker
+from riebench.mini.reader import PairTruth
 from riebench.models.entries import ModelEntry
 from riebench.models.mini import WEIGHTS
 from riebench.spec.protocols import Protocol

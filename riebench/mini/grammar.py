@@ -141,6 +141,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     **{value: ("background", value) for value in ("white", "grey", "cream", "grid")},
     **{noun: ("background", value) for noun, value in BACKGROUND_NOUNS.items()},
 }
+VOCABULARY = sorted(_FILLER | set(_WORDS) | {"foreground", "object"})
+"""Every word of the grammar."""
 
 
 def parse(text: str) -> Scene:
@@ -163,11 +165,6 @@ def parse(text: str) -> Scene:
     if "shape" not in found:
         raise PromptError(f"the prompt {text!r} names no shape; expected one of {', '.join(ATTRIBUTES['shape'])}")
     return Scene(**found)
-
-
-def vocabulary() -> list[str]:
-    """Every word of the grammar, sorted."""
-    return sorted(_FILLER | set(_WORDS) | {"foreground", "object"})
 
 
 def held_out(scene: Scene) -> bool:
@@ -197,6 +194,11 @@ def alternatives(scene: Scene, attribute: str) -> Iterator[Scene]:
     """The scene with each value of one attribute in turn, its own among them."""
     for value in ATTRIBUTES[attribute]:
         yield scene.changed(**{attribute: value})
+
+
+def neighbours(scene: Scene) -> list[tuple[str, Scene]]:
+    """All alternatives of each visible attribute, with its name; the scene itself is among those of each."""
+    return [(name, other) for name in ATTRIBUTES if visible(scene, name) for other in alternatives(scene, name)]
 
 
 def visible(scene: Scene, attribute: str) -> bool:

@@ -17,15 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from riebench.mini.grammar import vocabulary
-from riebench.mini.render import nouns
+from riebench.mini.grammar import VOCABULARY
+from riebench.mini.render import NOUNS
 
 WIDTHS = (12, 24, 48, 64, 64)
 PHRASE_WIDTH = 64
 UNKNOWN, PADDING = 0, 1
 MAX_WORDS = 6
-_IDS = {word: i + 2 for i, word in enumerate(vocabulary())}
-NOUNS = tuple(nouns())
+_IDS = {word: i + 2 for i, word in enumerate(VOCABULARY)}
 _SILENT = frozenset({"a", "an", "the"})
 
 

@@ -23,7 +23,7 @@ from riebench.mini.grammar import (
 from riebench.mini.layout import Layout, layout_of_seed
 from riebench.mini.masker import MiniMasker
 from riebench.mini.reader import judge, read_all, read_scene
-from riebench.mini.render import draw, noun_mask, nouns
+from riebench.mini.render import NOUNS, draw, noun_mask
 from riebench.models import Edit, Model
 from riebench.sae.train import explained_variance
 
@@ -150,7 +150,7 @@ def masks(count: int, track: Track = iter, masker: MiniMasker | None = None) -> 
         scene, seed = chosen[index]
         drawing = draw(scene, layout_of_seed(seed))
         image = np.round(drawing.image * 255).astype(np.uint8)
-        for noun in nouns():
+        for noun in NOUNS:
             truth = noun_mask(scene, drawing, noun)
             found = masker.find(image, noun)
             union = found.any(0) if len(found) else np.zeros_like(truth)

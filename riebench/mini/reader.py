@@ -13,9 +13,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.mini.grammar import ATTRIBUTES, Scene, alternatives, visible
-from riebench.mini.layout import Layout
-from riebench.mini.render import draw, smaller
+from riebench.mini.grammar import ATTRIBUTES, Scene, neighbours, parse, visible
+from riebench.mini.layout import Layout, layout_of_seed
+from riebench.mini.render import draw_many, smaller
+from riebench.pairs import Pair
 
 Array = NDArray[np.float32]
 SHRINK = 2
@@ -23,11 +24,10 @@ MOST_MOVES = 6
 
 
 @dataclass(frozen=True)
-class _Neighbours:
-    """A scene and all that differ from it in one attribute, drawn: ``drawings [n, pixels]``."""
+class _Drawn:
+    """The neighbours of a scene, each with the attribute that is varied, and their ``drawings [n, pixels]``."""
 
-    scenes: tuple[Scene, ...]
-    names: tuple[str, ...]
+    named: list[tuple[str, Scene]]
     drawings: Array
     squares: Array
 
@@ -36,16 +36,18 @@ class _Neighbours:
         return (self.squares - 2 * (self.drawings @ image) + image @ image) / len(image)
 
 
-@lru_cache(maxsize=24)
-def _neighbours(scene: Scene, layout: Layout) -> _Neighbours:
-    named = [(name, other) for name in ATTRIBUTES if visible(scene, name) for other in alternatives(scene, name)]
-    drawings = np.stack([draw(other, layout, SHRINK).image.ravel() for _, other in named])
+@lru_cache(maxsize=12)
+def _neighbours(scenes: tuple[Scene, ...], layout: Layout) -> list[_Drawn]:
+    """The neighbours of each scene, all drawn together."""
+    named = [neighbours(scene) for scene in scenes]
+    drawings = draw_many([other for near in named for _, other in near], layout, SHRINK)
     squares = np.einsum("ij,ij->i", drawings, drawings)
-    return _Neighbours(tuple(s for _, s in named), tuple(n for n, _ in named), drawings, squares)
-
-
-def _flat(image: Array) -> Array:
-    return smaller(image, SHRINK).astype(np.float32).ravel()
+    found, start = [], 0
+    for near in named:
+        rows = slice(start, start + len(near))
+        found.append(_Drawn(near, drawings[rows], squares[rows]))
+        start += len(near)
+    return found
 
 
 def read_all(image: Array, scene: Scene, layout: Layout) -> dict[str, str]:
@@ -53,9 +55,10 @@ def read_all(image: Array, scene: Scene, layout: Layout) -> dict[str, str]:
 
     Each is read with the other attributes taken from ``scene``, which must be what the picture is meant to be.
     """
-    near = _neighbours(scene, layout)
+    flat = smaller(image, SHRINK).astype(np.float32).ravel()
+    (near,) = _neighbours((scene,), layout)
     found: dict[str, tuple[float, str]] = {}
-    for name, other, error in zip(near.names, near.scenes, near.errors(_flat(image)), strict=True):
+    for (name, other), error in zip(near.named, near.errors(flat), strict=True):
         found[name] = min(found.get(name, (np.inf, "")), (float(error), getattr(other, name)))
     return {name: value for name, (_, value) in found.items()}
 
@@ -64,21 +67,26 @@ def read_scene(image: Array, starts: Sequence[Scene], layout: Layout) -> Scene:
     """The scene that a picture ``[128, 128, 3]`` (0..1) shows, whatever it is meant to be.
 
     From each start, the one attribute whose change brings the drawing nearest is changed, again and again,
-    until no change helps; the nearest end of all starts is the answer.
+    until no change helps; the nearest end of all starts is the answer. The starts go in step, and one that comes
+    where another was is left to that.
     """
-    flat = _flat(image)
+    flat = smaller(image, SHRINK).astype(np.float32).ravel()
     ends: list[tuple[float, int, Scene]] = []
-    for number, start in enumerate(starts):
-        scene = start
-        for _ in range(MOST_MOVES):
-            near = _neighbours(scene, layout)
+    at = {scene: number for number, scene in enumerate(starts)}
+    seen = set(at)
+    for _ in range(MOST_MOVES):
+        moved: dict[Scene, int] = {}
+        for (scene, number), near in zip(at.items(), _neighbours(tuple(at), layout), strict=True):
             errors = near.errors(flat)
-            best = near.scenes[int(errors.argmin())]
-            here = errors[near.scenes.index(scene)]
+            scenes = [other for _, other in near.named]
+            best = scenes[int(errors.argmin())]
             ends.append((float(errors.min()), number, best))
-            if best == scene or errors.min() >= here - 1e-7:
-                break
-            scene = best
+            if best not in seen and errors.min() < errors[scenes.index(scene)] - 1e-7:
+                moved[best] = number
+                seen.add(best)
+        if not moved:
+            break
+        at = moved
     return min(ends, key=lambda end: end[:2])[2]
 
 
@@ -113,3 +121,24 @@ def judge(image: Array, base: Scene, source: Scene, layout: Layout) -> Verdict:
     kept = [visible(shown, n) and getattr(shown, n) == getattr(base, n) for n in others]
     value = getattr(shown, edited) if visible(shown, edited) else None
     return Verdict(value == getattr(source, edited), float(np.mean(kept)), value)
+
+
+class PairTruth:
+    """Judges edited images of one pair of the drawn world.
+
+    Args:
+        pair: its prompts differ in one attribute.
+        seed: of the layout.
+
+    Raises:
+        PromptError: if a prompt is not in the grammar.
+    """
+
+    def __init__(self, pair: Pair, seed: int) -> None:
+        self.base, self.source = parse(pair.original_prompt), parse(pair.editing_prompt)
+        self.layout = layout_of_seed(seed)
+
+    def __call__(self, image: NDArray[np.uint8]) -> dict[str, float | None]:
+        """``edit_success`` and ``kept`` of a picture ``[128, 128, 3]``."""
+        verdict = judge(image.astype(np.float32) / np.float32(255), self.base, self.source, self.layout)
+        return {"edit_success": float(verdict.edit_success), "kept": verdict.kept}

@@ -6,7 +6,7 @@ origin at the object's centre) and become pixels when multiplied by that radius.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -64,6 +64,16 @@ POLYGONS: dict[str, list[tuple[float, float]]] = {
     "house": [(0, -1.05), (0.98, -0.25), (0.72, -0.25), (0.72, 0.85), (-0.72, 0.85), (-0.72, -0.25), (-0.98, -0.25)],
     "stand": [(-0.45, 0.7), (0.45, 0.7), (0.75, 1.38), (-0.75, 1.38)],
 }
+NOUNS: tuple[str, ...] = (
+    *ATTRIBUTES["shape"],
+    *ATTRIBUTES["inside"][1:],
+    *ATTRIBUTES["addition"][1:],
+    *BACKGROUND_NOUNS,
+    "background",
+    "foreground",
+    "object",
+)
+"""Every noun that may be asked for in a picture."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +268,12 @@ def draw(scene: Scene, layout: Layout, shrink: int = 1) -> Drawing:
     return Drawing(np.clip(image, 0, 1).astype(np.float32), masks)
 
 
+def draw_many(scenes: Sequence[Scene], layout: Layout, shrink: int = 1) -> Array:
+    """The pictures of many scenes in one layout, flat: ``[scenes, pixels]``."""
+    drawn = {scene: draw(scene, layout, shrink).image.ravel() for scene in set(scenes)}
+    return np.stack([drawn[scene] for scene in scenes])
+
+
 def noun_mask(scene: Scene, drawing: Drawing, noun: str) -> NDArray[np.bool_]:
     """The true mask ``[128, 128]`` of a noun; all False where the scene does not show it."""
     if noun in (scene.shape, "object"):
@@ -271,16 +287,3 @@ def noun_mask(scene: Scene, drawing: Drawing, noun: str) -> NDArray[np.bool_]:
     if noun == "background" or (BACKGROUND_NOUNS.get(noun) == scene.background and scene.style != "sketch"):
         return drawing.masks["background"]
     return np.zeros((SIZE, SIZE), bool)
-
-
-def nouns() -> list[str]:
-    """Every noun that may be asked for in a picture."""
-    return [
-        *ATTRIBUTES["shape"],
-        *ATTRIBUTES["inside"][1:],
-        *ATTRIBUTES["addition"][1:],
-        *BACKGROUND_NOUNS,
-        "background",
-        "foreground",
-        "object",
-    ]

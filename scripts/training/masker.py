@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from riebench.mini.grammar import ATTRIBUTES, BACKGROUND_NOUNS, Scene
 from riebench.mini.layout import layout_of_seed
-from riebench.mini.masker import NOUNS, MaskNet, word_ids
-from riebench.mini.render import draw, noun_mask
+from riebench.mini.masker import MaskNet, word_ids
+from riebench.mini.render import NOUNS, draw, noun_mask
 
 from .data import Scenes
 from .loop import Job, run

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from riebench.mini.grammar import vocabulary
+from riebench.mini.grammar import VOCABULARY
 
 LENGTH = 24
 END = "</w>"
@@ -43,7 +43,7 @@ def write(folder: Path) -> CLIPTokenizer:
         RuntimeError: if a word of the grammar comes out as more than one token.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    merges = merges_for(vocabulary())
+    merges = merges_for(VOCABULARY)
     letters = list(bytes_to_unicode().values())
     tokens = [*letters, *(c + END for c in letters), *(a + b for a, b in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
@@ -56,7 +56,7 @@ def write(folder: Path) -> CLIPTokenizer:
         model_max_length=LENGTH,
         pad_token="<|endoftext|>",
     )
-    for word in vocabulary():
+    for word in VOCABULARY:
         if len(tokenizer.tokenize(word)) != 1:
             raise RuntimeError(f"{word!r} splits into {tokenizer.tokenize(word)}")
     tokenizer.save_pretrained(folder)
