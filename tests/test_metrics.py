@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lpips as lpips_package
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
-from riebench.engine.instruments import Instruments
-from riebench.metrics import METRICS, Reference, score_images
+import riebench
+from riebench.cli import main
+from riebench.engine.bench import difference
+from riebench.engine.instruments import Given, Instruments
+from riebench.engine.pair_work import PairWorker
+from riebench.engine.plain import plain_setting
+from riebench.metrics import METRICS, Reference, Seen, metric, score_images
 from riebench.metrics.lpips import Features, LpipsScorer
 from riebench.mini.grammar import Scene
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.render import draw
+from riebench.spec.request import resolve
 from riebench.util.errors import UserError
 
 
@@ -121,3 +130,140 @@ def test_other_trunks_from_torchvisions_file(net: str, tmp_path: Path, rng: np.r
         assert torch.allclose(scorer.model.net(scorer.model.scaling_layer(x[0]))[0], own, atol=1e-5)
     with pytest.raises(UserError, match="does not hold the trunk 'alex'"):
         LpipsScorer("lpips", tmp_path / "trunk.pth", "0", "alex")
+
+
+@pytest.fixture
+def toy() -> Iterator[list[int]]:
+    """Two metrics of a stranger's, known as long as the test runs; the list gets the pictures of each call."""
+    calls: list[int] = []
+
+    @metric("redness", "mean of the red channel", of_base=True)
+    def redness(seen: Seen) -> Sequence[float | None]:
+        return [float(picture[..., 0].mean()) for picture in seen.pictures]
+
+    @metric("calls", "how often it was asked")
+    def count(seen: Seen) -> Sequence[float | None]:
+        calls.append(len(seen.pictures))
+        return [float(len(calls))] * len(seen.pictures)
+
+    yield calls
+    for name in ("redness", "calls"):
+        METRICS.pop(name, None)
+
+
+def test_a_metric_is_one_function(
+    mini: Instruments, toy: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match="'redness' is taken"):
+        metric("redness", "again")(lambda seen: [])
+    done = riebench.run(
+        ["steering", "none"],
+        "mid.0",
+        strength=[1, 2],
+        model=mini.model,
+        scorers=mini.scorers,
+        limit=1,
+        category=6,
+        steps=1,
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert len(done.records) == 4
+    assert toy == [3]  # the base picture and two edited ones, looked at together
+    base = next(r.metrics["redness"] for r in done.records if r.setting.method == "none")
+    for record in done.records:
+        kept = np.asarray(Image.open(tmp_path / "run" / "images" / f"{record.pair_id}-{record.key}.png"))
+        assert record.metrics["redness"] == pytest.approx(kept[..., 0].mean())
+        assert record.metrics["redness_base"] == base
+        assert record.metrics["calls"] == 1
+        assert "calls_base" not in record.metrics
+    frame = riebench.load_records(tmp_path / "run")
+    assert frame["redness"].tolist() == [record.metrics["redness"] for record in done.records]
+    assert frame["redness_base"].unique().tolist() == [base]
+    with pytest.raises(SystemExit) as left:
+        main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "report"), "--no-figures", "--no-page"])
+    assert not left.value.code, capsys.readouterr().err
+    for name, column in (("curves.csv", "redness_mean"), ("leaderboard.csv", "held_out_redness")):
+        assert column in pd.read_csv(tmp_path / "report" / name), name
+    steering = [r.metrics["redness"] for r in done.records if r.setting.method == "steering"]
+    curves = pd.read_csv(tmp_path / "report" / "curves.csv")
+    chosen = curves[(curves["method"] == "steering") & (curves["category"] == "all")]
+    assert chosen.sort_values("strength")["redness_mean"].tolist() == pytest.approx(steering)
+
+
+def test_the_bench_compares_every_metric(mini: Instruments, toy: list[int]) -> None:
+    request, (pair, *_) = resolve("steering", "mid.0", strength=1, steps=1, limit=1, category=6)
+    worker = PairWorker(request, Given(mini.model, scorers=mini.scorers))
+    task = worker.recorder.task(pair)
+    (record,) = worker.work(task).records
+    plain = plain_setting(worker, task, task.wanted[0])
+    assert set(plain) == set(record.metrics) == set(METRICS) | {f"{m.name}_base" for m in METRICS.values() if m.of_base}
+    # All agree but the one that counts how often it was asked.
+    assert difference(record.metrics, plain) == pytest.approx(1, abs=1e-3)
+    del METRICS["calls"]
+    assert difference(worker.work(task).records[0].metrics, plain_setting(worker, task, task.wanted[0])) < 1e-3
+
+
+@pytest.mark.parametrize("category", [1, 3, 8, 9])
+def test_every_record_knows_the_base_picture(mini: Instruments, category: int) -> None:
+    methods = ["none", "steering", "sae", "prompt"]
+    request, (pair, *_) = resolve(methods, "all", strength=[0.5, 2], steps=1, limit=1, category=category)
+    worker = PairWorker(request, Given(mini.model, scorers=mini.scorers))
+    task = worker.recorder.task(pair)
+    records = worker.work(task).records
+    assert all(record.status == "ok" for record in records)
+    nothing = next(record.metrics for record in records if record.setting.method == "none")
+    names = ("clip_text_edit", "clip_text_original", "clip_image_source", "lpips_source")
+    assert {f"{name}_base" for name in names} <= set(nothing)
+    for record in records:
+        for name in names:
+            assert record.metrics[f"{name}_base"] == pytest.approx(nothing[name], abs=1e-6)
+    edited = [record.metrics for record in records if record.setting.method == "steering"]
+    assert all(metrics["clip_text_edit"] != metrics["clip_text_edit_base"] for metrics in edited)
+    # A task with one setting alone, as in a resumed run, knows it too.
+    (last,) = worker.work(task._replace(wanted=task.wanted[-1:])).records
+    for name in names:
+        assert last.metrics[f"{name}_base"] == pytest.approx(nothing[name], abs=1e-6)
+
+
+def test_scores_by_independent_computations(mini: Instruments, rng: np.random.Generator) -> None:
+    base, source = picture(BASE), picture(SOURCE)
+    edited = [picture(BASE.changed(shape="star")), rng.integers(0, 256, (128, 128, 3)).astype(np.uint8), source]
+    region = draw(BASE, layout_of_seed(1)).masks["object"]
+    words = ("a blue heart against the sky", "a red heart against the sky")
+    clip, lpips = mini.scorers.clip, mini.scorers.lpips
+
+    def unit(embedding: torch.Tensor) -> torch.Tensor:
+        return embedding[0].double() / embedding[0].double().norm()
+
+    def embed(image: np.ndarray) -> torch.Tensor:
+        return unit(clip.model.encode_image(clip.preprocess(Image.fromarray(image))[None]))
+
+    def tensor(image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+    spatial = lpips_package.LPIPS(net="alex", pnet_rand=True, verbose=False, spatial=True).eval()
+    spatial.load_state_dict(lpips.model.state_dict())
+    found = score_images(mini.scorers, Reference(base, source, *words, region), edited)
+    inside = torch.from_numpy(region)
+    with torch.no_grad():
+        edit, original = (unit(clip.model.encode_text(clip.tokenizer([prompt]))) for prompt in words)
+        for image, scores in zip(edited, found, strict=True):
+            maps = spatial(tensor(image), tensor(base))[0, 0].double()
+            expected = {
+                "clip_text_edit": embed(image) @ edit,
+                "clip_text_original": embed(image) @ original,
+                "clip_image_source": embed(image) @ embed(source),
+                "clip_image_base": embed(image) @ embed(base),
+                "lpips_base": lpips.model(tensor(image), tensor(base)),
+                "lpips_source": lpips.model(tensor(image), tensor(source)),
+                "clip_text_edit_inside": embed(image * region[..., None]) @ edit,
+                "clip_text_edit_outside": embed(image * ~region[..., None]) @ edit,
+                "lpips_base_inside": maps[inside].mean(),
+                "lpips_base_outside": maps[~inside].mean(),
+                "clip_text_edit_base": embed(base) @ edit,
+                "clip_text_original_base": embed(base) @ original,
+                "clip_image_source_base": embed(base) @ embed(source),
+                "lpips_source_base": lpips.model(tensor(base), tensor(source)),
+            }
+            assert scores == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-5)
