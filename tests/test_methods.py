@@ -202,7 +202,7 @@ def test_adaptive_as_published_where_a_block_has_one_side_alone(seen: Observed) 
     assert not found["up.0.1"].any()  # nothing chosen here; the ratio is not a division by 0
     assert found["down.2.1"][0].tolist() == [6, 0, -1]
     # Where features are removed and none added, the ratio is 0, and so is what is removed.
-    flipped = replace(seen, source=seen.source | {"up.0.1": seen.source["up.0.1"] + 20}, _kept={})
+    flipped = replace(seen, source=dict(seen.source) | {"up.0.1": seen.source["up.0.1"] + 20}, _kept={})
     plan = AdaptiveSAETransfer(k=2).plan(flipped)
     change = plan.changes["down.2.1"]
     assert callable(change)

@@ -40,8 +40,8 @@ def test_signed_sums(rng: np.random.Generator) -> None:
     assert relative_score(source, base, "sum").tolist() == pytest.approx(published)
     sound = [3 / 6.4 + 1 / 4, -2.9 / 6.4 + 1 / 4, 0.5 / 6.4 + 2 / 4]
     assert relative_score(source, base, "absolute").tolist() == pytest.approx(sound)
-    codes = [torch.from_numpy(rng.random(9)) for _ in range(2)]
-    assert torch.equal(relative_score(*codes, "sum"), relative_score(*codes, "absolute"))
+    source, base = (torch.from_numpy(rng.random(9)) for _ in range(2))  # as codes are
+    assert torch.equal(relative_score(source, base, "sum"), relative_score(source, base, "absolute"))
 
 
 def test_fallbacks() -> None:
@@ -73,17 +73,17 @@ def test_category_rules_can_be_changed() -> None:
             return mask
 
     base, source = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
-    for category, rule in ((2, {"add_object": "both"}), (3, {"delete_object": "both"})):
+    for category, rules in ((2, MaskRules(add_object="both")), (3, MaskRules(delete_object="both"))):
         plain = pair_regions(Everywhere(), category, base, source, "hat", "toad")
-        assert np.array_equal(*(region.instances for region in plain))
-        apart = pair_regions(Everywhere(), category, base, source, "hat", "toad", MaskRules(**rule))
+        assert np.array_equal(plain[0].instances, plain[1].instances)
+        apart = pair_regions(Everywhere(), category, base, source, "hat", "toad", rules)
         assert [np.argwhere(region.pixels()).tolist() for region in apart] == [[[4, 1]], [[3, 0]]]
     word = pair_regions(Everywhere(), 9, base, source, "#every", "~a", MaskRules(special_phrases=False))
     assert [np.argwhere(region.pixels()).tolist() for region in word] == [[[2, 1]], [[6, 0]]]
 
 
 def worker_of(mini: Instruments, pair: Pair, protocol: Protocol, **asked: Any) -> PairWorker:
-    wanted = {"method": "steering", "block": "all", "strength": 1, "steps": 1} | asked
+    wanted: dict[str, Any] = {"method": "steering", "block": "all", "strength": 1, "steps": 1} | asked
     request, _ = resolve(pairs=[pair], protocol=protocol.name, **wanted)
     return PairWorker(request, Given(mini.model, scorers=mini.scorers))
 
@@ -144,6 +144,7 @@ def test_complements_are_taken_on_the_grid_in_a_whole_run(
 ) -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[8], limit=1)
     pair = pair.model_copy(update={"original_gsam_prompt": phrase, "editing_gsam_prompt": phrase})
+    assert pair.seed is not None
     base, source = mini.model.generate([pair.base_prompt, pair.edit_prompt], [pair.seed] * 2, 1, capture=["mid.0"])
     used: list[Edit] = []
     generate = mini.model.generate

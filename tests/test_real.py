@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def instruments(protocol: str = "riebench", **settings: Any) -> Instruments:
-    parsed = parse_settings({name.replace("__", "."): value for name, value in settings.items()})
+def instruments(settings: Mapping[str, Any], protocol: str = "riebench") -> Instruments:
+    parsed = parse_settings(settings)
     return load_instruments(Request(model="sdxl-turbo", conditions=(), steps=1, protocol=protocol, settings=parsed))
 
 
 @pytest.fixture(scope="module")
 def real(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Instruments:
-    return instruments(weights=tiny, masker__cache=tmp_path_factory.mktemp("masks"), **SMALL)
+    return instruments({"weights": tiny, "masker.cache": tmp_path_factory.mktemp("masks"), **SMALL})
 
 
 def command(*words: str) -> int:
@@ -124,12 +124,12 @@ def test_the_image_is_the_pipelines_own(real: Instruments) -> None:
 
 
 def test_protocols_choose_the_threshold(tiny: Path, tmp_path: Path) -> None:
-    where = {"weights": tiny, "masker__cache": tmp_path}
-    found = {protocol: instruments(protocol, **where).conditions for protocol in ("paper", "riebench")}
+    where = {"weights": tiny, "masker.cache": tmp_path}
+    found = {protocol: instruments(where, protocol).conditions for protocol in ("paper", "riebench")}
     assert found["paper"]["masker.box_threshold"] == 0.25
     assert found["riebench"]["masker.box_threshold"] == 0.35
     assert found["riebench"]["masks.blur_kernel"] == 31
-    own = instruments(masker__box_threshold=0, **where)
+    own = instruments({"masker.box_threshold": 0, **where})
     assert own.conditions["masker.box_threshold"] == 0
 
 
@@ -233,13 +233,13 @@ def test_damage_is_said_in_a_line(tiny: Path, tmp_path: Path) -> None:
     # Without the note that they are stand-ins, the trunk must have the hash that its name says.
     (root / STANDIN).unlink()
     with pytest.raises(UserError, match=r"alexnet-owt-7be5be79\.pth is damaged"):
-        instruments(weights=root)
+        instruments({"weights": root})
     (root / "sdxl-turbo" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match="cannot be loaded"):
-        instruments(weights=root)
+        instruments({"weights": root})
     (root / "lpips" / "alexnet-owt-7be5be79.pth").unlink()
     with pytest.raises(UserError, match=r"1 of 7 parts are missing[\s\S]*no alexnet-owt-7be5be79\.pth"):
-        instruments(weights=root)
+        instruments({"weights": root})
 
 
 def test_doctor_finds_the_parts(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

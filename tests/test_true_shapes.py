@@ -91,15 +91,15 @@ def test_sae_transfer(seen: Observed) -> None:
         lost = [i - first for i in remove if first <= i < first + FEATURES]
         weights = seen.saes[block].decoder.weight
         for y, x in ((4, 7), (5, 13), (3, 4), (15, 15)):  # in both masks, the source's, the base's, neither
-            at, wanted = y * SIDE + x, torch.zeros(CHANNELS)
-            if seen.source_masks[block][at]:
-                wanted += weights[:, gained] @ seen.codes("source", block)[0, at, gained]
-            if seen.base_masks[block][at]:
-                wanted -= weights[:, lost] @ seen.codes("base", block)[0, at, lost]
+            here, wanted = y * SIDE + x, torch.zeros(CHANNELS)
+            if seen.source_masks[block][here]:
+                wanted += weights[:, gained] @ seen.codes("source", block)[0, here, gained]
+            if seen.base_masks[block][here]:
+                wanted -= weights[:, lost] @ seen.codes("base", block)[0, here, lost]
             found = plan.changes[block]
             assert isinstance(found, torch.Tensor)
             assert found.shape == (1, SIDE * SIDE, CHANNELS)
-            assert torch.allclose(found[0, at], wanted, atol=1e-4)
+            assert torch.allclose(found[0, here], wanted, atol=1e-4)
 
 
 def test_steering(seen: Observed) -> None:
