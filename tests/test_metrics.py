@@ -79,12 +79,13 @@ def test_lpips_by_region_finds_the_change(mini: Instruments) -> None:
     region = np.zeros((128, 128), bool)
     region[:40, :40] = True
     a, b = mini.scorers.lpips.features([clean, dirty])
-    within, maps = mini.scorers.lpips.means_within, [mini.scorers.lpips.layers(a, b)]
-    ((inside,), (outside,)) = within(maps, region), within(maps, ~region)
+    by_region, maps = mini.scorers.lpips.means_by_region, [mini.scorers.lpips.layers(a, b)]
+    ((inside,), (outside,)) = by_region(maps, region)
     assert inside is not None
     assert outside is not None
     assert inside > 5 * outside
-    assert within(maps, np.zeros((128, 128), bool)) == [None]
+    assert by_region(maps, np.zeros((128, 128), bool))[0] == [None]
+    assert by_region(maps, np.ones((128, 128), bool))[1] == [None]
 
 
 def test_scores_of_base_and_source(mini: Instruments) -> None:

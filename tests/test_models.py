@@ -284,6 +284,12 @@ def test_a_captured_run_that_is_edited_in_later_steps_is_replayed_rightly(model:
     assert np.array_equal(images[0], images[1])
 
 
+@pytest.mark.parametrize("step", [3, -1])
+def test_steps_that_do_not_exist_are_refused(model: SDXL, step: int) -> None:
+    with pytest.raises(UserError, match=rf"on_steps names the step {step}; expected steps from 0 to 2"):
+        model.generate(["a"], [1], 3, edits=[Edit({}, 1.0)], on_steps=[0, step])
+
+
 def test_unknown_sites_are_refused_with_the_nearest(model: SDXL) -> None:
     with pytest.raises(UserError, match=r"unknown site 'down\.2\.11'; did you mean 'down\.2\.1'\?"):
         model.generate(["a"], [1], 1, capture=["down.2.11"])

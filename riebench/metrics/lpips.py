@@ -95,17 +95,18 @@ class LpipsScorer:
         """The published distance from the difference of each layer ``[h, w]``: means over positions, summed."""
         return [float(sum(layer.cpu().double().mean() for layer in layers)) for layers in pictures]
 
-    def means_within(self, pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]) -> Sequence[float | None]:
-        """Mean over a region ``[height, width]`` of each picture's distance map; null where the region is empty.
+    def means_by_region(
+        self, pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]
+    ) -> tuple[Sequence[float | None], Sequence[float | None]]:
+        """Means of each picture's distance map inside a region ``[height, width]`` and outside it; null where empty.
 
         A picture's map is the sum of its layers' differences ``[h, w]``, each brought to the size of the region.
         """
-        if not region.any():
-            return [None] * len(pictures)
         by_layer = [torch.stack(layers)[:, None] for layers in zip(*pictures, strict=True)]
         maps = sum(lpips.upsample(layer, out_HW=region.shape)[:, 0] for layer in by_layer).cpu()
-        means: list[float | None] = maps[:, torch.from_numpy(region)].double().mean(1).tolist()
-        return means
+        parts = [maps[:, torch.from_numpy(part)].double() for part in (region, ~region)]
+        inside, outside = (part.mean(1).tolist() if part.shape[1] else [None] * len(pictures) for part in parts)
+        return inside, outside
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:

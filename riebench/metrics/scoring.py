@@ -117,6 +117,7 @@ def look_at(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -
     layers = scorers.lpips.layers
     to_base = [layers(features[p.tobytes()], features[base.tobytes()]) for p in pictures]
     to_source = [layers(features[p.tobytes()], features[source.tobytes()]) for p in [*pictures, base]]
+    by_region = scorers.lpips.means_by_region(to_base, region)
     parts = [
         torch.stack([embedded[image.tobytes()] for image in images]) if images else None
         for images in (pictures, inside, outside)
@@ -134,7 +135,7 @@ def look_at(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -
         clip_outside=parts[2],
         lpips_base=scorers.lpips.totals(to_base),
         lpips_source=scorers.lpips.totals(to_source),
-        lpips_inside=scorers.lpips.means_within(to_base, region),
-        lpips_outside=scorers.lpips.means_within(to_base, ~region),
+        lpips_inside=by_region[0],
+        lpips_outside=by_region[1],
         verdicts=[truth(picture) for picture in pictures] if truth else None,
     )

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
-class ModelEntry:
+class ModelEntry(ABC):
     """A model by name: what is known of it without its weights, and how they are loaded. A family subclasses it.
 
     Attributes:
@@ -61,24 +62,24 @@ class ModelEntry:
     pipeline_parameters: float = 0.0
     row_bytes: float = 0.0
 
-    def check_settings(self, settings: Settings) -> None:
+    def check_settings(self, settings: Settings) -> None:  # noqa: B027 - most families have nothing to refuse
         """Refuse settings that this model does not have (UserError); any will do unless a family says otherwise."""
 
+    @abstractmethod
     def sites(self, settings: Settings) -> Mapping[str, Site]:
         """Every site in the order in which they run, read from configurations alone."""
-        raise NotImplementedError
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Site to the folder of its SAE; empty where there are none."""
         return {}
 
+    @abstractmethod
     def load(self, settings: Settings) -> Model:
         """The model with its weights.
 
         Raises:
-            UserError: if weights are missing or do not fit, or a setting is not one of this model's.
+            UserError: if weights are missing or do not fit.
         """
-        raise NotImplementedError
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:
         """A pipeline that is loaded already, as a model of this name.
@@ -88,7 +89,7 @@ class ModelEntry:
         """
         raise UserError(f"{self.name} takes no loaded pipeline; leave out pipeline=")
 
-    def check_pairs(self, pairs: Sequence[Pair]) -> None:
+    def check_pairs(self, pairs: Sequence[Pair]) -> None:  # noqa: B027 - most families have nothing to refuse
         """Refuse pairs that this model cannot judge (UserError); any will do unless a family says otherwise."""
 
 

@@ -118,7 +118,7 @@ class Model(ABC):
             on_steps: the steps, from 0, in which the edits are on; all unless given.
 
         Raises:
-            UserError: if the numbers of rows differ, or a site does not exist.
+            UserError: if the numbers of rows differ, or a site or step does not exist.
             PairError: if a change has the wrong shape or is not finite, a prompt is too long for the text encoder, or
                 a picture is not finite.
         """
@@ -129,6 +129,9 @@ class Model(ABC):
             raise UserError(
                 f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row"
             )
+        beyond = sorted(step for step in on_steps or () if step not in range(steps))
+        if beyond:
+            raise UserError(f"on_steps names the step {beyond[0]}; expected steps from 0 to {steps - 1}")
         changes = [
             change for edit in {id(edit.changes): edit for edit in rows}.values() for change in edit.changes.items()
         ]
