@@ -142,6 +142,7 @@ def _panels(count: int, handles: Sequence[Line2D], share: bool) -> tuple[Figure,
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
     for one in axes:
         one.locator_params(nbins=5)
+        one.ticklabel_format(axis="x", scilimits=(-3, 4))  # long labels run into one another
     for one in axes[count - columns : count]:
         one.tick_params(labelbottom=True)
     for one in axes[count:]:
