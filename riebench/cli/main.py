@@ -16,6 +16,7 @@ from riebench.cli.pairs_command import pairs_app
 from riebench.cli.report_command import compare_command, report_command, results_app
 from riebench.cli.rerun_command import rerun_command
 from riebench.cli.run_command import run_command
+from riebench.cli.sae_command import sae_app
 from riebench.cli.settings_command import settings_command
 from riebench.cli.standin_command import standin_command
 from riebench.cli.table_command import table_command
@@ -47,6 +48,7 @@ app.command("blocks")(blocks_command)
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(results_app, name="results")
 app.add_typer(mini_app, name="mini")
+app.add_typer(sae_app, name="sae")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from riebench.mini.grammar import PromptError, Scene, parse
@@ -104,11 +102,7 @@ def check_command(
             raise unknown("part", name, PARTS)
     from riebench.mini import quality
     from riebench.models.entries import load
-
-    console = Console(stderr=True)
-
-    def tracked(name: str) -> quality.Track:
-        return lambda items: _track(list(items), name, console)
+    from riebench.util.progress import tracked
 
     wanted = part or list(PARTS)
     model = load("mini")
@@ -138,7 +132,3 @@ def check_command(
     missed = sum(not m.passed for m in measures)
     print(f"{missed} bars missed" if missed else "all bars met")
     return 1 if missed else 0
-
-
-def _track(items: list[int], name: str, console: Console) -> Iterable[int]:
-    return track(items, description=name, console=console)

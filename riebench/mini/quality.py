@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +25,9 @@ from riebench.mini.reader import judge, read_all, read_scene
 from riebench.mini.render import NOUNS, draw, noun_mask
 from riebench.models import Edit, Model
 from riebench.sae.train import explained_variance
+from riebench.util.progress import Track
 
 FIRST_SEED = 500_000
-Track = Callable[[Iterable[int]], Iterable[int]]
 
 
 @dataclass(frozen=True)

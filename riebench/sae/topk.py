@@ -40,6 +40,11 @@ class TopKSAE(nn.Module):
         """Width of the vectors."""
         return self.decoder.weight.shape[0]
 
+    @property
+    def W_dec(self) -> Tensor:
+        """The direction of each feature ``[n, d]``."""
+        return self.decoder.weight.T
+
     def pre_activations(self, x: Tensor) -> Tensor:
         """``W_enc (x - b_pre) + b_lat``: ``[..., d]`` to ``[..., n]``."""
         return self.encoder(x - self.pre_bias) + self.latent_bias

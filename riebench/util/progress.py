@@ -7,18 +7,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tqdm import tqdm
 
 from riebench.util.files import keep_facts, read_facts
 
 EVERY = 20.0  # seconds between lines where there is no terminal
 TIMINGS = "timings.json"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Track = Callable[[Iterable[int]], Iterable[int]]
+"""Passes numbers on and shows how far they are, as :func:`tracked` does; ``iter`` shows nothing."""
 
 
 @contextmanager
@@ -80,6 +83,15 @@ def stopping() -> Iterator[list[signal.Signals]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def tracked(name: str) -> Track:
+    """A :data:`Track` that draws a bar with an estimate on standard error, seldom where that is no terminal."""
+
+    def track(numbers: Iterable[int]) -> Iterable[int]:
+        return tqdm(list(numbers), desc=name, mininterval=0.1 if sys.stderr.isatty() else EVERY)
+
+    return track
 
 
 def keep_timing(model: str, device: str, seconds: float, rows: int) -> None:

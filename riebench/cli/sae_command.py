@@ -1,0 +1,7 @@
+"""``riebench sae``: collect values, train SAEs on them, judge and show their features."""
+
+from __future__ import annotations
+
+import typer
+
+sae_app = typer.Typer(help="Sparse autoencoders: collect values, train, score, show.", no_args_is_help=True)

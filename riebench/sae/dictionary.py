@@ -1,0 +1,24 @@
+"""What the SAE suite asks of a dictionary of features: any object with these can be judged and shown."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Dictionary(Protocol):
+    """Features of the values at a site.
+
+    Attributes:
+        W_dec: the direction of each feature ``[n, d]``, on the device of the values.
+    """
+
+    @property
+    def W_dec(self) -> Tensor: ...
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes ``[..., n]`` of vectors ``[..., d]``; a feature is active where its code is above zero."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Reconstruction ``[..., d]`` of codes ``[..., n]``."""

@@ -1,0 +1,90 @@
+"""Generate pictures and see what the features of dictionaries do in them: one pass, whatever the number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from riebench.models.model import Model
+from riebench.models.sites import Run
+from riebench.sae.dictionary import Dictionary
+from riebench.sae.prompts import Prompted
+from riebench.util.progress import Track
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What each feature does in each picture, over all its positions and steps; ``[pictures, n]``, on the CPU.
+
+    Attributes:
+        highest: the largest code.
+        share: share of the positions at which the code is above zero.
+        mean: mean code over all positions, the inactive ones included; over ``share`` it is that of the active ones.
+    """
+
+    highest: Tensor
+    share: Tensor
+    mean: Tensor
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Pictures and what the features did in them.
+
+    Attributes:
+        prompted: what each picture was made from.
+        images: ``[pictures, height, width, 3]``.
+        activity: name of a dictionary to what its features did.
+    """
+
+    prompted: Sequence[Prompted]
+    images: NDArray[np.uint8]
+    activity: Mapping[str, Activity]
+
+
+def runs_of(model: Model, prompted: Sequence[Prompted], steps: int, capture: Collection[str]) -> Iterator[Run]:
+    """One run after the other, ``model.batch`` of them generated together; no more of their values are held."""
+    for start in range(0, len(prompted), model.batch):
+        part = prompted[start : start + model.batch]
+        yield from model.generate([p for p, _ in part], [s for _, s in part], steps, capture=capture)
+
+
+def scan(
+    model: Model,
+    dictionaries: Mapping[str, tuple[str, Dictionary]],
+    prompted: Sequence[Prompted],
+    steps: int = 1,
+    track: Track = iter,
+) -> Scan:
+    """Generate a picture for each prompt and encode its values with every dictionary.
+
+    Args:
+        model: the model.
+        dictionaries: name to the site and its dictionary.
+        prompted: prompts and seeds.
+        steps: denoising steps.
+        track: shows how far the pictures are.
+    """
+    sites = {site for site, _ in dictionaries.values()}
+    images: list[NDArray[np.uint8]] = []
+    rows: dict[str, list[list[Tensor]]] = {name: [[], [], []] for name in dictionaries}
+    runs = runs_of(model, prompted, steps, sites)
+    with torch.no_grad():
+        for _ in track(range(len(prompted))):
+            run = next(runs)
+            images.append(run.image)
+            for name, (site, dictionary) in dictionaries.items():
+                codes = dictionary.encode(run.values[site].float()).flatten(0, -2)
+                found = codes.amax(0), (codes > 0).float().mean(0), codes.mean(0)
+                for kept, value in zip(rows[name], found, strict=True):
+                    kept.append(value.half().cpu())
+    return Scan(
+        prompted,
+        np.stack(images),
+        {name: Activity(*(torch.stack(kept).float() for kept in three)) for name, three in rows.items()},
+    )
