@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lpips as lpips_package
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -240,8 +241,11 @@ def test_scores_by_independent_computations(mini: Instruments, rng: np.random.Ge
     def unit(embedding: torch.Tensor) -> torch.Tensor:
         return embedding[0].double() / embedding[0].double().norm()
 
+    # What the published scorer gives each picture to.
+    _, _, preprocess = open_clip.create_model_and_transforms(clip.name)
+
     def embed(image: np.ndarray) -> torch.Tensor:
-        return unit(clip.model.encode_image(clip.preprocess(Image.fromarray(image))[None]))
+        return unit(clip.model.encode_image(preprocess(Image.fromarray(image))[None]))
 
     def tensor(image: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1

@@ -80,8 +80,8 @@ class Counts:
 def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator[Counts]:
     """Watch the networks of a run inside the ``with`` statement.
 
-    The U-Net's time includes what is captured from it and added to it; the SAEs and the reader of the drawn world
-    are networks (or stand for one), too.
+    The U-Net's time includes what is captured from it and added to it, and that of LPIPS its differences and their
+    maps; the SAEs and the reader of the drawn world are networks (or stand for one), too.
 
     Args:
         instruments: of the run.
@@ -107,7 +107,8 @@ def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator
         watch(scorers.clip.model, "encode_image", CLIP_IMAGE)
         watch(scorers.clip.model, "encode_text", CLIP_TEXT, inputs=_prompts)
         watch(scorers.lpips.model.net, "forward", LPIPS)
-        watch(scorers.lpips, "layers", "LPIPS differences", _one)
+        for name in ("layers", "totals", "means_by_region"):
+            watch(scorers.lpips, name, "LPIPS differences", _one)
         watch(TopKSAE, "encode", "SAE", lambda sae, x: x.shape[:-1].numel())
         watch(TopKSAE, "directions", "SAE decoder", _one)
         if instruments.masker is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,6 +63,7 @@ def grow(mask: Mask, kernel: int) -> Mask:
     return mask
 
 
+@cache
 def lanczos_matrix(cells: int, size: int) -> NDArray[np.float64]:
     """Rows of Lanczos-4 weights ``[cells, size]`` that sample ``size`` pixels at the centres of ``cells``.
 

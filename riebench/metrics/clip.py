@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import Compose
 
 from riebench.util.batches import in_batches
 from riebench.util.errors import UserError
@@ -62,7 +63,7 @@ class ClipScorer:
         quiet = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)  # it warns of what we settle ourselves
         try:
-            self.model, _, self.preprocess = open_clip.create_model_and_transforms(
+            self.model, _, preprocess = open_clip.create_model_and_transforms(
                 named, pretrained=None if described else str(location), force_quick_gelu=quick_gelu, weights_only=True
             )
             self.tokenizer = open_clip.get_tokenizer(named)
@@ -71,6 +72,9 @@ class ClipScorer:
             raise UserError(f"CLIP {model!r} cannot be loaded from {location}: {said}") from None
         finally:
             logging.getLogger().setLevel(quiet)
+        # The first of its transforms shape a picture; the last two, to a tensor and normalise, are done for a batch.
+        self._reshape, normalize = Compose(preprocess.transforms[:-2]), preprocess.transforms[-1]
+        self._mean, self._std = (torch.tensor(v)[:, None, None] for v in (normalize.mean, normalize.std))
         self.model.to(self.device).eval().requires_grad_(False)
         self.text = lru_cache(KEPT_TEXTS)(self._text)
 
@@ -90,7 +94,8 @@ class ClipScorer:
         """Embeddings ``[n, d]`` of pictures ``[height, width, 3]`` on the CPU."""
 
         def work(rows: slice) -> list[Tensor]:
-            inputs = torch.stack([self.preprocess(PILImage.fromarray(image)) for image in images[rows]])
+            shaped = np.stack([np.asarray(self._reshape(PILImage.fromarray(image))) for image in images[rows]])
+            inputs = torch.from_numpy(shaped).permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
             return list(F.normalize(self.model.encode_image(inputs.to(self.device)), dim=-1).cpu())
 
         return torch.stack(in_batches(self, len(images), work))

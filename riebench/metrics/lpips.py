@@ -79,7 +79,8 @@ class LpipsScorer:
         """For each picture ``[height, width, 3]`` its unit-length features, one ``[channels, h, w]`` a layer."""
 
         def work(rows: slice) -> list[Features]:
-            part = torch.from_numpy(np.stack(images[rows])).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            part = torch.from_numpy(np.stack(images[rows])).to(self.device).permute(0, 3, 1, 2).float()
+            part.div_(127.5).sub_(1)
             layers = [lpips.normalize_tensor(f) for f in self.model.net(self.model.scaling_layer(part))]
             return [[layer[i] for layer in layers] for i in range(len(part))]
 

@@ -90,9 +90,8 @@ def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]
 
     A picture that comes more than once is looked at once.
     """
-    places: dict[bytes, int] = {}
-    of = [places.setdefault(image.tobytes(), len(places)) for image in images]
-    seen = look_at(scorers, reference, [images[of.index(i)] for i in range(len(places))])
+    pictures, of = _distinct(images)
+    seen = look_at(scorers, reference, pictures)
     metrics = [m for m in METRICS.values() if seen.verdicts is not None or not m.drawn_world]
     columns = {m.name: m.measure(seen) for m in metrics}
     # The base image in the pictures' place, as far as it has been looked at already.
@@ -103,39 +102,45 @@ def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]
 
 def look_at(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -> Seen:
     """Look at distinct pictures: each, whole and by region, goes through CLIP once, and whole through LPIPS once."""
-    import torch
-
     base, source, _, _, region, truth = reference
-    inside = [picture * region[..., None] for picture in pictures] if region.any() else []
-    outside = [picture * ~region[..., None] for picture in pictures] if not region.all() else []
+    keeps = np.repeat(
+        region[..., None], base.shape[2], 2
+    )  # of the shape of a picture, which multiplies fastest
+    inside, outside = (
+        [picture * part.view(np.uint8) for picture in pictures] if part.any() else [] for part in (keeps, ~keeps)
+    )
     # An edited picture may be the base or the source image, and a masked one may be whole.
-    whole = {p.tobytes(): p for p in [*pictures, base, source]}
-    every = whole | {p.tobytes(): p for p in [*inside, *outside]}
-    embedded = dict(zip(every, scorers.clip.images(list(every.values())).double(), strict=True))
+    whole, of_whole = _distinct([*pictures, base, source])
+    every, of = _distinct([*whole, *inside, *outside])
+    embedded = scorers.clip.images(every).double()
     texts = [scorers.clip.text(prompt).double() for prompt in (reference.edit_prompt, reference.original_prompt)]
-    features = dict(zip(whole, scorers.lpips.features(list(whole.values())), strict=True))
+    features = scorers.lpips.features(whole)
+    *of_pictures, of_base, of_source = of_whole
     layers = scorers.lpips.layers
-    to_base = [layers(features[p.tobytes()], features[base.tobytes()]) for p in pictures]
-    to_source = [layers(features[p.tobytes()], features[source.tobytes()]) for p in [*pictures, base]]
+    to_base = [layers(features[i], features[of_base]) for i in of_pictures]
+    to_source = [layers(features[i], features[of_source]) for i in [*of_pictures, of_base]]
     by_region = scorers.lpips.means_by_region(to_base, region)
-    parts = [
-        torch.stack([embedded[image.tobytes()] for image in images]) if images else None
-        for images in (pictures, inside, outside)
-    ]
-    assert parts[0] is not None
+    of_inside, of_outside = of[len(whole) :][: len(inside)], of[len(whole) + len(inside) :]
     return Seen(
         pictures=pictures,
         reference=reference,
-        clip=parts[0],
-        clip_base=embedded[base.tobytes()],
-        clip_source=embedded[source.tobytes()],
+        clip=embedded[of_pictures],
+        clip_base=embedded[of_base],
+        clip_source=embedded[of_source],
         clip_edit=texts[0],
         clip_original=texts[1],
-        clip_inside=parts[1],
-        clip_outside=parts[2],
+        clip_inside=embedded[of_inside] if inside else None,
+        clip_outside=embedded[of_outside] if outside else None,
         lpips_base=scorers.lpips.totals(to_base),
         lpips_source=scorers.lpips.totals(to_source),
         lpips_inside=by_region[0],
         lpips_outside=by_region[1],
         verdicts=[truth(picture) for picture in pictures] if truth else None,
     )
+
+
+def _distinct(images: Sequence[Image]) -> tuple[list[Image], list[int]]:
+    """Distinct pictures in the order in which they come first, and where each of the given is among them."""
+    places: dict[bytes, int] = {}
+    of = [places.setdefault(image.tobytes(), len(places)) for image in images]
+    return [images[of.index(i)] for i in range(len(places))], of

@@ -169,32 +169,33 @@ class Model(ABC):
         return self._loaded_saes[site, found]
 
     def _batch(self, batch: Batch, on_steps: Collection[int] | None) -> list[Run]:
-        import torch
-
         edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
-        taken: dict[str, list[Tensor]] = {site: [] for site in batch.capture}
+        values: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for site in self.sites:
-                if site in edited or site in taken:
-                    hook = self._hook(site, batch.edits if site in edited else (), on_steps, taken.get(site))
+                if site in edited or site in batch.capture:
+                    hook = self._hook(site, batch, site in edited, on_steps, values)
                     hooks.callback(self.module(site).register_forward_hook(hook, with_kwargs=True).remove)
             images = self.sample(batch)
-        values = {site: torch.stack(steps, 1) for site, steps in taken.items()}
-        return [Run(image, {site: rows[i] for site, rows in values.items()}) for i, image in enumerate(images)]
+        return [Run(image, {site: values[site][i] for site in batch.capture}) for i, image in enumerate(images)]
 
     def _hook(
-        self, site: str, edits: Sequence[Edit], on_steps: Collection[int] | None, taken: list[Tensor] | None
+        self, site: str, batch: Batch, edited: bool, on_steps: Collection[int] | None, values: dict[str, Tensor]
     ) -> Callable[..., Any]:
-        """Adds the edits to the output of a site's module, then keeps the values; counts the steps."""
+        """Adds the edits to the output of a site's module, then keeps its values; counts the steps."""
         step = -1
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             nonlocal step
             step += 1
-            if edits and (on_steps is None or step in on_steps):
-                output = self.add(site, output, self._delta(site, self.read(site, args, kwargs, output), edits, step))
-            if taken is not None:
-                taken.append(self.read(site, args, kwargs, output).clone())
+            if edited and (on_steps is None or step in on_steps):
+                found = self.read(site, args, kwargs, output)
+                output = self.add(site, output, self._delta(site, found, batch.edits, step))
+            if site in batch.capture:
+                found = self.read(site, args, kwargs, output)
+                if step == 0:
+                    values[site] = found.new_empty(len(found), batch.steps, *found.shape[1:])
+                values[site][:, step] = found
             return output
 
         return hook

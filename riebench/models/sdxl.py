@@ -275,24 +275,30 @@ class SDXL(Model):
             ).images
         if not bool(pixels.isfinite().all()):
             raise PairError("the picture has values that are not finite", where="model")
-        picture: NDArray[np.uint8] = (pixels.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        picture: NDArray[np.uint8] = pixels.float().mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return picture
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt.
 
         Raises:
-            PairError: if the pipeline would cut the prompt off.
+            PairError: if the prompt is longer than an encoder takes.
         """
-        for tokenizer in (self.pipeline.tokenizer, self.pipeline.tokenizer_2):
-            tokens, most = len(tokenizer(prompt, verbose=False).input_ids), tokenizer.model_max_length
-            if tokens > most:
-                wrong = f"{tokens} tokens, the text encoder takes {most}"
-                raise PairError(f"the prompt {prompt[:40]!r}... has {wrong}; shorten it", where="text")
-        states, _, pooled, _ = self.pipeline.encode_prompt(
-            prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        return states, pooled
+        import torch
+
+        pipeline = self.pipeline
+        both = (pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2)
+        found = [encoder(self._tokens(tokenizer, prompt), output_hidden_states=True) for tokenizer, encoder in both]
+        return torch.cat([output.hidden_states[-2] for output in found], -1), found[1].text_embeds
+
+    def _tokens(self, tokenizer: Any, prompt: str) -> Tensor:
+        """A prompt's tokens ``[1, tokens]``, padded to what the encoder takes."""
+        most = tokenizer.model_max_length
+        tokens: Tensor = tokenizer(prompt, padding="max_length", return_tensors="pt", verbose=False).input_ids
+        if tokens.shape[1] > most:
+            wrong = f"{tokens.shape[1]} tokens, the text encoder takes {most}"
+            raise PairError(f"the prompt {prompt[:40]!r}... has {wrong}; shorten it", where="text")
+        return tokens.to(self.device)
 
     def _no_text(self, rows: int) -> tuple[Tensor, Tensor]:
         """What stands for the prompt in the unconditional half, as the pipeline itself chooses it."""
@@ -358,9 +364,13 @@ def load_pipeline(folder: Path, settings: Settings) -> Any:
     device, dtype = pick_device(chosen.device), getattr(torch, chosen.dtype)
     if chosen.offload != "none" and device.type == "cpu":
         raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
+
+    class OnDevice(StableDiffusionXLPipeline):
+        _execution_device = device  # else diffusers looks for it in every module, several times a call
+
     half_only = not (folder / UNET_WEIGHTS.format("")).exists() and (folder / UNET_WEIGHTS.format(".fp16")).exists()
     try:
-        pipeline = StableDiffusionXLPipeline.from_pretrained(
+        pipeline = OnDevice.from_pretrained(
             folder,
             dtype=dtype,
             variant="fp16" if half_only else None,
