@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from riebench.methods import Observed, Plan, k_of_share, method
+from riebench.methods import Observed, Plan, k_of_share, method, rank
 from riebench.methods.choosing import Score
 from riebench.methods.interface import RunName
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
@@ -29,7 +29,8 @@ class NeuronTransfer:
         source, base = means(seen, "source", self.score), means(seen, "base", self.score)
         k = self.k or k_of_share(DEFAULT_SHARE, sum(map(len, source)))
         changes = {}
-        for site, gained, lost in zip(seen.neuron_sites, *seen.rank(source, base, k), strict=True):
+        chosen = rank(source, base, k, seen.protocol.shares)
+        for site, gained, lost in zip(seen.neuron_sites, *chosen, strict=True):
             delta = seen.source[site].new_zeros(seen.source[site].shape)
             add_chosen(delta, seen.source[site], seen.source_masks[site], gained, 1, self.spatial)
             if not self.only_add:

@@ -3,7 +3,7 @@
 from riebench.methods import Observed, Plan, method
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
 
-from .sae import choose, transferred
+from .sae import choose
 
 
 @method("random", needs_sae=True)
@@ -18,15 +18,15 @@ class RandomFeatures:
     def plan(self, seen: Observed) -> Plan:
         import torch
 
-        add, remove, k = choose(seen, self.k, self.score)
+        chosen, k = choose(seen, self.k, self.score, self.spatial)
         generator = seen.generator()
         changes = {}
-        for site, gained, lost in zip(seen.sites, add, remove, strict=True):
-            real = transferred(seen, "source", site, gained, self.spatial)
-            if not self.only_add:
-                real = real - transferred(seen, "base", site, lost, self.spatial)
+        for site, add, remove, gained, lost in chosen:
             sae = seen.saes[site]
-            count = min(sae.n_features, max(1, len(gained) + len(lost)))
+            real = sae.directions(gained, add)
+            if not self.only_add:
+                real = real - sae.directions(lost, remove)
+            count = min(sae.n_features, max(1, len(add) + len(remove)))
             features = torch.randperm(sae.n_features, generator=generator)[:count].to(real.device)
             signs = torch.randn(count, generator=generator).to(real.device)
             direction = sae.decoder.weight[:, features] @ signs

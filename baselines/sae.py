@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from riebench.methods import Observed, Plan, k_of_share, method, spread
+from riebench.methods import Observed, Plan, k_of_share, method, rank, spread
 from riebench.methods.choosing import Score, masked_mean
-from riebench.methods.interface import RunName
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
 
 if TYPE_CHECKING:
@@ -17,20 +16,38 @@ DEFAULT_SHARE = 160 / 20_480
 middle way between few features and many, and of the same size as the published SAEs' k."""
 
 
-def choose(seen: Observed, k: int | None, score: Score) -> tuple[list[Tensor], list[Tensor], int]:
-    """Features to add and to remove at each site, and the k that was used."""
-    codes = [(seen.codes("source", site), seen.codes("base", site)) for site in seen.sites]
-    source = [masked_mean(z, seen.source_masks[s], score) for s, (z, _) in zip(seen.sites, codes, strict=True)]
-    base = [masked_mean(z, seen.base_masks[s], score) for s, (_, z) in zip(seen.sites, codes, strict=True)]
+class Moved(NamedTuple):
+    """What SAE transfer moves at one site.
+
+    Attributes:
+        site: its name.
+        add: indices of the features that are added.
+        remove: indices of those that are removed.
+        gained: codes of the source run at its mask ``[steps, positions, features]``, 0 elsewhere.
+        lost: codes of the base run at its mask.
+    """
+
+    site: str
+    add: Tensor
+    remove: Tensor
+    gained: Tensor
+    lost: Tensor
+
+
+def choose(seen: Observed, k: int | None, score: Score, spatial: bool) -> tuple[list[Moved], int]:
+    """What is moved at each site, and the k that was used."""
+    sites, codes = seen.sites, [(seen.codes("source", site), seen.codes("base", site)) for site in seen.sites]
+    masks = [(seen.source_masks[site], seen.base_masks[site]) for site in sites]
+    source, base = (
+        [masked_mean(z[run], mask[run], score) for z, mask in zip(codes, masks, strict=True)] for run in (0, 1)
+    )
     k = k or k_of_share(DEFAULT_SHARE, sum(map(len, source)))
-    return *seen.rank(source, base, k), k
-
-
-def transferred(seen: Observed, run: RunName, site: str, features: Tensor, spatial: bool) -> Tensor:
-    """What some features write at the mask of a run: ``[steps, positions, width]``."""
-    masks = seen.base_masks if run == "base" else seen.source_masks
-    codes = spread(seen.codes(run, site), masks[site], spatial)
-    return seen.saes[site].directions(codes, features)
+    features = zip(*rank(source, base, k, seen.protocol.shares), strict=True)
+    moved = [
+        Moved(site, add, remove, *(spread(z, mask, spatial) for z, mask in zip(both, at, strict=True)))
+        for site, (add, remove), both, at in zip(sites, features, codes, masks, strict=True)
+    ]
+    return moved, k
 
 
 @method("sae", needs_sae=True)
@@ -43,11 +60,10 @@ class SAETransfer:
     spatial: Spatial = True
 
     def plan(self, seen: Observed) -> Plan:
-        add, remove, k = choose(seen, self.k, self.score)
+        chosen, k = choose(seen, self.k, self.score, self.spatial)
         changes = {}
-        for site, gained, lost in zip(seen.sites, add, remove, strict=True):
-            delta = transferred(seen, "source", site, gained, self.spatial)
+        for site, add, remove, gained, lost in chosen:
+            changes[site] = seen.saes[site].directions(gained, add)
             if not self.only_add:
-                delta = delta - transferred(seen, "base", site, lost, self.spatial)
-            changes[site] = delta
+                changes[site] = changes[site] - seen.saes[site].directions(lost, remove)
         return Plan(changes, notes={"k": k})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from riebench.methods import Change, Observed, Plan, method, spread
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
 
-from .sae import choose, transferred
+from .sae import choose
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,12 +37,12 @@ class AdaptiveSAETransfer:
     spatial: Spatial = True
 
     def plan(self, seen: Observed) -> Plan:
-        add, remove, k = choose(seen, self.k, self.score)
+        chosen, k = choose(seen, self.k, self.score, self.spatial)
         as_published = seen.protocol.adaptive_ratio
         changes: dict[str, Change] = {}
-        for site, gained, lost in zip(seen.sites, add, remove, strict=True):
-            gain = transferred(seen, "source", site, gained, self.spatial)
-            factor = len(gained) / max(1, len(lost)) if as_published else 1.0
+        for site, add, remove, gained, _ in chosen:
+            gain = seen.saes[site].directions(gained, add)
+            factor = len(add) / max(1, len(remove)) if as_published else 1.0
             only_add = self.only_add and not as_published
-            changes[site] = gain if only_add else adapted(gain, seen, site, lost, factor, self.spatial)
+            changes[site] = gain if only_add else adapted(gain, seen, site, remove, factor, self.spatial)
         return Plan(changes, notes={"k": k})

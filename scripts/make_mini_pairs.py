@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 import riebench
-from riebench.masks import pair_regions
+from riebench.masks import MaskRules, pair_regions
 from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, held_out, prompt, random_scene
 from riebench.mini.layout import layout_of_seed
@@ -19,6 +19,7 @@ from riebench.mini.masker import MiniMasker
 from riebench.mini.reader import read_all
 from riebench.models import Model
 from riebench.models.mini import PAIRS
+from riebench.pairs import Pair
 from riebench.util.errors import PairError
 
 EDITED = {
@@ -86,16 +87,15 @@ def written(scene: Scene, edited: str) -> str:
 
 def drawn_right(model: Model, masker: MiniMasker, pair: dict[str, object], base: Scene, source: Scene) -> bool:
     """Whether both pictures show all that was asked for, and the masks are found."""
-    seed, category = int(str(pair["seed"])), int(str(pair["editing_type_id"]))
+    seed = int(str(pair["seed"]))
     texts = [str(pair[k]).replace("[", "").replace("]", "") for k in ("original_prompt", "editing_prompt")]
     runs = model.generate(texts, [seed, seed], 1)
     for scene, run in zip((base, source), runs, strict=True):
         found = read_all(run.image.astype(np.float32) / 255, scene, layout_of_seed(seed))
         if any(value != getattr(scene, name) for name, value in found.items()):
             return False
-    grounding = str(pair["original_gsam_prompt"]), str(pair["editing_gsam_prompt"])
     try:
-        pair_regions(masker, category, runs[0].image, runs[1].image, *grounding)
+        pair_regions(masker, MaskRules(), Pair.model_validate(pair), runs[0].image, runs[1].image)
     except PairError:
         return False
     return True

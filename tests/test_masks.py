@@ -11,7 +11,7 @@ from scipy.ndimage import correlate1d
 
 from riebench.masks import MaskRules, Region, ground, pair_regions, to_grid
 from riebench.masks.grid import grow, lanczos_matrix
-from riebench.masks.sources import from_phrases, from_user
+from riebench.masks.sources import from_user
 from riebench.pairs import Pair
 from riebench.util.errors import PairError
 
@@ -217,7 +217,10 @@ def test_masks_by_category(category: int) -> None:
             return Fixed(left=40 if image.any() else 10).find(image, phrase)
 
     base, source = IMAGE, IMAGE + np.uint8(1)
-    found_source, found_base = pair_regions(ByPicture(), category, base, source, "duck", "hat")
+    pair = PAIR.model_copy(
+        update={"editing_type_id": category, "original_gsam_prompt": "duck", "editing_gsam_prompt": "hat"}
+    )
+    found_source, found_base = pair_regions(ByPicture(), MaskRules(), pair, base, source)
     hat, duck = Fixed().find(IMAGE, "hat"), Fixed(left=10).find(IMAGE, "duck")
     assert np.array_equal(found_source.instances, duck if category == 3 else hat)
     assert np.array_equal(found_base.instances, hat if category == 2 else duck)
@@ -243,6 +246,6 @@ def test_given_masks_become_regions() -> None:
 
 
 def test_regions_of_a_pairs_phrases() -> None:
-    source, base = from_phrases(Fixed(), MaskRules())(PAIR, IMAGE, IMAGE)
+    source, base = pair_regions(Fixed(), MaskRules(), PAIR, IMAGE, IMAGE)
     assert np.array_equal(source.instances, Fixed().find(IMAGE, "hat"))
     assert np.array_equal(base.pixels(), ~Fixed().find(IMAGE, "duck")[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from riebench.engine.forecast import forecast
 from riebench.engine.instruments import Given, Instruments
 from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.masks import MaskRules, Region, pair_regions, to_grid
-from riebench.masks.sources import from_phrases
 from riebench.methods import Observed, Plan, method, registry, relative_score
 from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.models import Edit, Run
@@ -63,6 +63,12 @@ def test_union_before_the_grid() -> None:
     assert not before[2, 2]  # as part of the union it is lost
 
 
+def phrased(category: int, original: str, editing: str) -> Pair:
+    return load_pairs(PAIRS)[0].model_copy(
+        update={"editing_type_id": category, "original_gsam_prompt": original, "editing_gsam_prompt": editing}
+    )
+
+
 def test_category_rules_can_be_changed() -> None:
     class Everywhere:
         name, fingerprint = "everywhere", "0"
@@ -74,11 +80,13 @@ def test_category_rules_can_be_changed() -> None:
 
     base, source = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)
     for category, rules in ((2, MaskRules(add_object="both")), (3, MaskRules(delete_object="both"))):
-        plain = pair_regions(Everywhere(), category, base, source, "hat", "toad")
+        pair = phrased(category, "hat", "toad")
+        plain = pair_regions(Everywhere(), MaskRules(), pair, base, source)
         assert np.array_equal(plain[0].instances, plain[1].instances)
-        apart = pair_regions(Everywhere(), category, base, source, "hat", "toad", rules)
+        apart = pair_regions(Everywhere(), rules, pair, base, source)
         assert [np.argwhere(region.pixels()).tolist() for region in apart] == [[[4, 1]], [[3, 0]]]
-    word = pair_regions(Everywhere(), 9, base, source, "#every", "~a", MaskRules(special_phrases=False))
+    pair = phrased(9, "#every", "~a")
+    word = pair_regions(Everywhere(), MaskRules(special_phrases=False), pair, base, source)
     assert [np.argwhere(region.pixels()).tolist() for region in word] == [[[2, 1]], [[6, 0]]]
 
 
@@ -156,7 +164,7 @@ def test_complements_are_taken_on_the_grid_in_a_whole_run(
     monkeypatch.setattr(mini.model, "generate", spied)
     worker = worker_of(mini, pair, protocol, block="mid.0", settings={"masker.blur_kernel": 1})
     things = TwoThings()
-    worker.instruments.masks = from_phrases(things, worker.instruments.rules)
+    worker.instruments.masks = partial(pair_regions, things, worker.instruments.rules)
     result = result_of(worker, pair)
     assert things.asked == ["foreground" if "background" in phrase else "a thing"] * 2
     # The grid is 8 x 8. Of the stripe no sampled pixel is left; the fallback takes every cell that it touches, or the

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from riebench.engine.counting import Counts, counting, put_in
 from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.engine.plain import nothing_kept, plain_setting
 from riebench.engine.run import carry_out
-from riebench.masks.sources import from_phrases
+from riebench.masks import pair_regions
 from riebench.metrics import Scores
 from riebench.pairs import Pair
 from riebench.spec.request import Request
@@ -96,7 +97,7 @@ def bench(request: Request, pairs: Sequence[Pair], progress: Callable[[], None] 
     instruments = worker.instruments
     inner = getattr(instruments.masker, "masker", None)
     if inner is not None:  # masks from the disk would be nobody's work
-        instruments.masker, instruments.masks = inner, from_phrases(inner, instruments.rules)
+        instruments.masker, instruments.masks = inner, partial(pair_regions, inner, instruments.rules)
     settings = len(worker.recorder.task(pairs[0]).wanted)
     done = Bench(len(pairs), settings, Side(), Side(), dict.fromkeys(names.COUNTED, 0))
     with nothing_kept(instruments):  # of its prompts, when the counting begins

@@ -7,12 +7,13 @@ import importlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from riebench.engine.run import Given
-from riebench.masks import Masker, MaskRules
-from riebench.masks.sources import MaskSource, from_phrases, from_user, given_fingerprint
+from riebench.masks import Masker, MaskRules, pair_regions
+from riebench.masks.sources import MaskSource, from_user, given_fingerprint
 from riebench.metrics import Scorers, Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
@@ -92,13 +93,14 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
     given = given or Given()
     entry = given.model.entry if given.model else entry_named(request.model)
     protocol = PROTOCOLS[request.protocol]
+    rules = mask_rules(entry, request.settings, protocol)
     own = _own_instruments(entry, request.settings, protocol, given)
     model = given.model or entry.load(request.settings)
     model.batch = request.batch
-    rules = mask_rules(entry, request.settings, protocol)
     masker = own.masker() if given.masks is None else None
+    masks: MaskSource
     if masker is not None:
-        masks, masks_name = from_phrases(masker, rules), f"{masker.name}-{masker.fingerprint}"
+        masks, masks_name = partial(pair_regions, masker, rules), f"{masker.name}-{masker.fingerprint}"
     else:
         assert given.masks is not None
         masks, masks_name = from_user(given.masks), given_fingerprint(given.masks)

@@ -64,6 +64,7 @@ class Recorder:
         self.request = request
         self.conditions = dict(instruments.conditions)
         self.methods = [create(c.method, c.options) for c in request.conditions]
+        self._code = code_version()
         self._facts = []
         for condition in request.conditions:
             cls = find(condition.method)
@@ -137,7 +138,7 @@ class Recorder:
             protocol=self.request.protocol,
             parts=facts.parts,
             conditions=self.conditions,
-            code=code_version(),
+            code=self._code,
             metrics=dict(metrics or {}),
             notes=dict(notes or {}),
             reason=reason_of(error) if error else None,

@@ -147,8 +147,9 @@ def carry_out(
     path, given = out or _new_folder(), given or Given()
     _check_weights(request, given)
     _check_free(path)
+    kept = _first_of_each(pairs, request.keep_images)
     with _crew(request, given, workers or Workers(), len(pairs)) as crew, RunFolder(path, force) as folder:
-        kept, before = _first_of_each(pairs, request.keep_images), folder.records
+        before = folder.records
         survey = crew.survey(pairs)
         refuse_other_runs(survey, before, path)
         tasks = left_to_do(survey.tasks, before, kept, retry_failed)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from riebench.masks.region import Mask, Region
 from riebench.masks.rules import MaskRules
+from riebench.pairs import Pair
 from riebench.pairs.grounding import BACKGROUND, EVERYTHING
 from riebench.util.errors import PairError
 
@@ -52,37 +53,27 @@ def ground(masker: Masker, image: Image, phrase: str, special: bool = True) -> R
     return Region(found, complement)
 
 
-def pair_regions(
-    masker: Masker,
-    category: int,
-    base: Image,
-    source: Image,
-    base_phrase: str,
-    source_phrase: str,
-    rules: MaskRules = MaskRules(),  # noqa: B008 - it is frozen
-) -> tuple[Region, Region]:
-    """The regions (source, base) of a pair, by its category (PROTOCOL.md, Masks).
+def pair_regions(masker: Masker, rules: MaskRules, pair: Pair, base: Image, source: Image) -> tuple[Region, Region]:
+    """The regions (source, base) of a pair's grounding phrases, by its category (PROTOCOL.md, Masks).
 
     Add object: both are the region of the source phrase in the source image. Delete object: both are the region of
     the base phrase in the base image. All others: each phrase in its own image.
 
     Args:
         masker: finds the objects.
-        category: of the pair, 1 to 9.
+        rules: may give each image a mask of its own in every category, or make special phrases plain.
+        pair: with its phrases and category.
         base: base image ``[height, width, 3]``.
         source: source image ``[height, width, 3]``.
-        base_phrase: the original grounding phrase.
-        source_phrase: the edit's grounding phrase.
-        rules: may give each image a mask of its own in every category, or make special phrases plain.
 
     Raises:
         PairError: if a phrase is not found.
     """
-    special = rules.special_phrases
+    category, special = pair.editing_type_id, rules.special_phrases
     if category == DELETE_OBJECT and rules.delete_object == "base":
-        found = ground(masker, base, base_phrase, special)
+        found = ground(masker, base, pair.original_gsam_prompt, special)
         return found, found
-    found = ground(masker, source, source_phrase, special)
+    found = ground(masker, source, pair.editing_gsam_prompt, special)
     if category == ADD_OBJECT and rules.add_object == "source":
         return found, found
-    return found, ground(masker, base, base_phrase, special)
+    return found, ground(masker, base, pair.original_gsam_prompt, special)

@@ -1,4 +1,4 @@
-"""The origin of a run's masks: a masker with the pairs' phrases, or arrays and functions of the user's own."""
+"""Masks that a user hands in, as arrays or a function, in the place of a masker's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from riebench.masks.phrases import Image, Masker, pair_regions
+from riebench.masks.phrases import Image
 from riebench.masks.region import Mask, Region
-from riebench.masks.rules import MaskRules
 from riebench.pairs import Pair
 from riebench.util.errors import PairError
 
@@ -22,26 +21,6 @@ MaskFunction = Callable[[Pair, Image, Image], tuple[Mask, Mask]]
 GivenMasks = MaskFunction | Mapping[str, tuple[Mask, Mask]]
 """A user's masks: a function, or pair id to (source mask, base mask). Each mask is boolean, ``[height, width]``, or
 ``[n, height, width]`` for several instances."""
-
-
-def from_phrases(masker: Masker, rules: MaskRules) -> MaskSource:
-    """Regions of the pairs' grounding phrases, see :func:`riebench.masks.pair_regions`.
-
-    The function that is returned raises PairError if a phrase is not found.
-    """
-
-    def find(pair: Pair, base: Image, source: Image) -> tuple[Region, Region]:
-        return pair_regions(
-            masker,
-            pair.editing_type_id,
-            base,
-            source,
-            pair.original_gsam_prompt,
-            pair.editing_gsam_prompt,
-            rules,
-        )
-
-    return find
 
 
 def from_user(given: GivenMasks) -> MaskSource:

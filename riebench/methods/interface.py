@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from typing import Protocol as TypeProtocol
 
-from riebench.methods.choosing import rank
 from riebench.models.sites import NEURONS, Change, Values
 from riebench.pairs import Pair
 from riebench.spec.protocols import RIEBENCH, Protocol
@@ -67,10 +66,6 @@ class Observed:
             self._kept[key] = make()
         kept: T = self._kept[key]
         return kept
-
-    def rank(self, source: Sequence[Tensor], base: Sequence[Tensor], k: int) -> tuple[list[Tensor], list[Tensor]]:
-        """:func:`riebench.methods.rank` as the protocol of the run has it."""
-        return rank(source, base, k, self.protocol.shares)
 
     def generator(self) -> torch.Generator:
         """A seeded generator of the pair's own."""

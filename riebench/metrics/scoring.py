@@ -93,19 +93,17 @@ def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]
     pictures, of = _distinct(images)
     seen = look_at(scorers, reference, pictures)
     metrics = [m for m in METRICS.values() if seen.verdicts is not None or not m.drawn_world]
-    columns = {m.name: m.measure(seen) for m in metrics}
     # The base image in the pictures' place, as far as it has been looked at already.
     base = seen._replace(pictures=[reference.base], clip=seen.clip_base[None], lpips_source=seen.lpips_source[-1:])
     of_base = {f"{m.name}_base": m.measure(base)[0] for m in metrics if m.of_base}
+    columns = {m.name: m.measure(seen) for m in metrics}
     return [{**{name: values[i] for name, values in columns.items()}, **of_base} for i in of]
 
 
 def look_at(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -> Seen:
     """Look at distinct pictures: each, whole and by region, goes through CLIP once, and whole through LPIPS once."""
     base, source, _, _, region, truth = reference
-    keeps = np.repeat(
-        region[..., None], base.shape[2], 2
-    )  # of the shape of a picture, which multiplies fastest
+    keeps = np.repeat(region[..., None], base.shape[2], 2)  # of the shape of a picture, which multiplies fastest
     inside, outside = (
         [picture * part.view(np.uint8) for picture in pictures] if part.any() else [] for part in (keeps, ~keeps)
     )

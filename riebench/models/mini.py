@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from riebench.models.model import Model
+from riebench.models.model import Model, pick_device
 from riebench.models.sdxl import SDXLEntry
 from riebench.pairs import Pair
 from riebench.spec.settings import Settings
@@ -28,15 +28,13 @@ SETTINGS = (
 class MiniEntry(SDXLEntry):
     """Mini by name."""
 
+    own_pipeline: Path | None = PIPELINE
+    own_saes: Path | None = SAES
     pairs: Path | None = PAIRS
     blur_kernel: int = 15  # the published 31 px belong to grid cells of 32 px; these are of 16 px
     instruments: str = "riebench.mini.drawn_instruments:MiniInstruments"
     pipeline_parameters: float = 0.0
     row_bytes: float = 0.0
-
-    def folder(self, settings: Settings) -> Path | None:
-        """The package's own folder."""
-        return PIPELINE
 
     def check_settings(self, settings: Settings) -> None:
         """Refuse settings that mini does not have."""
@@ -50,12 +48,6 @@ class MiniEntry(SDXLEntry):
                 f"the weights of mini are not in {PIPELINE}; reinstall riebench or train them (scripts/train_mini.py)"
             )
 
-    def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Those of ``sae.folder``, else mini's own."""
-        if settings.sae.folder is not None:
-            return super().saes(settings)
-        return {site: SAES / site for site in self.default_sites}
-
     def load(self, settings: Settings) -> Model:
         """The pipeline; initial latents are the layout canvas of the seed, and the CPU is the default device."""
         import torch
@@ -63,11 +55,9 @@ class MiniEntry(SDXLEntry):
         from riebench.mini.layout import canvas_of_seed
         from riebench.models.sdxl import SDXL, load_pipeline
 
-        if settings.model.device == "auto":
-            cpu = settings.model.model_copy(update={"device": "cpu"})
-            settings = settings.model_copy(update={"model": cpu})
         fingerprint = files_fingerprint([path for path in PIPELINE.rglob("*") if path.is_file()], PIPELINE)
-        pipeline = load_pipeline(PIPELINE, settings)
+        device = settings.model.device
+        pipeline = load_pipeline(PIPELINE, settings, pick_device("cpu" if device == "auto" else device))
         pipeline.vae.disable_slicing()
         for part in (pipeline.unet, pipeline.vae):
             part.to(memory_format=torch.channels_last)

@@ -98,8 +98,15 @@ def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
 
 @dataclass(frozen=True)
 class SDXLEntry(ModelEntry):
-    """A model of SDXL's shape by name."""
+    """A model of SDXL's shape by name.
 
+    Attributes:
+        own_pipeline: folder of a pipeline that comes with a package.
+        own_saes: folder with its SAEs, named for their sites.
+    """
+
+    own_pipeline: Path | None = None
+    own_saes: Path | None = None
     default_sites: tuple[str, ...] = FOUR
     pipeline_class: str = "StableDiffusionXLPipeline"
     pipeline_parameters: float = 3.47e9  # U-Net 2.57, text encoders 0.82, VAE 0.08
@@ -107,6 +114,8 @@ class SDXLEntry(ModelEntry):
 
     def folder(self, settings: Settings) -> Path | None:
         """Where the pipeline is on this machine; None if it is nowhere."""
+        if self.own_pipeline is not None:
+            return self.own_pipeline
         location = settings.model.location
         if location is not None:
             return Path(location) if Path(location).is_dir() else hub_snapshot(location, settings.model.revision)
@@ -117,8 +126,10 @@ class SDXLEntry(ModelEntry):
         return configured_sites(self.folder(settings), settings.model.size)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Those of ``sae.folder``, else the published ones with RIEBench's k and size."""
+        """Those of ``sae.folder``, else the model's own, else the published ones with RIEBench's k and size."""
         wanted = settings.sae
+        if self.own_saes is not None and wanted.folder is None:
+            return {site: self.own_saes / site for site in self.default_sites}
         root = find_part(PUBLISHED_SAES, weights_root(settings)).path
         if wanted.folder is not None:
             root = Path(wanted.folder) if Path(wanted.folder).is_dir() else hub_snapshot(wanted.folder, None)
@@ -138,7 +149,8 @@ class SDXLEntry(ModelEntry):
             raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
         files = [f for c in COMPONENTS if (folder / c).is_dir() for f in (folder / c).rglob("*") if f.is_file()]
         mark = "standin-" if is_standin(weights_root(settings)) else ""
-        model = SDXL(load_pipeline(folder, settings), self, settings, f"{mark}{self.name}-{fingerprint(files, folder)}")
+        pipeline = load_pipeline(folder, settings, pick_device(settings.model.device))
+        model = SDXL(pipeline, self, settings, f"{mark}{self.name}-{fingerprint(files, folder)}")
         model.saes = self.saes(settings)
         return model
 
@@ -344,7 +356,7 @@ class SDXL(Model):
         return replaying(unet, kept, blocks[0], rows) if complete else nullcontext()
 
 
-def load_pipeline(folder: Path, settings: Settings) -> Any:
+def load_pipeline(folder: Path, settings: Settings, device: torch.device) -> Any:
     """A ``StableDiffusionXLPipeline`` on its device, from safetensors alone.
 
     Half-precision files (``.fp16.safetensors``) are taken where there are no others.
@@ -361,7 +373,7 @@ def load_pipeline(folder: Path, settings: Settings) -> Any:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     chosen = settings.model
-    device, dtype = pick_device(chosen.device), getattr(torch, chosen.dtype)
+    dtype = getattr(torch, chosen.dtype)
     if chosen.offload != "none" and device.type == "cpu":
         raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
 

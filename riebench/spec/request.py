@@ -148,10 +148,10 @@ def resolve(
     protocol = protocol or (chosen.protocol if chosen else "riebench")
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
-    categories = [category_named(str(c)) for c in _many(category)]
+    named = [str(c) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit
-    selected = select(found, categories, ids, most)
+    selected = select(found, [category_named(name) for name in named], ids, most)
     if loaded is None or loaded.own:
         entry.check_pairs(selected)
     try:
