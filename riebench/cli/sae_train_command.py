@@ -1,0 +1,3 @@
+"""``riebench sae train``."""
+def sae_train_command() -> None:
+    """x"""
