@@ -126,9 +126,15 @@ def resolve_capture(
     for name in wanted:
         if name not in known:
             raise unknown("site", name, known)
-    for what, value, most in (("steps", steps, entry.most_steps), ("positions", positions, None), ("batch", batch, None)):
+    for what, value, most in (
+        ("steps", steps, entry.most_steps),
+        ("positions", positions, None),
+        ("batch", batch, None),
+    ):
         if value is not None and not 1 <= value <= (most or value):
-            raise UserError(f"{what} is {value}; expected 1 to {most}" if most else f"{what} is {value}; expected 1 or more")
+            raise UserError(
+                f"{what} is {value}; expected 1 to {most}" if most else f"{what} is {value}; expected 1 or more"
+            )
     prompted = read_prompts(str(prompts), count, split, column)
     if loaded is None and entry.parts:
         locate(entry.name, entry.parts, parsed, optional=("sae",), without=NOT_NEEDED)

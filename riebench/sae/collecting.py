@@ -122,7 +122,9 @@ def collect(
         with only_writer(folder), _writers(capture, store, each, workers) as crew:
             return _collect(crew, folder, tracked("shards") if not quiet else iter)
     except OSError as error:
-        raise UserError(f"the folder {folder} cannot be written ({error.strerror or error}); give another --out") from None
+        raise UserError(
+            f"the folder {folder} cannot be written ({error.strerror or error}); give another --out"
+        ) from None
 
 
 def _collect(crew: Any, folder: Path, track: Track) -> Collected:
@@ -174,9 +176,7 @@ def _adopted(folder: Path, asked: Collection, number: int) -> Shard | None:
                 return None
     except (OSError, SafetensorError):
         return None
-    return Shard(
-        name=path.name, vectors=asked.vectors(number), bytes=path.stat().st_size, sha256=file_hash(path)
-    )
+    return Shard(name=path.name, vectors=asked.vectors(number), bytes=path.stat().st_size, sha256=file_hash(path))
 
 
 class _Alone:
