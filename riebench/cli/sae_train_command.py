@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -97,7 +97,7 @@ def sae_train_command(
         }
     elif prompts is not None or setting or weights or dtype:
         raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
-    given = {
+    given: dict[str, Any] = {
         "k": _numbers("k", k),
         "expansion": _numbers("expansion", expansion),
         "seeds": _numbers("seeds", seeds),

@@ -73,11 +73,12 @@ class CollectCrew:
         there = ray.cluster_resources()
         cpus, gpus = (there.get(name, 0.0) / workers for name in ("CPU", "GPU"))
         path = os.pathsep.join(dict.fromkeys([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
-        remote = ray.remote(_Collector).options(
+        hired: Any = ray.remote(_Collector)
+        remote = hired.options(
             num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": {"PYTHONPATH": path}}
         )
         threads = max(1, int(cpus))
-        self.actors = [remote.remote(capture, dtype, shard_prompts, threads) for _ in range(workers)]
+        self.actors: list[Any] = [remote.remote(capture, dtype, shard_prompts, threads) for _ in range(workers)]
         self.asked = next(self._checked(self._get([actor.asked.remote() for actor in self.actors])))
 
     def write(self, numbers: Sequence[int], folder: Path) -> Iterator[tuple[int, Shard]]:
@@ -86,7 +87,8 @@ class CollectCrew:
         Raises:
             UserError: if one cannot be written or a worker died; what the others had under way is finished first.
         """
-        waiting, idle, flying = list(reversed(numbers)), list(self.actors), {}
+        waiting, idle = list(reversed(numbers)), list(self.actors)
+        flying: dict[Any, tuple[Any, int]] = {}
         fault: UserError | None = None
         while flying or (waiting and fault is None):
             while idle and waiting and fault is None:

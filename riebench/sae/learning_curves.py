@@ -35,7 +35,7 @@ def draw_learning_curves(folder: Path) -> Path | None:
             for panel, (column, title) in zip(row, PANELS.items(), strict=True):
                 for number, what in enumerate(saes):
                     part = lines[(lines["site"] == site) & (lines["what"] == what)]
-                    style = DASHES[number // len(COLOURS) % len(DASHES)]
+                    style = DASHES[number % len(DASHES)]  # lines that coincide are both seen
                     colour = COLOURS[number % len(COLOURS)]
                     panel.plot(part["vectors"], part[column], color=colour, linestyle=style, linewidth=1, label=what)
                 panel.set_title(f"{site}: {title}")

@@ -179,7 +179,7 @@ def learners_of(
 def step_all(learners: list[Learner], x: Tensor, lr: float) -> dict[GridPoint, StepResult]:
     """One step of all learners of a site on vectors ``[batch, d]``; a learner that must fork adds one to the list."""
     learners += [other for learner in learners if (other := learner.fork()) is not None]
-    results = {}
+    results: dict[GridPoint, StepResult] = {}
     for learner in learners:
         seen = learner.step(x, lr)
         results |= dict.fromkeys(learner.points, seen)
