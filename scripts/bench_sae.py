@@ -67,7 +67,7 @@ def main() -> int:
     compare(f"k {given.k}: dense step", lambda: dense.step(x), "this step", lambda: ours.step(x, 1e-4), given)
     points = grid_points(SIX.model_copy(update={"expansion": (given.expansion,)}), {SITE: given.width})
     for alive, said in ((True, "before a feature has died"), (False, "after")):
-        grid = learners_of(points, {SITE: given.width}, {SITE: start}, settings, torch.device("cpu"))
+        grid = learners_of(points, given.width, start, settings, torch.device("cpu"))
         alone = [Learner([p], given.width, start, settings, torch.device("cpu")) for p in points]
         if not alive:
             for learner in [*grid, *alone]:

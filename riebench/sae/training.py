@@ -19,7 +19,7 @@ from riebench.sae.learner import Learner, Start, StepResult
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.sources import ModelSource, Place, Portions, ShardSource, Source
 from riebench.sae.store import save_sae
-from riebench.sae.training_log import TrainingLog
+from riebench.sae.training_log import TrainingLog, read_log
 from riebench.sae.training_plan import CHECKPOINT, TrainingPlan
 from riebench.sae.variance import geometric_median
 from riebench.util.errors import UserError
@@ -154,13 +154,11 @@ class _Training:
     def finish(self) -> None:
         """Write the SAEs, then let the checkpoint go."""
         self.log.flush()
-        last = {point: seen.explained.item() for point, seen in self.results.items()}
+        last = {line["sae"]: line["explained"] for line in read_log(self.plan.out)}
         for learner in (learner for several in self.learners.values() for learner in several):
             sae = learner.sae()
             for point in learner.points:
-                config = self.plan.config(point, self.steps)
-                if point in last:
-                    config["explained_variance"] = last[point]
+                config = self.plan.config(point, self.steps) | {"explained_variance": last[point.name]}
                 save_sae(sae, self.plan.out / point.name, config)
                 save_for_saelens(sae, self.plan.out / point.name, self.plan.model_name, point.site)
         self.plan.mark_finished()

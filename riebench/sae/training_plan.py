@@ -225,6 +225,8 @@ def train(
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         with only_writer(plan.out):
+            for torn in plan.out.rglob("*.part"):  # of a process that was killed
+                torn.unlink()
             if plan.begin():
                 from riebench.sae.training import train_plan
 
