@@ -74,9 +74,7 @@ class CollectCrew:
         cpus, gpus = (there.get(name, 0.0) / workers for name in ("CPU", "GPU"))
         path = os.pathsep.join(dict.fromkeys([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
         hired: Any = ray.remote(_Collector)
-        remote = hired.options(
-            num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": {"PYTHONPATH": path}}
-        )
+        remote = hired.options(num_cpus=cpus, num_gpus=gpus, runtime_env={"env_vars": {"PYTHONPATH": path}})
         threads = max(1, int(cpus))
         self.actors: list[Any] = [remote.remote(capture, dtype, shard_prompts, threads) for _ in range(workers)]
         self.asked = next(self._checked(self._get([actor.asked.remote() for actor in self.actors])))

@@ -141,7 +141,7 @@ def _collect(crew: Any, folder: Path, track: Track) -> Collected:
     for number in range(crew.asked.shard_count):
         if number not in manifest.shards and (shard := _adopted(folder, crew.asked, number)):
             manifest.shards[number] = shard
-        elif number in manifest.shards and not (folder / shard_name(number)).is_file():
+        elif number in manifest.shards and not _whole(folder, manifest.shards[number]):
             del manifest.shards[number]
     _write(manifest, folder)
     left = [number for number in range(crew.asked.shard_count) if number not in manifest.shards]
@@ -163,6 +163,11 @@ def _collect(crew: Any, folder: Path, track: Track) -> Collected:
 def _write(manifest: Manifest, folder: Path) -> None:
     shards = dict(sorted(manifest.shards.items()))
     write_whole(folder / MANIFEST, manifest.model_copy(update={"shards": shards}).model_dump_json(indent=1).encode())
+
+
+def _whole(folder: Path, shard: Shard) -> bool:
+    path = folder / shard.name
+    return path.is_file() and path.stat().st_size == shard.bytes
 
 
 def _adopted(folder: Path, asked: Collection, number: int) -> Shard | None:

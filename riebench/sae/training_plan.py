@@ -96,10 +96,12 @@ class TrainingPlan:
         try:
             found = json.loads((self.out / TRAINING).read_text())
         except FileNotFoundError:
-            found = {"asked": self.asked, "finished": False}
-            write_whole(self.out / TRAINING, json.dumps(found, indent=1).encode())
+            found = None
         except ValueError:
             raise UserError(f"{self.out / TRAINING} cannot be read; remove it or give another --out") from None
+        if found is None or not (found["finished"] or (self.out / CHECKPOINT).is_file()):  # nothing to be lost
+            found = {"asked": self.asked, "finished": False}
+            write_whole(self.out / TRAINING, json.dumps(found, indent=1).encode())
         for name, wanted in self.asked.items():
             has = found["asked"].get(name)
             if has != wanted:
