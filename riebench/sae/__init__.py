@@ -1,4 +1,4 @@
-"""TopK sparse autoencoders on the values of sites: the model, its files, its training."""
+"""TopK sparse autoencoders on the values of sites: the model, its files, collecting values, training."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from riebench.sae.collecting import collect as collect
     from riebench.sae.store import load_sae as load_sae
     from riebench.sae.store import save_sae as save_sae
     from riebench.sae.topk import TopKSAE as TopKSAE
+    from riebench.sae.training_plan import train as train
 
-__all__ = ["TopKSAE", "load_sae", "save_sae"]
+__all__ = ["TopKSAE", "collect", "load_sae", "save_sae", "train"]
 
-_LAZY = {"TopKSAE": "topk", "load_sae": "store", "save_sae": "store"}
+_LAZY = {
+    "TopKSAE": "topk",
+    "collect": "collecting",
+    "load_sae": "store",
+    "save_sae": "store",
+    "train": "training_plan",
+}
 
 
 def __getattr__(name: str) -> Any:
