@@ -4,4 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from riebench.cli.sae_index_command import index_command
+
 sae_app = typer.Typer(help="Sparse autoencoders: collect values, train, score, show.", no_args_is_help=True)
+sae_app.command("index")(index_command)
