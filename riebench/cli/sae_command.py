@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from riebench.cli.sae_index_command import index_command
+from riebench.cli.sae_show_command import show_command
 
 sae_app = typer.Typer(help="Sparse autoencoders: collect values, train, score, show.", no_args_is_help=True)
 sae_app.command("index")(index_command)
+sae_app.command("show")(show_command)

@@ -207,7 +207,7 @@ class FeatureIndex:
         Raises:
             UserError: if there is no such feature.
         """
-        self._check(number)
+        check_feature(number, len(self), self.facts.name)
         c = self.facts.columns
         nearest = tuple(map(Near, c.nearest[number], c.cosines[number]))
         return Feature(
@@ -220,7 +220,7 @@ class FeatureIndex:
         Raises:
             UserError: if there is no such feature, or the heat maps cannot be read.
         """
-        self._check(number)
+        check_feature(number, len(self), self.facts.name)
         c, scale = self.facts.columns, self.facts.columns.maximum[number] / FULL
         found = []
         for place, (picture, highest) in enumerate(zip(c.pictures[number], c.highest[number], strict=True)):
@@ -273,10 +273,6 @@ class FeatureIndex:
             raise UserError(f"the heat maps {self.folder / HEAT} do not fit: {said}; make the index again")
         return found
 
-    def _check(self, number: int) -> None:
-        if not 0 <= number < len(self):
-            raise UserError(f"there is no feature {number}; {self.facts.name} has the features 0 to {len(self) - 1}")
-
     def _match(self, number: int, words: list[str]) -> tuple[float, float] | None:
         """How well the words fit a feature, as a key for sorting (smaller is better); None if they do not."""
         columns = self.facts.columns
@@ -289,6 +285,16 @@ class FeatureIndex:
 
 def _has(text: str, words: list[str]) -> bool:
     return all(re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE) for word in words)
+
+
+def check_feature(number: int, count: int, name: str) -> None:
+    """See that an SAE has a feature.
+
+    Raises:
+        UserError: if it has not.
+    """
+    if not 0 <= number < count:
+        raise UserError(f"there is no feature {number}; {name} has the features 0 to {count - 1}")
 
 
 def is_index(folder: Path) -> bool:

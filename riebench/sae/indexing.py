@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from riebench.models.entries import entry_named
-from riebench.sae.feature_index import FeatureIndex
+from riebench.sae.feature_index import FeatureIndex, check_feature, check_index_of, is_index
+from riebench.sae.folders import feature_count
 from riebench.sae.index_folder import check_index_folder
-from riebench.sae.locate import locate_sae, site_of
+from riebench.sae.locate import find_index, index_in_cache, locate_sae, site_of
 from riebench.sae.prompts import GRAMMAR, read_prompts
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.progress import tracked
 
+OWN_MODEL = "mini"
 FROM_GRAMMAR = 1000
 """Prompts from the grammar unless told otherwise."""
 
@@ -23,7 +25,7 @@ class IndexRequest:
     """An index that is asked for; see the options of ``riebench sae index``."""
 
     sae: str
-    model: str
+    model: str | None
     settings: Settings
     site: str | None = None
     prompts: str | None = None
@@ -39,7 +41,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     Raises:
         UserError: for bad input; before torch is imported, unless weights are needed to find it.
     """
-    entry = entry_named(request.model)
+    entry = entry_named(request.model or OWN_MODEL)
     entry.check_settings(request.settings)
     sae = locate_sae(request.sae, entry, request.settings)
     site = site_of(sae, entry, request.settings, request.site)
@@ -52,7 +54,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     count = request.count or (FROM_GRAMMAR if location == GRAMMAR else None)
     prompted = read_prompts(location, count, "held-out", request.column)
     check_index_folder(out)
-    from riebench.sae.make_index import make_index
+    from riebench.sae.index_build import make_index
 
     model = entry.load(request.settings)
     model.batch = request.batch
@@ -69,3 +71,47 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
         steps=request.steps,
         track=tracked("pictures"),
     )
+
+
+def find_or_make_index(request: IndexRequest, folder: Path | None, feature: int | None = None) -> FeatureIndex:
+    """The index of an SAE: the folder that was asked for if it is one, else ``folder``, else one beside the SAE or in
+    the user's cache, else a new one, for which the model must be known.
+
+    Args:
+        request: which SAE, and how an index would be made.
+        folder: of the index; a new one is made there.
+        feature: a feature that it must have.
+
+    Raises:
+        UserError: if there is no such SAE or feature, the index belongs to another SAE, or none can be made.
+    """
+    if is_index(Path(request.sae)):
+        if folder is not None:
+            raise UserError(f"{request.sae} is a feature index itself; leave out --index")
+        index = FeatureIndex(request.sae)
+    else:
+        index = _index_of_sae(request, folder, feature)
+    if feature is not None:
+        index.feature(feature)
+    return index
+
+
+def _index_of_sae(request: IndexRequest, folder: Path | None, feature: int | None) -> FeatureIndex:
+    known = request.model is not None or not Path(request.sae).is_dir()
+    entry = entry_named(request.model or OWN_MODEL) if known else None
+    sae = locate_sae(request.sae, entry, request.settings)
+    if folder is not None and folder.exists() and (is_index(folder) or not known):
+        found: Path | None = folder
+    else:
+        found = find_index(sae) if folder is None else None
+    if found is not None:
+        index = FeatureIndex(found)
+        check_index_of(index, sae.fingerprint)
+        return index
+    if not known:
+        raise UserError(
+            f"the SAE {request.sae} has no feature index; say which model makes one with --model, or give --index"
+        )
+    if feature is not None:
+        check_feature(feature, feature_count(sae.folder), sae.name)
+    return carry_out_index(request, folder or index_in_cache(sae))
