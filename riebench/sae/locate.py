@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,17 +73,20 @@ def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | 
 
 
 def _site_by_name(sae: LocatedSae, entry: ModelEntry, settings: Settings) -> str:
-    known = entry.saes(settings)
     root = sae.folder.parent if sae.folder.name == FINAL else sae.folder
-    named = settings.sae.model_copy(update={"folder": str(root)})
-    try:
-        known = {**entry.saes(settings.model_copy(update={"sae": named})), **known}
-    except UserError:
-        pass
-    for site, folder in known.items():
-        if folder.resolve() == sae.folder.resolve():
-            return site
+    named = settings.model_copy(update={"sae": settings.sae.model_copy(update={"folder": str(root)})})
+    for known in (entry.saes(settings), _saes_or_none(entry, named)):
+        for site, folder in known.items():
+            if folder.resolve() == sae.folder.resolve():
+                return site
     raise UserError(f"nothing says which site of {entry.name} the SAE {sae.folder} belongs to; say it with --site mid.0")
+
+
+def _saes_or_none(entry: ModelEntry, settings: Settings) -> Mapping[str, Path]:
+    try:
+        return entry.saes(settings)
+    except UserError:
+        return {}
 
 
 def index_beside(sae: LocatedSae) -> Path:

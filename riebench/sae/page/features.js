@@ -65,8 +65,8 @@
       { key: "score", text: data.score, values: columns.score, say: (v) => shown(v, 2) },
     ] : []),
     { key: "density", text: "density", values: columns.density, say: share },
-    { key: "mean", text: "mean code", values: columns.mean, say: code, spare: true },
-    { key: "maximum", text: "max. code", values: columns.maximum, say: code, spare: true },
+    { key: "mean", text: "mean", values: columns.mean, say: code, spare: true },
+    { key: "maximum", text: "max.", values: columns.maximum, say: code, spare: true },
   ];
   const query = byId("query"), least = byId("least");
   let order = { key: data.score ? "score" : "density", rising: false };
