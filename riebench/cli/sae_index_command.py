@@ -16,9 +16,7 @@ SiteName = Annotated[str | None, typer.Option(help="Site of the SAE. Default: as
 Prompts = Annotated[
     str | None, typer.Option(help="Text file (a prompt a line), CSV or Parquet file, or grammar (the default on mini).")
 ]
-Count = Annotated[
-    int | None, typer.Option(min=1, help="Prompts. Default: all of a file, 1000 from the grammar.")
-]
+Count = Annotated[int | None, typer.Option(min=1, help="Prompts. Default: all of a file, 1000 from the grammar.")]
 Column = Annotated[str | None, typer.Option(help="Column of a table that holds the prompts.")]
 
 

@@ -267,7 +267,9 @@ class FeatureIndex:
             with np.load(self.folder / HEAT, allow_pickle=False) as file:
                 found: NDArray[np.uint8] = file["heat"]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise UserError(f"the heat maps {self.folder / HEAT} cannot be read: {error}; make the index again") from None
+            raise UserError(
+                f"the heat maps {self.folder / HEAT} cannot be read: {error}; make the index again"
+            ) from None
         if found.shape != expected or found.dtype != np.uint8:
             said = f"they are {found.dtype} {list(found.shape)}, expected uint8 {list(expected)}"
             raise UserError(f"the heat maps {self.folder / HEAT} do not fit: {said}; make the index again")

@@ -13,73 +13,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from riebench.models.model import Model
-from riebench.sae.detect import Detected, detect
 from riebench.sae.dictionary import Dictionary
 from riebench.sae.feature_index import FACTS, FULL, HEAT, PICTURES, Columns, FeatureIndex, IndexFacts
+from riebench.sae.gathered import Gathered, nearest_features
+from riebench.sae.labels import Labels, label_features
 from riebench.sae.prompts import Prompted
 from riebench.sae.scan import runs_of
+from riebench.sae.world import World
 from riebench.util.files import write_whole
 from riebench.util.progress import Track
 
 TOP, NEAREST, SIDE = 9, 8, 128
 QUALITY = 80
-ROWS = 1024
-"""Features whose cosines with all others are worked out together."""
-
-
-class Gathered:
-    """What is kept of the pictures as they pass: sums, and each feature's top pictures with heat maps.
-
-    Args:
-        features: number of features.
-        positions: number of positions in a picture.
-        top: pictures kept for each feature.
-    """
-
-    def __init__(self, features: int, positions: int, top: int) -> None:
-        self.seen = 0
-        self.active = torch.zeros(features, dtype=torch.long)
-        self.total = torch.zeros(features, dtype=torch.double)
-        self.highest = torch.zeros(features, top)
-        self.pictures = torch.full((features, top), -1)
-        self.heat = torch.zeros(features, top, positions, dtype=torch.half)
-        self.in_each: list[Tensor] = []
-
-    def add(self, picture: int, codes: Tensor) -> None:
-        """Take in the codes ``[steps, positions, features]`` of a picture."""
-        self.seen += codes.shape[0] * codes.shape[1]
-        self.active += (codes > 0).sum((0, 1)).cpu()
-        self.total += codes.sum((0, 1)).cpu()
-        heat = codes.amax(0)
-        highest = heat.amax(0).cpu()
-        self.in_each.append(highest.half())
-        rows = (highest > self.highest.amin(1)).nonzero()[:, 0]
-        places = self.highest[rows].argmin(1)
-        self.highest[rows, places] = highest[rows]
-        self.pictures[rows, places] = picture
-        self.heat[rows, places] = heat[:, rows.to(heat.device)].T.half().cpu()
-
-    def sort(self) -> None:
-        """Put the largest codes first."""
-        order = self.highest.argsort(dim=1, descending=True)
-        self.highest, self.pictures = self.highest.gather(1, order), self.pictures.gather(1, order)
-        self.heat = self.heat[torch.arange(len(order))[:, None], order]
-
-
-def nearest_features(directions: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Numbers and cosines ``[n, count]`` of the directions ``[n, d]`` nearest to each, itself left out."""
-    unit = normalize(directions.float(), dim=1)
-    numbers, cosines = [], []
-    for start in range(0, len(unit), ROWS):
-        part = unit[start : start + ROWS] @ unit.T
-        part[torch.arange(len(part)), torch.arange(start, start + len(part))] = -torch.inf
-        values, indices = part.topk(min(count, len(unit) - 1), dim=1)
-        numbers.append(indices)
-        cosines.append(values)
-    return torch.cat(numbers).cpu(), torch.cat(cosines).cpu()
 
 
 def make_index(
@@ -92,6 +39,7 @@ def make_index(
     name: str,
     fingerprint: str,
     prompts: str,
+    world: World | None = None,
     steps: int = 1,
     top: int = TOP,
     side: int = SIDE,
@@ -108,16 +56,18 @@ def make_index(
         name: of the SAE, for titles.
         fingerprint: of the SAE, as :func:`riebench.sae.folders.sae_fingerprint`.
         prompts: where the prompts come from, for the reader.
+        world: the truth about the prompts, which gives the features labels and scores.
         steps: denoising steps.
         top: pictures kept for each feature.
         side: of the stored pictures at most, pixels.
         track: shows how far the pictures are.
 
     Raises:
-        UserError: if the site does not exist or the folder cannot be written.
+        UserError: if the site does not exist or a prompt is not of the world.
     """
+    shown = [world.shown(prompt) for prompt, _ in prompted] if world else []
     directions = dictionary.W_dec
-    gathered = Gathered(len(directions), model.sites[site].positions, top)
+    gathered = Gathered(len(directions), model.sites[site].positions, top, each=world is not None)
     pictures: dict[int, bytes] = {}
     runs = runs_of(model, prompted, steps, [site])
     with torch.no_grad():
@@ -127,10 +77,11 @@ def make_index(
             pictures[number] = _small(run.image, side)
             if len(pictures) >= 2 * gathered.pictures.numel():  # forget those that no feature shows any more
                 pictures = _shown(pictures, gathered)
-        gathered.sort()
         numbers, cosines = nearest_features(directions, NEAREST)
+    gathered.sort()
     pictures = _shown(pictures, gathered)
-    detected = detect(model, prompted, torch.stack(gathered.in_each).float().numpy())
+    nothing = [None] * len(directions)
+    labels = label_features(gathered.in_each(), shown, world) if world else Labels(nothing, nothing, None)
     facts = IndexFacts(
         name=name,
         sae=fingerprint,
@@ -142,8 +93,8 @@ def make_index(
         steps=steps,
         prompts=prompts,
         pictures_made=len(prompted),
-        score_name=detected.score_name,
-        columns=_columns(gathered, detected, numbers, cosines),
+        score_name=labels.score_name,
+        columns=_columns(gathered, labels, numbers, cosines),
         prompted={number: (prompted[number].prompt, prompted[number].seed) for number in sorted(pictures)},
     )
     _write(out, facts, pictures, gathered)
@@ -168,15 +119,15 @@ def _short(values: Tensor) -> list[float]:
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 
-def _columns(gathered: Gathered, detected: Detected, numbers: Tensor, cosines: Tensor) -> Columns:
+def _columns(gathered: Gathered, labels: Labels, numbers: Tensor, cosines: Tensor) -> Columns:
     means = _short(gathered.total / gathered.active.clamp(min=1))
     shown = [int(count) for count in (gathered.pictures >= 0).sum(1)]
     return Columns(
         density=_short(gathered.active / gathered.seen),
         mean=[mean if active else None for mean, active in zip(means, gathered.active.tolist(), strict=True)],
         maximum=_short(gathered.highest[:, 0]),
-        label=list(detected.labels),
-        score=list(detected.scores),
+        label=list(labels.labels),
+        score=list(labels.scores),
         pictures=[row[:count] for row, count in zip(gathered.pictures.tolist(), shown, strict=True)],
         highest=[_short(row[:count]) for row, count in zip(gathered.highest, shown, strict=True)],
         nearest=numbers.tolist(),

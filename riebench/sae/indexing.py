@@ -55,6 +55,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     prompted = read_prompts(location, count, "held-out", request.column)
     check_index_folder(out)
     from riebench.sae.index_build import make_index
+    from riebench.sae.labels import world_of
 
     model = entry.load(request.settings)
     model.batch = request.batch
@@ -68,6 +69,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
         name=sae.name,
         fingerprint=sae.fingerprint,
         prompts=location,
+        world=world_of(entry),
         steps=request.steps,
         track=tracked("pictures"),
     )

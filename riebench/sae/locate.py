@@ -79,7 +79,9 @@ def _site_by_name(sae: LocatedSae, entry: ModelEntry, settings: Settings) -> str
         for site, folder in known.items():
             if folder.resolve() == sae.folder.resolve():
                 return site
-    raise UserError(f"nothing says which site of {entry.name} the SAE {sae.folder} belongs to; say it with --site mid.0")
+    raise UserError(
+        f"nothing says which site of {entry.name} the SAE {sae.folder} belongs to; say it with --site mid.0"
+    )
 
 
 def _saes_or_none(entry: ModelEntry, settings: Settings) -> Mapping[str, Path]:

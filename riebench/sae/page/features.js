@@ -121,7 +121,7 @@
     const from = body.childElementCount;
     body.append(...listed.slice(from, from + EACH).map(row));
   }
-  new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) extend(); }).observe(more);
+  new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) extend(); }, { rootMargin: "1200px 0px" }).observe(more);
 
   function show() {
     choose();
