@@ -1,8 +1,8 @@
 """The feature index of an SAE: how often and where each feature is active, and in which pictures. Needs no torch.
 
-A folder with three parts: ``feature-index.json`` (all numbers, and the prompts of the pictures), ``pictures/NUMBER.webp``
-(each picture once) and ``heat.npz`` (where each feature is active in its top pictures). The contents are ours; no source
-prescribes them.
+A folder with three parts: ``feature-index.json`` (all numbers, and the prompts of the pictures),
+``pictures/NUMBER.webp`` (each picture once) and ``heat.npz`` (where each feature is active in its top pictures). The
+contents are ours; no source prescribes them.
 """
 
 from __future__ import annotations

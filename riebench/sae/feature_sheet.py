@@ -22,8 +22,8 @@ IN_A_ROW = 5
 def heat_map(picture: TopPicture, maximum: float) -> Image.Image:
     """The greyed picture, red where the feature is active, fully so at its maximum; :data:`TILE` pixels wide."""
     grey = np.asarray(_tile(picture).convert("L").convert("RGB"), float) * 0.6 + 102
-    share = Image.fromarray((picture.heat / max(maximum, 1e-9)).astype(np.float32))
-    share = 0.85 * np.asarray(share.resize((TILE, TILE), Image.Resampling.NEAREST))[..., None]
+    cells = Image.fromarray((picture.heat / max(maximum, 1e-9)).astype(np.float32))
+    share = 0.85 * np.asarray(cells.resize((TILE, TILE), Image.Resampling.NEAREST), float)[..., None]
     return Image.fromarray((grey + share * (MASKED - grey)).clip(0, 255).astype(np.uint8))
 
 

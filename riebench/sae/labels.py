@@ -15,7 +15,7 @@ from riebench.sae.world import World
 
 
 class Labels(NamedTuple):
-    """A label and a score for each feature; None for features that are active nowhere, or where nothing is known."""
+    """A label and a score for each feature; None for features that are (nearly) never active, or where nothing is known."""
 
     labels: Sequence[str | None]
     scores: Sequence[float | None]
@@ -41,9 +41,9 @@ def label_features(highest: Array, shown: Sequence[Mapping[str, str]], world: Wo
     """
     truths = truths_of(shown, world.attributes)
     found = detect([highest], truths, np.arange(len(highest)) % 2 == 0)
-    live = highest.max(0) > 0
     names = [": ".join(truths.values[value]) for value in found.value]
-    scored = live & np.isfinite(found.f1)
+    # A feature that is active nowhere in the half that the value is chosen on has no threshold.
+    scored = np.isfinite(found.threshold) & np.isfinite(found.f1)
     return Labels(
         [name if alive else None for name, alive in zip(names, scored, strict=True)],
         [round(float(score), 4) if alive else None for score, alive in zip(found.f1, scored, strict=True)],

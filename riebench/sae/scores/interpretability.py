@@ -81,7 +81,7 @@ def best_thresholds(activation: Array, labels: Flags) -> tuple[Array, Array]:
         f1 = np.where(((ordered > below) & (ordered > 0))[..., None], f1, 0)
         best = f1.argmax(0)
         score = np.take_along_axis(f1, best[None], 0)[0]
-        middle = np.take_along_axis((ordered + np.maximum(below, 0)) / 2, best, 0)
+        middle = ((ordered + np.maximum(below, 0)) / 2)[best, np.arange(part.shape[1])[:, None]]
         scores.append(score)
         thresholds.append(np.where(score > 0, middle, np.inf))
     return np.concatenate(scores), np.concatenate(thresholds)
