@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_and_value
 
 IndexedSae = Annotated[
     str, typer.Argument(metavar="SAE", help="Folder of an SAE, or a site of the model that has one, as mid.0.")
@@ -20,10 +20,12 @@ Count = Annotated[int | None, typer.Option(min=1, help="Prompts. Default: all of
 Column = Annotated[str | None, typer.Option(help="Column of a table that holds the prompts.")]
 
 
-def index_command(
+def sae_index_command(
     sae: IndexedSae,
     out: Annotated[Path, typer.Option(help="Folder of the index. 'sae show' finds SAE-index beside an SAE folder.")],
-    model: Model = "mini",
+    model: Annotated[
+        str | None, typer.Option(help="Model that makes the pictures. Default: as the SAE's folder says, else mini.")
+    ] = None,
     site: SiteName = None,
     prompts: Prompts = None,
     count: Count = None,

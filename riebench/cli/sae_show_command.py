@@ -13,7 +13,7 @@ from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
-    from riebench.sae.feature_index import Feature, FeatureIndex
+    from riebench.sae.feature_index import FeatureIndex, IndexedFeature
 
 
 class SortBy(StrEnum):
@@ -26,7 +26,7 @@ class SortBy(StrEnum):
     number = "number"
 
 
-def show_command(
+def sae_show_command(
     sae: Annotated[
         str, typer.Argument(metavar="SAE", help="Folder of an SAE or of a feature index, or a site of the model.")
     ],
@@ -39,7 +39,8 @@ def show_command(
     sort: Annotated[SortBy | None, typer.Option(help="Default: score where there is one, else density.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Features listed and drawn.")] = 20,
     model: Annotated[
-        str | None, typer.Option(help="Model that makes the pictures if there is no index yet; mini for a site.")
+        str | None,
+        typer.Option(help="Model that makes the pictures, if there is no index. Default: as the folder says."),
     ] = None,
     site: SiteName = None,
     prompts: Prompts = None,
@@ -92,14 +93,14 @@ def show_command(
     print(f"drawing   {file}\npage      {page}{'' if feature is None else f'#feature={feature}'}")
 
 
-def _sorted(index: FeatureIndex, features: list[Feature], sort: SortBy | None) -> list[Feature]:
+def _sorted(index: FeatureIndex, features: list[IndexedFeature], sort: SortBy | None) -> list[IndexedFeature]:
     by = sort or (SortBy.score if index.facts.score_name else SortBy.density)
     if by == SortBy.number:
         return sorted(features)
     return sorted(features, key=lambda f: (getattr(f, by) is None, -(getattr(f, by) or 0), f.number))
 
 
-def _print_table(index: FeatureIndex, features: list[Feature], limit: int) -> None:
+def _print_table(index: FeatureIndex, features: list[IndexedFeature], limit: int) -> None:
     from rich.table import Table
 
     from riebench.report.summary import wide_console
@@ -119,10 +120,10 @@ def _print_table(index: FeatureIndex, features: list[Feature], limit: int) -> No
 
 
 def _print_feature(index: FeatureIndex, number: int) -> None:
-    from riebench.sae.feature_sheet import describe
+    from riebench.sae.feature_sheet import feature_line
 
     feature = index.feature(number)
-    print(describe(feature, index.facts.score_name))
+    print(feature_line(feature, index.facts.score_name))
     for near in feature.nearest:
         print(f"nearest   {near.number} (cosine {near.cosine:.2f}) {index.feature(near.number).label or ''}".rstrip())
     for picture in index.pictures(number):

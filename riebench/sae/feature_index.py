@@ -117,7 +117,7 @@ class Near(NamedTuple):
     cosine: float
 
 
-class Feature(NamedTuple):
+class IndexedFeature(NamedTuple):
     """The facts of one feature; see :class:`Columns`."""
 
     number: int
@@ -198,10 +198,10 @@ class FeatureIndex:
     def __len__(self) -> int:
         return len(self.facts.columns.density)
 
-    def __iter__(self) -> Iterator[Feature]:
+    def __iter__(self) -> Iterator[IndexedFeature]:
         return (self.feature(number) for number in range(len(self)))
 
-    def feature(self, number: int) -> Feature:
+    def feature(self, number: int) -> IndexedFeature:
         """The facts of a feature.
 
         Raises:
@@ -210,7 +210,7 @@ class FeatureIndex:
         check_feature(number, len(self), self.facts.name)
         c = self.facts.columns
         nearest = tuple(map(Near, c.nearest[number], c.cosines[number]))
-        return Feature(
+        return IndexedFeature(
             number, c.density[number], c.mean[number], c.maximum[number], c.label[number], c.score[number], nearest
         )
 
@@ -229,7 +229,7 @@ class FeatureIndex:
             found.append(TopPicture(prompt, seed, highest, self.file(picture), heat))
         return found
 
-    def search(self, text: str, least_score: float | None = None) -> list[Feature]:
+    def search(self, text: str, least_score: float | None = None) -> list[IndexedFeature]:
         """Features by number or words.
 
         Each word must begin a word of the feature's label, or one in the prompts of at least half of its top pictures.

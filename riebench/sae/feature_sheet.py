@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from riebench.report.sheet import BACKGROUND, GAP, INK, MASKED, TILE, compose
-from riebench.sae.feature_index import Feature, FeatureIndex, TopPicture
+from riebench.sae.feature_index import FeatureIndex, IndexedFeature, TopPicture
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
@@ -31,14 +31,14 @@ def _tile(picture: TopPicture) -> Image.Image:
     return picture.image().resize((TILE, TILE), Image.Resampling.LANCZOS)
 
 
-def describe(feature: Feature, score_name: str | None) -> str:
+def feature_line(feature: IndexedFeature, score_name: str | None) -> str:
     """The facts of a feature in one line."""
     label = "" if feature.label is None else f"{feature.label}, {score_name} {feature.score:.2f}; "
     codes = "never active" if feature.mean is None else f"mean code {feature.mean:.2f}, maximum {feature.maximum:.2f}"
     return f"feature {feature.number}: {label}density {feature.density:.3%}, {codes}"
 
 
-def draw_features(index: FeatureIndex, features: Sequence[Feature], title: str) -> Image.Image:
+def draw_features(index: FeatureIndex, features: Sequence[IndexedFeature], title: str) -> Image.Image:
     """A row for each feature that is ever active: its top pictures, each with the heat map beside it.
 
     Raises:
@@ -50,7 +50,7 @@ def draw_features(index: FeatureIndex, features: Sequence[Feature], title: str) 
         for place, picture in enumerate(index.pictures(feature.number)[:IN_A_ROW]):
             tiles += [(f"picture {place + 1}", _tile(picture)), ("where active", heat_map(picture, feature.maximum))]
         if tiles:
-            rows.append((describe(feature, index.facts.score_name), tiles))
+            rows.append((feature_line(feature, index.facts.score_name), tiles))
     return compose(title, rows or [("no feature is active", [])])
 
 
@@ -64,7 +64,7 @@ def draw_feature(index: FeatureIndex, number: int) -> Image.Image:
     heading, small = ImageFont.load_default(15), ImageFont.load_default(12)
     across, down = 2 * TILE + 3 * GAP, TILE + LINES * LINE + 2 * GAP
     rows = -(-len(pictures) // COLUMNS)
-    title = f"{index.facts.name}, {describe(feature, index.facts.score_name)}"
+    title = f"{index.facts.name}, {feature_line(feature, index.facts.score_name)}"
     width = max(COLUMNS * across, int(heading.getlength(title))) + 2 * GAP
     sheet = Image.new("RGB", (width, 34 + rows * down), BACKGROUND)
     draw = ImageDraw.Draw(sheet)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from riebench.models.entries import entry_named
 from riebench.sae.feature_index import FeatureIndex, check_feature, check_index_of, is_index
-from riebench.sae.folders import feature_count
+from riebench.sae.folders import feature_count, read_config
 from riebench.sae.index_folder import check_index_folder
 from riebench.sae.locate import find_index, index_in_cache, locate_sae, site_of
 from riebench.sae.prompts import GRAMMAR, read_prompts
@@ -41,7 +41,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     Raises:
         UserError: for bad input; before torch is imported, unless weights are needed to find it.
     """
-    entry = entry_named(request.model or OWN_MODEL)
+    entry = entry_named(request.model or _model_said(request.sae) or OWN_MODEL)
     entry.check_settings(request.settings)
     sae = locate_sae(request.sae, entry, request.settings)
     site = site_of(sae, entry, request.settings, request.site)
@@ -99,21 +99,26 @@ def find_or_make_index(request: IndexRequest, folder: Path | None, feature: int 
 
 
 def _index_of_sae(request: IndexRequest, folder: Path | None, feature: int | None) -> FeatureIndex:
-    known = request.model is not None or not Path(request.sae).is_dir()
-    entry = entry_named(request.model or OWN_MODEL) if known else None
-    sae = locate_sae(request.sae, entry, request.settings)
-    if folder is not None and folder.exists() and (is_index(folder) or not known):
-        found: Path | None = folder
+    model = request.model or (_model_said(request.sae) if Path(request.sae).is_dir() else OWN_MODEL)
+    sae = locate_sae(request.sae, entry_named(model) if model else None, request.settings)
+    if folder is None:
+        found = find_index(sae)
     else:
-        found = find_index(sae) if folder is None else None
+        found = folder if is_index(folder) or (folder.exists() and model is None) else None
     if found is not None:
         index = FeatureIndex(found)
         check_index_of(index, sae.fingerprint)
         return index
-    if not known:
+    if model is None:
         raise UserError(
             f"the SAE {request.sae} has no feature index; say which model makes one with --model, or give --index"
         )
     if feature is not None:
         check_feature(feature, feature_count(sae.folder), sae.name)
-    return carry_out_index(request, folder or index_in_cache(sae))
+    return carry_out_index(replace(request, model=model), folder or index_in_cache(sae))
+
+
+def _model_said(sae: str) -> str | None:
+    """The model that the configuration in a folder of an SAE names."""
+    said = (read_config(Path(sae)) or {}).get("model")
+    return said if isinstance(said, str) else None

@@ -66,7 +66,7 @@ def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | 
     if site not in sites:
         raise unknown("site", str(site), sites)
     width = config.get("d_model", config.get("d_in"))
-    if width != sites[site].width:
+    if width not in (None, sites[site].width):
         here = f"the values at {site} of {entry.name} are {sites[site].width} wide"
         raise UserError(f"the SAE {sae.folder} is {width} wide, {here}; say where it belongs with --site and --model")
     return site
