@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from feature_helpers import invented_index
 from PIL import Image
 
@@ -22,7 +23,9 @@ from riebench.models.mini import SAES
 from riebench.sae import FeatureIndex
 from riebench.sae.feature_index import FACTS, HEAT, PICTURES
 from riebench.sae.feature_sheet import draw_feature, draw_features
+from riebench.sae.index_build import make_index
 from riebench.sae.indexing import IndexRequest, carry_out_index
+from riebench.sae.page import write_feature_page
 from riebench.sae.prompts import read_prompts
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
@@ -99,6 +102,36 @@ def test_pictures_are_stored_once_and_small(index: FeatureIndex, mini: Instrumen
         difference = np.asarray(image.convert("RGB"), float) - run.image
     assert np.abs(difference).mean() < 6  # WebP loses a little
     assert sum(p.stat().st_size for p in index.folder.rglob("*") if p.is_file()) < 400_000
+
+
+class Axes:
+    """Three coordinates and their opposites as features; not of norm 1."""
+
+    W_dec = torch.cat([torch.eye(96)[:3], -2 * torch.eye(96)[:3]])
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ torch.nn.functional.normalize(self.W_dec, dim=1).T).relu()
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z @ self.W_dec
+
+
+def test_any_dictionary_without_a_world(mini: Instruments, tmp_path: Path) -> None:
+    prompted = read_prompts("grammar", COUNT, "held-out")
+    index = make_index(
+        mini.model, SITE, Axes(), prompted, tmp_path / "axes", name="axes", fingerprint="", prompts="x", top=2, side=32
+    )
+    assert len(index) == 6
+    assert [f.label for f in index] == [f.score for f in index] == [None] * 6
+    assert index.facts.score_name is None
+    shown = {(p.prompt, p.seed) for f in index for p in index.pictures(f.number)}
+    assert len(list((tmp_path / "axes" / PICTURES).iterdir())) == len(shown) <= 12  # of 30; the others are not stored
+    assert index.pictures(0)[0].image().size == (32, 32)
+    assert len(index.feature(0).nearest) == 5
+    assert {n.number: n.cosine for n in index.feature(0).nearest} == {1: 0, 2: 0, 4: 0, 5: 0, 3: -1}
+    draw_features(index, list(index), "axes")
+    write_feature_page(index, tmp_path / "axes.html")
+    assert "at least<input" not in (tmp_path / "axes.html").read_text()
 
 
 def test_nearest_by_cosine(index: FeatureIndex, mini: Instruments) -> None:
