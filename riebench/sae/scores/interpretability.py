@@ -81,7 +81,7 @@ def best_thresholds(activation: Array, labels: Flags) -> tuple[Array, Array]:
         f1 = np.where(((ordered > below) & (ordered > 0))[..., None], f1, 0)
         best = f1.argmax(0)
         score = np.take_along_axis(f1, best[None], 0)[0]
-        middle = ((ordered + np.maximum(below, 0)) / 2)[best, np.arange(part.shape[1])[:, None]]
+        middle = np.take_along_axis((ordered + below).T / 2, best, 1)
         scores.append(score)
         thresholds.append(np.where(score > 0, middle, np.inf))
     return np.concatenate(scores), np.concatenate(thresholds)
@@ -190,13 +190,13 @@ def detect(activations: Sequence[Array], truths: Truths, first: Flags) -> Detect
     every = np.arange(features)
     threshold = level[where, every, value]
     report = ~first
-    tested = [_columns(activations, kind, report) for kind in range(kinds)]
-    chosen = np.where(where == 0, tested[0], tested[-1])
+    tested = np.stack([activation[report] for activation in activations])
+    chosen = tested[where, :, every].T
     labels, known = truths.labels[report][:, value], truths.known[report][:, value]
     f1 = f1_score(chosen > threshold, labels, known)
     by_value = gains.transpose(2, 0, 1).reshape(values, -1)
     kind, detector = np.unravel_index(by_value.argmax(1), (kinds, features))
-    best = np.stack([tested[k][:, f] for k, f in zip(kind, detector, strict=True)], 1)
+    best = tested[kind, :, detector].T
     said = best > level[kind, detector, np.arange(values)]
     return Detection(
         value=value,
@@ -209,10 +209,6 @@ def detect(activations: Sequence[Array], truths: Truths, first: Flags) -> Detect
         coverage=f1_score(said, truths.labels[report], truths.known[report]),
         detector=detector,
     )
-
-
-def _columns(activations: Sequence[Array], kind: int, rows: Flags) -> Array:
-    return activations[kind][rows]
 
 
 def _prevalence(truths: Truths, rows: Flags) -> Array:
