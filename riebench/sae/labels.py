@@ -15,7 +15,7 @@ from riebench.sae.world import World
 
 
 class Labels(NamedTuple):
-    """A label and a score for each feature; None for features that are (nearly) never active, or where nothing is known."""
+    """A label and a score for each feature; None where a feature is hardly ever active, or nothing is known."""
 
     labels: Sequence[str | None]
     scores: Sequence[float | None]
