@@ -178,7 +178,10 @@ def test_five_thousand_features_stay_fluid(browser: Any, tmp_path: Path) -> None
       const works = [
         () => document.querySelector('th[data-key=density] button').click(),
         () => document.querySelector('th[data-key=label] button').click(),
-        ...['red', 'at night', ''].map((text) => () => { query.value = text; query.dispatchEvent(new Event('input')); }),
+        ...['red', 'at night', ''].map((text) => () => {
+          query.value = text;
+          query.dispatchEvent(new Event('input'));
+        }),
       ];
       const times = [];
       for (const work of works) {
