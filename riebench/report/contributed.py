@@ -128,7 +128,7 @@ def _soundness(frame: pd.DataFrame) -> list[str]:
 
 def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
     """Check that every pair has every setting of ``run.json``, and no other."""
-    wanted = {(*_arm_cells(arm), strength) for arm in run.arms for strength in run.strengths}
+    wanted = dict.fromkeys((*_arm_cells(arm), strength) for arm in run.arms for strength in run.strengths)
     columns = ["method", "options", "k", "blocks", "strength"]
     settings = frame[columns].astype(object).where(frame[columns].notna(), None)
     cells = pd.Series([tuple(row) for row in settings.itertuples(index=False)], index=frame.index)
