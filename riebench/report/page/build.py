@@ -57,14 +57,16 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
         for arm in analysis.arms
     ]
     curves = _curve_points(analysis)
-    lpips, clip = analysis.group.metric_name("lpips"), analysis.group.metric_name("clip")
-    axes = (f"CLIP with the edit prompt ({clip}) → better", f"LPIPS to the base image ({lpips}) ← better")
+    axes = (
+        f"CLIP with the edit prompt ({analysis.group.clip}) → better",
+        f"LPIPS to the base image ({analysis.group.lpips}) ← better",
+    )
     data = {
         "arms": arms,
         "blocks": [{"blocks": blocks, "where": where} for blocks, where in analysis.block_sets.items()],
         "main": analysis.main_blocks,
         "metrics": analysis.metrics,
-        "named": [metric for metric in SHOWN if analysis.has(metric)],
+        "named": [metric for metric in SHOWN if metric in analysis.metrics],
         "axes": dict(zip(CURVE, axes, strict=True)),
         "curves": curves,
         "pairs": _gallery(analysis, pictures),
