@@ -26,7 +26,7 @@ from riebench.metrics import Reference, score_images
 from riebench.models import Edit, Run, neuron_sites
 from riebench.pairs import Pair
 from riebench.records import Record
-from riebench.sae import TopKSAE
+from riebench.sae.topk import TopKSAE
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.request import Request
 from riebench.util.errors import PairError

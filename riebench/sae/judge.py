@@ -241,6 +241,4 @@ class Judge:
         rank = np.nan_to_num(specific, nan=-np.inf) if detected is None else detected.chosen_gain
         best = live[np.argsort(-rank[live], kind="stable")][: settings.best]
         value = None if detected is None or truths is None else [truths.values[i] for i in detected.value]
-        return [
-            Chosen(int(i), i in drawn, i in best, value and value[i]) for i in np.union1d(drawn, best).astype(int)
-        ]
+        return [Chosen(int(i), i in drawn, i in best, value and value[i]) for i in np.union1d(drawn, best).astype(int)]

@@ -105,7 +105,9 @@ class SharedPictures:
             middle = np.zeros(grid, bool)
             middle[height // 4 : height - height // 4, width // 4 : width - width // 4] = True
             return middle.ravel()
-        return to_grid(Region(self.world.area(*self.prompted[number], attribute)[None]), height, width, self.rules).ravel()
+        return to_grid(
+            Region(self.world.area(*self.prompted[number], attribute)[None]), height, width, self.rules
+        ).ravel()
 
     def pixels(self, cells: Flags, site: str) -> Flags:
         """Cells ``[positions]`` of a site's grid as pixels ``[height, width]``."""
