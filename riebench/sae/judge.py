@@ -109,7 +109,8 @@ class Judge:
             coverage = self._add_detection(detected, seen, columns, summary, specific)
         self._add_sensitivity(detected, described, seen, columns, summary)
         levels = {i: seen.level(i, tops[i]) for i in np.flatnonzero(seen.live)}
-        trials = Trials(pictures, subject, self._chosen(seen, detected, specific), levels)
+        norms = {site: self.observed.norm(site) for site in subject.parts}
+        trials = Trials(pictures, subject, self._chosen(seen, detected, specific), levels, norms)
         switched = trials.run(tops, described)
         return Result(summary | switched_summary(switched), steps, coverage, columns, switched)
 
