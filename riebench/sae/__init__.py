@@ -6,13 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from riebench.sae.feature_index import FeatureIndex as FeatureIndex
+    from riebench.sae.index_build import make_index as make_index
     from riebench.sae.store import load_sae as load_sae
     from riebench.sae.store import save_sae as save_sae
     from riebench.sae.topk import TopKSAE as TopKSAE
 
-__all__ = ["TopKSAE", "load_sae", "save_sae"]
+__all__ = ["FeatureIndex", "TopKSAE", "load_sae", "make_index", "save_sae"]
 
-_LAZY = {"TopKSAE": "topk", "load_sae": "store", "save_sae": "store"}
+_LAZY = {
+    "FeatureIndex": "feature_index",
+    "TopKSAE": "topk",
+    "load_sae": "store",
+    "make_index": "index_build",
+    "save_sae": "store",
+}
 
 
 def __getattr__(name: str) -> Any:

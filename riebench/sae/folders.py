@@ -9,6 +9,7 @@ from typing import Any
 
 from riebench.spec.settings import SaeSettings
 from riebench.util.errors import UserError
+from riebench.util.files import fingerprint
 
 CONFIG, SAELENS_CONFIG = "config.json", "cfg.json"
 
@@ -73,3 +74,17 @@ def find_saes(root: Path, names: Mapping[str, Iterable[str]], wanted: SaeSetting
         expected = next(iter(sites), "mid.0")
         raise UserError(f"{root} has no SAE folder that fits; expected folders named for sites, as {expected}")
     return {site: fitting[site][0] for site in names if site in fitting}
+
+
+def sae_fingerprint(folder: Path) -> str:
+    """A hash of an SAE's configuration and weights; what else lies in its folder does not count.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    kinds = (".safetensors", ".pth", ".pt")
+    files = [p for p in folder.iterdir() if p.suffix in kinds or p.name in (CONFIG, SAELENS_CONFIG)]
+    try:
+        return fingerprint(files, folder)
+    except OSError as error:
+        raise UserError(f"the SAE folder {folder} cannot be read: {error.strerror}") from None

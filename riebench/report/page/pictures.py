@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from riebench.records.folder import IMAGES
 from riebench.report.analysis import Analysis
 from riebench.report.arms import with_arms
 from riebench.report.sheet import overlay, tile
+from riebench.util.html import data_uri
 
 REFERENCES = ("base", "source", "mask-base", "mask-source")
 # Side of a picture by how many there are, so that the page stays below about 60 MB.
@@ -91,4 +91,4 @@ def _uri(folder: Path, pair: str, name: str, side: int) -> str | None:
         return None
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=82, method=1)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(buffer.getvalue(), "image/webp")
