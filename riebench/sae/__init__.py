@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from riebench.sae.feature_index import FeatureIndex as FeatureIndex
     from riebench.sae.index_build import make_index as make_index
+    from riebench.sae.judging import score as score
     from riebench.sae.store import load_sae as load_sae
     from riebench.sae.store import save_sae as save_sae
     from riebench.sae.topk import TopKSAE as TopKSAE
 
-__all__ = ["FeatureIndex", "TopKSAE", "load_sae", "make_index", "save_sae"]
+__all__ = ["FeatureIndex", "TopKSAE", "load_sae", "make_index", "save_sae", "score"]
 
 _LAZY = {
     "FeatureIndex": "feature_index",
@@ -20,6 +21,7 @@ _LAZY = {
     "load_sae": "store",
     "make_index": "index_build",
     "save_sae": "store",
+    "score": "judging",
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from riebench.sae.observations import Observations, joined
 from riebench.sae.scan import Activity, scan
 from riebench.sae.scores.causality import share_kept
-from riebench.sae.scores.estimate import UNDEFINED, Array, Estimate, mean_estimate, rank_correlation
+from riebench.sae.scores.estimate import Array, Estimate, mean_estimate, rank_correlation
 from riebench.sae.scores.interpretability import Detection, Flags, Indices, detect, specificity, top_pictures
 from riebench.sae.scores.locality import pixel_change
 from riebench.sae.scores.reconstruction import explained_share, normalised_error
@@ -93,7 +93,8 @@ class Judge:
         pictures, described = self.pictures, described or {}
         seen = self._seen(subject)
         summary, steps = self._reconstruction(subject, seen)
-        summary |= self._downstream(subject)
+        if subject.reconstructs:
+            summary |= self._downstream(subject)
         tops = top_pictures(seen.highest, self.settings.seed)
         specific = specificity(pictures.embeddings, tops)
         columns: dict[str, Any] = {
@@ -134,7 +135,7 @@ class Judge:
                 summary[kind] = mean_estimate(values.mean(1))
                 steps[kind] = [mean_estimate(column) for column in values.T]
         if not subject.reconstructs:
-            return summary | dict.fromkeys(("explained_variance", "nmse"), UNDEFINED), steps
+            return summary, steps
         sums = self.observed.sums(name)
         summary |= {"explained_variance": explained_share(sums), "nmse": normalised_error(sums)}
         if self.settings.steps > 1:
@@ -145,32 +146,32 @@ class Judge:
     def _downstream(self, subject: Subject) -> Estimates:
         """Generation with the reconstruction in place of the values, and with 0 in their place."""
         pictures, names = self.pictures, ("lpips", "pixel_mean", "pixel_median", "clip_change", "kept")
-        if not subject.reconstructs:
-            return {f"{kind}{name}": UNDEFINED for kind in ("", "zeroed_") for name in names}
         numbers = sorted(pictures.order[: self.settings.downstream])
         ((site, dictionary),) = subject.parts.items()
-        if site not in pictures.whole_edits:
-            pictures.whole_edits[site] = pictures.edited(numbers, [{site: zeroed}] * len(numbers))
+        if site not in pictures.zeroed_at:
+            pictures.zeroed_at[site] = pictures.edited(numbers, [{site: zeroed}] * len(numbers))
         found = {}
         edited = pictures.edited(numbers, [{site: reconstructed(dictionary)}] * len(numbers))
-        for kind, images in (("", edited), ("zeroed_", pictures.whole_edits[site])):
-            rows = np.array([self._against_untouched(i, image) for i, image in zip(numbers, images, strict=True)])
-            found |= {f"{kind}{name}": mean_estimate(column) for name, column in zip(names, rows.T, strict=True)}
+        for kind, images in (("", edited), ("zeroed_", pictures.zeroed_at[site])):
+            columns = self._against_untouched(numbers, images)
+            found |= {f"{kind}{name}": mean_estimate(column) for name, column in zip(names, columns, strict=True)}
         return found
 
-    def _against_untouched(self, number: int, image: Picture) -> tuple[float, ...]:
+    def _against_untouched(self, numbers: Sequence[int], images: Sequence[Picture]) -> list[Array]:
+        """Distances of edited pictures to the untouched ones: the columns of :meth:`_downstream`."""
         pictures = self.pictures
-        lpips, base = pictures.scorers.lpips, pictures.images[number]
-        (features,) = lpips.features([image])
-        (distance,) = lpips.totals([lpips.layers(pictures.lpips_features(number), features)])
-        change = pixel_change(base, image)
-        text = pictures.text(number).double()
-        embedded = pictures.scorers.clip.images([image])[0].double()
-        clip = float(embedded @ text) - float(pictures.embeddings[number] @ text.numpy())
-        kept = float("nan")
+        lpips, clip = pictures.scorers.lpips, pictures.scorers.clip
+        features = zip(numbers, lpips.features(images), strict=True)
+        distance = lpips.totals([lpips.layers(pictures.lpips_features(i), f) for i, f in features])
+        change = np.array([pixel_change(pictures.images[i], e) for i, e in zip(numbers, images, strict=True)])
+        change = change.reshape(len(numbers), -1)
+        moved = clip.images(images).double().numpy() - pictures.embeddings[list(numbers)]
+        texts = clip.texts([pictures.prompted[i].prompt for i in numbers]).double().numpy()
+        kept = np.full(len(numbers), np.nan)
         if pictures.world is not None:
-            kept = share_kept(pictures.reading(number), pictures.read(image, number))
-        return distance, float(change.mean()), float(np.median(change)), clip, kept
+            rows = zip(numbers, images, strict=True)
+            kept = np.array([share_kept(pictures.reading(i), pictures.read(image, i)) for i, image in rows])
+        return [np.array(distance), change.mean(1), np.median(change, axis=1), (moved * texts).sum(1), kept]
 
     def _detection(self, seen: Seen) -> Detection | None:
         truths = self.pictures.truths
@@ -242,6 +243,4 @@ class Judge:
         rank = np.nan_to_num(specific, nan=-np.inf) if detected is None else detected.chosen_gain
         best = live[np.argsort(-rank[live], kind="stable")][: settings.best]
         value = None if detected is None or truths is None else [truths.values[i] for i in detected.value]
-        return [
-            Chosen(int(i), i in drawn, i in best, value and value[i]) for i in np.union1d(drawn, best).astype(int)
-        ]
+        return [Chosen(int(i), i in drawn, i in best, value and value[i]) for i in np.union1d(drawn, best).astype(int)]
