@@ -118,9 +118,9 @@ def make_baselines(
             k = _active(dictionary, model, site, prompted)
             name = f"{site}-{kind}-n{features}-k{k}"
             if name not in found:
-                parts = {site: random_dictionary(width, features, k, seed).to(model.device)}
+                sae = random_dictionary(width, features, k, seed).to(model.device)
                 training = {"steps": STEPS, "batch": BATCH, "lr": RATE} if kind == "frozen-decoder" else {}
-                found[name] = Subject(name, kind, site, parts, {"k": k, **training})
+                found[name] = Subject(name, kind, site, {site: sae}, {"k": k, **training})
         plain = {"neurons": neuron_sites(model.sites, site), "channels": [site]}
         for kind, sites in plain.items():
             if kind in kinds and sites:

@@ -56,7 +56,7 @@ class Seen:
     @property
     def live(self) -> Flags:
         """Features that were active anywhere ``[n]``."""
-        return (self.highest > 0).any(0)
+        return np.asarray((self.highest > 0).any(0))
 
     def level(self, feature: int, pictures: Indices) -> float:
         """Mean code of a feature over the positions of some pictures at which it is active."""
@@ -109,9 +109,9 @@ class Judge:
         if detected is not None:
             coverage = self._add_detection(detected, seen, columns, summary, specific)
         self._add_sensitivity(detected, described, seen, columns, summary)
-        levels = {i: seen.level(i, tops[i]) for i in np.flatnonzero(seen.live)}
+        levels = {int(i): seen.level(int(i), tops[i]) for i in np.flatnonzero(seen.live)}
         norms = {site: self.observed.norm(site) for site in subject.parts}
-        trials = Trials(pictures, subject, self._chosen(seen, detected, specific), levels, norms)
+        trials = Trials(pictures, subject, self._chosen(seen, detected, specific, described), levels, norms)
         switched = trials.run(tops, described)
         return Result(summary | switched_summary(switched), steps, coverage, columns, switched)
 
@@ -126,7 +126,10 @@ class Judge:
 
     def _reconstruction(self, subject: Subject, seen: Seen) -> tuple[Estimates, dict[str, list[Estimate]]]:
         """Explained variance and the like; L0 is a mean over pictures, the share of dead features one over features."""
-        summary = {"l0": mean_estimate(seen.share.sum(1) / len(subject.parts)), "dead": mean_estimate(~seen.live)}
+        summary = {
+            "l0": mean_estimate(seen.share.sum(1) / len(subject.parts)),
+            "dead": mean_estimate((~seen.live).astype(float)),
+        }
         steps: dict[str, list[Estimate]] = {}
         name, *others = subject.named_parts()
         overlaps = None if others else self.observed.overlaps(name)
@@ -150,7 +153,7 @@ class Judge:
         ((site, dictionary),) = subject.parts.items()
         if site not in pictures.zeroed_at:
             pictures.zeroed_at[site] = pictures.edited(numbers, [{site: zeroed}] * len(numbers))
-        found = {}
+        found: Estimates = {}
         edited = pictures.edited(numbers, [{site: reconstructed(dictionary)}] * len(numbers))
         for kind, images in (("", edited), ("zeroed_", pictures.zeroed_at[site])):
             columns = self._against_untouched(numbers, images)
@@ -214,7 +217,7 @@ class Judge:
         columns: dict[str, Any],
         summary: Estimates,
     ) -> None:
-        """By the captions that name the best value; where the truth is not known, by those that hold the description."""
+        """By the captions that name the best value; where no truth is known, by those that hold the description."""
         pictures, truths = self.pictures, self.pictures.truths
         share = seen.share
         if detected is not None and truths is not None:
@@ -230,17 +233,22 @@ class Judge:
                 known[:, numbers] = True
         for area in AREAS:
             inside, outside = active_share(share, named, known, area)
-            for name, values in ((f"sensitivity_{area:.0%}", inside), (f"elsewhere_{area:.0%}", outside)):
-                name = name.rstrip("%")
-                columns[name] = values
-                summary[name] = mean_estimate(values[seen.live])
+            for name, values in (("sensitivity", inside), ("elsewhere", outside)):
+                columns[f"{name}_{round(100 * area)}"] = values
+                summary[f"{name}_{round(100 * area)}"] = mean_estimate(values[seen.live])
 
-    def _chosen(self, seen: Seen, detected: Detection | None, specific: Array) -> list[Chosen]:
-        """Live features drawn by the seed, and those that detect (or, without a truth, mean) their value best."""
+    def _chosen(self, seen: Seen, detected: Detection | None, specific: Array, described: Described) -> list[Chosen]:
+        """Live features drawn by the seed, and those that detect their value best (most specific, without a truth).
+
+        Where features are described, only those are taken.
+        """
         settings, truths = self.settings, self.pictures.truths
-        live = np.flatnonzero(seen.live)
+        live = np.array([i for i in np.flatnonzero(seen.live) if not described or i in described], int)
         drawn = np.random.default_rng(settings.seed).permutation(live)[: settings.features]
         rank = np.nan_to_num(specific, nan=-np.inf) if detected is None else detected.chosen_gain
         best = live[np.argsort(-rank[live], kind="stable")][: settings.best]
-        value = None if detected is None or truths is None else [truths.values[i] for i in detected.value]
-        return [Chosen(int(i), i in drawn, i in best, value and value[i]) for i in np.union1d(drawn, best).astype(int)]
+        values: list[tuple[str, str] | None] = [None] * len(seen.live)
+        if detected is not None and truths is not None:
+            values = [truths.values[i] for i in detected.value]
+        numbers = [int(i) for i in np.union1d(drawn, best)]
+        return [Chosen(i, i in drawn, i in best, values[i]) for i in numbers]

@@ -369,5 +369,5 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
-        return round(value, 6) if abs(value) < float("inf") else None
+        return round(value, 6) + 0.0 if abs(value) < float("inf") else None
     return value

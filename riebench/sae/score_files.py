@@ -27,6 +27,7 @@ COLUMNS = {
     "f1_gain": "F1 gain",
     "f1_over_90": "F1 >= .9",
     "coverage": "coverage",
+    "agreement": "agreement",
     "clip": "causality CLIP",
     "on": "on",
     "on_random": "on, random",
@@ -37,7 +38,7 @@ COLUMNS = {
     "elsewhere_10": "elsewhere",
 }
 """Scores of the tables with their headings; the CSV has all."""
-DIGITS = {"l0": 1, "locality": 1}
+DIGITS = {"l0": 1, "locality": 1, "lpips": 4, "zeroed_lpips": 4}
 Facts = Mapping[str, Any]
 
 
@@ -87,11 +88,19 @@ def write_score_tables(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-EXPLAINED = """Means with 95 % intervals by bootstrap: over held-out pictures (L0, explained, LPIPS), over live features
-(dead: over all; specificity, F1, sensitivity), over attribute values (coverage), over the switched features (causality,
-on, off, locality). A dash is undefined. on: share of pictures in which the reader sees the value that the feature
-detects after it was switched on; random: a random direction of the same norm; best: of the features that detect their
-value best. elsewhere: as sensitivity, in pictures without the value.
+EXPLAINED = """Means with 95 % intervals by bootstrap; a dash is undefined.
+
+- L0, explained (variance), LPIPS: over held-out pictures; LPIPS is that of pictures generated with the reconstruction in
+  place of the values, zeroed with 0 in their place.
+- dead: share of all features. specificity, F1, sensitivity: over live features.
+- F1: of a feature as detector of its best attribute value; F1 gain: above that of always saying yes, as a share of what
+  is left to 1. coverage: over values, the F1 of the best single feature. agreement: rank correlation of specificity and
+  F1 gain over features.
+- causality CLIP (after v1 of the paper), on, off, locality: over the features that were switched.
+- on: pictures that show a feature's value after it was switched on in the value's area; random: a random direction of the
+  same norm; best: only features that detect their value best. off: pictures that no longer show it after the feature was
+  taken away. locality: change inside the area over that outside.
+- sensitivity: pictures with the value in which the feature is active on 10 % of the positions; elsewhere: pictures without.
 """
 
 

@@ -82,10 +82,8 @@ class Trials:
         rows: list[dict[str, Any]] = [
             {**c._asdict(), "value": c.value and "=".join(c.value), "level": self.levels[c.number]} for c in self.chosen
         ]
-        for found in (self._everywhere(tops, described), self._in_areas()):
-            for row, more in zip(rows, found, strict=True):
-                row |= more
-        return rows
+        everywhere, areas = self._everywhere(tops, described), self._in_areas()
+        return [{**row, **one, **two} for row, one, two in zip(rows, everywhere, areas, strict=True)]
 
     def _everywhere(self, tops: Sequence[Indices], described: Described) -> list[dict[str, float]]:
         """Switch each feature on everywhere from the neutral prompt (v1 of the paper)."""
