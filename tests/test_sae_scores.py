@@ -47,7 +47,7 @@ def test_explained_variance_and_error_are_those_of_all_vectors(rng: np.random.Ge
 def test_codes_of_adjacent_steps() -> None:
     codes = np.array([[[1.0, 0, 0], [3, 4, 0]], [[2, 0, 0], [3, 0, 4]], [[0, 0, 0], [3, 0, 4]]])
     cosine, shared = code_overlap(codes)
-    # Position 0: 1, then undefined; position 1: 9 / 25, then 1. Active features: 1 of 1; 1 of 3, then 0 of 1 and 2 of 2.
+    # Position 0: 1, then undefined; position 1: 9 / 25, then 1. Active in both: 1 of 1 and 1 of 3, then 0 and 2 of 2.
     assert cosine.tolist() == pytest.approx([(1 + 9 / 25) / 2, 1])
     assert shared.tolist() == pytest.approx([(1 + 1 / 3) / 2, 0.5])
 

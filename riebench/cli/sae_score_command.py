@@ -50,6 +50,7 @@ def sae_score_command(
         float, typer.Option(help="Norm of a feature that is switched on in an area, in norms of the values there.")
     ] = 3.0,
     neutral: Annotated[str, typer.Option(help="Prompt from which features are switched on everywhere.")] = "",
+    fit: Annotated[int, typer.Option(min=1, help="Pictures that the frozen decoder's encoder is trained on.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
     weights: Weights = None,
     device: Device = None,
@@ -94,6 +95,7 @@ def sae_score_command(
         downstream=downstream,
         area_strength=area_strength,
         neutral=neutral,
+        fit=fit,
         seed=seed,
     )
     print_scores(found, wide_console())

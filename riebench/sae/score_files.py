@@ -90,17 +90,18 @@ def write_score_tables(folder: Path) -> list[dict[str, Any]]:
 
 EXPLAINED = """Means with 95 % intervals by bootstrap; a dash is undefined.
 
-- L0, explained (variance), LPIPS: over held-out pictures; LPIPS is that of pictures generated with the reconstruction in
-  place of the values, zeroed with 0 in their place.
+- L0, explained (variance), LPIPS: over held-out pictures. LPIPS is that of pictures generated with the reconstruction
+  in place of the values; zeroed: with 0 in their place.
 - dead: share of all features. specificity, F1, sensitivity: over live features.
-- F1: of a feature as detector of its best attribute value; F1 gain: above that of always saying yes, as a share of what
-  is left to 1. coverage: over values, the F1 of the best single feature. agreement: rank correlation of specificity and
-  F1 gain over features.
+- F1: of a feature as detector of its best attribute value. F1 gain: above that of always saying yes, as a share of
+  what is left to 1. coverage: over values, the F1 of the best single feature. agreement: rank correlation of
+  specificity and F1 gain over features.
 - causality CLIP (after v1 of the paper), on, off, locality: over the features that were switched.
-- on: pictures that show a feature's value after it was switched on in the value's area; random: a random direction of the
-  same norm; best: only features that detect their value best. off: pictures that no longer show it after the feature was
-  taken away. locality: change inside the area over that outside.
-- sensitivity: pictures with the value in which the feature is active on 10 % of the positions; elsewhere: pictures without.
+- on: pictures that show a feature's value after it was switched on in the value's area. random: a random direction of
+  the same norm; best: only features that detect their value best. off: pictures that no longer show the value after
+  the feature was taken away. locality: change inside the area over that outside.
+- sensitivity: pictures with the value in which the feature is active on 10 % of the positions; elsewhere: pictures
+  without it.
 """
 
 
