@@ -6,6 +6,7 @@ import typer
 
 from riebench.cli.sae_collect_command import sae_collect_command
 from riebench.cli.sae_index_command import sae_index_command
+from riebench.cli.sae_score_command import sae_score_command
 from riebench.cli.sae_show_command import sae_show_command
 from riebench.cli.sae_train_command import sae_train_command
 
@@ -13,4 +14,5 @@ sae_app = typer.Typer(help="Sparse autoencoders: collect values, train, score, s
 sae_app.command("collect")(sae_collect_command)
 sae_app.command("train")(sae_train_command)
 sae_app.command("index")(sae_index_command)
+sae_app.command("score")(sae_score_command)
 sae_app.command("show")(sae_show_command)

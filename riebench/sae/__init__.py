@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from riebench.sae.collecting import collect as collect
     from riebench.sae.feature_index import FeatureIndex as FeatureIndex
     from riebench.sae.index_build import make_index as make_index
+    from riebench.sae.judging import score as score
     from riebench.sae.store import load_sae as load_sae
     from riebench.sae.store import save_sae as save_sae
     from riebench.sae.topk import TopKSAE as TopKSAE
     from riebench.sae.training_plan import train as train
 
-__all__ = ["FeatureIndex", "TopKSAE", "collect", "load_sae", "make_index", "save_sae", "train"]
+__all__ = ["FeatureIndex", "TopKSAE", "collect", "load_sae", "make_index", "save_sae", "score", "train"]
 
 _LAZY = {
     "FeatureIndex": "feature_index",
@@ -23,6 +24,7 @@ _LAZY = {
     "load_sae": "store",
     "make_index": "index_build",
     "save_sae": "store",
+    "score": "judging",
     "train": "training_plan",
 }
 

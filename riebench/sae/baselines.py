@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from riebench.models.model import Model
+from riebench.models.sites import neuron_sites
+from riebench.sae.dictionary import Dictionary
 from riebench.sae.prompts import Prompted
 from riebench.sae.scan import runs_of
+from riebench.sae.subjects import Subject
 from riebench.sae.topk import TopKSAE
 from riebench.util.progress import Track
 
-BASELINES = ("random", "frozen-decoder", "neurons", "channels")
+COUNTED = 8
 STEPS, BATCH, RATE = 600, 1024, 2e-3
 
 
@@ -50,23 +53,22 @@ def random_dictionary(width: int, features: int, k: int, seed: int) -> TopKSAE:
     return sae.eval().requires_grad_(False)
 
 
-def frozen_decoder(x: Tensor, features: int, k: int, seed: int, steps: int = STEPS) -> TopKSAE:
-    """A TopK SAE whose decoder stays random while encoder and biases are trained (arXiv 2602.14111).
+def train_encoder(sae: TopKSAE, x: Tensor, seed: int, steps: int = STEPS) -> None:
+    """Train encoder and biases of a TopK SAE in place, while its decoder stays as it is (arXiv 2602.14111).
 
-    Trained by Adam on the mean squared error over the variance of the data, from a tied start at the data's mean.
+    By Adam on the mean squared error over the variance of the data, from the data's mean as bias.
 
     Args:
+        sae: as of :func:`random_dictionary`.
         x: values ``[m, d]``.
-        features: number of features.
-        k: active features.
-        seed: of the directions and of the order of the values.
-        steps: steps of :data:`BATCH` values each.
+        seed: of the order of the values.
+        steps: steps of :data:`BATCH` values each; the rate falls to 0 over the last fifth.
     """
-    sae = random_dictionary(x.shape[1], features, k, seed).to(x.device)
-    sae.pre_bias.copy_(x.mean(0))
     trained = [sae.encoder.weight, sae.pre_bias, sae.latent_bias]
     for parameter in trained:
         parameter.requires_grad_(True)
+    with torch.no_grad():
+        sae.pre_bias.copy_(x.mean(0))
     variance = (x - x.mean(0)).square().mean()
     optimizer = torch.optim.Adam(trained, lr=RATE, eps=6.25e-10)
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +79,7 @@ def frozen_decoder(x: Tensor, features: int, k: int, seed: int, steps: int = STE
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return sae.eval().requires_grad_(False)
+    sae.requires_grad_(False)
 
 
 def values_at(
@@ -91,3 +93,60 @@ def values_at(
         for site in sites:
             found[site].append(run.values[site][0].float())
     return {site: torch.cat(parts) for site, parts in found.items()}
+
+
+def make_baselines(
+    subjects: Sequence[Subject], model: Model, kinds: Collection[str], seed: int, prompted: Sequence[Prompted]
+) -> list[Subject]:
+    """The baselines that stand beside dictionaries; a frozen decoder's encoder is still to be trained.
+
+    Random and frozen decoders have as many features and as many of them active as a dictionary, once for each site and
+    such pair of numbers; neurons and channels come once for each site.
+
+    Args:
+        subjects: the dictionaries, of one site each.
+        model: whose sites they are.
+        kinds: names in :data:`riebench.sae.score_settings.BASELINES`.
+        seed: of the random directions.
+        prompted: pictures on which the active features of a dictionary that does not say their number are counted.
+    """
+    found: dict[str, Subject] = {}
+    for subject in subjects:
+        site, ((_, dictionary),) = subject.block, subject.parts.items()
+        width, features = model.sites[site].width, len(dictionary.W_dec)
+        for kind in (kind for kind in ("random", "frozen-decoder") if kind in kinds):
+            k = _active(dictionary, model, site, prompted)
+            name = f"{site}-{kind}-n{features}-k{k}"
+            if name not in found:
+                sae = random_dictionary(width, features, k, seed).to(model.device)
+                training = {"steps": STEPS, "batch": BATCH, "lr": RATE} if kind == "frozen-decoder" else {}
+                found[name] = Subject(name, kind, site, {site: sae}, {"k": k, **training})
+        plain = {"neurons": neuron_sites(model.sites, site), "channels": [site]}
+        for kind, sites in plain.items():
+            if kind in kinds and sites:
+                parts = {s: SignedCoordinates(model.sites[s].width, model.device) for s in sites}
+                found[f"{site}-{kind}"] = Subject(f"{site}-{kind}", kind, site, parts, reconstructs=False)
+    return list(found.values())
+
+
+def _active(dictionary: Dictionary, model: Model, site: str, prompted: Sequence[Prompted]) -> int:
+    """Active features at a position: the dictionary's ``k``, else their mean number in a few pictures, rounded."""
+    k = getattr(dictionary, "k", None)
+    if isinstance(k, int):
+        return k
+    values = values_at(model, [site], prompted[:COUNTED])[site]
+    with torch.no_grad():
+        active = float((dictionary.encode(values) > 0).sum(-1).float().mean())
+    return min(len(dictionary.W_dec), max(1, round(active)))
+
+
+def train_frozen(
+    subjects: Sequence[Subject], model: Model, prompted: Sequence[Prompted], seed: int, track: Track = iter
+) -> None:
+    """Train, in place, the encoders of those subjects that are frozen decoders, on values of some pictures."""
+    frozen = [subject for subject in subjects if subject.kind == "frozen-decoder"]
+    values = values_at(model, {subject.block for subject in frozen}, prompted, track) if frozen else {}
+    for subject in frozen:
+        (sae,) = subject.parts.values()
+        assert isinstance(sae, TopKSAE)
+        train_encoder(sae, values[subject.block], seed)

@@ -11,7 +11,7 @@ import numpy as np
 from riebench.sae.observations import Observations, joined
 from riebench.sae.scan import Activity, scan
 from riebench.sae.scores.causality import share_kept
-from riebench.sae.scores.estimate import UNDEFINED, Array, Estimate, mean_estimate, rank_correlation
+from riebench.sae.scores.estimate import Array, Estimate, mean_estimate, rank_correlation
 from riebench.sae.scores.interpretability import Detection, Flags, Indices, detect, specificity, top_pictures
 from riebench.sae.scores.locality import pixel_change
 from riebench.sae.scores.reconstruction import explained_share, normalised_error
@@ -56,7 +56,7 @@ class Seen:
     @property
     def live(self) -> Flags:
         """Features that were active anywhere ``[n]``."""
-        return (self.highest > 0).any(0)
+        return np.asarray((self.highest > 0).any(0))
 
     def level(self, feature: int, pictures: Indices) -> float:
         """Mean code of a feature over the positions of some pictures at which it is active."""
@@ -93,7 +93,8 @@ class Judge:
         pictures, described = self.pictures, described or {}
         seen = self._seen(subject)
         summary, steps = self._reconstruction(subject, seen)
-        summary |= self._downstream(subject)
+        if subject.reconstructs:
+            summary |= self._downstream(subject)
         tops = top_pictures(seen.highest, self.settings.seed)
         specific = specificity(pictures.embeddings, tops)
         columns: dict[str, Any] = {
@@ -108,8 +109,9 @@ class Judge:
         if detected is not None:
             coverage = self._add_detection(detected, seen, columns, summary, specific)
         self._add_sensitivity(detected, described, seen, columns, summary)
-        levels = {i: seen.level(i, tops[i]) for i in np.flatnonzero(seen.live)}
-        trials = Trials(pictures, subject, self._chosen(seen, detected, specific), levels)
+        levels = {int(i): seen.level(int(i), tops[i]) for i in np.flatnonzero(seen.live)}
+        norms = {site: self.observed.norm(site) for site in subject.parts}
+        trials = Trials(pictures, subject, self._chosen(seen, detected, specific, described), levels, norms)
         switched = trials.run(tops, described)
         return Result(summary | switched_summary(switched), steps, coverage, columns, switched)
 
@@ -124,7 +126,10 @@ class Judge:
 
     def _reconstruction(self, subject: Subject, seen: Seen) -> tuple[Estimates, dict[str, list[Estimate]]]:
         """Explained variance and the like; L0 is a mean over pictures, the share of dead features one over features."""
-        summary = {"l0": mean_estimate(seen.share.sum(1) / len(subject.parts)), "dead": mean_estimate(~seen.live)}
+        summary = {
+            "l0": mean_estimate(seen.share.sum(1) / len(subject.parts)),
+            "dead": mean_estimate((~seen.live).astype(float)),
+        }
         steps: dict[str, list[Estimate]] = {}
         name, *others = subject.named_parts()
         overlaps = None if others else self.observed.overlaps(name)
@@ -133,7 +138,7 @@ class Judge:
                 summary[kind] = mean_estimate(values.mean(1))
                 steps[kind] = [mean_estimate(column) for column in values.T]
         if not subject.reconstructs:
-            return summary | dict.fromkeys(("explained_variance", "nmse"), UNDEFINED), steps
+            return summary, steps
         sums = self.observed.sums(name)
         summary |= {"explained_variance": explained_share(sums), "nmse": normalised_error(sums)}
         if self.settings.steps > 1:
@@ -144,32 +149,32 @@ class Judge:
     def _downstream(self, subject: Subject) -> Estimates:
         """Generation with the reconstruction in place of the values, and with 0 in their place."""
         pictures, names = self.pictures, ("lpips", "pixel_mean", "pixel_median", "clip_change", "kept")
-        if not subject.reconstructs:
-            return {f"{kind}{name}": UNDEFINED for kind in ("", "zeroed_") for name in names}
         numbers = sorted(pictures.order[: self.settings.downstream])
         ((site, dictionary),) = subject.parts.items()
-        if site not in pictures.whole_edits:
-            pictures.whole_edits[site] = pictures.edited(numbers, [{site: zeroed}] * len(numbers))
-        found = {}
+        if site not in pictures.zeroed_at:
+            pictures.zeroed_at[site] = pictures.edited(numbers, [{site: zeroed}] * len(numbers))
+        found: Estimates = {}
         edited = pictures.edited(numbers, [{site: reconstructed(dictionary)}] * len(numbers))
-        for kind, images in (("", edited), ("zeroed_", pictures.whole_edits[site])):
-            rows = np.array([self._against_untouched(i, image) for i, image in zip(numbers, images, strict=True)])
-            found |= {f"{kind}{name}": mean_estimate(column) for name, column in zip(names, rows.T, strict=True)}
+        for kind, images in (("", edited), ("zeroed_", pictures.zeroed_at[site])):
+            columns = self._against_untouched(numbers, images)
+            found |= {f"{kind}{name}": mean_estimate(column) for name, column in zip(names, columns, strict=True)}
         return found
 
-    def _against_untouched(self, number: int, image: Picture) -> tuple[float, ...]:
+    def _against_untouched(self, numbers: Sequence[int], images: Sequence[Picture]) -> list[Array]:
+        """Distances of edited pictures to the untouched ones: the columns of :meth:`_downstream`."""
         pictures = self.pictures
-        lpips, base = pictures.scorers.lpips, pictures.images[number]
-        (features,) = lpips.features([image])
-        (distance,) = lpips.totals([lpips.layers(pictures.lpips_features(number), features)])
-        change = pixel_change(base, image)
-        text = pictures.text(number).double()
-        embedded = pictures.scorers.clip.images([image])[0].double()
-        clip = float(embedded @ text) - float(pictures.embeddings[number] @ text.numpy())
-        kept = float("nan")
+        lpips, clip = pictures.scorers.lpips, pictures.scorers.clip
+        features = zip(numbers, lpips.features(images), strict=True)
+        distance = lpips.totals([lpips.layers(pictures.lpips_features(i), f) for i, f in features])
+        change = np.array([pixel_change(pictures.images[i], e) for i, e in zip(numbers, images, strict=True)])
+        change = change.reshape(len(numbers), -1)
+        moved = clip.images(images).double().numpy() - pictures.embeddings[list(numbers)]
+        texts = clip.texts([pictures.prompted[i].prompt for i in numbers]).double().numpy()
+        kept = np.full(len(numbers), np.nan)
         if pictures.world is not None:
-            kept = share_kept(pictures.reading(number), pictures.read(image, number))
-        return distance, float(change.mean()), float(np.median(change)), clip, kept
+            rows = zip(numbers, images, strict=True)
+            kept = np.array([share_kept(pictures.reading(i), pictures.read(image, i)) for i, image in rows])
+        return [np.array(distance), change.mean(1), np.median(change, axis=1), (moved * texts).sum(1), kept]
 
     def _detection(self, seen: Seen) -> Detection | None:
         truths = self.pictures.truths
@@ -212,7 +217,7 @@ class Judge:
         columns: dict[str, Any],
         summary: Estimates,
     ) -> None:
-        """By the captions that name the best value; where the truth is not known, by those that hold the description."""
+        """By the captions that name the best value; where no truth is known, by those that hold the description."""
         pictures, truths = self.pictures, self.pictures.truths
         share = seen.share
         if detected is not None and truths is not None:
@@ -228,17 +233,22 @@ class Judge:
                 known[:, numbers] = True
         for area in AREAS:
             inside, outside = active_share(share, named, known, area)
-            for name, values in ((f"sensitivity_{area:.0%}", inside), (f"elsewhere_{area:.0%}", outside)):
-                name = name.rstrip("%")
-                columns[name] = values
-                summary[name] = mean_estimate(values[seen.live])
+            for name, values in (("sensitivity", inside), ("elsewhere", outside)):
+                columns[f"{name}_{round(100 * area)}"] = values
+                summary[f"{name}_{round(100 * area)}"] = mean_estimate(values[seen.live])
 
-    def _chosen(self, seen: Seen, detected: Detection | None, specific: Array) -> list[Chosen]:
-        """Live features drawn by the seed, and those that detect (or, without a truth, mean) their value best."""
+    def _chosen(self, seen: Seen, detected: Detection | None, specific: Array, described: Described) -> list[Chosen]:
+        """Live features drawn by the seed, and those that detect their value best (most specific, without a truth).
+
+        Where features are described, only those are taken.
+        """
         settings, truths = self.settings, self.pictures.truths
-        live = np.flatnonzero(seen.live)
+        live = np.array([i for i in np.flatnonzero(seen.live) if not described or i in described], int)
         drawn = np.random.default_rng(settings.seed).permutation(live)[: settings.features]
         rank = np.nan_to_num(specific, nan=-np.inf) if detected is None else detected.chosen_gain
         best = live[np.argsort(-rank[live], kind="stable")][: settings.best]
-        value = None if detected is None or truths is None else [truths.values[i] for i in detected.value]
-        return [Chosen(int(i), i in drawn, i in best, value and value[i]) for i in np.union1d(drawn, best).astype(int)]
+        values: list[tuple[str, str] | None] = [None] * len(seen.live)
+        if detected is not None and truths is not None:
+            values = [truths.values[i] for i in detected.value]
+        numbers = [int(i) for i in np.union1d(drawn, best)]
+        return [Chosen(i, i in drawn, i in best, values[i]) for i in numbers]

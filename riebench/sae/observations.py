@@ -71,6 +71,10 @@ class Observations:
         total = np.stack(self._totals[site])
         return SquareSums(np.stack(self._errors[name]), np.stack(self._squares[site]), total, self._positions[site])
 
+    def norm(self, site: str) -> float:
+        """Root mean square norm of the values at a site."""
+        return float(np.sqrt(np.mean(self._squares[site]) / self._positions[site]))
+
     def inside(self, name: str) -> Array | None:
         """Largest code inside the object ``[pictures, n]``; None where it is not known where that is."""
         return torch.stack(self._inside[name]).float().numpy() if name in self._inside else None

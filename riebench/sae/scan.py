@@ -17,8 +17,8 @@ from riebench.sae.prompts import Prompted
 from riebench.util.progress import Track
 
 Watch = Callable[[int, str, Tensor, Tensor], None]
-"""Is given the number of a picture, the name of a dictionary, its site's values ``[steps, positions, d]`` and their codes
-``[steps, positions, n]``."""
+"""Is given the number of a picture, the name of a dictionary, the values ``[steps, positions, d]`` at its site and
+their codes ``[steps, positions, n]``."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from riebench.util.errors import UserError
 
+BASELINES = ("random", "frozen-decoder", "neurons", "channels")
+NO_BASELINE = "none"
+
 
 @dataclass(frozen=True)
 class ScoreSettings:
@@ -18,7 +21,8 @@ class ScoreSettings:
         pictures: pictures on which each of them is switched.
         downstream: pictures that are generated with the reconstruction in place of the values.
         strengths: multiples of a feature's level at which it is switched on everywhere (v1 of the paper).
-        area_strength: that at which it is switched on in the area of its value.
+        area_strength: norm to which it is switched on in the area of its value, in root mean square norms of the values
+            at the site. The same for all dictionaries, whatever their features' usual size.
         neutral: the prompt from which features are switched on everywhere; v1's is empty.
         fit: pictures of the training split that the frozen decoder's encoder is trained on.
         seed: of every draw.
@@ -30,7 +34,7 @@ class ScoreSettings:
     pictures: int = 3
     downstream: int = 16
     strengths: tuple[float, ...] = (1.0, 2.0, 4.0)
-    area_strength: float = 2.0
+    area_strength: float = 3.0
     neutral: str = ""
     fit: int = 200
     seed: int = 0

@@ -53,8 +53,7 @@ class SharedPictures:
         self._cells: dict[tuple[int, tuple[int, int], str | None], Flags] = {}
         self._read: dict[int, Mapping[str, str]] = {}
         self._features: dict[int, Features] = {}
-        self._texts: dict[int, Tensor] = {}
-        self.whole_edits: dict[str, list[Picture]] = {}
+        self.zeroed_at: dict[str, list[Picture]] = {}
 
     def look(self, scan: Scan) -> None:
         """Take the pictures of the pass over all dictionaries."""
@@ -136,12 +135,6 @@ class SharedPictures:
         if number not in self._features:
             (self._features[number],) = self.scorers.lpips.features([self.images[number]])
         return self._features[number]
-
-    def text(self, number: int) -> Tensor:
-        """The embedding of a prompt."""
-        if number not in self._texts:
-            (self._texts[number],) = self.scorers.clip.texts([self.prompted[number].prompt])
-        return self._texts[number]
 
     def edited(self, numbers: Sequence[int], changes: Sequence[Mapping[str, Change]]) -> list[Picture]:
         """Pictures made again with a change each."""

@@ -108,14 +108,3 @@ def check_dictionary(name: str, site: str, width: int, dictionary: Any) -> None:
         )
     if not bool(directions.isfinite().all()):
         raise UserError(f"W_dec of {name} has numbers that are not finite; save the dictionary again")
-
-
-def sparsity_of(dictionary: Dictionary, values: Tensor | None = None) -> int | None:
-    """Active features at a position: the dictionary's ``k``, else their mean number on values ``[m, d]``, rounded."""
-    k = getattr(dictionary, "k", None)
-    if isinstance(k, int):
-        return k
-    if values is None:
-        return None
-    with torch.no_grad():
-        return max(1, round(float((dictionary.encode(values) > 0).sum(-1).float().mean())))

@@ -56,14 +56,21 @@ class Trials:
         pictures: the pictures to be edited.
         subject: whose features they are.
         chosen: which features.
-        levels: feature to the code at which it is switched on at strength 1.
+        levels: feature to the code at which it is switched on everywhere at strength 1.
+        norms: site to the root mean square norm of its values, to which a feature is switched on in an area at
+            strength 1: so all dictionaries change the values by as much.
     """
 
     def __init__(
-        self, pictures: SharedPictures, subject: Subject, chosen: Sequence[Chosen], levels: Mapping[int, float]
+        self,
+        pictures: SharedPictures,
+        subject: Subject,
+        chosen: Sequence[Chosen],
+        levels: Mapping[int, float],
+        norms: Mapping[str, float],
     ) -> None:
         self.pictures, self.settings, self.subject = pictures, pictures.settings, subject
-        self.chosen, self.levels = chosen, levels
+        self.chosen, self.levels, self.norms = chosen, levels, norms
 
     def run(self, tops: Sequence[Indices], described: Described) -> list[dict[str, Any]]:
         """What became of each feature, a mean over its pictures; NaN where undefined.
@@ -75,10 +82,8 @@ class Trials:
         rows: list[dict[str, Any]] = [
             {**c._asdict(), "value": c.value and "=".join(c.value), "level": self.levels[c.number]} for c in self.chosen
         ]
-        for found in (self._everywhere(tops, described), self._in_areas()):
-            for row, more in zip(rows, found, strict=True):
-                row |= more
-        return rows
+        everywhere, areas = self._everywhere(tops, described), self._in_areas()
+        return [{**row, **one, **two} for row, one, two in zip(rows, everywhere, areas, strict=True)]
 
     def _everywhere(self, tops: Sequence[Indices], described: Described) -> list[dict[str, float]]:
         """Switch each feature on everywhere from the neutral prompt (v1 of the paper)."""
@@ -150,8 +155,9 @@ class Trials:
         site = self.subject.feature(number).site
         positions = self.pictures.model.sites[site].positions
         cells = np.ones(positions, bool) if trial is None else self._cells(trial)
-        level, direction = strength * self.levels[number], self._direction(number, random)
-        return {site: switched_on(direction, level, self.pictures.area(cells), self.settings.steps)}
+        direction = self._direction(number, random)
+        level = self.levels[number] if trial is None else self.norms[site] / float(direction.norm())
+        return {site: switched_on(direction, strength * level, self.pictures.area(cells), self.settings.steps)}
 
     def _direction(self, number: int, random: bool) -> Tensor:
         """What a feature writes, or a random direction of the same norm, the same for all its pictures."""

@@ -23,13 +23,13 @@ class Estimate(NamedTuple):
         value: the number.
         low: lower end of the interval.
         high: upper end.
-        count: number of units with a value.
+        units: number of units with a value.
     """
 
     value: float | None
     low: float | None
     high: float | None
-    count: int
+    units: int
 
 
 UNDEFINED = Estimate(None, None, None, 0)
@@ -75,7 +75,7 @@ def ratio_estimate(above: Array, below: Array) -> Estimate:
 def one_minus(estimate: Estimate) -> Estimate:
     """``1 - x``, its interval turned round."""
     value, high, low = (None if end is None else 1 - end for end in estimate[:3])
-    return Estimate(value, low, high, estimate.count)
+    return Estimate(value, low, high, estimate.units)
 
 
 def rank_correlation(a: Array, b: Array, seed: int = 0) -> Estimate:

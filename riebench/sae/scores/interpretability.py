@@ -93,7 +93,7 @@ def always_f1(prevalence: Array) -> Array:
 
 
 def f1_gain(f1: Array, prevalence: Array) -> Array:
-    """F1 above that of always saying yes, as a share of what is left to 1; 0 for such a detector, 1 for a perfect one."""
+    """F1 above that of always saying yes, as a share of what is left to 1: 0 for such a detector, 1 at best."""
     floor = always_f1(prevalence)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(floor < 1, (f1 - floor) / (1 - floor), np.nan))
