@@ -119,6 +119,16 @@ def test_gradient_is_orthogonal_to_the_rows() -> None:
     assert gradient.tolist() == [[0, 3], [5, 0], [0, 1]]
 
 
+def test_a_frozen_decoder_stays_as_it_started() -> None:
+    made = learner([point().model_copy(update={"frozen": True})])
+    before = {name: value.detach().clone() for name, value in made.parameters.items()}
+    for _ in range(3):
+        made.step(vectors(), 1e-2)
+    moved = {name: not torch.allclose(value, before[name]) for name, value in made.parameters.items()}
+    assert moved == {"W_enc": True, "W_dec": False, "pre_bias": True, "latent_bias": True}
+    assert "_frozen" in made.points[0].name
+
+
 def test_auxiliary_loss_by_hand() -> None:
     residual = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
     # One dead feature with pre-activations 1.5 and 3.5 writes (0, 1): the residual is rebuilt as (0, 1.5) and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from riebench.cli.sae_collect_command import Column, Count, Prompts, Split
 from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_and_value
 from riebench.util.errors import UserError
 
-WORDS = {"on": True, "off": False}
+SWITCH, DECODERS = {"on": True, "off": False}, {"trained": False, "frozen": True}
 
 
 def sae_train_command(
@@ -24,6 +25,9 @@ def sae_train_command(
     k: Annotated[str | None, typer.Option(help="Active features, as 5,10,20.")] = None,
     expansion: Annotated[str | None, typer.Option(help="Features per dimension, as 4,8.")] = None,
     aux: Annotated[str | None, typer.Option(help="Auxiliary loss: on, off, or on,off.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="trained, frozen (it stays random: a baseline), or trained,frozen.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds of the start, as 0,1,2.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Vectors in a step.")] = None,
     steps: Annotated[
@@ -101,7 +105,8 @@ def sae_train_command(
         "k": _numbers("k", k),
         "expansion": _numbers("expansion", expansion),
         "seeds": _numbers("seeds", seeds),
-        "aux": _on_off(aux),
+        "aux": _words("aux", aux, SWITCH),
+        "frozen": _words("decoder", decoder, DECODERS),
         "batch": batch,
         "lr": lr,
         "eps": eps,
@@ -139,10 +144,11 @@ def _numbers(name: str, words: str | None) -> tuple[int, ...] | None:
         raise UserError(f"{name} is {words!r}; expected whole numbers, as 5,10,20") from None
 
 
-def _on_off(words: str | None) -> tuple[bool, ...] | None:
+def _words(name: str, words: str | None, known: Mapping[str, bool]) -> tuple[bool, ...] | None:
     if words is None:
         return None
     for word in words.split(","):
-        if word not in WORDS:
-            raise UserError(f"aux is {words!r}; expected on, off, or on,off")
-    return tuple(WORDS[word] for word in words.split(","))
+        if word not in known:
+            both = list(known)
+            raise UserError(f"{name} is {words!r}; expected {both[0]}, {both[1]}, or {','.join(both)}")
+    return tuple(known[word] for word in words.split(","))

@@ -48,6 +48,7 @@ class Axes(BaseModel):
         k: active features.
         expansion: features per dimension, n / d.
         aux: whether dead features reconstruct the residual.
+        frozen: whether the decoder stays random, the baseline of arXiv 2602.14111.
         seeds: of the start.
     """
 
@@ -56,6 +57,7 @@ class Axes(BaseModel):
     k: tuple[int, ...] = (16,)
     expansion: tuple[int, ...] = (4,)
     aux: tuple[bool, ...] = (True,)
+    frozen: tuple[bool, ...] = (False,)
     seeds: tuple[int, ...] = (0,)
 
 
@@ -76,6 +78,7 @@ class GridPoint(BaseModel):
         k: active features.
         expansion: features per dimension.
         aux: whether dead features reconstruct the residual.
+        frozen: whether the decoder stays as it started.
         seed: of the start.
     """
 
@@ -85,18 +88,19 @@ class GridPoint(BaseModel):
     k: int
     expansion: int
     aux: bool
+    frozen: bool = False
     seed: int
 
     @property
     def name(self) -> str:
         """The name of its folder; begins with its site, so that ``sae.folder`` finds it."""
-        aux = "on" if self.aux else "off"
-        return f"{self.site.replace('/', '-')}_k{self.k}_x{self.expansion}_aux-{aux}_seed{self.seed}"
+        aux = f"aux-{'on' if self.aux else 'off'}" + "_frozen" * self.frozen
+        return f"{self.site.replace('/', '-')}_k{self.k}_x{self.expansion}_{aux}_seed{self.seed}"
 
     @property
-    def start(self) -> tuple[str, int, int, int]:
+    def start(self) -> tuple[str, int, int, bool, int]:
         """What its training has in common with that of the SAE that differs in the auxiliary loss alone."""
-        return self.site, self.k, self.expansion, self.seed
+        return self.site, self.k, self.expansion, self.frozen, self.seed
 
 
 def settings_and_axes(preset: str | None, given: Mapping[str, Any]) -> tuple[SAESettings, Axes]:
@@ -127,17 +131,19 @@ def grid_points(axes: Axes, widths: Mapping[str, int]) -> list[GridPoint]:
         UserError: if an axis is empty, has a value twice or below 1, or a k is above the number of features.
     """
     for name, values in axes.model_dump().items():
-        least = 0 if name in ("seeds", "aux") else 1
+        least = 1 if name in ("k", "expansion") else 0
         if not values or len(set(values)) < len(values) or min(values) < least:
             raise UserError(f"{name} is {_listed(values)}; expected different numbers, each {least} or more")
     points = []
-    for site, k, expansion, seed, aux in product(widths, axes.k, axes.expansion, axes.seeds, axes.aux):
+    for site, k, expansion, frozen, seed, aux in product(
+        widths, axes.k, axes.expansion, axes.frozen, axes.seeds, axes.aux
+    ):
         if k > (features := expansion * widths[site]):
             raise UserError(
                 f"k is {k}, but an SAE of {site} has {features} features at expansion {expansion}; "
                 "lower k or raise the expansion"
             )
-        points.append(GridPoint(site=site, k=k, expansion=expansion, aux=aux, seed=seed))
+        points.append(GridPoint(site=site, k=k, expansion=expansion, aux=aux, frozen=frozen, seed=seed))
     return points
 
 

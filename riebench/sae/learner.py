@@ -134,6 +134,8 @@ class Learner:
     def _update(self, lr: float) -> None:
         assert self.W_dec.grad is not None
         constrain_gradient(self.W_dec, self.W_dec.grad)
+        if self.points[0].frozen:
+            self.W_dec.grad.zero_()  # Adam leaves alone what never had a gradient
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()

@@ -203,7 +203,7 @@ def train(
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints.
         quiet: whether to show no progress.
-        given: axes of the grid (``k``, ``expansion``, ``aux``, ``seeds``) and settings, see
+        given: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
             :class:`riebench.sae.grid.Axes` and :class:`riebench.sae.grid.SAESettings`.
 
     Raises:
