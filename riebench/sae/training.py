@@ -168,7 +168,7 @@ def learners_of(
     points: Sequence[GridPoint], width: int, start: Start, settings: SAESettings, device: torch.device
 ) -> list[Learner]:
     """Learners for the SAEs of a site; those that differ in the auxiliary loss alone begin as one."""
-    together: dict[tuple[str, int, int, int], list[GridPoint]] = {}
+    together: dict[tuple[str, int, int, bool, int], list[GridPoint]] = {}
     for point in points:
         together.setdefault(point.start, []).append(point)
     return [Learner(several, width, start, settings, device) for several in together.values()]
