@@ -211,7 +211,7 @@ def test_batched_scoring_is_one_by_one_scoring(real: Instruments, rng: np.random
 
 def test_half_precision_keeps_the_vae_in_float32(tiny: Path) -> None:
     def loaded(**settings: str) -> Any:
-        return load_pipeline(tiny / "sdxl-turbo", parse_settings({"device": "cpu", **settings}))
+        return load_pipeline(tiny / "sdxl-turbo", parse_settings(settings), torch.device("cpu"))
 
     def decoded_in(pipeline: Any) -> torch.dtype:
         found = []
