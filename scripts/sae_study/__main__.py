@@ -10,7 +10,7 @@ from pathlib import Path
 import grids
 from commands import run_all
 from drawings import draw_all
-from scored import read_benchmark, read_frame
+from scored import compact, read_benchmark, read_frame
 from switched_sheet import draw_sheet
 from tables import write_all
 
@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="values, SAEs, scores, runs")
     parser.add_argument("--out", type=Path, required=True, help="tables and figures")
     parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
+    parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
     given = parser.parse_args()
     work, out, size = given.work, given.out, grids.SMALL if given.small else grids.Size()
     work.mkdir(parents=True, exist_ok=True)
@@ -31,7 +32,7 @@ def main() -> None:
         "benchmark": grids.benchmark,
         "report": lambda work, size: grids.report(work),
     }
-    for name, commands in stages.items():
+    for name, commands in () if given.draw else stages.items():
         seconds = run_all(name, commands(work, size), work / "log.txt")
         print(f"{name}: {seconds:.0f} s", flush=True)
     (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,7 @@ def main() -> None:
     draw_all(frame, files, work, out / "figures")
     draw_sheet(files, work, out / "figures" / "switched-on.png")
     with gzip.GzipFile(out / "scores.jsonl.gz", "wb", mtime=0) as file:
-        file.writelines(json.dumps(facts).encode() + b"\n" for facts in files)
+        file.writelines(json.dumps(compact(facts)).encode() + b"\n" for facts in files)
 
 
 if __name__ == "__main__":

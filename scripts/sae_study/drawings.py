@@ -66,19 +66,19 @@ def _explained(trained: pd.DataFrame) -> Any:
 
 
 def _over_k(frame: pd.DataFrame) -> Any:
-    figure, grid = plt.subplots(2, 3, figsize=(7.2, 4.2), layout="constrained")
+    figure, grid = plt.subplots(2, 3, figsize=(7.2, 4.4), layout="constrained")
     trained = frame[frame["kind"] == "trained"]
     beside = {"frozen": ("frozen decoder", "#009E73", "^"), "random": ("random", GREY, "v")}
     for axes, score in zip(grid.flat, OVER_K, strict=True):
         for number, (aux, look) in enumerate(AUX.items()):
             _line(axes, trained[trained["aux"] == aux], score, look, 0.06 * (number - 0.5))
         for kind, look in beside.items():
-            _line(axes, frame[(frame["kind"] == kind) & frame["k"].isin([5, 10, 20])], score, look)
+            _line(axes, frame[(frame["kind"] == kind) & frame["n"].isin(trained["n"])], score, look)
         plain = frame[frame["kind"] == "neurons"][score].mean()
         if np.isfinite(plain):
             axes.axhline(plain, color="#E69F00", ls="--", lw=1, label="neurons")
         axes.set_title(SCORES[score])
-    grid[0, 0].legend()
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
@@ -99,6 +99,8 @@ def _by_value(files: list[dict[str, Any]]) -> Any:
     axes.grid(visible=False)
     for row, column in np.ndindex(found.shape):
         value = found.iat[row, column]
+        if np.isnan(value):  # no picture of the half that reports shows it
+            continue
         tone = "white" if value < 0.6 else "black"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=5.5, color=tone)
     figure.colorbar(image, label="F1 of the best single feature", shrink=0.5)

@@ -26,6 +26,8 @@ SCORES = {
     "sensitivity_10": "sensitivity",
 }
 """Scores of the tables, as the score files name them, with their headings."""
+KEPT = ("value", "f1", "f1_gain", "auroc", "specificity")
+"""Columns of the features in what is kept of the score files."""
 BENCHMARK = {"gain": "RIEBench gain", "edit_success": "edit_success", "kept": "kept"}
 
 
@@ -43,6 +45,16 @@ def read_frame(work: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         row |= {name: np.nan if e["value"] is None else e["value"] for name, e in facts["summary"].items()}
         rows.append(row)
     return pd.DataFrame(rows), files
+
+
+def compact(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a score file: of single features only some columns, in three digits, and only of seed 0."""
+    of_each = facts["features"] if facts["config"].get("seed") in (0, None) else {}
+    return {**facts, "features": {name: [_short(v) for v in of_each.get(name, ())] for name in KEPT if name in of_each}}
+
+
+def _short(value: Any) -> Any:
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def read_benchmark(work: Path) -> pd.DataFrame:

@@ -66,6 +66,6 @@ def _row(model: Model, work: Path, heading: str, facts: dict[str, Any], feature:
     change = switched_on(sae.W_dec[feature["number"]], level, torch.from_numpy(cells), 1)
     edits = [Edit({site: change}, strength) for strength in STRENGTHS]
     runs = model.generate([prompt] * len(edits), [seed] * len(edits), 1, edits=edits)
-    tiles = [(heading, base.image), *((f"x {s:g}", run.image) for s, run in zip(STRENGTHS, runs, strict=True))]
+    tiles = [("untouched", base.image), *((f"x {s:g}", run.image) for s, run in zip(STRENGTHS, runs, strict=True))]
     caption = f"{heading}: {site}, feature {feature['number']}, {attribute}: {value}"
     return caption, [(label, Image.fromarray(image).resize((TILE, TILE))) for label, image in tiles]

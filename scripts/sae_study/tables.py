@@ -42,7 +42,7 @@ def _cells(estimates: Sequence[Estimate | None]) -> list[str]:
 
 def _grid(found: pd.DataFrame, scores: Mapping[str, str], title: str) -> TextTable:
     rows = [
-        [str(k), str(expansion), ON_OFF[aux], *_cells(list(row))]
+        [f"{k:g}", f"{expansion:g}", ON_OFF[aux], *_cells(list(row))]
         for (k, expansion, aux), row in zip(found.index, found.to_numpy(), strict=True)
     ]
     return TextTable(title, [*GRID, *scores.values()], rows, left=3)
@@ -53,7 +53,7 @@ def _kinds(trained: pd.DataFrame, other: pd.DataFrame) -> dict[str, tuple[pd.Dat
     alike = ["site", "k", "n"]
     return {
         "frozen decoder": (other[other["kind"] == "frozen"], alike),
-        "random": (other[other["kind"] == "random"], alike),
+        "random": (other[(other["kind"] == "random") & other["n"].isin(trained["n"])], alike),
         "neurons": (other[other["kind"] == "neurons"], ["site"]),
         "channels": (other[other["kind"] == "channels"], ["site"]),
     }
