@@ -7,15 +7,12 @@ end the shards, the manifest, the weights and the log must be those of the attem
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from killing import attempt
 
 import riebench
 from riebench.sae import collect, train
@@ -72,30 +69,6 @@ def main() -> int:
         print(f"{name}: {kills} kills, {rounds} rounds, {len(faults)} faults", flush=True)
     print(*faults, sep="\n")
     return 1 if faults else 0
-
-
-def attempt(work: Callable[[Path], None], folder: Path, seconds: float | None) -> bool:
-    """Work in a fork, killed after some seconds (never for None); whether it came to its end.
-
-    Raises:
-        SystemExit: if it failed of itself.
-    """
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work(folder)
-            code = 0
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)  # of one that has ended it makes nothing
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        sys.exit(f"an attempt in {folder} failed")
-    return os.WIFEXITED(status)
 
 
 def differing(alone: Path, folder: Path) -> list[str]:

@@ -9,14 +9,12 @@ and with the pictures that were to be kept.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
 import sys
-import time
 from pathlib import Path
 
 import torch
+from killing import attempt
 
 from riebench.engine import pair_work
 from riebench.engine.run import carry_out
@@ -39,14 +37,14 @@ def main() -> int:
     torch.set_num_threads(1)  # a process with a pool of threads must not fork
     loaded = pair_work.load_instruments(REQUEST)
     pair_work.load_instruments = lambda request, given: loaded
-    attempt(given.work / "unbroken", None)
+    attempt(carry_out_in, given.work / "unbroken", None)
     expected = read_records(given.work / "unbroken")
     moments, kills, round_, faults = random.Random(given.seed), 0, 0, []
     while kills < given.kills:
         folder = given.work / f"broken-{round_:03d}"
         seen: list[Record] = []
         while True:
-            ended = attempt(folder, moments.uniform(0, 1.5) if kills < given.kills else None)
+            ended = attempt(carry_out_in, folder, moments.uniform(0, 1.5) if kills < given.kills else None)
             kills += not ended
             now = records(folder)
             faults += [f"{folder.name}: {r.pair_id} was lost after kill {kills}" for r in seen if r not in now]
@@ -59,28 +57,9 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def attempt(folder: Path, seconds: float | None) -> bool:
-    """Carry the run out in a fork, killed after some seconds (never for None); whether it came to its end.
-
-    Raises:
-        SystemExit: if it failed of itself.
-    """
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            carry_out(REQUEST, PAIRS, folder, quiet=True)
-            code = 0
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)  # of one that has ended it makes nothing
-    _, status = os.waitpid(child, 0)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        sys.exit(f"an attempt in {folder} failed")
-    return os.WIFEXITED(status)
+def carry_out_in(folder: Path) -> None:
+    """The run."""
+    carry_out(REQUEST, PAIRS, folder, quiet=True)
 
 
 def records(folder: Path) -> list[Record]:

@@ -1,0 +1,34 @@
+"""Work in a fork of this process that is killed at some moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def attempt(work: Callable[[Path], None], folder: Path, seconds: float | None) -> bool:
+    """Work in a fork, killed after some seconds (never for None); whether it came to its end.
+
+    Raises:
+        SystemExit: if it failed of itself.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work(folder)
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)  # of one that has ended it makes nothing
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit(f"an attempt in {folder} failed")
+    return os.WIFEXITED(status)
