@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from riebench.masks import MaskRules, Region, ground, pair_regions, to_grid
+from riebench.masks.given import from_user
 from riebench.masks.grid import grow, lanczos_matrix
-from riebench.masks.sources import from_user
 from riebench.pairs import Pair
 from riebench.util.errors import PairError
 

@@ -20,10 +20,10 @@ from riebench.sae import collect, load_sae, train
 from riebench.sae.capture import resolve_capture
 from riebench.sae.dataset import open_dataset, read_manifest, shard_name
 from riebench.sae.folders import find_saes
-from riebench.sae.grid import SAESettings
 from riebench.sae.prompts import read_prompts
-from riebench.sae.sources import Place, Portions
+from riebench.sae.training_grid import SAESettings
 from riebench.sae.training_log import read_log
+from riebench.sae.vectors import Place, Portions
 from riebench.spec.settings import SaeSettings
 from riebench.util.errors import UserError
 from riebench.util.files import file_hash

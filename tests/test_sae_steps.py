@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from riebench.sae.grid import GridPoint, SAESettings
 from riebench.sae.learner import Learner, Start, auxiliary_loss, constrain_gradient
 from riebench.sae.sparse import active, weighted_rows, weighted_rows_transposed
 from riebench.sae.training import learners_of, learning_rate, step_all
+from riebench.sae.training_grid import GridPoint, SAESettings
 from riebench.sae.variance import explained_variance
 
 D, BATCH, LR = 6, 64, 1e-2

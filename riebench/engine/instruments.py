@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from riebench.engine.run import Given
 from riebench.masks import Masker, MaskRules, pair_regions
-from riebench.masks.sources import MaskSource, from_user, given_fingerprint
+from riebench.masks.given import MaskSource, from_user, given_fingerprint
 from riebench.metrics import Scorers, Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer

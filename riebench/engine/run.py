@@ -29,7 +29,7 @@ from riebench.util.progress import keep_timing, run_progress, stopping
 from riebench.weights import locate
 
 if TYPE_CHECKING:
-    from riebench.masks.sources import GivenMasks
+    from riebench.masks.given import GivenMasks
     from riebench.metrics import Scorers
 
 
@@ -39,7 +39,7 @@ class Given:
 
     Attributes:
         model: a loaded model.
-        masks: see :data:`riebench.masks.sources.GivenMasks`.
+        masks: see :data:`riebench.masks.given.GivenMasks`.
         scorers: CLIP and LPIPS.
     """
 
@@ -315,7 +315,7 @@ def run(
         ids: of pairs.
         limit: pairs of each category at most.
         settings: of model and instruments by name, see ``riebench settings``; None leaves one as it is.
-        masks: regions of the pairs, see :data:`riebench.masks.sources.GivenMasks`.
+        masks: regions of the pairs, see :data:`riebench.masks.given.GivenMasks`.
         scorers: CLIP and LPIPS.
         out: folder; one named for the time unless given.
         keep_images: pairs of each category whose pictures are kept.

@@ -45,7 +45,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Responses:
     """What the features of one subject did in the shared pictures; ``[pictures, n]``, parts side by side."""
 
     highest: Array
@@ -115,16 +115,16 @@ class Judge:
         switched = trials.run(tops, described)
         return Result(summary | switched_summary(switched), steps, coverage, columns, switched)
 
-    def _seen(self, subject: Subject) -> Seen:
+    def _seen(self, subject: Subject) -> Responses:
         names = list(subject.named_parts())
         parts = [self.activity[name] for name in names]
         inside = [part for part in map(self.observed.inside, names) if part is not None]
         highest, share, mean = (
             joined([getattr(part, name).numpy() for part in parts]) for name in ("highest", "share", "mean")
         )
-        return Seen(highest, share, mean, joined(inside) if inside else None)
+        return Responses(highest, share, mean, joined(inside) if inside else None)
 
-    def _reconstruction(self, subject: Subject, seen: Seen) -> tuple[Estimates, dict[str, list[Estimate]]]:
+    def _reconstruction(self, subject: Subject, seen: Responses) -> tuple[Estimates, dict[str, list[Estimate]]]:
         """Explained variance and the like; L0 is a mean over pictures, the share of dead features one over features."""
         summary = {
             "l0": mean_estimate(seen.share.sum(1) / len(subject.parts)),
@@ -176,7 +176,7 @@ class Judge:
             kept = np.array([share_kept(pictures.reading(i), pictures.read(image, i)) for i, image in rows])
         return [np.array(distance), change.mean(1), np.median(change, axis=1), (moved * texts).sum(1), kept]
 
-    def _detection(self, seen: Seen) -> Detection | None:
+    def _detection(self, seen: Responses) -> Detection | None:
         truths = self.pictures.truths
         if truths is None:
             return None
@@ -184,7 +184,7 @@ class Judge:
         return detect(kinds, truths, self.pictures.threshold_half)
 
     def _add_detection(
-        self, detected: Detection, seen: Seen, columns: dict[str, Any], summary: Estimates, specific: Array
+        self, detected: Detection, seen: Responses, columns: dict[str, Any], summary: Estimates, specific: Array
     ) -> dict[str, float]:
         """Adds each feature as a detector of its best value; gives the coverage of each value."""
         truths, live = self.pictures.truths, seen.live
@@ -213,7 +213,7 @@ class Judge:
         self,
         detected: Detection | None,
         described: Described,
-        seen: Seen,
+        seen: Responses,
         columns: dict[str, Any],
         summary: Estimates,
     ) -> None:
@@ -237,7 +237,9 @@ class Judge:
                 columns[f"{name}_{round(100 * area)}"] = values
                 summary[f"{name}_{round(100 * area)}"] = mean_estimate(values[seen.live])
 
-    def _chosen(self, seen: Seen, detected: Detection | None, specific: Array, described: Described) -> list[Chosen]:
+    def _chosen(
+        self, seen: Responses, detected: Detection | None, specific: Array, described: Described
+    ) -> list[Chosen]:
         """Live features drawn by the seed, and those that detect their value best (most specific, without a truth).
 
         Where features are described, only those are taken.

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from riebench.sae.grid import GridPoint, SAESettings
 from riebench.sae.sparse import Decode, Encode, active
 from riebench.sae.topk import TopKSAE
+from riebench.sae.training_grid import GridPoint, SAESettings
 
 
 class Start(NamedTuple):

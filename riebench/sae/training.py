@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from riebench.models.model import pick_device
-from riebench.sae.grid import GridPoint, SAESettings
 from riebench.sae.learner import Learner, Start, StepResult
 from riebench.sae.saelens import save_for_saelens
-from riebench.sae.sources import ModelSource, Place, Portions, ShardSource, Source
 from riebench.sae.store import save_sae
+from riebench.sae.training_grid import GridPoint, SAESettings
 from riebench.sae.training_log import TrainingLog, read_log
 from riebench.sae.training_plan import CHECKPOINT, TrainingPlan
 from riebench.sae.variance import geometric_median
+from riebench.sae.vectors import GeneratedVectors, Place, Portions, StoredVectors, Vectors
 from riebench.util.errors import UserError
 from riebench.util.files import writing_whole
 from riebench.util.progress import Track, stopping
@@ -64,8 +64,8 @@ class _Training:
 
     def __init__(self, plan: TrainingPlan) -> None:
         self.plan = plan
-        source = self._source()
-        portions = Portions(source, plan.settings)
+        stream = self._stream()
+        portions = Portions(stream, plan.settings)
         self.steps = plan.settings.steps or portions.batches_in_round()
         self.step, self.place = 0, Place()
         state = _read_checkpoint(plan.out / CHECKPOINT)
@@ -87,14 +87,14 @@ class _Training:
         self.batches = portions.batches(self.place)
         self.results: dict[GridPoint, StepResult] = {}
 
-    def _source(self) -> Source:
+    def _stream(self) -> Vectors:
         if self.plan.data is not None:
             self.device = pick_device(self.plan.device)
-            return ShardSource(self.plan.data, list(self.plan.widths))
+            return StoredVectors(self.plan.data, list(self.plan.widths))
         assert self.plan.live is not None
-        source = ModelSource(self.plan.live)
-        self.device = source.model.device if self.plan.device == "auto" else pick_device(self.plan.device)
-        return source
+        stream = GeneratedVectors(self.plan.live)
+        self.device = stream.model.device if self.plan.device == "auto" else pick_device(self.plan.device)
+        return stream
 
     def _restored(self, site: str, kept: Mapping[str, Any]) -> Learner:
         points = [GridPoint(**point) for point in kept["points"]]
@@ -106,7 +106,7 @@ class _Training:
         """One step of all SAEs.
 
         Raises:
-            UserError: if the source cannot be read any more (the checkpoint is written first), or a loss is not finite.
+            UserError: if the stream cannot be read any more (the checkpoint is written first), or a loss is not finite.
         """
         try:
             self.place, batch = next(self.batches)

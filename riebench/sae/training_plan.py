@@ -13,7 +13,7 @@ from typing import Any
 from riebench.records import only_writer
 from riebench.sae.capture import ALL, Capture, refuse_full_disk, resolve_capture, size_text
 from riebench.sae.dataset import Dataset, open_dataset, prompts_hash
-from riebench.sae.grid import GridPoint, SAESettings, grid_points, settings_and_axes
+from riebench.sae.training_grid import GridPoint, SAESettings, grid_points, settings_and_axes
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 from riebench.util.progress import tracked
@@ -204,7 +204,7 @@ def train(
         checkpoint_every: steps between checkpoints.
         quiet: whether to show no progress.
         given: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
-            :class:`riebench.sae.grid.Axes` and :class:`riebench.sae.grid.SAESettings`.
+            :class:`riebench.sae.training_grid.Axes` and :class:`riebench.sae.training_grid.SAESettings`.
 
     Raises:
         UserError: before the first step, if the data are not whole, the grid cannot be, the disk is too small or

@@ -10,7 +10,7 @@ import torch
 from riebench.models.mini import SAES
 from riebench.models.sdxl import FOUR
 from riebench.sae import collect, load_sae, save_sae, train
-from riebench.sae.grid import Axes, GridPoint
+from riebench.sae.training_grid import Axes, GridPoint
 
 
 def stage(rank: int, world: int, folder: Path, steps: int, prompts: int = 4000) -> None:

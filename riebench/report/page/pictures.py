@@ -37,7 +37,7 @@ class Pictures:
     summary: str
 
 
-def collect(analysis: Analysis) -> Pictures:
+def collect_pictures(analysis: Analysis) -> Pictures:
     """Find and shrink the pictures of every pair that has its base picture in one of the runs."""
     folders = [_images(source.path) for source in analysis.group.sources.values()]
     frame = pd.concat([arm.records.assign(arm=i) for i, arm in enumerate(analysis.arms)]).sort_index()

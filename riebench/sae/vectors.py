@@ -13,18 +13,18 @@ from torch import Tensor
 
 from riebench.sae.capture import Capture
 from riebench.sae.dataset import Dataset, Shard
-from riebench.sae.grid import SAESettings
 from riebench.sae.shard_writer import half_vectors
+from riebench.sae.training_grid import SAESettings
 from riebench.util.errors import UserError
 from riebench.util.files import file_hash
 
 
 @dataclass(frozen=True)
 class Place:
-    """How far training is in its source; the next batch comes from here.
+    """How far training is in its stream; the next batch comes from here.
 
     Attributes:
-        round: passes over the source that are done.
+        round: passes over the stream that are done.
         portion: of this pass, by its number.
         batch: of this portion, by its number.
     """
@@ -34,7 +34,7 @@ class Place:
     batch: int = 0
 
 
-class Source(Protocol):
+class Vectors(Protocol):
     """Vectors in units (shards, or prompts) that are read one after the other."""
 
     ahead: bool
@@ -47,7 +47,7 @@ class Source(Protocol):
         """Site to the vectors ``[vectors, width]`` of some units, in half precision on the CPU."""
 
 
-class ShardSource:
+class StoredVectors:
     """The shards of a data set; each is checked against its hash when it is read first.
 
     Args:
@@ -63,11 +63,11 @@ class ShardSource:
         self._checked: set[int] = set()
 
     def units(self) -> Sequence[Mapping[str, int]]:
-        """See :class:`Source`."""
+        """See :class:`Vectors`."""
         return [{site: shard.vectors[site] for site in self.sites} for shard in self.data.shards]
 
     def read(self, units: Sequence[int]) -> dict[str, Tensor]:
-        """See :class:`Source`.
+        """See :class:`Vectors`.
 
         Raises:
             UserError: if a shard is damaged or holds numbers that are not finite.
@@ -92,7 +92,7 @@ class ShardSource:
         return found
 
 
-class ModelSource:
+class GeneratedVectors:
     """Runs of a model, generated when they are needed and again in each pass; nothing is written.
 
     Args:
@@ -109,12 +109,12 @@ class ModelSource:
         self.model = capture.load()
 
     def units(self) -> Sequence[Mapping[str, int]]:
-        """See :class:`Source`."""
+        """See :class:`Vectors`."""
         each = {site: self.capture.steps * self.capture.positions(site) for site in self.capture.sites}
         return [each] * len(self.capture.prompted)
 
     def read(self, units: Sequence[int]) -> dict[str, Tensor]:
-        """See :class:`Source`.
+        """See :class:`Vectors`.
 
         Raises:
             UserError: if a value is not finite.
@@ -123,23 +123,23 @@ class ModelSource:
 
 
 class Portions:
-    """A source in portions of about ``settings.buffer`` vectors; each is shuffled whole.
+    """A stream in portions of about ``settings.buffer`` vectors; each is shuffled whole.
 
     The order of units and of vectors follows from the seed and the pass alone, so training goes on anywhere. What is
     left of a portion after its last whole batch, less than a batch, is not used in that pass.
 
     Args:
-        source: of the vectors.
+        stream: of the vectors.
         settings: batch, buffer and seed.
 
     Raises:
         UserError: if all vectors are fewer than a batch.
     """
 
-    def __init__(self, source: Source, settings: SAESettings) -> None:
-        self.source = source
+    def __init__(self, stream: Vectors, settings: SAESettings) -> None:
+        self.stream = stream
         self.settings = settings
-        self.sizes = source.units()
+        self.sizes = stream.units()
         fewest = min(sum(unit[site] for unit in self.sizes) for site in self.sizes[0])
         if fewest < settings.batch:
             raise UserError(
@@ -170,12 +170,12 @@ class Portions:
         numbered = self._from(place)
         position, units = next(numbered)
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self.source.read, units) if self.source.ahead else None
+            coming = reader.submit(self.stream.read, units) if self.stream.ahead else None
             while True:
-                vectors = coming.result() if coming else self.source.read(units)
+                vectors = coming.result() if coming else self.stream.read(units)
                 now, count = position, self._batches(units)
                 position, units = next(numbered)
-                coming = reader.submit(self.source.read, units) if self.source.ahead else None
+                coming = reader.submit(self.stream.read, units) if self.stream.ahead else None
                 orders = {site: self._shuffled(now, len(rows)) for site, rows in vectors.items()}
                 for batch in range(now.batch, count):
                     part = slice(batch * self.settings.batch, (batch + 1) * self.settings.batch)
@@ -189,7 +189,7 @@ class Portions:
             chosen.append(unit)
             if sum(min(self.sizes[u].values()) for u in chosen) >= count:
                 break
-        return {site: rows[:count].float() for site, rows in self.source.read(chosen).items()}
+        return {site: rows[:count].float() for site, rows in self.stream.read(chosen).items()}
 
     def _from(self, place: Place) -> Iterator[tuple[Place, list[int]]]:
         """Portions without end, the first from within."""
