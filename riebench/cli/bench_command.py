@@ -133,8 +133,8 @@ def _show(done: Bench) -> None:
     console.print(bars, markup=False)
     flops = [done.plain.flops, done.flops_without_replay, done.engine.flops]
     print(
-        "floor: pairs x (2 + settings) runs, each with its steps in the denoiser and one picture decoded; each prompt,\n"
-        "each (picture, phrase) and each picture, whole and by region, once\n"
+        "floor: pairs x (2 + settings) runs, each with its steps in the denoiser and one picture decoded; each\n"
+        "prompt, each (picture, phrase) and each picture, whole and by region, once\n"
         f"denoiser, first pair: {flops[0] / 1e9:.1f} GFLOP in the plain loop, {flops[1] / 1e9:.1f} without replay, "
         f"{flops[2] / 1e9:.1f} in the engine\n"
         f"peak memory {done.peak / 1e6:.0f} MB"

@@ -74,6 +74,8 @@ def doctor_command(
                 where = f" --weights {weights}" if weights else ""
                 print(f"  MISSING  {describe(found, root, {})}")
                 print(f"           get it: riebench fetch {model} --part {found.part.name}{where}")
+                if getattr(found.part.source, "gated", False):
+                    print(f"           before: {found.part.source.access}")
     _machine(root)
     print(f"\n{missing} missing" if missing else "\nall there")
     return 1 if missing else 0

@@ -282,8 +282,7 @@ PUBLISHED_SAES = Part(
     210_000_000,
     ("torch",),
 )
-TURBO = SDXLEntry("sdxl-turbo", standin=STANDIN, steps=4, parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
+TURBO = SDXLEntry("sdxl-turbo", steps=4, standin=STANDIN, parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
 # The paper leaves steps and guidance of the multi-step model open; these are usual ones.
-BASE = SDXLEntry(
-    "sdxl-base", standin=STANDIN, steps=25, guidance=5.0, parts=(_PARTS["sdxl-base"], PUBLISHED_SAES, *INSTRUMENTS)
-)
+_BASE_PARTS = (_PARTS["sdxl-base"], PUBLISHED_SAES, *INSTRUMENTS)
+BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, standin=STANDIN, parts=_BASE_PARTS)
