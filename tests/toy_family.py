@@ -126,7 +126,9 @@ class ToyEntry(ModelEntry):
         return find_saes(Path(settings.sae.folder), names, settings.sae)
 
     def load(self, settings: Settings) -> Model:
-        return ToyModel(self, settings)
+        model = ToyModel(self, settings)
+        model.saes = self.saes(settings)
+        return model
 
 
 class Halves:

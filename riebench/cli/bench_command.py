@@ -23,7 +23,9 @@ def bench_command(
     weights: Weights = None,
     device: Device = None,
     pair_file: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
-    block: Annotated[list[str] | None, typer.Option(help="Block; may be given again; the four unless given.")] = None,
+    block: Annotated[
+        list[str] | None, typer.Option(help="Block; may be given again; the model's default ones unless given.")
+    ] = None,
     batch: Batch = 8,
     setting: Annotated[
         list[NameValue] | None,

@@ -54,19 +54,28 @@ def module_in_transformer(site: str) -> str:
     return f"{blocks}.{number}.{inside}" if neurons else f"{blocks}.{number}"
 
 
-def sites_of_transformer(transformer: Mapping[str, Any], side: int) -> dict[str, Site]:
+def sites_of_transformer(transformer: Mapping[str, Any], vae: Mapping[str, Any], size: int) -> dict[str, Site]:
     """Every site in the order in which they run: of each block its neurons, then its update.
 
     Args:
         transformer: its configuration.
-        side: of the grid of tokens.
+        vae: the autoencoder's.
+        size: side of the pictures, pixels.
+
+    Raises:
+        UserError: if the size does not fit the model, or the transformer is a guided one.
     """
-    width = transformer["attention_head_dim"] * transformer["num_attention_heads"]
+    if transformer["guidance_embeds"]:
+        raise UserError("the transformer takes a guidance scale, as FLUX.1-dev's does; expected FLUX.1-schnell's kind")
+    unit = PACKED * 2 ** (len(vae["block_out_channels"]) - 1)
+    if size % unit:
+        raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {SIZE})")
+    width, grid = transformer["attention_head_dim"] * transformer["num_attention_heads"], (size // unit, size // unit)
     counts = {"double": transformer["num_layers"], "single": transformer["num_single_layers"]}
     found = {}
     for block in [f"{kind}.{number}" for kind, count in counts.items() for number in range(count)]:
-        found[f"{block}{NEURONS}0"] = Site(MLP * width, (side, side))
-        found[block] = Site(width, (side, side))
+        found[f"{block}{NEURONS}0"] = Site(MLP * width, grid)
+        found[block] = Site(width, grid)
     return found
 
 
@@ -90,18 +99,11 @@ class FluxEntry(DiffusersEntry):
         """See :class:`ModelEntry`; of the published shape where there are no weights.
 
         Raises:
-            UserError: if the size does not fit the model, or the folder's model is a guided one.
+            UserError: see :func:`sites_of_transformer`.
         """
         folder = self.folder(settings)
-        transformer = part_config(folder, "transformer", PUBLISHED_TRANSFORMER)
-        if transformer["guidance_embeds"]:
-            wrong = "takes a guidance scale, as FLUX.1-dev does"
-            raise UserError(f"the model in {folder} {wrong}; {self.name} is of models without, as FLUX.1-schnell")
-        factor = 2 ** (len(part_config(folder, "vae", PUBLISHED_VAE)["block_out_channels"]) - 1)
-        size, unit = settings.model.size or SIZE, PACKED * factor
-        if size % unit:
-            raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {SIZE})")
-        return sites_of_transformer(transformer, size // unit)
+        configs = part_config(folder, "transformer", PUBLISHED_TRANSFORMER), part_config(folder, "vae", PUBLISHED_VAE)
+        return sites_of_transformer(*configs, settings.model.size or SIZE)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, whose folders are named for sites or for modules; none are published."""
@@ -129,11 +131,14 @@ class Flux(DiffusersModel):
         entry: of the model.
         settings: size, and whether anything is replayed.
         fingerprint: names the weights in records.
+
+    Raises:
+        UserError: see :func:`sites_of_transformer`.
     """
 
     def __init__(self, pipeline: Any, entry: ModelEntry, settings: Settings, fingerprint: str) -> None:
         size = settings.model.size or SIZE
-        sites = sites_of_transformer(pipeline.transformer.config, size // (PACKED * pipeline.vae_scale_factor))
+        sites = sites_of_transformer(pipeline.transformer.config, pipeline.vae.config, size)
         paths = {site: module_in_transformer(site) for site in sites}
         super().__init__(pipeline, pipeline.transformer, entry, settings, fingerprint, sites, paths, size, {})
 
@@ -190,7 +195,7 @@ class Flux(DiffusersModel):
         return self.pictures(pixels)
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """T5's states and CLIP's pooled vector; CLIP, which takes fewer tokens, sees the first of them, as published."""
+        """T5's states and CLIP's pooled vector; CLIP takes fewer tokens and sees the first of them, as published."""
         pipeline = self.pipeline
         states = pipeline.text_encoder_2(self.tokens(pipeline.tokenizer_2, prompt, TEXT_TOKENS))[0]
         most = pipeline.tokenizer.model_max_length

@@ -62,7 +62,7 @@ FLUX_SHAPES: dict[Size, FluxShape] = {
         vae=(8, 16, 16, 16),
         groups=8,
         clip=(32, 2, 2),
-        t5=(32, 8, 64, 2, 2),
+        t5=(24, 8, 64, 2, 2),
         shard="500KB",
         dtype=torch.float32,
         sae=(64, 8),
@@ -130,7 +130,6 @@ def t5_config(shape: FluxShape) -> Any:
         num_layers=layers,
         num_heads=heads,
         feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
     )
 
 
@@ -168,7 +167,7 @@ def write_flux(folder: Path, shape: FluxShape, seed: int) -> None:
     }
     write_networks(folder, small, seed, shape.dtype)
     write_networks(folder, large, seed, shape.dtype, shape.shard)
-    scheduler = FlowMatchEulerDiscreteScheduler(
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(
         shift=1.0, base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096
     )
     scheduler.save_pretrained(folder / "scheduler")

@@ -116,10 +116,10 @@ def _one_line(source: HubFiles) -> Iterator[None]:
 
     try:
         yield
-    except RepositoryNotFoundError:
-        raise UserError(f"the hub does not give {source.repo} to you: {source.access}; then fetch again") from None
     except Exception as error:  # noqa: BLE001
         cause = error.__cause__ or error
+        if isinstance(cause, RepositoryNotFoundError):
+            raise UserError(f"the hub does not give {source.repo} to you: {source.access}; then fetch again") from None
         said = str(cause).strip().splitlines() or [type(cause).__name__]
         raise UserError(f"{source.address} cannot be fetched: {said[0]}; the same command continues") from None
 
