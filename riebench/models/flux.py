@@ -41,7 +41,7 @@ SIZE = 512
 PACKED = 2  # cells of the latents on each side of a token
 MLP = 4  # a block's neurons for each of its channels
 TEXT_TOKENS = 256
-"""To which schnell pads T5's tokens; more are not taken."""
+"""To which schnell pads T5's tokens, if its tokenizer takes as many; more are not taken."""
 MODULES = {"double": ("transformer_blocks", "ff.net.0"), "single": ("single_transformer_blocks", "act_mlp")}
 """Kind of block to its list in the transformer, and to the module inside a block that puts out its neurons."""
 
@@ -106,7 +106,7 @@ class FluxEntry(DiffusersEntry):
         return sites_of_transformer(*configs, settings.model.size or SIZE)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Those of ``sae.folder``, whose folders are named for sites or for modules; none are published."""
+        """Those of ``sae.folder``, whose folders are named for sites or for modules; there are none without it."""
         folder = settings.sae.folder
         if folder is None:
             return {}
@@ -140,6 +140,7 @@ class Flux(DiffusersModel):
         size = settings.model.size or SIZE
         sites = sites_of_transformer(pipeline.transformer.config, pipeline.vae.config, size)
         paths = {site: module_in_transformer(site) for site in sites}
+        self.text_tokens = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
         super().__init__(pipeline, pipeline.transformer, entry, settings, fingerprint, sites, paths, size, {})
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:
@@ -189,7 +190,7 @@ class Flux(DiffusersModel):
                 guidance_scale=0.0,
                 height=self.size,
                 width=self.size,
-                max_sequence_length=TEXT_TOKENS,
+                max_sequence_length=self.text_tokens,
                 output_type="pt",
             ).images
         return self.pictures(pixels)
@@ -197,7 +198,7 @@ class Flux(DiffusersModel):
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         """T5's states and CLIP's pooled vector; CLIP takes fewer tokens and sees the first of them, as published."""
         pipeline = self.pipeline
-        states = pipeline.text_encoder_2(self.tokens(pipeline.tokenizer_2, prompt, TEXT_TOKENS))[0]
+        states = pipeline.text_encoder_2(self.tokens(pipeline.tokenizer_2, prompt, self.text_tokens))[0]
         most = pipeline.tokenizer.model_max_length
         first = pipeline.tokenizer(prompt, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
         pooled = pipeline.text_encoder(first.input_ids.to(self.device)).pooler_output

@@ -134,7 +134,7 @@ def t5_config(shape: FluxShape) -> Any:
 
 
 def flux_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
-    """What belongs to FLUX.1-schnell: its pipeline, and random SAEs, of which none are published."""
+    """What belongs to FLUX.1-schnell: its pipeline, and random SAEs for ``sae.folder``."""
     shape = FLUX_SHAPES[size]
     few = f"{shape.double} of 19 double and {shape.single} of 38 single blocks, {shape.t5[3]} of T5's 24 layers"
     return {
