@@ -27,6 +27,10 @@ ITEM = '{"id": "a", "editing_type_id": "1", "original_prompt": "a red heart", "e
 RUN = ("run", "--method", "sae", "--block", "mid.0")
 FLUX = ("run", "--model", "flux-schnell", "--pairs", "pairs.json", "--weights", "empty")
 FLUX_SAE = (*FLUX, "--method", "sae", "--block", "double.1")
+COLLECT = ("sae", "collect", "--out", "o")
+GRAMMAR = (*COLLECT, "--prompts", "grammar", "--count", "2")
+TRAIN = ("sae", "train", "--out", "o")
+LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +92,32 @@ FLUX_SAE = (*FLUX, "--method", "sae", "--block", "double.1")
         ((*FLUX, "--method", "neurons", "--block", "single.0", "--k", "12289"), "has 12288 to choose from"),
         ((*FLUX, "--method", "steering", "--block", "all", "--set", "model.guidance=3"), "flux-schnell is not guided"),
         ((*FLUX, "--method", "steering", "--block", "all", "--set", "model.size=520"), "expected a multiple of 16"),
+        (COLLECT, "no prompts were named"),
+        ((*COLLECT, "--prompts", "grammar"), "say how many with --count"),
+        ((*COLLECT, "--prompts", "no.txt"), "no.txt cannot be read"),
+        ((*COLLECT, "--prompts", "file"), "the prompt file file holds no prompt"),
+        ((*GRAMMAR, "--model", "minni"), "unknown model 'minni'; did you mean 'mini'?"),
+        ((*GRAMMAR, "--site", "mid.1"), "unknown site 'mid.1'; did you mean 'mid.0'?"),
+        ((*GRAMMAR, "--steps", "0"), "steps is 0; expected 1 to 1000"),
+        ((*GRAMMAR, "--positions", "0"), "positions is 0; expected 1 or more"),
+        ((*GRAMMAR, "--split", "held"), "did you mean 'held-out'?"),
+        ((*GRAMMAR, "--store", "float32"), "did you mean 'float16'?"),
+        ((*GRAMMAR, "--count", "1000000000000", "--model", "sdxl-turbo", "--prompts", "file"), "holds no prompt"),
+        ((*GRAMMAR, "--set", "model.guidance=3"), "the setting model.guidance is not for mini"),
+        (("sae", "collect", "--prompts", "grammar", "--count", "2", "--out", "file"), "file is no folder"),
+        (("sae", "train", "--out", "o"), "give either a folder"),
+        ((*TRAIN, "empty"), "empty holds no manifest.json"),
+        ((*TRAIN, "nowhere"), "nowhere holds no manifest.json"),
+        ((*TRAIN, "file"), "file is no folder"),
+        ((*TRAIN, "empty", "--preset", "papers"), "unknown preset 'papers'; did you mean 'paper'?"),
+        ((*TRAIN, "empty", "--k", "5,x"), "k is '5,x'; expected whole numbers"),
+        ((*TRAIN, "empty", "--aux", "maybe"), "aux is 'maybe'; expected on, off, or on,off"),
+        ((*TRAIN, "empty", "--lr", "-1"), "lr is -1.0"),
+        ((*TRAIN, "empty", "--prompts", "grammar"), "belong to --model"),
+        ((*LIVE, "--model", "minni"), "unknown model 'minni'"),
+        ((*LIVE, "--site", "mid.1"), "unknown site 'mid.1'"),
+        ((*LIVE, "--k", "400"), "k is 400, but an SAE of down.2.1 has 384 features at expansion 4"),
+        ((*LIVE, "--batch", "5000"), "there are 256 vectors of down.2.1, a batch takes 5000"),
     ],
 )
 def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str) -> None:

@@ -48,10 +48,9 @@ from riebench.report.tables import (
     legend,
     markdown,
     print_leaderboard,
-    print_settings,
     settings_table,
 )
-from riebench.report.texttable import markdown_table
+from riebench.report.texttable import NARROW, markdown_table, print_sections
 from riebench.report.written import TABLES, Written, write_report
 from riebench.util.errors import UserError
 
@@ -419,8 +418,24 @@ def test_the_table_of_a_run_counts_failures_and_shows_every_k(tmp_path: Path) ->
     assert rows[0][6].startswith("0.367 [0.2")
     assert settings_table(found, overall=True).rows == []
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_settings(settings_table(found), console)
+    print_sections(settings_table(found), console)
     assert "mid.0, means over pairs" in console.export_text()
+
+
+def test_the_terminal_names_many_blocks_in_short_and_markdown_in_full(tmp_path: Path) -> None:
+    truth = {"edit_success": 1.0, "kept": 1.0}
+    records = [record(p, len(b) / 10, 0.1, blocks=b, truth=truth) for p in "ab" for b in (FOUR, ("mid.0",))]
+    table = settings_table(curves_of(read_groups([write_run(tmp_path / "r", records)])[0][0]))
+    assert {row[2] for row in table.rows} == {"+".join(FOUR), "mid.0"}
+    shown = {}
+    for width in (NARROW - 1, NARROW):
+        console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        print_sections(table, console)
+        shown[width] = console.export_text()
+        assert "all 4" in shown[width]
+        assert FOUR[0] not in shown[width]
+        assert shown[width].count("change object") == 1
+    assert ["kept" in text for text in shown.values()] == [False, True]
 
 
 def test_a_run_without_a_score_has_a_table_and_no_curve(tmp_path: Path) -> None:

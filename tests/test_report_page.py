@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,6 @@ from riebench.records import Record
 from riebench.report.written import write_report
 
 HOSTILE = "a [duck] </script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 
 
 def many(pairs: int, methods: tuple[str, ...], strengths: tuple[float, ...] = (0, 1, 2)) -> list[Record]:
@@ -54,17 +50,6 @@ def page_of(folder: Path, records: list[Record]) -> Path:
             (run / "images" / f"{r.pair_id}-{r.key}.png").hardlink_to(first)
     write_report([run], folder / "out", figures=False)
     return folder / "out" / "index.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium; install it to test the page")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

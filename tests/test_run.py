@@ -265,6 +265,11 @@ class Recodes(Meddles):
     def change(self, seen):
         seen.codes("source", "mid.0").mul_(2)
 
+@method("rescales", needs_sae=True)
+class Rescales(Meddles):
+    def change(self, seen):
+        seen.saes["mid.0"].decoder.weight.mul_(2)
+
 @method("takes")
 class Takes(Meddles):
     def change(self, seen):
@@ -330,17 +335,17 @@ def test_a_method_that_changes_what_it_is_given_spares_the_others(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "meddlers.py").write_text(MEDDLERS)
     pair = load_pairs(PAIRS)[0]
-    alone = {record.key: record for record in records(["sae", "steering"], [1.0], pair)}
-    meddlers = ["meddlers:Zeroes", "meddlers:Unmasks", "meddlers:Recodes", "meddlers:Takes"]
-    found = records(["sae", *meddlers, "steering"], [1.0], pair)
-    assert [record.status for record in found] == ["ok", *["failed"] * 4, "ok"]
+    alone = {record.key: record for record in records(["sae", "steering", "random"], [1.0], pair)}
+    meddlers = ["meddlers:Zeroes", "meddlers:Unmasks", "meddlers:Recodes", "meddlers:Rescales", "meddlers:Takes"]
+    found = records(["sae", *meddlers, "steering", "random"], [1.0], pair)
+    assert [record.status for record in found] == ["ok", *["failed"] * 5, "ok", "ok"]
     for record in found:
         if record.status == "ok":
             assert record.metrics == pytest.approx(alone[record.key].metrics, abs=1e-5)
         else:
             assert record.where == "method"
             said = (
-                "no attribute 'clear'" if record.setting.method == "takes" else "changes the values or masks that it is"
+                "no attribute 'clear'" if record.setting.method == "takes" else "changes the values, masks or SAEs that"
             )
             assert said in str(record.reason)
 

@@ -9,14 +9,7 @@ import pytest
 import torch
 
 from riebench.sae import TopKSAE, load_sae, save_sae
-from riebench.sae.train import (
-    SAESettings,
-    auxiliary_loss,
-    constrain_gradient,
-    explained_variance,
-    geometric_median,
-    train,
-)
+from riebench.sae.variance import explained_variance, geometric_median
 from riebench.util.errors import UserError
 
 
@@ -73,28 +66,6 @@ def test_geometric_median_of_a_line() -> None:
     assert geometric_median(points, 2000)[0].item() == pytest.approx(1.0, abs=0.05)
 
 
-def test_auxiliary_loss_by_hand(by_hand: TopKSAE) -> None:
-    x = torch.tensor([[4.0, 2.0], [2.0, 4.0]])
-    residual = torch.tensor([[0.0, 1.0], [0.0, 3.0]])
-    dead = torch.tensor([False, True, False])
-    # Feature 1 has pre-activations 1.5 and 3.5, and writes (0, 1): with b_pre added in the decoder's
-    # absence the rebuilt residuals are (0, 1.5) and (0, 3.5), off by 0.5 in one of two numbers.
-    variance = (residual - residual.mean(0)).square().mean()
-    assert auxiliary_loss(by_hand, x, residual, dead, 2).item() == pytest.approx(0.125 / variance.item())
-    assert auxiliary_loss(by_hand, x, residual, torch.zeros(3, dtype=torch.bool), 2) == 0
-    assert auxiliary_loss(by_hand, x, torch.zeros(2, 2), dead, 2) == 0
-
-
-def test_training_finds_sparse_directions() -> None:
-    generator = torch.Generator().manual_seed(1)
-    truth = torch.nn.functional.normalize(torch.randn(16, 8, generator=generator), dim=1)
-    codes = torch.rand(20000, 16, generator=generator) * (torch.rand(20000, 16, generator=generator) < 0.08)
-    x = codes @ truth + 0.5
-    sae = train(x, SAESettings(expansion=4, k=4, batch=512, steps=800, auxk=8, dead_after=20_000, lr=3e-3))
-    assert explained_variance(sae, x) > 0.85
-    assert torch.allclose(sae.decoder.weight.norm(dim=0), torch.ones(32), atol=1e-4)
-
-
 def test_files_in_the_published_layout(by_hand: TopKSAE, tmp_path: Path) -> None:
     save_sae(by_hand, tmp_path / "up.0.1", {"auxk": 2})
     assert json.loads((tmp_path / "up.0.1" / "config.json").read_text()) == {
@@ -111,11 +82,3 @@ def test_files_in_the_published_layout(by_hand: TopKSAE, tmp_path: Path) -> None
     (tmp_path / "up.0.1" / "config.json").write_text('{"n_dirs_local": 4, "d_model": 2, "k": 1}')
     with pytest.raises(UserError, match="cannot be used"):
         load_sae(tmp_path / "up.0.1")
-
-
-def test_gradient_of_the_decoder_is_orthogonal_to_its_columns(by_hand: TopKSAE) -> None:
-    sae = by_hand.requires_grad_(True)
-    sae.decoder.weight.grad = torch.tensor([[2.0, 5.0, 1.0], [3.0, 7.0, 1.0]])
-    constrain_gradient(sae)
-    # Columns (1, 0), (0, 1) and (-1, 0): what is along them goes, the rest stays.
-    assert sae.decoder.weight.grad.tolist() == [[0, 5, 0], [3, 0, 1]]

@@ -148,6 +148,7 @@ class ToyInstruments:
     locations: Mapping[str, str] = {}
     conditions: Mapping[str, Any] = {}
     truth = None
+    world = None
 
     def __init__(self, entry: ModelEntry, settings: Settings, protocol: Any, without: Collection[str]) -> None:
         self.mini = MiniInstruments()

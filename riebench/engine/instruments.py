@@ -21,6 +21,7 @@ from riebench.models.entries import ModelEntry, entry_named
 from riebench.models.model import Model, weights_fingerprint
 from riebench.pairs import Pair
 from riebench.records.schema import Value
+from riebench.sae.world import World
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.protocols import Protocol as PairProtocol
 from riebench.spec.request import Request
@@ -40,11 +41,13 @@ class OwnInstruments(Protocol):
         locations: part to where it was found.
         conditions: further settings of the scorers that can change numbers.
         truth: pair and seed to a judge of its edited images, where the truth is known.
+        world: what prompts and pictures truly show, where that is known.
     """
 
     locations: Mapping[str, str]
     conditions: Mapping[str, Any]
     truth: Callable[[Pair, int], Truth] | None
+    world: World | None
 
     def __init__(
         self, entry: ModelEntry, settings: Settings, protocol: PairProtocol, without: Collection[str]
@@ -94,7 +97,7 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
     entry = given.model.entry if given.model else entry_named(request.model)
     protocol = PROTOCOLS[request.protocol]
     rules = mask_rules(entry, request.settings, protocol)
-    own = _own_instruments(entry, request.settings, protocol, given)
+    own = own_instruments(entry, request.settings, protocol, given.parts)
     model = given.model or entry.load(request.settings)
     model.batch = request.batch
     masker = own.masker() if given.masks is None else None
@@ -129,10 +132,17 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
     )
 
 
-def _own_instruments(entry: ModelEntry, settings: Settings, protocol: PairProtocol, given: Given) -> OwnInstruments:
+def own_instruments(
+    entry: ModelEntry, settings: Settings, protocol: PairProtocol, without: Collection[str] = ()
+) -> OwnInstruments:
+    """The masker and scorers of a model's name; ``without`` names the parts that are not needed.
+
+    Raises:
+        UserError: if weights are missing.
+    """
     module, _, attribute = entry.instruments.partition(":")
     cls: type[OwnInstruments] = getattr(importlib.import_module(module), attribute)
-    return cls(entry, settings, protocol, given.parts)
+    return cls(entry, settings, protocol, without)
 
 
 def mask_rules(entry: ModelEntry, settings: Settings, protocol: PairProtocol) -> MaskRules:

@@ -26,6 +26,7 @@ from riebench.metrics import Reference, score_images
 from riebench.models import Edit, Run, neuron_sites
 from riebench.pairs import Pair
 from riebench.records import Record
+from riebench.sae.topk import TopKSAE
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.request import Request
 from riebench.util.errors import PairError
@@ -85,9 +86,12 @@ class PairWorker:
         self.request = request
         self.protocol = PROTOCOLS[request.protocol]
         self.ending = False
-        model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
+        self.saes = self._needed_saes()
+
+    def _needed_saes(self) -> dict[str, TopKSAE]:
+        model, methods = self.instruments.model, zip(self.request.conditions, self.recorder.methods, strict=True)
         needed = {site for c, method in methods if getattr(method, "needs_sae", False) for site in c.sites}
-        self.saes = {site: model.sae(site) for site in model.sites if site in needed}
+        return {site: model.sae(site) for site in model.sites if site in needed}
 
     def survey(self, pairs: Sequence[Pair]) -> Survey:
         """The run as this worker knows it."""
@@ -166,6 +170,8 @@ class PairWorker:
             if outcomes is not None:
                 return outcomes
             runs = self.observe(task)
+            self.instruments.model.forget_saes()
+            self.saes = self._needed_saes()
 
     def _edited(self, task: Task, runs: _Runs, refused: dict[int, Exception]) -> list[_Outcome] | None:
         """The outcome of every setting; None if a condition changed what others see, which is then refused.
@@ -190,7 +196,7 @@ class PairWorker:
             plan = refused.get(number) or self._planned(number, observed)
             if not before.items() <= _versions(observed).items():
                 name = self.recorder.methods[number].method_name  # type: ignore[attr-defined]
-                wrong = f"the method {name!r} changes the values or masks that it is given; change a clone"
+                wrong = f"the method {name!r} changes the values, masks or SAEs that it is given; change a clone"
                 refused[number] = PairError(wrong, "method")
                 return None
             if isinstance(plan, Exception):

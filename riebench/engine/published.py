@@ -14,6 +14,7 @@ from riebench.metrics.lpips import LpipsScorer
 from riebench.models.entries import ModelEntry
 from riebench.models.model import pick_device
 from riebench.pairs import Pair
+from riebench.sae.world import World
 from riebench.spec.protocols import Protocol
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
@@ -44,6 +45,7 @@ class PublishedInstruments:
     """
 
     truth: Callable[[Pair, int], Truth] | None = None
+    world: World | None = None
 
     def __init__(self, entry: ModelEntry, settings: Settings, protocol: Protocol, without: Collection[str]) -> None:
         self.settings = settings

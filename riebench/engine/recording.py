@@ -64,13 +64,13 @@ class Recorder:
         self.request = request
         self.conditions = dict(instruments.conditions)
         self.methods = [create(c.method, c.options) for c in request.conditions]
-        self._code = code_version()
         self._facts = []
         for condition in request.conditions:
             cls = find(condition.method)
             parts = {n: value for n, value in instruments.parts.items() if n != "sae" or cls.needs_sae}
             where = f"{cls.__module__}:{cls.__qualname__}"
             self._facts.append(_Facts(str(cls.method_name), where, method_code(cls), parts))
+        self._code = code_version()
         self.settings = {
             (number, strength): Setting(
                 method=facts.name, options=c.options, blocks=c.sites, strength=strength, steps=request.steps

@@ -7,6 +7,7 @@ from typing import Any
 
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
+from riebench.mini.drawn_world import DrawnWorld
 from riebench.mini.masker import MiniMasker
 from riebench.mini.reader import PairTruth
 from riebench.models.entries import ModelEntry
@@ -34,6 +35,7 @@ class MiniInstruments:
     locations: Mapping[str, str] = {}
     conditions: Mapping[str, Any] = {}
     truth = PairTruth
+    world = DrawnWorld()
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from riebench.mini.masker import MiniMasker
 from riebench.mini.reader import judge, read_all, read_scene
 from riebench.mini.render import NOUNS, draw, noun_mask
 from riebench.models import Edit, Model
-from riebench.sae.train import explained_variance
+from riebench.sae.variance import explained_variance
 from riebench.util.progress import Track
 
 FIRST_SEED = 500_000

@@ -146,13 +146,7 @@ def load(
     Raises:
         UserError: if there is no such model or site, weights are missing, or a setting is unknown.
     """
-    parsed = parse_settings(settings)
-    if str(model) not in model_names() and Path(model).is_dir():
-        entry = _entry_of_folder(Path(model))
-        parsed = parsed.model_copy(update={"model": parsed.model.model_copy(update={"location": str(model)})})
-    else:
-        entry = entry_named(str(model))
-    entry.check_settings(parsed)
+    entry, parsed = entry_and_settings(model, settings)
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)
     if saes is not None:
         for site in saes:
@@ -160,6 +154,18 @@ def load(
                 raise unknown("site", site, loaded.sites)
         loaded.saes = {site: sae.to(loaded.device) for site, sae in saes.items()}
     return loaded
+
+
+def entry_and_settings(model: str | Path, given: Mapping[str, Any]) -> tuple[ModelEntry, Settings]:
+    """The entry of a model by its name or its folder, and its settings; arguments and errors as of :func:`load`."""
+    parsed = parse_settings(given)
+    if str(model) not in model_names() and Path(model).is_dir():
+        entry = _entry_of_folder(Path(model))
+        parsed = parsed.model_copy(update={"model": parsed.model.model_copy(update={"location": str(model)})})
+    else:
+        entry = entry_named(str(model))
+    entry.check_settings(parsed)
+    return entry, parsed
 
 
 def _entry_of_folder(folder: Path) -> ModelEntry:

@@ -196,6 +196,10 @@ class Model(ABC):
             self._loaded_saes[site, found] = sae
         return self._loaded_saes[site, found]
 
+    def forget_saes(self) -> None:
+        """Read SAEs from their folders again when they are asked for next, as somebody has changed their weights."""
+        self._loaded_saes.clear()
+
     def _batch(self, batch: Batch, on_steps: Collection[int] | None) -> list[Run]:
         edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
         values: dict[str, Tensor] = {}

@@ -31,11 +31,10 @@ def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFram
         Columns metric, truth, correlation, low, high, settings, pairs; no row if the truth is unknown.
     """
     columns = ["metric", "truth", "correlation", "low", "high", "settings", "pairs"]
-    if not all(any(m in arm.values for arm in arms) for m in TRUTH):
+    if not all(m in arms[0].values for m in TRUTH):
         return pd.DataFrame(columns=columns)
-    known = [arm for arm in arms if all(m in arm.values for m in TRUTH)]
     shape = (len(pairs.ids), -1)
-    stacked = {m: np.concatenate([a.values[m].reshape(shape) for a in known], 1) for m in sum(COMPARED, ())}
+    stacked = {m: np.concatenate([arm.values[m].reshape(shape) for arm in arms], 1) for m in sum(COMPARED, ())}
     defined = ~np.isnan(np.stack(list(stacked.values()))).any(0)
     scored = defined.any(0)
     common = defined[:, scored].all(1)

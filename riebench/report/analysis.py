@@ -13,7 +13,7 @@ from riebench.pairs.pair import CATEGORIES
 from riebench.report.agreement import agreement
 from riebench.report.arms import ALL, arms_of
 from riebench.report.board import comparisons_of, grouped, make_board, ranked
-from riebench.report.curves import Curves, curve_rows
+from riebench.report.curves import Curves
 from riebench.report.groups import Group
 from riebench.report.resample import RESAMPLES, SEED, Bootstrap
 from riebench.report.scores import choose_budgets, held_out_scores, matched
@@ -99,12 +99,13 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         group=group,
         pairs=pairs,
         arms=arms,
+        metrics=list(arms[0].values),
+        boot=boot,
         budgets=budgets,
         usual=usual or bool(options.budgets),
         rank_at=rank_at,
         board=board,
         comparisons=comparisons,
-        curves=curve_rows(arms, pairs, boot),
         truth=agreement(arms, pairs, boot),
         failures=_count_failures(group.frame),
     )
@@ -161,12 +162,12 @@ def _notes_of(result: Analysis) -> list[str]:
         notes.append(
             f"the budgets {budgets} were chosen from the data, as the usual 0.1, 0.2, 0.3 and 0.4 lie outside it"
         )
-    outside = [a.name for a, r in zip(arms, result.overall["rank"], strict=True) if a.has_curve() and r is pd.NA]
+    outside = [a.name for a, r in zip(arms, result.overall["rank"], strict=True) if a.curved and r is pd.NA]
     if result.rank_at is not None and outside:
         names = f"{len(outside)} arms, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
         notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {names}")
     notes += _against_rank(result.comparisons)
-    points = [a.name for a in arms if not a.has_curve() and a.scored.any()]
+    points = [a.name for a in arms if not a.curved and a.scored.any()]
     if points:
         notes.append(f"one point instead of a curve, so no score at matched LPIPS: {'; '.join(points)}")
     if not result.pairs.known:

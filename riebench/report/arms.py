@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.frame import metrics_of
+from riebench.report.frame import COLUMNS
 
 Array = NDArray[np.float64]
 CURVE = ("clip_text_edit", "lpips_base")
@@ -23,64 +23,52 @@ ANY, ALL = "any", "all"
 ARM = ["method", "options", "part_sae", "blocks"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arm:
     """A row of a leaderboard.
 
     Attributes:
-        key: method, options, SAE and blocks, as in the columns :data:`ARM`.
-        label: method, and the options in which it differs from other arms of the method.
+        records: a row for each pair and setting; without the metrics of points that lack CLIP or LPIPS.
         method: canonical name, with the run if several runs have the same setting.
+        label: method, and the options in which it differs from other arms of the method.
         blocks: short names joined by +, or ``any`` where the numbers are the same whatever the blocks.
         where: the blocks as tables name them: ``all 4`` for all blocks of the group together.
         ks: the k of each curve, None for the default or a method without k.
         strengths: in growing order.
         values: metric to ``[pairs, ks, strengths]``, NaN where not scored.
         tried: which settings of a pair have a record, ``[pairs, ks, strengths]``.
+        name: label and blocks.
+        family: the method's name without the run; it determines the colour.
+        labels: the label for each k, with that k where the arm has several.
+        attempted: which pairs have a record.
+        scored: which pairs have at least one scored record.
+        span: least and greatest LPIPS of each pair, ``[2, pairs]``; infinite where nothing was scored.
+        curved: whether some pair has two points of different LPIPS.
         failed: number of failed records.
     """
 
-    key: tuple[str, ...]
-    label: str
+    records: pd.DataFrame
     method: str
+    label: str
     blocks: str
     where: str
     ks: list[int | None]
     strengths: list[float]
     values: dict[str, Array]
     tried: NDArray[np.bool_]
-    failed: int
 
-    @property
-    def name(self) -> str:
-        """Label and blocks."""
-        return self.label if self.blocks == ANY else f"{self.label}, {self.where}"
-
-    @property
-    def family(self) -> str:
-        """The method's name without the run; it determines the colour."""
-        return self.method.split(" (")[0]
-
-    @property
-    def attempted(self) -> NDArray[np.bool_]:
-        """Which pairs have a record."""
-        return np.asarray(self.tried.any((1, 2)))
-
-    @property
-    def scored(self) -> NDArray[np.bool_]:
-        """Which pairs have at least one scored record."""
-        return np.asarray(~np.isnan(self.values["clip_text_edit"]).all((1, 2)))
-
-    def has_curve(self) -> bool:
-        """Whether some pair has two points of different LPIPS."""
-        lpips = self.values["lpips_base"]
-        least = np.where(np.isnan(lpips), np.inf, lpips).min((1, 2), initial=np.inf)
-        most = np.where(np.isnan(lpips), -np.inf, lpips).max((1, 2), initial=-np.inf)
-        return bool((most > least).any())
-
-    def with_k(self, k: int | None) -> str:
-        """The label, with a k where the arm has several."""
-        return f"{self.label} k={'default' if k is None else k}" if len(self.ks) > 1 else self.label
+    def __post_init__(self) -> None:
+        self.name = self.label if self.blocks == ANY else f"{self.label}, {self.where}"
+        self.family = self.method.split(" (")[0]
+        several = len(self.ks) > 1
+        self.labels = {k: f"{self.label} k={'default' if k is None else k}" if several else self.label for k in self.ks}
+        self.attempted = np.asarray(self.tried.any((1, 2)))
+        self.scored = np.asarray(~np.isnan(self.values["clip_text_edit"]).all((1, 2)))
+        lpips, unscored = self.values["lpips_base"], np.isnan(self.values["lpips_base"])
+        ends = np.where(unscored, np.inf, lpips).min((1, 2)), np.where(unscored, -np.inf, lpips).max((1, 2))
+        self.span: Array = np.stack(ends)
+        self.curved = bool((self.span[1] > self.span[0]).any())
+        self.failed = int((self.records["status"] != "ok").sum())
 
     def along(self, metric: str, k: int) -> Array:
         """A metric along the path of the k-th k, ``[pairs, strengths]``, strengths from 0 up."""
@@ -96,6 +84,7 @@ class Pairs:
         categories: number of each one's category.
         base: CLIP similarity of each one's base image with the edit prompt; NaN where no record has it.
         half: 0 or 1 by a hash of the id: the split for choosing strengths.
+        scopes: masks of all pairs and of each category, by name; of a single category all pairs only.
         known: whether ``base`` is known for every pair with a scored record.
     """
 
@@ -103,6 +92,7 @@ class Pairs:
     categories: NDArray[np.intp]
     base: Array = field(repr=False)
     half: NDArray[np.intp] = field(repr=False)
+    scopes: dict[str, NDArray[np.bool_]] = field(repr=False)
     known: bool
 
 
@@ -111,39 +101,41 @@ def half_of(pair: str) -> int:
     return hashlib.sha256(pair.encode()).digest()[0] & 1
 
 
-def scopes(categories: NDArray[np.integer]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """All pairs, then each category, as a name and a mask of pairs; a single category is ``all`` only."""
-    yield ALL, np.ones(len(categories), bool)
+def scopes_of(categories: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
+    """Masks of all pairs and of each category, by name; of a single category all pairs only."""
     found = np.unique(categories)
-    if len(found) > 1:
-        for number in found:
-            yield CATEGORIES[int(number)], categories == number
+    each = {CATEGORIES[int(number)]: categories == number for number in found if len(found) > 1}
+    return {ALL: np.ones(len(categories), bool), **each}
 
 
 def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     """Arrays from the records of a group."""
     base_of = _base(frame)
-    frame = same_everywhere(_with_curve_columns(frame))
+    named = [name for name in map(str, frame) if name not in COLUMNS]
+    frame = _same_everywhere(_whole_points(frame, named))
     first = frame.drop_duplicates("pair_id").sort_values("pair_id")
     ids = first["pair_id"].tolist()
+    categories = first["category"].to_numpy(np.intp)
     base = base_of.reindex(ids).to_numpy(np.float64)
     scored = np.isin(ids, frame.loc[frame["clip_text_edit"].notna(), "pair_id"].unique())
     pairs = Pairs(
         ids,
-        first["category"].to_numpy(np.intp),
+        categories,
         base,
         np.array([half_of(pair) for pair in ids], np.intp),
+        scopes_of(categories),
         not np.isnan(base[scored]).any(),
     )
     labels = _labels(frame)
     index = pd.Index(ids)
-    present = [m for m in metrics_of(frame) if m in CURVE or frame[m].notna().any()]
+    present = [m for m in named if frame[m].notna().any()]
     metrics = list(dict.fromkeys([*CURVE, *(m for m in TRUTH if m in present), *present]))
     every = {block for blocks in frame["blocks"].unique() if blocks != ANY for block in blocks.split("+")}
     arms = []
     for key, rows in frame.groupby(ARM, sort=False, dropna=False):
-        method, options, sae, blocks = names = tuple(map(str, key))
-        arms.append(_arm(names, labels[method, options, sae], _where(blocks, every), rows, index, metrics))
+        method, options, sae, blocks = map(str, key)
+        label, where = labels[method, options, sae], _where(blocks, every)
+        arms.append(_arm(rows, method, label, blocks, where, index, metrics))
     return pairs, arms
 
 
@@ -152,15 +144,15 @@ def _where(blocks: str, every: Set[str]) -> str:
     return f"all {len(names)}" if len(names) > 2 and set(names) == every else blocks
 
 
-def _with_curve_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    frame = frame.assign(**{metric: np.nan for metric in CURVE if metric not in frame})
-    # A point of a curve needs both; half a point is none.
+def _whole_points(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """The frame without the metrics of points that lack CLIP or LPIPS: half a point of a curve is none."""
+    frame = frame.assign(**{metric: np.nan for metric in CURVE if metric not in metrics})
     whole = frame[list(CURVE)].notna().all(axis=1) & (frame["status"] == "ok")
-    frame.loc[~whole, metrics_of(frame)] = np.nan
+    frame.loc[~whole, metrics] = np.nan
     return frame
 
 
-def same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
+def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the arms of a method whose numbers are the same for every set of blocks (``prompt``, ``none``)."""
     varied = frame.groupby("method")["blocks"].nunique()
     for method in varied[varied > 1].index:
@@ -200,16 +192,8 @@ def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     return labels
 
 
-def with_arms(frame: pd.DataFrame, arms: Sequence[Arm]) -> pd.DataFrame:
-    """The records of :func:`arms_of` with the number of their arm, in the column ``arm``."""
-    frame = same_everywhere(_with_curve_columns(frame))
-    numbers = {arm.key: i for i, arm in enumerate(arms)}
-    keys = zip(*(frame[column].astype(object).map(str) for column in ARM), strict=True)
-    return frame.assign(arm=[numbers[key] for key in keys])
-
-
 def _arm(
-    key: tuple[str, ...], label: str, where: str, rows: pd.DataFrame, index: pd.Index, metrics: Sequence[str]
+    rows: pd.DataFrame, method: str, label: str, blocks: str, where: str, index: pd.Index, metrics: Sequence[str]
 ) -> Arm:
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
     strengths = sorted(float(s) for s in rows["strength"].unique())
@@ -225,4 +209,4 @@ def _arm(
     tried = np.zeros((len(index), len(ks), len(strengths)), bool)
     tried[cells] = True
     named = [None if np.isnan(k) else int(k) for k in ks]
-    return Arm(key, label, key[0], key[3], where, named, strengths, values, tried, int((rows["status"] != "ok").sum()))
+    return Arm(rows, method, label, blocks, where, named, strengths, values, tried)

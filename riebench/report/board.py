@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.arms import ALL, CURVE, Arm, Pairs, scopes
+from riebench.report.arms import ALL, CURVE, Arm, Pairs
 from riebench.report.matching import gap
 from riebench.report.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
 from riebench.report.scores import ENOUGH, HeldOut, Matched, chosen_path
@@ -81,7 +81,7 @@ def make_board(
         columns += mine.values()
     values = np.stack(columns, 1) if columns else np.zeros((len(pairs.ids), 0))
     rows = []
-    for scope, members in scopes(pairs.categories):
+    for scope, members in pairs.scopes.items():
         means = boot.means(np.where(members[:, None], values, np.nan))
         column = 0
         for i, arm in enumerate(arms):

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import IMAGES
-from riebench.report.arms import scopes
+from riebench.report.arms import scopes_of
 from riebench.report.curves import SHOWN
 from riebench.report.frame import COLUMNS
 from riebench.report.groups import PAIR, SAME, Group, read_groups
@@ -124,7 +124,7 @@ def _side_by_side(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, l
 def _differences_of(by_pair: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
     boot = Bootstrap(by_pair["category"].tolist())
     values = by_pair[metrics].to_numpy(np.float64)
-    parts = dict(scopes(by_pair["category"].to_numpy(np.intp)))
+    parts = scopes_of(by_pair["category"].to_numpy(np.intp))
     columns = np.concatenate([np.where(members[:, None], values, np.nan) for members in parts.values()], 1)
     means, p = boot.means(columns), sign_flip(columns)
     return pd.DataFrame(

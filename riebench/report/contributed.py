@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from riebench.records.folder import RUN
 from riebench.records.schema import Value
 from riebench.report.arms import CURVE, TRUTH
-from riebench.report.frame import PARTS, load_records, metrics_of
+from riebench.report.frame import COLUMNS, PARTS, load_records
 from riebench.util.errors import UserError
 
 
@@ -114,11 +114,12 @@ def _soundness(frame: pd.DataFrame) -> list[str]:
     note(frame[(frame["status"] != "ok") & frame["reason"].isna()], "failed without a reason")
     for metric in CURVE:
         note(ok if metric not in ok else ok[ok[metric].isna()], f"are scored, but have no {metric}")
-    for metric in [m for m in metrics_of(ok) if m.startswith("clip_")]:
+    metrics = [name for name in map(str, ok) if name not in COLUMNS]
+    for metric in [m for m in metrics if m.startswith("clip_")]:
         note(ok[ok[metric].abs() > 1 + 1e-6], f"have a {metric} outside -1 to 1")
-    for metric in [m for m in metrics_of(ok) if m.startswith("lpips_")]:
+    for metric in [m for m in metrics if m.startswith("lpips_")]:
         note(ok[ok[metric] < 0], f"have a {metric} below 0")
-    for metric in [m for m in TRUTH if m in ok]:
+    for metric in [m for m in TRUTH if m in metrics]:
         note(ok[(ok[metric] < 0) | (ok[metric] > 1)], f"have a {metric} outside 0 to 1")
     texts = frame.drop_duplicates(["pair_id", "category", "seed", "original_prompt", "editing_prompt"])
     note(texts[texts["pair_id"].duplicated()], "have a pair id that another pair or seed has, too")
@@ -127,7 +128,7 @@ def _soundness(frame: pd.DataFrame) -> list[str]:
 
 def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
     """Check that every pair has every setting of ``run.json``, and no other."""
-    wanted = {(*_arm_cells(arm), strength) for arm in run.arms for strength in run.strengths}
+    wanted = dict.fromkeys((*_arm_cells(arm), strength) for arm in run.arms for strength in run.strengths)
     columns = ["method", "options", "k", "blocks", "strength"]
     settings = frame[columns].astype(object).where(frame[columns].notna(), None)
     cells = pd.Series([tuple(row) for row in settings.itertuples(index=False)], index=frame.index)

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.arms import ALL, ANY, Arm
 from riebench.report.curves import Curves
-from riebench.report.style import METADATA, PAPER, colour, dashes, marker
+from riebench.report.style import METADATA, PAPER, Look, looks_of
 
 WIDTH = 7.2  # inches: the text of a page
 SCREEN = 130  # dots per inch of a figure that is for the screen alone
@@ -54,7 +54,7 @@ def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
         The paths; empty if no pair was scored.
     """
     categories = _category_panels(curves)
-    several = len(set(curves.pairs.categories)) > 1
+    several = len(curves.pairs.scopes) > 1
     whole = "all categories" if several else CATEGORIES[int(curves.pairs.categories[0])]
     sets = [panel._replace(title=f"{whole}, {panel.title}") for panel in _block_panels(curves)]
     note = _blocks_note(curves, "by category: " if len(sets) > 1 else "") if several or not sets else ""
@@ -108,17 +108,16 @@ def _curve_figure(curves: Curves, panels: Sequence[Panel], note: str, share: boo
     if not arms:
         return None
     arms = {label: arms[label] for label in sorted(arms)}
-    lines = line_styles(list(arms.values()))
-    handles = [handle(arm, lines[label] if arm.has_curve() else "") for label, arm in arms.items()]
+    looks = looks_of({label: arm.family for label, arm in arms.items()})
+    handles = [handle(label, looks[label], line=arm.curved) for label, arm in arms.items()]
     figure, axes = _panels(len(panels), handles, share)
     for panel, found, one in zip(panels, shown, axes, strict=True):
         rows = curves.curves[curves.curves["category"] == panel.category]
         for i, arm in found:
-            _curve(one, rows[rows["arm"] == i], arm, lines[arm.label])
+            _curve(one, rows[rows["arm"] == i], looks[arm.label])
         one.set_title(panel.title, loc="left")
-    lpips, clip = curves.group.metric_name("lpips"), curves.group.metric_name("clip")
-    figure.supxlabel(f"LPIPS to the base image ({lpips}) ← better\n{note}", fontsize=8)
-    figure.supylabel(f"CLIP similarity with the edit prompt ({clip}) → better", fontsize=8)
+    figure.supxlabel(f"LPIPS to the base image ({curves.group.lpips}) ← better\n{note}", fontsize=8)
+    figure.supylabel(f"CLIP similarity with the edit prompt ({curves.group.clip}) → better", fontsize=8)
     return figure
 
 
@@ -151,22 +150,21 @@ def _panels(count: int, handles: Sequence[Line2D], share: bool) -> tuple[Figure,
     return figure, axes[:count]
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, arm: Arm, line: Any) -> None:
+def _curve(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
     """An arm's means by growing strength with a band of their intervals; a mark with a bar if all are one point."""
-    tone = colour(arm.family)
     for path in paths_of(rows):
         x, y = path["lpips_base_mean"].to_numpy(), path["clip_text_edit_mean"].to_numpy()
         low, high = (path[f"clip_text_edit_{end}"].fillna(path["clip_text_edit_mean"]) for end in ("low", "high"))
         if len(np.unique(np.round(x, 9))) < 2:
-            axes.plot(x[:1], y[:1], marker(arm.family), color=tone, markersize=6, zorder=4)
-            axes.vlines(x[:1], low.iloc[:1], high.iloc[:1], color=tone, linewidth=1, alpha=0.6)
+            axes.plot(x[:1], y[:1], look.marker, color=look.colour, markersize=6, zorder=4)
+            axes.vlines(x[:1], low.iloc[:1], high.iloc[:1], color=look.colour, linewidth=1, alpha=0.6)
             continue
         band = np.concatenate([np.stack([x, low], 1), np.stack([x, high], 1)[::-1]])
-        axes.fill(band[:, 0], band[:, 1], color=tone, alpha=0.13, linewidth=0)
-        axes.plot(x, y, color=tone, linestyle=line, linewidth=1.2)
+        axes.fill(band[:, 0], band[:, 1], color=look.colour, alpha=0.13, linewidth=0)
+        axes.plot(x, y, color=look.colour, linestyle=look.line, linewidth=1.2)
         strengths = path["strength"].to_numpy()
         sizes = 5 + 22 * strengths.clip(min=0) / max(strengths.max(), 1e-9)
-        axes.scatter(x, y, s=sizes, color=tone, marker=marker(arm.family), zorder=3, linewidth=0)
+        axes.scatter(x, y, s=sizes, color=look.colour, marker=look.marker, zorder=3, linewidth=0)
 
 
 def paths_of(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -175,18 +173,10 @@ def paths_of(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield path.sort_values("strength")
 
 
-def handle(arm: Arm, line: Any) -> Line2D:
-    """The entry of an arm in a legend."""
-    tone, sign = colour(arm.family), marker(arm.family)
-    return Line2D([], [], color=tone, marker=sign, linestyle=line, markersize=4, label=arm.label)
-
-
-def line_styles(arms: Sequence[Arm]) -> dict[str, Any]:
-    """A line style for each label, so that arms of one colour (variants of a method) can be told apart."""
-    styles: dict[str, Any] = {}
-    for tone in dict.fromkeys(colour(arm.family) for arm in arms):
-        styles |= dashes(list(dict.fromkeys(arm.label for arm in arms if colour(arm.family) == tone)))
-    return styles
+def handle(label: str, look: Look, line: bool = True) -> Line2D:
+    """The entry of an arm in a legend, with its line or the mark alone."""
+    style: Any = look.line if line else ""
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=style, markersize=4, label=label)
 
 
 def place_legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:

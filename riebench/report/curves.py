@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from riebench.report.arms import ANY, CURVE, TRUTH, Arm, Pairs, arms_of, scopes
+from riebench.report.arms import ANY, CURVE, TRUTH, Arm, Pairs, arms_of
 from riebench.report.groups import Group
 from riebench.report.resample import Bootstrap
 
@@ -25,6 +25,9 @@ class Curves:
         group: the records.
         pairs: the pairs.
         arms: methods with their options on a set of blocks.
+        metrics: those of ``curves``; the first two are the axes of figures.
+        main_blocks: the set of blocks that the largest number of methods was run on; the larger set if two are equal.
+        block_sets: each set of blocks and its short name in tables and figures, the largest set first.
         curves: a row for each category (``all`` first), arm, k and strength: pairs with a record (``attempted``), pairs
             with a score (``pairs``), and ``METRIC_mean``, ``METRIC_low``, ``METRIC_high`` of each metric.
     """
@@ -32,54 +35,32 @@ class Curves:
     group: Group
     pairs: Pairs
     arms: list[Arm]
-    curves: pd.DataFrame
+    metrics: list[str]
+    boot: InitVar[Bootstrap]
 
-    @property
-    def main_blocks(self) -> str:
-        """The set of blocks that the largest number of methods was run on; the larger set if two are equal."""
-        sets: dict[str, set[str]] = {}
-        for arm in self.arms:
-            if arm.blocks != ANY:
-                sets.setdefault(arm.blocks, set()).add(arm.method)
-        return max(sets, key=lambda b: (len(sets[b]), b.count("+"))) if sets else ANY
-
-    @property
-    def block_sets(self) -> dict[str, str]:
-        """Each set of blocks and its short name in tables and figures, the largest set first."""
+    def __post_init__(self, boot: Bootstrap) -> None:
         names = {arm.blocks: arm.where for arm in self.arms if arm.blocks != ANY}
-        return {blocks: names[blocks] for blocks in sorted(names, key=lambda b: (-b.count("+"), b))}
-
-    @property
-    def metrics(self) -> list[str]:
-        """Metrics that some record has; the first two are the axes of the curves."""
-        return [name.removesuffix("_mean") for name in map(str, self.curves) if name.endswith("_mean")]
-
-    def has(self, metric: str) -> bool:
-        """Whether some record has a metric."""
-        return f"{metric}_mean" in self.curves
-
-    def title_of(self, metric: str) -> str:
-        """The name of a metric, with the LPIPS's own name, so that another LPIPS is not mistaken for the published."""
-        return metric.replace("lpips", self.group.metric_name("lpips"), 1) if metric.startswith("lpips_") else metric
+        methods = {blocks: len({arm.method for arm in self.arms if arm.blocks == blocks}) for blocks in names}
+        self.main_blocks = max(methods, key=lambda b: (methods[b], b.count("+")), default=ANY)
+        self.block_sets = {blocks: names[blocks] for blocks in sorted(names, key=lambda b: (-b.count("+"), b))}
+        self.curves = _means(self.arms, self.pairs, self.metrics, boot)
 
 
-def curves_of(group: Group, metrics: Sequence[str] = SHOWN) -> Curves:
-    """The curves of a group, of some metrics."""
+def curves_of(group: Group) -> Curves:
+    """The curves of a group, of the metrics :data:`SHOWN`."""
     pairs, arms = arms_of(group.frame)
-    return Curves(group, pairs, arms, curve_rows(arms, pairs, Bootstrap(pairs.categories.tolist()), metrics))
+    metrics = [metric for metric in SHOWN if metric in arms[0].values]
+    return Curves(group, pairs, arms, metrics, Bootstrap(pairs.categories.tolist()))
 
 
-def curve_rows(
-    arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap, metrics: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """The frame :attr:`Curves.curves`; of all metrics unless some are named."""
-    found = list(dict.fromkeys(m for arm in arms for m in arm.values if metrics is None or m in metrics))
+def _means(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str], boot: Bootstrap) -> pd.DataFrame:
+    """The frame :attr:`Curves.curves`."""
     shape = (len(pairs.ids), -1)
     settings = [(i, arm, k, s) for i, arm in enumerate(arms) for k in arm.ks for s in arm.strengths]
-    values = np.concatenate([np.concatenate([arm.values[m].reshape(shape) for arm in arms], 1) for m in found], 1)
+    values = np.concatenate([arm.values[m].reshape(shape) for m in metrics for arm in arms], 1)
     tried = np.concatenate([arm.tried.reshape(shape) for arm in arms], 1)
     frames = []
-    for scope, members in scopes(pairs.categories):
+    for scope, members in pairs.scopes.items():
         means = boot.means(np.where(members[:, None], values, np.nan))
         columns: dict[str, Any] = {
             "category": scope,
@@ -91,7 +72,7 @@ def curve_rows(
             "attempted": tried[members].sum(0),
             "pairs": means.count[: len(settings)],
         }
-        for j, metric in enumerate(found):
+        for j, metric in enumerate(metrics):
             part = slice(j * len(settings), (j + 1) * len(settings))
             columns |= {f"{metric}_mean": means.mean[part], f"{metric}_low": means.low[part]}
             columns[f"{metric}_high"] = means.high[part]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,12 +20,11 @@ from riebench.report.curve_figures import (
     curves_by_block,
     curves_by_category,
     handle,
-    line_styles,
     paths_of,
     place_legend,
     shown_arms,
 )
-from riebench.report.style import FIGURE_NAMES, FORMATS, METADATA, PAPER, colour, marker
+from riebench.report.style import FIGURE_NAMES, FORMATS, METADATA, PAPER, colour, looks_of
 
 MOST_REASONS = 15
 MOST_LETTERS = 60  # of a reason
@@ -63,7 +63,7 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
     scopes = [s for s in board["category"].unique() if s != ALL] or [ALL]
     methods: dict[str, list[tuple[int, Arm]]] = {}
     for i, arm in enumerate(analysis.arms):
-        if arm.blocks != ANY and arm.has_curve():
+        if arm.blocks != ANY and arm.curved:
             methods.setdefault(arm.label, []).append((i, arm))
     methods = {
         m: sorted(a, key=lambda x: (-x[1].blocks.count("+"), x[1].blocks)) for m, a in methods.items() if len(a) > 1
@@ -97,8 +97,8 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
         axes.set_facecolor("#eeeeee")
     what = "CLIP gain over the base image" if analysis.pairs.known else "CLIP similarity with the edit prompt"
     figure.colorbar(image, ax=panels, shrink=0.8, label="→ better", aspect=30)
-    lpips = analysis.group.metric_name("lpips")
-    figure.suptitle(f"{what} at {lpips} {budget:g} (small: pairs that reach it; grey: none does)", fontsize=9)
+    at = f"{analysis.group.lpips} {budget:g}"
+    figure.suptitle(f"{what} at {at} (small: pairs that reach it; grey: none does)", fontsize=9)
     return figure
 
 
@@ -119,30 +119,30 @@ def _annotate(axes: Axes, table: Sequence[Sequence[tuple[float, int]]], middle: 
 
 def dose_response(analysis: Analysis) -> Figure | None:
     """Metrics along strength over all categories."""
-    lpips, clip = analysis.group.metric_name("lpips"), analysis.group.metric_name("clip")
     wanted = {
-        CURVE[1]: f"LPIPS to the base image\n({lpips}; lower is better)",
-        CURVE[0]: f"CLIP with the edit prompt\n({clip}; higher is better)",
-    } | {metric: f"{metric} (higher is better)" for metric in TRUTH if analysis.has(metric)}
+        CURVE[1]: f"LPIPS to the base image\n({analysis.group.lpips}; lower is better)",
+        CURVE[0]: f"CLIP with the edit prompt\n({analysis.group.clip}; higher is better)",
+    } | {metric: f"{metric} (higher is better)" for metric in TRUTH if metric in analysis.metrics}
     arms = shown_arms(analysis, analysis.main_blocks)
     if not arms or not any(len(arm.strengths) > 1 for _, arm in arms):
         return None
     figure, panels = _measured_panels(len(wanted), 2, 2.3, 0.9)
     whole = analysis.curves[analysis.curves["category"] == ALL]
-    lines = line_styles([arm for _, arm in arms])
+    looks = looks_of({arm.label: arm.family for _, arm in arms})
     for axes, (metric, text) in zip(panels, wanted.items(), strict=True):
         for i, arm in arms:
+            look = looks[arm.label]
+            style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
             for path in paths_of(whole[whole["arm"] == i]):
-                middle, tone = path[f"{metric}_mean"], colour(arm.family)
+                middle = path[f"{metric}_mean"]
                 low, high = (path[f"{metric}_{end}"].fillna(middle) for end in ("low", "high"))
-                axes.fill_between(path["strength"], low, high, color=tone, alpha=0.13, linewidth=0)
-                style = {"color": tone, "linestyle": lines[arm.label], "marker": marker(arm.family)}
+                axes.fill_between(path["strength"], low, high, color=look.colour, alpha=0.13, linewidth=0)
                 axes.plot(path["strength"], middle, linewidth=1.2, markersize=3.5, **style)
         axes.set_xlabel("strength")
         axes.set_ylabel(text)
     blocks = analysis.main_blocks.replace("+", ", ")
     figure.supxlabel(f"blocks {blocks}, all categories; bands: 95 % bootstrap intervals over pairs", fontsize=8)
-    place_legend(figure, [handle(arm, lines[arm.label]) for _, arm in arms])
+    place_legend(figure, [handle(label, look) for label, look in looks.items()])
     return figure
 
 

@@ -12,9 +12,12 @@ import pandas as pd
 import pyarrow as pa
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.lines import TEXTS, Row, Rows, damaged, read_rows, records_file
+from riebench.records.folder import RECORDS
+from riebench.report.lines import TEXTS, Row, Rows, damaged, read_rows
 from riebench.util.errors import UserError
 
+PACKED = f"{RECORDS}.gz"
+SUFFIXES = (".jsonl", ".gz", ".parquet")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 COLUMNS: dict[str, str] = {
     "run": "name of the run folder",
@@ -49,9 +52,19 @@ COLUMNS: dict[str, str] = {
 """Columns of :func:`load_records`, named as the fields of a record; every metric in the records follows by name."""
 
 
-def metrics_of(frame: pd.DataFrame) -> list[str]:
-    """The metrics of a frame of records: its columns that are not in :data:`COLUMNS`."""
-    return [name for name in map(str, frame.columns) if name not in COLUMNS]
+def records_file(path: Path) -> Path:
+    """The file of records that a path stands for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if path.is_file() and path.suffix not in SUFFIXES:
+        raise UserError(f"{path} is no file of records; give the folder of a finished run")
+    for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
+        if file.is_file():
+            return file
+    what = "holds no records.jsonl" if path.is_dir() else "does not exist"
+    raise UserError(f"{path} {what}; give the folder of a finished run")
 
 
 def load_records(path: str | Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ import pandas as pd
 
 from riebench.records.folder import read_run
 from riebench.report.arms import CURVE
-from riebench.report.frame import PARTS, load_records
-from riebench.report.lines import SUFFIXES, records_file
+from riebench.report.frame import PARTS, SUFFIXES, load_records, records_file
 from riebench.util.errors import UserError
 
 SAME = ["model", "protocol", "steps", "measured_with"]
@@ -25,10 +25,16 @@ TOLERANCE = 1e-3  # between two machines' numbers of one record
 
 @dataclass(frozen=True)
 class Source:
-    """A run folder: its path and the contents of its ``run.json`` (empty if that is missing or damaged)."""
+    """A run: the path of its folder or of its records."""
 
     path: Path
-    info: dict[str, Any]
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """The contents of ``run.json``; empty if it is damaged or its values are not of the types that a run writes."""
+        found = read_run(self.path if self.path.is_dir() else self.path.parent)
+        sound = isinstance(found.get("code") or {}, dict) and isinstance(found.get("command") or [], list)
+        return found if sound else {}
 
 
 @dataclass
@@ -39,28 +45,23 @@ class Group:
         frame: as of :func:`load_records`; one row for each (pair, setting) of a run.
         sources: the runs by name.
         notes: remarks for the reader on how the records were combined.
+        same: model, protocol, steps, fingerprints and conditions that all records share, by name.
+        headline: the same in a line, without the conditions, which are in ``run.json``.
+        clip: name of the CLIP that scored, without its fingerprint.
+        lpips: likewise of the LPIPS.
     """
 
     frame: pd.DataFrame
     sources: dict[str, Source]
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def same(self) -> dict[str, str]:
-        """Model, protocol, steps, fingerprints and conditions that all records share, by name."""
+    def __post_init__(self) -> None:
         row = self.frame.iloc[0]
-        run = {"model": row["model"], "protocol": row["protocol"], "steps": row["steps"]}
-        return {name: str(value) for name, value in (run | json.loads(row["measured_with"])).items()}
-
-    @property
-    def headline(self) -> str:
-        """Model, protocol, steps and fingerprints in a line; the conditions are in ``run.json``."""
-        shown = ("model", "protocol", "steps", *PARTS)
-        return ", ".join(f"{name} {value}" for name, value in self.same.items() if name in shown)
-
-    def metric_name(self, part: str) -> str:
-        """Name of the CLIP or LPIPS that scored, without the fingerprint."""
-        return self.same.get(part, part).rsplit("-", 1)[0]
+        run = {name: row[name] for name in ("model", "protocol", "steps")}
+        self.same = {name: str(value) for name, value in (run | json.loads(row["measured_with"])).items()}
+        shown = [name for name in self.same if name in (*run, *PARTS)]
+        self.headline = ", ".join(f"{name} {self.same[name]}" for name in shown)
+        self.clip, self.lpips = (self.same.get(part, part).rsplit("-", 1)[0] for part in ("clip", "lpips"))
 
 
 def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
@@ -74,10 +75,9 @@ def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
     """
     groups: list[Group] = []
     why: list[str] = []
-    for name, path in _names(paths).items():
-        frame = load_records(path)
+    for name, source in _sources(paths).items():
+        frame = load_records(source.path)
         frame["run"] = name
-        source = Source(path, _info(path))
         frame, note = _last_of_each(frame, name)
         for _, part in frame.groupby(_split_by(frame, name), sort=False, dropna=False):
             _place(Group(part.reset_index(drop=True), {name: source}, list(note)), groups, why)
@@ -87,7 +87,7 @@ def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
     return groups, _differences(groups) + why if len(groups) > 1 else []
 
 
-def _names(paths: Sequence[Path]) -> dict[str, Path]:
+def _sources(paths: Sequence[Path]) -> dict[str, Source]:
     """Runs by the shortest ends of their paths that differ; other files among several runs are skipped."""
     runs = [path for path in paths if path.suffix in SUFFIXES or not path.is_file()]
     if runs and len(runs) < len(paths):
@@ -95,20 +95,13 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
         print(f"riebench: not a file of records, so skipped: {others}", file=sys.stderr)
         paths = runs
     folders = {records_file(path).parent.resolve(): path for path in paths}
-    names: dict[str, Path] = {}
+    sources: dict[str, Source] = {}
     for folder, path in folders.items():
         length = 1
         while any(o.parts[-length:] == folder.parts[-length:] for o in folders if o != folder):
             length += 1
-        names["/".join(folder.parts[-length:])] = path
-    return names
-
-
-def _info(path: Path) -> dict[str, Any]:
-    """The contents of ``run.json``; empty if it is damaged or its values are not of the types that a run writes."""
-    found = read_run(path if path.is_dir() else path.parent)
-    sound = isinstance(found.get("code") or {}, dict) and isinstance(found.get("command") or [], list)
-    return found if sound else {}
+        sources["/".join(folder.parts[-length:])] = Source(path)
+    return sources
 
 
 def _last_of_each(frame: pd.DataFrame, name: str) -> tuple[pd.DataFrame, list[str]]:

@@ -6,7 +6,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,8 @@ from pyarrow.json import ParseOptions, ReadOptions, read_json
 from pydantic import Field, FiniteFloat, ValidationError
 
 from riebench.records import Record, Setting
-from riebench.records.folder import RECORDS
 from riebench.util.errors import UserError
 
-PACKED = f"{RECORDS}.gz"
-SUFFIXES = (".jsonl", ".gz", ".parquet")
 OWN = ("key", "status", "metrics", "reason", "error", "where", "seconds")
 TEXTS = ("key", "status", "reason", "error", "where")
 SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), ("seconds", pa.float64())])
@@ -53,21 +50,6 @@ class Rows:
     pairs: Shared
     settings: Shared
     notes: Shared
-
-
-def records_file(path: Path) -> Path:
-    """The file of records that a path stands for.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if path.is_file() and path.suffix not in SUFFIXES:
-        raise UserError(f"{path} is no file of records; give the folder of a finished run")
-    for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
-        if file.is_file():
-            return file
-    what = "holds no records.jsonl" if path.is_dir() else "does not exist"
-    raise UserError(f"{path} {what}; give the folder of a finished run")
 
 
 def read_rows(file: Path) -> Rows:
@@ -152,7 +134,8 @@ def _in_pieces(file: Path) -> Rows | None:
     another value would leave brackets open, so that the pieces would not parse.
     """
     own: list[bytes] = []
-    pairs, settings, notes = _Pieces(), _Pieces(), _Pieces()
+    numbers: tuple[dict[bytes, int], ...] = ({}, {}, {})  # of the distinct pieces of pairs, settings and notes
+    of: list[list[int]] = []
     try:
         for line in _raw_lines(file):
             pair = line.index(b'"pair_id":')
@@ -161,29 +144,18 @@ def _in_pieces(file: Path) -> Rows | None:
             note = line.index(b'"notes":', metrics)
             reason = line.index(b'"reason":', note)
             own.append(line[:pair] + line[metrics:note] + line[reason:].rstrip())
-            pairs.add(line[pair:setting])
-            settings.add(line[setting:metrics])
-            notes.add(line[note:reason])
-        return Rows(_parsed_by_arrow(own), pairs.parsed(), settings.parsed(), notes.parsed())
+            cut = (line[pair:setting], line[setting:metrics], line[note:reason])
+            of.append([known.setdefault(piece, len(known)) for known, piece in zip(numbers, cut, strict=True)])
+        columns = np.array(of, np.intp).reshape(-1, len(numbers)).T
+        shared = [Shared(_parsed(known), column) for known, column in zip(numbers, columns, strict=True)]
+        return Rows(_parsed_by_arrow(own), *shared)
     except ValueError:  # of Arrow, too
         return None
 
 
-class _Pieces:
-    """Distinct pieces of lines."""
-
-    def __init__(self) -> None:
-        self.number: dict[bytes, int] = {}
-        self.of: list[int] = []
-
-    def add(self, piece: bytes) -> None:
-        """Add the piece of the next line."""
-        self.of.append(self.number.setdefault(piece, len(self.number)))
-
-    def parsed(self) -> Shared:
-        """Each distinct piece, parsed once."""
-        rows = [json.loads(b"{" + piece.rstrip().removesuffix(b",") + b"}") for piece in self.number]
-        return Shared(rows, np.array(self.of, np.intp))
+def _parsed(pieces: Iterable[bytes]) -> list[Row]:
+    """Pieces of lines of JSON, each an object of its own."""
+    return [json.loads(b"{" + piece.rstrip().removesuffix(b",") + b"}") for piece in pieces]
 
 
 def _parsed_by_arrow(own: Sequence[bytes]) -> pa.Table:

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float64]
 RESAMPLES, FLIPS, SEED, LEVEL = 10_000, 100_000, 0, 0.95
@@ -59,24 +60,30 @@ class Means:
     count: NDArray[np.intp]
 
 
+@dataclass
 class Bootstrap:
     """One set of resamples of a set of pairs, for every mean over them, so that all are paired.
 
-    Args:
+    Attributes:
         categories: of each pair; the strata.
         resamples: how many.
         seed: of the draws.
     """
 
-    def __init__(self, categories: Sequence[int], resamples: int = RESAMPLES, seed: int = SEED) -> None:
-        rng = np.random.default_rng(seed)
-        self.libraries = ThreadpoolController()
-        # weights[i, r]: how often resample r holds pair i, scaled so that a category keeps its share
-        self.weights = np.zeros((len(categories), resamples), np.float32)
-        for members in strata(categories):
+    categories: Sequence[int]
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+    @cached_property
+    def weights(self) -> NDArray[np.float32]:
+        """How often a resample holds a pair, ``[pairs, resamples]``, scaled so that a category keeps its share."""
+        rng = np.random.default_rng(self.seed)
+        weights = np.zeros((len(self.categories), self.resamples), np.float32)
+        for members in strata(self.categories):
             n = len(members)
-            drawn = rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=resamples)
-            self.weights[members] = drawn.T * (n / max(1, n - 1))
+            drawn = rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=self.resamples)
+            weights[members] = drawn.T * (n / max(1, n - 1))
+        return weights
 
     def means(self, values: Array) -> Means:
         """Means of the columns of ``[pairs, columns]`` over the pairs that have a value (not NaN)."""
@@ -90,29 +97,34 @@ class Bootstrap:
         top = np.where(defined, values, -np.inf).max(0, initial=-np.inf)
         bottom = np.where(defined, values, np.inf).min(0, initial=np.inf)
         todo = np.flatnonzero((count > 1) & (top > bottom))
+        if len(todo):
+            weights = self.weights
 
-        def work(start: int) -> None:
-            columns = todo[start : start + COLUMNS]
-            low[columns], high[columns] = self._interval(values[:, columns] - mean[columns], defined[:, columns])
+            def work(start: int) -> None:
+                columns = todo[start : start + COLUMNS]
+                centred = values[:, columns] - mean[columns]
+                low[columns], high[columns] = _interval(centred, defined[:, columns], weights)
 
-        # numpy works without the interpreter's lock, and its products need no threads of their own in each of ours.
-        with self.libraries.limit(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(work, range(0, len(todo), COLUMNS)))
+            # numpy works without the interpreter's lock, and its products need no threads of their own in each of ours.
+            with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(work, range(0, len(todo), COLUMNS)))
         # The products are in single precision. A spread below that precision is noise and gives no interval, nor does
         # a spread only between strata that cannot be resampled.
         low, high = np.round(mean + low, 7), np.round(mean + high, 7)
         flat = ~(high > low)
         return Means(mean, np.where(flat, np.nan, low), np.where(flat, np.nan, high), count)
 
-    def _interval(self, centred: Array, defined: NDArray[np.bool_]) -> tuple[Array, Array]:
-        patterns, which = _distinct(defined)
-        # Pairs without a value in any column have no part in it.
-        rows = np.flatnonzero(defined.any(1))
-        weights = self.weights if len(rows) == len(defined) else self.weights[rows]
-        sums = np.where(defined, centred, 0)[rows].T.astype(np.float32) @ weights
-        with np.errstate(invalid="ignore"):
-            drawn = sums / (patterns[rows].T.astype(np.float32) @ weights)[which]
-        return quantiles(drawn)
+
+def _interval(centred: Array, defined: NDArray[np.bool_], weights: NDArray[np.float32]) -> tuple[Array, Array]:
+    """Both ends of the interval of each column of ``[pairs, columns]`` around its mean."""
+    patterns, which = _distinct(defined)
+    # Pairs without a value in any column have no part in it.
+    rows = np.flatnonzero(defined.any(1))
+    weights = weights if len(rows) == len(defined) else weights[rows]
+    sums = np.where(defined, centred, 0)[rows].T.astype(np.float32) @ weights
+    with np.errstate(invalid="ignore"):
+        drawn = sums / (patterns[rows].T.astype(np.float32) @ weights)[which]
+    return quantiles(drawn)
 
 
 def _distinct(defined: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], list[int]]:

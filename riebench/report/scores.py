@@ -25,15 +25,14 @@ def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
     share, the largest with the greatest share. The result is the usual budgets up to the last one if these are at
     least two, otherwise four equal steps up to it, rounded down. It is empty if no arm has a curve.
     """
-    curved = [arm for arm in arms if arm.has_curve()]
-    if not curved:
+    spans = [arm.span[:, arm.attempted] for arm in arms if arm.curved]
+    if not spans:
         return [], False
-    ranges = [_ranges(arm) for arm in curved]
-    levels = np.unique(np.concatenate([r.ravel() for r in ranges]))
+    levels = np.unique(np.concatenate([span.ravel() for span in spans]))
     levels = levels[np.isfinite(levels) & (levels > 0)]
     if not len(levels):
         return [], False
-    shares = np.sort([_share(r, levels) for r in ranges], axis=0)
+    shares = np.sort([_share(span, levels) for span in spans], axis=0)
     second = shares[max(0, len(shares) - 2)]
     most = float(levels[second >= min(ENOUGH, second.max())].max())
     if most >= BUDGETS[1]:
@@ -43,18 +42,11 @@ def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
     return [round(step * i, digits) for i in (1, 2, 3, 4)], False
 
 
-def _share(ranges: Array, levels: Array) -> Array:
-    """The share of pairs whose range contains each level."""
-    least, most = np.sort(ranges[0]), np.sort(ranges[1])
+def _share(span: Array, levels: Array) -> Array:
+    """The share of pairs whose span ``[2, pairs]`` contains each level."""
+    least, most = np.sort(span)
     begun, ended = np.searchsorted(least, levels, "right"), np.searchsorted(most, levels, "left")
     return (begun - ended) / len(least)
-
-
-def _ranges(arm: Arm) -> Array:
-    """Least and greatest LPIPS of each attempted pair, ``[2, pairs]``; infinite where nothing was scored."""
-    lpips = arm.values["lpips_base"][arm.attempted]
-    least = np.where(np.isnan(lpips), np.inf, lpips).min((1, 2))
-    return np.stack([least, np.where(np.isnan(lpips), -np.inf, lpips).max((1, 2))])
 
 
 @dataclass(frozen=True)

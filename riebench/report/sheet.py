@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import IMAGES, SHEETS
-from riebench.report.arms import with_arms
 from riebench.report.curves import Curves
 
 Tiles = Sequence[tuple[str, Image.Image | None]]
@@ -85,26 +84,30 @@ def contact_sheets(curves: Curves, folder: Path) -> list[Path]:
     the first pair of each category.
     """
     images = folder / IMAGES
-    frame = with_arms(curves.group.frame, curves.arms)
     pairs = [pair for pair in curves.pairs.ids if (images / f"{pair}-base.png").exists()]
-    frame = frame[frame["pair_id"].isin(pairs)]
+    if not pairs:
+        return []
+    (folder / SHEETS).mkdir(exist_ok=True)
     references = {pair: _references(images, pair) for pair in pairs}
     paths: list[Path] = []
-
-    def save(name: str, sheet: Image.Image) -> None:
-        paths.append(folder / SHEETS / f"{name}.png")
-        paths[-1].parent.mkdir(exist_ok=True)
-        sheet.save(paths[-1], compress_level=1)
-
-    for _, records in frame.groupby(["arm", "k"], sort=False, dropna=False):
-        arm, k = curves.arms[records["arm"].iloc[0]], records["k"].iloc[0]
-        name = f"{arm.with_k(None if pd.isna(k) else int(k))}, {arm.blocks}"
-        safe = "".join(c if c.isalnum() or c in "+.-" else "_" for c in name.replace(", ", "-"))
-        rows: dict[Any, list[tuple[str, Tiles]]] = {
-            category: [_row(images, references[str(p)], mine) for p, mine in found.groupby("pair_id", sort=False)]
-            for category, found in records.groupby("category", sort=False)
-        }
-        save(safe, compose(name, [found[0] for found in rows.values()]))
-        for category, found in rows.items():
-            save(f"{safe}-{category}", compose(f"{CATEGORIES[category]}: {name}", found))
+    for arm in curves.arms:
+        shown = arm.records[arm.records["pair_id"].isin(pairs)]
+        for k, label in arm.labels.items():
+            records = shown[shown["k"].isna() if k is None else shown["k"] == k]
+            if len(records):
+                paths += _sheets(f"{label}, {arm.blocks}", records, references, folder)
     return paths
+
+
+def _sheets(name: str, records: pd.DataFrame, references: Mapping[str, Tiles], folder: Path) -> list[Path]:
+    """Draw the sheets of one method with one k: over all categories, and of each."""
+    rows: dict[Any, list[tuple[str, Tiles]]] = {
+        category: [_row(folder / IMAGES, references[str(p)], mine) for p, mine in found.groupby("pair_id", sort=False)]
+        for category, found in records.groupby("category", sort=False)
+    }
+    safe = "".join(c if c.isalnum() or c in "+.-" else "_" for c in name.replace(", ", "-"))
+    sheets = {safe: (name, [found[0] for found in rows.values()])}
+    sheets |= {f"{safe}-{category}": (f"{CATEGORIES[category]}: {name}", found) for category, found in rows.items()}
+    for file, (title, found) in sheets.items():
+        compose(title, found).save(folder / SHEETS / f"{file}.png", compress_level=1)
+    return [folder / SHEETS / f"{file}.png" for file in sheets]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 # Okabe and Ito's palette for the methods that come with riebench, so that they never change colour.
 FIXED = {
@@ -46,6 +46,14 @@ PAPER: dict[Any, Any] = {
 """matplotlib settings of every figure."""
 
 
+class Look(NamedTuple):
+    """How an arm is drawn."""
+
+    colour: str
+    marker: str
+    line: str | tuple[int, tuple[int, ...]]
+
+
 def _hash(name: str) -> int:
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
 
@@ -61,6 +69,14 @@ def marker(method: str) -> str:
     return MARKERS[names.index(method) if method in FIXED else len(names) + _hash(method) % 2]
 
 
-def dashes(names: Sequence[str]) -> dict[str, str | tuple[int, tuple[int, ...]]]:
-    """A line style for each name."""
-    return {name: DASHES[i % len(DASHES)] for i, name in enumerate(names)}
+def looks_of(methods: Mapping[str, str]) -> dict[str, Look]:
+    """The look of each label, by the canonical name of its method.
+
+    Labels of one colour (variants of a method) differ in their lines.
+    """
+    looks: dict[str, Look] = {}
+    for label, method in methods.items():
+        tone = colour(method)
+        earlier = sum(look.colour == tone for look in looks.values())
+        looks[label] = Look(tone, marker(method), DASHES[earlier % len(DASHES)])
+    return looks

@@ -38,29 +38,23 @@ def summarize(folder: Path, console: Console) -> None:
     Raises:
         UserError: if the records cannot be read.
     """
-    from riebench.report.tables import print_settings, settings_table
-    from riebench.report.texttable import markdown_table
+    from riebench.report.tables import settings_table
+    from riebench.report.texttable import markdown_table, print_sections
 
     found = curves_in(folder)
-    for curves in found:
+    tables = [settings_table(curves) for curves in found]
+    for curves, table in zip(found, tables, strict=True):
         if len(found) > 1:
             console.print(curves.group.headline, markup=False)
-        print_settings(settings_table(curves, short=True), console)
+        print_sections(table, console)
         for reason, number in curves.group.frame["reason"].value_counts().items():
             console.print(f"failed {number} times: {reason}", markup=False)
-    text = "\n".join(markdown_table(settings_table(curves)) for curves in found)
-    (folder / "table.md").write_text(text, encoding="utf-8")
+    (folder / "table.md").write_text("\n".join(map(markdown_table, tables)), encoding="utf-8")
     print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")
-    _draw(found[0], folder)
-
-
-def _draw(curves: Curves, folder: Path) -> None:
-    from riebench.report.curve_figures import draw_run_curve
+    from riebench.report.curve_figures import draw_run_curve  # after the table, as matplotlib is slow to import
     from riebench.report.sheet import contact_sheets
 
-    drawn = draw_run_curve(curves, folder)
-    if drawn:
+    if drawn := draw_run_curve(found[0], folder):
         print("curve    ", *drawn)
-    sheets = contact_sheets(curves, folder)
-    if sheets:
+    if sheets := contact_sheets(found[0], folder):
         print(f"pictures  {sheets[0].parent} ({len(sheets)} sheets)")

@@ -27,26 +27,22 @@ from riebench.report.texttable import (
     print_table,
 )
 
-NARROW = 120  # columns of a terminal
 MOST_ROWS = 40  # of comparisons in Markdown; all are in the CSV
 
 
-def settings_table(
-    curves: Curves, strength: float | None = None, overall: bool = False, short: bool = False
-) -> TextTable:
+def settings_table(curves: Curves, strength: float | None = None, overall: bool = False) -> TextTable:
     """A row for each category (all of them together last) and setting: pairs attempted and scored, means of metrics.
 
     Args:
         curves: of a group of records.
         strength: rows of this strength alone.
         overall: rows over all categories alone.
-        short: whether ``all 4`` stands for four blocks together, where other sets of blocks are in the table.
     """
     rows = curves.curves[curves.curves["attempted"] > 0]
     if strength is not None:
         rows = rows[rows["strength"] == strength]
     names = [*CATEGORIES.values(), ALL]
-    if len(set(curves.pairs.categories)) == 1:
+    if len(curves.pairs.scopes) == 1:
         rows = rows.assign(category=CATEGORIES[int(curves.pairs.categories[0])])
     if overall:
         rows = rows[rows["category"] == ALL]
@@ -56,25 +52,18 @@ def settings_table(
         kind="stable",
         na_position="first",
     )
-    metrics = [m for m in SHOWN if curves.has(m)]
+    metrics = [m for m in SHOWN if m in curves.metrics]
     body = []
     for row in rows.to_dict("records"):
-        arm = curves.arms[row["arm"]]
-        label = arm.with_k(None if pd.isna(row["k"]) else row["k"])
-        blocks = arm.where if short and len(curves.block_sets) > 1 else arm.blocks
-        cells = [row["category"], label, blocks, f"{row['strength']:g}", str(row["attempted"]), str(row["pairs"])]
+        label = curves.arms[row["arm"]].labels[None if pd.isna(row["k"]) else row["k"]]
+        counts = [str(row["attempted"]), str(row["pairs"])]
+        cells = [row["category"], label, row["blocks"], f"{row['strength']:g}", *counts]
         body.append([*cells, *(interval(*(row[f"{m}_{end}"] for end in ("mean", "low", "high"))) for m in metrics)])
-    head = ["category", "method", "blocks", "strength", "attempted", "scored", *map(curves.title_of, metrics)]
-    return TextTable("means over pairs [95 % bootstrap intervals]", head, body, left=3)
-
-
-def print_settings(table: TextTable, console: Console) -> None:
-    """Show a :func:`settings_table` in the terminal; a method or blocks that all rows share are in its title."""
-    same = [i for i in (1, 2) if len({row[i] for row in table.rows}) == 1]
-    left_out = TRUTH if console.width < NARROW else ()
-    shown = [i for i, name in enumerate(table.head) if i not in same and name not in left_out]
-    title = ", ".join([*(table.rows[0][i] for i in same), table.title])
-    print_table(TextTable(title, table.head, table.rows, table.left).only(shown), console, sections=True)
+    # With the LPIPS's own name, so that another is not mistaken for the published.
+    named = [m.replace("lpips", curves.group.lpips, 1) for m in metrics]
+    head = ["category", "method", "blocks", "strength", "attempted", "scored", *named]
+    short = curves.block_sets if len(curves.block_sets) > 1 else {}
+    return TextTable("means over pairs [95 % bootstrap intervals]", head, body, left=3, optional=TRUTH, short=short)
 
 
 def with_interval(row: Mapping[Any, Any], name: str, pairs: bool = False) -> str:
@@ -90,7 +79,7 @@ def leaderboard(analysis: Analysis) -> TextTable:
     at = analysis.rank_at
     titles = {}
     if at is not None:
-        titles = {f"score@{at:g}": f"CLIP at {analysis.group.metric_name('lpips')} {at:g}"}
+        titles = {f"score@{at:g}": f"CLIP at {analysis.group.lpips} {at:g}"}
         titles |= {"gain": f"gain at {at:g}"} if analysis.pairs.known else {}
         titles |= {m: f"{m} at {at:g}" for m in TRUTH if m in analysis.board}
         titles |= (
@@ -123,7 +112,7 @@ def at_every_budget(analysis: Analysis) -> TextTable | None:
     for arm, row in zip(analysis.arms, analysis.overall.to_dict("records"), strict=True):
         if any(row[f"{name}_pairs"] for name in names):
             rows.append([row["method"], arm.where, *(with_interval(row, name, pairs=True) for name in names)])
-    title = f"CLIP at every {analysis.group.metric_name('lpips')} budget"
+    title = f"CLIP at every {analysis.group.lpips} budget"
     return (
         TextTable(title, ["method", "blocks", *(f"at {b:g}" for b in analysis.budgets)], rows, left=2) if rows else None
     )
@@ -131,7 +120,7 @@ def at_every_budget(analysis: Analysis) -> TextTable | None:
 
 def legend(analysis: Analysis) -> list[str]:
     """What the columns of the leaderboard mean."""
-    lpips, clip = analysis.group.metric_name("lpips"), analysis.group.metric_name("clip")
+    lpips, clip = analysis.group.lpips, analysis.group.clip
     lines = []
     ranked_by, gain = ("gain", "Gain is CLIP over that of the base image. ") if analysis.pairs.known else ("CLIP", "")
     if analysis.rank_at is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 DASH = "–"
+NARROW = 120  # columns of a terminal
 TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -34,12 +35,23 @@ TEX = {
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text: its title, headings and rows; ``left`` is the number of columns that are words."""
+    """A table of text.
+
+    Attributes:
+        title: what it shows.
+        head: a heading for each column.
+        rows: cells.
+        left: number of columns that are words; they come first.
+        optional: headings of columns that a narrow terminal leaves out.
+        short: shorter words for cells in the terminal.
+    """
 
     title: str
     head: list[str]
     rows: list[list[str]]
     left: int = 1
+    optional: Collection[str] = ()
+    short: Mapping[str, str] = field(default_factory=dict)
 
     def only(self, columns: Sequence[int]) -> TextTable:
         """The table with some of its columns alone."""
@@ -66,6 +78,16 @@ def p_value(p: float) -> str:
     if pd.isna(p):
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def print_sections(table: TextTable, console: Console) -> None:
+    """Show a table in the terminal, as a block for each first cell; words that all rows share are in its title."""
+    rows = [[table.short.get(cell, cell) for cell in row] for row in table.rows]
+    same = [i for i in range(1, table.left) if len({row[i] for row in rows}) == 1]
+    left_out = table.optional if console.width < NARROW else ()
+    shown = [i for i, name in enumerate(table.head) if i not in same and name not in left_out]
+    title = ", ".join([*(rows[0][i] for i in same), table.title])
+    print_table(TextTable(title, table.head, rows, table.left).only(shown), console, sections=True)
 
 
 def print_table(table: TextTable, console: Console, sections: bool = False) -> None:

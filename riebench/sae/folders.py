@@ -9,19 +9,34 @@ from typing import Any
 
 from riebench.spec.settings import SaeSettings
 from riebench.util.errors import UserError
+from riebench.util.files import fingerprint
 
 CONFIG, SAELENS_CONFIG = "config.json", "cfg.json"
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration of an SAE folder in our, the published or SAELens' layout; None if it holds no SAE."""
+    """The configuration of an SAE folder in any layout that is read, ``k`` and ``n_dirs_local`` among it.
+
+    None if it holds no SAE.
+    """
     for name in (CONFIG, SAELENS_CONFIG):
         try:
             found = json.loads((folder / name).read_text())
         except (OSError, ValueError):
             continue
-        return found if isinstance(found, dict) else None
+        return _with_size(found) if isinstance(found, dict) else None
     return None
+
+
+def _with_size(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with ``k`` and ``n_dirs_local``, which libraries name otherwise."""
+    trainer = config.get("trainer")
+    inner: dict[str, Any] = trainer if isinstance(trainer, dict) else {}  # dictionary_learning
+    expanded = config.get("d_in", 0) * config.get("expansion_factor", 0)  # sparsify
+    size = (config.get("d_sae"), inner.get("dict_size"), config.get("num_latents") or None, expanded or None)
+    k = (inner.get("k"), (config.get("activation_fn_kwargs") or {}).get("k"))
+    found = {"n_dirs_local": next(filter(None, size), None), "k": next(filter(None, k), None), **config}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def feature_count(folder: Path) -> int:
@@ -31,7 +46,7 @@ def feature_count(folder: Path) -> int:
         UserError: if the configuration does not say.
     """
     config = read_config(folder) or {}
-    count = config.get("n_dirs_local", config.get("d_sae"))
+    count = config.get("n_dirs_local")
     if not isinstance(count, int):
         raise UserError(f"the SAE folder {folder} has no configuration that says how many features it has")
     return count
@@ -60,7 +75,7 @@ def find_saes(root: Path, names: Mapping[str, Iterable[str]], wanted: SaeSetting
         config = read_config(inside) if site else None
         if site is None or config is None:
             continue
-        size = config.get("n_dirs_local", config.get("d_sae"))
+        size = config.get("n_dirs_local")
         if wanted.k in (None, config.get("k")) and wanted.features in (None, size):
             fitting.setdefault(site, []).append(inside)
     for site, folders in fitting.items():
@@ -73,3 +88,17 @@ def find_saes(root: Path, names: Mapping[str, Iterable[str]], wanted: SaeSetting
         expected = next(iter(sites), "mid.0")
         raise UserError(f"{root} has no SAE folder that fits; expected folders named for sites, as {expected}")
     return {site: fitting[site][0] for site in names if site in fitting}
+
+
+def sae_fingerprint(folder: Path) -> str:
+    """A hash of an SAE's configuration and weights; what else lies in its folder does not count.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    kinds = (".safetensors", ".pth", ".pt")
+    files = [p for p in folder.iterdir() if p.suffix in kinds or p.name in (CONFIG, SAELENS_CONFIG)]
+    try:
+        return fingerprint(files, folder)
+    except OSError as error:
+        raise UserError(f"the SAE folder {folder} cannot be read: {error.strerror}") from None

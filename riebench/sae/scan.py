@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,10 @@ from riebench.models.sites import Run
 from riebench.sae.dictionary import Dictionary
 from riebench.sae.prompts import Prompted
 from riebench.util.progress import Track
+
+Watch = Callable[[int, str, Tensor, Tensor], None]
+"""Is given the number of a picture, the name of a dictionary, the values ``[steps, positions, d]`` at its site and
+their codes ``[steps, positions, n]``."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def scan(
     prompted: Sequence[Prompted],
     steps: int = 1,
     track: Track = iter,
+    watch: Watch | None = None,
 ) -> Scan:
     """Generate a picture for each prompt and encode its values with every dictionary.
 
@@ -69,6 +74,7 @@ def scan(
         prompted: prompts and seeds.
         steps: denoising steps.
         track: shows how far the pictures are.
+        watch: called with the number of each picture, the name of each dictionary, its values and codes there.
     """
     sites = {site for site, _ in dictionaries.values()}
     images: list[NDArray[np.uint8]] = []
@@ -79,7 +85,11 @@ def scan(
             run = next(runs)
             images.append(run.image)
             for name, (site, dictionary) in dictionaries.items():
-                codes = dictionary.encode(run.values[site].float()).flatten(0, -2)
+                values = run.values[site].float()
+                codes = dictionary.encode(values)
+                if watch is not None:
+                    watch(len(images) - 1, name, values, codes)
+                codes = codes.flatten(0, -2)
                 found = codes.amax(0), (codes > 0).float().mean(0), codes.mean(0)
                 for kept, value in zip(rows[name], found, strict=True):
                     kept.append(value.half().cpu())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 BLOCK = 1 << 22
@@ -60,7 +60,18 @@ def files_under(folder: Path) -> list[Path]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds all of it or none of it, whenever the process ends.
+    """Write a file so that a reader finds all of it or none of it, as :func:`writing_whole` does.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    with writing_whole(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which a reader finds whole or not at all, whenever the process ends.
 
     The data goes to a new file beside it, whose name ends in ``.part``, then to the disk, and takes its name last. The
     folder is made if it is missing. On failure the earlier file stays and the new one is removed.
@@ -72,7 +83,7 @@ def write_whole(path: Path, data: bytes) -> None:
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
         with part.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -61,8 +61,11 @@ def run_progress(pairs: int, settings: int, console: Console) -> Iterator[Callab
 
 
 @contextmanager
-def stopping() -> Iterator[list[signal.Signals]]:
+def stopping(unit: str = "pair") -> Iterator[list[signal.Signals]]:
     """Inside the ``with`` statement a first Ctrl-C or SIGTERM is a wish, and a second stops at once.
+
+    Args:
+        unit: what is finished first.
 
     Gives a list that holds the signal once somebody has asked for an end. Outside the main thread, where Python takes
     no signals, nothing changes.
@@ -74,7 +77,7 @@ def stopping() -> Iterator[list[signal.Signals]]:
             raise KeyboardInterrupt
         asked.append(signal.Signals(number))
         # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nriebench: stopping after this pair; Ctrl-C again stops at once\n")
+        os.write(2, f"\nriebench: stopping after this {unit}; Ctrl-C again stops at once\n".encode())
 
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, ask) for number in SIGNALS} if main else {}

@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-import riebench
-from riebench.mini.grammar import random_prompt, random_scene
 from riebench.models.mini import SAES
 from riebench.models.sdxl import FOUR
-from riebench.sae import save_sae
-from riebench.sae.train import SAESettings, explained_variance, train
-
-from .data import FIRST_TRAINING_SEED
-
-FIRST = 2_000_000  # training layouts of their own
-
-
-def capture(folder: Path, prompts: int) -> dict[str, Tensor]:
-    """Updates of one-step runs at single positions, ``[prompts * cells, channels]`` for each block."""
-    path = folder / "updates.pt"
-    if path.exists():
-        return torch.load(path, weights_only=True)
-    model = riebench.load("mini")
-    model.batch = 20
-    vectors: dict[str, list[Tensor]] = {b: [] for b in FOUR}
-    for start in range(0, prompts, 20):
-        seeds = [FIRST_TRAINING_SEED + FIRST + start + i for i in range(20)]
-        rngs = [np.random.default_rng([s, 3]) for s in seeds]
-        texts = [random_prompt(random_scene(rng, held=False), rng) for rng in rngs]
-        for run in model.generate(texts, seeds, 1, capture=FOUR):
-            for block in FOUR:
-                vectors[block].append(run.values[block][0].half())
-        if start % 500 == 0:
-            print(f"updates  {start}/{prompts}", flush=True)
-    found = {b: torch.cat(v) for b, v in vectors.items()}
-    torch.save(found, path)
-    return found
+from riebench.sae import collect, load_sae, save_sae, train
+from riebench.sae.grid import Axes, GridPoint
 
 
 def stage(rank: int, world: int, folder: Path, steps: int, prompts: int = 4000) -> None:
     """Train one SAE a block and write it into the package."""
-    updates = capture(folder, prompts)
+    collect("mini", FOUR, prompts="grammar", count=prompts, out=folder / "updates", batch=20)
+    train(folder / "updates", out=folder / "saes", steps=steps)
+    own = Axes()
     for block in FOUR:
-        x = updates[block].float()
-        settings = SAESettings(steps=steps)
-
-        def show(step: int, variance: float, block: str = block) -> None:
-            print(f"sae {block}  step {step}/{steps}  explained variance {variance:.4f}", flush=True)
-
-        sae = train(x, settings, show)
-        dead = float((sae.stats_last_nonzero > settings.dead_after).float().mean())
-        print(f"sae {block}  explained variance {explained_variance(sae, x[:50000]):.4f}  dead {dead:.4f}", flush=True)
-        config = {
-            "auxk": settings.auxk,
-            "dead_steps_threshold": settings.dead_after,
-            "explained_variance": explained_variance(sae, x[:50000]),
-        }
-        save_sae(sae, SAES / block, config, torch.float16)
+        point = GridPoint(site=block, k=own.k[0], expansion=own.expansion[0], aux=own.aux[0], seed=own.seeds[0])
+        made = folder / "saes" / point.name
+        config = json.loads((made / "config.json").read_text())
+        chosen = {name: config[name] for name in ("auxk", "dead_steps_threshold", "explained_variance")}
+        save_sae(load_sae(made), SAES / block, chosen, torch.float16)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.analysis import Analysis
@@ -20,22 +16,15 @@ from riebench.report.curves import SHOWN
 from riebench.report.page.pictures import Pictures, collect
 from riebench.report.style import colour
 from riebench.report.tables import legend, provenance, tables_of
+from riebench.util.html import BASE_CSS, COMMON_JS, asset, script_json, templates
 
 HERE = Path(__file__).parent
-
-
-@cache
-def _templates() -> Environment:
-    # All values are escaped, whatever the name of the template.
-    return Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
 
 
 def _common(analysis: Analysis, title: str) -> dict[str, Any]:
     return {
         "title": title,
-        "css": Markup((HERE / "page.css").read_text()),
+        "css": asset(HERE / "page.css", BASE_CSS),
         "same": {"pairs": len(analysis.pairs.ids), **analysis.group.same},
         "tables": tables_of(analysis),
         "legend": legend(analysis),
@@ -46,7 +35,7 @@ def _common(analysis: Analysis, title: str) -> dict[str, Any]:
 
 def write_leaderboard(analysis: Analysis, path: Path) -> None:
     """Write the tables alone as HTML."""
-    text = _templates().get_template("leaderboard.html").render(**_common(analysis, "riebench leaderboard"))
+    text = templates(HERE).get_template("leaderboard.html").render(**_common(analysis, "riebench leaderboard"))
     path.write_text(text, encoding="utf-8")
 
 
@@ -68,20 +57,22 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
         for arm in analysis.arms
     ]
     curves = _curve_points(analysis)
-    lpips, clip = analysis.group.metric_name("lpips"), analysis.group.metric_name("clip")
-    axes = (f"CLIP with the edit prompt ({clip}) → better", f"LPIPS to the base image ({lpips}) ← better")
+    axes = (
+        f"CLIP with the edit prompt ({analysis.group.clip}) → better",
+        f"LPIPS to the base image ({analysis.group.lpips}) ← better",
+    )
     data = {
         "arms": arms,
         "blocks": [{"blocks": blocks, "where": where} for blocks, where in analysis.block_sets.items()],
         "main": analysis.main_blocks,
         "metrics": analysis.metrics,
-        "named": [metric for metric in SHOWN if analysis.has(metric)],
+        "named": [metric for metric in SHOWN if metric in analysis.metrics],
         "axes": dict(zip(CURVE, axes, strict=True)),
         "curves": curves,
         "pairs": _gallery(analysis, pictures),
     }
     text = (
-        _templates()
+        templates(HERE)
         .get_template("page.html")
         .render(
             **_common(analysis, "riebench report"),
@@ -91,19 +82,11 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
             runs=provenance(analysis),
             data=script_json(data),
             pictures=[script_json(found) for found in pictures.pairs.values()],
-            js=Markup((HERE / "page.js").read_text()),
+            js=asset(HERE / "page.js", COMMON_JS),
         )
     )
     path.write_text(text, encoding="utf-8")
     return pictures
-
-
-def script_json(value: Any) -> Markup:
-    """A value as JSON inside a script element, which no text in it can end."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for letter in "<>&\u2028\u2029":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return Markup(text)
 
 
 def _or_null(value: Any, digits: int = 6) -> float | None:

@@ -1,28 +1,8 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const byId = (id) => document.getElementById(id);
-  const SVG = "http://www.w3.org/2000/svg";
   const SHORT = { clip_text_edit: "CLIP", lpips_base: "LPIPS" };
   const ANY = "any";
 
-  function element(tag, attributes = {}, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name === "text") node.textContent = value;
-      else node.setAttribute(name, value);
-    }
-    node.append(...children);
-    return node;
-  }
-  function drawn(tag, attributes, parent) {
-    const node = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    parent.append(node);
-    return node;
-  }
-  const shown = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
-  const options = (select, values) => values.forEach(([value, text]) => select.append(element("option", { value, text })));
   const named = (arm) => (arm.blocks === ANY ? arm.label : `${arm.label}, ${arm.where}`);
   const short = (metric) => SHORT[metric] || metric;
   const valueOf = (values, metric) => values[data.metrics.indexOf(metric)];
@@ -32,14 +12,6 @@
   const chart = byId("chart"), tip = byId("tip");
   const hidden = new Set();
   const [upwards, across] = [byId("curve-y"), byId("curve-x")];
-
-  function ticks(low, high, count) {
-    const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-    const step = [1, 2, 5, 10].map((x) => x * power).find((x) => x >= raw);
-    const found = [];
-    for (let x = Math.ceil(low / step) * step; x <= high + step / 1e6; x += step) found.push(x);
-    return [found, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))];
-  }
 
   function say(point) {
     const arm = data.arms[point.arm];

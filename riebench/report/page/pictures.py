@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from riebench.records.folder import IMAGES
 from riebench.report.analysis import Analysis
-from riebench.report.arms import with_arms
 from riebench.report.sheet import overlay, tile
+from riebench.util.html import data_uri
 
 REFERENCES = ("base", "source", "mask-base", "mask-source")
 # Side of a picture by how many there are, so that the page stays below about 60 MB.
@@ -41,7 +40,7 @@ class Pictures:
 def collect(analysis: Analysis) -> Pictures:
     """Find and shrink the pictures of every pair that has its base picture in one of the runs."""
     folders = [_images(source.path) for source in analysis.group.sources.values()]
-    frame = with_arms(analysis.group.frame, analysis.arms)
+    frame = pd.concat([arm.records.assign(arm=i) for i, arm in enumerate(analysis.arms)]).sort_index()
     homes = {pair: [f for f in folders if (f / f"{pair}-base.png").is_file()] for pair in analysis.pairs.ids}
     homes = {pair: found for pair, found in homes.items() if found}
     frame = frame[frame["pair_id"].isin(list(homes))]
@@ -91,4 +90,4 @@ def _uri(folder: Path, pair: str, name: str, side: int) -> str | None:
         return None
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=82, method=1)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(buffer.getvalue(), "image/webp")

@@ -1,0 +1,130 @@
+"""``riebench sae show``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from riebench.cli.sae_index_command import Column, Count, Prompts, SiteName
+from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_and_value
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.sae.feature_index import FeatureIndex, IndexedFeature
+
+
+class SortBy(StrEnum):
+    """What the table of features can be sorted by."""
+
+    score = "score"
+    density = "density"
+    mean = "mean"
+    maximum = "maximum"
+    number = "number"
+
+
+def sae_show_command(
+    sae: Annotated[
+        str, typer.Argument(metavar="SAE", help="Folder of an SAE or of a feature index, or a site of the model.")
+    ],
+    feature: Annotated[int | None, typer.Argument(metavar="FEATURE", help="Number of a feature. Default: all.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="Folder of the index. Default: SAE-index beside the SAE, or the user's cache.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the page and the drawing.")] = Path("features"),
+    find: Annotated[str, typer.Option(help="List only features with this number, label or words in prompts.")] = "",
+    sort: Annotated[SortBy | None, typer.Option(help="Default: score where there is one, else density.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Features listed and drawn.")] = 20,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model that makes the pictures, if there is no index. Default: as the folder says."),
+    ] = None,
+    site: SiteName = None,
+    prompts: Prompts = None,
+    count: Count = None,
+    column: Column = None,
+    weights: Weights = None,
+    device: Device = None,
+    setting: Annotated[
+        list[NameValue] | None,
+        typer.Option(
+            "--set",
+            envvar="RIEBENCH_SAE_SHOW_SET",
+            parser=name_and_value,
+            help="Setting of an instrument, see 'riebench settings'.",
+        ),
+    ] = None,
+    batch: Batch = 8,
+) -> None:
+    """Show the features of an SAE, or one: facts, a drawing, and an HTML page to look through them all.
+
+    Examples:
+
+      riebench sae show mid.0
+
+      riebench sae show mid.0 240
+
+      riebench sae show my-sae-index --find "at night" --out night
+    """
+    from riebench.sae.feature_sheet import draw_feature, draw_features, write_png
+    from riebench.sae.indexing import IndexRequest, find_or_make_index
+    from riebench.sae.page import write_feature_page
+    from riebench.spec.settings import parse_settings
+
+    settings = parse_settings({"weights": weights, "device": device, **dict(setting or ())})
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder")
+    request = IndexRequest(sae, model, settings, site, prompts, count, column, batch=batch)
+    found = find_or_make_index(request, index, feature)
+    name = found.facts.name
+    if feature is None:
+        listed = _sorted(found, found.search(find), sort)
+        _print_table(found, listed, limit)
+        drawing, file = draw_features(found, listed[:limit], f"features of {name}"), out / f"{name}.png"
+    else:
+        _print_feature(found, feature)
+        drawing, file = draw_feature(found, feature), out / f"{name}-{feature}.png"
+    page = out / f"{name}.html"
+    write_feature_page(found, page)
+    write_png(drawing, file)
+    print(f"drawing   {file}\npage      {page}{'' if feature is None else f'#feature={feature}'}")
+
+
+def _sorted(index: FeatureIndex, features: list[IndexedFeature], sort: SortBy | None) -> list[IndexedFeature]:
+    by = sort or (SortBy.score if index.facts.score_name else SortBy.density)
+    if by == SortBy.number:
+        return sorted(features)
+    return sorted(features, key=lambda f: (getattr(f, by) is None, -(getattr(f, by) or 0), f.number))
+
+
+def _print_table(index: FeatureIndex, features: list[IndexedFeature], limit: int) -> None:
+    from rich.table import Table
+
+    from riebench.report.summary import wide_console
+    from riebench.report.texttable import number
+
+    score = index.facts.score_name
+    labelled = ["detects", score] if score else []
+    table = Table("feature", *labelled, "density", "mean code", "max. code", "nearest (cosine)")
+    for f in features[:limit]:
+        near = ", ".join(f"{n.number} ({n.cosine:.2f})" for n in f.nearest[:3])
+        label = [f.label or "–", number(f.score, 2)] if score else []
+        table.add_row(str(f.number), *label, f"{f.density:.3%}", number(f.mean, 2), number(f.maximum, 2), near)
+    wide_console().print(table, markup=False)
+    silent = sum(f.density == 0 for f in index)
+    rest = f"{len(features)} of {len(index)} features found" if len(features) < len(index) else f"{len(index)} features"
+    print(f"{rest}, {min(limit, len(features))} listed (--limit); {silent} of all are active nowhere")
+
+
+def _print_feature(index: FeatureIndex, number: int) -> None:
+    from riebench.sae.feature_sheet import feature_line
+
+    feature = index.feature(number)
+    print(feature_line(feature, index.facts.score_name))
+    for near in feature.nearest:
+        print(f"nearest   {near.number} (cosine {near.cosine:.2f}) {index.feature(near.number).label or ''}".rstrip())
+    for picture in index.pictures(number):
+        print(f"{picture.highest:9.2f} {picture.prompt}, seed {picture.seed}")

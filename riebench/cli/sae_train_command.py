@@ -1,0 +1,154 @@
+"""``riebench sae train``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from riebench.cli.sae_collect_command import Column, Count, Prompts, Split
+from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_and_value
+from riebench.util.errors import UserError
+
+SWITCH, DECODERS = {"on": True, "off": False}, {"trained": False, "frozen": True}
+
+
+def sae_train_command(
+    out: Annotated[Path, typer.Option(help="Folder of the SAE folders, for --set sae.folder=DIR of 'riebench run'.")],
+    data: Annotated[Path | None, typer.Argument(help="Folder that 'riebench sae collect' has filled.")] = None,
+    site: Annotated[list[str] | None, typer.Option(help="Site; may be given again; all of the data.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="mini (the default), paper (RIEBench, k 160), paper-v1 (first release, k 10).")
+    ] = None,
+    k: Annotated[str | None, typer.Option(help="Active features, as 5,10,20.")] = None,
+    expansion: Annotated[str | None, typer.Option(help="Features per dimension, as 4,8.")] = None,
+    aux: Annotated[str | None, typer.Option(help="Auxiliary loss: on, off, or on,off.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="trained, frozen (it stays random: a baseline), or trained,frozen.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds of the start, as 0,1,2.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Vectors in a step.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps; 0 for one pass over the data; 3000 for mini, 0 for paper.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate.")] = None,
+    eps: Annotated[float | None, typer.Option(help="Adam's epsilon.")] = None,
+    decay: Annotated[
+        float | None, typer.Option(help="Share of the steps in which the learning rate falls to 0.")
+    ] = None,
+    auxk: Annotated[int | None, typer.Option(help="Dead features that reconstruct the residual.")] = None,
+    aux_weight: Annotated[float | None, typer.Option(help="Weight of the auxiliary loss.")] = None,
+    dead_after: Annotated[
+        int | None, typer.Option(help="Vectors without an activation after which a feature is dead.")
+    ] = None,
+    buffer: Annotated[int | None, typer.Option(help="Vectors of each site that are shuffled together.")] = None,
+    shuffle_seed: Annotated[int | None, typer.Option(help="Seed of the order of the vectors.")] = None,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between lines of log.jsonl.")] = 50,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    device: Device = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model that generates the values while it is trained, instead of DATA.")
+    ] = None,
+    prompts: Prompts = None,
+    count: Count = None,
+    column: Column = None,
+    split: Split = "train",
+    run_steps: Annotated[int, typer.Option(help="Denoising steps of each run of --model.")] = 1,
+    positions: Annotated[
+        int | None, typer.Option(help="Positions drawn from each step of each run of --model; all unless given.")
+    ] = None,
+    rows: Batch = 8,
+    weights: Weights = None,
+    dtype: Annotated[str | None, typer.Option(help="Type of the weights of --model.")] = None,
+    setting: Annotated[
+        list[NameValue] | None,
+        typer.Option(
+            "--set",
+            envvar="RIEBENCH_SAE_TRAIN_SET",
+            parser=name_and_value,
+            help="Setting of --model, see 'riebench settings'.",
+        ),
+    ] = None,
+) -> int:
+    """Train TopK SAEs: every combination of k, expansion, auxiliary loss and seed, in one pass over the data.
+
+    The same command with the same --out goes on from the last checkpoint.
+
+    Examples:
+
+      riebench sae train values --k 5,10,20 --aux on,off --out saes
+
+      riebench sae train --model mini --prompts grammar --count 20000 --steps 0 --out saes
+    """
+    from riebench.sae.training_plan import train
+
+    live = None
+    if model is not None:
+        if prompts is None:
+            raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")
+        live = {
+            "model": model,
+            "prompts": prompts,
+            "count": count,
+            "column": column,
+            "split": split,
+            "steps": run_steps,
+            "positions": positions,
+            "batch": rows,
+            "settings": {"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
+        }
+    elif prompts is not None or setting or weights or dtype:
+        raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
+    given: dict[str, Any] = {
+        "k": _numbers("k", k),
+        "expansion": _numbers("expansion", expansion),
+        "seeds": _numbers("seeds", seeds),
+        "aux": _words("aux", aux, SWITCH),
+        "frozen": _words("decoder", decoder, DECODERS),
+        "batch": batch,
+        "lr": lr,
+        "eps": eps,
+        "decay": decay,
+        "auxk": auxk,
+        "aux_weight": aux_weight,
+        "dead_after": dead_after,
+        "buffer": buffer,
+        "shuffle_seed": shuffle_seed,
+        "steps": steps,
+    }
+    done = train(
+        data,
+        out=out,
+        site=site or "all",
+        preset=preset,
+        live=live,
+        device=device or "auto",
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        **given,
+    )
+    if done.signal is not None:
+        return 128 + done.signal
+    print(f"{len(done.folders)} SAEs in {out}; the curves are in {out / 'learning.png'}")
+    return 0
+
+
+def _numbers(name: str, words: str | None) -> tuple[int, ...] | None:
+    if words is None:
+        return None
+    try:
+        return tuple(int(word) for word in words.split(","))
+    except ValueError:
+        raise UserError(f"{name} is {words!r}; expected whole numbers, as 5,10,20") from None
+
+
+def _words(name: str, words: str | None, known: Mapping[str, bool]) -> tuple[bool, ...] | None:
+    if words is None:
+        return None
+    for word in words.split(","):
+        if word not in known:
+            both = list(known)
+            raise UserError(f"{name} is {words!r}; expected {both[0]}, {both[1]}, or {','.join(both)}")
+    return tuple(known[word] for word in words.split(","))

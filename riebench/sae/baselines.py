@@ -1,0 +1,152 @@
+"""Dictionaries that a trained one has to beat: random, with a frozen random decoder, and plain coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from riebench.models.model import Model
+from riebench.models.sites import neuron_sites
+from riebench.sae.dictionary import Dictionary
+from riebench.sae.prompts import Prompted
+from riebench.sae.scan import runs_of
+from riebench.sae.subjects import Subject
+from riebench.sae.topk import TopKSAE
+from riebench.util.progress import Track
+
+COUNTED = 8
+STEPS, BATCH, RATE = 600, 1024, 2e-3
+
+
+class SignedCoordinates:
+    """The coordinates of the values as features, one for each sign: ``z = [relu(x), relu(-x)]``, ``x' = x``."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self.width, self.device = width, device
+
+    @property
+    def W_dec(self) -> Tensor:
+        """The unit vectors and their opposites ``[2 d, d]``."""
+        eye = torch.eye(self.width, device=self.device)
+        return torch.cat([eye, -eye])
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes ``[..., 2 d]`` of vectors ``[..., d]``."""
+        return torch.cat([x, -x], -1).relu()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The vectors ``[..., d]`` themselves."""
+        up, down = z.chunk(2, -1)
+        return up - down
+
+
+def random_dictionary(width: int, features: int, k: int, seed: int) -> TopKSAE:
+    """A TopK SAE with random unit directions, the encoder its transpose, without biases."""
+    generator = torch.Generator().manual_seed(seed)
+    sae = TopKSAE(width, features, k)
+    directions = torch.nn.functional.normalize(torch.randn(features, width, generator=generator), dim=1)
+    with torch.no_grad():
+        sae.decoder.weight.copy_(directions.T)
+        sae.encoder.weight.copy_(directions)
+    return sae.eval().requires_grad_(False)
+
+
+def train_encoder(sae: TopKSAE, x: Tensor, seed: int, steps: int = STEPS) -> None:
+    """Train encoder and biases of a TopK SAE in place, while its decoder stays as it is (arXiv 2602.14111).
+
+    By Adam on the mean squared error over the variance of the data, from the data's mean as bias.
+
+    Args:
+        sae: as of :func:`random_dictionary`.
+        x: values ``[m, d]``.
+        seed: of the order of the values.
+        steps: steps of :data:`BATCH` values each; the rate falls to 0 over the last fifth.
+    """
+    trained = [sae.encoder.weight, sae.pre_bias, sae.latent_bias]
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    with torch.no_grad():
+        sae.pre_bias.copy_(x.mean(0))
+    variance = (x - x.mean(0)).square().mean()
+    optimizer = torch.optim.Adam(trained, lr=RATE, eps=6.25e-10)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, (steps - step) / (steps / 5))
+        batch = x[torch.randint(len(x), (min(BATCH, len(x)),), generator=generator).to(x.device)]
+        loss = (sae(batch) - batch).square().mean() / variance
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    sae.requires_grad_(False)
+
+
+def values_at(
+    model: Model, sites: Collection[str], prompted: Sequence[Prompted], track: Track = iter
+) -> dict[str, Tensor]:
+    """Values ``[pictures * positions, width]`` of one-step runs at some sites."""
+    found: dict[str, list[Tensor]] = {site: [] for site in sites}
+    runs = runs_of(model, prompted, 1, sites)
+    for _ in track(range(len(prompted))):
+        run = next(runs)
+        for site in sites:
+            found[site].append(run.values[site][0].float())
+    return {site: torch.cat(parts) for site, parts in found.items()}
+
+
+def make_baselines(
+    subjects: Sequence[Subject], model: Model, kinds: Collection[str], seed: int, prompted: Sequence[Prompted]
+) -> list[Subject]:
+    """The baselines that stand beside dictionaries; a frozen decoder's encoder is still to be trained.
+
+    Random and frozen decoders have as many features and as many of them active as a dictionary, once for each site and
+    such pair of numbers; neurons and channels come once for each site.
+
+    Args:
+        subjects: the dictionaries, of one site each.
+        model: whose sites they are.
+        kinds: names in :data:`riebench.sae.score_settings.BASELINES`.
+        seed: of the random directions.
+        prompted: pictures on which the active features of a dictionary that does not say their number are counted.
+    """
+    found: dict[str, Subject] = {}
+    for subject in subjects:
+        site, ((_, dictionary),) = subject.block, subject.parts.items()
+        width, features = model.sites[site].width, len(dictionary.W_dec)
+        for kind in (kind for kind in ("random", "frozen-decoder") if kind in kinds):
+            k = _active(dictionary, model, site, prompted)
+            name = f"{site}-{kind}-n{features}-k{k}"
+            if name not in found:
+                sae = random_dictionary(width, features, k, seed).to(model.device)
+                training = {"steps": STEPS, "batch": BATCH, "lr": RATE} if kind == "frozen-decoder" else {}
+                found[name] = Subject(name, kind, site, {site: sae}, {"k": k, **training})
+        plain = {"neurons": neuron_sites(model.sites, site), "channels": [site]}
+        for kind, sites in plain.items():
+            if kind in kinds and sites:
+                parts = {s: SignedCoordinates(model.sites[s].width, model.device) for s in sites}
+                found[f"{site}-{kind}"] = Subject(f"{site}-{kind}", kind, site, parts, reconstructs=False)
+    return list(found.values())
+
+
+def _active(dictionary: Dictionary, model: Model, site: str, prompted: Sequence[Prompted]) -> int:
+    """Active features at a position: the dictionary's ``k``, else their mean number in a few pictures, rounded."""
+    k = getattr(dictionary, "k", None)
+    if isinstance(k, int):
+        return k
+    values = values_at(model, [site], prompted[:COUNTED])[site]
+    with torch.no_grad():
+        active = float((dictionary.encode(values) > 0).sum(-1).float().mean())
+    return min(len(dictionary.W_dec), max(1, round(active)))
+
+
+def train_frozen(
+    subjects: Sequence[Subject], model: Model, prompted: Sequence[Prompted], seed: int, track: Track = iter
+) -> None:
+    """Train, in place, the encoders of those subjects that are frozen decoders, on values of some pictures."""
+    frozen = [subject for subject in subjects if subject.kind == "frozen-decoder"]
+    values = values_at(model, {subject.block for subject in frozen}, prompted, track) if frozen else {}
+    for subject in frozen:
+        (sae,) = subject.parts.values()
+        assert isinstance(sae, TopKSAE)
+        train_encoder(sae, values[subject.block], seed)

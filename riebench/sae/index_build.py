@@ -1,0 +1,165 @@
+"""Make the feature index of an SAE: one pass over generated pictures, then one folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from riebench.models.model import Model
+from riebench.sae.dictionary import Dictionary
+from riebench.sae.feature_index import FACTS, FULL, HEAT, PICTURES, Columns, FeatureIndex, IndexFacts
+from riebench.sae.gathered import Gathered, nearest_features
+from riebench.sae.labels import Labels, label_features
+from riebench.sae.prompts import Prompted
+from riebench.sae.scan import runs_of
+from riebench.sae.world import World
+from riebench.util.files import write_whole
+from riebench.util.progress import Track
+
+TOP, NEAREST, SIDE = 9, 8, 128
+QUALITY = 80
+
+
+def make_index(
+    model: Model,
+    site: str,
+    dictionary: Dictionary,
+    prompted: Sequence[Prompted],
+    out: Path,
+    *,
+    name: str,
+    fingerprint: str,
+    prompts: str,
+    world: World | None = None,
+    steps: int = 1,
+    top: int = TOP,
+    side: int = SIDE,
+    track: Track = iter,
+) -> FeatureIndex:
+    """Generate the pictures, look at every feature in them, and write the index; one that is there is replaced.
+
+    Args:
+        model: the model.
+        site: where the dictionary reads.
+        dictionary: the SAE.
+        prompted: prompts and seeds.
+        out: the folder; see :func:`riebench.sae.index_folder.check_index_folder`.
+        name: of the SAE, for titles.
+        fingerprint: of the SAE, as :func:`riebench.sae.folders.sae_fingerprint`.
+        prompts: where the prompts come from, for the reader.
+        world: the truth about the prompts, which gives the features labels and scores.
+        steps: denoising steps.
+        top: pictures kept for each feature.
+        side: of the stored pictures at most, pixels.
+        track: shows how far the pictures are.
+
+    Raises:
+        UserError: if the site does not exist or a prompt is not of the world.
+    """
+    shown = [world.shown(prompt) for prompt, _ in prompted] if world else []
+    directions = dictionary.W_dec
+    gathered = Gathered(len(directions), model.sites[site].positions, top, each=world is not None)
+    pictures: dict[int, bytes] = {}
+    runs = runs_of(model, prompted, steps, [site])
+    with torch.no_grad():
+        for number in track(range(len(prompted))):
+            run = next(runs)
+            gathered.add(number, dictionary.encode(run.values[site].float()))
+            pictures[number] = _small(run.image, side)
+            if len(pictures) >= 2 * gathered.pictures.numel():  # forget those that no feature shows any more
+                pictures = _shown(pictures, gathered)
+        numbers, cosines = nearest_features(directions, NEAREST)
+    gathered.sort()
+    pictures = _shown(pictures, gathered)
+    nothing = [None] * len(directions)
+    labels = label_features(gathered.in_each(), shown, world) if world else Labels(nothing, nothing, None)
+    facts = IndexFacts(
+        name=name,
+        sae=fingerprint,
+        site=site,
+        width=directions.shape[1],
+        grid=model.sites[site].grid,
+        model=model.entry.name,
+        model_fingerprint=model.fingerprint,
+        steps=steps,
+        prompts=prompts,
+        pictures_made=len(prompted),
+        score_name=labels.score_name,
+        columns=_columns(gathered, labels, numbers, cosines),
+        prompted={number: (prompted[number].prompt, prompted[number].seed) for number in sorted(pictures)},
+    )
+    _write(out, facts, pictures, gathered)
+    return FeatureIndex(out)
+
+
+def _small(image: np.ndarray, side: int) -> bytes:
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=QUALITY, method=4)
+    return buffer.getvalue()
+
+
+def _shown(pictures: dict[int, bytes], gathered: Gathered) -> dict[int, bytes]:
+    shown = set(gathered.pictures.unique().tolist())
+    return {number: data for number, data in pictures.items() if number in shown}
+
+
+def _short(values: Tensor) -> list[float]:
+    """Numbers with six digits, as many as a reader can use and few enough for a small file."""
+    return [float(f"{value:.6g}") for value in values.tolist()]
+
+
+def _columns(gathered: Gathered, labels: Labels, numbers: Tensor, cosines: Tensor) -> Columns:
+    means = _short(gathered.total / gathered.active.clamp(min=1))
+    shown = [int(count) for count in (gathered.pictures >= 0).sum(1)]
+    return Columns(
+        density=_short(gathered.active / gathered.seen),
+        mean=[mean if active else None for mean, active in zip(means, gathered.active.tolist(), strict=True)],
+        maximum=_short(gathered.highest[:, 0]),
+        label=list(labels.labels),
+        score=list(labels.scores),
+        pictures=[row[:count] for row, count in zip(gathered.pictures.tolist(), shown, strict=True)],
+        highest=[_short(row[:count]) for row, count in zip(gathered.highest, shown, strict=True)],
+        nearest=numbers.tolist(),
+        cosines=[[round(value, 4) for value in row] for row in cosines.tolist()],
+    )
+
+
+def _heat(gathered: Gathered, grid: tuple[int, int]) -> np.ndarray:
+    """Heat maps ``[features, top pictures, rows, columns]`` as bytes, :data:`FULL` at a feature's maximum."""
+    most = int((gathered.pictures >= 0).sum(1).max())
+    scale = FULL / gathered.highest[:, :1, None].clamp(min=1e-9)
+    heat = (gathered.heat[:, :most].float() * scale).round().clamp(max=FULL).byte().numpy()
+    return heat.reshape(*heat.shape[:2], *grid)
+
+
+def _write(out: Path, facts: IndexFacts, pictures: dict[int, bytes], gathered: Gathered) -> None:
+    """Write a new folder beside ``out`` and give it the name last, so that a reader never meets half an index."""
+    part = out.with_name(f"{out.name}.{uuid4().hex[:8]}.part")
+    try:
+        (part / PICTURES).mkdir(parents=True)
+        for number, data in pictures.items():
+            (part / PICTURES / f"{number}.webp").write_bytes(data)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, heat=_heat(gathered, facts.grid))
+        write_whole(part / HEAT, buffer.getvalue())
+        write_whole(part / FACTS, facts.model_dump_json().encode())
+        if out.exists():
+            old = part.with_suffix(".old")
+            os.replace(out, old)
+            os.replace(part, out)
+            shutil.rmtree(old)
+        else:
+            os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

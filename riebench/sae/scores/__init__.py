@@ -1,0 +1,1 @@
+"""The scores of dictionaries as pure functions on arrays. Needs no torch."""

@@ -1,0 +1,247 @@
+"""What a training run will do, with all that can be wrong found before the first step. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import Any
+
+from riebench.records import only_writer
+from riebench.sae.capture import ALL, Capture, refuse_full_disk, resolve_capture, size_text
+from riebench.sae.dataset import Dataset, open_dataset, prompts_hash
+from riebench.sae.grid import GridPoint, SAESettings, grid_points, settings_and_axes
+from riebench.util.errors import UserError
+from riebench.util.files import write_whole
+from riebench.util.progress import tracked
+
+TRAINING, CHECKPOINT = "training.json", "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training run.
+
+    Attributes:
+        out: folder of the SAE folders.
+        settings: of all SAEs.
+        points: the SAEs.
+        widths: site to the width of its vectors.
+        data: a data set, or
+        live: what the model generates.
+        device: where it is trained.
+        log_every: steps between lines of the log.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    out: Path
+    settings: SAESettings
+    points: Sequence[GridPoint]
+    widths: Mapping[str, int]
+    data: Dataset | None
+    live: Capture | None
+    device: str
+    log_every: int
+    checkpoint_every: int
+
+    @property
+    def model_name(self) -> str:
+        """The model whose values these are."""
+        if self.data is not None:
+            return self.data.asked.model
+        assert self.live is not None
+        return self.live.entry.name
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What decides the result; a run is gone on with only if this is the same."""
+        origin: dict[str, Any] = {"data": self.data.fingerprint} if self.data else {}
+        if self.live is not None:
+            live = self.live
+            origin = {
+                "model": live.entry.name,
+                "prompts": prompts_hash(live.prompted),
+                "run_steps": live.steps,
+                "positions": live.sampled,
+                "settings": live.settings.model_dump(mode="json", exclude={"model": {"device"}}, exclude_defaults=True),
+            }
+        return {**origin, **self.settings.model_dump(), "saes": [point.name for point in self.points]}
+
+    @property
+    def bytes(self) -> int:
+        """What the run writes at most: two checkpoints at one time, then each SAE in two layouts."""
+        sizes = [2 * point.expansion * self.widths[point.site] * self.widths[point.site] for point in self.points]
+        return 4 * sum(sizes) * (2 * 3 + 2)
+
+    def config(self, point: GridPoint, steps: int) -> dict[str, Any]:
+        """What the ``config.json`` of an SAE says beside its size."""
+        return {
+            "auxk": self.settings.auxk if point.aux else None,
+            "dead_steps_threshold": self.settings.dead_after // self.settings.batch,
+            "model": self.model_name,
+            **point.model_dump(),
+            "steps": steps,
+            **self.settings.model_dump(include={"batch", "lr", "eps", "decay", "aux_weight", "shuffle_seed"}),
+        }
+
+    def begin(self) -> bool:
+        """Note what is trained; whether there is something left to do.
+
+        Raises:
+            UserError: if the folder holds another training.
+        """
+        try:
+            found = json.loads((self.out / TRAINING).read_text())
+        except FileNotFoundError:
+            found = None
+        except ValueError:
+            raise UserError(f"{self.out / TRAINING} cannot be read; remove it or give another --out") from None
+        if found is None or not (found["finished"] or (self.out / CHECKPOINT).is_file()):  # nothing to be lost
+            found = {"asked": self.asked, "finished": False}
+            write_whole(self.out / TRAINING, json.dumps(found, indent=1).encode())
+        for name, wanted in self.asked.items():
+            has = found["asked"].get(name)
+            if has != wanted:
+                raise UserError(f"{self.out} holds a training with {name} {has}, not {wanted}; give another --out")
+        return not found["finished"]
+
+    def mark_finished(self) -> None:
+        """Note that all SAEs are written, and let the checkpoint go."""
+        write_whole(self.out / TRAINING, json.dumps({"asked": self.asked, "finished": True}, indent=1).encode())
+        (self.out / CHECKPOINT).unlink(missing_ok=True)
+
+
+def plan_training(
+    data: str | Path | None,
+    out: str | Path,
+    *,
+    site: str | Sequence[str] = ALL,
+    preset: str | None = None,
+    device: str = "auto",
+    live: Mapping[str, Any] | None = None,
+    log_every: int = 50,
+    checkpoint_every: int = 500,
+    **given: Any,
+) -> TrainingPlan:
+    """See :func:`train`.
+
+    Raises:
+        UserError: if something is unknown or cannot be; see there.
+    """
+    settings, axes = settings_and_axes(preset, given)
+    if (data is None) == (live is None):
+        raise UserError("give either a folder that 'riebench sae collect' has filled, or a model to generate with")
+    names = [site] if isinstance(site, str) else list(site)
+    dataset, capture = None, None
+    if data is not None:
+        named = [] if ALL in names else names
+        dataset = open_dataset(Path(data), named)
+        widths = {name: stored.width for name, stored in dataset.asked.sites.items() if not named or name in named}
+    else:
+        capture = resolve_capture(site=names, **(live or {}))
+        widths = {name: there.width for name, there in capture.sites.items()}
+    points = grid_points(axes, widths)
+    for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; expected 1 or more")
+    plan = TrainingPlan(Path(out), settings, points, widths, dataset, capture, device, log_every, checkpoint_every)
+    refuse_full_disk(plan.out, plan.bytes)
+    _refuse_few(plan)
+    return plan
+
+
+def _refuse_few(plan: TrainingPlan) -> None:
+    for site in plan.widths:
+        if plan.data is not None:
+            count = sum(shard.vectors[site] for shard in plan.data.shards)
+        else:
+            assert plan.live is not None
+            count = len(plan.live.prompted) * plan.live.steps * plan.live.positions(site)
+        if count < plan.settings.batch:
+            raise UserError(f"there are {count} vectors of {site}, a batch takes {plan.settings.batch}; lower --batch")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of a training.
+
+    Attributes:
+        folders: of the SAEs; empty if it ended early.
+        signal: that ended it early, if one did.
+    """
+
+    folders: Sequence[Path]
+    signal: Signals | None = None
+
+
+def train(
+    data: str | Path | None = None,
+    *,
+    out: str | Path,
+    site: str | Sequence[str] = ALL,
+    preset: str | None = None,
+    live: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    log_every: int = 50,
+    checkpoint_every: int = 500,
+    quiet: bool = False,
+    **given: Any,
+) -> Trained:
+    """Train a grid of SAEs in one pass over the data; goes on from the checkpoint that ``out`` holds.
+
+    Args:
+        data: folder that :func:`riebench.sae.collect` filled; or ``live``.
+        out: folder of the SAE folders, which ``sae.folder`` finds by their sites.
+        site: site or sites; ``all`` for those of the data, or the model's default ones.
+        preset: ``mini``, ``paper`` or ``paper-v1``.
+        live: arguments of :func:`riebench.sae.capture.resolve_capture` but ``site``, to train on what the model
+            generates, without a data set.
+        device: ``auto`` takes the best there is.
+        log_every: steps between lines of the log.
+        checkpoint_every: steps between checkpoints.
+        quiet: whether to show no progress.
+        given: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
+            :class:`riebench.sae.grid.Axes` and :class:`riebench.sae.grid.SAESettings`.
+
+    Raises:
+        UserError: before the first step, if the data are not whole, the grid cannot be, the disk is too small or
+            ``out`` holds another training; later, if a shard is damaged, a value or a loss is not finite.
+    """
+    plan = plan_training(
+        data,
+        out,
+        site=site,
+        preset=preset,
+        live=live,
+        device=device,
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        **given,
+    )
+    if not quiet:
+        _say(f"{len(plan.points)} SAEs of {', '.join(plan.widths)}; up to {size_text(plan.bytes)} in {plan.out}")
+    folders = [plan.out / point.name for point in plan.points]
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+        with only_writer(plan.out):
+            for torn in plan.out.rglob("*.part"):  # of a process that was killed
+                torn.unlink()
+            if plan.begin():
+                from riebench.sae.training import train_plan
+
+                ended = train_plan(plan, tracked("steps") if not quiet else iter)
+                if ended is not None:
+                    return Trained([], ended)
+            from riebench.sae.learning_curves import draw_learning_curves
+
+            draw_learning_curves(plan.out)
+    except OSError as error:
+        raise UserError(f"the folder {plan.out} cannot be written ({error.strerror or error})") from None
+    return Trained(folders)
+
+
+def _say(text: str) -> None:
+    print(f"riebench: {text}", file=sys.stderr, flush=True)

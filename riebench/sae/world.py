@@ -1,0 +1,36 @@
+"""What the suite asks of a world whose truth is known. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riebench.masks.region import Mask
+
+Image = NDArray[np.uint8]
+
+
+class World(Protocol):
+    """A world in which every prompt has a true picture, described by attributes with one value each.
+
+    Attributes:
+        attributes: attribute to all its values.
+    """
+
+    attributes: Mapping[str, tuple[str, ...]]
+
+    def shown(self, prompt: str) -> Mapping[str, str]:
+        """The value of every attribute that the true picture of a prompt shows.
+
+        Raises:
+            UserError: if the prompt is not of this world.
+        """
+
+    def read(self, image: Image, prompt: str, seed: int) -> Mapping[str, str]:
+        """The value of every attribute that a picture ``[height, width, 3]`` shows, meant for a prompt or edited."""
+
+    def area(self, prompt: str, seed: int, attribute: str | None = None) -> Mask:
+        """Where an attribute is in the true picture ``[height, width]``; without one, where the object is."""

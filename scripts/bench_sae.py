@@ -1,0 +1,109 @@
+"""Time a training step against the same step written densely, and a grid of six SAEs against six single trainings.
+
+The two sides of each ratio take turns, so that other work on the machine slows both; the ratio is that of the medians,
+with the range over the repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from riebench.sae.grid import Axes, GridPoint, SAESettings, grid_points
+from riebench.sae.learner import Learner, Start
+from riebench.sae.training import learners_of, step_all
+
+SITE = "site"
+SIX = Axes(k=(5, 10, 20), aux=(True, False))
+
+
+class Dense:
+    """The published step as its formulas stand: dense codes, dense products, plain Adam."""
+
+    def __init__(self, d_model: int, n_features: int, k: int) -> None:
+        self.k = k
+        directions = normalize(torch.randn(n_features, d_model), dim=1)
+        self.weights = [directions.clone(), directions, torch.zeros(d_model), torch.zeros(n_features)]
+        for weight in self.weights:
+            weight.requires_grad_()
+        self.optimizer = torch.optim.Adam(self.weights, lr=1e-4, eps=6.25e-10)
+
+    def step(self, x: Tensor) -> None:
+        """One step on vectors ``[batch, d]``."""
+        W_enc, W_dec, pre_bias, latent_bias = self.weights
+        values, indices = ((x - pre_bias) @ W_enc.T + latent_bias).topk(self.k, dim=1)
+        codes = torch.zeros(len(x), len(W_enc)).scatter(1, indices, values.relu())
+        loss = (codes @ W_dec + pre_bias - x).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            assert W_dec.grad is not None
+            W_dec.grad -= (W_dec.grad * W_dec).sum(1, keepdim=True) * W_dec
+            self.optimizer.step()
+            W_dec /= W_dec.norm(dim=1, keepdim=True)
+
+
+def main() -> int:
+    """Print the ratios."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    for name, value in (("width", 1280), ("expansion", 4), ("k", 20), ("batch", 4096), ("repeats", 5), ("threads", 2)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    print(f"d {given.width}, n {given.width * given.expansion}, batch {given.batch}, {given.threads} threads")
+    x = torch.randn(given.batch, given.width)
+    start, settings = Start(torch.zeros(given.width), torch.tensor(1.0)), SAESettings(batch=given.batch)
+    dense = Dense(given.width, given.width * given.expansion, given.k)
+    point = GridPoint(site=SITE, k=given.k, expansion=given.expansion, aux=True, seed=0)
+    ours = Learner([point], given.width, start, settings, torch.device("cpu"))
+    compare(f"k {given.k}: dense step", lambda: dense.step(x), "this step", lambda: ours.step(x, 1e-4), given)
+    points = grid_points(SIX.model_copy(update={"expansion": (given.expansion,)}), {SITE: given.width})
+    for alive, said in ((True, "before a feature has died"), (False, "after")):
+        grid = learners_of(points, given.width, start, settings, torch.device("cpu"))
+        alone = [Learner([p], given.width, start, settings, torch.device("cpu")) for p in points]
+        if not alive:
+            for learner in [*grid, *alone]:
+                learner.silent[:32] = settings.dead_after + 1
+
+        def one_by_one(alone: list[Learner] = alone) -> None:
+            for learner in alone:
+                learner.step(x.half().float(), 1e-4)
+
+        def together(grid: list[Learner] = grid) -> None:
+            step_all(grid, x.half().float(), 1e-4)
+
+        compare(f"six SAEs, {said}: one by one", one_by_one, "together", together, given)
+    return 0
+
+
+def compare(
+    first: str, one: Callable[[], object], second: str, other: Callable[[], object], given: argparse.Namespace
+) -> None:
+    """Time two functions in turns and print the ratios of their medians, by the clock and in processor time."""
+    one(), other()
+    clock: tuple[list[float], list[float]] = [], []
+    processor: tuple[list[float], list[float]] = [], []
+    for _ in range(given.repeats):
+        for number, work in enumerate((one, other)):
+            began, used = time.perf_counter(), time.process_time()
+            work()
+            clock[number].append(time.perf_counter() - began)
+            processor[number].append(time.process_time() - used)
+    a, b = map(statistics.median, clock)
+    ratios = [x / y for x, y in zip(*clock, strict=True)]
+    span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    busy = statistics.median(processor[0]) / statistics.median(processor[1])
+    said = f"{a / b:.2f} times as fast ({span}), {busy:.2f} in processor time"
+    print(f"{first} {a:.3f} s, {second} {b:.3f} s: {said}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Kill collecting and training again and again at random moments, let them go on, and compare with ones left alone.
+
+The model is loaded once; each attempt is a fork of this process that is killed with SIGKILL after a random time. At the
+end the shards, the manifest, the weights and the log must be those of the attempts that were left alone, byte by byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import riebench
+from riebench.sae import collect, train
+from riebench.sae.learning_curves import FIGURE
+
+PROMPTS, SHARD = 60, 4
+STEPS, EVERY = 60, 4
+
+
+def main() -> int:
+    """Say what was found; the exit code is 0 if nothing was lost, doubled or changed."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20, help="how often to kill each of the two")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--work", type=Path, required=True, help="an empty folder")
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # a process with a pool of threads must not fork
+    model = riebench.load("mini")
+    moments = random.Random(given.seed)
+
+    def collecting(folder: Path) -> None:
+        collect(
+            model,
+            ["mid.0"],
+            prompts="grammar",
+            count=PROMPTS,
+            shard_prompts=SHARD,
+            positions=40,
+            out=folder,
+            quiet=True,
+        )
+
+    def training(folder: Path) -> None:
+        train(
+            given.work / "collect-alone",
+            out=folder,
+            **{"k": (4, 8), "aux": (True, False), "batch": 128, "buffer": 600, "dead_after": 2000, "steps": STEPS},
+            checkpoint_every=EVERY,
+            log_every=3,
+            quiet=True,
+        )
+
+    faults = []
+    for name, work in (("collect", collecting), ("train", training)):
+        kills, rounds = 0, 0
+        attempt(work, given.work / f"{name}-alone", None)
+        while kills < given.kills:
+            folder = given.work / f"{name}-{rounds:03d}"
+            while not attempt(work, folder, moments.uniform(0, 2) if kills < given.kills else None):
+                kills += 1
+            found = differing(given.work / f"{name}-alone", folder)
+            faults += [f"{folder.name}: {said}" for said in found]
+            rounds += 1
+        print(f"{name}: {kills} kills, {rounds} rounds, {len(faults)} faults", flush=True)
+    print(*faults, sep="\n")
+    return 1 if faults else 0
+
+
+def attempt(work: Callable[[Path], None], folder: Path, seconds: float | None) -> bool:
+    """Work in a fork, killed after some seconds (never for None); whether it came to its end.
+
+    Raises:
+        SystemExit: if it failed of itself.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work(folder)
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)  # of one that has ended it makes nothing
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit(f"an attempt in {folder} failed")
+    return os.WIFEXITED(status)
+
+
+def differing(alone: Path, folder: Path) -> list[str]:
+    """Files that are missing, left over, or not the same."""
+    contents = [
+        {
+            str(p.relative_to(root)): p.read_bytes()
+            for p in root.rglob("*")
+            if p.is_file() and p.name not in (".lock", ".writer.json", FIGURE)
+        }
+        for root in (alone, folder)
+    ]
+    return [name for name in sorted({*contents[0], *contents[1]}) if contents[0].get(name) != contents[1].get(name)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

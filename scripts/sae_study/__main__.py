@@ -1,0 +1,47 @@
+"""The SAE study on mini, from values to tables; see ``scripts/study_sae``."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from pathlib import Path
+
+import grids
+from commands import run_all
+from drawings import draw_all
+from scored import read_benchmark, read_frame
+from switched_sheet import draw_sheet
+from tables import write_all
+
+
+def main() -> None:
+    """Run what is missing, then write tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="values, SAEs, scores, runs")
+    parser.add_argument("--out", type=Path, required=True, help="tables and figures")
+    parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
+    given = parser.parse_args()
+    work, out, size = given.work, given.out, grids.SMALL if given.small else grids.Size()
+    work.mkdir(parents=True, exist_ok=True)
+    stages = {
+        "collect": grids.collect,
+        "train": grids.train,
+        "judge": grids.judge,
+        "benchmark": grids.benchmark,
+        "report": lambda work, size: grids.report(work),
+    }
+    for name, commands in stages.items():
+        seconds = run_all(name, commands(work, size), work / "log.txt")
+        print(f"{name}: {seconds:.0f} s", flush=True)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    frame, files = read_frame(work)
+    write_all(frame, read_benchmark(work), out)
+    draw_all(frame, files, work, out / "figures")
+    draw_sheet(files, work, out / "figures" / "switched-on.png")
+    with gzip.GzipFile(out / "scores.jsonl.gz", "wb", mtime=0) as file:
+        file.writelines(json.dumps(facts).encode() + b"\n" for facts in files)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Collecting values and training on them: what is stored, what is resumed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from riebench.engine.instruments import Instruments
+from riebench.sae import collect, load_sae, train
+from riebench.sae.capture import resolve_capture
+from riebench.sae.dataset import open_dataset, read_manifest, shard_name
+from riebench.sae.folders import find_saes
+from riebench.sae.grid import SAESettings
+from riebench.sae.prompts import read_prompts
+from riebench.sae.sources import Place, Portions
+from riebench.sae.training_log import read_log
+from riebench.spec.settings import SaeSettings
+from riebench.util.errors import UserError
+from riebench.util.files import file_hash
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+SITES = ["mid.0", "up.0.1/neurons.0"]
+SMALL: dict[str, Any] = {"k": (4,), "batch": 64, "steps": 12, "buffer": 200, "log_every": 4, "quiet": True}
+
+
+@pytest.fixture
+def data(mini: Instruments) -> Path:
+    """Six prompts in shards of two."""
+    collect(mini.model, SITES, prompts="grammar", count=6, shard_prompts=2, out="data", quiet=True)
+    return Path("data")
+
+
+def test_values_are_those_of_the_runs(mini: Instruments, data: Path) -> None:
+    dataset = open_dataset(data)
+    assert [shard.vectors for shard in dataset.shards] == [dict.fromkeys(SITES, 128)] * 3
+    assert dataset.asked.fingerprint == mini.model.fingerprint
+    prompted = read_prompts("grammar", 6, "train")
+    for number, shard in enumerate(dataset.shards):
+        stored = load_file(data / shard.name)
+        part = prompted[2 * number : 2 * number + 2]
+        runs = mini.model.generate([p for p, _ in part], [s for _, s in part], 1, capture=SITES)
+        for site in SITES:
+            assert torch.equal(stored[site], torch.cat([run.values[site][0] for run in runs]).half())
+
+
+def test_drawn_positions_are_of_each_step(mini: Instruments) -> None:
+    done = collect(
+        mini.model, "mid.0", prompts="grammar", count=3, steps=2, positions=5, out="d", store="bfloat16", quiet=True
+    )
+    stored = load_file(done.folder / shard_name(0))["mid.0"]
+    assert (stored.shape, stored.dtype) == ((30, 96), torch.bfloat16)
+    capture = resolve_capture(mini.model, "mid.0", prompts="grammar", count=3, steps=2, positions=5)
+    seeds = [seed for _, seed in capture.prompted]
+    runs = mini.model.generate([p for p, _ in capture.prompted], seeds, 2, capture=["mid.0"])
+    drawn = [[capture.drawn("mid.0", seed, step) for step in range(2)] for seed in seeds]
+    assert len({tuple(positions) for run in drawn for positions in run if positions is not None}) == 6
+    rows = [run.values["mid.0"][t][drawn[i][t]] for i, run in enumerate(runs) for t in range(2)]
+    assert torch.equal(stored, torch.cat(rows).bfloat16())
+
+
+def test_only_missing_shards_are_made(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = {path.name: path.read_bytes() for path in data.glob("*.safetensors")}
+    (data / shard_name(1)).unlink()  # lost
+    manifest = json.loads((data / "manifest.json").read_text())
+    del manifest["shards"]["2"]  # whole, but the process died before it was noted
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    (data / "shard-000001.safetensors.abc.part").write_bytes(b"torn")
+    made: list[int] = []
+    generate = mini.model.generate
+    monkeypatch.setattr(
+        mini.model, "generate", lambda prompts, *a, **b: made.append(len(prompts)) or generate(prompts, *a, **b)
+    )
+    collect(mini.model, SITES, prompts="grammar", count=6, out=data, quiet=True)
+    assert made == [2]
+    assert {path.name: path.read_bytes() for path in data.glob("*.safetensors*")} == contents
+    assert len(open_dataset(data).shards) == 3
+
+
+def test_prompts_of_a_table(mini: Instruments) -> None:
+    pd.DataFrame({"caption": ["a red heart", None, "a blue star"]}).to_parquet("p.parquet")
+    done = collect(mini.model, "mid.0", prompts="p.parquet", column="caption", out="d", quiet=True)
+    assert (done.asked.prompts, done.asked.vectors(0)) == (2, {"mid.0": 128})
+
+
+def test_values_that_are_not_finite(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = mini.model.generate
+
+    def broken(*given: Any, **more: Any) -> Any:
+        runs = generate(*given, **more)
+        runs[-1].values["mid.0"][0, 3, 7] = 1e6  # no number of float16
+        return runs
+
+    monkeypatch.setattr(mini.model, "generate", broken)
+    with pytest.raises(UserError, match=r"the values at mid.0 of the prompt .* are not finite in torch.float16"):
+        collect(mini.model, "mid.0", prompts="grammar", count=2, out="n", quiet=True)
+    collect(mini.model, "mid.0", prompts="grammar", count=2, out="b", store="bfloat16", quiet=True)
+
+
+def test_another_model_is_refused(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mini.model, "fingerprint", "other")
+    with pytest.raises(UserError, match=r"data holds values of mini-.*, this model is other"):
+        collect(mini.model, SITES, prompts="grammar", count=6, out=data, quiet=True)
+
+
+def test_a_disk_too_small(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1, 1, 40_000))
+    with pytest.raises(UserError, match=r"24.6 MB are needed in new, 40.0 kB are free; take fewer prompts"):
+        collect(mini.model, "mid.0", prompts="grammar", count=2000, out="new", quiet=True)
+    with pytest.raises(UserError, match=r"are needed in saes, 40.0 kB are free"):
+        train(data, out="saes", **SMALL)
+    assert not Path("new").exists()
+    assert not Path("saes").exists()
+
+
+def test_a_grid_is_trained_and_found(data: Path) -> None:
+    done = train(data, out="saes", **SMALL | {"k": (4, 8), "aux": (True, False), "expansion": (1, 2)})
+    names = [folder.name for folder in done.folders]
+    assert len(names) == 16
+    assert names[0] == "mid.0_k4_x1_aux-on_seed0"
+    found = find_saes(Path("saes"), {"mid.0": ("mid.0_k4_x1_aux-on",)}, SaeSettings(k=4, features=96))
+    sae = load_sae(found["mid.0"])
+    assert (sae.k, sae.n_features, sae.d_model) == (4, 96, 96)
+    assert torch.allclose(sae.decoder.weight.norm(dim=0), torch.ones(96), atol=1e-6)
+    log = read_log(Path("saes"))
+    assert [line["step"] for line in log if line["sae"] == names[0]] == [4, 8, 12]
+    config = json.loads((found["mid.0"] / "config.json").read_text())
+    assert config["explained_variance"] == next(x["explained"] for x in log if (x["sae"], x["step"]) == (names[0], 12))
+    assert (config["dead_steps_threshold"], config["model"], config["auxk"]) == (200_000 // 64, "mini", 64)
+    off = json.loads((Path("saes") / "mid.0_k4_x1_aux-off_seed0" / "config.json").read_text())
+    assert off["auxk"] is None
+    assert Path("saes/learning.png").stat().st_size > 10_000
+    assert not Path("saes/checkpoint.pt").exists()
+
+
+def test_a_grid_is_what_single_trainings_are(data: Path) -> None:
+    train(data, site="mid.0", out="grid", **SMALL | {"k": (4, 8), "seeds": (0, 1)})
+    train(data, site="mid.0", out="one", **SMALL | {"k": (8,), "seeds": (1,)})
+    name = "mid.0_k8_x4_aux-on_seed1/state_dict.safetensors"
+    assert (Path("grid") / name).read_bytes() == (Path("one") / name).read_bytes()
+
+
+def test_from_the_model_itself_as_from_shards(mini: Instruments, data: Path) -> None:
+    live = {"model": mini.model, "prompts": "grammar", "count": 6}
+    once = SMALL | {"steps": 0, "buffer": 10_000}
+    train(live=live, site="mid.0", out="live", **once)
+    train(data, site="mid.0", out="stored", **once)
+    a, b = (load_sae(Path(out) / "mid.0_k4_x4_aux-on_seed0") for out in ("live", "stored"))
+    assert read_log(Path("live"))[-1]["step"] == 6  # 384 vectors
+    # The same vectors, drawn in another order: units are prompts here and shards there.
+    assert torch.allclose(a.pre_bias, b.pre_bias, atol=0.05)
+    assert read_log(Path("live"))[-1]["loss"] < 1.2 * read_log(Path("stored"))[-1]["loss"]
+
+
+class Numbered:
+    """Vectors that are their own numbers, ten a unit."""
+
+    ahead = False
+
+    def units(self) -> list[dict[str, int]]:
+        return [{"a": 10}] * 12
+
+    def read(self, units: list[int]) -> dict[str, torch.Tensor]:
+        return {"a": torch.cat([torch.arange(10.0)[:, None] + 10 * unit for unit in units])}
+
+
+def test_every_vector_once_in_a_pass_and_from_any_place() -> None:
+    portions = Portions(Numbered(), SAESettings(batch=10, buffer=30))
+    assert portions.batches_in_round() == 12
+    stream = portions.batches(Place())
+    taken = [(place, batch["a"].flatten().tolist()) for place, batch in (next(stream) for _ in range(24))]
+    for pass_ in (taken[:12], taken[12:]):
+        assert sorted(number for _, batch in pass_ for number in batch) == list(range(120))
+    assert taken[0][1] != taken[12][1]
+    for start in (3, 11, 14):
+        again = portions.batches(taken[start - 1][0])
+        assert [next(again)[1]["a"].flatten().tolist() for _ in range(3)] == [b for _, b in taken[start : start + 3]]
+
+
+def test_what_is_wrong_with_a_data_set(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, said in (
+        ({"site": "mid.1"}, "unknown site 'mid.1'; did you mean 'mid.0'"),
+        ({"batch": 4096}, "there are 384 vectors of mid.0, a batch takes 4096"),
+        ({"k": (97,), "expansion": (1,)}, "k is 97, but an SAE of mid.0 has 96 features at expansion 1"),
+        ({"k": ()}, "k is empty"),
+        ({"k": (3, 3)}, "k is 3,3; expected different numbers"),
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"lrr": 1.0}, "unknown setting 'lrr'; did you mean 'lr'"),
+        ({"preset": "papers"}, "unknown preset 'papers'; did you mean 'paper'"),
+        ({"device": "cuda:77"}, "the device 'cuda:77' is not"),
+    ):
+        with pytest.raises(UserError, match=said):
+            train(data, out="saes", **SMALL | given)
+    train(data, out="done", **SMALL)
+    with pytest.raises(UserError, match=r"done holds a training with lr 0.001, not 0.1; give another --out"):
+        train(data, out="done", **SMALL, lr=0.1)
+    path = data / shard_name(1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(UserError, match=r"shard-000001.safetensors has 123,078 of 123,088 bytes; remove it"):
+        train(data, out="saes", **SMALL)
+    path.write_bytes(whole[:-10] + bytes(10))
+    with pytest.raises(UserError, match="is damaged"):
+        train(data, out="saes", **SMALL)
+    assert not Path("saes/checkpoint.pt").exists()
+    path.write_bytes(whole)
+    assert train(data, out="saes", **SMALL | {"lr": 2e-3}).folders  # nothing had been trained there
+
+
+def test_values_that_became_no_number_are_named(data: Path) -> None:
+    path = data / shard_name(0)
+    stored = load_file(path)
+    stored["mid.0"][5, 5] = float("nan")
+    manifest = read_manifest(data)
+    assert manifest is not None
+    save_file(stored, path, {"collection": manifest.asked.key})
+    manifest.shards[0].sha256 = file_hash(path)
+    manifest.shards[0].bytes = path.stat().st_size
+    (data / "manifest.json").write_text(manifest.model_dump_json())
+    # Each shard is a portion; the steps of those before the bad one are in the checkpoint.
+    with pytest.raises(UserError, match=r"shard-000000.safetensors holds values at mid.0 that are not finite"):
+        train(data, site="mid.0", out="saes", **SMALL | {"buffer": 64})
+    assert Path("saes/training.json").is_file()
+
+
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPTS / "kill_sae_test.py"), "--kills", "6", "--work", str(tmp_path / "kills")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "collect: 6 kills" in done.stdout
+    assert "train: 6 kills" in done.stdout
+    for name in ("collect-alone", "train-alone"):
+        assert any((tmp_path / "kills" / name).rglob("*.safetensors"))
+
+
+def test_workers_make_the_same_files() -> None:
+    for workers in (1, 2):
+        collect(
+            "mini", "mid.0", prompts="grammar", count=4, shard_prompts=2, out=f"w{workers}", workers=workers, quiet=True
+        )
+    for number in range(2):
+        assert Path("w1", shard_name(number)).read_bytes() == Path("w2", shard_name(number)).read_bytes()
+    assert Path("w1/manifest.json").read_bytes() == Path("w2/manifest.json").read_bytes()

@@ -1,0 +1,104 @@
+"""SAE folders of dictionary_learning and sparsify: read by their own formulas, other kinds refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from riebench.sae import load_sae, save_sae
+from riebench.sae.folders import feature_count, find_saes
+from riebench.sae.saelens import save_for_saelens
+from riebench.spec.settings import SaeSettings
+from riebench.util.errors import UserError
+
+D, N, K = 4, 12, 3
+NAMES = {"mid.0": ("mid.0",)}
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"W": (N, D), "b": (N,), "D": (N, D), "bd": (D,), "x": (40, D)}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def by_formula(t: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both libraries: ``f = topk(relu(W (x - b_dec) + b), k)``, ``x' = f D + b_dec``, vector by vector."""
+    codes = torch.zeros(len(t["x"]), N)
+    for row, x in enumerate(t["x"]):
+        pre = (t["W"] @ (x - t["bd"]) + t["b"]).clamp(min=0)
+        for feature in sorted(range(N), key=lambda i: -float(pre[i]))[:K]:
+            codes[row, feature] = pre[feature]
+    return codes, codes @ t["D"] + t["bd"]
+
+
+def learned(folder: Path, **trainer: Any) -> None:
+    t = tensors()
+    folder.mkdir(exist_ok=True)
+    config = {"dict_class": "AutoEncoderTopK", "activation_dim": D, "dict_size": N, "k": K, **trainer}
+    (folder / "config.json").write_text(json.dumps({"trainer": config, "buffer": {}}))
+    state = {"encoder.weight": t["W"], "encoder.bias": t["b"], "decoder.weight": t["D"].T, "b_dec": t["bd"]}
+    torch.save(state | {"k": torch.tensor(K), "threshold": torch.tensor(-1.0)}, folder / "ae.pt")
+
+
+def sparsified(folder: Path, **change: Any) -> None:
+    t = tensors()
+    folder.mkdir(exist_ok=True)
+    config = {"activation": "topk", "expansion_factor": 3, "num_latents": 0, "k": K, "d_in": D, "transcode": False}
+    (folder / "cfg.json").write_text(json.dumps(config | change))
+    state = {"encoder.weight": t["W"], "encoder.bias": t["b"], "W_dec": t["D"], "b_dec": t["bd"]}
+    save_file(state, folder / "sae.safetensors")
+
+
+@pytest.mark.parametrize("write", [learned, sparsified])
+def test_read_by_its_formula(tmp_path: Path, write: Any) -> None:
+    write(tmp_path / "mid.0")
+    found = find_saes(tmp_path, NAMES, SaeSettings(k=K, features=N))["mid.0"]
+    assert feature_count(found) == N
+    sae, t = load_sae(found), tensors()
+    codes, rebuilt = by_formula(t)
+    assert torch.allclose(sae.encode(t["x"]), codes, atol=1e-5)
+    assert torch.allclose(sae(t["x"]), rebuilt, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("write", "change", "said"),
+    [
+        (learned, {"dict_class": "BatchTopKSAE"}, "its class is BatchTopKSAE, expected AutoEncoderTopK"),
+        (sparsified, {"activation": "groupmax"}, "its activation is 'groupmax', expected 'topk'"),
+        (sparsified, {"transcode": True}, "transcode is on"),
+        (sparsified, {"skip_connection": True}, "skip_connection is on"),
+    ],
+)
+def test_other_kinds_are_refused(tmp_path: Path, write: Any, change: dict[str, Any], said: str) -> None:
+    write(tmp_path / "mid.0", **change)
+    with pytest.raises(UserError, match=said):
+        load_sae(tmp_path / "mid.0")
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("was-run"),))
+
+
+def test_no_pickle_is_run(tmp_path: Path) -> None:
+    learned(tmp_path / "mid.0")
+    torch.save({"k": Evil()}, tmp_path / "mid.0" / "ae.pt")
+    with pytest.raises(UserError, match="holds more than tensors"):
+        load_sae(tmp_path / "mid.0")
+    assert not Path("was-run").exists()
+
+
+def test_written_for_saelens_is_the_same_sae(tmp_path: Path) -> None:
+    learned(tmp_path / "mid.0")
+    sae, x = load_sae(tmp_path / "mid.0"), tensors()["x"]
+    save_for_saelens(sae, tmp_path / "alone", "mini", "mid.0")
+    assert torch.equal(load_sae(tmp_path / "alone").encode(x), sae.encode(x))
+    save_sae(sae, tmp_path / "both", {"auxk": 7})
+    save_for_saelens(sae, tmp_path / "both", "mini", "mid.0")
+    assert torch.equal(load_sae(tmp_path / "both").encode(x), sae.encode(x))
+    assert feature_count(tmp_path / "both") == N
