@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 COMPONENTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 """Folders of a pipeline whose files its fingerprint names."""
+PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
+"""As much of the autoencoders of SDXL and of FLUX.1 as sites depend on, for plans without weights."""
 KEPT_TEXTS, KEPT_LATENTS = 64, 4
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.diffusers_model import DiffusersEntry, DiffusersModel, open_pipeline, part_config
+from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel, open_pipeline, part_config
 from riebench.models.entries import ModelEntry
 from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
 from riebench.models.sites import NEURONS, Site
@@ -35,7 +35,6 @@ PUBLISHED_TRANSFORMER: dict[str, Any] = {
     "guidance_embeds": False,
 }
 """As much of the published transformer as its sites depend on, for plans without weights."""
-PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 SIZE = 512
 """Side of the pictures, pixels: RIEBench's. The configurations name none."""
 PACKED = 2  # cells of the latents on each side of a token
@@ -91,8 +90,9 @@ class FluxEntry(DiffusersEntry):
 
     def check_settings(self, settings: Settings) -> None:
         """Refuse guidance, of which schnell has none."""
+        chosen = settings.model.model_dump(exclude_defaults=True)
         for name in ("guidance", "unconditional"):
-            if name in settings.model.model_fields_set:
+            if name in chosen:
                 raise UserError(f"{self.name} is not guided and has no setting model.{name}; leave it out")
 
     def sites(self, settings: Settings) -> Mapping[str, Site]:

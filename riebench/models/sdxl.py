@@ -8,7 +8,7 @@ from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.diffusers_model import DiffusersEntry, DiffusersModel, open_pipeline, part_config
+from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel, open_pipeline, part_config
 from riebench.models.entries import ModelEntry
 from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
 from riebench.models.sites import NEURONS, Site
@@ -39,7 +39,6 @@ PUBLISHED_UNET: dict[str, Any] = {
     "transformer_layers_per_block": [1, 2, 10],
 }
 """As much of SDXL Turbo's U-Net as its sites depend on, for plans without weights."""
-PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 GEGLU = 4  # a layer's neurons for each of its channels
 PIPELINE_UNIT = 8
 """Diffusers' pipeline takes sizes that are multiples of this, whatever the autoencoder's factor."""
@@ -261,7 +260,7 @@ class SDXL(DiffusersModel):
         return ["conv_in", *stages[: stages.index(stage)], *within]
 
 
-STANDIN = "riebench.standin.pipeline:sdxl_parts"
+_STANDIN = "riebench.standin.pipeline:sdxl_parts"
 _NEEDS = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
 _PIPELINES = {
     "sdxl-turbo": HubFiles("stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304", PIPELINE_FILES),
@@ -282,7 +281,7 @@ PUBLISHED_SAES = Part(
     210_000_000,
     ("torch",),
 )
-TURBO = SDXLEntry("sdxl-turbo", steps=4, standin=STANDIN, parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
+TURBO = SDXLEntry("sdxl-turbo", steps=4, standin=_STANDIN, parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
 # The paper leaves steps and guidance of the multi-step model open; these are usual ones.
 _BASE_PARTS = (_PARTS["sdxl-base"], PUBLISHED_SAES, *INSTRUMENTS)
-BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, standin=STANDIN, parts=_BASE_PARTS)
+BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, standin=_STANDIN, parts=_BASE_PARTS)

@@ -70,7 +70,7 @@ FLUX_SHAPES: dict[Size, FluxShape] = {
 }
 SAE_BLOCKS = ("double.1", "double.18")
 """Blocks with a random SAE in the folder ``flux-saes``, where the model has them."""
-INDEX = {
+FLUX_INDEX = {
     "_class_name": "FluxPipeline",
     "_diffusers_version": "0.30.0.dev0",
     "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
@@ -173,7 +173,7 @@ def write_flux(folder: Path, shape: FluxShape, seed: int) -> None:
     scheduler.save_pretrained(folder / "scheduler")
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
     write_t5_tokenizer(folder / "tokenizer_2")
-    (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+    (folder / "model_index.json").write_text(json.dumps(FLUX_INDEX, indent=2) + "\n")
 
 
 def write_t5_tokenizer(folder: Path) -> None:
