@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training import data, export, loop, masker, perception, saes, unet, vae
+from training import data, export, flux, loop, masker, perception, saes, unet, vae
 
 STAGES = {
     "vae": (vae.stage, 2600),
@@ -19,6 +19,7 @@ STAGES = {
     "clip": (perception.clip_stage, 4400),
     "trunk": (perception.trunk_stage, 700),
     "saes": (saes.stage, 3000),
+    "flux": (flux.stage, 9000),
 }
 
 

@@ -23,7 +23,10 @@ atexit.register(lambda: print("torch" in sys.modules))
 from riebench.cli import main
 main(sys.argv[1:])
 """
+ITEM = '{"id": "a", "editing_type_id": "1", "original_prompt": "a red heart", "editing_prompt": "a red star", '
 RUN = ("run", "--method", "sae", "--block", "mid.0")
+FLUX = ("run", "--model", "flux-schnell", "--pairs", "pairs.json", "--weights", "empty")
+FLUX_SAE = (*FLUX, "--method", "sae", "--block", "double.1")
 COLLECT = ("sae", "collect", "--out", "o")
 GRAMMAR = (*COLLECT, "--prompts", "grammar", "--count", "2")
 TRAIN = ("sae", "train", "--out", "o")
@@ -78,6 +81,17 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         (("mini", "draw", "a red heart", "--out", "file/below.png"), "file/below.png cannot be written"),
         (("mini", "check", "--part", "masks"), "did you mean 'masker'?"),
         (("table", "empty"), "empty holds no records.jsonl"),
+        ((*FLUX, "--method", "sae", "--block", "double.19"), "unknown block 'double.19'; did you mean 'double.9'?"),
+        (FLUX_SAE, "unknown SAE 'double.1'; known: none; name a folder with --set sae.folder=DIR"),
+        ((*FLUX_SAE, "--set", "sae.folder=nowhere"), "'nowhere' is neither a folder nor in the hub's cache"),
+        (
+            (*FLUX_SAE, "--set", "sae.folder=empty"),
+            "empty has no SAE folder that fits; expected folders named for sites",
+        ),
+        ((*FLUX_SAE, "--set", "sae.folder=saes", "--k", "65"), "k is 65, but 'sae' in double.1 has 64 to choose from"),
+        ((*FLUX, "--method", "neurons", "--block", "single.0", "--k", "12289"), "has 12288 to choose from"),
+        ((*FLUX, "--method", "steering", "--block", "all", "--set", "model.guidance=3"), "flux-schnell is not guided"),
+        ((*FLUX, "--method", "steering", "--block", "all", "--set", "model.size=520"), "expected a multiple of 16"),
         (COLLECT, "no prompts were named"),
         ((*COLLECT, "--prompts", "grammar"), "say how many with --count"),
         ((*COLLECT, "--prompts", "no.txt"), "no.txt cannot be read"),
@@ -109,6 +123,9 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
 def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "pairs.json").write_text(f'[{ITEM}"original_gsam_prompt": "heart", "editing_gsam_prompt": "star"}}]')
+    (tmp_path / "saes" / "double.1").mkdir(parents=True)
+    (tmp_path / "saes" / "double.1" / "config.json").write_text('{"n_dirs_local": 64, "d_model": 3072, "k": 8}')
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     started = time.perf_counter()
     done = subprocess.run(
@@ -122,9 +139,6 @@ def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str
     assert said in done.stderr
     assert done.stdout.splitlines()[-1] == "False", "torch was imported"
     assert seconds < LONGEST
-
-
-ITEM = '{"id": "a", "editing_type_id": "1", "original_prompt": "a red heart", "editing_prompt": "a red star", '
 
 
 @pytest.mark.parametrize(

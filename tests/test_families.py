@@ -282,6 +282,27 @@ def test_saes_of_a_strangers_sites(toy: Model) -> None:
         riebench.load(TOY, pipeline=object())
 
 
+def test_the_bench_measures_a_strangers_family(
+    tmp_path: Path, toy: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for site in toy.default_sites:
+        save_sae(toy.sae(site), tmp_path / "saes" / site, {})
+    (tmp_path / "pairs.json").write_text(json.dumps([pair.model_dump(mode="json") for pair in PAIRS]))
+    words = ["bench", "--model", TOY, "--pair-file", "pairs.json", "--set", "sae.folder=saes", "--json", "bench.json"]
+    assert main_result(words) in {0, 1}, capsys.readouterr().err
+    found = json.loads((tmp_path / "bench.json").read_text())
+    bars = {bar["name"]: bar["met"] for bar in found["bars"]}
+    passes = ("denoiser", "decoder", "text encoder", "masker", "CLIP image", "CLIP text", "LPIPS")
+    assert [name for name in passes if not bars[f"{name} passes"]] == ["text encoder"]  # the toy keeps no texts
+    assert found["largest_difference"] < 1e-3
+    assert found["engine"]["denoiser_flops_of_first_pair"] > 0
+    capsys.readouterr()
+    monkeypatch.delattr(toy_family.ToyModel, "networks")
+    assert main_result(words) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "riebench: the family of toy does not say which networks to measure; give it networks()"
+
+
 class Broken:
     """An entry point whose module is not there."""
 
@@ -294,12 +315,19 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
     if others:
         points: Any = {"a-broken-one": Broken(), **entries._installed()}
         monkeypatch.setattr(entries, "_installed", lambda: points)
-    for name, kind in (("pipe", "StableDiffusionXLPipeline"), ("other", "FluxPipeline"), ("mini", "FluxPipeline")):
+    kinds = {
+        "pipe": "StableDiffusionXLPipeline",
+        "flux": "FluxPipeline",
+        "other": "SanaPipeline",
+        "mini": "SanaPipeline",
+    }
+    for name, kind in kinds.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "model_index.json").write_text(json.dumps({"_class_name": kind}))
-    with pytest.raises(UserError, match=r"the pipeline in pipe cannot be loaded: "):
-        riebench.load(Path("pipe"))
-    with pytest.raises(UserError, match=r"unknown pipeline class 'FluxPipeline'; .*known: StableDiffusionXLPipeline$"):
+    for name in ("pipe", "flux"):
+        with pytest.raises(UserError, match=rf"the pipeline in {name} cannot be loaded: "):
+            riebench.load(Path(name))
+    with pytest.raises(UserError, match=r"unknown pipeline class 'SanaPipeline'; .*FluxPipeline, StableDiffusionXL"):
         riebench.load("other")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty has no model_index\.json that names a pipeline"):

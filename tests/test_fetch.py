@@ -50,6 +50,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self, body: bool) -> None:
         Hub.asked.append((self.command, self.path.partition("?")[0]))
+        if "/FLUX.1-schnell/" in self.path:  # as the hub refuses those who have not accepted a licence
+            self.send({"X-Error-Code": "GatedRepo", "X-Error-Message": "restricted"}, b"", body, 401)
+            return
         if re.match("/api/models/.*/revision/", self.path):
             self.send({}, json.dumps({"id": "x", "sha": COMMIT}).encode(), body)
             return
@@ -64,8 +67,8 @@ class Hub(BaseHTTPRequestHandler):
         sizes = {"X-Linked-Size": str(Hub.sizes[name])} if name in Hub.sizes else {}
         self.send({"ETag": f'"{described(name, data)["oid"]}"', "X-Repo-Commit": revision, **sizes}, data, body)
 
-    def send(self, headers: dict[str, str], data: bytes, body: bool) -> None:
-        self.send_response(200)
+    def send(self, headers: dict[str, str], data: bytes, body: bool, status: int = 200) -> None:
+        self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(data)))
@@ -93,7 +96,7 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def fetch(hub: str, root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def fetch(hub: str, root: Path, *words: str, model: str = "sdxl-turbo") -> subprocess.CompletedProcess[str]:
     environment = {
         "HF_ENDPOINT": hub,
         "HF_HUB_DISABLE_XET": "1",
@@ -102,7 +105,7 @@ def fetch(hub: str, root: Path, *words: str) -> subprocess.CompletedProcess[str]
         "HOME": str(root),
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
-    command = [sys.executable, "-m", "riebench", "fetch", "sdxl-turbo", "--weights", str(root / "w"), *words]
+    command = [sys.executable, "-m", "riebench", "fetch", model, "--weights", str(root / "w"), *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -155,6 +158,12 @@ def test_no_room(hub: str, tmp_path: Path) -> None:
     said = one_line(fetch(hub, tmp_path, "--part", "text-encoder"))
     assert "GB free, 100000000.0 GB are needed; name another --weights" in said
     assert ("GET", LARGE) not in [(verb, path.rpartition("/")[2]) for verb, path in Hub.asked]
+
+
+def test_a_gated_repository(hub: str, tmp_path: Path) -> None:
+    said = one_line(fetch(hub, tmp_path, "--part", "model", model="flux-schnell"))
+    page = "https://huggingface.co/black-forest-labs/FLUX.1-schnell"
+    assert f"accept its licence at {page} and log in with 'hf auth login' (or set HF_TOKEN); then fetch again" in said
 
 
 def test_no_hub(tmp_path: Path) -> None:

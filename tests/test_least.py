@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from riebench.cli import main
-from riebench.engine.bench import difference, plain_pair, scored_pictures, unet_flops
-from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, LPIPS, MASKER, TEXT, UNET, VAE, counting
+from riebench.engine.bench import denoiser_flops, difference, plain_pair, scored_pictures
+from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, DECODER, DENOISER, LPIPS, MASKER, TEXT, counting
 from riebench.engine.instruments import Given, Instruments
 from riebench.engine.pair_work import PairWorker
 from riebench.models import Edit
 from riebench.models.mini import PAIRS
-from riebench.models.replay import modules_before
 from riebench.models.sdxl import FOUR, SDXL, TURBO, module_path
 from riebench.pairs import Pair, load_pairs
 from riebench.spec.request import Request, resolve
@@ -66,7 +65,7 @@ def check_replay(model: SDXL, prompt: str, edits: list[Edit], steps: int) -> Non
             work = partial(model.generate, prompts, seeds, steps, edits=edits)
             seen, made = predictions(model, work)
             runs.append((torch.stack(seen), [run.image for run in made]))
-            flops.append(unet_flops(model, work))
+            flops.append(denoiser_flops(model, work))
     assert torch.equal(runs[0][0], runs[1][0])
     assert np.array_equal(runs[0][1], runs[1][1])
     assert not np.array_equal(runs[0][1][0], base.image)
@@ -121,7 +120,7 @@ def test_only_runs_that_begin_alike_are_replayed(model: SDXL, prompts: list[str]
     work = partial(model.generate, prompts, seeds, steps, edits=edits)
     for model.replay in (True, False):
         found.append(torch.stack(predictions(model, work)[0]))
-        flops.append(unet_flops(model, work))
+        flops.append(denoiser_flops(model, work))
     assert torch.equal(*found)
     assert flops[0] == flops[1]
 
@@ -160,12 +159,12 @@ def test_at_most_six_tenths_of_the_arithmetic_remain(model: SDXL, mini: Instrume
         for replay in (True, False):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(one, "replay", replay)
-                flops.append(unet_flops(one, partial(one.generate, [prompt], [5], 1, edits=edits)))
+                flops.append(denoiser_flops(one, partial(one.generate, [prompt], [5], 1, edits=edits)))
         assert 0 < flops[0] <= 0.6 * flops[1]
 
 
 def test_modules_before_a_block(model: SDXL) -> None:
-    assert modules_before(model.pipeline.unet, module_path("up.0.1")) == [
+    assert model._modules_before(module_path("up.0.1")) == [
         *("conv_in", "down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block"),
         *("up_blocks.0.resnets.0", "up_blocks.0.resnets.1", "up_blocks.0.attentions.0"),
     ]
@@ -213,7 +212,7 @@ def test_replay_spares_work_at_every_size_of_batch(
     pair, flops = load_pairs(PAIRS)[0], []
     for replay in (True, False):
         monkeypatch.setattr(mini.model, "replay", replay)
-        flops.append(unet_flops(mini.model, partial(work, worker(mini, request), pair)))
+        flops.append(denoiser_flops(mini.model, partial(work, worker(mini, request), pair)))
     # Two of four runs are edited, and at most six tenths of each remain.
     assert flops[0] <= 0.8 * flops[1]
 
@@ -244,10 +243,10 @@ def test_counts_are_the_floor_and_numbers_the_plain_loops(mini: Instruments) -> 
         assert record.metrics.keys() == score.keys()
         assert difference(record.metrics, score) <= 1e-3
     pictures = scored_pictures(result)
-    assert [counts[n].passes for n in (UNET, VAE, TEXT, CLIP_TEXT)] == [12, 12, 2, 2]
+    assert [counts[n].passes for n in (DENOISER, DECODER, TEXT, CLIP_TEXT)] == [12, 12, 2, 2]
     assert counts[MASKER].passes == len(plain[MASKER].inputs) == 2
     assert [counts[n].passes for n in (CLIP_IMAGE, LPIPS)] == [pictures[CLIP_IMAGE], pictures[LPIPS]]
-    assert [plain[n].passes for n in (UNET, VAE, TEXT, CLIP_TEXT, MASKER, LPIPS)] == [30, 30, 30, 20, 20, 30]
+    assert [plain[n].passes for n in (DENOISER, DECODER, TEXT, CLIP_TEXT, MASKER, LPIPS)] == [30, 30, 30, 20, 20, 30]
     assert pictures == {CLIP_IMAGE: 32, LPIPS: 12}
 
 
@@ -320,6 +319,6 @@ def test_bench_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit) as left:
         main(["bench", "--pairs", "1", "--block", "up.0.1", "--json", str(tmp_path / "b.json")])
     said = capsys.readouterr().out
-    assert "U-Net passes" in said
+    assert "denoiser passes" in said
     assert (tmp_path / "b.json").read_text().startswith("{")
     assert left.value.code == (1 if "MISSED" in said else 0)

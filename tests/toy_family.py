@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
 from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.models import Batch, Model, ModelEntry, Site
-from riebench.models.model import weights_fingerprint
+from riebench.models.model import DECODER, DENOISER, TEXT, weights_fingerprint
+from riebench.sae.folders import find_saes
 from riebench.spec.settings import Settings
 
 LAYERS, WIDTH, GRID, TOKENS, PATCH = 11, 16, (4, 5), 6, 8
@@ -75,8 +77,15 @@ class ToyModel(Model):
             return torch.cat([output[:, :TOKENS], output[:, TOKENS:] + delta], 1)
         return output[0], output[1] + delta
 
+    def networks(self) -> Mapping[str, tuple[Any, str]]:
+        return {DENOISER: (self.net, "forward"), DECODER: (self.net.paint, "forward"), TEXT: (self, "encode")}
+
+    def encode(self, prompt: str) -> Tensor:
+        return encode(prompt)
+
     def sample(self, batch: Batch) -> np.ndarray:
-        text = torch.stack([encode(prompt) for prompt in batch.prompts])
+        texts = {prompt: self.encode(prompt) for prompt in dict.fromkeys(batch.prompts)}
+        text = torch.stack([texts[prompt] for prompt in batch.prompts])
         noise = [torch.randn(POSITIONS, WIDTH, generator=torch.Generator().manual_seed(s)) for s in batch.seeds]
         picture = torch.stack(noise)
         for step in range(batch.steps):
@@ -110,8 +119,16 @@ class ToyEntry(ModelEntry):
         both = [{f"{block}/neurons.0": Site(3 * WIDTH, GRID), block: Site(WIDTH, GRID)} for block in blocks]
         return {name: site for sites in both for name, site in sites.items()}
 
+    def saes(self, settings: Settings) -> Mapping[str, Path]:
+        if settings.sae.folder is None:
+            return {}
+        names = {site: (site,) for site in self.sites(settings) if "/" not in site}
+        return find_saes(Path(settings.sae.folder), names, settings.sae)
+
     def load(self, settings: Settings) -> Model:
-        return ToyModel(self, settings)
+        model = ToyModel(self, settings)
+        model.saes = self.saes(settings)
+        return model
 
 
 class Halves:

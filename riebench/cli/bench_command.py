@@ -23,7 +23,9 @@ def bench_command(
     weights: Weights = None,
     device: Device = None,
     pair_file: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
-    block: Annotated[list[str] | None, typer.Option(help="Block; may be given again; the four unless given.")] = None,
+    block: Annotated[
+        list[str] | None, typer.Option(help="Block; may be given again; the model's default ones unless given.")
+    ] = None,
     batch: Batch = 8,
     setting: Annotated[
         list[NameValue] | None,
@@ -98,12 +100,12 @@ def as_json(done: Bench) -> dict[str, Any]:
             name: {
                 "seconds": side.seconds,
                 "outside": side.outside,
-                "unet_flops_of_first_pair": side.flops,
+                "denoiser_flops_of_first_pair": side.flops,
                 "networks": {n: {"passes": c.passes, "seconds": c.seconds} for n, c in side.counts.by_name.items()},
             }
             for name, side in sides.items()
         },
-        "unet_flops_of_first_pair_without_replay": done.flops_without_replay,
+        "denoiser_flops_of_first_pair_without_replay": done.flops_without_replay,
         "floor": done.floor,
         "largest_difference": done.difference,
         "peak_memory": done.peak,
@@ -133,9 +135,9 @@ def _show(done: Bench) -> None:
     console.print(bars, markup=False)
     flops = [done.plain.flops, done.flops_without_replay, done.engine.flops]
     print(
-        "floor: pairs x (2 + settings) runs, each with its steps in the U-Net and one picture decoded; each prompt,\n"
-        "each (picture, phrase) and each picture, whole and by region, once\n"
-        f"U-Net, first pair: {flops[0] / 1e9:.1f} GFLOP in the plain loop, {flops[1] / 1e9:.1f} without replay, "
+        "floor: pairs x (2 + settings) runs, each with its steps in the denoiser and one picture decoded; each\n"
+        "prompt, each (picture, phrase) and each picture, whole and by region, once\n"
+        f"denoiser, first pair: {flops[0] / 1e9:.1f} GFLOP in the plain loop, {flops[1] / 1e9:.1f} without replay, "
         f"{flops[2] / 1e9:.1f} in the engine\n"
         f"peak memory {done.peak / 1e6:.0f} MB"
     )

@@ -47,7 +47,8 @@ def run_command(
         list[str] | None, typer.Option(help="Method; may be given again; 'all' for all that are installed.")
     ] = None,
     block: Annotated[
-        list[str] | None, typer.Option(help="Block; given again, all are edited together; 'all' for the four.")
+        list[str] | None,
+        typer.Option(help="Block; given again, all are edited together; 'all' for the model's default ones."),
     ] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Run each of the blocks alone, too.")] = False,
     k: Annotated[str | None, typer.Option(help="Features (or neurons) moved in each direction, as 20,40.")] = None,

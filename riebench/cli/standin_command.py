@@ -13,9 +13,11 @@ from riebench.util.errors import UserError
 
 
 def standin_command(
-    model: Annotated[str, typer.Argument(help="sdxl-turbo or sdxl-base.")],
+    model: Annotated[str, typer.Argument(help="sdxl-turbo, sdxl-base or flux-schnell.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the weights; name it with --weights.")],
-    size: Annotated[str, typer.Option(help="tiny, or true (about 17 GB on disk).")] = "tiny",
+    size: Annotated[
+        str, typer.Option(help="tiny, or true (sdxl: 17 GB on disk; flux: true widths, few layers, 8 GB).")
+    ] = "tiny",
     seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
 ) -> None:
     """Write random weights of a real model in the layouts that its loaders read, to try the whole path.

@@ -55,7 +55,7 @@ def doctor_command(
     """
     from riebench.models.entries import entry_named
     from riebench.spec.settings import Settings
-    from riebench.weights import default_root, is_standin, look
+    from riebench.weights import HubFiles, default_root, is_standin, look
     from riebench.weights.places import describe
 
     entry, root = entry_named(model), weights or default_root()
@@ -74,6 +74,8 @@ def doctor_command(
                 where = f" --weights {weights}" if weights else ""
                 print(f"  MISSING  {describe(found, root, {})}")
                 print(f"           get it: riebench fetch {model} --part {found.part.name}{where}")
+                if isinstance(found.part.source, HubFiles) and found.part.source.gated:
+                    print(f"           before: {found.part.source.access}")
     _machine(root)
     print(f"\n{missing} missing" if missing else "\nall there")
     return 1 if missing else 0

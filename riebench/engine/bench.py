@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,6 +25,7 @@ from riebench.engine.plain import nothing_kept, plain_setting
 from riebench.engine.run import carry_out
 from riebench.masks import pair_regions
 from riebench.metrics import Scores
+from riebench.models.model import Model
 from riebench.pairs import Pair
 from riebench.spec.request import Request
 from riebench.util.errors import UserError
@@ -68,7 +68,7 @@ class Bench:
         engine: what the engine took.
         plain: what the plain loop took.
         floor: network to the fewest passes that will do.
-        flops_without_replay: of the U-Net on the first pair, if the engine computes everything.
+        flops_without_replay: of the denoiser on the first pair, if the engine computes everything.
         difference: the largest between the metrics of the two.
         peak: of the process, bytes.
         bars: all of them.
@@ -88,7 +88,7 @@ class Bench:
 def bench(request: Request, pairs: Sequence[Pair], progress: Callable[[], None] = lambda: None) -> Bench:
     """Run the settings of a request through the engine and through the plain loop, pair by pair in turn.
 
-    FLOPs are those of the U-Net, counted on the first pair before the clock runs.
+    FLOPs are those of the denoiser, counted on the first pair before the clock runs.
 
     Raises:
         UserError: if it cannot be run, or a pair fails.
@@ -159,8 +159,8 @@ def scored_pictures(result: PairResult) -> dict[str, int]:
 def _finish_floor(done: Bench, worker: PairWorker) -> None:
     """Each run once; each distinct prompt, and each distinct picture and phrase that the plain loop asked for, once."""
     runs = done.pairs * (2 + done.settings)
-    halves = 2 if getattr(worker.instruments.model, "guided", False) else 1
-    done.floor |= {names.UNET: runs * worker.request.steps * halves, names.VAE: runs}
+    halves = 2 if worker.instruments.model.guided else 1
+    done.floor |= {names.DENOISER: runs * worker.request.steps * halves, names.DECODER: runs}
     done.floor |= {n: len(done.plain.counts[n].inputs) for n in (names.TEXT, names.MASKER, names.CLIP_TEXT)}
 
 
@@ -168,16 +168,16 @@ def _count_flops(done: Bench, worker: PairWorker, pair: Pair) -> None:
     model, task = worker.instruments.model, worker.recorder.task(pair)
     with ExitStack() as stack:
         put_in(stack, model, "replay", worker.request.settings.model.replay)
-        done.engine.flops = unet_flops(model, lambda: worker.work(task))
+        done.engine.flops = denoiser_flops(model, lambda: worker.work(task))
         put_in(stack, model, "replay", False)
-        done.flops_without_replay = unet_flops(model, lambda: worker.work(task))
-    done.plain.flops = unet_flops(model, lambda: plain_pair(worker, pair))
+        done.flops_without_replay = denoiser_flops(model, lambda: worker.work(task))
+    done.plain.flops = denoiser_flops(model, lambda: plain_pair(worker, pair))
 
 
-def unet_flops(model: Any, work: Callable[[], object]) -> int:
-    """Floating-point operations of the U-Net's products and convolutions while some work is done."""
-    unet, total = model.pipeline.unet, 0
-    forward = unet.forward
+def denoiser_flops(model: Model, work: Callable[[], object]) -> int:
+    """Floating-point operations of the denoiser's products and convolutions while some work is done."""
+    total, (denoiser, attribute) = 0, model.networks()[names.DENOISER]
+    forward = getattr(denoiser, attribute)
 
     def counted(*args: object, **kwargs: object) -> object:
         nonlocal total
@@ -187,7 +187,7 @@ def unet_flops(model: Any, work: Callable[[], object]) -> int:
         return output
 
     with ExitStack() as stack:
-        put_in(stack, unet, "forward", counted)
+        put_in(stack, denoiser, attribute, counted)
         work()
     return total
 

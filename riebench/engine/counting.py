@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from riebench.engine.instruments import Instruments
+from riebench.models.model import DECODER, DENOISER, TEXT
 from riebench.sae import TopKSAE
 
-UNET, VAE, TEXT, MASKER = "U-Net", "VAE decoder", "text encoder", "masker"
-CLIP_IMAGE, CLIP_TEXT, LPIPS = "CLIP image", "CLIP text", "LPIPS"
-COUNTED = (UNET, VAE, TEXT, MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS)
+MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS = "masker", "CLIP image", "CLIP text", "LPIPS"
+COUNTED = (DENOISER, DECODER, TEXT, MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS)
 
 
 @dataclass
@@ -80,30 +80,31 @@ class Counts:
 def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator[Counts]:
     """Watch the networks of a run inside the ``with`` statement.
 
-    The U-Net's time includes what is captured from it and added to it, and that of LPIPS its differences and their
+    The denoiser's time includes what is captured from it and added to it, and that of LPIPS its differences and their
     maps; the SAEs and the reader of the drawn world are networks (or stand for one), too.
 
     Args:
         instruments: of the run.
         counts: to add to; new ones unless given.
+
+    Raises:
+        UserError: if the model's family does not say which networks it has.
     """
     counts = counts or Counts()
-    pipeline, scorers = instruments.model.pipeline, instruments.scorers  # type: ignore[attr-defined]
+    networks, scorers = instruments.model.networks(), instruments.scorers
     with ExitStack() as stack:
 
         def watch(
             owner: Any,
             attribute: str,
             name: str,
-            rows: Callable[..., int] = _first,
+            rows: Callable[..., int] = _rows,
             inputs: Callable[..., list[Hashable]] | None = None,
         ) -> None:
             put_in(stack, owner, attribute, counts.watched(name, getattr(owner, attribute), rows, inputs))
 
-        watch(pipeline.unet, "forward", UNET)
-        watch(pipeline.vae, "decode", VAE)
-        watch(pipeline.text_encoder, "forward", TEXT, inputs=_prompts)
-        watch(pipeline.text_encoder_2, "forward", "second text encoder")
+        for name, (owner, attribute) in networks.items():
+            watch(owner, attribute, name, inputs=_prompts if name == TEXT else None)
         watch(scorers.clip.model, "encode_image", CLIP_IMAGE)
         watch(scorers.clip.model, "encode_text", CLIP_TEXT, inputs=_prompts)
         watch(scorers.lpips.model.net, "forward", LPIPS)
@@ -126,14 +127,16 @@ def put_in(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
-def _first(batch: Tensor | None = None, *args: Any, **kwargs: Any) -> int:
-    """Rows of the batch that a network was given first, whatever it calls it."""
-    return len(kwargs["input_ids"] if batch is None else batch)
+def _rows(*args: Any, **kwargs: Any) -> int:
+    """Rows of the first tensor that a network was given, whatever it calls it; 1 without one."""
+    found = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+    return 1 if found is None else len(found)
 
 
 def _one(*args: Any, **kwargs: Any) -> int:
     return 1
 
 
-def _prompts(tokens: Tensor, *args: Any, **kwargs: Any) -> list[Hashable]:
-    return [tuple(row) for row in tokens.tolist()]
+def _prompts(*args: Any, **kwargs: Any) -> list[Hashable]:
+    given = next(iter((*args, *kwargs.values())))
+    return [tuple(row) for row in given.tolist()] if isinstance(given, Tensor) else [given]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from riebench.engine.counting import put_in
 from riebench.engine.instruments import Instruments
@@ -37,11 +36,9 @@ def plain_setting(worker: PairWorker, task: Task, wanted: Wanted) -> Scores:
 @contextmanager
 def nothing_kept(instruments: Instruments) -> Iterator[None]:
     """Encode each prompt whenever it is used, replay nothing, and score one picture at a time."""
-    model: Any = instruments.model
-    clip = instruments.scorers.clip
+    model, clip = instruments.model, instruments.scorers.clip
     with ExitStack() as stack:
-        put_in(stack, model, "encode_text", model._encode_text)
-        put_in(stack, model, "replay", False)
+        stack.enter_context(model.keeping_nothing())
         put_in(stack, clip, "text", clip._text)
         for owner in (model, clip, instruments.scorers.lpips):
             put_in(stack, owner, "batch", 1)

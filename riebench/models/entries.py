@@ -47,6 +47,8 @@ class ModelEntry(ABC):
         pipeline_class: name of its pipeline in a ``model_index.json``, so that a folder can be loaded by its path.
         pipeline_parameters: number of weights in the pipeline, for plans; 0 where it is small.
         row_bytes: memory of the activations of one row of a forward pass in float32, about.
+        standin: ``module:function`` that writes random weights in its layout, see
+            :func:`riebench.standin.write.write_standin`; none if empty.
     """
 
     name: str
@@ -61,6 +63,7 @@ class ModelEntry(ABC):
     pipeline_class: str = ""
     pipeline_parameters: float = 0.0
     row_bytes: float = 0.0
+    standin: str = ""
 
     def check_settings(self, settings: Settings) -> None:  # noqa: B027 - most families have nothing to refuse
         """Refuse settings that this model does not have (UserError); any will do unless a family says otherwise."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 GIVEN = "given-"
 """How fingerprints of weights begin that were handed in."""
+
+
+DENOISER, DECODER, TEXT = "denoiser", "decoder", "text encoder"
+"""The networks of :meth:`Model.networks` whose passes are compared with the least number that will do."""
 
 
 class Batch(NamedTuple):
@@ -54,7 +58,12 @@ class Model(ABC):
         saes: site to its SAE, or to the folder that holds it.
         batch: rows in one forward pass at most; halved when memory runs out.
         own: whether these are the weights that the entry loads, and not somebody's own under its name.
+        guided: whether a batch has an unconditional half, so that each picture takes two rows of the denoiser.
+        replay: whether edited runs take what the base run has computed already, in families that can do so.
     """
+
+    guided = False
+    replay = False
 
     def __init__(
         self,
@@ -96,6 +105,25 @@ class Model(ABC):
     @abstractmethod
     def sample(self, batch: Batch) -> NDArray[np.uint8]:
         """The pictures ``[rows, height, width, 3]`` of a batch. Edits and captures happen in hooks, not here."""
+
+    def networks(self) -> Mapping[str, tuple[Any, str]]:
+        """The networks that ``riebench bench`` counts and times: name to an object and the name of its function.
+
+        The first tensor that such a function is given holds a row for each picture or prompt; one that is given none
+        works on one. The names :data:`DENOISER`, :data:`DECODER` and :data:`TEXT` (given a prompt, or its tokens) must
+        be among them; others are counted, too.
+
+        Raises:
+            UserError: if the family does not say.
+        """
+        raise UserError(f"the family of {self.entry.name} does not say which networks to measure; give it networks()")
+
+    def keeping_nothing(self) -> AbstractContextManager[None]:
+        """Inside the ``with`` statement nothing is kept from one call to the next, for the bench's plain loop.
+
+        A family that keeps something, as the text states of a prompt, says here how not to.
+        """
+        return nullcontext()
 
     def generate(
         self,

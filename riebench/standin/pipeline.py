@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from riebench.standin.saes import write_saes
 from riebench.standin.size import Size
+from riebench.standin.write import Writers
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def unet_config(shape: PipelineShape, side: int) -> dict[str, Any]:
     }
 
 
-def _text_config(size: tuple[int, int, int], activation: str) -> Any:
+def clip_text_config(size: tuple[int, int, int], activation: str) -> Any:
+    """The published CLIP text encoders' configuration; ``size`` is width, layers, heads."""
     from transformers import CLIPTextConfig
 
     width, layers, heads = size
@@ -132,6 +135,43 @@ def _scheduler(model: str) -> Any:
     return EulerDiscreteScheduler(**betas, timestep_spacing="leading")
 
 
+def write_networks(
+    folder: Path,
+    networks: Mapping[str, Callable[[], Any]],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    shard: str = "20GB",
+) -> None:
+    """Write networks of random weights as diffusers and transformers do, each into the folder of its name.
+
+    Args:
+        folder: of the pipeline.
+        networks: name to what makes one.
+        seed: of the weights of each.
+        dtype: of the weights.
+        shard: the most that one file holds; as it is, all of a network, SDXL's U-Net included.
+    """
+    import transformers.utils.logging
+
+    transformers.utils.logging.disable_progress_bar()
+    for name, make in networks.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = make()
+        for parameter in network.parameters():
+            parameter.data = parameter.data.to(dtype)
+        network.save_pretrained(folder / name, safe_serialization=True, max_shard_size=shard)
+        del network  # one at a time: at true size they would fill the memory together
+
+
+def sdxl_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
+    """What belongs to an SDXL: its pipeline and its SAEs."""
+    return {
+        "model": lambda: write_pipeline(root / model, model, size, seed),
+        "sae": lambda: write_saes(root / "sdxl-turbo-saes", size, seed),
+    }
+
+
 def write_pipeline(folder: Path, model: str, size: Size, seed: int) -> None:
     """Write a ``StableDiffusionXLPipeline`` with random weights, in float32."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -150,17 +190,11 @@ def write_pipeline(folder: Path, model: str, size: Size, seed: int) -> None:
             scaling_factor=0.13025,
             force_upcast=True,
         ),
-        "text_encoder": lambda: CLIPTextModel(_text_config(shape.text, "quick_gelu")),
-        "text_encoder_2": lambda: CLIPTextModelWithProjection(_text_config(shape.text_2, "gelu")),
+        "text_encoder": lambda: CLIPTextModel(clip_text_config(shape.text, "quick_gelu")),
+        "text_encoder_2": lambda: CLIPTextModelWithProjection(clip_text_config(shape.text_2, "gelu")),
         "unet": lambda: UNet2DConditionModel(**unet_config(shape, SIDES[model])),
     }
-    for name, make in networks.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = make()
-        # One file for each network, as published; the U-Net's is just over the usual limit of a shard.
-        network.save_pretrained(folder / name, safe_serialization=True, max_shard_size="20GB")
-        del network  # one at a time: at true size they would fill the memory together
+    write_networks(folder, networks, seed)
     _scheduler(model).save_pretrained(folder / "scheduler")
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
     write_tokenizer(folder / "tokenizer_2", "!")

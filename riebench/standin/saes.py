@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,15 +19,18 @@ SHAPES: dict[Size, dict[str, int]] = {
 
 
 def write_saes(folder: Path, size: Size, seed: int) -> None:
-    """Write an SAE for each of the four blocks: ``config.json`` and ``state_dict.pth``."""
-    config = SHAPES[size]
+    """Write an SAE for each of SDXL's four blocks."""
     generator = torch.Generator().manual_seed(seed)
     for block in FOUR:
-        sae = TopKSAE(config["d_model"], config["n_dirs_local"], config["k"])
-        decoder = torch.randn(config["d_model"], config["n_dirs_local"], generator=generator)
-        sae.decoder.weight.data = decoder / decoder.norm(dim=0)
-        sae.encoder.weight.data = sae.decoder.weight.data.T.clone()  # tied, as training starts
-        final = folder / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final"
-        final.mkdir(parents=True, exist_ok=True)
-        (final / "config.json").write_text(json.dumps(config) + "\n")
-        torch.save({"state_dict": dict(sae.state_dict())}, final / "state_dict.pth")
+        write_sae(folder / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final", SHAPES[size], generator)
+
+
+def write_sae(folder: Path, config: Mapping[str, int], generator: torch.Generator) -> None:
+    """Write one: ``config.json`` and ``state_dict.pth``."""
+    sae = TopKSAE(config["d_model"], config["n_dirs_local"], config["k"])
+    decoder = torch.randn(config["d_model"], config["n_dirs_local"], generator=generator)
+    sae.decoder.weight.data = decoder / decoder.norm(dim=0)
+    sae.encoder.weight.data = sae.decoder.weight.data.T.clone()  # tied, as training starts
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config) + "\n")
+    torch.save({"state_dict": dict(sae.state_dict())}, folder / "state_dict.pth")

@@ -3,41 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import TypeAlias
 
+from riebench.models import ModelEntry, entry_named, model_names
 from riebench.standin.size import Size
 from riebench.util.errors import UserError, unknown
 from riebench.weights.places import STANDIN
 
-MODELS = ("sdxl-turbo", "sdxl-base")
+Writers: TypeAlias = Mapping[str, Callable[[], None]]
+"""Name of a part, with what is smaller than the published one, to the function that writes it."""
 
 
 def write_standin(root: Path, model: str, size: Size, seed: int = 0) -> Iterator[str]:
     """Write every part of a model under ``root``; yields the name of each part before it is written.
 
+    The model's family writes its own parts: its entry names a function of ``root``, the model's name, size and seed
+    that gives :data:`Writers`. The instruments are the same for all.
+
     Raises:
         UserError: if the model has no stand-in, or there are weights in the folder that are none.
     """
-    if model not in MODELS:
-        raise unknown("model with stand-ins", model, MODELS)
+    entries = _entries()
+    if model not in entries:
+        raise unknown("model with stand-ins", model, entries)
     if root.exists() and any(root.iterdir()) and not (root / STANDIN).is_file():
         raise UserError(f"{root} holds something that is no stand-in; give an empty folder")
     from riebench.standin.masker_weights import write_grounding_dino, write_sam2
-    from riebench.standin.pipeline import write_pipeline
-    from riebench.standin.saes import write_saes
     from riebench.standin.scorers import write_clip, write_trunk
 
-    root.mkdir(parents=True, exist_ok=True)
-    (root / STANDIN).write_text(json.dumps({"model": model, "size": size, "seed": seed, "weights": "random"}) + "\n")
-    parts: dict[str, Callable[[], None]] = {
-        "model": lambda: write_pipeline(root / model, model, size, seed),
-        "sae": lambda: write_saes(root / "sdxl-turbo-saes", size, seed),
+    module, _, function = entries[model].standin.partition(":")
+    own: Writers = getattr(import_module(module), function)(root, model, size, seed)
+    parts: Writers = {
+        **own,
         "detector and text encoder": lambda: write_grounding_dino(root / "grounding-dino", size, seed),
         "segmenter": lambda: write_sam2(root / "sam2", size, seed),
         "clip": lambda: write_clip(root / "clip" / "ViT-L-14-openai", size, seed),
         "lpips": lambda: write_trunk(root / "lpips", size, seed),
     }
+    root.mkdir(parents=True, exist_ok=True)
+    note = {"model": model, "size": size, "seed": seed, "weights": "random", "parts": list(parts)}
+    (root / STANDIN).write_text(json.dumps(note) + "\n")
     for name, write in parts.items():
         yield name
         write()
+
+
+def _entries() -> dict[str, ModelEntry]:
+    """The models by name whose families write stand-ins."""
+    found = {}
+    for name in model_names():
+        with suppress(UserError):  # a plug-in that is broken is no hindrance to others
+            entry = entry_named(name)
+            if entry.standin:
+                found[name] = entry
+    return found

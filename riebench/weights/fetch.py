@@ -77,7 +77,7 @@ def _from_hub(source: HubFiles, revision: str, folder: Path) -> str:
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    address = f"https://huggingface.co/{source.repo}"
+    address = source.address
     bars = None if sys.stderr.isatty() else ProgressLines
     download: Callable[..., Any] = partial(
         snapshot_download,
@@ -86,7 +86,7 @@ def _from_hub(source: HubFiles, revision: str, folder: Path) -> str:
         local_dir=folder,
         tqdm_class=bars,
     )
-    with _one_line(address):
+    with _one_line(source):
         files = download(revision=revision, dry_run=True)
     if not files:
         raise UserError(f"{address} has none of {', '.join(source.patterns[:3])} at {revision}")
@@ -94,7 +94,7 @@ def _from_hub(source: HubFiles, revision: str, folder: Path) -> str:
     need = sum(file.file_size or 0 for file in files if file.will_download)
     _check_room(folder, need)
     print(f"{source.repo}: {len(files)} files, {need / 1e9:.1f} GB to download", file=sys.stderr, flush=True)
-    with _one_line(address):
+    with _one_line(source):
         download(revision=commit)
         found = HfApi().verify_repo_checksums(source.repo, revision=commit, local_dir=folder)
     wanted = {file.filename for file in files}
@@ -110,14 +110,18 @@ def _from_hub(source: HubFiles, revision: str, folder: Path) -> str:
 
 
 @contextmanager
-def _one_line(address: str) -> Iterator[None]:
+def _one_line(source: HubFiles) -> Iterator[None]:
     """Whatever the hub's client raises becomes a :class:`UserError`: its errors come from several libraries."""
+    from huggingface_hub.errors import RepositoryNotFoundError  # GatedRepoError is one of them
+
     try:
         yield
     except Exception as error:  # noqa: BLE001
         cause = error.__cause__ or error
+        if isinstance(cause, RepositoryNotFoundError):
+            raise UserError(f"the hub does not give {source.repo} to you: {source.access}; then fetch again") from None
         said = str(cause).strip().splitlines() or [type(cause).__name__]
-        raise UserError(f"{address} cannot be fetched: {said[0]}; the same command continues") from None
+        raise UserError(f"{source.address} cannot be fetched: {said[0]}; the same command continues") from None
 
 
 def _check_room(folder: Path, need: int) -> None:

@@ -14,12 +14,24 @@ class HubFiles:
         revision: commit; ``main`` is resolved when it is fetched first, and kept from then on.
         patterns: which files.
         sha256: of single files whose published hash is known; the hub's own is checked for the others.
+        gated: whether the hub gives it only to those who have accepted its licence.
     """
 
     repo: str
     revision: str
     patterns: tuple[str, ...]
     sha256: tuple[tuple[str, str], ...] = ()
+    gated: bool = False
+
+    @property
+    def address(self) -> str:
+        """Where people find it."""
+        return f"https://huggingface.co/{self.repo}"
+
+    @property
+    def access(self) -> str:
+        """What one must do to get a gated repository."""
+        return f"accept its licence at {self.address} and log in with 'hf auth login' (or set HF_TOKEN)"
 
 
 @dataclass(frozen=True)

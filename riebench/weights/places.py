@@ -167,6 +167,6 @@ def describe(found: Found, root: Path, given: Mapping[str, Path]) -> str:
     part, source = found.part, found.part.source
     folder = given.get(part.name) or root / part.folder
     lacks = found.missing[0] + (f" and {len(found.missing) - 1} more" if len(found.missing) > 1 else "")
-    address = f"https://huggingface.co/{source.repo}" if isinstance(source, HubFiles) else source.url
+    address = source.address if isinstance(source, HubFiles) else source.url
     size = f"{part.size / 1e9:.1f} GB" if part.size >= 1e8 else f"{part.size / 1e6:.1f} MB"
     return f"{part.name:13} {size:>8}  {address}  (no {lacks} in {folder})"

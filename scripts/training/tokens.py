@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, T5Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from riebench.mini.grammar import VOCABULARY
@@ -61,3 +61,11 @@ def write(folder: Path) -> CLIPTokenizer:
             raise RuntimeError(f"{word!r} splits into {tokenizer.tokenize(word)}")
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def t5() -> T5Tokenizer:
+    """T5's class with every word of the grammar as one token; other words are read letter by letter."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    letters = [(chr(code), -12.0) for code in range(33, 127)]
+    words = [(f"▁{word}", -1.0) for word in VOCABULARY]
+    return T5Tokenizer([*special, *letters, *words], extra_ids=0, model_max_length=LENGTH)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -173,6 +174,54 @@ def noisy_input(x0: Tensor, mixed: Tensor, canvas: Tensor, sigmas: Tensor, step:
     return x
 
 
+class Drawn(NamedTuple):
+    """Training samples, latents ``[n, 4, 32, 32]`` of unit variance.
+
+    Attributes:
+        x0: the true ones.
+        mixed: an imperfect picture so far, on which the later steps learn to listen to the prompt still.
+        canvas: the initial ones.
+        prompts: one each.
+        at: the step of a four-step run ``[n]``.
+    """
+
+    x0: Tensor
+    mixed: Tensor
+    canvas: Tensor
+    prompts: list[str]
+    at: np.ndarray
+
+
+def draw_batch(data: Scenes, latents: np.ndarray, scale: float, rng: np.random.Generator) -> Drawn:
+    """Draw training samples; seeds torch, too."""
+    torch.manual_seed(int(rng.integers(2**31)))
+    chosen = np.sort(rng.integers(len(latents), size=BATCH))
+    x0 = torch.from_numpy(latents[chosen].astype(np.float32)) * scale
+    canvas = torch.from_numpy(np.stack([canvas_of_seed(int(data.seeds[i])) for i in chosen]))
+    canvas = canvas + torch.randn_like(canvas) * torch.tensor([0.05, 0.05, 0.05, 0.5]).view(1, 4, 1, 1)
+    prompts = [random_prompt(data.scenes[i], rng) for i in chosen]
+    share = torch.from_numpy(rng.uniform(0, 0.5, (BATCH, 1, 1, 1)).astype(np.float32)) * (
+        torch.rand(BATCH, 1, 1, 1) < 0.5
+    )
+    mixed = x0 + share * (x0.roll(1, 0) - x0)
+    return Drawn(x0, mixed, canvas, prompts, rng.choice(STEPS, size=BATCH, p=STEP_SHARES))
+
+
+def draw_off(shares: Mapping[str, float], rng: np.random.Generator) -> list[str]:
+    """The block that is off in a training step, if any: the shares part the unit interval, and the rest is "none"."""
+    draw, off = rng.random(), []
+    for block, share in shares.items():
+        if 0 <= draw < share:
+            off = [block]
+        draw -= share
+    return off
+
+
+def object_weight(canvas: Tensor) -> Tensor:
+    """Weight ``[n, 1, 32, 32]`` of the error in each cell: the object counts more than the background."""
+    return 0.5 + canvas[:, :1].clamp(0, 2) * 0.6
+
+
 def stage(rank: int, world: int, folder: Path, steps: int) -> None:
     """Train U-Net and text encoders from random weights."""
     fit(rank, world, folder, steps, "unet", None, EVENLY_OFF, muon=0.008, adam=3e-3)
@@ -214,36 +263,18 @@ def fit(
     print("sigmas", sigmas.tolist(), "timesteps", timesteps.tolist(), "latent scale", scale, flush=True)
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        torch.manual_seed(int(rng.integers(2**31)))
-        chosen = np.sort(rng.integers(len(latents), size=BATCH))
-        x0 = torch.from_numpy(latents[chosen].astype(np.float32)) * scale
-        canvas = torch.from_numpy(np.stack([canvas_of_seed(int(data.seeds[i])) for i in chosen]))
-        canvas = canvas + torch.randn_like(canvas) * torch.tensor([0.05, 0.05, 0.05, 0.5]).view(1, 4, 1, 1)
-        prompts = [random_prompt(data.scenes[i], rng) for i in chosen]
+        x0, mixed, canvas, prompts, at = draw_batch(data, latents, scale, rng)
         ids = tokenizer(prompts, padding="max_length", max_length=tokens.LENGTH, return_tensors="pt").input_ids
-        # An imperfect picture so far, on which the later steps learn to listen to the prompt still.
-        share = torch.from_numpy(rng.uniform(0, 0.5, (BATCH, 1, 1, 1)).astype(np.float32)) * (
-            torch.rand(BATCH, 1, 1, 1) < 0.5
-        )
-        mixed = x0 + share * (x0.roll(1, 0) - x0)
-        at = rng.choice(STEPS, size=BATCH, p=STEP_SHARES)
         x = torch.cat(
             [noisy_input(x0[i : i + 1], mixed[i : i + 1], canvas[i : i + 1], sigmas, s) for i, s in enumerate(at)]
         )
         sigma = sigmas[at].view(-1, 1, 1, 1)
         root = (sigma**2 + 1).sqrt()
-        # At most one block is off: the shares part the unit interval, and what is left of it is "none".
-        draw, off = rng.random(), []
-        for block, share in off_shares.items():
-            if 0 <= draw < share:
-                off = [block]
-            draw -= share
-        with adding_nothing(model.unet, off):
+        with adding_nothing(model.unet, draw_off(off_shares, rng)):
             v = model((x / root).contiguous(memory_format=torch.channels_last), timesteps[at], ids)
         error = (x / root**2 - v * sigma / root - x0).square()
-        weight = 0.5 + canvas[:, :1].clamp(0, 2) * 0.6
         # The error in v counts at the later steps, where the picture itself is almost there already.
-        each = (error * weight * (root / sigma).clamp(max=2.0) ** 2).mean((1, 2, 3))
+        each = (error * object_weight(canvas) * (root / sigma).clamp(max=2.0) ** 2).mean((1, 2, 3))
         first = torch.from_numpy(at == 0)
         plain = error.mean((1, 2, 3)).detach()
         figures = {"loss": each.mean().item(), "x0": plain[first].mean().item() if first.any() else 0.0}

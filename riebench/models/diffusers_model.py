@@ -1,0 +1,298 @@
+"""What the families on diffusers' pipelines share: where a pipeline lies, how it is loaded, what is computed once.
+
+Importing it needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from riebench.models.entries import ModelEntry
+from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
+from riebench.models.sites import Site
+from riebench.spec.settings import Settings
+from riebench.util.errors import PairError, UserError
+from riebench.util.files import fingerprint
+from riebench.weights import find_part, hub_snapshot, is_standin, weights_root
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from riebench.models.replay import Recording
+
+COMPONENTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+"""Folders of a pipeline whose files its fingerprint names."""
+PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
+"""As much of the autoencoders of SDXL and of FLUX.1 as sites depend on, for plans without weights."""
+KEPT_TEXTS, KEPT_LATENTS = 64, 4
+
+
+@dataclass(frozen=True)
+class DiffusersEntry(ModelEntry):
+    """A pipeline of diffusers by name.
+
+    Attributes:
+        own_pipeline: folder of a pipeline that comes with a package.
+    """
+
+    own_pipeline: Path | None = None
+
+    def folder(self, settings: Settings) -> Path | None:
+        """Where the pipeline is on this machine; None if it is nowhere."""
+        if self.own_pipeline is not None:
+            return self.own_pipeline
+        location = settings.model.location
+        if location is not None:
+            return Path(location) if Path(location).is_dir() else hub_snapshot(location, settings.model.revision)
+        return find_part(self.parts[0], weights_root(settings)).path
+
+    @abstractmethod
+    def open(self, folder: Path, settings: Settings, device: torch.device) -> Any:
+        """The loaded pipeline of a folder; see :func:`open_pipeline`."""
+
+    @abstractmethod
+    def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
+        """A loaded pipeline as a model."""
+
+    def load(self, settings: Settings) -> Model:
+        """The pipeline from its folder, or from the hub's cache for a hub id."""
+        folder = self.folder(settings)
+        if folder is None:
+            hint = f"see 'riebench doctor --model {self.name}'"
+            raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
+        files = [f for c in COMPONENTS if (folder / c).is_dir() for f in (folder / c).rglob("*") if f.is_file()]
+        mark = "standin-" if is_standin(weights_root(settings)) else ""
+        pipeline = self.open(folder, settings, pick_device(settings.model.device))
+        model = self.model_of(pipeline, settings, f"{mark}{self.name}-{fingerprint(files, folder)}")
+        model.saes = self.saes(settings)
+        return model
+
+    def wrap(self, pipeline: Any, settings: Settings) -> Model:
+        """A pipeline that is loaded already, as a model of this name with no SAEs."""
+        return self.model_of(pipeline, settings, f"{GIVEN}{pipeline_fingerprint(pipeline)}")
+
+
+def pipeline_fingerprint(pipeline: Any) -> str:
+    """A short hash of all that a loaded pipeline generates with: weights of its parts, and how it samples."""
+    import torch
+
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    weights = sorted((name, weights_fingerprint(part)) for name, part in parts.items())
+    sampler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+    facts = [weights, type(pipeline.scheduler).__name__, sorted(sampler.items())]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def part_config(folder: Path | None, part: str, published: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a pipeline's part; as published where the folder has none that can be read."""
+    try:
+        found: Mapping[str, Any] = json.loads((folder / part / "config.json").read_text())  # type: ignore[operator]
+    except (OSError, ValueError, TypeError):
+        return published
+    return found
+
+
+class DiffusersModel(Model):
+    """A pipeline of diffusers as a model.
+
+    Sampling is the pipeline's own call. A prompt's text states are computed once; so is what an edited run has in
+    common with the latest captured run (see :mod:`riebench.models.replay`).
+
+    Args:
+        pipeline: the loaded pipeline.
+        denoiser: the network of it that holds the sites.
+        entry: of the model.
+        settings: whether anything is replayed.
+        fingerprint: names the weights in records.
+        sites: every site by name, in the order in which they run.
+        paths: site to the path of its module inside the denoiser.
+        size: side of the pictures, pixels.
+        conditions: settings of the family that can change what is generated; type and size are added.
+        latents: seed to initial latents ``[channels, height, width]`` of unit scale, for models whose canvas is not
+            plain noise.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        denoiser: nn.Module,
+        entry: ModelEntry,
+        settings: Settings,
+        fingerprint: str,
+        sites: Mapping[str, Site],
+        paths: Mapping[str, str],
+        size: int,
+        conditions: Mapping[str, str | float],
+        latents: Callable[[int], NDArray[np.float32]] | None = None,
+    ) -> None:
+        import torch
+
+        self.pipeline, self.denoiser = pipeline, denoiser
+        self.dtype: torch.dtype = denoiser.dtype  # type: ignore[assignment]
+        common: dict[str, str | float] = {"dtype": str(self.dtype).removeprefix("torch."), "size": size}
+        # With offloading the weights lie elsewhere than where they are used.
+        device = torch.device(pipeline._execution_device)
+        super().__init__(entry, fingerprint, sites, device, size, {**common, **conditions})
+        self.replay = settings.model.replay
+        self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
+        self._paths = paths
+        self._canvas = latents and lru_cache(KEPT_LATENTS)(latents)
+        self._recording: Recording | None = None
+        pipeline.set_progress_bar_config(disable=True)
+
+    @abstractmethod
+    def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt.
+
+        Raises:
+            PairError: if the prompt is longer than an encoder takes.
+        """
+
+    @abstractmethod
+    def _modules_before(self, block: str) -> list[str]:
+        """Paths of the modules that have done their work when the module of a block begins, none inside another."""
+
+    def module(self, site: str) -> nn.Module:
+        """The block, or the layer inside it that puts out neurons."""
+        return self.denoiser.get_submodule(self._paths[site])
+
+    @contextmanager
+    def keeping_nothing(self) -> Iterator[None]:
+        """Encode each prompt whenever it is used, and replay nothing."""
+        kept = self.encode_text, self.replay
+        self.encode_text, self.replay = self._encode_text, False  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self.encode_text, self.replay = kept
+
+    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Text states ``[rows, tokens, width]`` and pooled text ``[rows, width]`` of prompts."""
+        import torch
+
+        states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, prompts), strict=True))
+        return states, pooled
+
+    def tokens(self, tokenizer: Any, prompt: str, most: int) -> Tensor:
+        """A prompt's tokens ``[1, tokens]``, padded to the most that its encoder takes.
+
+        Raises:
+            PairError: if there are more.
+        """
+        tokens: Tensor = tokenizer(
+            prompt, padding="max_length", max_length=most, return_tensors="pt", verbose=False
+        ).input_ids
+        if tokens.shape[1] > most:
+            wrong = f"{tokens.shape[1]} tokens, the text encoder takes {most}"
+            raise PairError(f"the prompt {prompt[:40]!r}... has {wrong}; shorten it", where="text")
+        return tokens.to(self.device)
+
+    def drawn_latents(
+        self, seeds: Sequence[int], generators: Sequence[torch.Generator], channels: int, side: int
+    ) -> Tensor:
+        """Initial latents ``[rows, channels, side, side]`` in float32, so that a seed means one picture in any type."""
+        import numpy as np
+        import torch
+
+        if self._canvas is not None:
+            return torch.from_numpy(np.stack([self._canvas(seed) for seed in seeds]))
+        return torch.cat([torch.randn((1, channels, side, side), generator=generator) for generator in generators])
+
+    def first_step(self, batch: Batch, halves: int = 1) -> AbstractContextManager[Any]:
+        """Keep what the last row of a captured run computes before its blocks, or let edits start from that.
+
+        The last row, because it is in the last batch, however small batches are.
+
+        Args:
+            batch: what is generated inside the ``with`` statement.
+            halves: 2 if it has an unconditional half.
+        """
+        from riebench.models.replay import Recording, recording, replaying
+
+        if not self.replay:
+            return nullcontext()
+        rows = len(batch.prompts)
+        starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
+        touched = {site.partition("/")[0] for edit in batch.edits for site in edit.changes}
+        touched |= {site.partition("/")[0] for site in batch.capture}
+        before = [self._modules_before(self._paths[block]) for block in self.sites if block in touched]
+        if before and not batch.edits:
+            paths = list(dict.fromkeys(path for each in before for path in each))
+            self._recording = Recording(starts[-1], paths)
+            return recording(self.denoiser, self._recording, [half * rows + rows - 1 for half in range(halves)])
+        kept = self._recording
+        if kept is None or not before or set(starts) != {kept.start}:
+            return nullcontext()
+        # A recording may be of other blocks, or of a run that broke off.
+        complete = kept.outputs.keys() >= set(before[0])
+        return replaying(self.denoiser, kept, before[0], rows) if complete else nullcontext()
+
+    def pictures(self, pixels: Tensor) -> NDArray[np.uint8]:
+        """Pixels ``[rows, 3, height, width]`` in 0..1 as pictures ``[rows, height, width, 3]``.
+
+        Raises:
+            PairError: if there are values that are not finite.
+        """
+        import torch
+
+        if not bool(pixels.isfinite().all()):
+            raise PairError("the picture has values that are not finite", where="model")
+        found: NDArray[np.uint8] = pixels.float().mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return found
+
+
+def open_pipeline(kind: str, folder: Path, settings: Settings, device: torch.device, **more: Any) -> Any:
+    """A pipeline on its device, from safetensors alone.
+
+    Args:
+        kind: name of diffusers' class.
+        folder: where it lies.
+        settings: type of the weights and offloading.
+        device: where it is to compute.
+        more: for ``from_pretrained``.
+
+    Raises:
+        UserError: if the folder cannot be read, or offloading is asked for without a GPU.
+    """
+    import diffusers
+    import diffusers.utils.logging
+    import torch
+    import transformers.utils.logging
+
+    # Bars of the loaders would cover up the run's own.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    chosen = settings.model
+    if chosen.offload != "none" and device.type == "cpu":
+        raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
+    # Else diffusers looks for the device in every module, several times a call.
+    on_device: Any = type("OnDevice", (getattr(diffusers, kind),), {"_execution_device": device})
+    try:
+        pipeline = on_device.from_pretrained(
+            folder, dtype=getattr(torch, chosen.dtype), use_safetensors=True, local_files_only=True, **more
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the pipeline in {folder} cannot be loaded: {reason}") from None
+    pipeline.vae.enable_slicing()  # decoding a batch at once takes more memory than all the rest
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    if chosen.offload == "none":
+        pipeline.to(device)
+    elif chosen.offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.enable_sequential_cpu_offload(device=device)
+    return pipeline

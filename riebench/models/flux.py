@@ -1,0 +1,239 @@
+"""The family of FLUX.1-schnell: a transformer whose positions are tokens. Importing it needs no torch.
+
+A double block keeps text and picture apart, a single block joins them, text first. Only the picture's tokens are values
+of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel, open_pipeline, part_config
+from riebench.models.entries import ModelEntry
+from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
+from riebench.models.sites import NEURONS, Site
+from riebench.sae.folders import find_saes
+from riebench.spec.settings import Settings
+from riebench.util.errors import UserError
+from riebench.weights import HubFiles, Part, hub_snapshot
+from riebench.weights.parts import INSTRUMENTS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+PUBLISHED_TRANSFORMER: dict[str, Any] = {
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "guidance_embeds": False,
+}
+"""As much of the published transformer as its sites depend on, for plans without weights."""
+SIZE = 512
+"""Side of the pictures, pixels: RIEBench's. The configurations name none."""
+PACKED = 2  # cells of the latents on each side of a token
+MLP = 4  # a block's neurons for each of its channels
+TEXT_TOKENS = 256
+"""To which schnell pads T5's tokens, if its tokenizer takes as many; more are not taken."""
+MODULES = {"double": ("transformer_blocks", "ff.net.0"), "single": ("single_transformer_blocks", "act_mlp")}
+"""Kind of block to its list in the transformer, and to the module inside a block that puts out its neurons."""
+
+
+def module_in_transformer(site: str) -> str:
+    """``double.18`` to ``transformer_blocks.18``, ``single.3/neurons.0`` to ``single_transformer_blocks.3.act_mlp``."""
+    block, _, neurons = site.partition(NEURONS)
+    kind, _, number = block.partition(".")
+    blocks, inside = MODULES[kind]
+    return f"{blocks}.{number}.{inside}" if neurons else f"{blocks}.{number}"
+
+
+def sites_of_transformer(transformer: Mapping[str, Any], vae: Mapping[str, Any], size: int) -> dict[str, Site]:
+    """Every site in the order in which they run: of each block its neurons, then its update.
+
+    Args:
+        transformer: its configuration.
+        vae: the autoencoder's.
+        size: side of the pictures, pixels.
+
+    Raises:
+        UserError: if the size does not fit the model, or the transformer is a guided one.
+    """
+    if transformer["guidance_embeds"]:
+        raise UserError("the transformer takes a guidance scale, as FLUX.1-dev's does; expected FLUX.1-schnell's kind")
+    unit = PACKED * 2 ** (len(vae["block_out_channels"]) - 1)
+    if size % unit:
+        raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {SIZE})")
+    width, grid = transformer["attention_head_dim"] * transformer["num_attention_heads"], (size // unit, size // unit)
+    counts = {"double": transformer["num_layers"], "single": transformer["num_single_layers"]}
+    found = {}
+    for block in [f"{kind}.{number}" for kind, count in counts.items() for number in range(count)]:
+        found[f"{block}{NEURONS}0"] = Site(MLP * width, grid)
+        found[block] = Site(width, grid)
+    return found
+
+
+@dataclass(frozen=True)
+class FluxEntry(DiffusersEntry):
+    """A model of FLUX.1-schnell's shape by name."""
+
+    default_sites: tuple[str, ...] = ("double.18",)  # where the paper has its SAE
+    steps: int = 4
+    pipeline_class: str = "FluxPipeline"
+    pipeline_parameters: float = 16.86e9  # transformer 11.89, T5 4.76, CLIP 0.12, VAE 0.08
+    row_bytes: float = 0.4e9  # at 512 px, as measured on the CPU with published widths
+
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse guidance, of which schnell has none."""
+        chosen = settings.model.model_dump(exclude_defaults=True)
+        for name in ("guidance", "unconditional"):
+            if name in chosen:
+                raise UserError(f"{self.name} is not guided and has no setting model.{name}; leave it out")
+
+    def sites(self, settings: Settings) -> Mapping[str, Site]:
+        """See :class:`ModelEntry`; of the published shape where there are no weights.
+
+        Raises:
+            UserError: see :func:`sites_of_transformer`.
+        """
+        folder = self.folder(settings)
+        configs = part_config(folder, "transformer", PUBLISHED_TRANSFORMER), part_config(folder, "vae", PUBLISHED_VAE)
+        return sites_of_transformer(*configs, settings.model.size or SIZE)
+
+    def saes(self, settings: Settings) -> Mapping[str, Path]:
+        """Those of ``sae.folder``, whose folders are named for sites or for modules; there are none without it."""
+        folder = settings.sae.folder
+        if folder is None:
+            return {}
+        blocks = [site for site in self.sites(settings) if NEURONS not in site]
+        names = {block: (block, module_in_transformer(block)) for block in blocks}
+        return find_saes(Path(folder) if Path(folder).is_dir() else hub_snapshot(folder, None), names, settings.sae)
+
+    def open(self, folder: Path, settings: Settings, device: torch.device) -> Any:
+        """See :class:`DiffusersEntry`."""
+        return open_pipeline(self.pipeline_class, folder, settings, device)
+
+    def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
+        """See :class:`DiffusersEntry`."""
+        return Flux(pipeline, self, settings, fingerprint)
+
+
+class Flux(DiffusersModel):
+    """A pipeline of FLUX.1-schnell's shape.
+
+    Args:
+        pipeline: a loaded ``FluxPipeline``.
+        entry: of the model.
+        settings: size, and whether anything is replayed.
+        fingerprint: names the weights in records.
+
+    Raises:
+        UserError: see :func:`sites_of_transformer`.
+    """
+
+    def __init__(self, pipeline: Any, entry: ModelEntry, settings: Settings, fingerprint: str) -> None:
+        size = settings.model.size or SIZE
+        sites = sites_of_transformer(pipeline.transformer.config, pipeline.vae.config, size)
+        paths = {site: module_in_transformer(site) for site in sites}
+        self.text_tokens = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
+        super().__init__(pipeline, pipeline.transformer, entry, settings, fingerprint, sites, paths, size, {})
+
+    def networks(self) -> Mapping[str, tuple[Any, str]]:
+        """See :class:`Model`."""
+        pipeline = self.pipeline
+        return {
+            DENOISER: (pipeline.transformer, "forward"),
+            DECODER: (pipeline.vae, "decode"),
+            TEXT: (pipeline.text_encoder_2, "forward"),
+            "pooled text encoder": (pipeline.text_encoder, "forward"),
+        }
+
+    def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
+        """Output minus input of a block, in float32, or neurons in the model's type; of the picture's tokens."""
+        if NEURONS in site:
+            values: Tensor = output[:, -self.sites[site].positions :]
+            return values
+        before, after = kwargs["hidden_states"], output[1]
+        return after.float() - before.float()
+
+    def add(self, site: str, output: Any, delta: Tensor) -> Any:
+        """Add to the picture's tokens, which come last where text and picture are joined."""
+        if NEURONS not in site:
+            text, picture = output
+            return text, picture + delta.to(picture.dtype)
+        changed = output.clone()
+        changed[:, -self.sites[site].positions :] += delta.to(output.dtype)
+        return changed
+
+    def sample(self, batch: Batch) -> NDArray[np.uint8]:
+        """The pipeline's own call, from text states and latents."""
+        import torch
+
+        states, pooled = self.texts(batch.prompts)
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
+        rows, side = len(generators), self.size // self.pipeline.vae_scale_factor
+        channels = self.pipeline.transformer.config.in_channels // PACKED**2
+        latents = self.drawn_latents(batch.seeds, generators, channels, side)
+        tokens = self.pipeline._pack_latents(latents, rows, channels, side, side)
+        with self.first_step(batch):
+            pixels = self.pipeline(
+                prompt_embeds=states,
+                pooled_prompt_embeds=pooled,
+                latents=tokens.to(self.device, self.dtype),
+                generator=generators,
+                num_inference_steps=batch.steps,
+                guidance_scale=0.0,
+                height=self.size,
+                width=self.size,
+                max_sequence_length=self.text_tokens,
+                output_type="pt",
+            ).images
+        return self.pictures(pixels)
+
+    def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """T5's states and CLIP's pooled vector; CLIP takes fewer tokens and sees the first of them, as published."""
+        pipeline = self.pipeline
+        states = pipeline.text_encoder_2(self.tokens(pipeline.tokenizer_2, prompt, self.text_tokens))[0]
+        most = pipeline.tokenizer.model_max_length
+        first = pipeline.tokenizer(prompt, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
+        pooled = pipeline.text_encoder(first.input_ids.to(self.device)).pooler_output
+        return states.to(self.dtype), pooled.to(self.dtype)
+
+    def _modules_before(self, block: str) -> list[str]:
+        """The blocks that run before."""
+        blocks = [path for site, path in self._paths.items() if NEURONS not in site]
+        return blocks[: blocks.index(block)]
+
+
+_NEEDS = (
+    *("model_index.json", "transformer", "vae", "text_encoder", "text_encoder_2"),
+    *("tokenizer", "tokenizer_2", "scheduler"),
+)
+_FILES = (
+    "model_index.json",
+    "scheduler/*.json",
+    *(f"tokenizer{n}/*" for n in ("", "_2")),
+    *(f"{part}/config.json" for part in ("text_encoder", "text_encoder_2", "transformer", "vae")),
+    *(f"{part}/model*.safetensors*" for part in ("text_encoder", "text_encoder_2")),
+    *(f"{part}/diffusion_pytorch_model*.safetensors*" for part in ("transformer", "vae")),
+)
+SCHNELL = FluxEntry(
+    "flux-schnell",
+    standin="riebench.standin.flux:flux_parts",
+    parts=(
+        Part(
+            "model",
+            "flux-schnell",
+            _NEEDS,
+            HubFiles("black-forest-labs/FLUX.1-schnell", "main", _FILES, gated=True),
+            int(33.7e9),  # 16.86 G weights of two bytes
+            ("diffusers", "transformers"),
+        ),
+        *INSTRUMENTS,
+    ),
+)
