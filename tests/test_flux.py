@@ -25,7 +25,7 @@ from riebench.models import Edit, Site, entry_named
 from riebench.models.flux import MLP, PUBLISHED_TRANSFORMER, SCHNELL, SIZE, TEXT_TOKENS, Flux
 from riebench.pairs import Pair
 from riebench.spec.settings import Settings, parse_settings
-from riebench.standin.flux import FLUX_SHAPES, t5_config, transformer_config, vae_config, write_flux
+from riebench.standin.flux_pipeline import FLUX_SHAPES, t5_config, transformer_config, vae_config, write_flux
 from riebench.standin.pipeline import clip_text_config
 from riebench.standin.saes import write_sae
 from riebench.standin.write import write_standin

@@ -224,7 +224,7 @@ _FILES = (
 )
 SCHNELL = FluxEntry(
     "flux-schnell",
-    standin="riebench.standin.flux:flux_parts",
+    standin="riebench.standin.flux_pipeline:flux_parts",
     parts=(
         Part(
             "model",
