@@ -73,7 +73,7 @@ def test_sites_are_known_without_weights_in_the_order_in_which_they_run(toy: Mod
     assert neuron_sites(known, "layer.1") == ["layer.1/neurons.0"]
     order: list[int] = []
     handles = [
-        toy.module(f"layer.{n}").register_forward_hook(lambda module, args, output, n=n: order.append(n))
+        toy.modules[f"layer.{n}"].register_forward_hook(lambda module, args, output, n=n: order.append(n))
         for n in reversed(range(11))
     ]
     toy.generate(["a cat"], [1], 1)

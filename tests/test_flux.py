@@ -146,7 +146,7 @@ def test_sites_run_in_order_and_are_read_from_configurations(model: Flux, folder
     assert list(known.items()) == list(model.sites.items())
     assert known["single.37"] == Site(WIDTH, (4, 4))
     order: list[str] = []
-    hooks = [model.module(s).register_forward_hook(lambda *_, s=s: order.append(s)) for s in reversed(model.sites)]
+    hooks = [model.modules[s].register_forward_hook(lambda *_, s=s: order.append(s)) for s in reversed(model.sites)]
     model.generate([PROMPT], [1], 1)
     for hook in hooks:
         hook.remove()

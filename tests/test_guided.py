@@ -65,7 +65,7 @@ def test_grids_of_other_sizes_are_what_passes(random_pipeline: Any) -> None:
     model = made(pipeline, size=72)  # latents of 9, then 5, then 3
     passed: dict[str, tuple[int, ...]] = {}
     handles = [
-        model.module(site).register_forward_hook(
+        model.modules[site].register_forward_hook(
             lambda module, args, output, site=site: passed.update({site: tuple(output[0].shape[2:])})
         )
         for site in blocks(model.sites)
@@ -96,7 +96,7 @@ def test_the_intervention_is_on_the_conditional_half(guided: SDXL, choice: Any, 
 
 def test_the_capture_is_of_the_conditional_half(guided: SDXL) -> None:
     before: list[torch.Tensor] = []
-    handle = guided.module("mid.0").register_forward_pre_hook(lambda module, args: before.append(args[0].clone()))
+    handle = guided.modules["mid.0"].register_forward_pre_hook(lambda module, args: before.append(args[0].clone()))
     (run,) = guided.generate(["a b"], [5], 1, capture=["mid.0"])
     handle.remove()
     after = _halves(guided, [Edit({})])
@@ -107,7 +107,7 @@ def test_the_capture_is_of_the_conditional_half(guided: SDXL) -> None:
 
 def test_neurons_are_of_the_conditional_half(guided: SDXL) -> None:
     site, halves = "mid.0/neurons.1", []
-    handle = guided.module(site).register_forward_hook(lambda module, args, output: halves.append(output.clone()))
+    handle = guided.modules[site].register_forward_hook(lambda module, args, output: halves.append(output.clone()))
     (run,) = guided.generate(["a b"], [5], 1, capture=[site])
     handle.remove()
     assert len(halves[0]) == 2

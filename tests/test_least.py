@@ -19,7 +19,7 @@ from riebench.engine.instruments import Given, Instruments
 from riebench.engine.pair_work import PairWorker
 from riebench.models import Edit
 from riebench.models.mini import PAIRS
-from riebench.models.sdxl import FOUR, SDXL, TURBO, module_path
+from riebench.models.sdxl import FOUR, SDXL, TURBO, module_path, modules_before
 from riebench.pairs import Pair, load_pairs
 from riebench.spec.request import Request, resolve
 from riebench.spec.settings import parse_settings
@@ -164,7 +164,7 @@ def test_at_most_six_tenths_of_the_arithmetic_remain(model: SDXL, mini: Instrume
 
 
 def test_modules_before_a_block(model: SDXL) -> None:
-    assert model._modules_before(module_path("up.0.1")) == [
+    assert modules_before(model.pipeline.unet, module_path("up.0.1")) == [
         *("conv_in", "down_blocks.0", "down_blocks.1", "down_blocks.2", "mid_block"),
         *("up_blocks.0.resnets.0", "up_blocks.0.resnets.1", "up_blocks.0.attentions.0"),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from riebench.engine.instruments import Instruments
 from riebench.models import Edit, Site, neuron_sites
 from riebench.models.mini import MINI
-from riebench.models.sdxl import BASE, FOUR, SDXL, TURBO, configured_sites, module_path
+from riebench.models.sdxl import BASE, FOUR, SDXL, TURBO, module_path
 from riebench.spec.settings import Settings, parse_settings
 from riebench.util.errors import PairError, UserError
 
@@ -74,7 +75,7 @@ def test_sites_of_mini_without_weights_are_those_of_its_model(mini: Instruments)
 def test_sites_of_a_pipeline_are_those_of_its_configurations(model: SDXL, tmp_path: Any) -> None:
     for part in ("unet", "vae"):
         getattr(model.pipeline, part).save_config(tmp_path / part)
-    assert list(configured_sites(tmp_path, None).items()) == list(model.sites.items())
+    assert list(replace(TURBO, own_pipeline=tmp_path).sites(Settings()).items()) == list(model.sites.items())
 
 
 def test_modules_of_sites_have_the_widths_that_are_known(model: SDXL) -> None:
@@ -104,7 +105,7 @@ def test_update_is_output_minus_input(model: SDXL) -> None:
         seen["in"].append(args[0].clone())
         seen["out"].append(output[0].clone())
 
-    handle = model.module("up.0.0").register_forward_hook(remember)
+    handle = model.modules["up.0.0"].register_forward_hook(remember)
     (run,) = model.generate(["a b"], [5], 3, capture=["up.0.0", *neuron_sites(model.sites, "up.0.0")])
     handle.remove()
     update = run.values["up.0.0"]

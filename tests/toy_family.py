@@ -62,11 +62,10 @@ class ToyModel(Model):
             torch.manual_seed(7)
             self.net = Toy().eval().requires_grad_(False)
         weights = f"toy-{weights_fingerprint(self.net)}"
-        super().__init__(entry, weights, entry.sites(settings), torch.device("cpu"), GRID[0] * PATCH, {})
-
-    def module(self, site: str) -> nn.Module:
-        block, _, neurons = site.partition("/")
-        return self.net.get_submodule(f"{block}.act" if neurons else block)
+        sites = entry.sites(settings)
+        parts = {site: site.partition("/") for site in sites}
+        modules = {site: self.net.get_submodule(f"{b}.act" if n else b) for site, (b, _, n) in parts.items()}
+        super().__init__(entry, weights, sites, modules, torch.device("cpu"), GRID[0] * PATCH, {})
 
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         values: Tensor = output[:, TOKENS:] if "/" in site else output[1] - kwargs["picture"]
@@ -83,7 +82,7 @@ class ToyModel(Model):
     def encode(self, prompt: str) -> Tensor:
         return encode(prompt)
 
-    def sample(self, batch: Batch) -> np.ndarray:
+    def sample(self, batch: Batch) -> Tensor:
         texts = {prompt: self.encode(prompt) for prompt in dict.fromkeys(batch.prompts)}
         text = torch.stack([texts[prompt] for prompt in batch.prompts])
         noise = [torch.randn(POSITIONS, WIDTH, generator=torch.Generator().manual_seed(s)) for s in batch.seeds]
@@ -92,8 +91,8 @@ class ToyModel(Model):
             time = torch.full((WIDTH,), 1 - step / batch.steps)
             picture = picture + (self.net(text, picture, time) - picture) / batch.steps
         patches = self.net.paint(picture).sigmoid().unflatten(2, (PATCH, PATCH, 3)).unflatten(1, GRID)
-        pixels: np.ndarray = (patches * 255).round().byte().transpose(2, 3).flatten(3, 4).flatten(1, 2).numpy()
-        return pixels.reshape(len(pixels), GRID[0] * PATCH, GRID[1] * PATCH, 3)
+        rows = patches.transpose(2, 3).reshape(len(picture), GRID[0] * PATCH, GRID[1] * PATCH, 3)
+        return rows.permute(0, 3, 1, 2)
 
 
 def encode(prompt: str) -> Tensor:

@@ -26,7 +26,6 @@ from riebench.metrics import Reference, score_images
 from riebench.models import Edit, Run, neuron_sites
 from riebench.pairs import Pair
 from riebench.records import Record
-from riebench.sae.topk import TopKSAE
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.request import Request
 from riebench.util.errors import PairError
@@ -86,12 +85,9 @@ class PairWorker:
         self.request = request
         self.protocol = PROTOCOLS[request.protocol]
         self.ending = False
-        self.saes = self._needed_saes()
-
-    def _needed_saes(self) -> dict[str, TopKSAE]:
-        model, methods = self.instruments.model, zip(self.request.conditions, self.recorder.methods, strict=True)
+        model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
         needed = {site for c, method in methods if getattr(method, "needs_sae", False) for site in c.sites}
-        return {site: model.sae(site) for site in model.sites if site in needed}
+        self.saes = {site: model.sae(site) for site in model.sites if site in needed}
 
     def survey(self, pairs: Sequence[Pair]) -> Survey:
         """The run as this worker knows it."""
@@ -171,7 +167,7 @@ class PairWorker:
                 return outcomes
             runs = self.observe(task)
             self.instruments.model.forget_saes()
-            self.saes = self._needed_saes()
+            self.saes = {site: self.instruments.model.sae(site) for site in self.saes}
 
     def _edited(self, task: Task, runs: _Runs, refused: dict[int, Exception]) -> list[_Outcome] | None:
         """The outcome of every setting; None if a condition changed what others see, which is then refused.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from riebench.metrics import Scorers
 
 
-@dataclass(frozen=True)
+@dataclass
 class Given:
     """Loaded parts that take the place of those that belong to the model's name.
 
@@ -41,23 +41,19 @@ class Given:
         model: a loaded model.
         masks: see :data:`riebench.masks.given.GivenMasks`.
         scorers: CLIP and LPIPS.
+        names: of the parts that are given.
+        parts: names of the weights that are not needed, since others are given.
     """
 
     model: Model | None = None
     masks: GivenMasks | None = None
     scorers: Scorers | None = None
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the parts that are given."""
-        return [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
-
-    @property
-    def parts(self) -> list[str]:
-        """Names of the weights that are not needed, since others are given."""
+    def __post_init__(self) -> None:
         have: dict[str, Any] = {"model": self.model, "sae": self.model, "clip": self.scorers, "lpips": self.scorers}
         have |= dict.fromkeys(("detector", "text-encoder", "segmenter"), self.masks)
-        return [name for name, value in have.items() if value is not None]
+        self.names = [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
+        self.parts = [name for name, value in have.items() if value is not None]
 
 
 @dataclass(frozen=True)

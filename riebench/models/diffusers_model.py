@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.entries import ModelEntry
 from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
@@ -44,9 +44,15 @@ class DiffusersEntry(ModelEntry):
 
     Attributes:
         own_pipeline: folder of a pipeline that comes with a package.
+        denoiser: name of the pipeline's part that holds the sites.
+        published: part to as much of its published configuration as sites depend on, for plans without weights.
+        loading: what else the pipeline is loaded with.
     """
 
     own_pipeline: Path | None = None
+    denoiser: ClassVar[str]
+    published: ClassVar[Mapping[str, Mapping[str, Any]]]
+    loading: ClassVar[Mapping[str, Any]] = {}
 
     def folder(self, settings: Settings) -> Path | None:
         """Where the pipeline is on this machine; None if it is nowhere."""
@@ -57,9 +63,15 @@ class DiffusersEntry(ModelEntry):
             return Path(location) if Path(location).is_dir() else hub_snapshot(location, settings.model.revision)
         return find_part(self.parts[0], weights_root(settings)).path
 
+    def sites(self, settings: Settings) -> Mapping[str, Site]:
+        """See :class:`ModelEntry`; of the published shape where there are no weights."""
+        folder = self.folder(settings)
+        configs = {part: part_config(folder, part, known) for part, known in self.published.items()}
+        return self.sites_for(configs, settings.model.size)
+
     @abstractmethod
-    def open(self, folder: Path, settings: Settings, device: torch.device) -> Any:
-        """The loaded pipeline of a folder; see :func:`open_pipeline`."""
+    def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
+        """The sites of a pipeline, from the configurations of its parts, for a picture size or the model's own."""
 
     @abstractmethod
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
@@ -73,7 +85,7 @@ class DiffusersEntry(ModelEntry):
             raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
         files = [f for c in COMPONENTS if (folder / c).is_dir() for f in (folder / c).rglob("*") if f.is_file()]
         mark = "standin-" if is_standin(weights_root(settings)) else ""
-        pipeline = self.open(folder, settings, pick_device(settings.model.device))
+        pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
         model = self.model_of(pipeline, settings, f"{mark}{self.name}-{fingerprint(files, folder)}")
         model.saes = self.saes(settings)
         return model
@@ -117,6 +129,7 @@ class DiffusersModel(Model):
         fingerprint: names the weights in records.
         sites: every site by name, in the order in which they run.
         paths: site to the path of its module inside the denoiser.
+        before: block to the paths of the modules that have done their work when it begins, none inside another.
         size: side of the pictures, pixels.
         conditions: settings of the family that can change what is generated; type and size are added.
         latents: seed to initial latents ``[channels, height, width]`` of unit scale, for models whose canvas is not
@@ -132,6 +145,7 @@ class DiffusersModel(Model):
         fingerprint: str,
         sites: Mapping[str, Site],
         paths: Mapping[str, str],
+        before: Mapping[str, Sequence[str]],
         size: int,
         conditions: Mapping[str, str | float],
         latents: Callable[[int], NDArray[np.float32]] | None = None,
@@ -143,10 +157,11 @@ class DiffusersModel(Model):
         common: dict[str, str | float] = {"dtype": str(self.dtype).removeprefix("torch."), "size": size}
         # With offloading the weights lie elsewhere than where they are used.
         device = torch.device(pipeline._execution_device)
-        super().__init__(entry, fingerprint, sites, device, size, {**common, **conditions})
+        modules = {site: denoiser.get_submodule(path) for site, path in paths.items()}
+        super().__init__(entry, fingerprint, sites, modules, device, size, {**common, **conditions})
         self.replay = settings.model.replay
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
-        self._paths = paths
+        self._before = before
         self._canvas = latents and lru_cache(KEPT_LATENTS)(latents)
         self._recording: Recording | None = None
         pipeline.set_progress_bar_config(disable=True)
@@ -159,14 +174,6 @@ class DiffusersModel(Model):
             PairError: if the prompt is longer than an encoder takes.
         """
 
-    @abstractmethod
-    def _modules_before(self, block: str) -> list[str]:
-        """Paths of the modules that have done their work when the module of a block begins, none inside another."""
-
-    def module(self, site: str) -> nn.Module:
-        """The block, or the layer inside it that puts out neurons."""
-        return self.denoiser.get_submodule(self._paths[site])
-
     @contextmanager
     def keeping_nothing(self) -> Iterator[None]:
         """Encode each prompt whenever it is used, and replay nothing."""
@@ -176,13 +183,6 @@ class DiffusersModel(Model):
             yield
         finally:
             self.encode_text, self.replay = kept
-
-    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Text states ``[rows, tokens, width]`` and pooled text ``[rows, width]`` of prompts."""
-        import torch
-
-        states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, prompts), strict=True))
-        return states, pooled
 
     def tokens(self, tokenizer: Any, prompt: str, most: int) -> Tensor:
         """A prompt's tokens ``[1, tokens]``, padded to the most that its encoder takes.
@@ -226,7 +226,7 @@ class DiffusersModel(Model):
         starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
         touched = {site.partition("/")[0] for edit in batch.edits for site in edit.changes}
         touched |= {site.partition("/")[0] for site in batch.capture}
-        before = [self._modules_before(self._paths[block]) for block in self.sites if block in touched]
+        before = [self._before[block] for block in self.sites if block in touched]
         if before and not batch.edits:
             paths = list(dict.fromkeys(path for each in before for path in each))
             self._recording = Recording(starts[-1], paths)
@@ -238,29 +238,17 @@ class DiffusersModel(Model):
         complete = kept.outputs.keys() >= set(before[0])
         return replaying(self.denoiser, kept, before[0], rows) if complete else nullcontext()
 
-    def pictures(self, pixels: Tensor) -> NDArray[np.uint8]:
-        """Pixels ``[rows, 3, height, width]`` in 0..1 as pictures ``[rows, height, width, 3]``.
 
-        Raises:
-            PairError: if there are values that are not finite.
-        """
-        import torch
-
-        if not bool(pixels.isfinite().all()):
-            raise PairError("the picture has values that are not finite", where="model")
-        found: NDArray[np.uint8] = pixels.float().mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return found
-
-
-def open_pipeline(kind: str, folder: Path, settings: Settings, device: torch.device, **more: Any) -> Any:
+def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:
     """A pipeline on its device, from safetensors alone.
 
+    Half-precision files (``.fp16.safetensors``) are taken where the denoiser has no others.
+
     Args:
-        kind: name of diffusers' class.
+        entry: of the model.
         folder: where it lies.
         settings: type of the weights and offloading.
         device: where it is to compute.
-        more: for ``from_pretrained``.
 
     Raises:
         UserError: if the folder cannot be read, or offloading is asked for without a GPU.
@@ -277,10 +265,16 @@ def open_pipeline(kind: str, folder: Path, settings: Settings, device: torch.dev
     if chosen.offload != "none" and device.type == "cpu":
         raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
     # Else diffusers looks for the device in every module, several times a call.
-    on_device: Any = type("OnDevice", (getattr(diffusers, kind),), {"_execution_device": device})
+    on_device: Any = type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})
+    files = [path.name for path in (folder / entry.denoiser).glob("*.safetensors")]
     try:
         pipeline = on_device.from_pretrained(
-            folder, dtype=getattr(torch, chosen.dtype), use_safetensors=True, local_files_only=True, **more
+            folder,
+            dtype=getattr(torch, chosen.dtype),
+            variant="fp16" if files and all(".fp16" in name for name in files) else None,
+            use_safetensors=True,
+            local_files_only=True,
+            **entry.loading,
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]

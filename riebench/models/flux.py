@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel, open_pipeline, part_config
+from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel
 from riebench.models.entries import ModelEntry
 from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
 from riebench.models.sites import NEURONS, Site
@@ -22,9 +22,6 @@ from riebench.weights import HubFiles, Part, hub_snapshot
 from riebench.weights.parts import INSTRUMENTS
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
     from torch import Tensor
 
 PUBLISHED_TRANSFORMER: dict[str, Any] = {
@@ -85,6 +82,8 @@ class FluxEntry(DiffusersEntry):
     default_sites: tuple[str, ...] = ("double.18",)  # where the paper has its SAE
     steps: int = 4
     pipeline_class: str = "FluxPipeline"
+    denoiser: ClassVar[str] = "transformer"
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"transformer": PUBLISHED_TRANSFORMER, "vae": PUBLISHED_VAE}
     pipeline_parameters: float = 16.86e9  # transformer 11.89, T5 4.76, CLIP 0.12, VAE 0.08
     row_bytes: float = 0.4e9  # at 512 px, as measured on the CPU with published widths
 
@@ -95,15 +94,13 @@ class FluxEntry(DiffusersEntry):
             if name in chosen:
                 raise UserError(f"{self.name} is not guided and has no setting model.{name}; leave it out")
 
-    def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """See :class:`ModelEntry`; of the published shape where there are no weights.
+    def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
+        """See :class:`DiffusersEntry`.
 
         Raises:
             UserError: see :func:`sites_of_transformer`.
         """
-        folder = self.folder(settings)
-        configs = part_config(folder, "transformer", PUBLISHED_TRANSFORMER), part_config(folder, "vae", PUBLISHED_VAE)
-        return sites_of_transformer(*configs, settings.model.size or SIZE)
+        return sites_of_transformer(configs["transformer"], configs["vae"], size or SIZE)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, whose folders are named for sites or for modules; there are none without it."""
@@ -113,10 +110,6 @@ class FluxEntry(DiffusersEntry):
         blocks = [site for site in self.sites(settings) if NEURONS not in site]
         names = {block: (block, module_in_transformer(block)) for block in blocks}
         return find_saes(Path(folder) if Path(folder).is_dir() else hub_snapshot(folder, None), names, settings.sae)
-
-    def open(self, folder: Path, settings: Settings, device: torch.device) -> Any:
-        """See :class:`DiffusersEntry`."""
-        return open_pipeline(self.pipeline_class, folder, settings, device)
 
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
         """See :class:`DiffusersEntry`."""
@@ -141,7 +134,9 @@ class Flux(DiffusersModel):
         sites = sites_of_transformer(pipeline.transformer.config, pipeline.vae.config, size)
         paths = {site: module_in_transformer(site) for site in sites}
         self.text_tokens = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
-        super().__init__(pipeline, pipeline.transformer, entry, settings, fingerprint, sites, paths, size, {})
+        blocks = [site for site in sites if NEURONS not in site]
+        before = {block: [paths[earlier] for earlier in blocks[:number]] for number, block in enumerate(blocks)}
+        super().__init__(pipeline, pipeline.transformer, entry, settings, fingerprint, sites, paths, before, size, {})
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:
         """See :class:`Model`."""
@@ -170,18 +165,18 @@ class Flux(DiffusersModel):
         changed[:, -self.sites[site].positions :] += delta.to(output.dtype)
         return changed
 
-    def sample(self, batch: Batch) -> NDArray[np.uint8]:
+    def sample(self, batch: Batch) -> Tensor:
         """The pipeline's own call, from text states and latents."""
         import torch
 
-        states, pooled = self.texts(batch.prompts)
+        states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
         rows, side = len(generators), self.size // self.pipeline.vae_scale_factor
         channels = self.pipeline.transformer.config.in_channels // PACKED**2
         latents = self.drawn_latents(batch.seeds, generators, channels, side)
         tokens = self.pipeline._pack_latents(latents, rows, channels, side, side)
         with self.first_step(batch):
-            pixels = self.pipeline(
+            pixels: Tensor = self.pipeline(
                 prompt_embeds=states,
                 pooled_prompt_embeds=pooled,
                 latents=tokens.to(self.device, self.dtype),
@@ -193,7 +188,7 @@ class Flux(DiffusersModel):
                 max_sequence_length=self.text_tokens,
                 output_type="pt",
             ).images
-        return self.pictures(pixels)
+        return pixels
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         """T5's states and CLIP's pooled vector; CLIP takes fewer tokens and sees the first of them, as published."""
@@ -203,11 +198,6 @@ class Flux(DiffusersModel):
         first = pipeline.tokenizer(prompt, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
         pooled = pipeline.text_encoder(first.input_ids.to(self.device)).pooler_output
         return states.to(self.dtype), pooled.to(self.dtype)
-
-    def _modules_before(self, block: str) -> list[str]:
-        """The blocks that run before."""
-        blocks = [path for site, path in self._paths.items() if NEURONS not in site]
-        return blocks[: blocks.index(block)]
 
 
 _NEEDS = (

@@ -53,11 +53,12 @@ class MiniEntry(SDXLEntry):
         import torch
 
         from riebench.mini.layout import canvas_of_seed
+        from riebench.models.diffusers_model import open_pipeline
         from riebench.models.sdxl import SDXL
 
         fingerprint = files_fingerprint([path for path in PIPELINE.rglob("*") if path.is_file()], PIPELINE)
         device = settings.model.device
-        pipeline = self.open(PIPELINE, settings, pick_device("cpu" if device == "auto" else device))
+        pipeline = open_pipeline(self, PIPELINE, settings, pick_device("cpu" if device == "auto" else device))
         pipeline.vae.disable_slicing()
         for part in (pipeline.unet, pipeline.vae):
             part.to(memory_format=torch.channels_last)

@@ -18,9 +18,7 @@ from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from riebench.models.entries import ModelEntry
@@ -52,6 +50,7 @@ class Model(ABC):
         entry: what is known of it without its weights.
         fingerprint: names the weights in records.
         sites: every site by name, in the order in which they run.
+        modules: site to the module whose output holds its values.
         device: where values lie.
         size: side of the pictures, pixels.
         conditions: settings that can change what it generates, as the type of its weights.
@@ -70,6 +69,7 @@ class Model(ABC):
         entry: ModelEntry,
         fingerprint: str,
         sites: Mapping[str, Site],
+        modules: Mapping[str, nn.Module],
         device: torch.device,
         size: int,
         conditions: Mapping[str, str | float],
@@ -77,6 +77,7 @@ class Model(ABC):
         self.entry = entry
         self.fingerprint = fingerprint
         self.sites = sites
+        self.modules = modules
         self.device = device
         self.size = size
         self.conditions = conditions
@@ -91,10 +92,6 @@ class Model(ABC):
         return self.entry.default_sites
 
     @abstractmethod
-    def module(self, site: str) -> nn.Module:
-        """The module whose output holds the values of a site."""
-
-    @abstractmethod
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """The values ``[rows, positions, width]`` of a site in what its module was given and put out."""
 
@@ -103,8 +100,8 @@ class Model(ABC):
         """The module's output with ``delta`` ``[rows, positions, width]`` added to the values of a site."""
 
     @abstractmethod
-    def sample(self, batch: Batch) -> NDArray[np.uint8]:
-        """The pictures ``[rows, height, width, 3]`` of a batch. Edits and captures happen in hooks, not here."""
+    def sample(self, batch: Batch) -> Tensor:
+        """The pictures ``[rows, 3, height, width]`` of a batch, 0..1. Edits and captures happen in hooks, not here."""
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:
         """The networks that ``riebench bench`` counts and times: name to an object and the name of its function.
@@ -201,14 +198,19 @@ class Model(ABC):
         self._loaded_saes.clear()
 
     def _batch(self, batch: Batch, on_steps: Collection[int] | None) -> list[Run]:
+        import torch
+
         edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
         values: dict[str, Tensor] = {}
         with ExitStack() as hooks:
             for site in self.sites:
                 if site in edited or site in batch.capture:
                     hook = self._hook(site, batch, site in edited, on_steps, values)
-                    hooks.callback(self.module(site).register_forward_hook(hook, with_kwargs=True).remove)
-            images = self.sample(batch)
+                    hooks.callback(self.modules[site].register_forward_hook(hook, with_kwargs=True).remove)
+            pixels = self.sample(batch)
+        if not bool(pixels.isfinite().all()):
+            raise PairError("the picture has values that are not finite", where="model")
+        images = pixels.float().mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return [Run(image, {site: values[site][i] for site in batch.capture}) for i, image in enumerate(images)]
 
     def _hook(

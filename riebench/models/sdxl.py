@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel, open_pipeline, part_config
+from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel
 from riebench.models.entries import ModelEntry
 from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
 from riebench.models.sites import NEURONS, Site
@@ -20,11 +20,17 @@ from riebench.weights.parts import INSTRUMENTS
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
-FOUR = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
+PUBLISHED_FOLDERS = {
+    "down.2.1": "unet.down_blocks.2.attentions.1",
+    "mid.0": "unet.mid_block.attentions.0",
+    "up.0.0": "unet.up_blocks.0.attentions.0",
+    "up.0.1": "unet.up_blocks.0.attentions.1",
+}
+"""The folders of the published SAEs, each followed by what it was trained with."""
+FOUR = tuple(PUBLISHED_FOLDERS)
 """The blocks that matter, in the order in which they run (PROTOCOL.md, Blocks)."""
 PAPER_FEATURES = len(FOUR) * 5120
 """SAE features that the published k's were chosen from."""
@@ -98,12 +104,17 @@ class SDXLEntry(DiffusersEntry):
     own_saes: Path | None = None
     default_sites: tuple[str, ...] = FOUR
     pipeline_class: str = "StableDiffusionXLPipeline"
+    denoiser: ClassVar[str] = "unet"
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"unet": PUBLISHED_UNET, "vae": PUBLISHED_VAE}
+    loading: ClassVar[Mapping[str, Any]] = {"add_watermarker": False}
     pipeline_parameters: float = 3.47e9  # U-Net 2.57, text encoders 0.82, VAE 0.08
     row_bytes: float = 0.9e9  # at 512 px
 
-    def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """See :class:`ModelEntry`; of SDXL's published shape where there are no weights."""
-        return configured_sites(self.folder(settings), settings.model.size)
+    def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
+        """See :class:`DiffusersEntry`."""
+        unet, vae = configs["unet"], configs["vae"]
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to each cell of the latents
+        return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, else the model's own, else the published ones with RIEBench's k and size."""
@@ -116,27 +127,24 @@ class SDXLEntry(DiffusersEntry):
         if root is None:
             return {}
         if wanted == SaeSettings():
-            return {block: root / f"unet.{module_path(block)}{SAE_SUFFIX}" / "final" for block in FOUR}
+            return {block: root / f"{name}{SAE_SUFFIX}" / "final" for block, name in PUBLISHED_FOLDERS.items()}
         every = [block for block in self.sites(settings) if NEURONS not in block]
         names = {block: (block, module_path(block), f"unet.{module_path(block)}") for block in every}
         return find_saes(root, names, wanted)
-
-    def open(self, folder: Path, settings: Settings, device: torch.device) -> Any:
-        """The pipeline; half-precision files (``.fp16.safetensors``) are taken where there are no others."""
-        half_only = not (folder / UNET_WEIGHTS.format("")).exists() and (folder / UNET_WEIGHTS.format(".fp16")).exists()
-        variant = "fp16" if half_only else None
-        return open_pipeline(self.pipeline_class, folder, settings, device, variant=variant, add_watermarker=False)
 
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
         """See :class:`DiffusersEntry`."""
         return SDXL(pipeline, self, settings, fingerprint)
 
 
-def configured_sites(folder: Path | None, size: int | None) -> dict[str, Site]:
-    """The sites of the pipeline in a folder, or of SDXL's published shape; for a picture size, or the model's own."""
-    unet, vae = part_config(folder, "unet", PUBLISHED_UNET), part_config(folder, "vae", PUBLISHED_VAE)
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to each cell of the latents
-    return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
+def modules_before(unet: nn.Module, block: str) -> list[str]:
+    """Paths of the stages of a U-Net before a block's own, and of the ResNets and blocks before it in that one."""
+    stage, _, number = block.partition(".attentions.")
+    stages = [f"down_blocks.{i}" for i in range(len(unet.down_blocks))]  # type: ignore[arg-type]
+    stages += ["mid_block", *(f"up_blocks.{i}" for i in range(len(unet.up_blocks)))]  # type: ignore[arg-type]
+    within = [f"{stage}.resnets.{i}" for i in range(int(number) + 1)]
+    within += [f"{stage}.attentions.{i}" for i in range(int(number))]
+    return ["conv_in", *stages[: stages.index(stage)], *within]
 
 
 class SDXL(DiffusersModel):
@@ -173,7 +181,9 @@ class SDXL(DiffusersModel):
         sites = sites_of(config, size // factor)
         parts = {site: (module_path(site.partition("/")[0]), site.partition(NEURONS)[2]) for site in sites}
         paths = {s: f"{p}.transformer_blocks.{n}.ff.net.0" if n else p for s, (p, n) in parts.items()}
-        super().__init__(pipeline, pipeline.unet, entry, settings, fingerprint, sites, paths, size, conditions, latents)
+        unet = pipeline.unet
+        before = {site: modules_before(unet, path) for site, (path, layer) in parts.items() if not layer}
+        super().__init__(pipeline, unet, entry, settings, fingerprint, sites, paths, before, size, conditions, latents)
         self.guided = self.guidance > 1  # a batch then holds an unconditional half (diffusers' rule)
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:
@@ -207,17 +217,17 @@ class SDXL(DiffusersModel):
     def _conditional(self, value: Tensor) -> Tensor:
         return value[len(value) // 2 :] if self.guided else value
 
-    def sample(self, batch: Batch) -> NDArray[np.uint8]:
+    def sample(self, batch: Batch) -> Tensor:
         """The pipeline's own call, from text states and latents."""
         import torch
 
-        states, pooled = self.texts(batch.prompts)
+        states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
         no_states, no_pooled = self._no_text(len(batch.prompts)) if self.guided else (None, None)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
         side = self.size // self.pipeline.vae_scale_factor
         latents = self.drawn_latents(batch.seeds, generators, self.pipeline.unet.config.in_channels, side)
         with self.first_step(batch, 2 if self.guided else 1):
-            pixels = self.pipeline(
+            pixels: Tensor = self.pipeline(
                 prompt_embeds=states,
                 pooled_prompt_embeds=pooled,
                 negative_prompt_embeds=no_states,
@@ -230,7 +240,7 @@ class SDXL(DiffusersModel):
                 width=self.size,
                 output_type="pt",
             ).images
-        return self.pictures(pixels)
+        return pixels
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         import torch
@@ -250,15 +260,6 @@ class SDXL(DiffusersModel):
             states, pooled = states * 0, pooled * 0
         return states.expand(rows, -1, -1), pooled.expand(rows, -1)
 
-    def _modules_before(self, block: str) -> list[str]:
-        """Stages of the U-Net that lie before the block's own, and the ResNets and blocks before it in that one."""
-        stage, _, number = block.partition(".attentions.")
-        stages = [f"down_blocks.{i}" for i in range(len(self.pipeline.unet.down_blocks))]
-        stages += ["mid_block", *(f"up_blocks.{i}" for i in range(len(self.pipeline.unet.up_blocks)))]
-        within = [f"{stage}.resnets.{i}" for i in range(int(number) + 1)]
-        within += [f"{stage}.attentions.{i}" for i in range(int(number))]
-        return ["conv_in", *stages[: stages.index(stage)], *within]
-
 
 _STANDIN = "riebench.standin.pipeline:sdxl_parts"
 _NEEDS = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
@@ -272,7 +273,7 @@ _PARTS = {
     name: Part("model", name, _NEEDS, location, int(13.9e9), ("diffusers", "transformers"))
     for name, location in _PIPELINES.items()
 }
-_SAE_FOLDERS = tuple(f"unet.{module_path(block)}{SAE_SUFFIX}/final" for block in FOUR)
+_SAE_FOLDERS = tuple(f"{name}{SAE_SUFFIX}/final" for name in PUBLISHED_FOLDERS.values())
 PUBLISHED_SAES = Part(
     "sae",
     "sdxl-turbo-saes",
