@@ -10,6 +10,8 @@ from riebench.models.sdxl import FOUR
 
 STRESSED = ("down.2.1", "up.0.0")
 """The sites where SAEs are also trained so that features die."""
+BUDGET = "0.02"
+"""LPIPS at which RIEBench's scores are read: the same for all, and one that most pairs reach with every SAE."""
 DYING = ("--lr", "0.01", "--auxk", "256", "--dead-after", "50000")
 
 
@@ -87,7 +89,7 @@ def benchmark(work: Path, size: Size) -> list[list[str]]:
 def report(work: Path) -> list[list[str]]:
     """The leaderboard of each run of the benchmark."""
     runs = [work / "bench" / name for name in sets_of_saes(work)]
-    plain = ["--no-figures", "--no-page"]
+    plain = ["--budget", BUDGET, "--rank-at", BUDGET, "--no-figures", "--no-page"]
     return [["report", str(run), "--out", str(work / "boards" / run.name), *plain] for run in runs]
 
 

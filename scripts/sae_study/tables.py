@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from grids import BUDGET
 from scored import BENCHMARK, SCORES, against, means, paired
 
 from riebench.report.texttable import DASH, TextTable, interval, latex_table, markdown_table, write_csv
@@ -109,5 +110,5 @@ def _riebench(benchmark: pd.DataFrame) -> TextTable:
     for (k, expansion, aux, frozen), row in zip(found.index, found.to_numpy(), strict=True):
         decoder = "frozen" if frozen else "trained"
         rows.append([str(k), str(expansion), ON_OFF[aux], decoder, *_cells(list(row))])
-    title = "RIEBench with the SAEs of all four sites, at one LPIPS for all; intervals over seeds."
+    title = f"RIEBench with the SAEs of all four sites, at LPIPS {BUDGET}; intervals over seeds."
     return TextTable(title, [*GRID, "decoder", *BENCHMARK.values()], rows, left=4)
