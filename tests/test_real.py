@@ -21,6 +21,7 @@ from riebench.engine.published import PublishedInstruments
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import Features, LpipsScorer
 from riebench.models import entry_named
+from riebench.models.diffusers_model import open_pipeline
 from riebench.models.sdxl import FOUR, SDXL, TURBO
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.request import Request
@@ -211,7 +212,7 @@ def test_batched_scoring_is_one_by_one_scoring(real: Instruments, rng: np.random
 
 def test_half_precision_keeps_the_vae_in_float32(tiny: Path) -> None:
     def loaded(**settings: str) -> Any:
-        return TURBO.open(tiny / "sdxl-turbo", parse_settings(settings), torch.device("cpu"))
+        return open_pipeline(TURBO, tiny / "sdxl-turbo", parse_settings(settings), torch.device("cpu"))
 
     def decoded_in(pipeline: Any) -> torch.dtype:
         found = []

@@ -109,7 +109,7 @@ class RayCrew:
         try:
             _knock(self.workers.address)
             self.ray.init(
-                address=self.workers.address,
+                address=self.workers.address or "local",  # None would join a cluster that somebody runs here
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False if self.workers.address is None else None,

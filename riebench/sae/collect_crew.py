@@ -69,7 +69,7 @@ class CollectCrew:
         self.started = not ray.is_initialized()
         if self.started:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         there = ray.cluster_resources()
         cpus, gpus = (there.get(name, 0.0) / workers for name in ("CPU", "GPU"))
         path = os.pathsep.join(dict.fromkeys([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
