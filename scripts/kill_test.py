@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def carry_out_in(folder: Path) -> None:
-    """The run."""
+    """Carry the run out in a folder."""
     carry_out(REQUEST, PAIRS, folder, quiet=True)
 
 

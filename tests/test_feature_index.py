@@ -252,6 +252,11 @@ def test_show_makes_a_missing_index(
     said = capsys.readouterr()
     assert said.err.count("100%") == 1  # the second time it is there
     assert said.out.count("384 features, 3 listed") == 2
+    for other, wrong in ((("--count", "13"), "--count 12"), (("--prompts", "mine.txt"), "--prompts grammar")):
+        with pytest.raises(SystemExit) as left:
+            main(["sae", "show", "mine/mid.0", *other])
+        assert left.value.code == 2
+        assert f"was made with {wrong}; leave out {other[0]}" in capsys.readouterr().err
     made = list((tmp_path / "cache" / "riebench" / "feature-index").iterdir())
     assert len(made) == 1
     assert FeatureIndex(made[0]).facts.pictures_made == 12

@@ -40,6 +40,7 @@ class ModelEntry(ABC):
         most_steps: the most that its sampler takes.
         guidance: guidance scale unless told otherwise.
         pairs: its own pair file, if it has one.
+        prompts: where prompts come from unless a user names a file, see :func:`riebench.sae.prompts.read_prompts`.
         blur_kernel: side of the blur that masks get before they go to a site's grid, pixels.
         parts: weights that must be found on this machine, the pipeline first; none if they come with a package.
         instruments: ``module:class`` of the masker and scorers that belong to it, see
@@ -57,6 +58,7 @@ class ModelEntry(ABC):
     most_steps: int = 1000
     guidance: float = 0.0
     pairs: Path | None = None
+    prompts: str | None = None
     blur_kernel: int = 31
     parts: tuple[Part, ...] = ()
     instruments: str = "riebench.engine.published:PublishedInstruments"

@@ -31,6 +31,7 @@ class MiniEntry(SDXLEntry):
     own_pipeline: Path | None = PIPELINE
     own_saes: Path | None = SAES
     pairs: Path | None = PAIRS
+    prompts: str | None = "grammar"
     blur_kernel: int = 15  # the published 31 px belong to grid cells of 32 px; these are of 16 px
     instruments: str = "riebench.mini.drawn_instruments:MiniInstruments"
     pipeline_parameters: float = 0.0

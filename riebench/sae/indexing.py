@@ -10,7 +10,7 @@ from riebench.sae.feature_index import FeatureIndex, check_feature, check_index_
 from riebench.sae.folders import feature_count, read_config
 from riebench.sae.index_folder import check_index_folder
 from riebench.sae.locate import find_index, index_in_cache, locate_sae, site_of
-from riebench.sae.prompts import GRAMMAR, read_prompts
+from riebench.sae.prompts import GRAMMAR, prompts_location, read_prompts
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.progress import tracked
@@ -47,10 +47,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     site = site_of(sae, entry, request.settings, request.site)
     if not 1 <= request.steps <= entry.most_steps:
         raise UserError(f"steps is {request.steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
-    location = request.prompts
-    if location is None and not entry.instruments.startswith("riebench.mini."):
-        raise UserError(f"which pictures {entry.name} shall make is not said; give prompts with --prompts FILE")
-    location = location or GRAMMAR
+    location = prompts_location(request.prompts, entry)
     count = request.count or (FROM_GRAMMAR if location == GRAMMAR else None)
     prompted = read_prompts(location, count, "held-out", request.column)
     check_index_folder(out)
@@ -108,6 +105,7 @@ def _index_of_sae(request: IndexRequest, folder: Path | None, feature: int | Non
     if found is not None:
         index = FeatureIndex(found)
         check_index_of(index, sae.fingerprint)
+        _refuse_other_pictures(index, request)
         return index
     if model is None:
         raise UserError(
@@ -116,6 +114,17 @@ def _index_of_sae(request: IndexRequest, folder: Path | None, feature: int | Non
     if feature is not None:
         check_feature(feature, feature_count(sae.folder), sae.name)
     return carry_out_index(replace(request, model=model), folder or index_in_cache(sae))
+
+
+def _refuse_other_pictures(index: FeatureIndex, request: IndexRequest) -> None:
+    """Refuse an index of other prompts, or of another number of them, than were asked for (UserError)."""
+    there = {"prompts": index.facts.prompts, "count": index.facts.pictures_made}
+    for name, found in there.items():
+        if getattr(request, name) not in (None, found):
+            raise UserError(
+                f"the index {index.folder} was made with --{name} {found}; leave out --{name}, or make another with "
+                "'riebench sae index --out'"
+            )
 
 
 def _model_said(sae: str) -> str | None:

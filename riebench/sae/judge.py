@@ -67,7 +67,7 @@ class Judge:
     """Scores subjects on shared pictures.
 
     Args:
-        pictures: which.
+        pictures: the held-out pictures that all subjects are judged on.
         subjects: all that are to be judged.
         track: shows how far the pass over the pictures is.
 

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from riebench.records.code import code_version
 from riebench.records.schema import record_key
 from riebench.sae.folders import read_config
 from riebench.sae.locate import FINAL, locate_sae, site_of
-from riebench.sae.prompts import GRAMMAR, Prompted, read_prompts
+from riebench.sae.prompts import GRAMMAR, Prompted, prompts_location, read_prompts
 from riebench.sae.score_files import VERSION, read_scores, score_path, write_score_tables, write_scores
 from riebench.sae.score_settings import BASELINES, NO_BASELINE, ScoreSettings
 from riebench.spec.protocols import PROTOCOLS
@@ -131,6 +131,7 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
     if request.scores.steps > entry.most_steps:
         raise UserError(f"steps is {request.scores.steps}; expected 1 to {entry.most_steps}, the most of the sampler")
     targets = [target for sae in request.saes or _own(entry, request) for target in _targets(sae, entry, request)]
+    request = replace(request, prompts=prompts_location(request.prompts, entry))
     prompted = _prompts(entry, request)
     described = _descriptions(request.descriptions)
     if out.exists() and not out.is_dir():
@@ -234,13 +235,9 @@ def _imported_dictionary(name: str) -> Any:
 
 
 def _prompts(entry: ModelEntry, request: ScoreRequest) -> list[Prompted]:
-    location = request.prompts
-    if location is None:
-        if _world_of(entry) is None:
-            raise UserError(f"which pictures {entry.name} shall make is not said; give prompts with --prompts FILE")
-        location = GRAMMAR
-    count = request.count or (FROM_GRAMMAR if location == GRAMMAR else None)
-    prompted = read_prompts(location, count, "held-out", request.column)
+    assert request.prompts is not None
+    count = request.count or (FROM_GRAMMAR if request.prompts == GRAMMAR else None)
+    prompted = read_prompts(request.prompts, count, "held-out", request.column)
     if len(prompted) < 4:
         raise UserError(f"{len(prompted)} prompts are too few to judge on; give 4 or more, best hundreds")
     world = _world_of(entry)
@@ -252,8 +249,9 @@ def _prompts(entry: ModelEntry, request: ScoreRequest) -> list[Prompted]:
 
 def _fit_prompts(request: ScoreRequest) -> list[Prompted]:
     """Prompts of the training split, by number as many as are asked for or as the file holds."""
-    location = request.prompts or GRAMMAR
-    found = read_prompts(location, request.scores.fit if location == GRAMMAR else None, "train", request.column)
+    assert request.prompts is not None
+    count = request.scores.fit if request.prompts == GRAMMAR else None
+    found = read_prompts(request.prompts, count, "train", request.column)
     return found[: request.scores.fit]
 
 
@@ -325,7 +323,7 @@ def _facts(request: ScoreRequest, pictures: SharedPictures) -> dict[str, Any]:
         "conditions": {**model.conditions, "masks": asdict(pictures.rules), "truth": pictures.world is not None},
         "settings": asdict(request.scores),
         "prompts": {
-            "location": request.prompts or GRAMMAR,
+            "location": request.prompts,
             "count": len(pictures.prompted),
             "hash": record_key(prompted=[list(one) for one in pictures.prompted]),
         },

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.models.entries import ModelEntry
 
 GRAMMAR = "grammar"
 FIRST_SEEDS = {"train": 1_002_000_000, "held-out": 560_000}
@@ -20,6 +23,18 @@ class Prompted(NamedTuple):
 
     prompt: str
     seed: int
+
+
+def prompts_location(given: str | None, entry: ModelEntry) -> str:
+    """Where the prompts come from: as given, else the model's own.
+
+    Raises:
+        UserError: if the model has none.
+    """
+    location = given or entry.prompts
+    if location is None:
+        raise UserError(f"which pictures {entry.name} shall make is not said; give prompts with --prompts FILE")
+    return location
 
 
 def read_prompts(location: str, count: int | None, split: Split, column: str | None = None) -> list[Prompted]:

@@ -21,7 +21,7 @@ from riebench.util.files import file_hash
 
 @dataclass(frozen=True)
 class Place:
-    """How far training is in its stream; the next batch comes from here.
+    """How far training has come in a stream of vectors; the next batch is read from here.
 
     Attributes:
         round: passes over the stream that are done.
@@ -129,7 +129,7 @@ class Portions:
     left of a portion after its last whole batch, less than a batch, is not used in that pass.
 
     Args:
-        stream: of the vectors.
+        stream: where the vectors come from.
         settings: batch, buffer and seed.
 
     Raises:
