@@ -18,7 +18,7 @@ from PIL import Image
 from riebench.cli import main
 from riebench.engine.instruments import Instruments
 from riebench.mini.grammar import parse, visible
-from riebench.models.mini import SAES
+from riebench.models.mini import WEIGHTS
 from riebench.sae import FeatureIndex
 from riebench.sae.feature_index import FACTS, HEAT, PICTURES
 from riebench.sae.feature_sheet import draw_feature, draw_features
@@ -241,7 +241,7 @@ def test_show_makes_a_missing_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    shutil.copytree(SAES / "mid.0", tmp_path / "mine" / "mid.0")
+    shutil.copytree(WEIGHTS / "sae" / "mid.0", tmp_path / "mine" / "mid.0")
     config = tmp_path / "mine" / "mid.0" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model": "mini"}))
     words = ["sae", "show", "mine/mid.0", "--count", "12", "--limit", "3"]
@@ -356,8 +356,8 @@ def test_one_line_without_torch(invented: Path, tmp_path: Path, words: tuple[str
     (tmp_path / "empty").mkdir()
     (tmp_path / "invented").symlink_to(invented)
     for name in ("mid.0", "up.0.0"):
-        shutil.copytree(SAES / name, tmp_path / "sae" / name)
-    shutil.copytree(SAES / "mid.0", tmp_path / "sae" / "renamed")
+        shutil.copytree(WEIGHTS / "sae" / name, tmp_path / "sae" / name)
+    shutil.copytree(WEIGHTS / "sae" / "mid.0", tmp_path / "sae" / "renamed")
     (tmp_path / "sae" / "up.0.0-index").symlink_to(invented)
     before = os.times()
     done = run_python(PROGRAM, "sae", *words)

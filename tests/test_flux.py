@@ -22,7 +22,7 @@ from riebench.cli import main
 from riebench.engine.bench import denoiser_flops
 from riebench.engine.instruments import Instruments
 from riebench.models import Edit, Site, entry_named
-from riebench.models.flux import MLP, PUBLISHED_TRANSFORMER, SCHNELL, SIZE, TEXT_TOKENS, Flux
+from riebench.models.flux import MLP, PUBLISHED_TRANSFORMER, SCHNELL, TEXT_TOKENS, Flux
 from riebench.pairs import Pair
 from riebench.spec.settings import Settings, parse_settings
 from riebench.standin.flux_pipeline import FLUX_SHAPES, t5_config, transformer_config, vae_config, write_flux
@@ -279,7 +279,7 @@ def test_a_change_of_neurons_lands_on_the_picture_alone(model: Flux, site: str, 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_strength_zero_gives_the_base_picture_bit_for_bit(model: Flux, steps: int) -> None:
     changes = {site: change(steps) * 50 for site in ("double.1", "double.18", "single.20")}
-    (base,) = model.generate([PROMPT], [1], steps)
+    base, _ = model.generate([PROMPT] * 2, [1, 1], steps)  # as many rows, which some processors round differently
     none, some = model.generate([PROMPT] * 2, [1, 1], steps, edits=[(changes, 0.0), (changes, 1.0)])
     assert np.array_equal(base.image, none.image)
     assert not np.array_equal(base.image, some.image)
@@ -357,7 +357,7 @@ def test_saes_are_found_by_site_and_by_module(model: Flux) -> None:
 def test_a_loaded_pipeline_and_its_size(model: Flux) -> None:
     own = riebench.load("flux-schnell", pipeline=model.pipeline)
     assert own.fingerprint.startswith("given-")
-    assert (own.size, own.sites["double.0"].grid) == (SIZE, (32, 32))
+    assert (own.size, own.sites["double.0"].grid) == (SCHNELL.size, (32, 32))
     with pytest.raises(UserError, match=r"the picture size is 72; expected a multiple of 16"):
         riebench.load("flux-schnell", pipeline=model.pipeline, size=72)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,7 +74,7 @@ def test_sites_of_mini_without_weights_are_those_of_its_model(mini: Instruments)
 def test_sites_of_a_pipeline_are_those_of_its_configurations(model: SDXL, tmp_path: Any) -> None:
     for part in ("unet", "vae"):
         getattr(model.pipeline, part).save_config(tmp_path / part)
-    assert list(replace(TURBO, own_pipeline=tmp_path).sites(Settings()).items()) == list(model.sites.items())
+    assert list(TURBO.sites(parse_settings({"location": tmp_path})).items()) == list(model.sites.items())
 
 
 def test_modules_of_sites_have_the_widths_that_are_known(model: SDXL) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -14,10 +14,14 @@ from riebench.mini.grammar import PromptError, Scene, parse
 from riebench.pairs.pair import MAX_SEED, without_brackets
 from riebench.util.errors import UserError, unknown
 
-mini_app = typer.Typer(help="The embedded model and its drawn world.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from riebench.models.mini import DrawnEntry
+
+mini_app = typer.Typer(help="The embedded models and their drawn world.", no_args_is_help=True)
 Prompt = Annotated[str, typer.Argument(help="As 'a tilted striped red heart wearing a hat in a meadow'.")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Decides place, size and angle.")]
 Out = Annotated[Path, typer.Option(help="PNG file to write.")]
+Drawn = Annotated[str, typer.Option("--model", help="mini, or mini-flux.")]
 PARTS = ("accuracy", "four-steps", "steering", "reader", "masker", "clip", "sae")
 
 
@@ -46,6 +50,15 @@ def _scene(prompt: str) -> Scene:
         raise UserError(str(error)) from None
 
 
+def _drawn_entry(model: str) -> DrawnEntry:
+    from riebench.models.mini import MINI, MINI_FLUX
+
+    known = {entry.name: entry for entry in (MINI, MINI_FLUX)}
+    if model not in known:
+        raise unknown("model of the drawn world", model, known)
+    return known[model]
+
+
 @mini_app.command("draw")
 def draw_command(prompt: Prompt, seed: Seed = 0, out: Out = Path("drawn.png")) -> None:
     """Draw the scene of a prompt as it truly is.
@@ -65,20 +78,20 @@ def generate_command(
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 1,
     out: Out = Path("generated.png"),
+    model: Drawn = "mini",
 ) -> None:
-    """Generate a picture with the model, and say what the reader sees in it.
+    """Generate a picture with a model, and say what the reader sees in it.
 
     Example: riebench mini generate "a striped red heart wearing a hat" --steps 4
     """
     from riebench.mini.layout import layout_of_seed
     from riebench.models.entries import load
-    from riebench.models.mini import MINI
 
-    scene = _scene(prompt)
-    if not 1 <= steps <= MINI.most_steps:
-        raise UserError(f"--steps is {steps}; expected 1 to {MINI.most_steps}, the most that the sampler takes")
+    scene, entry = _scene(prompt), _drawn_entry(model)
+    if not 1 <= steps <= entry.most_steps:
+        raise UserError(f"--steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
     _check_picture_file(out)
-    image = load("mini").generate([without_brackets(prompt)], [seed], steps)[0].image
+    image = load(model).generate([without_brackets(prompt)], [seed], steps)[0].image
     _save(image, out)
     from riebench.mini.quality import shown
 
@@ -92,8 +105,9 @@ def check_command(
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; may be given again.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Fresh prompts and seeds for accuracy.")] = 500,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of each attribute for steering.")] = 20,
+    model: Drawn = "mini",
 ) -> int:
-    """Measure the model and its instruments against their bars, on held-out prompts and seeds.
+    """Measure a model and the instruments against their bars, on held-out prompts and seeds.
 
     Example: riebench mini check --part accuracy --samples 100
     """
@@ -104,18 +118,18 @@ def check_command(
     from riebench.models.entries import load
     from riebench.util.progress import tracked
 
-    wanted = part or list(PARTS)
-    model = load("mini")
-    model.batch = 20
+    _drawn_entry(model)
+    wanted, loaded = part or list(PARTS), load(model)
+    loaded.batch = 20
     measures: list[quality.Measure] = []
     for name in wanted:
         progress = tracked(name)
         if name == "accuracy":
-            measures += quality.accuracy(model, samples, 1, progress)
+            measures += quality.accuracy(loaded, samples, 1, progress)
         elif name == "four-steps":
-            measures += quality.accuracy(model, samples, 4, progress)
+            measures += quality.accuracy(loaded, samples, 4, progress)
         elif name == "steering":
-            measures += quality.steering(model, pairs, progress)
+            measures += quality.steering(loaded, pairs, progress)
         elif name == "reader":
             measures += quality.reader(min(samples, 200), progress)
         elif name == "masker":
@@ -123,7 +137,7 @@ def check_command(
         elif name == "clip":
             measures += quality.captions(min(samples, 300), progress)
         else:
-            measures += quality.saes(model, min(samples, 300), progress)
+            measures += quality.saes(loaded, min(samples, 300), progress)
     table = Table("measure", "value", "bar", "")
     for m in measures:
         bar = f">= {m.at_least:g}" if m.at_least is not None else f"<= {m.at_most:g}" if m.at_most is not None else ""

@@ -43,21 +43,19 @@ class DiffusersEntry(ModelEntry):
     """A pipeline of diffusers by name.
 
     Attributes:
-        own_pipeline: folder of a pipeline that comes with a package.
+        canvas: seed to initial latents ``[channels, height, width]`` of unit scale, if they are not plain noise.
         denoiser: name of the pipeline's part that holds the sites.
         published: part to as much of its published configuration as sites depend on, for plans without weights.
         loading: what else the pipeline is loaded with.
     """
 
-    own_pipeline: Path | None = None
+    canvas: Callable[[int], NDArray[np.float32]] | None = None
     denoiser: ClassVar[str]
     published: ClassVar[Mapping[str, Mapping[str, Any]]]
     loading: ClassVar[Mapping[str, Any]] = {}
 
     def folder(self, settings: Settings) -> Path | None:
         """Where the pipeline is on this machine; None if it is nowhere."""
-        if self.own_pipeline is not None:
-            return self.own_pipeline
         location = settings.model.location
         if location is not None:
             return Path(location) if Path(location).is_dir() else hub_snapshot(location, settings.model.revision)
@@ -132,15 +130,13 @@ class DiffusersModel(Model):
         before: block to the paths of the modules that have done their work when it begins, none inside another.
         size: side of the pictures, pixels.
         conditions: settings of the family that can change what is generated; type and size are added.
-        latents: seed to initial latents ``[channels, height, width]`` of unit scale, for models whose canvas is not
-            plain noise.
     """
 
     def __init__(
         self,
         pipeline: Any,
         denoiser: nn.Module,
-        entry: ModelEntry,
+        entry: DiffusersEntry,
         settings: Settings,
         fingerprint: str,
         sites: Mapping[str, Site],
@@ -148,7 +144,6 @@ class DiffusersModel(Model):
         before: Mapping[str, Sequence[str]],
         size: int,
         conditions: Mapping[str, str | float],
-        latents: Callable[[int], NDArray[np.float32]] | None = None,
     ) -> None:
         import torch
 
@@ -162,7 +157,7 @@ class DiffusersModel(Model):
         self.replay = settings.model.replay
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
         self._before = before
-        self._canvas = latents and lru_cache(KEPT_LATENTS)(latents)
+        self._canvas = entry.canvas and lru_cache(KEPT_LATENTS)(entry.canvas)
         self._recording: Recording | None = None
         pipeline.set_progress_bar_config(disable=True)
 

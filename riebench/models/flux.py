@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel
-from riebench.models.entries import ModelEntry
 from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
 from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
@@ -32,8 +31,6 @@ PUBLISHED_TRANSFORMER: dict[str, Any] = {
     "guidance_embeds": False,
 }
 """As much of the published transformer as its sites depend on, for plans without weights."""
-SIZE = 512
-"""Side of the pictures, pixels: RIEBench's. The configurations name none."""
 PACKED = 2  # cells of the latents on each side of a token
 MLP = 4  # a block's neurons for each of its channels
 TEXT_TOKENS = 256
@@ -65,7 +62,7 @@ def sites_of_transformer(transformer: Mapping[str, Any], vae: Mapping[str, Any],
         raise UserError("the transformer takes a guidance scale, as FLUX.1-dev's does; expected FLUX.1-schnell's kind")
     unit = PACKED * 2 ** (len(vae["block_out_channels"]) - 1)
     if size % unit:
-        raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {SIZE})")
+        raise UserError(f"the picture size is {size}; expected a multiple of {unit}")
     width, grid = transformer["attention_head_dim"] * transformer["num_attention_heads"], (size // unit, size // unit)
     counts = {"double": transformer["num_layers"], "single": transformer["num_single_layers"]}
     found = {}
@@ -77,8 +74,13 @@ def sites_of_transformer(transformer: Mapping[str, Any], vae: Mapping[str, Any],
 
 @dataclass(frozen=True)
 class FluxEntry(DiffusersEntry):
-    """A model of FLUX.1-schnell's shape by name."""
+    """A model of FLUX.1-schnell's shape by name.
 
+    Attributes:
+        size: side of the pictures unless told otherwise, pixels. The configurations name none.
+    """
+
+    size: int = 512  # RIEBench's
     default_sites: tuple[str, ...] = ("double.18",)  # where the paper has its SAE
     steps: int = 4
     pipeline_class: str = "FluxPipeline"
@@ -100,7 +102,7 @@ class FluxEntry(DiffusersEntry):
         Raises:
             UserError: see :func:`sites_of_transformer`.
         """
-        return sites_of_transformer(configs["transformer"], configs["vae"], size or SIZE)
+        return sites_of_transformer(configs["transformer"], configs["vae"], size or self.size)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, whose folders are named for sites or for modules; there are none without it."""
@@ -129,8 +131,8 @@ class Flux(DiffusersModel):
         UserError: see :func:`sites_of_transformer`.
     """
 
-    def __init__(self, pipeline: Any, entry: ModelEntry, settings: Settings, fingerprint: str) -> None:
-        size = settings.model.size or SIZE
+    def __init__(self, pipeline: Any, entry: FluxEntry, settings: Settings, fingerprint: str) -> None:
+        size = settings.model.size or entry.size
         sites = sites_of_transformer(pipeline.transformer.config, pipeline.vae.config, size)
         paths = {site: module_in_transformer(site) for site in sites}
         self.text_tokens = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)

@@ -1,11 +1,17 @@
-"""The embedded model ``mini``: SDXL's shape, small, trained on a drawn world. Its weights come with the package."""
+"""The embedded models: ``mini`` of SDXL's shape and ``mini-flux`` of FLUX's, small, trained on a drawn world.
+
+Their weights come with the package. Importing it needs no torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
+from riebench.mini.layout import canvas_of_seed
+from riebench.models.diffusers_model import DiffusersEntry
+from riebench.models.flux import FluxEntry
 from riebench.models.model import Model, pick_device
 from riebench.models.sdxl import SDXLEntry
 from riebench.pairs import Pair
@@ -14,56 +20,68 @@ from riebench.util.errors import UserError
 from riebench.util.files import fingerprint as files_fingerprint
 
 ROOM = Path(__file__).parents[1] / "mini"
-WEIGHTS, PAIRS = ROOM / "weights", ROOM / "pairs.json"
-PIPELINE, SAES = WEIGHTS / "pipeline", WEIGHTS / "sae"
+WEIGHTS, FLUX_WEIGHTS, PAIRS = ROOM / "weights", ROOM / "flux-weights", ROOM / "pairs.json"
+WORLD: dict[str, Any] = {
+    "canvas": canvas_of_seed,
+    "pairs": PAIRS,
+    "prompts": "grammar",
+    "blur_kernel": 15,  # the published 31 px belong to grid cells of 32 px; these are of 16 px
+    "instruments": "riebench.mini.drawn_instruments:MiniInstruments",
+    "pipeline_parameters": 0.0,
+    "row_bytes": 0.0,
+}
+"""What the models of the drawn world have in common."""
 SETTINGS = (
     *("model.device", "model.dtype", "model.replay", "sae."),
     *("masker.blur_kernel", "masker.union", "masker.fallback"),
     *("masker.add_object", "masker.delete_object", "masker.special_phrases"),
 )
-"""The settings that mini has, by how their names begin."""
+"""The settings that they have, by how their names begin."""
 
 
-@dataclass(frozen=True)
-class MiniEntry(SDXLEntry):
-    """Mini by name."""
+class DrawnEntry(DiffusersEntry):
+    """A model of the drawn world by name; stands before its family among the bases.
 
-    own_pipeline: Path | None = PIPELINE
-    own_saes: Path | None = SAES
-    pairs: Path | None = PAIRS
-    prompts: str | None = "grammar"
-    blur_kernel: int = 15  # the published 31 px belong to grid cells of 32 px; these are of 16 px
-    instruments: str = "riebench.mini.drawn_instruments:MiniInstruments"
-    pipeline_parameters: float = 0.0
-    row_bytes: float = 0.0
+    Attributes:
+        home: folder with its weights: ``pipeline``, and ``sae`` with a folder for each of its default sites.
+    """
+
+    home: ClassVar[Path]
+
+    def folder(self, settings: Settings) -> Path:
+        """Where the pipeline is: in the package."""
+        return self.home / "pipeline"
+
+    def saes(self, settings: Settings) -> Mapping[str, Path]:
+        """Those of ``sae.folder``, else its own."""
+        if settings.sae.folder is not None:
+            return super().saes(settings)
+        return {site: self.home / "sae" / site for site in self.default_sites}
 
     def check_settings(self, settings: Settings) -> None:
-        """Refuse settings that mini does not have."""
+        """Refuse settings that it does not have."""
         chosen = settings.model_dump(exclude_defaults=True)
         names = [f"{group}.{name}" for group, value in chosen.items() if isinstance(value, dict) for name in value]
         for name in names:
             if not name.startswith(SETTINGS):
-                raise UserError(f"the setting {name} is not for mini, whose parts come with it; leave it out")
-        if not (PIPELINE / "model_index.json").exists():
-            raise UserError(
-                f"the weights of mini are not in {PIPELINE}; reinstall riebench or train them (scripts/train_mini.py)"
-            )
+                raise UserError(f"the setting {name} is not for {self.name}, whose parts come with it; leave it out")
+        if not (self.folder(settings) / "model_index.json").exists():
+            hint = "reinstall riebench or train them (scripts/train_mini.py)"
+            raise UserError(f"the weights of {self.name} are not in {self.folder(settings)}; {hint}")
 
     def load(self, settings: Settings) -> Model:
-        """The pipeline; initial latents are the layout canvas of the seed, and the CPU is the default device."""
+        """The pipeline; the CPU is the default device."""
         import torch
 
-        from riebench.mini.layout import canvas_of_seed
         from riebench.models.diffusers_model import open_pipeline
-        from riebench.models.sdxl import SDXL
 
-        fingerprint = files_fingerprint([path for path in PIPELINE.rglob("*") if path.is_file()], PIPELINE)
-        device = settings.model.device
-        pipeline = open_pipeline(self, PIPELINE, settings, pick_device("cpu" if device == "auto" else device))
+        folder, device = self.folder(settings), settings.model.device
+        fingerprint = files_fingerprint([path for path in folder.rglob("*") if path.is_file()], folder)
+        pipeline = open_pipeline(self, folder, settings, pick_device("cpu" if device == "auto" else device))
         pipeline.vae.disable_slicing()
-        for part in (pipeline.unet, pipeline.vae):
+        for part in (getattr(pipeline, self.denoiser), pipeline.vae):
             part.to(memory_format=torch.channels_last)
-        model = SDXL(pipeline, self, settings, f"mini-{fingerprint}", canvas_of_seed)
+        model = self.model_of(pipeline, settings, f"{self.name}-{fingerprint}")
         model.saes = self.saes(settings)
         return model
 
@@ -75,9 +93,30 @@ class MiniEntry(SDXLEntry):
             try:
                 changed = parse(pair.original_prompt).differences(parse(pair.editing_prompt))
             except PromptError as error:
-                raise UserError(f"pair {pair.id!r} is not for mini: {error}; use pairs of the drawn world") from None
+                wrong = f"pair {pair.id!r} is not for {self.name}: {error}"
+                raise UserError(f"{wrong}; use pairs of the drawn world") from None
             if len(changed) != 1:
-                raise UserError(f"pair {pair.id!r} changes {list(changed)}; a pair for mini changes one attribute")
+                wrong = f"pair {pair.id!r} changes {list(changed)}"
+                raise UserError(f"{wrong}; a pair for {self.name} changes one attribute")
 
 
-MINI = MiniEntry("mini")
+class MiniEntry(DrawnEntry, SDXLEntry):
+    """Mini by name."""
+
+    home = WEIGHTS
+
+
+class MiniFluxEntry(DrawnEntry, FluxEntry):
+    """Mini's FLUX by name."""
+
+    home = FLUX_WEIGHTS
+
+
+MINI = MiniEntry("mini", **WORLD)
+MINI_FLUX = MiniFluxEntry(
+    "mini-flux",
+    default_sites=tuple(f"double.{number}" for number in range(3)) + tuple(f"single.{number}" for number in range(4)),
+    steps=1,
+    size=128,
+    **WORLD,
+)

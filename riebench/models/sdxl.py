@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel
-from riebench.models.entries import ModelEntry
 from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
 from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
@@ -19,8 +18,6 @@ from riebench.weights import HubFiles, Part, find_part, hub_snapshot, weights_ro
 from riebench.weights.parts import INSTRUMENTS
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 PUBLISHED_FOLDERS = {
@@ -95,13 +92,8 @@ def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
 
 @dataclass(frozen=True)
 class SDXLEntry(DiffusersEntry):
-    """A model of SDXL's shape by name.
+    """A model of SDXL's shape by name."""
 
-    Attributes:
-        own_saes: folder with its SAEs, named for their sites.
-    """
-
-    own_saes: Path | None = None
     default_sites: tuple[str, ...] = FOUR
     pipeline_class: str = "StableDiffusionXLPipeline"
     denoiser: ClassVar[str] = "unet"
@@ -117,10 +109,8 @@ class SDXLEntry(DiffusersEntry):
         return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Those of ``sae.folder``, else the model's own, else the published ones with RIEBench's k and size."""
+        """Those of ``sae.folder``, else the published ones with RIEBench's k and size."""
         wanted = settings.sae
-        if self.own_saes is not None and wanted.folder is None:
-            return {site: self.own_saes / site for site in self.default_sites}
         root = find_part(PUBLISHED_SAES, weights_root(settings)).path
         if wanted.folder is not None:
             root = Path(wanted.folder) if Path(wanted.folder).is_dir() else hub_snapshot(wanted.folder, None)
@@ -155,20 +145,12 @@ class SDXL(DiffusersModel):
         entry: of the model.
         settings: size, guidance and what an edit does in the unconditional half.
         fingerprint: names the weights in records.
-        latents: see :class:`DiffusersModel`.
 
     Raises:
         UserError: if the size does not fit the model.
     """
 
-    def __init__(
-        self,
-        pipeline: Any,
-        entry: ModelEntry,
-        settings: Settings,
-        fingerprint: str,
-        latents: Callable[[int], NDArray[np.float32]] | None = None,
-    ) -> None:
+    def __init__(self, pipeline: Any, entry: SDXLEntry, settings: Settings, fingerprint: str) -> None:
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
         own = config.sample_size * factor
         size = own if chosen.size is None else chosen.size
@@ -183,7 +165,7 @@ class SDXL(DiffusersModel):
         paths = {s: f"{p}.transformer_blocks.{n}.ff.net.0" if n else p for s, (p, n) in parts.items()}
         unet = pipeline.unet
         before = {site: modules_before(unet, path) for site, (path, layer) in parts.items() if not layer}
-        super().__init__(pipeline, unet, entry, settings, fingerprint, sites, paths, before, size, conditions, latents)
+        super().__init__(pipeline, unet, entry, settings, fingerprint, sites, paths, before, size, conditions)
         self.guided = self.guidance > 1  # a batch then holds an unconditional half (diffusers' rule)
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:

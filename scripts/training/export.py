@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTokenizer
 
-from riebench.models.mini import PIPELINE, WEIGHTS
+from riebench.models.mini import FLUX_WEIGHTS, WEIGHTS
 
-from . import perception, unet, vae
+from . import flux, perception, tokens, unet, vae
 
 
 def _load(folder: Path, name: str) -> dict[str, torch.Tensor]:
@@ -29,7 +29,7 @@ def _half(module: nn.Module) -> nn.Module:
 
 def export_pipeline(folder: Path) -> None:
     """VAE, U-Net, text encoders, tokenizer and scheduler as a diffusers pipeline folder."""
-    shutil.rmtree(PIPELINE, ignore_errors=True)
+    shutil.rmtree(WEIGHTS / "pipeline", ignore_errors=True)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     model = unet.Denoiser(tokenizer)
     model.load_state_dict(_load(folder, "balance"))
@@ -46,7 +46,19 @@ def export_pipeline(folder: Path) -> None:
         scheduler=unet.build_scheduler(),
         add_watermarker=False,
     )
-    pipeline.save_pretrained(PIPELINE, safe_serialization=True)
+    pipeline.save_pretrained(WEIGHTS / "pipeline", safe_serialization=True)
+
+
+def export_flux(folder: Path) -> None:
+    """Transformer, text encoders, tokenizers, VAE and scheduler as a pipeline folder of FLUX's."""
+    shutil.rmtree(FLUX_WEIGHTS / "pipeline", ignore_errors=True)
+    model = flux.FluxDenoiser(flux.build_transformer(), len(tokens.t5()))
+    model.load_state_dict(_load(folder, "flux"))
+    autoencoder = vae.build()
+    autoencoder.load_state_dict(_load(folder, "vae"))
+    scale = float(torch.load(folder / "latent_scale.pt", weights_only=True))
+    pipeline = flux.pipeline_of(model, autoencoder, scale, tokens.write(folder / "tokenizer"))
+    pipeline.to(torch.float16).save_pretrained(FLUX_WEIGHTS / "pipeline", safe_serialization=True)
 
 
 def export_masker(folder: Path) -> None:
@@ -81,6 +93,7 @@ EXPORTS = {
     "presence": export_masker,
     "clip": export_clip,
     "trunk": export_trunk,
+    "flux": export_flux,
 }
 
 
@@ -89,4 +102,4 @@ def export_all(folder: Path) -> None:
     for name, export in EXPORTS.items():
         if (folder / f"{name}.weights").exists():
             export(folder)
-            print(f"exported {name} to {WEIGHTS}", flush=True)
+            print(f"exported {name}", flush=True)

@@ -22,7 +22,7 @@ from transformers import CLIPTokenizer, T5Config, T5EncoderModel
 from riebench.mini.layout import LATENT_CHANNELS, LATENT_SIZE
 from riebench.models.flux import PACKED, module_in_transformer
 
-from . import tokens, vae
+from . import tokens
 from .data import Scenes
 from .loop import Job, run
 from .unet import STEPS, TEXT_WIDTH, build_text, draw_batch, draw_off, encode_scenes, object_weight
@@ -149,7 +149,7 @@ def pipeline_of(model: FluxDenoiser, autoencoder: AutoencoderKL, scale: float, c
 
 
 def stage(rank: int, world: int, folder: Path, steps: int, count: int = 24_000) -> None:
-    """Train transformer and text encoder from random weights; at the end, write the pipeline to ``flux-pipeline``."""
+    """Train transformer and text encoder from random weights."""
     scale = encode_scenes(folder, rank, world, count)
     latents, data, tokenizer = np.load(folder / "latents.npy", mmap_mode="r"), Scenes(folder), tokens.t5()
     torch.manual_seed(0)
@@ -176,10 +176,4 @@ def stage(rank: int, world: int, folder: Path, steps: int, count: int = 24_000) 
     by_adam = [p for part in modulations(model.transformer) for p in part.parameters()]
     by_adam += [*model.transformer.time_text_embed.parameters(), model.text_encoder_2.shared.weight]
     job = Job("flux", model, loss, steps, adam=2e-3, muon=0.008, ema=0.995, embeddings=by_adam)
-    mean = run(job, folder, rank, world)
-    if rank == 0:
-        model.load_state_dict(mean)
-        autoencoder = vae.build()
-        autoencoder.load_state_dict(torch.load(folder / "vae.weights", weights_only=True))
-        clip = tokens.write(folder / "tokenizer")
-        pipeline_of(model, autoencoder, scale, clip).save_pretrained(folder / "flux-pipeline", safe_serialization=True)
+    run(job, folder, rank, world)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from riebench.models.mini import SAES
+from riebench.models.mini import WEIGHTS
 from riebench.models.sdxl import FOUR
 from riebench.sae import collect, load_sae, save_sae, train
 from riebench.sae.training_grid import Axes, GridPoint
@@ -23,4 +23,4 @@ def stage(rank: int, world: int, folder: Path, steps: int, prompts: int = 4000) 
         made = folder / "saes" / point.name
         config = json.loads((made / "config.json").read_text())
         chosen = {name: config[name] for name in ("auxk", "dead_steps_threshold", "explained_variance")}
-        save_sae(load_sae(made), SAES / block, chosen, torch.float16)
+        save_sae(load_sae(made), WEIGHTS / "sae" / block, chosen, torch.float16)
