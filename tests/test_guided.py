@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 
 from riebench.models import Edit
 from riebench.models.model import pick_device
-from riebench.models.sdxl import SDXL, TURBO
+from riebench.models.sdxl import BASE, SDXL, TURBO
 from riebench.spec.settings import parse_settings
 from riebench.util.errors import UserError
 
@@ -50,6 +50,32 @@ def test_generation_is_the_pipelines_own(guided: SDXL, monkeypatch: pytest.Monke
     ).images
     assert np.array_equal((pixels * 255).round().astype(np.uint8), np.stack([run.image for run in runs]))
     assert runs[0].image.shape == (side, side, 3)
+
+
+@pytest.mark.parametrize("negative", ["", "d e"])
+def test_a_negative_prompt_is_the_pipelines_own(guided: SDXL, negative: str) -> None:
+    other = made(guided.pipeline, guidance=5.0, negative_prompt=negative)
+    (run,) = other.generate(["a b"], [5], 3)
+    pixels = guided.pipeline(
+        "a b",
+        negative_prompt=negative,
+        height=other.size,
+        width=other.size,
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        generator=torch.Generator().manual_seed(5),
+        output_type="np",
+    ).images
+    assert np.array_equal((pixels[0] * 255).round().astype(np.uint8), run.image)
+    own = guided.pipeline.config.force_zeros_for_empty_prompt  # which is not what "" is encoded to
+    assert np.array_equal(guided.generate(["a b"], [5], 3)[0].image, run.image) == (negative == "" and not own)
+    assert other.conditions == {**guided.conditions, "negative_prompt": negative}
+
+
+def test_a_negative_prompt_needs_guidance() -> None:
+    with pytest.raises(UserError, match=r"needs a guidance above 1, here it is 0; set model\.guidance"):
+        TURBO.check_settings(parse_settings({"negative_prompt": "a"}))
+    BASE.check_settings(parse_settings({"negative_prompt": "a"}))
 
 
 def test_grids_of_other_sizes_are_what_passes(random_pipeline: Any) -> None:

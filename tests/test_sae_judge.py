@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -127,6 +128,11 @@ def test_steps_are_told_apart(loaded: Model, tmp_path: Path) -> None:
     (facts,) = found
     assert len(facts["steps"]["explained_variance"]) == 2
     assert len(facts["steps"]["code_iou"]) == 1
+    table = pd.read_csv(tmp_path / "by-step.csv")
+    assert list(table["score"].value_counts().sort_index()) == [1, 1, 2]
+    second = table[(table["score"] == "explained_variance") & (table["step"] == 1)]
+    assert second["value"].item() == facts["steps"]["explained_variance"][1]["value"]
+    assert (tmp_path / "by-step.png").stat().st_size > 5000
     assert 0 < facts["summary"]["code_iou"]["value"] < facts["summary"]["code_cosine"]["value"] <= 1
 
 

@@ -92,7 +92,7 @@ class FluxEntry(DiffusersEntry):
     def check_settings(self, settings: Settings) -> None:
         """Refuse guidance, of which schnell has none."""
         chosen = settings.model.model_dump(exclude_defaults=True)
-        for name in ("guidance", "unconditional"):
+        for name in ("guidance", "negative_prompt", "unconditional"):
             if name in chosen:
                 raise UserError(f"{self.name} is not guided and has no setting model.{name}; leave it out")
 

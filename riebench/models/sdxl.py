@@ -102,6 +102,12 @@ class SDXLEntry(DiffusersEntry):
     pipeline_parameters: float = 3.47e9  # U-Net 2.57, text encoders 0.82, VAE 0.08
     row_bytes: float = 0.9e9  # at 512 px
 
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse a negative prompt where there is no unconditional half."""
+        guidance = self.guidance if settings.model.guidance is None else settings.model.guidance
+        if settings.model.negative_prompt is not None and guidance <= 1:
+            raise UserError(f"a negative prompt needs a guidance above 1, here it is {guidance:g}; set model.guidance")
+
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
         """See :class:`DiffusersEntry`."""
         unet, vae = configs["unet"], configs["vae"]
@@ -143,7 +149,7 @@ class SDXL(DiffusersModel):
     Args:
         pipeline: a loaded ``StableDiffusionXLPipeline``.
         entry: of the model.
-        settings: size, guidance and what an edit does in the unconditional half.
+        settings: size, guidance, negative prompt and what an edit does in the unconditional half.
         fingerprint: names the weights in records.
 
     Raises:
@@ -159,7 +165,10 @@ class SDXL(DiffusersModel):
             raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {own})")
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
         self.unconditional = chosen.unconditional
+        self.negative = chosen.negative_prompt
         conditions = {"guidance": self.guidance, "unconditional": self.unconditional}
+        if self.negative is not None:
+            conditions["negative_prompt"] = self.negative
         sites = sites_of(config, size // factor)
         parts = {site: (module_path(site.partition("/")[0]), site.partition(NEURONS)[2]) for site in sites}
         paths = {s: f"{p}.transformer_blocks.{n}.ff.net.0" if n else p for s, (p, n) in parts.items()}
@@ -236,9 +245,9 @@ class SDXL(DiffusersModel):
         return torch.cat([output.hidden_states[-2] for output in found], -1), found[1].text_embeds
 
     def _no_text(self, rows: int) -> tuple[Tensor, Tensor]:
-        """What stands for the prompt in the unconditional half, as the pipeline itself chooses it."""
-        states, pooled = self.encode_text("")
-        if self.pipeline.config.force_zeros_for_empty_prompt:
+        """What stands for the prompt in the unconditional half: the negative prompt, or the pipeline's own choice."""
+        states, pooled = self.encode_text(self.negative or "")
+        if self.negative is None and self.pipeline.config.force_zeros_for_empty_prompt:
             states, pooled = states * 0, pooled * 0
         return states.expand(rows, -1, -1), pooled.expand(rows, -1)
 

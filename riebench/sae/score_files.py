@@ -11,6 +11,7 @@ import pandas as pd
 from rich.console import Console
 
 from riebench.report.texttable import DASH, TextTable, interval, markdown_table, number, print_table, write_csv
+from riebench.sae.step_scores import write_step_scores
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
@@ -70,7 +71,7 @@ def write_scores(path: Path, facts: Facts) -> None:
 
 
 def write_score_tables(folder: Path) -> list[dict[str, Any]]:
-    """Write ``scores.md`` and ``scores.csv`` over all score files of a folder; gives their contents.
+    """Write the tables over all score files of a folder, and the scores by step; gives the files' contents.
 
     Raises:
         UserError: if they cannot be written.
@@ -83,6 +84,7 @@ def write_score_tables(folder: Path) -> list[dict[str, Any]]:
     try:
         (folder / "scores.md").write_text(f"{text}\n{EXPLAINED}", encoding="utf-8")
         write_csv(_frame(found), folder / "scores.csv")
+        write_step_scores(folder, found)
     except OSError as error:
         raise UserError(f"tables cannot be written to {folder} ({error.strerror}); give another --out") from None
     return found

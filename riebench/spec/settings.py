@@ -35,6 +35,9 @@ class ModelSettings(_Group):
     offload: Literal["none", "model", "sequential"] = Field("none", description="Keep weights on the CPU until used")
     size: int | None = Field(None, gt=0, description="Side of the pictures in pixels; the model's own unless given")
     guidance: float | None = Field(None, ge=0, description="Guidance scale; the model's own unless given")
+    negative_prompt: str | None = Field(
+        None, description="Prompt of the unconditional half; the model's own unless given"
+    )
     unconditional: Literal["leave", "subtract"] = Field(
         "leave", description="What an intervention does in the unconditional half of a guided batch"
     )

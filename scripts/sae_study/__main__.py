@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import grids
@@ -29,6 +30,7 @@ def main() -> None:
         "collect": grids.collect,
         "train": grids.train,
         "judge": grids.judge,
+        "steps": grids.steps,
         "benchmark": grids.benchmark,
         "report": lambda work, size: grids.report(work),
     }
@@ -39,6 +41,8 @@ def main() -> None:
     frame, files = read_frame(work)
     write_all(frame, read_benchmark(work), out)
     draw_all(frame, files, work, out / "figures")
+    shutil.copy(work / "steps" / "by-step.csv", out / "by-step.csv")
+    shutil.copy(work / "steps" / "by-step.png", out / "figures" / "by-step.png")
     draw_sheet(files, work, out / "figures" / "switched-on.png")
     with gzip.GzipFile(out / "scores.jsonl.gz", "wb", mtime=0) as file:
         file.writelines(json.dumps(compact(facts)).encode() + b"\n" for facts in files)

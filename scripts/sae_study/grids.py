@@ -76,6 +76,13 @@ def judge(work: Path, size: Size) -> list[list[str]]:
     return commands
 
 
+def steps(work: Path, size: Size) -> list[list[str]]:
+    """Mini's own SAEs, which were trained on one step, in runs of four; a frozen decoder beside each."""
+    few = ["--features", "1", "--best", "0", "--pictures", "1", "--downstream", "1"]
+    asked = ["--steps", "4", "--count", str(size.judged // 4), "--baseline", "frozen-decoder"]
+    return [["sae", "score", *FOUR, *asked, *few, "--out", str(work / "steps")]]
+
+
 def benchmark(work: Path, size: Size) -> list[list[str]]:
     """RIEBench with the SAEs of one configuration at all four sites together."""
     commands = []
