@@ -271,6 +271,12 @@ def test_dry_run_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert "protocol paper" in said
 
 
+@pytest.mark.parametrize(("model", "steps"), [("sdxl-turbo", 4), ("sdxl-base", 25)])
+def test_a_guided_model_keeps_its_own_steps_under_a_preset(model: str, steps: int) -> None:
+    assert resolve(preset="paper", model=model, pairs=PAIRS)[0].steps == steps
+    assert resolve(preset="paper", model=model, pairs=PAIRS, steps=3)[0].steps == 3
+
+
 def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
     request, _ = resolve(preset="paper")
     assert sum(len(c.strengths) for c in request.conditions) == 32

@@ -36,7 +36,7 @@ class Preset:
     Attributes:
         says: what it is, in a line.
         sweeps: methods, options and strengths.
-        steps: denoising steps; None for the model's own.
+        steps: denoising steps of models that are not guided; None for the model's own.
         limit: pairs of each category at most; None for all.
         protocol: name.
     """

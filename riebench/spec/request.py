@@ -142,7 +142,8 @@ def resolve(
                 raise UserError(f"a preset gives its own method, k, strength and options; leave out {name} or preset")
     blocks = [site for site in sites if NEURONS not in site]
     sets = _site_sets(_many(block), blocks, entry.default_sites, alone)
-    steps = ((chosen and chosen.steps) or entry.steps) if steps is None else steps
+    if steps is None:  # a preset's are for distilled models; a guided one needs its own
+        steps = (chosen and entry.guidance <= 1 and chosen.steps) or entry.steps
     if not 1 <= steps <= entry.most_steps:
         raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
     protocol = protocol or (chosen.protocol if chosen else "riebench")
