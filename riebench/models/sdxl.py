@@ -166,7 +166,7 @@ class SDXL(DiffusersModel):
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
         self.unconditional = chosen.unconditional
         self.negative = chosen.negative_prompt
-        conditions = {"guidance": self.guidance, "unconditional": self.unconditional}
+        conditions: dict[str, str | float] = {"guidance": self.guidance, "unconditional": self.unconditional}
         if self.negative is not None:
             conditions["negative_prompt"] = self.negative
         sites = sites_of(config, size // factor)
