@@ -43,12 +43,14 @@ class DiffusersEntry(ModelEntry):
     """A pipeline of diffusers by name.
 
     Attributes:
+        own_pipeline: folder of a pipeline that comes with a package.
         canvas: seed to initial latents ``[channels, height, width]`` of unit scale, if they are not plain noise.
         denoiser: name of the pipeline's part that holds the sites.
         published: part to as much of its published configuration as sites depend on, for plans without weights.
         loading: what else the pipeline is loaded with.
     """
 
+    own_pipeline: Path | None = None
     canvas: Callable[[int], NDArray[np.float32]] | None = None
     denoiser: ClassVar[str]
     published: ClassVar[Mapping[str, Mapping[str, Any]]]
@@ -56,6 +58,8 @@ class DiffusersEntry(ModelEntry):
 
     def folder(self, settings: Settings) -> Path | None:
         """Where the pipeline is on this machine; None if it is nowhere."""
+        if self.own_pipeline is not None:
+            return self.own_pipeline
         location = settings.model.location
         if location is not None:
             return Path(location) if Path(location).is_dir() else hub_snapshot(location, settings.model.revision)

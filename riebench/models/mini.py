@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from riebench.mini.layout import canvas_of_seed
 from riebench.models.diffusers_model import DiffusersEntry
@@ -42,21 +42,16 @@ SETTINGS = (
 class DrawnEntry(DiffusersEntry):
     """A model of the drawn world by name; stands before its family among the bases.
 
-    Attributes:
-        home: folder with its weights: ``pipeline``, and ``sae`` with a folder for each of its default sites.
+    Its weights lie in one folder: ``pipeline``, and ``sae`` with a folder for each of its default sites.
     """
 
-    home: ClassVar[Path]
-
-    def folder(self, settings: Settings) -> Path:
-        """Where the pipeline is: in the package."""
-        return self.home / "pipeline"
+    own_pipeline: Path
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """Those of ``sae.folder``, else its own."""
         if settings.sae.folder is not None:
             return super().saes(settings)
-        return {site: self.home / "sae" / site for site in self.default_sites}
+        return {site: self.own_pipeline.parent / "sae" / site for site in self.default_sites}
 
     def check_settings(self, settings: Settings) -> None:
         """Refuse settings that it does not have."""
@@ -65,9 +60,9 @@ class DrawnEntry(DiffusersEntry):
         for name in names:
             if not name.startswith(SETTINGS):
                 raise UserError(f"the setting {name} is not for {self.name}, whose parts come with it; leave it out")
-        if not (self.folder(settings) / "model_index.json").exists():
+        if not (self.own_pipeline / "model_index.json").exists():
             hint = "reinstall riebench or train them (scripts/train_mini.py)"
-            raise UserError(f"the weights of {self.name} are not in {self.folder(settings)}; {hint}")
+            raise UserError(f"the weights of {self.name} are not in {self.own_pipeline}; {hint}")
 
     def load(self, settings: Settings) -> Model:
         """The pipeline; the CPU is the default device."""
@@ -75,7 +70,7 @@ class DrawnEntry(DiffusersEntry):
 
         from riebench.models.diffusers_model import open_pipeline
 
-        folder, device = self.folder(settings), settings.model.device
+        folder, device = self.own_pipeline, settings.model.device
         fingerprint = files_fingerprint([path for path in folder.rglob("*") if path.is_file()], folder)
         pipeline = open_pipeline(self, folder, settings, pick_device("cpu" if device == "auto" else device))
         pipeline.vae.disable_slicing()
@@ -103,20 +98,17 @@ class DrawnEntry(DiffusersEntry):
 class MiniEntry(DrawnEntry, SDXLEntry):
     """Mini by name."""
 
-    home = WEIGHTS
-
 
 class MiniFluxEntry(DrawnEntry, FluxEntry):
     """Mini's FLUX by name."""
 
-    home = FLUX_WEIGHTS
 
-
-MINI = MiniEntry("mini", **WORLD)
+MINI = MiniEntry("mini", own_pipeline=WEIGHTS / "pipeline", **WORLD)
 MINI_FLUX = MiniFluxEntry(
     "mini-flux",
     default_sites=tuple(f"double.{number}" for number in range(3)) + tuple(f"single.{number}" for number in range(4)),
     steps=1,
     size=128,
+    own_pipeline=FLUX_WEIGHTS / "pipeline",
     **WORLD,
 )

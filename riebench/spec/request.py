@@ -130,7 +130,7 @@ def resolve(
     entry = entry_named(model) if isinstance(model, str) else model.entry
     parsed = parse_settings(settings or {})
     entry.check_settings(parsed)
-    sites, saes = (loaded.sites, loaded.saes) if loaded else (entry.sites(parsed), entry.saes(parsed))
+    saes, sites = (loaded.saes, loaded.sites) if loaded else (entry.saes(parsed), entry.sites(parsed))
     to_come = not saes and not loaded and parsed.sae.folder is None and any(part.name == "sae" for part in entry.parts)
     chosen = preset_named(preset) if preset else None
     if chosen is None:
