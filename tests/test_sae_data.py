@@ -74,7 +74,8 @@ def test_only_missing_shards_are_made(mini: Instruments, data: Path, monkeypatch
     manifest = json.loads((data / "manifest.json").read_text())
     del manifest["shards"]["2"]  # whole, but the process died before it was noted
     (data / "manifest.json").write_text(json.dumps(manifest))
-    (data / "shard-000001.safetensors.abc.part").write_bytes(b"torn")
+    (data / "shard-000001.safetensors.abcdef12.part").write_bytes(b"torn")
+    (data / "film.part").write_bytes(b"not ours")
     made: list[int] = []
     generate = mini.model.generate
     monkeypatch.setattr(
@@ -84,6 +85,14 @@ def test_only_missing_shards_are_made(mini: Instruments, data: Path, monkeypatch
     assert made == [2]
     assert {path.name: path.read_bytes() for path in data.glob("*.safetensors*")} == contents
     assert len(open_dataset(data).shards) == 3
+    assert [path.name for path in data.glob("*.part")] == ["film.part"]
+
+
+def test_words_that_pandas_takes_for_nothing_are_prompts() -> None:
+    Path("p.csv").write_text('caption\nNA\nNone\n\n""\nred\n')
+    assert [prompt for prompt, _ in read_prompts("p.csv", None, "train", "caption")] == ["NA", "None", "red"]
+    Path("p.txt").write_text("red\nblue\n", encoding="utf-8-sig")
+    assert [prompt for prompt, _ in read_prompts("p.txt", None, "train")] == ["red", "blue"]
 
 
 def test_prompts_of_a_table(mini: Instruments) -> None:
@@ -198,16 +207,26 @@ def test_what_is_wrong_with_a_data_set(data: Path, monkeypatch: pytest.MonkeyPat
         ({"lrr": 1.0}, "unknown setting 'lrr'; did you mean 'lr'"),
         ({"preset": "papers"}, "unknown preset 'papers'; did you mean 'paper'"),
         ({"device": "cuda:77"}, "the device 'cuda:77' is not"),
+        ({"seeds": (1 << 70,)}, "seeds is 1180591620717411303424"),
+        ({"shuffle_seed": 1 << 30}, "shuffle_seed is 1073741824"),
     ):
         with pytest.raises(UserError, match=said):
             train(data, out="saes", **SMALL | given)
     train(data, out="done", **SMALL)
     with pytest.raises(UserError, match=r"done holds a training with lr 0.001, not 0.1; give another --out"):
         train(data, out="done", **SMALL, lr=0.1)
+    log = Path("done/log.jsonl").read_text()
+    Path("done/log.jsonl").write_text("{\n")
+    with pytest.raises(UserError, match=r"log.jsonl is damaged"):
+        train(data, out="done", **SMALL)
+    Path("done/log.jsonl").write_text(log)
+    Path("done/training.json").write_text("[]")
+    with pytest.raises(UserError, match=r"training.json cannot be read"):
+        train(data, out="done", **SMALL)
     path = data / shard_name(1)
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    with pytest.raises(UserError, match=r"shard-000001.safetensors has 123,078 of 123,088 bytes; remove it"):
+    with pytest.raises(UserError, match=r"shard-000001.safetensors has 123,078 of 123,088 bytes; the same"):
         train(data, out="saes", **SMALL)
     path.write_bytes(whole[:-10] + bytes(10))
     with pytest.raises(UserError, match="is damaged"):
@@ -215,6 +234,24 @@ def test_what_is_wrong_with_a_data_set(data: Path, monkeypatch: pytest.MonkeyPat
     assert not Path("saes/checkpoint.pt").exists()
     path.write_bytes(whole)
     assert train(data, out="saes", **SMALL | {"lr": 2e-3}).folders  # nothing had been trained there
+
+
+def test_only_torn_files_of_its_own_are_removed(data: Path) -> None:
+    theirs = [Path("saes/mid.0-index.abcdef12.part"), Path("saes/films/a.abcdef12.part"), Path("saes/b.part")]
+    theirs[0].mkdir(parents=True)  # an index that is being made
+    theirs[1].parent.mkdir()
+    for path in theirs[1:]:
+        path.write_bytes(b"not ours")
+    torn = Path("saes/checkpoint.pt.abcdef12.part")
+    torn.write_bytes(b"torn")
+    train(data, out="saes", **SMALL)
+    assert all(path.exists() for path in theirs)
+    assert not torn.exists()
+
+
+def test_a_grammar_of_any_length_meets_the_disk_first(mini: Instruments) -> None:
+    with pytest.raises(UserError, match="TB are needed in huge"):
+        collect(mini.model, "mid.0", prompts="grammar", count=10**12, out="huge", quiet=True)
 
 
 def test_values_that_became_no_number_are_named(data: Path) -> None:

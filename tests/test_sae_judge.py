@@ -180,6 +180,19 @@ class Faulty:
         return z
 
 
+STRANGERS = """
+import torch
+class Short:
+    W_dec = torch.eye(96)
+    def encode(self, x): return x.relu()
+    def decode(self, z): return z[..., :1]
+class Nan(Short):
+    def decode(self, z): return z * float("nan")
+class Rows(Short):
+    def encode(self, x): raise IndexError("row")
+"""
+
+
 def refused(said: str, *words: str) -> None:
     with pytest.raises(SystemExit) as left:
         main(["sae", "score", *words])
@@ -201,8 +214,12 @@ def refused(said: str, *words: str) -> None:
         ([SITE, "--descriptions", "empty.txt"], "cannot be read"),
         (["json:loads", "--site", SITE], "cannot be loaded"),
         (["json:JSONDecoder", "--site", SITE], "has no encode"),
+        (["strangers:Rows", "--site", SITE], "cannot encode and decode vectors of float32 [2, 96] (IndexError: row"),
+        (["strangers:Short", "--site", SITE], "codes [2, 96] and of these vectors [2, 1]; expected codes [2, 96] and"),
+        (["strangers:Nan", "--site", SITE], "codes or reconstructions that are not finite"),
         (["json:JSONDecoder"], "say it with --site"),
         ([SITE, "--out", "empty.txt"], "is a file"),
+        ([SITE, "--out", "empty.txt/scores"], "cannot be written"),
         (["--model", "sdxl-turbo", "mid.0"], "riebench"),
     ],
 )
@@ -213,6 +230,7 @@ def test_bad_input_is_one_line(words: list[str], said: str, tmp_path: Path, caps
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "foreign.txt").write_text("a newt\n" * 5)
+    (tmp_path / "strangers.py").write_text(STRANGERS)
     refused(said, *words)
     error = capsys.readouterr().err
     assert said in error
@@ -228,6 +246,24 @@ def test_codes_that_are_not_finite_leave_what_is_finished(loaded: Model, tmp_pat
     with pytest.raises(UserError, match="has no feature 400 to describe"):
         score(SITE, tmp_path, model=loaded, baselines=[], descriptions=tmp_path / "d", **FEW)
     assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+class Signed(Faulty):
+    """Codes of both signs, of any size."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.code
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z / self.code
+
+
+def test_the_level_of_a_feature_is_its_mean_where_it_is_active(loaded: Model, tmp_path: Path) -> None:
+    [found] = score(Signed(96, 1.0), tmp_path, model=loaded, site=SITE, baselines=[], **FEW)
+    assert found["summary"]["explained_variance"]["value"] > 0.999
+    assert all(row["level"] > 0 for row in found["switched"])
+    with pytest.raises(UserError, match="codes above 65504"):
+        score(Signed(96, 1e6), tmp_path, model=loaded, site=SITE, baselines=[], **FEW)
 
 
 def test_changes_of_a_feature_by_hand() -> None:

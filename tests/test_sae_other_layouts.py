@@ -80,6 +80,20 @@ def test_other_kinds_are_refused(tmp_path: Path, write: Any, change: dict[str, A
         load_sae(tmp_path / "mid.0")
 
 
+def test_what_is_no_sae_is_one_line(tmp_path: Path) -> None:
+    learned(tmp_path / "mid.0")
+    torn = tmp_path / "mid.0" / "ae.pt"
+    state = torch.load(torn, weights_only=True)
+    torch.save(state | {"b_dec": state["b_dec"] * float("nan")}, torn)
+    with pytest.raises(UserError, match="pre_bias has numbers that are not finite"):
+        load_sae(tmp_path / "mid.0")
+    torn.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be used: EOFError"):
+        load_sae(tmp_path / "mid.0")
+    (tmp_path / "cfg.json").write_text('{"d_in": 4, "d_sae": 8, "expansion_factor": null}')
+    assert feature_count(tmp_path) == 8
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return (Path.touch, (Path("was-run"),))

@@ -79,7 +79,7 @@ def sae_show_command(
         raise UserError(f"--out {out} is a file; give a folder")
     request = IndexRequest(sae, model, settings, site, prompts, count, column, batch=batch)
     found = find_or_make_index(request, index, feature)
-    name = found.facts.name
+    name = Path(found.facts.name).name  # an index may come from strangers
     if feature is None:
         listed = _sorted(found, found.search(find), sort)
         _print_table(found, listed, limit)

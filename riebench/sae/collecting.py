@@ -23,7 +23,7 @@ from riebench.sae.dataset import (
     shard_name,
 )
 from riebench.util.errors import UserError, unknown
-from riebench.util.files import file_hash, write_whole
+from riebench.util.files import file_hash, remove_torn, write_whole
 from riebench.util.progress import Track, stopping, tracked
 
 if TYPE_CHECKING:
@@ -135,8 +135,8 @@ def _collect(crew: Any, folder: Path, track: Track) -> Collected:
             if manifest.asked.fingerprint != crew.asked.fingerprint
             else f"{folder} holds values made with other settings of the model; give another --out"
         )
-    for torn in folder.glob("*.part"):  # of a process that was killed
-        torn.unlink()
+    for name in (MANIFEST, "shard-*"):
+        remove_torn(folder, name)
     before = len(manifest.shards)
     for number in range(crew.asked.shard_count):
         if number not in manifest.shards and (shard := _adopted(folder, crew.asked, number)):

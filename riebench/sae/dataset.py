@@ -144,7 +144,7 @@ def shard_name(number: int) -> str:
 
 def prompts_hash(prompted: Sequence[Prompted]) -> str:
     """SHA-256 of prompts and seeds, in order."""
-    return hashlib.sha256(json.dumps(prompted, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(list(prompted), ensure_ascii=False).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -190,6 +190,6 @@ def open_dataset(folder: Path, sites: Sequence[str] = ()) -> Dataset:
         path = folder / shard.name
         size = path.stat().st_size if path.is_file() else 0
         if size != shard.bytes:
-            wrong = f"has {size:,} of {shard.bytes:,} bytes" if size else "is missing"
-            raise UserError(f"{path} {wrong}; remove it and give the same 'riebench sae collect' command again")
+            wrong = f"has {size:,} of {shard.bytes:,} bytes" if path.exists() else "is missing"
+            raise UserError(f"{path} {wrong}; the same 'riebench sae collect' command makes it again")
     return Dataset(folder, manifest.asked, shards)

@@ -32,7 +32,7 @@ def _with_size(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration with ``k`` and ``n_dirs_local``, which libraries name otherwise."""
     trainer = config.get("trainer")
     inner: dict[str, Any] = trainer if isinstance(trainer, dict) else {}  # dictionary_learning
-    expanded = config.get("d_in", 0) * config.get("expansion_factor", 0)  # sparsify
+    expanded = (config.get("d_in") or 0) * (config.get("expansion_factor") or 0)  # sparsify
     size = (config.get("d_sae"), inner.get("dict_size"), config.get("num_latents") or None, expanded or None)
     k = (inner.get("k"), (config.get("activation_fn_kwargs") or {}).get("k"))
     found = {"n_dirs_local": next(filter(None, size), None), "k": next(filter(None, k), None), **config}

@@ -18,7 +18,14 @@ from riebench.records.schema import record_key
 from riebench.sae.folders import read_config
 from riebench.sae.locate import FINAL, locate_sae, site_of
 from riebench.sae.prompts import GRAMMAR, Prompted, prompts_location, read_prompts
-from riebench.sae.score_files import VERSION, read_scores, score_path, write_score_tables, write_scores
+from riebench.sae.score_files import (
+    VERSION,
+    make_score_folder,
+    read_scores,
+    score_path,
+    write_score_tables,
+    write_scores,
+)
 from riebench.sae.score_settings import BASELINES, NO_BASELINE, ScoreSettings
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.settings import Settings, parse_settings
@@ -134,8 +141,7 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
     request = replace(request, prompts=prompts_location(request.prompts, entry))
     prompted = _prompts(entry, request)
     described = _descriptions(request.descriptions)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; give a folder")
+    make_score_folder(out)
     from riebench.sae.baselines import train_frozen
 
     pictures = _pictures(entry, request, prompted)
@@ -228,7 +234,8 @@ def _imported_dictionary(name: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
-        return found() if callable(found) and not hasattr(found, "encode") else found
+        ready = hasattr(found, "encode") and not isinstance(found, type)
+        return found() if callable(found) and not ready else found
     except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"the dictionary {name!r} cannot be loaded ({said}); expected module:function") from None

@@ -15,6 +15,8 @@ from riebench.sae.scores.estimate import Array
 from riebench.sae.scores.reconstruction import SquareSums, code_overlap
 from riebench.util.errors import UserError
 
+LARGEST = torch.finfo(torch.half).max
+"""Codes are kept in half precision."""
 Area = Callable[[int, str], Mask]
 """Number of a picture and a site to the object's cells ``[positions]`` there."""
 
@@ -43,14 +45,23 @@ class Observations:
         """Take in the values ``[steps, positions, d]`` and codes ``[steps, positions, n]`` of a picture.
 
         Raises:
-            UserError: if a value or a code is not finite.
+            UserError: if a value, a code or a reconstruction is not finite, or a code does not fit half precision.
         """
         site, dictionary = self.dictionaries[name]
         if len(self._squares.setdefault(site, [])) == number:
             self._add_values(site, number, values)
         if not bool(codes.isfinite().all()):
             raise UserError(f"a dictionary at {site} gives codes that are not finite on picture {number}; check it")
+        if float(codes.max()) > LARGEST:
+            raise UserError(
+                f"a dictionary at {site} gives codes above {LARGEST:g} on picture {number}; make its codes smaller and "
+                "its directions larger"
+            )
         error = (values - dictionary.decode(codes)).square().sum((1, 2))
+        if not bool(error.isfinite().all()):
+            raise UserError(
+                f"a dictionary at {site} rebuilds picture {number} with numbers that are not finite; check it"
+            )
         self._errors.setdefault(name, []).append(error.double().cpu().numpy())
         if self.area is not None:
             inside = torch.from_numpy(self.area(number, site)).to(codes.device)

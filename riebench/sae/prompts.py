@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 from riebench.util.errors import UserError
 
@@ -25,6 +26,39 @@ class Prompted(NamedTuple):
     seed: int
 
 
+class GrammarPrompts(Sequence[Prompted]):
+    """Prompts of mini's grammar, each drawn when it is asked for: however many, they take no time until then.
+
+    Args:
+        count: how many.
+        split: see :func:`read_prompts`.
+    """
+
+    def __init__(self, count: int, split: Split) -> None:
+        self.seeds = range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count)
+        self.held = split == "held-out"
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    @overload
+    def __getitem__(self, number: int) -> Prompted: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Prompted]: ...
+    def __getitem__(self, number: int | slice) -> Prompted | list[Prompted]:
+        if isinstance(number, slice):
+            return [self._drawn(seed) for seed in self.seeds[number]]
+        return self._drawn(self.seeds[number])
+
+    def _drawn(self, seed: int) -> Prompted:
+        import numpy as np
+
+        from riebench.mini.grammar import random_prompt, random_scene
+
+        rng = np.random.default_rng([seed, 3])
+        return Prompted(random_prompt(random_scene(rng, held=self.held), rng), seed)
+
+
 def prompts_location(given: str | None, entry: ModelEntry) -> str:
     """Where the prompts come from: as given, else the model's own.
 
@@ -37,7 +71,7 @@ def prompts_location(given: str | None, entry: ModelEntry) -> str:
     return location
 
 
-def read_prompts(location: str, count: int | None, split: Split, column: str | None = None) -> list[Prompted]:
+def read_prompts(location: str, count: int | None, split: Split, column: str | None = None) -> Sequence[Prompted]:
     """The first ``count`` prompts of a file, or as many from mini's grammar; seeds count up from the split's first.
 
     Args:
@@ -52,7 +86,7 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
     if location == GRAMMAR:
         if count is None:
             raise UserError("prompts from the grammar never end; say how many with --count")
-        return _from_grammar(count, split)
+        return GrammarPrompts(count, split)
     prompts = list(islice(_in_file(Path(location), column), count))
     if not prompts:
         raise UserError(f"the prompt file {location} holds no prompt; expected one a line, or a column of them")
@@ -61,24 +95,12 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
     return [Prompted(prompt, FIRST_SEEDS[split] + number) for number, prompt in enumerate(prompts)]
 
 
-def _from_grammar(count: int, split: Split) -> list[Prompted]:
-    import numpy as np
-
-    from riebench.mini.grammar import random_prompt, random_scene
-
-    found = []
-    for seed in range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count):
-        rng = np.random.default_rng([seed, 3])
-        found.append(Prompted(random_prompt(random_scene(rng, held=split == "held-out"), rng), seed))
-    return found
-
-
 def _in_file(path: Path, column: str | None) -> list[str]:
     try:
         if path.suffix in (".csv", ".parquet"):
             found = _in_table(path, column)
         else:
-            found = path.read_text(encoding="utf-8").splitlines()
+            found = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         said = str(error).split("\n", maxsplit=1)[0]
         raise UserError(f"the prompt file {path} cannot be read: {said}") from None
@@ -88,7 +110,7 @@ def _in_file(path: Path, column: str | None) -> list[str]:
 def _in_table(path: Path, column: str | None) -> list[str]:
     import pandas as pd
 
-    table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    table = pd.read_csv(path, keep_default_na=False) if path.suffix == ".csv" else pd.read_parquet(path)
     if column not in table:
         known = ", ".join(map(str, table.columns))
         raise UserError(f"the prompt file {path} has no column {column!r}; say which with --column, of: {known}")

@@ -28,7 +28,8 @@ class Activity:
     Attributes:
         highest: the largest code.
         share: share of the positions at which the code is above zero.
-        mean: mean code over all positions, the inactive ones included; over ``share`` it is that of the active ones.
+        mean: mean over all positions of the codes above zero, the rest counting as 0; over ``share`` it is that of the
+            active ones.
     """
 
     highest: Tensor
@@ -90,7 +91,7 @@ def scan(
                 if watch is not None:
                     watch(len(images) - 1, name, values, codes)
                 codes = codes.flatten(0, -2)
-                found = codes.amax(0), (codes > 0).float().mean(0), codes.mean(0)
+                found = codes.amax(0), (codes > 0).float().mean(0), codes.clamp(min=0).mean(0)
                 for kept, value in zip(rows[name], found, strict=True):
                     kept.append(value.half().cpu())
     return Scan(

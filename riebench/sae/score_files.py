@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,22 @@ COLUMNS = {
 """Scores of the tables with their headings; the CSV has all."""
 DIGITS = {"l0": 1, "locality": 1, "lpips": 4, "zeroed_lpips": 4}
 Facts = Mapping[str, Any]
+
+
+def make_score_folder(folder: Path) -> None:
+    """See, before anything is judged, that scores can be written.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"--out {folder} is a file; give a folder") from None
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be written ({error.strerror}); give another --out") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"the folder {folder} cannot be written; give another --out")
 
 
 def score_path(folder: Path, name: str, key: str) -> Path:

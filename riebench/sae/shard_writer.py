@@ -37,7 +37,6 @@ class ShardWriter:
     def __init__(self, capture: Capture, dtype: StoredType, shard_prompts: int) -> None:
         self.capture = capture
         self.model = capture.load()
-        seeds = [seed for _, seed in capture.prompted]
         self.asked = Collection(
             model=capture.entry.name,
             fingerprint=self.model.fingerprint,
@@ -51,7 +50,7 @@ class ShardWriter:
             prompts=len(capture.prompted),
             prompts_sha256=prompts_hash(capture.prompted),
             split=capture.split,
-            seeds=(min(seeds), max(seeds)),
+            seeds=(capture.prompted[0].seed, capture.prompted[-1].seed),
             sampled=capture.sampled,
             dtype=dtype,
             shard_prompts=shard_prompts,

@@ -35,8 +35,8 @@ def load_sae(folder: Path) -> TopKSAE:
     """Read an SAE in float32 from a folder: published, ours, SAELens', dictionary_learning's or sparsify's.
 
     Raises:
-        UserError: if a file is missing, holds anything but tensors, the weights do not fit the configuration, or the
-            SAE computes something else than :class:`TopKSAE`.
+        UserError: if a file is missing, holds anything but tensors or finite numbers, the weights do not fit the
+            configuration, or the SAE computes something else than :class:`TopKSAE`.
     """
     try:
         k, state = _read(folder)
@@ -44,11 +44,14 @@ def load_sae(folder: Path) -> TopKSAE:
         state.setdefault("stats_last_nonzero", torch.zeros(n_features, dtype=torch.long))
         sae = TopKSAE(d_model, n_features, k)
         sae.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in state.items()})
+        for name, parameter in sae.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise ValueError(f"{name} has numbers that are not finite")
     except UnpicklingError:
         raise UserError(
             f"the SAE folder {folder} cannot be used: its file of weights holds more than tensors"
         ) from None
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
         said = " ".join(str(error).split("\n")[:2])
         raise UserError(f"the SAE folder {folder} cannot be used: {type(error).__name__}: {said}") from None
     return sae.eval().requires_grad_(False)

@@ -94,13 +94,14 @@ def check_dictionary(name: str, site: str, width: int, dictionary: Any) -> None:
     """See that an object is a dictionary for a site.
 
     Raises:
-        UserError: if it lacks something, has another width than the site, or holds numbers that are not finite.
+        UserError: if it lacks something, has another width than the site, holds or gives numbers that are not finite,
+            or gives tensors of other shapes.
     """
     missing = [part for part in ("encode", "decode", "W_dec") if not hasattr(dictionary, part)]
     if missing:
         raise UserError(f"{name} is no dictionary: it has no {missing[0]}; expected encode, decode and W_dec [n, d]")
     directions = dictionary.W_dec
-    if not isinstance(directions, Tensor) or directions.ndim != 2:
+    if not isinstance(directions, Tensor) or directions.ndim != 2 or not len(directions):
         raise UserError(f"W_dec of {name} is no matrix; expected a tensor [n, d]")
     if directions.shape[1] != width:
         raise UserError(
@@ -108,3 +109,26 @@ def check_dictionary(name: str, site: str, width: int, dictionary: Any) -> None:
         )
     if not bool(directions.isfinite().all()):
         raise UserError(f"W_dec of {name} has numbers that are not finite; save the dictionary again")
+    for several in ((2,), (2, 3)):
+        _try(name, dictionary, torch.ones(*several, width, device=directions.device), len(directions))
+
+
+def _try(name: str, dictionary: Dictionary, x: Tensor, features: int) -> None:
+    """See that a dictionary encodes and decodes vectors ``[..., d]`` (UserError)."""
+    try:
+        with torch.no_grad():
+            codes = dictionary.encode(x)
+            rebuilt = dictionary.decode(codes)
+            shapes = [list(codes.shape), list(rebuilt.shape)]
+            finite = bool(codes.isfinite().all() and rebuilt.isfinite().all())
+    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{name} cannot encode and decode vectors of float32 {list(x.shape)} ({said})") from None
+    wanted = [[*x.shape[:-1], features], list(x.shape)]
+    if shapes != wanted:
+        raise UserError(
+            f"{name} makes of vectors {wanted[1]} codes {shapes[0]} and of these vectors {shapes[1]}; expected codes "
+            f"{wanted[0]} and vectors {wanted[1]}"
+        )
+    if not finite:
+        raise UserError(f"{name} gives codes or reconstructions that are not finite; check it")

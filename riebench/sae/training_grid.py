@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,7 +38,7 @@ class SAESettings(BaseModel):
     aux_weight: float = Field(1 / 32, ge=0)
     dead_after: int = Field(200_000, ge=1)
     buffer: int = Field(1 << 18, ge=1)
-    shuffle_seed: int = Field(0, ge=0)
+    shuffle_seed: int = Field(0, ge=0, lt=1 << 23)
 
 
 class Axes(BaseModel):
@@ -58,7 +58,7 @@ class Axes(BaseModel):
     expansion: tuple[int, ...] = (4,)
     aux: tuple[bool, ...] = (True,)
     frozen: tuple[bool, ...] = (False,)
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Field(lt=1 << 63)], ...] = (0,)
 
 
 PUBLISHED: dict[str, Any] = {"steps": 0, "lr": 1e-4, "decay": 0.0, "auxk": 256, "dead_after": 10_000_000}

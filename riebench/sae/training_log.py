@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
 LOG = "log.jsonl"
@@ -40,9 +41,16 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a torn last one is left out, and without a file there are none."""
+    """The lines of a log; a torn last one is left out, and without a file there are none.
+
+    Raises:
+        UserError: if it is something else.
+    """
     try:
         lines = (folder / LOG).read_text().splitlines(keepends=True)
     except OSError:
         return []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError:
+        raise UserError(f"{folder / LOG} is damaged; remove it, or give another --out") from None

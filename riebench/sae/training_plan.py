@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -15,7 +16,7 @@ from riebench.sae.capture import ALL, Capture, refuse_full_disk, resolve_capture
 from riebench.sae.dataset import Dataset, open_dataset, prompts_hash
 from riebench.sae.training_grid import GridPoint, SAESettings, grid_points, settings_and_axes
 from riebench.util.errors import UserError
-from riebench.util.files import write_whole
+from riebench.util.files import remove_torn, write_whole
 from riebench.util.progress import tracked
 
 TRAINING, CHECKPOINT = "training.json", "checkpoint.pt"
@@ -55,7 +56,7 @@ class TrainingPlan:
         assert self.live is not None
         return self.live.entry.name
 
-    @property
+    @cached_property
     def asked(self) -> dict[str, Any]:
         """What decides the result; a run is gone on with only if this is the same."""
         origin: dict[str, Any] = {"data": self.data.fingerprint} if self.data else {}
@@ -94,10 +95,11 @@ class TrainingPlan:
             UserError: if the folder holds another training.
         """
         try:
-            found = json.loads((self.out / TRAINING).read_text())
+            noted = json.loads((self.out / TRAINING).read_text())
+            found = {name: noted[name] for name in ("asked", "finished")}
         except FileNotFoundError:
             found = None
-        except ValueError:
+        except (ValueError, LookupError, TypeError):
             raise UserError(f"{self.out / TRAINING} cannot be read; remove it or give another --out") from None
         if found is None or not (found["finished"] or (self.out / CHECKPOINT).is_file()):  # nothing to be lost
             found = {"asked": self.asked, "finished": False}
@@ -227,8 +229,8 @@ def train(
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         with only_writer(plan.out):
-            for torn in plan.out.rglob("*.part"):  # of a process that was killed
-                torn.unlink()
+            for folder in (plan.out, *folders):
+                remove_torn(folder)
             if plan.begin():
                 from riebench.sae.training import train_plan
 

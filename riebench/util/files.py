@@ -99,6 +99,18 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def remove_torn(folder: Path, name: str = "*") -> None:
+    """Remove what :func:`writing_whole` left half written in a folder when its process was killed; nothing else.
+
+    Args:
+        folder: not looked into below.
+        name: pattern of the names that the files would have got.
+    """
+    for torn in folder.glob(f"{name}.{'[0-9a-f]' * 8}.part"):
+        if torn.is_file():
+            torn.unlink()
+
+
 def cache_folder() -> Path:
     """The user's cache folder of riebench."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riebench"
