@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -247,6 +248,13 @@ def test_only_torn_files_of_its_own_are_removed(data: Path) -> None:
     train(data, out="saes", **SMALL)
     assert all(path.exists() for path in theirs)
     assert not torn.exists()
+
+
+def test_memory_too_small(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = psutil.virtual_memory()
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory._replace(total=1_000_000))
+    with pytest.raises(UserError, match=r"training the SAEs takes 9\.4 MB of memory, this machine has 1\.0 MB"):
+        train(data, site="mid.0", out=tmp_path, **{**SMALL, "expansion": (32,)})
 
 
 def test_a_grammar_of_any_length_meets_the_disk_first(mini: Instruments) -> None:

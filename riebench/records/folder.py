@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from riebench.records.schema import Record
 from riebench.util.errors import UserError
-from riebench.util.files import write_whole
+from riebench.util.files import TORN, write_whole
 
 LOCK, WRITER = ".lock", ".writer.json"
 RECORDS, RUN, IMAGES, SHEETS = "records.jsonl", "run.json", "images", "sheets"
@@ -149,8 +149,8 @@ class RunFolder:
         """See that the file of records ends with a whole line; remove files that were left half done."""
         file = self.path / RECORDS
         file.touch()
-        for part in [*self.path.glob("*.part"), *self.path.glob(f"{IMAGES}/*.part")]:
-            part.unlink()
+        for torn in [*self.path.glob(f"*{TORN}"), *self.path.glob(f"{IMAGES}/*{TORN}")]:
+            torn.unlink()
         records, good = _parse(file)
         size = file.stat().st_size
         if good < size:

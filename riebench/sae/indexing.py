@@ -117,8 +117,9 @@ def _index_of_sae(request: IndexRequest, folder: Path | None, feature: int | Non
 
 
 def _refuse_other_pictures(index: FeatureIndex, request: IndexRequest) -> None:
-    """Refuse an index of other prompts, or of another number of them, than were asked for (UserError)."""
-    there = {"prompts": index.facts.prompts, "count": index.facts.pictures_made}
+    """Refuse an index of another model or site, other prompts or another number of them, than asked for (UserError)."""
+    facts = index.facts
+    there = {"model": facts.model, "site": facts.site, "prompts": facts.prompts, "count": facts.pictures_made}
     for name, found in there.items():
         if getattr(request, name) not in (None, found):
             raise UserError(

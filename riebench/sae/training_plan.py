@@ -11,6 +11,8 @@ from pathlib import Path
 from signal import Signals
 from typing import Any
 
+import psutil
+
 from riebench.records import only_writer
 from riebench.sae.capture import ALL, Capture, refuse_full_disk, resolve_capture, size_text
 from riebench.sae.dataset import Dataset, open_dataset, prompts_hash
@@ -72,10 +74,19 @@ class TrainingPlan:
         return {**origin, **self.settings.model_dump(), "saes": [point.name for point in self.points]}
 
     @property
+    def weights(self) -> int:
+        """Bytes of the weights of all SAEs."""
+        return 4 * sum(2 * point.expansion * self.widths[point.site] ** 2 for point in self.points)
+
+    @property
     def bytes(self) -> int:
         """What the run writes at most: two checkpoints at one time, then each SAE in two layouts."""
-        sizes = [2 * point.expansion * self.widths[point.site] * self.widths[point.site] for point in self.points]
-        return 4 * sum(sizes) * (2 * 3 + 2)
+        return self.weights * (2 * 3 + 2)
+
+    @property
+    def memory(self) -> int:
+        """What the run holds in memory at least: weights, gradients and Adam's two means."""
+        return self.weights * 4
 
     def config(self, point: GridPoint, steps: int) -> dict[str, Any]:
         """What the ``config.json`` of an SAE says beside its size."""
@@ -151,8 +162,19 @@ def plan_training(
             raise UserError(f"{name} is {value}; expected 1 or more")
     plan = TrainingPlan(Path(out), settings, points, widths, dataset, capture, device, log_every, checkpoint_every)
     refuse_full_disk(plan.out, plan.bytes)
+    _refuse_full_memory(plan)
     _refuse_few(plan)
     return plan
+
+
+def _refuse_full_memory(plan: TrainingPlan) -> None:
+    """Refuse what this machine cannot hold; how much a GPU holds is known once torch is there."""
+    there = psutil.virtual_memory().total
+    if plan.memory > there and not plan.device.startswith("cuda"):
+        raise UserError(
+            f"training the SAEs takes {size_text(plan.memory)} of memory, this machine has {size_text(there)}; take a "
+            "lower --expansion, or fewer at a time"
+        )
 
 
 def _refuse_few(plan: TrainingPlan) -> None:

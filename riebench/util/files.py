@@ -13,6 +13,8 @@ from uuid import uuid4
 
 BLOCK = 1 << 22
 HASHES = "hashes.json"
+TORN = f".{'[0-9a-f]' * 8}.part"
+"""Pattern of what :func:`writing_whole` adds to the name of a file while it is being written."""
 
 
 def file_hash(path: Path) -> str:
@@ -106,7 +108,7 @@ def remove_torn(folder: Path, name: str = "*") -> None:
         folder: not looked into below.
         name: pattern of the names that the files would have got.
     """
-    for torn in folder.glob(f"{name}.{'[0-9a-f]' * 8}.part"):
+    for torn in folder.glob(f"{name}{TORN}"):
         if torn.is_file():
             torn.unlink()
 
