@@ -241,7 +241,7 @@ def _imported_dictionary(name: str) -> Any:
         raise UserError(f"the dictionary {name!r} cannot be loaded ({said}); expected module:function") from None
 
 
-def _prompts(entry: ModelEntry, request: ScoreRequest) -> list[Prompted]:
+def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
     assert request.prompts is not None
     count = request.count or (FROM_GRAMMAR if request.prompts == GRAMMAR else None)
     prompted = read_prompts(request.prompts, count, "held-out", request.column)
@@ -254,7 +254,7 @@ def _prompts(entry: ModelEntry, request: ScoreRequest) -> list[Prompted]:
     return prompted
 
 
-def _fit_prompts(request: ScoreRequest) -> list[Prompted]:
+def _fit_prompts(request: ScoreRequest) -> Sequence[Prompted]:
     """Prompts of the training split, by number as many as are asked for or as the file holds."""
     assert request.prompts is not None
     count = request.scores.fit if request.prompts == GRAMMAR else None
