@@ -19,14 +19,15 @@ STAGES = {
     "clip": (perception.clip_stage, 4400),
     "trunk": (perception.trunk_stage, 700),
     "saes": (saes.stage, 3000),
-    "flux": (flux.stage, 9000),
+    "flux": (flux.stage, 2800),
+    "flux-saes": (saes.flux_stage, 3000),
 }
 
 
 def main() -> None:
     """Read the arguments and run one stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=[*STAGES, "export"], help="in this order; export comes before saes")
+    parser.add_argument("stage", choices=[*STAGES, "export"], help="in this order; export comes before SAEs")
     parser.add_argument(
         "--work", type=Path, required=True, help="folder for data and checkpoints, outside the repository"
     )

@@ -106,7 +106,7 @@ class MiniFluxEntry(DrawnEntry, FluxEntry):
 MINI = MiniEntry("mini", own_pipeline=WEIGHTS / "pipeline", **WORLD)
 MINI_FLUX = MiniFluxEntry(
     "mini-flux",
-    default_sites=tuple(f"double.{number}" for number in range(3)) + tuple(f"single.{number}" for number in range(4)),
+    default_sites=("double.1", "double.2", "single.0", "single.1"),
     steps=1,
     size=128,
     own_pipeline=FLUX_WEIGHTS / "pipeline",

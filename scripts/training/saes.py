@@ -1,4 +1,4 @@
-"""Last stage: SAEs on the updates of the four blocks of the finished model, by riebench's own trainer."""
+"""Last stage of each model: SAEs on the updates of its default sites, by riebench's own trainer."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from pathlib import Path
 
 import torch
 
-from riebench.models.mini import WEIGHTS
-from riebench.models.sdxl import FOUR
+from riebench.models.mini import MINI, MINI_FLUX, DrawnEntry
 from riebench.sae import collect, load_sae, save_sae, train
 from riebench.sae.training_grid import Axes, GridPoint
 
 
-def stage(rank: int, world: int, folder: Path, steps: int, prompts: int = 4000) -> None:
-    """Train one SAE a block and write it into the package."""
-    collect("mini", FOUR, prompts="grammar", count=prompts, out=folder / "updates", batch=20)
-    train(folder / "updates", out=folder / "saes", steps=steps)
+def stage(rank: int, world: int, folder: Path, steps: int) -> None:
+    """SAEs of mini."""
+    train_saes(MINI, folder, steps)
+
+
+def flux_stage(rank: int, world: int, folder: Path, steps: int) -> None:
+    """SAEs of mini-flux."""
+    train_saes(MINI_FLUX, folder, steps)
+
+
+def train_saes(entry: DrawnEntry, folder: Path, steps: int, prompts: int = 4000) -> None:
+    """Train one SAE a default site and write it into the package."""
+    values, made = folder / f"{entry.name}-updates", folder / f"{entry.name}-saes"
+    collect(entry.name, entry.default_sites, prompts="grammar", count=prompts, out=values, batch=20)
+    train(values, out=made, steps=steps)
     own = Axes()
-    for block in FOUR:
-        point = GridPoint(site=block, k=own.k[0], expansion=own.expansion[0], aux=own.aux[0], seed=own.seeds[0])
-        made = folder / "saes" / point.name
-        config = json.loads((made / "config.json").read_text())
+    for site in entry.default_sites:
+        point = GridPoint(site=site, k=own.k[0], expansion=own.expansion[0], aux=own.aux[0], seed=own.seeds[0])
+        config = json.loads((made / point.name / "config.json").read_text())
         chosen = {name: config[name] for name in ("auxk", "dead_steps_threshold", "explained_variance")}
-        save_sae(load_sae(made), WEIGHTS / "sae" / block, chosen, torch.float16)
+        save_sae(load_sae(made / point.name), entry.own_pipeline.parent / "sae" / site, chosen, torch.float16)
