@@ -12,7 +12,7 @@ import typer
 
 from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
 from riebench.pairs.pair import MAX_SEED
-from riebench.records import interval_name
+from riebench.records import ALL_STEPS, interval_name
 from riebench.report.summary import summarize, wide_console
 
 if TYPE_CHECKING:
@@ -191,8 +191,8 @@ def _print_plan(request: Request) -> None:
     table = Table("method", "options", "blocks", "strengths", "on steps", title="settings", title_justify="left")
     for c in request.conditions:
         given = " ".join(f"{option}={value}" for option, value in c.options.items() if value is not None)
-        strengths, intervals = ", ".join(f"{s:g}" for s in c.strengths), ", ".join(map(interval_name, c.on_steps))
-        table.add_row(c.method, given, "+".join(c.sites), strengths, intervals)
+        intervals = ", ".join(interval_name(steps) if steps else ALL_STEPS for steps in c.on_steps)
+        table.add_row(c.method, given, "+".join(c.sites), ", ".join(f"{s:g}" for s in c.strengths), intervals)
     wide_console().print(table, markup=False)
     memory = "small" if plan.memory is None else f"about {plan.memory / 1e9:.0f} GB"
     times = [f"about {_duration(s)} on {device}" for device, s in plan.seconds.items()]

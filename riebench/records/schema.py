@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Value = float | int | str | bool | None
 ALL_STEPS = "all"
+"""What stands for all steps where intervals are named."""
 
 
 class Setting(BaseModel):
@@ -73,10 +74,8 @@ class Record(BaseModel):
     seconds: float = 0.0
 
 
-def interval_name(on_steps: Sequence[int] | None) -> str:
-    """``1-3`` for the steps 1, 2 and 3, ``0`` for step 0 alone, ``all`` for None."""
-    if on_steps is None:
-        return ALL_STEPS
+def interval_name(on_steps: Sequence[int]) -> str:
+    """``1-3`` for the steps 1, 2 and 3, ``0`` for step 0 alone."""
     first, last = on_steps[0], on_steps[-1]
     return f"{first}-{last}" if first < last else str(first)
 
