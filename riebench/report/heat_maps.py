@@ -61,7 +61,7 @@ def blocks_by_steps(analysis: Analysis) -> Figure | None:
     intervals, at = analysis.intervals, analysis.rank_at
     if len(intervals) < 2 or at is None:
         return None
-    shown = {f"{analysis.value}@{at:g}": _what(analysis), TRUTH[0]: f"{TRUTH[0]}, the edit reads as asked for"}
+    shown = {f"{analysis.value}@{at:g}": _what(analysis), TRUTH[0]: TRUTH[0]}
     shown = {name: title for name, title in shown.items() if name in analysis.board}
     places = [(arm.variant, arm.blocks, arm.on_steps) for arm in analysis.arms if arm.curved]
     variants = sorted({variant for variant, _, interval in places if interval != ANY})
