@@ -313,13 +313,14 @@ def test_a_captured_run_that_is_edited_in_later_steps_is_replayed_rightly(model:
 
 def test_a_batch_of_edits_of_other_sites_and_steps_is_replayed_rightly(model: SDXL) -> None:
     """A row that is off in the first step may begin before one that is on, or after it."""
-    model.generate(["a b"], [5], 3, capture=FOUR)
-    rows = [("down.2.1", (2,)), ("up.0.0", (0,)), ("up.0.1", (1, 2)), ("mid.0", None)]
-    edits = [Edit(random_changes((site,), 3), 3.0, on_steps) for site, on_steps in rows]
+    (base,) = model.generate(["a b"], [5], 3, capture=FOUR)
+    rows = [("down.2.1", (1,)), ("up.0.0", (0,)), ("up.0.1", (1, 2)), ("mid.0", None)]
+    edits = [Edit(random_changes((site,), 3), 300.0, on_steps) for site, on_steps in rows]
     images = []
     for model.replay in (True, False):
         images.append([run.image for run in model.generate(["a b"] * 4, [5] * 4, 3, edits=edits)])
     assert np.array_equal(images[0], images[1])
+    assert all((image != base.image).any() for image in images[0])
 
 
 @pytest.mark.parametrize("step", [3, -1])

@@ -63,7 +63,7 @@ def curves_by_steps(curves: Curves) -> Figure | None:
     ]
     if not panels:
         return None
-    note = f"colours: steps in which the intervention is on; all categories; {BANDS}"
+    note = f"on in the steps named above; {BANDS}"
     columns = len({variant for _, variant in found})  # a column for each method
     looks = looks_of_intervals(curves.intervals)
     return _curve_figure(curves, panels, note, looks=looks, columns=columns if 1 < columns < 4 else 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -59,29 +59,29 @@ def blocks_by_category(analysis: Analysis) -> Figure | None:
 def blocks_by_steps(analysis: Analysis) -> Figure | None:
     """Block by interval of the steps, a row of heat maps for each method: gain at matched LPIPS, and edit_success."""
     intervals, at = analysis.intervals, analysis.rank_at
-    if len(intervals) < 2 or at is None:
+    variants = sorted({arm.variant for arm in analysis.arms if arm.curved and arm.on_steps != ANY})
+    if len(intervals) < 2 or at is None or not variants:
         return None
-    shown = {f"{analysis.value}@{at:g}": _what(analysis), TRUTH[0]: TRUTH[0]}
-    shown = {name: title for name, title in shown.items() if name in analysis.board}
-    places = [(arm.variant, arm.blocks, arm.on_steps) for arm in analysis.arms if arm.curved]
-    variants = sorted({variant for variant, _, interval in places if interval != ANY})
-    found = {}
-    for name in shown:
-        numbers = analysis.overall[[name, f"{name}_pairs"]].itertuples(index=False)
-        cells = dict(zip([(a.variant, a.blocks, a.on_steps) for a in analysis.arms], map(_cell, numbers), strict=True))
-        for variant in variants:
-            rows = [[cells.get((variant, b, i), EMPTY) for i in intervals] for b in analysis.block_sets]
-            found[variant, name] = rows
-    spans = {name: _span(table for (_, n), table in found.items() if n == name) for name in shown}
-    shown = {name: title for name, title in shown.items() if spans[name]}
-    if not variants or not shown:
+    places = [(arm.variant, arm.blocks, arm.on_steps) for arm in analysis.arms]
+    shown: list[tuple[str, list[Cells], tuple[float, float]]] = []
+    for name, title in {f"{analysis.value}@{at:g}": _what(analysis), TRUTH[0]: TRUTH[0]}.items():
+        if name in analysis.board:
+            numbers = analysis.overall[[name, f"{name}_pairs"]].itertuples(index=False)
+            cells = dict(zip(places, map(_cell, numbers), strict=True))
+            tables = [
+                [[cells.get((variant, b, i), EMPTY) for i in intervals] for b in analysis.block_sets]
+                for variant in variants
+            ]
+            span = _span(tables)
+            shown += [(title, tables, span)] if span else []
+    if not shown:
         return None
     height = 0.6 + 0.3 * len(analysis.block_sets)
     figure, panels = measured_panels(len(variants) * len(shown), len(shown), height, 1.0)
-    for column, (name, title) in enumerate(shown.items()):
+    for column, (title, tables, span) in enumerate(shown):
         mine = panels[column :: len(shown)]
-        for axes, variant in zip(mine, variants, strict=True):
-            image = _heat_map(axes, found[variant, name], spans[name], list(analysis.block_sets.values()))
+        for axes, variant, table in zip(mine, variants, tables, strict=True):
+            image = _heat_map(axes, table, span, list(analysis.block_sets.values()))
             axes.set_title(f"{variant}: {title}", fontsize=8)
             axes.set_xticks(range(len(intervals)), intervals)
         mine[-1].set_xlabel("steps in which the intervention is on")
@@ -100,7 +100,7 @@ def _cell(row: Sequence[float] | pd.Series) -> tuple[float, int]:
     return float(value), int(pairs)
 
 
-def _span(tables: Iterator[Cells]) -> tuple[float, float] | None:
+def _span(tables: Iterable[Cells]) -> tuple[float, float] | None:
     """The least and greatest mean, None if there is none; of several pairs, as one alone may lie far out."""
     cells = [cell for table in tables for row in table for cell in row if not np.isnan(cell[0])]
     values = [value for value, pairs in cells if pairs > 1] or [value for value, _ in cells]
