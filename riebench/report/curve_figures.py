@@ -63,10 +63,15 @@ def curves_by_steps(curves: Curves) -> Figure | None:
     ]
     if not panels:
         return None
-    note = f"on in the steps named above; {BANDS}"
+    note = f"square-root axis; on in the steps named above; {BANDS}"
     columns = len({variant for _, variant in found})  # a column for each method
     looks = looks_of_intervals(curves.intervals)
-    return _curve_figure(curves, panels, note, looks=looks, columns=columns if 1 < columns < 4 else 3)
+    figure = _curve_figure(curves, panels, note, looks=looks, columns=columns if 1 < columns < 4 else 3)
+    for axes in figure.axes if figure else ():  # a step alone costs little, so its curve is short
+        axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=5)
+    return figure
 
 
 def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
