@@ -17,7 +17,8 @@ def record(pair: str, clip: float | None, lpips: float | None, **given: Any) -> 
         options=given.get("options", {"only_add": False}),
         blocks=given.get("blocks", ("mid.0",)),
         strength=given.get("strength", 1.0),
-        steps=1,
+        steps=given.get("steps", 1),
+        on_steps=given.get("on_steps"),
     )
     failed = clip is None
     metrics = {} if failed else {"clip_text_edit": clip, "lpips_base": lpips, **given.get("truth", {})}

@@ -134,6 +134,7 @@ WORDS = {
     "options": "--option",
     "settings": "--set",
     "keep_images": "--keep-images",
+    "on_steps": "--on-steps",
 }
 BASE: dict[str, Any] = {"method": "sae", "block": "mid.0"}
 
@@ -148,7 +149,7 @@ def words_of(call: dict[str, Any]) -> list[str]:
         many = [value] if not isinstance(value, list | dict) else list(value)
         if isinstance(value, dict):
             many = [f"{key}={one}" for key, one in value.items() if one is not None]
-        elif name in ("k", "strength"):
+        elif name in ("k", "strength", "on_steps"):
             many = [",".join(map(str, many))]
         for one in many:
             found += [WORDS.get(name, f"--{name}"), str(one)]
@@ -178,7 +179,10 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         BASE | {"options": {"k": 4, "only_add": True}, "limit": 1, "category": ["colour", 8], "keep_images": 0},
         BASE | {"settings": {"masker.blur_kernel": 31, "dtype": "bfloat16", "device": "cpu"}, "protocol": "paper"},
         BASE | {"settings": {"model.guidance": None, "masker.blur_kernel": None}},
+        BASE | {"alone": True, "steps": 4, "on_steps": [0, "1-3", "all"]},
+        BASE | {"steps": 4, "on_steps": "2,0-3"},
         {"preset": "paper", "limit": 2},
+        {"preset": "paper-small", "on_steps": "0-1"},
         {"preset": "paper-small", "steps": 2, "protocol": "riebench", "block": "mid.0"},
         {"model": "sdxl-turbo", "preset": "paper", "pairs": str(PAIRS), "settings": {"model.guidance": 2}},
     ],
@@ -212,6 +216,12 @@ def test_the_same_request_as_the_command(
         (BASE | {"steps": 0}, "steps is 0"),
         (BASE | {"steps": 100_000}, "steps is 100000; expected 1 to 1000"),
         (BASE | {"strength": "x"}, "strength is 'x'"),
+        (BASE | {"on_steps": 1}, "on_steps is '1', but the run's last step is 0, counted from 0"),
+        (BASE | {"steps": 4, "on_steps": ["0", "2-4"]}, "on_steps is '2-4', but the run's last step is 3"),
+        *(
+            (BASE | {"steps": 4, "on_steps": word}, f"on_steps is {word!r}; expected a step as 0, an interval as 1-3")
+            for word in ("3-1", "1-", "one", "0-1-2", "1.5", "")
+        ),
         (BASE | {"protocol": "papers"}, "unknown protocol 'papers'; did you mean 'paper'?"),
         (BASE | {"category": "colur"}, "did you mean 'change colour'?"),
         (BASE | {"category": 10}, "unknown category '10'"),

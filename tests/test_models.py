@@ -273,6 +273,32 @@ def test_on_steps_of_a_function(model: SDXL) -> None:
     assert np.array_equal(base.image, none.image)
 
 
+def test_edits_of_other_steps_share_a_batch_and_are_each_what_they_are_alone(model: SDXL) -> None:
+    change = torch.randn(3, 16, 24, generator=torch.Generator().manual_seed(2)) * 3
+    wanted: list[tuple[int, ...] | None] = [(1,), (0, 2), None, ()]
+    edits = [Edit({"mid.0": change}, 2.0, on_steps) for on_steps in wanted]
+    (base,) = model.generate(["a b"], [5], 3, capture=["mid.0"])
+    together = model.generate(["a b"] * 4, [5] * 4, 3, edits=edits, capture=["mid.0"])
+    for edit, run in zip(edits, together, strict=True):
+        (alone,) = model.generate(["a b"], [5], 3, edits=[edit], capture=["mid.0"])
+        assert np.abs(alone.image.astype(int) - run.image).max() <= 1
+        assert torch.allclose(alone.values["mid.0"], run.values["mid.0"], atol=1e-4)
+    later, ends, _, never = (run.values["mid.0"] for run in together)
+    # Until an edit has been on, the values are the base run's; in its first step they differ by the change alone.
+    assert torch.allclose(later[0], base.values["mid.0"][0], atol=1e-5)
+    assert torch.allclose(later[1] - base.values["mid.0"][1], 2 * change[1], atol=1e-4)
+    assert torch.allclose(ends[0] - base.values["mid.0"][0], 2 * change[0], atol=1e-4)
+    assert torch.allclose(never, base.values["mid.0"], atol=1e-5)
+    assert np.array_equal(together[3].image, base.image)
+
+
+def test_steps_of_the_call_are_for_edits_without_their_own(model: SDXL) -> None:
+    edits = [Edit(random_changes(("mid.0",), 2), 3.0, on_steps) for on_steps in (None, (0,), (1,))]
+    of_call, first, second = model.generate(["a b"] * 3, [5] * 3, 2, edits=edits, on_steps=[1])
+    assert np.array_equal(of_call.image, second.image)
+    assert not np.array_equal(first.image, second.image)
+
+
 def test_a_captured_run_that_is_edited_in_later_steps_is_replayed_rightly(model: SDXL) -> None:
     """The first step of the edited run is the base run's, and the edit begins after it."""
     model.generate(["a b"], [5], 3, capture=["up.0.0"])
@@ -284,10 +310,24 @@ def test_a_captured_run_that_is_edited_in_later_steps_is_replayed_rightly(model:
     assert np.array_equal(images[0], images[1])
 
 
+def test_a_batch_of_edits_of_other_sites_and_steps_is_replayed_rightly(model: SDXL) -> None:
+    """A row that is off in the first step may begin before one that is on, or after it."""
+    (base,) = model.generate(["a b"], [5], 3, capture=FOUR)
+    rows = [("down.2.1", (1,)), ("up.0.0", (0,)), ("up.0.1", (1, 2)), ("mid.0", None)]
+    edits = [Edit(random_changes((site,), 3), 300.0, on_steps) for site, on_steps in rows]
+    images = []
+    for model.replay in (True, False):
+        images.append([run.image for run in model.generate(["a b"] * 4, [5] * 4, 3, edits=edits)])
+    assert np.array_equal(images[0], images[1])
+    assert all((image != base.image).any() for image in images[0])
+
+
 @pytest.mark.parametrize("step", [3, -1])
 def test_steps_that_do_not_exist_are_refused(model: SDXL, step: int) -> None:
     with pytest.raises(UserError, match=rf"on_steps names the step {step}; expected steps from 0 to 2"):
         model.generate(["a"], [1], 3, edits=[Edit({}, 1.0)], on_steps=[0, step])
+    with pytest.raises(UserError, match=rf"on_steps names the step {step}; expected steps from 0 to 2"):
+        model.generate(["a"], [1], 3, edits=[Edit({}, 1.0, [1, step])])
 
 
 def test_unknown_sites_are_refused_with_the_nearest(model: SDXL) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from riebench.records import Record, RunFolder, Setting, read_records, record_key
+from riebench.records import Record, RunFolder, Setting, interval_name, read_records, record_key
 from riebench.util.errors import UserError
 
 
@@ -42,6 +42,18 @@ def test_key_depends_on_content_not_on_order() -> None:
     one = record_key(seed=1, pair={"x": 1, "y": 2})
     assert one == record_key(pair={"y": 2, "x": 1}, seed=1)
     assert one != record_key(pair={"y": 2, "x": 1}, seed=2)
+
+
+def test_steps_are_part_of_a_setting_where_they_are_not_all() -> None:
+    """Records of all steps read, and are named, as in versions that knew no others."""
+    given = {"method": "sae", "options": {"k": 3}, "blocks": ["mid.0"], "strength": 1.0, "steps": 4}
+    setting = Setting.model_validate(given)
+    assert setting.model_dump(mode="json") == given
+    assert record_key(setting=setting.model_dump(mode="json")) == "aebc1f6beb8ae793d71a5146acbfa71c"
+    some = Setting.model_validate(given | {"on_steps": [1, 2]})
+    assert some.model_dump(mode="json") == given | {"on_steps": [1, 2]}
+    assert Setting.model_validate_json(some.model_dump_json(), strict=True) == some
+    assert [interval_name(steps) for steps in ((0,), (1, 2), (0, 1, 2))] == ["0", "1-2", "0-2"]
 
 
 def test_round_trip_and_torn_line(tmp_path: Path) -> None:

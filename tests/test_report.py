@@ -31,9 +31,10 @@ from riebench.report.compare import compare, write_comparison
 from riebench.report.contributed import check_folder
 from riebench.report.curve_figures import curves_by_category, draw_run_curve
 from riebench.report.curves import curves_of
-from riebench.report.figures import blocks_by_category, failures
+from riebench.report.figures import failures
 from riebench.report.frame import COLUMNS, load_records
 from riebench.report.groups import read_groups
+from riebench.report.heat_maps import blocks_by_category
 from riebench.report.lines import read_rows
 from riebench.report.matching import cross, gap
 from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata

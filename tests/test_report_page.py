@@ -156,6 +156,30 @@ def test_hover_and_keyboard_show_pairs_and_interval(opened: Any) -> None:
     assert "3 pairs" in opened.inner_text("#tip")
 
 
+def test_intervals_of_the_steps_are_chosen_where_there_are_several(browser: Any, small: Path, tmp_path: Path) -> None:
+    records = [
+        record(pair, 0.5 + slope * strength, 0.2 * strength, strength=strength, on_steps=on_steps, steps=4)
+        for pair in "ab"
+        for on_steps, slope in (((0,), 0.1), ((1, 2, 3), 0.2), (None, 0.3))
+        for strength in (0, 1)
+    ]
+    page = browser.new_page()
+    page.goto(page_of(tmp_path, records).as_uri())
+    assert page.locator("#curve-steps option").all_inner_texts() == ["each interval", "0", "1-3", "all"]
+    points = page.locator("#chart .point")
+    assert points.count() == 6
+    page.select_option("#curve-steps", "1-3")
+    assert points.count() == 2
+    assert points.last.get_attribute("aria-label").startswith("sae steps 1-3, mid.0, strength 1\n2 pairs")
+    assert card(page, 0).locator(".strip").count() == 4  # references, and three intervals
+    page.select_option("#by-steps", "0")
+    assert card(page, 0).locator(".who").all_inner_texts() == ["references", "sae steps 0, mid.0"]
+    page.goto(small.as_uri())
+    assert not page.is_visible("#curve-steps")
+    assert not page.is_visible("#by-steps")
+    page.close()
+
+
 SCROLLING = """() => new Promise(done => {
   const times = [];
   let last = performance.now();

@@ -169,6 +169,21 @@ def test_only_what_is_missing_is_done(
     assert (said["pairs"], said["strengths"], said["arms"][0]["strengths"]) == (4, [1.0, 2.0], [1.0, 2.0])
 
 
+def test_an_interval_more_is_all_that_is_done(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert stranger("Plain", "--steps", "2") == 0
+    assert stranger("Plain", "--steps", "2", "--on-steps", "1,all") == 0
+    assert "3 records are in r; 3 are left to make" in capsys.readouterr().err
+    records = read_records(Path("r"))
+    assert [record.setting.on_steps for record in records] == [None] * 3 + [(1,)] * 3
+    lines = Path("r/records.jsonl").read_text().splitlines()
+    assert ["on_steps" in json.loads(line)["setting"] for line in lines] == [False] * 3 + [True] * 3
+    said = run_file()
+    assert said["arms"][0]["on_steps"] == [None, [1]]
+    assert [s["request"]["conditions"][0]["on_steps"] for s in said["sessions"]] == [[None], [[1], None]]
+    assert run("rerun", "r", "--out", "new") == 0
+    assert numbers(read_records(Path("new"))) == numbers(records)
+
+
 def test_failures_are_repeated_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
     assert stranger("Fails", "--max-failures", "2") == 1
     assert len(planned()) == 2
@@ -344,6 +359,8 @@ def test_a_key_is_of_what_changes_numbers(mini: Instruments) -> None:
         return Recorder(request, replace(mini, **(change or {}))).task(pair).wanted[0].key
 
     first = key()
+    assert first == key(on_steps="all") == key(on_steps="0")  # the only step
+    assert key(steps=4, on_steps="0-3") == key(steps=4)
     assert key(batch=3) == key(keep_images=9) == key(alone=True) == first
     assert key({"parts": {**mini.parts, "sae": "x"}}) == first  # which steering does not use
     assert key(pair=THREE[0].model_copy(update={"seed": 42}), seed=THREE[0].seed) == first
@@ -358,6 +375,8 @@ def test_a_key_is_of_what_changes_numbers(mini: Instruments) -> None:
         key(method="sae"),
         key(strength=2.0),
         key(steps=2),
+        key(steps=2, on_steps="0"),
+        key(steps=2, on_steps="1"),
         key(seed=12345),
         key(protocol="paper"),
         key(block="down.2.1"),

@@ -403,6 +403,34 @@ def test_four_steps() -> None:
     assert record.setting.steps == 4
 
 
+def test_intervals_share_a_plan_and_batches_and_are_what_they_are_alone(
+    mini: Instruments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
+    methods, intervals = ["steering", "sae-adaptive"], ["0", "2-3", "all"]
+    alone = [
+        record
+        for method in methods
+        for on in intervals
+        for record in records([method], [4.0], pair, steps=4, on_steps=on)
+    ]
+    rows: list[int] = []
+    generate = mini.model.generate
+
+    def generating(prompts: list[str], *given: Any, **more: Any) -> Any:
+        rows.append(len(prompts))
+        return generate(prompts, *given, **more)
+
+    monkeypatch.setattr(mini.model, "generate", generating)
+    together = records(methods, [4.0], pair, steps=4, on_steps=intervals)
+    assert rows == [2, 6]
+    assert [r.setting.on_steps for r in together] == [(0,), (2, 3), None] * 2
+    assert len({r.metrics["lpips_base"] for r in together}) == 6
+    for one, other in zip(alone, together, strict=True):
+        assert one.key == other.key
+        assert one.metrics == pytest.approx(other.metrics, abs=2e-3)
+
+
 def test_half_precision_edits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
     methods = ["steering", "sae", "sae-adaptive", "neurons"]

@@ -12,6 +12,7 @@ import typer
 
 from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
 from riebench.pairs.pair import MAX_SEED
+from riebench.records import ALL_STEPS, interval_name
 from riebench.report.summary import summarize, wide_console
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ def run_command(
         str | None, typer.Option(help="riebench, or paper (the published behaviour, its faults included).")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's own unless given.")] = None,
+    on_steps: Annotated[
+        str | None,
+        typer.Option(help="Steps, from 0, in which it is on, as 0,1-3,all; each interval is run. All unless given."),
+    ] = None,
     model: Model = "mini",
     weights: Weights = None,
     device: Device = None,
@@ -125,6 +130,7 @@ def run_command(
         protocol=protocol,
         alone=alone,
         steps=steps,
+        on_steps=on_steps,
         seed=seed,
         category=category or (),
         ids=pair_id or (),
@@ -182,10 +188,11 @@ def _print_plan(request: Request) -> None:
     from riebench.engine.forecast import forecast
 
     plan = forecast(request)
-    table = Table("method", "options", "blocks", "strengths", title="settings", title_justify="left")
+    table = Table("method", "options", "blocks", "strengths", "on steps", title="settings", title_justify="left")
     for c in request.conditions:
         given = " ".join(f"{option}={value}" for option, value in c.options.items() if value is not None)
-        table.add_row(c.method, given, "+".join(c.sites), ", ".join(f"{s:g}" for s in c.strengths))
+        intervals = ", ".join(interval_name(steps) if steps else ALL_STEPS for steps in c.on_steps)
+        table.add_row(c.method, given, "+".join(c.sites), ", ".join(f"{s:g}" for s in c.strengths), intervals)
     wide_console().print(table, markup=False)
     memory = "small" if plan.memory is None else f"about {plan.memory / 1e9:.0f} GB"
     times = [f"about {_duration(s)} on {device}" for device, s in plan.seconds.items()]

@@ -39,7 +39,8 @@ class Forecast:
 def forecast(request: Request) -> Forecast:
     """Plan a run without loading any weights."""
     entry, model = entry_named(request.model), request.settings.model
-    settings, pairs = sum(len(c.strengths) for c in request.conditions), len(request.pair_ids)
+    settings = sum(len(c.strengths) * len(c.on_steps) for c in request.conditions)
+    pairs = len(request.pair_ids)
     guidance = entry.guidance if model.guidance is None else model.guidance
     rows = 2 if guidance > 1 else 1
     passes = pairs * request.steps * rows

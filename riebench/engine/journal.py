@@ -78,8 +78,10 @@ def _together(old: dict[str, Any], survey: Survey, request: Request, folder: Run
     found: dict[str, dict[str, Any]] = {}
     for arm in [*(old.get("arms") or []), *now["arms"]]:
         name = repr((arm["method"], sorted(arm["options"].items()), list(arm["blocks"])))
-        known = found.setdefault(name, {**arm, "strengths": []})
+        known = found.setdefault(name, {**arm, "strengths": [], "on_steps": []})
         known["strengths"] = sorted({*known["strengths"], *arm["strengths"]})
+        intervals = arm.get("on_steps", [None])  # of an earlier version: all steps
+        known["on_steps"] += [interval for interval in intervals if interval not in known["on_steps"]]
     arms = list(found.values())
     return now | {
         "parts": {**(old.get("parts") or {}), **now["parts"]},

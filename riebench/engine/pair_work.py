@@ -94,10 +94,15 @@ class PairWorker:
         instruments, request = self.instruments, self.request
         return Survey(
             tasks=[self.recorder.task(pair) for pair in pairs],
-            settings=self.recorder.settings,
             shared={
                 "arms": [
-                    {"method": c.method, "options": c.options, "blocks": list(c.sites), "strengths": list(c.strengths)}
+                    {
+                        "method": c.method,
+                        "options": c.options,
+                        "blocks": list(c.sites),
+                        "strengths": list(c.strengths),
+                        "on_steps": [interval and list(interval) for interval in c.on_steps],
+                    }
                     for c in request.conditions
                 ],
                 "steps": request.steps,
@@ -201,9 +206,11 @@ class PairWorker:
                 continue
             for outcome in mine:
                 outcome.prompt = task.pair.base_prompt if plan.prompt is None else plan.prompt
-                outcome.notes, outcome.edit = dict(plan.notes), Edit(plan.changes, outcome.wanted.strength)
+                setting = outcome.wanted.setting
+                outcome.notes = dict(plan.notes)
+                outcome.edit = Edit(plan.changes, setting.strength, setting.on_steps)
                 # With nothing to add, the edited run is one that was made already.
-                if outcome.prompt in images and (outcome.edit.strength == 0 or not plan.changes):
+                if outcome.prompt in images and (setting.strength == 0 or not plan.changes):
                     outcome.image, outcome.edit = images[outcome.prompt], None
                 else:
                     waiting.setdefault(outcome.prompt, []).append(outcome)

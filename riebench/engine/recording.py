@@ -23,10 +23,10 @@ PUBLISHED_SEED = 42
 
 
 class Wanted(NamedTuple):
-    """A setting of a pair: the number of its condition, the strength, and the key of its record."""
+    """A setting of a pair: the number of its condition, the setting as records keep it, and the key of its record."""
 
     condition: int
-    strength: float
+    setting: Setting
     key: str
 
 
@@ -57,7 +57,6 @@ class Recorder:
 
     Attributes:
         methods: the method of each condition, with its options.
-        settings: number of the condition and strength to the setting as records keep it.
     """
 
     def __init__(self, request: Request, instruments: Instruments) -> None:
@@ -71,13 +70,21 @@ class Recorder:
             where = f"{cls.__module__}:{cls.__qualname__}"
             self._facts.append(_Facts(str(cls.method_name), where, method_code(cls), parts))
         self._code = code_version()
-        self.settings = {
-            (number, strength): Setting(
-                method=facts.name, options=c.options, blocks=c.sites, strength=strength, steps=request.steps
-            )
-            for number, (c, facts) in enumerate(zip(request.conditions, self._facts, strict=True))
-            for strength in c.strengths
-        }
+        self._settings = [
+            [
+                Setting(
+                    method=facts.name,
+                    options=c.options,
+                    blocks=c.sites,
+                    strength=strength,
+                    steps=request.steps,
+                    on_steps=on_steps,
+                )
+                for on_steps in c.on_steps
+                for strength in c.strengths
+            ]
+            for c, facts in zip(request.conditions, self._facts, strict=True)
+        ]
 
     def task(self, pair: Pair) -> Task:
         """Every setting of a pair in the order of its records; of settings with the same key, the first.
@@ -98,19 +105,19 @@ class Recorder:
         seed = PUBLISHED_SEED if asked is None else asked
         about_pair = pair.model_dump(exclude={"seed"})
         found: dict[str, Wanted] = {}
-        for number, (condition, facts) in enumerate(zip(self.request.conditions, self._facts, strict=True)):
-            for strength in condition.strengths:
+        for number, (settings, facts) in enumerate(zip(self._settings, self._facts, strict=True)):
+            for setting in settings:
                 key = record_key(
                     pair=about_pair,
                     seed=seed,
-                    setting=self.settings[number, strength].model_dump(mode="json"),
+                    setting=setting.model_dump(mode="json"),
                     method=facts.code,
                     protocol=self.request.protocol,
                     parts=facts.parts,
                     conditions=self.conditions,
                     numerics=NUMERICS,
                 )
-                found.setdefault(key, Wanted(number, strength, key))
+                found.setdefault(key, Wanted(number, setting, key))
         return Task(pair, seed, tuple(found.values()))
 
     def record(
@@ -132,7 +139,7 @@ class Recorder:
             seed=task.seed,
             original_prompt=pair.original_prompt,
             editing_prompt=pair.editing_prompt,
-            setting=self.settings[wanted.condition, wanted.strength],
+            setting=wanted.setting,
             method_class=facts.method_class,
             model=self.request.model,
             protocol=self.request.protocol,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.records import Record, Setting
+from riebench.records import Record
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ class Survey:
 
     Attributes:
         tasks: one for each pair, with every setting that was asked for.
-        settings: number of the condition and strength to the setting as records keep it.
         shared: what all records of the folder share, as ``run.json`` keeps it.
         locations: where the parts of the model were found.
         device: that the worker computes on.
@@ -28,7 +27,6 @@ class Survey:
     """
 
     tasks: Sequence[Task]
-    settings: Mapping[tuple[int, float], Setting]
     shared: Mapping[str, Any]
     locations: Mapping[str, str]
     device: str
@@ -63,7 +61,7 @@ def refuse_other_runs(survey: Survey, before: Sequence[Record], folder: Path) ->
     mine = {"model": shared["model"], "protocol": shared["protocol"], "steps": shared["steps"]}
     mine |= _facts(shared["parts"], shared["conditions"])
     asked = {
-        (task.pair.id, survey.settings[wanted.condition, wanted.strength].model_dump_json()): (task, wanted.key)
+        (task.pair.id, wanted.setting.model_dump_json()): (task, wanted.key)
         for task in survey.tasks
         for wanted in task.wanted
     }

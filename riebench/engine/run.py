@@ -275,6 +275,7 @@ def run(
     protocol: str | None = None,
     alone: bool = False,
     steps: int | None = None,
+    on_steps: str | int | Sequence[str | int] | None = None,
     seed: int | None = None,
     category: str | int | Sequence[str | int] = (),
     ids: Sequence[str] = (),
@@ -306,6 +307,8 @@ def run(
         protocol: ``riebench`` or ``paper``; a preset brings its own.
         alone: whether each of the blocks is also edited alone.
         steps: denoising steps; the model's own unless given.
+        on_steps: intervals of the steps in which the interventions are on, as ``0``, ``1-3`` or ``all``; each is run.
+            All steps unless given.
         seed: of all runs; each pair's own unless given.
         category: numbers or names.
         ids: of pairs.
@@ -340,6 +343,7 @@ def run(
         protocol=protocol,
         alone=alone,
         steps=steps,
+        on_steps=on_steps,
         seed=seed,
         category=category,
         ids=ids,

@@ -140,7 +140,7 @@ class Model(ABC):
             steps: denoising steps.
             edits: one a row; none edits nothing.
             capture: sites whose values are wanted, edits included.
-            on_steps: the steps, from 0, in which the edits are on; all unless given.
+            on_steps: the steps, from 0, in which edits that name no steps are on; all unless given.
 
         Raises:
             UserError: if the numbers of rows differ, or a site or step does not exist.
@@ -150,13 +150,14 @@ class Model(ABC):
         import torch
 
         rows = [Edit(*edit) for edit in edits]
+        rows = [edit._replace(on_steps=on_steps) if edit.on_steps is None else edit for edit in rows]
         if not len(prompts) == len(seeds) == (len(rows) or len(prompts)):
             raise UserError(
                 f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row"
             )
-        beyond = sorted(step for step in on_steps or () if step not in range(steps))
+        beyond = {step for edit in rows for step in edit.on_steps or () if step not in range(steps)}
         if beyond:
-            raise UserError(f"on_steps names the step {beyond[0]}; expected steps from 0 to {steps - 1}")
+            raise UserError(f"on_steps names the step {min(beyond)}; expected steps from 0 to {steps - 1}")
         changes = [
             change for edit in {id(edit.changes): edit for edit in rows}.values() for change in edit.changes.items()
         ]
@@ -169,7 +170,7 @@ class Model(ABC):
                 _check_change(site, change, (steps, height * width, length), self.device)
 
         def work(part: slice) -> list[Run]:
-            return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture), on_steps)
+            return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture))
 
         with torch.no_grad():
             return in_batches(self, len(prompts), work)
@@ -197,7 +198,7 @@ class Model(ABC):
         """Read SAEs from their folders again when they are asked for next, as somebody has changed their weights."""
         self._loaded_saes.clear()
 
-    def _batch(self, batch: Batch, on_steps: Collection[int] | None) -> list[Run]:
+    def _batch(self, batch: Batch) -> list[Run]:
         import torch
 
         edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
@@ -205,7 +206,7 @@ class Model(ABC):
         with ExitStack() as hooks:
             for site in self.sites:
                 if site in edited or site in batch.capture:
-                    hook = self._hook(site, batch, site in edited, on_steps, values)
+                    hook = self._hook(site, batch, values)
                     hooks.callback(self.modules[site].register_forward_hook(hook, with_kwargs=True).remove)
             pixels = self.sample(batch)
         if not bool(pixels.isfinite().all()):
@@ -213,16 +214,14 @@ class Model(ABC):
         images = pixels.float().mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return [Run(image, {site: values[site][i] for site in batch.capture}) for i, image in enumerate(images)]
 
-    def _hook(
-        self, site: str, batch: Batch, edited: bool, on_steps: Collection[int] | None, values: dict[str, Tensor]
-    ) -> Callable[..., Any]:
+    def _hook(self, site: str, batch: Batch, values: dict[str, Tensor]) -> Callable[..., Any]:
         """Adds the edits to the output of a site's module, then keeps its values; counts the steps."""
         step = -1
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             nonlocal step
             step += 1
-            if edited and (on_steps is None or step in on_steps):
+            if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
                 found = self.read(site, args, kwargs, output)
                 output = self.add(site, output, self._delta(site, found, batch.edits, step))
             if site in batch.capture:
@@ -237,16 +236,16 @@ class Model(ABC):
     def _delta(self, site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tensor:
         """What the edits add to the values ``[rows, positions, width]`` of a site in one step."""
         delta = values.new_zeros(values.shape)
-        for row, (changes, strength) in enumerate(edits):
-            change = changes.get(site)
-            if change is None or strength == 0:
+        for row, edit in enumerate(edits):
+            change = edit.changes.get(site)
+            if change is None or not _is_on(edit, step):
                 continue
             if callable(change):
                 found = change(values[row].float().clone(), step)
                 _check_change(site, found, values[row].shape, self.device)
-                delta[row] = strength * found
+                delta[row] = edit.strength * found
             else:
-                delta[row] = strength * change[step]
+                delta[row] = edit.strength * change[step]
         return delta
 
 
@@ -282,6 +281,11 @@ def weights_fingerprint(module: nn.Module) -> str:
         digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _is_on(edit: Edit, step: int) -> bool:
+    """Whether an edit adds anything in a step."""
+    return edit.strength != 0 and (edit.on_steps is None or step in edit.on_steps)
 
 
 def _check_change(site: str, change: Any, shape: Sequence[int], device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
 if TYPE_CHECKING:
@@ -44,10 +44,12 @@ class Edit(NamedTuple):
     Attributes:
         changes: site to what is added there at strength 1.
         strength: the factor on all of them.
+        on_steps: the steps, from 0, in which they are added; None for all.
     """
 
     changes: Mapping[str, Change]
     strength: float = 1.0
+    on_steps: Collection[int] | None = None
 
 
 class Run(NamedTuple):

@@ -28,7 +28,10 @@ from riebench.util.files import TORN, write_whole
 
 LOCK, WRITER = ".lock", ".writer.json"
 RECORDS, RUN, IMAGES, SHEETS = "records.jsonl", "run.json", "images", "sheets"
-DISCARDED = (RECORDS, RUN, IMAGES, SHEETS, "table.md", "curve.png", "curve.svg")
+DISCARDED = (
+    *(RECORDS, RUN, IMAGES, SHEETS, "table.md", "curve.png", "curve.svg"),
+    *("curve-by-steps.png", "curve-by-steps.svg"),
+)
 """What ``force`` removes, the records first: without them the rest says nothing."""
 
 

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Value = float | int | str | bool | None
+ALL_STEPS = "all"
+"""What stands for all steps where intervals are named."""
 
 
 class Setting(BaseModel):
-    """Method, its options, blocks, strength and steps."""
+    """What is done to a pair.
+
+    Attributes:
+        method: its name.
+        options: all of them, in full.
+        blocks: that are edited together.
+        strength: factor on the whole intervention.
+        steps: number of denoising steps.
+        on_steps: the steps, from 0, in which the intervention is on, one following the other; None for all. Left out
+            where it is None, so that such records and their keys are those of versions that did not have it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,6 +34,7 @@ class Setting(BaseModel):
     blocks: tuple[str, ...]
     strength: float
     steps: int
+    on_steps: tuple[int, ...] | None = Field(default=None, exclude_if=lambda steps: steps is None)
 
 
 class Record(BaseModel):
@@ -58,6 +72,12 @@ class Record(BaseModel):
     error: str | None = None
     where: str | None = None
     seconds: float = 0.0
+
+
+def interval_name(on_steps: Sequence[int]) -> str:
+    """``1-3`` for the steps 1, 2 and 3, ``0`` for step 0 alone."""
+    first, last = on_steps[0], on_steps[-1]
+    return f"{first}-{last}" if first < last else str(first)
 
 
 def record_key(**content: Any) -> str:

@@ -74,6 +74,11 @@ class Analysis(Curves):
         """What arms are ranked by: ``gain``, or ``score`` if the CLIP of some base image is unknown."""
         return "gain" if self.pairs.known else "score"
 
+    @property
+    def value_title(self) -> str:
+        """The same as a word for tables."""
+        return "Gain" if self.pairs.known else "CLIP"
+
 
 def analyse(group: Group, options: Options | None = None) -> Analysis:
     """Work out leaderboard, comparisons, curves, held-out scores and failures of a group.

@@ -1,4 +1,7 @@
-"""Arms: a method with its options on a set of blocks, and its numbers as arrays over pairs, k and strengths."""
+"""Arms: a method with its options on a set of blocks, in all steps or some, and its numbers as arrays.
+
+Arrays are over pairs, k and strengths.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
+from riebench.records.schema import ALL_STEPS
 from riebench.report.frame import COLUMNS
 
 Array = NDArray[np.float64]
@@ -20,7 +24,9 @@ TRUTH = ("edit_success", "kept")
 BASE = "clip_text_edit_base"
 """The base image's CLIP similarity with the edit prompt."""
 ANY, ALL = "any", "all"
-ARM = ["method", "options", "part_sae", "blocks"]
+PLACES = ("blocks", "on_steps")
+"""Where and when an intervention acts: columns whose value is ``any`` where the numbers are the same for all."""
+ARM = ["method", "options", "part_sae", *PLACES]
 
 
 @dataclass
@@ -30,8 +36,10 @@ class Arm:
     Attributes:
         records: a row for each pair and setting; without the metrics of points that lack CLIP or LPIPS.
         method: canonical name, with the run if several runs have the same setting.
-        label: method, and the options in which it differs from other arms of the method.
+        variant: method, and the options in which it differs from other arms of the method.
+        label: that, and the steps in which it is on if some arm of the method is not on in all.
         blocks: short names joined by +, or ``any`` where the numbers are the same whatever the blocks.
+        on_steps: an interval as ``1-3``, ``all``, or ``any`` where the numbers are the same whatever the steps.
         where: the blocks as tables name them: ``all 4`` for all blocks of the group together.
         ks: the k of each curve, None for the default or a method without k.
         strengths: in growing order.
@@ -49,8 +57,10 @@ class Arm:
 
     records: pd.DataFrame
     method: str
+    variant: str
     label: str
     blocks: str
+    on_steps: str
     where: str
     ks: list[int | None]
     strengths: list[float]
@@ -131,11 +141,14 @@ def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     present = [m for m in named if frame[m].notna().any()]
     metrics = list(dict.fromkeys([*CURVE, *(m for m in TRUTH if m in present), *present]))
     every = {block for blocks in frame["blocks"].unique() if blocks != ANY for block in blocks.split("+")}
+    limited = set(frame.loc[~frame["on_steps"].isin([ALL_STEPS, ANY]), "method"])
     arms = []
     for key, rows in frame.groupby(ARM, sort=False, dropna=False):
-        method, options, sae, blocks = map(str, key)
-        label, where = labels[method, options, sae], _where(blocks, every)
-        arms.append(_arm(rows, method, label, blocks, where, index, metrics))
+        method, options, sae, blocks, on_steps = map(str, key)
+        variant, where = labels[method, options, sae], _where(blocks, every)
+        words = "all steps" if on_steps == ALL_STEPS else f"steps {on_steps}"
+        label = f"{variant} {words}" if method in limited else variant
+        arms.append(_arm(rows, (method, variant, label, blocks, on_steps, where), index, metrics))
     return pairs, arms
 
 
@@ -153,15 +166,17 @@ def _whole_points(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
-    """Join the arms of a method whose numbers are the same for every set of blocks (``prompt``, ``none``)."""
-    varied = frame.groupby("method")["blocks"].nunique()
-    for method in varied[varied > 1].index:
-        rows = frame[frame["method"] == method]
-        if rows["clip_text_edit"].isna().all():
-            continue
-        cells = rows.groupby(["pair_id", "options", "k", "strength"], dropna=False)[list(CURVE)]
-        if (cells.nunique(dropna=False) == 1).to_numpy().all():
-            frame = frame.assign(blocks=frame["blocks"].where(frame["method"] != method, ANY))
+    """Join the arms of a method whose numbers are the same for every set of blocks, or interval (``prompt``)."""
+    for place in PLACES:
+        others = [other for other in PLACES if other != place]
+        varied = frame.groupby("method")[place].nunique()
+        for method in varied[varied > 1].index:
+            rows = frame[frame["method"] == method]
+            if rows["clip_text_edit"].isna().all():
+                continue
+            cells = rows.groupby(["pair_id", "options", "k", "strength", *others], dropna=False)[list(CURVE)]
+            if (cells.nunique(dropna=False) == 1).to_numpy().all():
+                frame = frame.assign(**{place: frame[place].where(frame["method"] != method, ANY)})
     return frame.drop_duplicates(["pair_id", *ARM, "k", "strength"])
 
 
@@ -192,9 +207,8 @@ def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     return labels
 
 
-def _arm(
-    rows: pd.DataFrame, method: str, label: str, blocks: str, where: str, index: pd.Index, metrics: Sequence[str]
-) -> Arm:
+def _arm(rows: pd.DataFrame, names: Sequence[str], index: pd.Index, metrics: Sequence[str]) -> Arm:
+    """An arm, from its records and its names in the order of :class:`Arm`."""
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
     strengths = sorted(float(s) for s in rows["strength"].unique())
     cells = (
@@ -209,4 +223,4 @@ def _arm(
     tried = np.zeros((len(index), len(ks), len(strengths)), bool)
     tried[cells] = True
     named = [None if np.isnan(k) else int(k) for k in ks]
-    return Arm(rows, method, label, blocks, where, named, strengths, values, tried)
+    return Arm(rows, *names, named, strengths, values, tried)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import IMAGES
+from riebench.records.schema import ALL_STEPS
 from riebench.report.arms import scopes_of
 from riebench.report.curves import SHOWN
 from riebench.report.frame import COLUMNS
@@ -21,7 +22,7 @@ from riebench.report.sheet import compose, tile
 from riebench.report.texttable import TextTable, interval, markdown_table, number, p_value, print_table, write_csv
 from riebench.util.errors import UserError, unknown
 
-CELL = ["method", "options", "k", "blocks", "strength"]
+CELL = ["method", "options", "k", "blocks", "on_steps", "strength"]
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -
                 "strength": most["strength"],
                 "method": most.get("method", most.get("method_b")),
                 "blocks": most.get("blocks", most.get("blocks_b")),
+                "on_steps": most.get("on_steps", most.get("on_steps_b")),
                 "key_a": most["key_a"],
                 "key_b": most["key_b"],
             }
@@ -187,7 +189,8 @@ def comparison_tables(found: Comparison) -> list[TextTable]:
         return [TextTable(title, head, rows), TextTable(f"No pair changed by {found.metric}", ["pair"], [])]
     changed = []
     for row in found.changed.to_dict("records"):
-        most = f"{row['method']}, {row['blocks']}, {row['strength']:g}"
+        steps = "" if row["on_steps"] == ALL_STEPS else f"steps {row['on_steps']}, "
+        most = f"{row['method']}, {row['blocks']}, {steps}{row['strength']:g}"
         changed.append([row["pair_id"], row["category"], number(row["difference"]), most])
     titles = ["pair_id", "category", "mean change", "most at"]
     return [

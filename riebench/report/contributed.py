@@ -11,18 +11,19 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from riebench.records.folder import RUN
-from riebench.records.schema import Value
+from riebench.records.schema import ALL_STEPS, Value, interval_name
 from riebench.report.arms import CURVE, TRUTH
 from riebench.report.frame import COLUMNS, PARTS, load_records
 from riebench.util.errors import UserError
 
 
 class RunArm(BaseModel):
-    """A method with its options on a set of blocks, as ``run.json`` lists it."""
+    """A method with its options on a set of blocks, and the intervals of the steps, as ``run.json`` lists it."""
 
     method: str
     options: dict[str, Value]
     blocks: list[str]
+    on_steps: list[list[int] | None] = [None]
 
 
 class RunFile(BaseModel):
@@ -128,8 +129,10 @@ def _soundness(frame: pd.DataFrame) -> list[str]:
 
 def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
     """Check that every pair has every setting of ``run.json``, and no other."""
-    wanted = dict.fromkeys((*_arm_cells(arm), strength) for arm in run.arms for strength in run.strengths)
-    columns = ["method", "options", "k", "blocks", "strength"]
+    wanted = dict.fromkeys(
+        (*cells, strength) for arm in run.arms for cells in _arm_cells(arm) for strength in run.strengths
+    )
+    columns = ["method", "options", "k", "blocks", "on_steps", "strength"]
     settings = frame[columns].astype(object).where(frame[columns].notna(), None)
     cells = pd.Series([tuple(row) for row in settings.itertuples(index=False)], index=frame.index)
     problems = []
@@ -138,20 +141,20 @@ def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
     found = set(zip(frame["pair_id"], cells, strict=True))
     missing = [(pair, cell) for pair in frame["pair_id"].unique() for cell in wanted if (pair, cell) not in found]
     if missing:
-        pair, (method, _, _, blocks, strength) = missing[0]
-        first = f"first: pair {pair}, {method} in {blocks}, strength {strength:g}"
+        pair, (method, _, _, blocks, on_steps, strength) = missing[0]
+        first = f"first: pair {pair}, {method} in {blocks}, steps {on_steps}, strength {strength:g}"
         problems.append(f"{len(missing)} of {len(wanted) * frame['pair_id'].nunique()} records are missing ({first})")
     strange = {cell for cell in cells if cell not in wanted}
     if strange:
-        method, _, _, blocks, strength = min(strange, key=str)
-        problems.append(
-            f"{len(strange)} settings are not in run.json (first: {method} in {blocks}, strength {strength:g})"
-        )
+        method, _, _, blocks, on_steps, strength = min(strange, key=str)
+        first = f"first: {method} in {blocks}, steps {on_steps}, strength {strength:g}"
+        problems.append(f"{len(strange)} settings are not in run.json ({first})")
     return problems
 
 
-def _arm_cells(arm: RunArm) -> tuple[str, str, float | None, str]:
+def _arm_cells(arm: RunArm) -> list[tuple[str, str, float | None, str, str]]:
     k = arm.options.get("k")
     options = json.dumps({n: v for n, v in arm.options.items() if n != "k"}, sort_keys=True)
     number = float(k) if isinstance(k, (int, float)) and not isinstance(k, bool) else None
-    return arm.method, options, number, "+".join(arm.blocks)
+    intervals = [interval_name(steps) if steps else ALL_STEPS for steps in arm.on_steps]
+    return [(arm.method, options, number, "+".join(arm.blocks), interval) for interval in intervals]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from matplotlib.lines import Line2D
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.arms import ALL, ANY, Arm
 from riebench.report.curves import Curves
-from riebench.report.style import METADATA, PAPER, Look, looks_of
+from riebench.report.style import METADATA, PAPER, Look, looks_of, looks_of_intervals
 
 WIDTH = 7.2  # inches: the text of a page
 SCREEN = 130  # dots per inch of a figure that is for the screen alone
@@ -29,11 +30,11 @@ BANDS = "points grow with strength; bands: 95 % bootstrap intervals over pairs"
 
 
 class Panel(NamedTuple):
-    """One panel: its title, and the category and set of blocks whose curves it shows."""
+    """One panel: its title, and the category and arms (with their numbers) whose curves it shows."""
 
     title: str
     category: str
-    blocks: str
+    arms: Sequence[tuple[int, Arm]]
 
 
 def curves_by_category(curves: Curves) -> Figure | None:
@@ -47,8 +48,36 @@ def curves_by_block(curves: Curves) -> Figure | None:
     return _curve_figure(curves, panels, f"all categories; {BANDS}", share=True) if len(panels) > 1 else None
 
 
+def curves_by_steps(curves: Curves) -> Figure | None:
+    """A panel for each set of blocks and method with a curve for each interval; None if no method has two."""
+    found: dict[tuple[str, str], list[tuple[int, Arm]]] = {}
+    variants = sorted({arm.variant for arm in curves.arms})
+    for i, arm in enumerate(curves.arms):
+        if arm.on_steps != ANY and arm.scored.any():
+            found.setdefault((arm.blocks, arm.variant), []).append((i, arm))
+    panels = [
+        Panel(f"{variant}, {where}", ALL, found[blocks, variant])
+        for blocks, where in curves.block_sets.items()
+        for variant in variants
+        if len(found.get((blocks, variant), [])) > 1
+    ]
+    if not panels:
+        return None
+    note = f"square-root axis; on in the steps named above; {BANDS}"
+    columns = len({variant for _, variant in found})  # a column for each method
+    looks = looks_of_intervals(curves.intervals)
+    figure = _curve_figure(curves, panels, note, looks=looks, columns=columns if 1 < columns < 4 else 3)
+    for axes in figure.axes if figure else ():  # a step alone costs little, so its curve is short
+        axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+        axes.set_xlim(left=0)
+        axes.locator_params(axis="x", nbins=5)
+    return figure
+
+
 def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
     """Draw ``curve.png`` and ``curve.svg`` of a run: a panel for each category, and over all for each set of blocks.
+
+    Of a run with several intervals of the steps also ``curve-by-steps``.
 
     Returns:
         The paths; empty if no pair was scored.
@@ -58,13 +87,16 @@ def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
     whole = "all categories" if several else CATEGORIES[int(curves.pairs.categories[0])]
     sets = [panel._replace(title=f"{whole}, {panel.title}") for panel in _block_panels(curves)]
     note = _blocks_note(curves, "by category: " if len(sets) > 1 else "") if several or not sets else ""
+    paths = []
     with rc_context(PAPER):
-        figure = _curve_figure(curves, [*categories, *sets] if several else sets or categories, f"{note}{BANDS}")
-        if figure is None:
-            return []
-        paths = [folder / "curve.png", folder / "curve.svg"]
-        for path in paths:
-            figure.savefig(path, metadata=METADATA[path.suffix[1:]], dpi=SCREEN)
+        figures = {
+            "curve": _curve_figure(curves, [*categories, *sets] if several else sets or categories, f"{note}{BANDS}"),
+            "curve-by-steps": curves_by_steps(curves),
+        }
+        for name, figure in figures.items():
+            for kind in ("png", "svg") if figure else ():
+                paths.append(folder / f"{name}.{kind}")
+                figure.savefig(paths[-1], metadata=METADATA[kind], dpi=SCREEN)
     return paths
 
 
@@ -80,14 +112,15 @@ def _category_panels(curves: Curves) -> list[Panel]:
     rows = rows[rows["pairs"] > 0]
     names = [name for name in (*CATEGORIES.values(), ALL) if (rows["category"] == name).any()]
     names = [name for name in names if name != ALL] or names
-    return [Panel(f"{name} ({_pairs_in(rows[rows['category'] == name])})", name, main) for name in names]
+    arms = shown_arms(curves, main)
+    return [Panel(f"{name} ({_pairs_in(rows[rows['category'] == name])})", name, arms) for name in names]
 
 
 def _block_panels(curves: Curves) -> list[Panel]:
     """A panel for each set of blocks with a scored record."""
     scored = {arm.blocks for arm in curves.arms if arm.scored.any()}
     names = {b: f"{where} blocks" if where.startswith("all ") else where for b, where in curves.block_sets.items()}
-    return [Panel(name, ALL, blocks) for blocks, name in names.items() if blocks in scored]
+    return [Panel(name, ALL, shown_arms(curves, blocks)) for blocks, name in names.items() if blocks in scored]
 
 
 def _pairs_in(rows: pd.DataFrame) -> str:
@@ -97,33 +130,41 @@ def _pairs_in(rows: pd.DataFrame) -> str:
 
 
 def shown_arms(curves: Curves, blocks: str) -> list[tuple[int, Arm]]:
-    """The scored arms of a set of blocks, and those whose numbers are the same for all blocks, by label."""
-    found = [(i, a) for i, a in enumerate(curves.arms) if a.blocks in (blocks, ANY) and a.scored.any()]
+    """The scored arms of a set of blocks in the main interval, by label; so are arms that are the same for all."""
+    at = ((blocks, ANY), (curves.main_interval, ANY))
+    found = [(i, a) for i, a in enumerate(curves.arms) if a.blocks in at[0] and a.on_steps in at[1] and a.scored.any()]
     return sorted(found, key=lambda x: x[1].label)
 
 
-def _curve_figure(curves: Curves, panels: Sequence[Panel], note: str, share: bool = False) -> Figure | None:
-    shown = [shown_arms(curves, panel.blocks) for panel in panels]
-    arms = {arm.label: arm for found in reversed(shown) for _, arm in found}
+def _curve_figure(
+    curves: Curves,
+    panels: Sequence[Panel],
+    note: str,
+    share: bool = False,
+    looks: Mapping[str, Look] | None = None,
+    columns: int = 3,
+) -> Figure | None:
+    """The panels, their arms told apart by interval if ``looks`` of intervals are given, else by label."""
+    name = attrgetter("label" if looks is None else "on_steps")
+    arms = {name(arm): arm for panel in reversed(panels) for _, arm in panel.arms}
     if not arms:
         return None
-    arms = {label: arms[label] for label in sorted(arms)}
-    looks = looks_of({label: arm.family for label, arm in arms.items()})
-    handles = [handle(label, looks[label], line=arm.curved) for label, arm in arms.items()]
-    figure, axes = _panels(len(panels), handles, share)
-    for panel, found, one in zip(panels, shown, axes, strict=True):
+    looks = looks or looks_of({label: arms[label].family for label in sorted(arms)})
+    handles = [handle(label, look, line=arms[label].curved) for label, look in looks.items() if label in arms]
+    figure, axes = _panels(len(panels), handles, share, columns)
+    for panel, one in zip(panels, axes, strict=True):
         rows = curves.curves[curves.curves["category"] == panel.category]
-        for i, arm in found:
-            _curve(one, rows[rows["arm"] == i], looks[arm.label])
+        for i, arm in panel.arms:
+            _curve(one, rows[rows["arm"] == i], looks[name(arm)])
         one.set_title(panel.title, loc="left")
     figure.supxlabel(f"LPIPS to the base image ({curves.group.lpips}) ← better\n{note}", fontsize=8)
     figure.supylabel(f"CLIP similarity with the edit prompt ({curves.group.clip}) → better", fontsize=8)
     return figure
 
 
-def _panels(count: int, handles: Sequence[Line2D], share: bool) -> tuple[Figure, list[Axes]]:
-    """A figure of up to three panels a row below a legend, laid out in inches: no text has to be measured."""
-    columns = min(3, count)
+def _panels(count: int, handles: Sequence[Line2D], share: bool, most: int) -> tuple[Figure, list[Axes]]:
+    """A figure of up to ``most`` panels a row below a legend, laid out in inches: no text has to be measured."""
+    columns = min(most, count)
     rows = -(-count // columns)
     top = TOP + LINE * -(-len(handles) // legend_columns(handles))
     height = 1.7 if columns > 1 else 3.2
@@ -148,6 +189,16 @@ def _panels(count: int, handles: Sequence[Line2D], share: bool) -> tuple[Figure,
         one.set_axis_off()
     place_legend(figure, handles)
     return figure, axes[:count]
+
+
+def measured_panels(count: int, columns: int, height: float, extra: float) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, row by row, laid out by their contents; heights in inches, of a row and of the rest."""
+    rows = -(-count // columns)
+    figure = Figure(figsize=(WIDTH, height * rows + extra), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, look: Look) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from riebench.records.schema import ALL_STEPS
 from riebench.report.arms import ANY, CURVE, TRUTH, Arm, Pairs, arms_of
 from riebench.report.groups import Group
 from riebench.report.resample import Bootstrap
@@ -27,6 +29,8 @@ class Curves:
         arms: methods with their options on a set of blocks.
         metrics: those of ``curves``; the first two are the axes of figures.
         main_blocks: the set of blocks that the largest number of methods was run on; the larger set if two are equal.
+        intervals: the intervals of the steps in which arms are on, the shortest first, ``all`` last.
+        main_interval: the last of them: figures that do not compare intervals are of its arms.
         block_sets: each set of blocks and its short name in tables and figures, the largest set first.
         curves: a row for each category (``all`` first), arm, k and strength: pairs with a record (``attempted``), pairs
             with a score (``pairs``), and ``METRIC_mean``, ``METRIC_low``, ``METRIC_high`` of each metric.
@@ -42,6 +46,8 @@ class Curves:
         names = {arm.blocks: arm.where for arm in self.arms if arm.blocks != ANY}
         methods = {blocks: len({arm.method for arm in self.arms if arm.blocks == blocks}) for blocks in names}
         self.main_blocks = max(methods, key=lambda b: (methods[b], b.count("+")), default=ANY)
+        self.intervals = sorted({arm.on_steps for arm in self.arms} - {ANY}, key=_length)
+        self.main_interval = self.intervals[-1] if self.intervals else ANY
         self.block_sets = {blocks: names[blocks] for blocks in sorted(names, key=lambda b: (-b.count("+"), b))}
         self.curves = _means(self.arms, self.pairs, self.metrics, boot)
 
@@ -51,6 +57,14 @@ def curves_of(group: Group) -> Curves:
     pairs, arms = arms_of(group.frame)
     metrics = [metric for metric in SHOWN if metric in arms[0].values]
     return Curves(group, pairs, arms, metrics, Bootstrap(pairs.categories.tolist()))
+
+
+def _length(interval: str) -> tuple[float, int]:
+    """Number of steps and first step of an interval as ``1-3``; of ``all`` more than any other."""
+    if interval == ALL_STEPS:
+        return math.inf, 0
+    first, _, last = interval.partition("-")
+    return int(last or first) - int(first), int(first)
 
 
 def _means(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str], boot: Bootstrap) -> pd.DataFrame:
@@ -67,6 +81,7 @@ def _means(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str], boot: Boot
             "arm": [i for i, *_ in settings],
             "method": [arm.label for _, arm, *_ in settings],
             "blocks": [arm.blocks for _, arm, *_ in settings],
+            "on_steps": [arm.on_steps for _, arm, *_ in settings],
             "k": pd.array([k for *_, k, _ in settings], dtype="Int64"),
             "strength": [s for *_, s in settings],
             "attempted": tried[members].sum(0),

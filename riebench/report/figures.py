@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from riebench.report.analysis import Analysis
-from riebench.report.arms import ALL, ANY, CURVE, TRUTH, Arm
+from riebench.report.arms import ALL, CURVE, TRUTH
 from riebench.report.curve_figures import (
     WIDTH,
     curves_by_block,
     curves_by_category,
+    curves_by_steps,
     handle,
+    measured_panels,
     paths_of,
     place_legend,
     shown_arms,
 )
+from riebench.report.heat_maps import blocks_by_category, blocks_by_steps
 from riebench.report.style import FIGURE_NAMES, FORMATS, METADATA, PAPER, colour, looks_of
 
 MOST_REASONS = 15
@@ -33,7 +34,15 @@ MOST_LETTERS = 60  # of a reason
 def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lambda name: None) -> list[Path]:
     """Draw every figure that the records have data for, each announced to ``step``; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    draws = (curves_by_category, curves_by_block, blocks_by_category, dose_response, failures)
+    draws = (
+        curves_by_category,
+        curves_by_block,
+        curves_by_steps,
+        blocks_by_category,
+        blocks_by_steps,
+        dose_response,
+        failures,
+    )
     paths = []
     with rc_context(PAPER):
         for name, draw in zip(FIGURE_NAMES, draws, strict=True):
@@ -48,75 +57,6 @@ def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lam
     return paths
 
 
-def _measured_panels(count: int, columns: int, height: float, extra: float) -> tuple[Figure, list[Axes]]:
-    rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH, height * rows + extra), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    return figure, panels[:count]
-
-
-def blocks_by_category(analysis: Analysis) -> Figure | None:
-    """A heat map for each method of the gain (or CLIP) at matched LPIPS: which block carries which edit."""
-    board = analysis.board
-    scopes = [s for s in board["category"].unique() if s != ALL] or [ALL]
-    methods: dict[str, list[tuple[int, Arm]]] = {}
-    for i, arm in enumerate(analysis.arms):
-        if arm.blocks != ANY and arm.curved:
-            methods.setdefault(arm.label, []).append((i, arm))
-    methods = {
-        m: sorted(a, key=lambda x: (-x[1].blocks.count("+"), x[1].blocks)) for m, a in methods.items() if len(a) > 1
-    }
-    if not methods or not analysis.budgets:
-        return None
-    budget = max(analysis.budgets, key=lambda b: (board[f"{analysis.value}@{b:g}"].notna().sum(), b))
-    name = f"{analysis.value}@{budget:g}"
-    cells = board.set_index(["arm", "category"])[[name, f"{name}_pairs"]]
-    tables = {
-        name: [[_cell(cells.loc[(i, scope)]) for scope in scopes] for i, _ in arms]
-        for name, arms in sorted(methods.items())
-    }
-    values = np.array([cell[0] for table in tables.values() for row in table for cell in row], float)
-    if np.isnan(values).all():
-        return None
-    columns = min(2, len(tables))
-    rows = max(len(a) for a in methods.values())
-    figure, panels = _measured_panels(len(tables), columns, 0.55 + 0.24 * rows + 0.5, 0.6)
-    # A pair alone may lie far out, and must not take all the colours.
-    several = [cell[0] for table in tables.values() for row in table for cell in row if cell[1] > 1] or values
-    low, high = float(np.nanmin(several)), float(np.nanmax(several))
-    for axes, (name, table) in zip(panels, tables.items(), strict=True):
-        shades = np.array([[cell[0] for cell in row] for row in table], float)
-        image = axes.imshow(shades, cmap="cividis", aspect="auto", vmin=low, vmax=high)
-        _annotate(axes, table, (low + high) / 2)
-        axes.set_title(name)
-        axes.set_xticks(range(len(scopes)), [s.replace("change ", "") for s in scopes], rotation=35, ha="right")
-        axes.set_yticks(range(len(table)), [arm.where for _, arm in methods[name]])
-        axes.grid(False)
-        axes.set_facecolor("#eeeeee")
-    what = "CLIP gain over the base image" if analysis.pairs.known else "CLIP similarity with the edit prompt"
-    figure.colorbar(image, ax=panels, shrink=0.8, label="→ better", aspect=30)
-    at = f"{analysis.group.lpips} {budget:g}"
-    figure.suptitle(f"{what} at {at} (small: pairs that reach it; grey: none does)", fontsize=9)
-    return figure
-
-
-def _cell(row: pd.Series) -> tuple[float, int]:
-    """The mean gain at a budget and the number of its pairs."""
-    return float(row.iloc[0]), int(row.iloc[1])
-
-
-def _annotate(axes: Axes, table: Sequence[Sequence[tuple[float, int]]], middle: float) -> None:
-    for y, row in enumerate(table):
-        for x, (value, pairs) in enumerate(row):
-            if not np.isnan(value):
-                ink = "white" if value < middle else "black"
-                text = f"{value:.3f}".replace("-0.000", "0.000").replace("0.", ".")
-                axes.text(x, y - 0.12, text, ha="center", va="center", color=ink, fontsize=6)
-                axes.text(x, y + 0.28, str(pairs), ha="center", va="center", color=ink, fontsize=4.5)
-
-
 def dose_response(analysis: Analysis) -> Figure | None:
     """Metrics along strength over all categories."""
     wanted = {
@@ -126,7 +66,7 @@ def dose_response(analysis: Analysis) -> Figure | None:
     arms = shown_arms(analysis, analysis.main_blocks)
     if not arms or not any(len(arm.strengths) > 1 for _, arm in arms):
         return None
-    figure, panels = _measured_panels(len(wanted), 2, 2.3, 0.9)
+    figure, panels = measured_panels(len(wanted), 2, 2.3, 0.9)
     whole = analysis.curves[analysis.curves["category"] == ALL]
     looks = looks_of({arm.label: arm.family for _, arm in arms})
     for axes, (metric, text) in zip(panels, wanted.items(), strict=True):

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import RECORDS
+from riebench.records.schema import ALL_STEPS, interval_name
 from riebench.report.lines import TEXTS, Row, Rows, damaged, read_rows
 from riebench.util.errors import UserError
 
@@ -37,6 +38,7 @@ COLUMNS: dict[str, str] = {
     "blocks": "short names joined by +, in the order of the record",
     "strength": "factor on the whole intervention",
     "steps": "denoising steps",
+    "on_steps": "those in which the intervention is on, counted from 0, as 1-3; all for all of them",
     "model": "name of the model",
     "protocol": "name of the protocol",
     **{f"part_{name}": f"fingerprint of the {name} that took part; null if none did" for name in PARTS},
@@ -142,7 +144,7 @@ def _of_pairs(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
     top = _columns(rows, ("setting", "model", "protocol", "parts", "code"), ("conditions", "method_class"))
-    setting = _columns(top["setting"], ("method", "options", "blocks", "strength", "steps"))
+    setting = _columns(top["setting"], ("method", "options", "blocks", "strength", "steps"), ("on_steps",))
     code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
     parts = _columns(top["parts"], (), PARTS)
     return {
@@ -153,6 +155,7 @@ def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
         "blocks": ["+".join(blocks) for blocks in setting["blocks"]],
         "strength": _finite(setting["strength"]),
         "steps": _whole(setting["steps"]),
+        "on_steps": [interval_name(steps) if steps else ALL_STEPS for steps in setting["on_steps"]],
         "model": _texts(top["model"]),
         "protocol": _texts(top["protocol"]),
         **{f"part_{name}": _maybe_texts(parts[name]) for name in PARTS},

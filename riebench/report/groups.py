@@ -18,7 +18,7 @@ from riebench.report.frame import PARTS, SUFFIXES, load_records, records_file
 from riebench.util.errors import UserError
 
 SAME = ["model", "protocol", "steps", "measured_with"]
-SETTING = ["method", "options", "k", "blocks", "strength", "part_sae"]
+SETTING = ["method", "options", "k", "blocks", "strength", "on_steps", "part_sae"]
 PAIR = ["category", "seed", "original_prompt", "editing_prompt"]
 TOLERANCE = 1e-3  # between two machines' numbers of one record
 

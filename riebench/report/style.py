@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+from riebench.records.schema import ALL_STEPS
 
 # Okabe and Ito's palette for the methods that come with riebench, so that they never change colour.
 FIXED = {
@@ -16,11 +18,21 @@ FIXED = {
     "prompt": "#E69F00",
     "none": "#56B4E9",
 }
+# From blue to yellow, for intervals of the steps, the shortest first; dark enough to be seen on white.
+GROWING = ("#440154", "#3B528B", "#21918C", "#5EC962", "#C8B900", "#E07B00", "#B40426")
 # For strangers' methods: tones that colour-blind readers can tell from those above.
 SPARE = ("#332288", "#882255", "#117733", "#999933", "#AA4499", "#661100", "#6699CC")
 MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", ">")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
-FIGURE_NAMES = ("curves-by-category", "curves-by-block", "blocks-by-category", "dose-response", "failures")
+FIGURE_NAMES = (
+    "curves-by-category",
+    "curves-by-block",
+    "curves-by-steps",
+    "blocks-by-category",
+    "blocks-by-steps",
+    "dose-response",
+    "failures",
+)
 FORMATS = ("png", "svg", "pdf")
 # Without the date, so that the same figure twice is the same file.
 METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -79,4 +91,13 @@ def looks_of(methods: Mapping[str, str]) -> dict[str, Look]:
         tone = colour(method)
         earlier = sum(look.colour == tone for look in looks.values())
         looks[label] = Look(tone, marker(method), DASHES[earlier % len(DASHES)])
+    return looks
+
+
+def looks_of_intervals(intervals: Sequence[str]) -> dict[str, Look]:
+    """The look of each interval of the steps, by its name; ``all`` is black."""
+    looks = {}
+    for number, interval in enumerate(intervals):
+        tone = "#000000" if interval == ALL_STEPS else GROWING[number % len(GROWING)]
+        looks[interval] = Look(tone, MARKERS[number % len(MARKERS)], DASHES[number // len(GROWING) % len(DASHES)])
     return looks

@@ -11,8 +11,9 @@ import pandas as pd
 from rich.console import Console
 
 from riebench.pairs.pair import CATEGORIES
+from riebench.records.schema import ALL_STEPS
 from riebench.report.analysis import Analysis
-from riebench.report.arms import ALL, TRUTH
+from riebench.report.arms import ALL, ANY, TRUTH
 from riebench.report.board import board_columns
 from riebench.report.curves import SHOWN, Curves
 from riebench.report.texttable import (
@@ -134,6 +135,8 @@ def legend(analysis: Analysis) -> list[str]:
             f"Held-out: strength (and k) chosen on one half of the pairs by mean {ranked_by} within that LPIPS, "
             "reported on the other half, both ways; at strength: the two choices.",
         ]
+    if analysis.intervals not in ([], [ALL_STEPS]):
+        lines.append("Steps: those of the denoising steps, counted from 0, in which the intervention is on.")
     together = next((arm for arm in analysis.arms if arm.where.startswith("all ")), None)
     if together:
         lines.append(f"{together.where}: {together.blocks.replace('+', ', ')} together.")
@@ -154,9 +157,31 @@ def by_category(analysis: Analysis) -> TextTable | None:
         if of_all:
             cells = [f"{number(gain)} ({count})" for gain, count in zip(gains, pairs, strict=True)]
             rows.append([arm.label, arm.where, *cells])
-    what = "Gain" if analysis.pairs.known else "CLIP"
-    title = f"{what} at LPIPS {analysis.rank_at:g} by category (pairs that have it)"
+    title = f"{analysis.value_title} at LPIPS {analysis.rank_at:g} by category (pairs that have it)"
     return TextTable(title, ["method", "blocks", *scopes], rows, left=2) if rows else None
+
+
+def gain_by_steps(analysis: Analysis) -> TextTable | None:
+    """Gain (or CLIP) at the ranking budget for each interval of the steps; None for a single one."""
+    return _by_steps(analysis, f"{analysis.value}@{analysis.rank_at or 0:g}", analysis.value_title)
+
+
+def success_by_steps(analysis: Analysis) -> TextTable | None:
+    """The same of ``edit_success``; None where the truth is not known."""
+    return _by_steps(analysis, TRUTH[0], TRUTH[0])
+
+
+def _by_steps(analysis: Analysis, name: str, what: str) -> TextTable | None:
+    if analysis.rank_at is None or len(analysis.intervals) < 2 or name not in analysis.board:
+        return None
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for arm, row in zip(analysis.arms, analysis.overall.to_dict("records"), strict=True):
+        if arm.on_steps != ANY and arm.curved:
+            cells = found.setdefault((arm.variant, arm.where), {})
+            cells[arm.on_steps] = f"{number(row[name])} ({row[f'{name}_pairs']})"
+    rows = [[*arm, *(cells.get(steps, DASH) for steps in analysis.intervals)] for arm, cells in sorted(found.items())]
+    title = f"{what} at LPIPS {analysis.rank_at:g} by the steps in which the intervention is on (pairs that have it)"
+    return TextTable(title, ["method", "blocks", *analysis.intervals], rows, left=2) if rows else None
 
 
 def against_best(analysis: Analysis) -> TextTable | None:
@@ -215,7 +240,15 @@ def failures_table(analysis: Analysis) -> TextTable | None:
 
 def tables_of(analysis: Analysis) -> list[TextTable]:
     """All tables of a report, the leaderboard first."""
-    makers = (at_every_budget, by_category, against_best, agreement_table, failures_table)
+    makers = (
+        at_every_budget,
+        by_category,
+        gain_by_steps,
+        success_by_steps,
+        against_best,
+        agreement_table,
+        failures_table,
+    )
     found = [make(analysis) for make in makers]
     return [leaderboard(analysis), *(table for table in found if table is not None)]
 

@@ -14,6 +14,7 @@ from riebench.models.sites import NEURONS, Site, neuron_sites
 from riebench.pairs import Pair, category_named, load_pairs, select
 from riebench.records.folder import read_run
 from riebench.sae.folders import feature_count
+from riebench.spec.intervals import Intervals, parse_intervals
 from riebench.spec.presets import Sweep, preset_named
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.settings import Settings, parse_settings
@@ -31,13 +32,14 @@ NAMES = {"strengths": "strength"}
 
 
 class Condition(BaseModel):
-    """A method with its options on a set of sites, at several strengths; each strength of it is a setting.
+    """A method with its options on a set of sites; each strength of it in each interval of the steps is a setting.
 
     Attributes:
         method: as it was asked for: a name, or ``package.module:Class``.
         options: all of them, in full.
         sites: the blocks that are edited together, in the order in which they run.
         strengths: factors on the whole intervention.
+        on_steps: the steps in which it is on, from 0, of each interval; None for all.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,6 +48,7 @@ class Condition(BaseModel):
     options: dict[str, Any]
     sites: tuple[str, ...]
     strengths: tuple[FiniteFloat, ...]
+    on_steps: Intervals = (None,)
 
 
 class Request(BaseModel):
@@ -112,6 +115,7 @@ def resolve(
     protocol: str | None = None,
     alone: bool = False,
     steps: int | None = None,
+    on_steps: str | int | Sequence[str | int] | None = None,
     seed: int | None = None,
     category: str | int | Sequence[str | int] = (),
     ids: Sequence[str] = (),
@@ -146,6 +150,7 @@ def resolve(
         steps = (chosen and entry.guidance <= 1 and chosen.steps) or entry.steps
     if not 1 <= steps <= entry.most_steps:
         raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
+    intervals = (None,) if on_steps is None else parse_intervals(_many(on_steps), steps)
     protocol = protocol or (chosen.protocol if chosen else "riebench")
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
@@ -160,7 +165,9 @@ def resolve(
             model=model if isinstance(model, str) else entry.name,
             settings=parsed,
             protocol=protocol,
-            conditions=tuple(c for sweep in sweeps for c in _conditions(sweep, sets, sites, None if to_come else saes)),
+            conditions=tuple(
+                c for sweep in sweeps for c in _conditions(sweep, sets, intervals, sites, None if to_come else saes)
+            ),
             steps=steps,
             seed=seed,
             batch=batch,
@@ -229,7 +236,11 @@ def _site_sets(
 
 
 def _conditions(
-    sweep: Sweep, sets: Sequence[tuple[str, ...]], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE] | None
+    sweep: Sweep,
+    sets: Sequence[tuple[str, ...]],
+    intervals: Intervals,
+    sites: Mapping[str, Site],
+    saes: Mapping[str, Path | TopKSAE] | None,
 ) -> list[Condition]:
     """Every method of a sweep with its options on every set of sites, each once."""
     classes = {name: find(name) for name in sweep.methods}
@@ -253,7 +264,15 @@ def _conditions(
                 if isinstance(most, int) and candidates is not None and most > candidates:
                     where = f"{name!r} in {'+'.join(blocks_together)}"
                     raise UserError(f"k is {most}, but {where} has {candidates} to choose from; give a smaller --k")
-                found.append(Condition(method=name, options=options, sites=blocks_together, strengths=sweep.strengths))
+                found.append(
+                    Condition(
+                        method=name,
+                        options=options,
+                        sites=blocks_together,
+                        strengths=sweep.strengths,
+                        on_steps=intervals,
+                    )
+                )
     return [condition for number, condition in enumerate(found) if condition not in found[:number]]
 
 

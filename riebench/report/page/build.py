@@ -52,6 +52,7 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
             "family": arm.family,
             "blocks": arm.blocks,
             "where": arm.where,
+            "steps": arm.on_steps,
             "colour": colour(arm.family),
         }
         for arm in analysis.arms
@@ -65,6 +66,7 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
         "arms": arms,
         "blocks": [{"blocks": blocks, "where": where} for blocks, where in analysis.block_sets.items()],
         "main": analysis.main_blocks,
+        "intervals": analysis.intervals,
         "metrics": analysis.metrics,
         "named": [metric for metric in SHOWN if metric in analysis.metrics],
         "axes": dict(zip(CURVE, axes, strict=True)),

@@ -7,6 +7,13 @@
   const short = (metric) => SHORT[metric] || metric;
   const valueOf = (values, metric) => values[data.metrics.indexOf(metric)];
   const inBlocks = (arm, blocks) => !blocks || arm.blocks === blocks || arm.blocks === ANY;
+  const inSteps = (arm, steps) => !steps || arm.steps === steps || arm.steps === ANY;
+
+  // The intervals of the denoising steps; with a single one there is nothing to choose.
+  function offerSteps(select) {
+    options(select, data.intervals.map((name) => [name, name]));
+    select.parentNode.hidden = data.intervals.length < 2;
+  }
 
   // ---- curves ------------------------------------------------------------------------------------------------
   const chart = byId("chart"), tip = byId("tip");
@@ -34,11 +41,11 @@
   }
 
   function drawCurves() {
-    const category = byId("curve-category").value, blocks = byId("curve-blocks").value;
+    const category = byId("curve-category").value, blocks = byId("curve-blocks").value, steps = byId("curve-steps").value;
     const at = (p) => valueOf(p.values, across.value)[0], up = (p, end = 0) => valueOf(p.values, upwards.value)[end];
     const points = data.curves.filter(
-      (p) => p.category === category && inBlocks(data.arms[p.arm], blocks) && !hidden.has(data.arms[p.arm].label) &&
-        at(p) !== null && up(p) !== null
+      (p) => p.category === category && inBlocks(data.arms[p.arm], blocks) && inSteps(data.arms[p.arm], steps) &&
+        !hidden.has(data.arms[p.arm].label) && at(p) !== null && up(p) !== null
     );
     chart.replaceChildren();
     tip.hidden = true;
@@ -79,7 +86,7 @@
       path.sort((a, b) => a.strength - b.strength);
       const arm = data.arms[path[0].arm];
       const same = labels.filter((l) => data.arms.find((a) => a.label === l).colour === arm.colour).indexOf(arm.label);
-      const dash = ["", "7 4", "2 3", "9 3 2 3"][same % 4];
+      const dash = ["", "7 4", "2 3", "9 3 2 3", "14 4", "5 2 1 2 1 2", "1 5"][same % 7];
       const low = path.map((p) => `${x(at(p))},${y(up(p, 1) ?? up(p))}`);
       const high = path.map((p) => `${x(at(p))},${y(up(p, 2) ?? up(p))}`).reverse();
       drawn("polygon", { points: [...low, ...high].join(" "), fill: arm.colour, opacity: 0.13 }, bands);
@@ -101,6 +108,7 @@
     options(byId("curve-category"), scopes.map((s) => [s, s]));
     options(byId("curve-blocks"), data.blocks.map((b) => [b.blocks, b.where]));
     byId("curve-blocks").value = data.main;
+    offerSteps(byId("curve-steps"));
     for (const [select, metric] of [[upwards, data.metrics[0]], [across, data.metrics[1]]]) {
       options(select, data.metrics.map((m) => [m, short(m)]));
       select.value = metric;
@@ -113,20 +121,20 @@
       dot.style.background = arm.colour;
       byId("curve-methods").append(element("label", {}, box, " ", dot, label));
     }
-    for (const id of ["curve-category", "curve-blocks", "curve-y", "curve-x"]) byId(id).addEventListener("change", drawCurves);
+    for (const id of ["curve-category", "curve-blocks", "curve-steps", "curve-y", "curve-x"]) byId(id).addEventListener("change", drawCurves);
     drawCurves();
   }
 
   // ---- gallery -----------------------------------------------------------------------------------------------
   // A record is [arm, k, strength, metrics, picture, reason].
-  const cards = byId("cards"), filters = ["category", "method", "blocks", "strength", "sort"].map((n) => byId(`by-${n}`));
-  const [byCategory, byMethod, byBlocks, byStrength, bySort] = filters;
+  const cards = byId("cards"), filters = ["category", "method", "blocks", "steps", "strength", "sort"].map((n) => byId(`by-${n}`));
+  const [byCategory, byMethod, byBlocks, bySteps, byStrength, bySort] = filters;
   let current = [];
 
   const wanted = (record) => {
     const arm = data.arms[record[0]];
     return (!byMethod.value || arm.label === byMethod.value) && inBlocks(arm, byBlocks.value) &&
-      (!byStrength.value || String(record[2]) === byStrength.value);
+      inSteps(arm, bySteps.value) && (!byStrength.value || String(record[2]) === byStrength.value);
   };
 
   function average(pair, metric) {
@@ -249,6 +257,7 @@
     options(byCategory, distinct(data.pairs.map((p) => p.category)).map((c) => [c, c]));
     options(byMethod, distinct(data.arms.map((a) => a.label)).sort().map((l) => [l, l]));
     options(byBlocks, data.blocks.map((b) => [b.blocks, b.where]));
+    offerSteps(bySteps);
     const strengths = distinct(data.pairs.flatMap((p) => p.records.map((r) => r[2]))).sort((a, b) => a - b);
     options(byStrength, strengths.map((s) => [String(s), String(s)]));
     options(bySort, data.metrics.flatMap((m) => ["lowest", "highest"].map((end) => [`${m} ${end}`, `${end} ${short(m)} first`])));
