@@ -15,13 +15,14 @@ import pandas as pd
 
 from riebench.ablation.ablation_folder import (
     Ablation,
+    Stored,
     Zeroing,
     append_zeroings,
     image_path,
-    read_ablation,
+    read_stored,
     refuse_others,
     whole_prompts,
-    write_ablation,
+    write_stored,
     write_zeroings,
 )
 from riebench.ablation.ablation_request import ALL, AblationRequest, resolve_ablation
@@ -78,7 +79,8 @@ def ablate(
 ) -> Ablated:
     """Zero the update of each block in turn, and see how far the pictures change.
 
-    Prompts that ``out`` holds already are not made again; the files are the same whatever the number of workers.
+    Prompts that ``out`` holds already are not made again, and more of them may be asked for; the files are the same
+    whatever the number of workers.
 
     Args:
         model: name, folder of a pipeline, or a model that :func:`riebench.load` loaded.
@@ -121,9 +123,9 @@ def ablate(
     if workers > 1 and (request.model or request.scorers):
         raise UserError("loaded models and scorers cannot be handed to other processes; leave out workers")
     folder = Path(out)
-    there = read_ablation(folder)
-    if there is not None:
-        refuse_others(there, request, folder)
+    before = read_stored(folder)
+    if before is not None:
+        refuse_others(before.asked, request, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         crew = local_crew(partial(_worker, request), min(workers, len(request.prompted)))
@@ -145,12 +147,11 @@ def _worker(request: AblationRequest) -> AblationWorker:
 
 def _work(crew: Crew[Ablation, PromptResult], request: AblationRequest, folder: Path, track: Track) -> Ablated:
     """Make what is missing."""
-    there = read_ablation(folder)
-    if there is None:
-        write_ablation(folder, crew.asked, code_version())
-    elif there != crew.asked:
-        what = "weights" if there.parts != crew.asked.parts else "settings"
+    before = read_stored(folder)
+    if before is not None and before.asked.but_the_prompts() != crew.asked.but_the_prompts():
+        what = "weights" if before.asked.parts != crew.asked.parts else "settings"
         raise UserError(f"{folder} holds an ablation made with other {what}; give another --out")
+    write_stored(folder, Stored(asked=crew.asked, code=before.code if before else code_version()))
     zeroings = whole_prompts(folder, crew.asked)
     done = {one.seed for one in zeroings}
     left = [number for number, one in enumerate(request.prompted) if one.seed not in done]

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from riebench.ablation.ablation_request import AblationRequest, BlockSet
 from riebench.records.folder import IMAGES, RECORDS, append_whole
 from riebench.records.schema import Value
-from riebench.sae.dataset import prompts_hash
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
@@ -19,7 +18,7 @@ ABLATION = "ablation.json"
 
 
 class Ablation(BaseModel):
-    """What an ablation is of; two folders with equal ones hold equal records.
+    """What an ablation is of. Records of one prompt are equal in folders that are equal in all but the prompts.
 
     Attributes:
         model: its name.
@@ -28,10 +27,10 @@ class Ablation(BaseModel):
         conditions: settings that can change numbers.
         steps: denoising steps.
         sets: what is zeroed in turn.
+        truth: whether the attributes of each picture are read.
         location: of the prompts.
         prompts: their number.
         prompts_sha256: of prompts and seeds, in order.
-        truth: whether the attributes of each picture are read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,10 +41,14 @@ class Ablation(BaseModel):
     conditions: dict[str, Value]
     steps: int
     sets: tuple[BlockSet, ...]
+    truth: bool
     location: str
     prompts: int
     prompts_sha256: str
-    truth: bool
+
+    def but_the_prompts(self) -> dict[str, Any]:
+        """What all records of a folder must share."""
+        return self.model_dump(exclude={"location", "prompts", "prompts_sha256"})
 
 
 class Stored(BaseModel):
@@ -100,14 +103,14 @@ def image_path(folder: Path, number: int, blocks: Iterable[str]) -> Path:
     return folder / IMAGES / f"{number:03d}-{set_name(blocks) or 'untouched'}.png"
 
 
-def read_ablation(folder: Path) -> Ablation | None:
+def read_stored(folder: Path) -> Stored | None:
     """What a folder is for; None if nothing is in it yet.
 
     Raises:
         UserError: if it is no folder, or holds something else.
     """
     try:
-        return Stored.model_validate_json((folder / ABLATION).read_bytes()).asked
+        return Stored.model_validate_json((folder / ABLATION).read_bytes())
     except FileNotFoundError:
         if (folder / RECORDS).exists():
             raise UserError(f"{folder} holds records of no ablation; give another --out") from None
@@ -125,21 +128,24 @@ def refuse_others(there: Ablation, request: AblationRequest, folder: Path) -> No
         "model": (there.model, request.entry.name),
         "steps": (there.steps, request.steps),
         "blocks": (_sets_text(there.sets), _sets_text(request.sets)),
-        "number of prompts": (there.prompts, len(request.prompted)),
-        "prompts": (there.prompts_sha256[:8], prompts_hash(request.prompted)[:8]),
     }
     for name, (has, wanted) in both.items():
         if has != wanted:
             raise UserError(f"{folder} holds an ablation of other {name}: {has}, not {wanted}; give another --out")
+    wanted_prompts = set(request.prompted)
+    for one in read_zeroings(folder):
+        if (one.prompt, one.seed) not in wanted_prompts:
+            said = f"the prompt {one.prompt[:40]!r} (seed {one.seed}), which is not asked for"
+            raise UserError(f"{folder} holds {said}; give another --out")
 
 
 def _sets_text(sets: Iterable[BlockSet]) -> str:
     return ",".join(map(set_name, sets))
 
 
-def write_ablation(folder: Path, asked: Ablation, code: dict[str, str | bool | None]) -> None:
+def write_stored(folder: Path, stored: Stored) -> None:
     """Write ``ablation.json`` (OSError)."""
-    write_whole(folder / ABLATION, (Stored(asked=asked, code=code).model_dump_json(indent=1) + "\n").encode())
+    write_whole(folder / ABLATION, (stored.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_zeroings(folder: Path) -> list[Zeroing]:
@@ -147,9 +153,8 @@ def read_zeroings(folder: Path) -> list[Zeroing]:
 
     Raises:
         UserError: if another line is damaged.
-        OSError: if there are none.
     """
-    lines = (folder / RECORDS).read_bytes().split(b"\n")
+    lines = (folder / RECORDS).read_bytes().split(b"\n") if (folder / RECORDS).exists() else []
     found = []
     for number, line in enumerate(lines, 1):
         try:
@@ -167,8 +172,6 @@ def whole_prompts(folder: Path, asked: Ablation) -> list[Zeroing]:
     """
     for part in [*folder.glob("*.part"), *folder.glob(f"{IMAGES}/*.part")]:
         part.unlink()
-    if not (folder / RECORDS).exists():
-        return []
     found = read_zeroings(folder)
     by_seed: dict[int, set[BlockSet]] = {}
     for one in found:
