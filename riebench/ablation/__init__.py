@@ -11,7 +11,7 @@ __all__ = ["ablate"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, as it brings pandas.
+    # Imported when asked for, as the folder's parts import one another.
     if name == "ablate":
         from riebench.ablation.ablating import ablate
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from riebench.ablation.ablation_folder import (
     Ablation,
     Stored,
@@ -34,6 +32,8 @@ from riebench.util.local_crew import Crew, local_crew
 from riebench.util.progress import Track, stopping, tracked
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from riebench.ablation.ablation_worker import AblationWorker, PromptResult
     from riebench.metrics import Scorers
     from riebench.models.model import Model

@@ -17,8 +17,7 @@ from riebench.report.style import FIXED, METADATA, PAPER
 EFFECTS, ATTRIBUTES = "effects", "attributes"
 KINDS = ("png", "svg")
 WIDTH = 7.2  # inches: the text of a page
-ROW, AROUND = 0.17, 1.05  # inches: a set of blocks, and what is above and below all of them
-APART = 0.7  # rows between single blocks and several at once
+ROW, AROUND, BETWEEN = 0.17, 1.2, 0.3  # inches: a set of blocks, what is around all of them, and between two panels
 ALONE, SEVERAL = FIXED["steering"], FIXED["sae"]
 LONGEST = 36  # letters of a name
 
@@ -30,28 +29,26 @@ def short_name(name: str, most: int = LONGEST) -> str:
 
 
 def draw_effects(table: pd.DataFrame, title: str, names: Mapping[str, str], folder: Path) -> None:
-    """``effects.png``: LPIPS and change of CLIP by set of blocks, as bars with intervals; names are those of
-    the two metrics (OSError)."""
-    places = _places(table)
+    """``effects.png``: LPIPS and change of CLIP by set of blocks, as bars with intervals; several blocks at once do
+    more, so they have scales of their own. ``names`` are those of the two metrics (OSError)."""
+    groups = [part for _, part in table.groupby(table["together"] > 1)]
+    rows = [len(part) for part in groups]
     with rc_context(PAPER):
-        figure = Figure(figsize=(WIDTH, AROUND + ROW * (places[-1] + 1)), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        colours = [ALONE if together == 1 else SEVERAL for together in table["together"]]
-        for axes, measure, text in (
-            (left, "lpips", f"LPIPS to the untouched picture ({names['lpips']})"),
-            (right, "clip_change", f"change of CLIP similarity with the prompt ({names['clip']})"),
-        ):
-            axes.barh(places, table[measure], height=0.72, color=colours)
-            _intervals(axes, table, measure, places)
-            axes.axvline(0, color="#404040", linewidth=0.6)
-            axes.set_xlabel(text)
-            axes.grid(axis="y", visible=False)
-        left.set_yticks(places, [short_name(name) for name in table["blocks"]])
-        left.set_ylim(places[-1] + 0.6, -0.6)
+        height = AROUND + (len(rows) - 1) * BETWEEN + ROW * sum(rows)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        panels = figure.subplots(len(rows), 2, squeeze=False, sharey="row", height_ratios=[count + 1 for count in rows])
+        for pair, part in zip(panels, groups, strict=True):
+            colour = ALONE if (part["together"] == 1).all() else SEVERAL
+            for axes, measure in zip(pair, ("lpips", "clip_change"), strict=True):
+                _bars(axes, part, measure, colour)
+            pair[0].set_yticks(range(len(part)), [short_name(name) for name in part["blocks"]])
+            pair[0].set_ylim(len(part) - 0.4, -0.6)
+            pair[1].tick_params(axis="y", left=False)
+        panels[-1, 0].set_xlabel(f"LPIPS to the untouched picture\n({names['lpips']})")
+        panels[-1, 1].set_xlabel(f"change of CLIP similarity with the prompt\n({names['clip']})")
         figure.suptitle(title, fontsize=9)
-        right.tick_params(axis="y", left=False)
-        several = "; blue: one block, orange: several at once" if (table["together"] > 1).any() else ""
-        figure.supxlabel(f"bars: means over prompts; lines: 95 % bootstrap intervals{several}", fontsize=8)
+        scales = "; mind the two scales" if len(rows) > 1 else ""
+        figure.supxlabel(f"bars: means over prompts; lines: 95 % bootstrap intervals{scales}", fontsize=8)
         _save(figure, folder / EFFECTS)
 
 
@@ -81,18 +78,15 @@ def draw_attributes(table: pd.DataFrame, title: str, folder: Path) -> None:
         _save(figure, folder / ATTRIBUTES)
 
 
-def _places(table: pd.DataFrame) -> np.ndarray:
-    """Where the bar of each set is; several blocks at once are set apart from single ones."""
-    several = table["together"].to_numpy() > 1
-    return np.arange(len(table)) + APART * (several & bool((~several).any()))
-
-
-def _intervals(axes: Axes, table: pd.DataFrame, measure: str, places: np.ndarray) -> None:
-    middle = table[measure].to_numpy(float)
-    low, high = (table[f"{measure}_{end}"].fillna(table[measure]).to_numpy(float) for end in ("low", "high"))
-    axes.errorbar(
-        middle, places, xerr=[middle - low, high - middle], fmt="none", ecolor="#202020", elinewidth=0.8, capsize=1.5
-    )
+def _bars(axes: Axes, part: pd.DataFrame, measure: str, colour: str) -> None:
+    """A measure of some sets of blocks with its intervals, from top to bottom."""
+    middle = part[measure].to_numpy(float)
+    low, high = (part[f"{measure}_{end}"].fillna(part[measure]).to_numpy(float) for end in ("low", "high"))
+    places, reach = range(len(part)), [middle - low, high - middle]
+    axes.barh(places, middle, height=0.72, color=colour)
+    axes.errorbar(middle, places, xerr=reach, fmt="none", ecolor="#202020", elinewidth=0.8, capsize=1.5)
+    axes.axvline(0, color="#404040", linewidth=0.6)
+    axes.grid(axis="y", visible=False)
 
 
 def _save(figure: Figure, path: Path) -> None:
