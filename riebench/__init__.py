@@ -7,18 +7,24 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from riebench.ablation.ablating import ablate as ablate
     from riebench.engine.run import run as run
     from riebench.models.entries import load as load
     from riebench.report.frame import load_records as load_records
 
-__all__ = ["__version__", "load", "load_records", "run"]
+__all__ = ["__version__", "ablate", "load", "load_records", "run"]
 
 try:
     __version__ = version("riebench")
 except PackageNotFoundError:  # run from a bare checkout
     __version__ = "0+unknown"
 
-_LAZY = {"load": "riebench.models.entries", "run": "riebench.engine.run", "load_records": "riebench.report.frame"}
+_LAZY = {
+    "ablate": "riebench.ablation.ablating",
+    "load": "riebench.models.entries",
+    "load_records": "riebench.report.frame",
+    "run": "riebench.engine.run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,7 @@ FLUX_SAE = (*FLUX, "--method", "sae", "--block", "double.1")
 COLLECT = ("sae", "collect", "--out", "o")
 GRAMMAR = (*COLLECT, "--prompts", "grammar", "--count", "2")
 TRAIN = ("sae", "train", "--out", "o")
+ABLATE = ("ablate", "--out", "o")
 LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
 
 
@@ -118,6 +119,20 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ((*LIVE, "--site", "mid.1"), "unknown site 'mid.1'"),
         ((*LIVE, "--k", "400"), "k is 400, but an SAE of down.2.1 has 384 features at expansion 4"),
         ((*LIVE, "--batch", "5000"), "there are 256 vectors of down.2.1, a batch takes 5000"),
+        (("ablate",), "Missing option '--out'"),
+        ((*ABLATE, "--blocks", "mid.1"), "unknown block 'mid.1'; did you mean 'mid.0'?"),
+        ((*ABLATE, "--blocks", ""), "no block was named"),
+        ((*ABLATE, "--together", "mid.0"), "together names mid.0 alone; expected two blocks or more"),
+        ((*ABLATE, "--model", "minni"), "unknown model 'minni'; did you mean 'mini'?"),
+        ((*ABLATE, "--steps", "0"), "steps is 0; expected 1 to 1000"),
+        ((*ABLATE, "--prompts", "0"), "0 prompts were asked for; expected 1 or more, or a file"),
+        ((*ABLATE, "--prompts", "no.txt"), "no.txt cannot be read"),
+        ((*ABLATE, "--prompts", "file"), "the prompt file file holds no prompt"),
+        ((*ABLATE, "--set", "model.guidance=3"), "the setting model.guidance is not for mini"),
+        (("ablate", "--out", "file"), "file is no folder; give another --out"),
+        (("ablate", "--out", "/proc/nowhere"), "the folder /proc/nowhere cannot be written"),
+        ((*ABLATE, "--model", "flux-schnell"), "give prompts with --prompts FILE"),
+        ((*ABLATE, "--model", "flux-schnell", "--prompts", "pairs.json", "--weights", "empty"), "riebench doctor"),
     ],
 )
 def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str) -> None:

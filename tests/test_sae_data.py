@@ -280,7 +280,8 @@ def test_values_that_became_no_number_are_named(data: Path) -> None:
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPTS / "kill_sae_test.py"), "--kills", "6", "--work", str(tmp_path / "kills")]
+    names = [str(SCRIPTS / "kill_work_test.py"), "collect", "train"]
+    command = [sys.executable, *names, "--kills", "6", "--work", str(tmp_path / "kills")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "collect: 6 kills" in done.stdout

@@ -101,17 +101,8 @@ class RunFolder:
         records = list(records)
         known = {record.key for record in self.records}
         self._repeated |= any(record.key in known for record in records)
-        data = _lines(records)
         try:
-            with (self.path / RECORDS).open("ab", buffering=0) as file:
-                before = file.seek(0, os.SEEK_END)
-                try:
-                    while data:
-                        data = data[file.write(data) :]
-                    os.fsync(file.fileno())
-                except BaseException:
-                    file.truncate(before)  # half a pair's records would be glued to the next ones
-                    raise
+            append_whole(self.path / RECORDS, _lines(records))
         except OSError as error:
             raise self._refused(self.path / RECORDS, error) from None
 
@@ -177,6 +168,23 @@ class RunFolder:
     def _refused(self, path: Path, error: OSError) -> UserError:
         mend = "the records so far are whole: make room and give the same command again"
         return UserError(f"{path} cannot be written ({error.strerror or error}); {mend}")
+
+
+def append_whole(file: Path, data: bytes) -> None:
+    """Add data to a file, and have it on the disk before returning.
+
+    Raises:
+        OSError: if it cannot be written; what was there before is then there as before.
+    """
+    with file.open("ab", buffering=0) as end:
+        before = end.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[end.write(data) :]
+            os.fsync(end.fileno())
+        except BaseException:
+            end.truncate(before)  # half a pair's records would be glued to the next ones
+            raise
 
 
 def read_records(path: Path) -> list[Record]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Any, get_args
@@ -24,11 +24,13 @@ from riebench.sae.dataset import (
 )
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import file_hash, remove_torn, write_whole
+from riebench.util.local_crew import Crew, local_crew
 from riebench.util.progress import Track, stopping, tracked
 
 if TYPE_CHECKING:
     from riebench.models.model import Model
     from riebench.sae.prompts import Split
+    from riebench.sae.shard_writer import ShardWriter
 
 SHARD_PROMPTS, SHARD_BYTES = 100, 256 << 20
 """A shard has so many prompts, or fewer where their values are larger."""
@@ -92,6 +94,8 @@ def collect(
         raise unknown("type", store, get_args(StoredType))
     if workers < 1:
         raise UserError(f"workers is {workers}; expected 1 or more")
+    if workers > 1 and not isinstance(model, (str, Path)):
+        raise UserError("a loaded model cannot be handed to other processes; leave out workers")
     capture = resolve_capture(
         model,
         site,
@@ -119,7 +123,8 @@ def collect(
         _say(f"vectors: {several}; {total} on disk, {size_text(free)} are free")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with only_writer(folder), _writers(capture, store, each, workers) as crew:
+        make = partial(_shard_writer, capture, store, each, folder.absolute())
+        with only_writer(folder), local_crew(make, workers) as crew:
             return _collect(crew, folder, tracked("shards") if not quiet else iter)
     except OSError as error:
         raise UserError(
@@ -127,7 +132,7 @@ def collect(
         ) from None
 
 
-def _collect(crew: Any, folder: Path, track: Track) -> Collected:
+def _collect(crew: Crew[Collection, Shard], folder: Path, track: Track) -> Collected:
     manifest = read_manifest(folder) or Manifest(asked=crew.asked)
     if manifest.asked != crew.asked:
         raise UserError(
@@ -146,7 +151,7 @@ def _collect(crew: Any, folder: Path, track: Track) -> Collected:
     _write(manifest, folder)
     left = [number for number in range(crew.asked.shard_count) if number not in manifest.shards]
     with stopping("shard") as ask:
-        results = crew.write(left, folder)
+        results = crew.run(left)
         for _ in track(range(len(left))):
             number, shard = next(results)
             manifest.shards[number] = shard
@@ -184,32 +189,11 @@ def _adopted(folder: Path, asked: Collection, number: int) -> Shard | None:
     return Shard(name=path.name, vectors=asked.vectors(number), bytes=path.stat().st_size, sha256=file_hash(path))
 
 
-class _Alone:
-    """Writes shards in this process."""
+def _shard_writer(capture: Capture, store: StoredType, shard_prompts: int, folder: Path) -> ShardWriter:
+    """Made in the process that it writes in; here no torch is needed if others write."""
+    from riebench.sae.shard_writer import ShardWriter
 
-    def __init__(self, capture: Capture, store: StoredType, shard_prompts: int) -> None:
-        from riebench.sae.shard_writer import ShardWriter
-
-        self.writer = ShardWriter(capture, store, shard_prompts)
-        self.asked = self.writer.asked
-
-    def write(self, numbers: Sequence[int], folder: Path) -> Iterator[tuple[int, Shard]]:
-        for number in numbers:
-            yield number, self.writer.write(number, folder)
-
-
-@contextmanager
-def _writers(capture: Capture, store: StoredType, shard_prompts: int, workers: int) -> Iterator[Any]:
-    if workers == 1:
-        yield _Alone(capture, store, shard_prompts)
-        return
-    from riebench.sae.collect_crew import CollectCrew
-
-    crew = CollectCrew(capture, store, shard_prompts, workers)
-    try:
-        yield crew
-    finally:
-        crew.close()
+    return ShardWriter(capture, store, shard_prompts, folder)
 
 
 def _refuse_others(

@@ -29,13 +29,14 @@ class ShardWriter:
         capture: what is taken.
         dtype: of the stored numbers.
         shard_prompts: prompts of each shard.
+        folder: for the shards.
 
     Raises:
         UserError: if the model cannot be loaded.
     """
 
-    def __init__(self, capture: Capture, dtype: StoredType, shard_prompts: int) -> None:
-        self.capture = capture
+    def __init__(self, capture: Capture, dtype: StoredType, shard_prompts: int, folder: Path) -> None:
+        self.capture, self.folder = capture, folder
         self.model = capture.load()
         self.asked = Collection(
             model=capture.entry.name,
@@ -56,7 +57,7 @@ class ShardWriter:
             shard_prompts=shard_prompts,
         )
 
-    def write(self, number: int, folder: Path) -> Shard:
+    def work(self, number: int) -> Shard:
         """Write a shard by its number.
 
         Raises:
@@ -67,10 +68,10 @@ class ShardWriter:
         vectors = half_vectors(self.model, self.capture, part, TYPES[self.asked.dtype])
         data = save(vectors, {"collection": self.asked.key})
         try:
-            write_whole(folder / shard_name(number), data)
+            write_whole(self.folder / shard_name(number), data)
         except OSError as error:
             raise UserError(
-                f"{folder / shard_name(number)} cannot be written ({error.strerror or error}); "
+                f"{self.folder / shard_name(number)} cannot be written ({error.strerror or error}); "
                 "make room and give the same command again"
             ) from None
         counts = {site: len(rows) for site, rows in vectors.items()}

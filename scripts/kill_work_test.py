@@ -1,7 +1,8 @@
-"""Kill collecting and training again and again at random moments, let them go on, and compare with ones left alone.
+"""Kill collecting, training and ablating again and again at random moments, let them go on, and compare with ones left
+alone.
 
 The model is loaded once; each attempt is a fork of this process that is killed with SIGKILL after a random time. At the
-end the shards, the manifest, the weights and the log must be those of the attempts that were left alone, byte by byte.
+end every file must be that of the attempt that was left alone, byte by byte.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ import torch
 from killing import attempt
 
 import riebench
+from riebench.ablation import ablation_report  # noqa: F401 - so that no attempt has to import it
+from riebench.engine.instruments import own_instruments
+from riebench.metrics import Scorers
 from riebench.sae import collect, train
 from riebench.sae.learning_curves import FIGURE
+from riebench.spec.protocols import PROTOCOLS
+from riebench.spec.settings import Settings
 
 PROMPTS, SHARD = 60, 4
 STEPS, EVERY = 60, 4
@@ -24,8 +30,11 @@ STEPS, EVERY = 60, 4
 
 def main() -> int:
     """Say what was found; the exit code is 0 if nothing was lost, doubled or changed."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20, help="how often to kill each of the two")
+    parser = argparse.ArgumentParser(description=" ".join(str(__doc__).split("\n\n")[0].split()))
+    parser.add_argument(
+        "names", nargs="+", choices=("collect", "train", "ablate"), help="train needs collect before it"
+    )
+    parser.add_argument("--kills", type=int, default=20, help="how often to kill each")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--work", type=Path, required=True, help="an empty folder")
     given = parser.parse_args()
@@ -55,9 +64,16 @@ def main() -> int:
             quiet=True,
         )
 
+    own = own_instruments(model.entry, Settings(), PROTOCOLS["riebench"])
+    scorers = Scorers(own.clip(), own.lpips())
+
+    def ablating(folder: Path) -> None:
+        riebench.ablate(model, "default", prompts=6, scorers=scorers, keep_images=2, out=folder, quiet=True)
+
     faults = []
-    for name, work in (("collect", collecting), ("train", training)):
-        kills, rounds = 0, 0
+    works = {"collect": collecting, "train": training, "ablate": ablating}
+    for name in given.names:
+        work, kills, rounds = works[name], 0, 0
         attempt(work, given.work / f"{name}-alone", None)
         while kills < given.kills:
             folder = given.work / f"{name}-{rounds:03d}"

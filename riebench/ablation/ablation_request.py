@@ -1,0 +1,153 @@
+"""What an ablation does, worked out before anything is loaded. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from riebench.models.entries import ModelEntry, entry_and_settings
+from riebench.models.sites import NEURONS
+from riebench.sae.prompts import Prompted, prompts_location, read_prompts
+from riebench.spec.settings import Settings, parse_settings
+from riebench.util.errors import UserError, unknown
+from riebench.weights import locate
+
+if TYPE_CHECKING:
+    from riebench.metrics import Scorers
+    from riebench.models.model import Model
+
+ALL, DEFAULT = "all", "default"
+PUBLISHED_PROMPTS = 20
+"""Prompts over which the paper takes its means."""
+MASKER = ("detector", "text-encoder", "segmenter")
+"""Weights of a model's instruments that an ablation does without."""
+BlockSet = tuple[str, ...]
+"""Blocks whose updates are zeroed together, in the order in which they run."""
+
+
+@dataclass(frozen=True)
+class AblationRequest:
+    """A resolved ablation.
+
+    Attributes:
+        entry: the model.
+        settings: of the model and of what scores its pictures.
+        sets: what is zeroed in turn: single blocks first, in the order in which they run.
+        prompted: what the pictures are made from.
+        location: of the prompts.
+        steps: denoising steps.
+        batch: rows in one forward pass at most.
+        keep_images: prompts whose pictures are kept.
+        model: a loaded model that takes the place of the entry's own.
+        scorers: CLIP and LPIPS in place of those that belong to the model's name.
+    """
+
+    entry: ModelEntry
+    settings: Settings
+    sets: tuple[BlockSet, ...]
+    prompted: Sequence[Prompted]
+    location: str
+    steps: int
+    batch: int
+    keep_images: int
+    model: Model | None = None
+    scorers: Scorers | None = None
+
+
+def resolve_ablation(
+    model: str | Path | Model,
+    blocks: str | Iterable[str],
+    *,
+    together: str | Iterable[str] = (),
+    prompts: int | str | Path | None = None,
+    count: int | None = None,
+    column: str | None = None,
+    steps: int | None = None,
+    batch: int = 8,
+    keep_images: int = 4,
+    scorers: Scorers | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> AblationRequest:
+    """The arguments are those of :func:`riebench.ablate`.
+
+    Raises:
+        UserError: if the model, a block or a setting is unknown, weights are missing, or the prompts cannot be read.
+    """
+    if isinstance(model, (str, Path)):
+        entry, parsed = entry_and_settings(model, settings or {})
+        loaded, sites = None, entry.sites(parsed)
+    else:
+        entry, parsed, loaded, sites = model.entry, parse_settings(settings or {}), model, model.sites
+    known = [site for site in sites if NEURONS not in site]
+    sets = block_sets(blocks, together, known, entry.default_sites)
+    steps = entry.steps if steps is None else steps
+    if not 1 <= steps <= entry.most_steps:
+        raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
+    for name, value, least in (("batch", batch, 1), ("keep_images", keep_images, 0)):
+        if value < least:
+            raise UserError(f"{name} is {value}; expected {least} or more")
+    location, number = _which_prompts(prompts, count, entry)
+    prompted = read_prompts(location, number, "held-out", column)
+    if entry.parts:
+        given = {"model": loaded, "clip": scorers, "lpips": scorers}
+        not_needed = [*MASKER, *(name for name, part in given.items() if part is not None)]
+        locate(entry.name, entry.parts, parsed, optional=("sae",), without=not_needed)
+    return AblationRequest(entry, parsed, sets, prompted, location, steps, batch, keep_images, loaded, scorers)
+
+
+def block_sets(
+    blocks: str | Iterable[str], together: str | Iterable[str], known: Sequence[str], default: Sequence[str]
+) -> tuple[BlockSet, ...]:
+    """The sets of blocks that are zeroed, each once: smaller ones first, then in the order in which they run.
+
+    Args:
+        blocks: each of them a set; a name, names joined by ``+``, ``all`` or ``default``; several with commas between.
+        together: blocks of which every two are a set, too.
+        known: the model's blocks in the order in which they run.
+        default: the blocks that ``default`` stands for.
+
+    Raises:
+        UserError: if a block is unknown, none is named, or ``together`` names only one.
+    """
+    order = {name: place for place, name in enumerate(known)}
+
+    def expanded(word: str) -> list[BlockSet]:
+        if word in (ALL, DEFAULT):
+            return [(name,) for name in (known if word == ALL else default)]
+        names = word.split("+")
+        for name in names:
+            if name not in order:
+                raise unknown("block", name, [*known, ALL, DEFAULT])
+        return [tuple(sorted(set(names), key=order.__getitem__))]
+
+    found = {one for word in _words(blocks) for one in expanded(word)}
+    named = {name for word in _words(together) for one in expanded(word) for name in one}
+    paired = sorted(named, key=order.__getitem__)
+    if len(paired) == 1:
+        raise UserError(f"together names {paired[0]} alone; expected two blocks or more, as default or mid.0,up.0.0")
+    found |= set(combinations(paired, 2))
+    if not found:
+        raise UserError("no block was named; give --blocks all, --blocks default, or names, as --blocks mid.0,up.0.0")
+    return tuple(sorted(found, key=lambda one: (len(one), [order[name] for name in one])))
+
+
+def _words(given: str | Iterable[str]) -> list[str]:
+    parts = [given] if isinstance(given, str) else list(given)
+    return [word.strip() for part in parts for word in part.split(",") if word.strip()]
+
+
+def _which_prompts(prompts: int | str | Path | None, count: int | None, entry: ModelEntry) -> tuple[str, int | None]:
+    """Where the prompts come from and how many are taken; None for all of a file."""
+    if prompts is None and count is None:
+        prompts = PUBLISHED_PROMPTS
+    word = "" if prompts is None else str(prompts)
+    if not word.lstrip("-").isdigit():
+        return prompts_location(word or None, entry), count
+    if count is not None:
+        raise UserError(f"the number of prompts is given twice, as {word} and as {count}; leave out one")
+    if int(word) < 1:
+        raise UserError(f"{word} prompts were asked for; expected 1 or more, or a file")
+    return prompts_location(None, entry), int(word)

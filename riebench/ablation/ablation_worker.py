@@ -1,0 +1,140 @@
+"""All the work on one prompt: its untouched picture, one for each set of blocks, and how far apart they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riebench.ablation.ablation_folder import Ablation, Zeroing
+from riebench.ablation.ablation_request import MASKER, AblationRequest, BlockSet
+from riebench.engine.instruments import own_instruments
+from riebench.metrics import Scorers
+from riebench.models.sites import Edit
+from riebench.records.schema import Value
+from riebench.sae.dataset import prompts_hash
+from riebench.sae.labels import world_of
+from riebench.sae.prompts import Prompted
+from riebench.sae.switching import zeroed
+from riebench.spec.protocols import PROTOCOLS
+from riebench.util.errors import PairError
+
+PROTOCOL = "riebench"
+DIGITS = 6
+Picture = NDArray[np.uint8]
+
+
+class PromptResult(NamedTuple):
+    """The records of a prompt and, where they are kept, its pictures by set of blocks; no blocks: the untouched one."""
+
+    zeroings: list[Zeroing]
+    pictures: Mapping[BlockSet, Picture]
+
+
+class AblationWorker:
+    """Holds the model and its instruments.
+
+    Args:
+        request: what is done.
+
+    Attributes:
+        asked: the same, with the fingerprints of all weights.
+
+    Raises:
+        UserError: if weights are missing, or a prompt is not of the model's world.
+    """
+
+    def __init__(self, request: AblationRequest) -> None:
+        self.request = request
+        entry, settings = request.entry, request.settings
+        self.model = request.model or entry.load(settings)
+        self.model.batch = request.batch
+        conditions: dict[str, Value] = dict(self.model.conditions)
+        if request.scorers is None:
+            without = (*MASKER, "model") if request.model else MASKER
+            own = own_instruments(entry, settings, PROTOCOLS[PROTOCOL], without)
+            self.scorers = Scorers(own.clip(), own.lpips())
+            conditions |= own.conditions
+        else:
+            self.scorers = request.scorers
+        self.world = world_of(entry) if self.model.own else None
+        if self.world is not None:
+            for prompt, _ in request.prompted:
+                self.world.shown(prompt)
+        self.asked = Ablation(
+            model=entry.name,
+            parts={
+                "model": self.model.fingerprint,
+                **{name: f"{part.name}-{part.fingerprint}" for name, part in self.scorers._asdict().items()},
+            },
+            metric_names={name: part.name for name, part in self.scorers._asdict().items()},
+            conditions=conditions,
+            steps=request.steps,
+            sets=request.sets,
+            location=request.location,
+            prompts=len(request.prompted),
+            prompts_sha256=prompts_hash(request.prompted),
+            truth=self.world is not None,
+        )
+
+    def work(self, task: int) -> PromptResult:
+        """The records of a prompt by its number."""
+        prompted, sets = self.request.prompted[task], self.request.sets
+        made = self._pictures(prompted, ((), *sets))
+        untouched = made[()]
+        pictures = {one: picture for one, picture in made.items() if not isinstance(picture, PairError)}
+        if isinstance(untouched, PairError):
+            faults, scored = dict.fromkeys(sets, untouched), {}
+        else:
+            faults = {one: fault for one, fault in made.items() if isinstance(fault, PairError)}
+            scored = self._scored(prompted, pictures)
+        failed = {
+            one: Zeroing(**prompted._asdict(), blocks=one, status="failed", reason=str(fault))
+            for one, fault in faults.items()
+        }
+        kept = pictures if task < self.request.keep_images else {}
+        return PromptResult([scored.get(one) or failed[one] for one in sets], kept)
+
+    def _pictures(self, prompted: Prompted, sets: Sequence[BlockSet]) -> dict[BlockSet, Picture | PairError]:
+        """A picture for each set of blocks; where one spoils its batch, one by one, so that only the guilty fail."""
+        prompt, seed = prompted
+        edits = [Edit(dict.fromkeys(blocks, zeroed)) for blocks in sets]
+        try:
+            runs = self.model.generate([prompt] * len(sets), [seed] * len(sets), self.request.steps, edits=edits)
+            return {blocks: run.image for blocks, run in zip(sets, runs, strict=True)}
+        except PairError as error:
+            if len(sets) == 1:
+                return {sets[0]: error}
+            return {blocks: made for one in sets for blocks, made in self._pictures(prompted, [one]).items()}
+
+    def _scored(self, prompted: Prompted, pictures: Mapping[BlockSet, Picture]) -> dict[BlockSet, Zeroing]:
+        """A record for each set of blocks that has a picture."""
+        images = list(pictures.values())
+        clip = self.scorers.clip
+        similar = (clip.images(images).double() @ clip.text(prompted.prompt).double()).tolist()
+        read = [None if self.world is None else dict(self.world.read(image, *prompted)) for image in images]
+        rows = zip(pictures, self._distances(images), similar, read, strict=True)
+        return {
+            blocks: Zeroing(
+                **prompted._asdict(),
+                blocks=blocks,
+                lpips=round(lpips, DIGITS),
+                clip=round(value, DIGITS),
+                clip_untouched=round(similar[0], DIGITS),
+                untouched=read[0],
+                zeroed=shown,
+            )
+            for blocks, lpips, value, shown in rows
+            if blocks
+        }
+
+    def _distances(self, images: Sequence[Picture]) -> list[float]:
+        """LPIPS of each picture to the first; the features of no more than a batch of them are in memory."""
+        lpips, found = self.scorers.lpips, []
+        (base,) = lpips.features(images[:1])
+        for start in range(0, len(images), lpips.batch):
+            features = lpips.features(images[start : start + lpips.batch])
+            found += lpips.totals([lpips.layers(base, one) for one in features])
+        return found

@@ -1,0 +1,87 @@
+"""``riebench ablate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from riebench.cli.sae_collect_command import Column, Count
+from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
+
+
+def ablate_command(
+    out: Annotated[Path, typer.Option(help="Folder for records, tables, figures and the contact sheet.")],
+    blocks: Annotated[
+        str,
+        typer.Option(
+            help="What is zeroed in turn: 'all' blocks of the model, its 'default' ones (those of 'riebench run "
+            "--block all'), or names with commas between; mid.0+up.0.0 is both at once."
+        ),
+    ] = "all",
+    together: Annotated[
+        str, typer.Option(help="Blocks of which every two are zeroed at once, too: all, default, or names.")
+    ] = "",
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|FILE",
+            help="How many of the model's own prompts (20 as published unless given), or a text file (one a line), "
+            ".csv or .parquet.",
+        ),
+    ] = None,
+    count: Count = None,
+    column: Column = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's own unless given.")] = None,
+    model: Model = "mini",
+    weights: Weights = None,
+    device: Device = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    setting: Annotated[
+        list[NameValue] | None,
+        typer.Option(
+            "--set",
+            envvar="RIEBENCH_ABLATE_SET",
+            parser=name_and_value,
+            help="Setting of an instrument, see 'riebench settings'.",
+        ),
+    ] = None,
+    keep_images: Annotated[int, typer.Option(min=0, help="Prompts whose pictures are kept and on the sheet.")] = 4,
+    batch: Batch = 8,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that generate, by Ray if more than one.")] = 1,
+) -> int:
+    """Zero the update of each block in turn: how far do pictures change, and (on mini) which attributes?
+
+    The same command with the same --out makes only the prompts that are missing there.
+
+    Example: riebench ablate --blocks all --together default --prompts 40 --out runs/ablation
+    """
+    from riebench.ablation.ablating import ablate
+
+    done = ablate(
+        model,
+        blocks,
+        together=together,
+        prompts=prompts,
+        count=count,
+        column=column,
+        steps=steps,
+        out=out,
+        batch=batch,
+        keep_images=keep_images,
+        workers=workers,
+        settings={"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
+    )
+    if done.signal is not None:
+        return 128 + done.signal
+    assert done.table is not None
+    from riebench.ablation.ablation_report import effects_table
+    from riebench.report.summary import wide_console
+    from riebench.report.texttable import print_table
+
+    print_table(effects_table(done.table, done.asked.prompts), wide_console())
+    names = ", ".join(sorted(path.name for path in out.iterdir() if path.suffix in (".md", ".csv", ".png")))
+    failed = sum(one.status == "failed" for one in done.zeroings)
+    print(f"{out}: {names}{f'; {failed} of {len(done.zeroings)} pictures failed' if failed else ''}")
+    return 1 if failed else 0
