@@ -2,8 +2,8 @@
 
 At sigma the sampler holds ``sigma * canvas + (1 - sigma) * picture so far``; the velocity is canvas minus picture. Text
 comes in through the blocks alone. A step of 16 samples takes 0.8 s of one core (20 samples a second); at width 96 it is
-0.5 s, at width 192 1.6 s, and a second thread gains nothing. So 9,000 steps of two processes, 288,000 samples, take
-about two hours on two free cores.
+0.5 s, at width 192 1.6 s, and a second thread gains nothing. So 2,800 steps of two processes, 90,000 samples, take
+forty minutes on two free cores; the error at the first step was .31 after 300, .09 after 2,000 and .053 at the end.
 """
 
 from __future__ import annotations

@@ -10,6 +10,11 @@ import torch
 from riebench.models.mini import MINI, MINI_FLUX, DrawnEntry
 from riebench.sae import collect, load_sae, save_sae, train
 from riebench.sae.training_grid import Axes, GridPoint
+from riebench.spec.settings import Settings
+
+
+VECTORS = 256_000
+"""Of each site."""
 
 
 def stage(rank: int, world: int, folder: Path, steps: int) -> None:
@@ -22,8 +27,9 @@ def flux_stage(rank: int, world: int, folder: Path, steps: int) -> None:
     train_saes(MINI_FLUX, folder, steps)
 
 
-def train_saes(entry: DrawnEntry, folder: Path, steps: int, prompts: int = 4000) -> None:
+def train_saes(entry: DrawnEntry, folder: Path, steps: int) -> None:
     """Train one SAE a default site and write it into the package."""
+    prompts = VECTORS // entry.sites(Settings())[entry.default_sites[0]].positions
     values, made = folder / f"{entry.name}-updates", folder / f"{entry.name}-saes"
     collect(entry.name, entry.default_sites, prompts="grammar", count=prompts, out=values, batch=20)
     train(values, out=made, steps=steps)
