@@ -148,7 +148,8 @@ def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
         variant, where = labels[method, options, sae], _where(blocks, every)
         words = "all steps" if on_steps == ALL_STEPS else f"steps {on_steps}"
         label = f"{variant} {words}" if method in limited else variant
-        arms.append(_arm(rows, (method, variant, label, blocks, on_steps, where), index, metrics))
+        arrays = _arrays(rows, index, metrics)
+        arms.append(Arm(rows, method, variant, label, blocks, on_steps, where, *arrays))
     return pairs, arms
 
 
@@ -207,8 +208,10 @@ def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
     return labels
 
 
-def _arm(rows: pd.DataFrame, names: Sequence[str], index: pd.Index, metrics: Sequence[str]) -> Arm:
-    """An arm, from its records and its names in the order of :class:`Arm`."""
+def _arrays(
+    rows: pd.DataFrame, index: pd.Index, metrics: Sequence[str]
+) -> tuple[list[int | None], list[float], dict[str, Array], NDArray[np.bool_]]:
+    """The ``ks``, ``strengths``, ``values`` and ``tried`` of an arm, from its records."""
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
     strengths = sorted(float(s) for s in rows["strength"].unique())
     cells = (
@@ -223,4 +226,4 @@ def _arm(rows: pd.DataFrame, names: Sequence[str], index: pd.Index, metrics: Seq
     tried = np.zeros((len(index), len(ks), len(strengths)), bool)
     tried[cells] = True
     named = [None if np.isnan(k) else int(k) for k in ks]
-    return Arm(rows, *names, named, strengths, values, tried)
+    return named, strengths, values, tried

@@ -94,7 +94,9 @@ def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
             "curve-by-steps": curves_by_steps(curves),
         }
         for name, figure in figures.items():
-            for kind in ("png", "svg") if figure else ():
+            if figure is None:
+                continue
+            for kind in ("png", "svg"):
                 paths.append(folder / f"{name}.{kind}")
                 figure.savefig(paths[-1], metadata=METADATA[kind], dpi=SCREEN)
     return paths
