@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
@@ -217,7 +218,7 @@ class SDXL(DiffusersModel):
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
         side = self.size // self.pipeline.vae_scale_factor
         latents = self.drawn_latents(batch.seeds, generators, self.pipeline.unet.config.in_channels, side)
-        with self.first_step(batch, 2 if self.guided else 1):
+        with self.first_step(batch, 2 if self.guided else 1), self._decoder_as_it_was():
             pixels: Tensor = self.pipeline(
                 prompt_embeds=states,
                 pooled_prompt_embeds=pooled,
@@ -232,6 +233,17 @@ class SDXL(DiffusersModel):
                 output_type="pt",
             ).images
         return pixels
+
+    @contextmanager
+    def _decoder_as_it_was(self) -> Iterator[None]:
+        """In float16 the pipeline decodes in float32 and casts back at the end, to which a fault does not come."""
+        vae = self.pipeline.vae
+        dtype = vae.dtype
+        try:
+            yield
+        except BaseException:
+            vae.to(dtype=dtype)
+            raise
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         import torch
