@@ -22,7 +22,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the checks themselves")
     parser.add_argument("--size", choices=("true", "tiny"), default="true", help="shapes of the random models")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="checks whose name has this part")
-    parser.add_argument("--seconds", type=float, default=570.0, help="no check is begun after them")
+    parser.add_argument("--seconds", type=float, default=500.0, help="no check is begun after them")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu-check"), help="folder for JSON and table")
     given = parser.parse_args(words)
     checks = [check for check in CHECKS if not given.only or any(part in check.name for part in given.only)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
@@ -218,32 +217,27 @@ class SDXL(DiffusersModel):
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
         side = self.size // self.pipeline.vae_scale_factor
         latents = self.drawn_latents(batch.seeds, generators, self.pipeline.unet.config.in_channels, side)
-        with self.first_step(batch, 2 if self.guided else 1), self._decoder_as_it_was():
-            pixels: Tensor = self.pipeline(
-                prompt_embeds=states,
-                pooled_prompt_embeds=pooled,
-                negative_prompt_embeds=no_states,
-                negative_pooled_prompt_embeds=no_pooled,
-                latents=latents.to(self.device, self.dtype),
-                generator=generators,
-                num_inference_steps=batch.steps,
-                guidance_scale=self.guidance,
-                height=self.size,
-                width=self.size,
-                output_type="pt",
-            ).images
-        return pixels
-
-    @contextmanager
-    def _decoder_as_it_was(self) -> Iterator[None]:
-        """In float16 the pipeline decodes in float32 and casts back at the end, to which a fault does not come."""
-        vae = self.pipeline.vae
-        dtype = vae.dtype
+        decoder_type = self.pipeline.vae.dtype
         try:
-            yield
+            with self.first_step(batch, 2 if self.guided else 1):
+                pixels: Tensor = self.pipeline(
+                    prompt_embeds=states,
+                    pooled_prompt_embeds=pooled,
+                    negative_prompt_embeds=no_states,
+                    negative_pooled_prompt_embeds=no_pooled,
+                    latents=latents.to(self.device, self.dtype),
+                    generator=generators,
+                    num_inference_steps=batch.steps,
+                    guidance_scale=self.guidance,
+                    height=self.size,
+                    width=self.size,
+                    output_type="pt",
+                ).images
         except BaseException:
-            vae.to(dtype=dtype)
+            # In float16 the pipeline decodes in float32 and casts back at the end, which a fault keeps it from.
+            self.pipeline.vae.to(dtype=decoder_type)
             raise
+        return pixels
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         import torch

@@ -41,10 +41,11 @@ def model_on(device: torch.device, name: str, size: Size, settings: Settings, se
     assert isinstance(entry, DiffusersEntry)
     flux = isinstance(entry, FluxEntry)
     networks = flux_networks(FLUX_SHAPES[size]) if flux else sdxl_networks(name, size)
+    kind = pipeline_on(entry, device)
     with tempfile.TemporaryDirectory() as folder:
         write_flux_frame(Path(folder)) if flux else write_sdxl_frame(Path(folder), name)
         made = networks_on(device, networks, getattr(torch, settings.model.dtype), seed)
-        pipeline = pipeline_on(entry, device).from_pretrained(folder, local_files_only=True, **made, **entry.loading)
+        pipeline = kind.from_pretrained(folder, local_files_only=True, **made, **entry.loading)
     model = entry.model_of(prepared(pipeline, settings.model.offload, device), settings, f"standin-{name}-{seed}")
     generator = torch.Generator().manual_seed(seed)
     blocks = [block for block in (SAE_BLOCKS if flux else FOUR) if block in model.sites]

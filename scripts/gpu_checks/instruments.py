@@ -41,6 +41,7 @@ def scenes(place: Place) -> list[Any]:
 
 def scorers(place: Place, numbers: Numbers) -> None:
     """CLIP and LPIPS give the CPU's metrics."""
+    place.model("sdxl-turbo", "float32")  # as in a run, where it comes first and settles what float32 means
     place.write_scorers()
     edited, base, source = scenes(place)
     region = np.zeros(base.shape[:2], bool)
@@ -60,6 +61,7 @@ def scorers(place: Place, numbers: Numbers) -> None:
 
 def masker(place: Place, numbers: Numbers) -> None:
     """Grounded SAM 2 finds the CPU's masks."""
+    place.model("sdxl-turbo", "float32")
     try:
         place.write_masker()
     except UserError as error:

@@ -12,7 +12,7 @@ import torch
 
 import riebench
 from gpu_checks.checking import Numbers, Skipped, expect
-from gpu_checks.pictures import LEVELS, SEED, apart, edited, near, observe, rewrapped, steering
+from gpu_checks.pictures import SEED, edited, near, observe, rewrapped, steering
 from gpu_checks.place import BASE, Place
 from riebench.engine.counting import put_in
 from riebench.models import Model, Run
@@ -38,7 +38,7 @@ def offload(kind: str, dtype: str, place: Place, numbers: Numbers) -> None:
     place.start_measuring()
     found, numbers["seconds with"] = place.timed(lambda: work_of(moved))
     peak = place.peak()
-    near(numbers, dtype, found, wanted, f"offload {kind}")
+    near(place, moved, numbers, found, wanted)
     if resident is not None and peak is not None:
         numbers |= {"GB without": resident / 1e9, "GB with": peak / 1e9}
         expect(peak < resident, f"{peak / 1e9:.1f} GB were in use, without offloading {resident / 1e9:.1f} GB")
@@ -70,7 +70,7 @@ def offload_of_files(kind: str, place: Place, numbers: Numbers) -> None:
         model = riebench.load(folder, device=str(place.device), **settings)
         model.saes = dict.fromkeys(model.default_sites)  # of them the names alone are asked for
         runs[chosen] = work_of(model)
-    near(numbers, "float16", runs[kind], runs["none"], f"offload {kind}")
+    near(place, model, numbers, runs[kind], runs["none"])
 
 
 def halves(dtype: str, place: Place, numbers: Numbers) -> None:
@@ -84,9 +84,7 @@ def halves(dtype: str, place: Place, numbers: Numbers) -> None:
             found = _many(model)
         numbers["rows that fit"] = model.batch
         expect(model.batch < ROWS, f"{ROWS} rows fitted at once; memory was to run out")
-    _, levels = apart(found, wanted)
-    numbers["levels apart"] = levels
-    expect(levels <= LEVELS[dtype], f"pictures are {levels:.2g} levels apart, at most {LEVELS[dtype]}")
+    near(place, model, numbers, found, wanted)
     expect(bool(np.stack([run.image for run in found]).std() > 1), "the pictures are of one colour")
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from riebench.models import Model
+from riebench.models import Model, Run
 from riebench.pairs import Pair
 from riebench.spec.settings import parse_settings
 from riebench.standin.on_device import model_on
@@ -44,13 +44,15 @@ class Place:
         device: the one that is checked.
         size: of the models.
         work: a folder for weights and runs.
-        pictures: name of a model to its pictures in float32, to compare other types with.
+        exact: name of a model to its base and source run in float32, to compare other types with.
+        rounding: name of a model and a type to how far its runs are from those, see :func:`gpu_checks.pictures.apart`.
     """
 
     device: torch.device
     size: Size
     work: Path
-    pictures: dict[str, Any] = field(default_factory=dict)
+    exact: dict[str, list[Run]] = field(default_factory=dict)
+    rounding: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
     _models: dict[tuple[str, str], Model] = field(default_factory=dict)
     _written: set[str] = field(default_factory=set)
 

@@ -100,7 +100,7 @@ def against_the_plain_loop(dtype: str, place: Place, numbers: Numbers) -> None:
         "seconds a record": done.engine.seconds / records,
         "in the plain loop": done.plain.seconds / records,
         "share outside networks": done.engine.outside,
-        "FLOPs of the plain loop's": done.engine.flops / done.plain.flops,
+        "share of its FLOPs": done.engine.flops / done.plain.flops,
         "largest difference": done.difference,
     }
     for bar in done.bars:

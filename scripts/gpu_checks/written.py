@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gpu_checks.checking import Row
+from gpu_checks.checking import Numbers, Row
 from gpu_checks.place import Place
 from riebench.records.code import code_version
 
@@ -40,7 +41,8 @@ def facts_of(place: Place) -> dict[str, Any]:
 def write(out: Path, facts: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write ``gpu-check.json`` and ``gpu-check.md`` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "gpu-check.json").write_text(json.dumps({**facts, "checks": [r._asdict() for r in rows]}, indent=2) + "\n")
+    found = {**facts, "checks": [{**row._asdict(), "numbers": _in_json(row.numbers)} for row in rows]}
+    (out / "gpu-check.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
     (out / "gpu-check.md").write_text(table(facts, rows))
 
 
@@ -58,6 +60,12 @@ def table(facts: Mapping[str, Any], rows: Sequence[Row]) -> str:
         what = "; ".join(part for part in (row.reason, found) if part).replace("|", "\\|")
         lines.append(f"| {row.name} | {row.status} | {row.seconds:.1f} | {peak} | {what} |")
     return "\n".join(lines) + "\n"
+
+
+def _in_json(numbers: Numbers) -> Numbers:
+    """Numbers that are not finite as text, for which JSON has no other form."""
+    odd = {name: str(value) for name, value in numbers.items() if isinstance(value, float) and not math.isfinite(value)}
+    return numbers | odd
 
 
 def _short(value: float | int | str) -> str:
