@@ -22,7 +22,7 @@ from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
 from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.engine.plain import nothing_kept, plain_setting
-from riebench.engine.run import carry_out
+from riebench.engine.run import Given, carry_out
 from riebench.masks import pair_regions
 from riebench.metrics import Scores
 from riebench.models.model import Model
@@ -85,15 +85,26 @@ class Bench:
     bars: list[Bar] = field(default_factory=list)
 
 
-def bench(request: Request, pairs: Sequence[Pair], progress: Callable[[], None] = lambda: None) -> Bench:
+def bench(
+    request: Request,
+    pairs: Sequence[Pair],
+    progress: Callable[[], None] = lambda: None,
+    given: Given | None = None,
+) -> Bench:
     """Run the settings of a request through the engine and through the plain loop, pair by pair in turn.
 
     FLOPs are those of the denoiser, counted on the first pair before the clock runs.
 
+    Args:
+        request: what to run.
+        pairs: on which.
+        progress: called after each pair.
+        given: loaded parts.
+
     Raises:
         UserError: if it cannot be run, or a pair fails.
     """
-    worker = PairWorker(request)
+    worker = PairWorker(request, given)
     instruments = worker.instruments
     inner = getattr(instruments.masker, "masker", None)
     if inner is not None:  # masks from the disk would be nobody's work

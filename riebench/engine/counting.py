@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from riebench.engine.instruments import Instruments
@@ -40,10 +42,12 @@ class Counts:
     Attributes:
         by_name: network to count.
         inside: seconds inside any network; one that runs inside another is not counted twice.
+        wait: returns when the device has done all that it was given.
     """
 
     by_name: dict[str, Count] = field(default_factory=dict)
     inside: float = 0.0
+    wait: Callable[[], object] = lambda: None
     _depth: int = 0
 
     def __getitem__(self, name: str) -> Count:
@@ -64,9 +68,12 @@ class Counts:
             if inputs is not None:
                 count.inputs.update(inputs(*args, **kwargs))
             self._depth += 1
+            self.wait()
             started = time.perf_counter()
             try:
-                return function(*args, **kwargs)
+                output = function(*args, **kwargs)
+                self.wait()  # a GPU works on after the call; what it does then is the network's
+                return output
             finally:
                 seconds = time.perf_counter() - started
                 self._depth -= 1
@@ -91,6 +98,8 @@ def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator
         UserError: if the model's family does not say which networks it has.
     """
     counts = counts or Counts()
+    if instruments.model.device.type != "cpu":
+        counts.wait = partial(torch.accelerator.synchronize, instruments.model.device)
     networks, scorers = instruments.model.networks(), instruments.scorers
     with ExitStack() as stack:
 

@@ -49,17 +49,19 @@ class MiniInstruments:
                 raise UserError(
                     f"{path}, a part of mini, is not there; reinstall riebench or run scripts/train_mini.py"
                 )
+        device = "auto" if settings is None else settings.model.device
+        self._device = "cpu" if device == "auto" else device  # as its models
         self._clip = fingerprint([CLIP_WEIGHTS, CLIP_CONFIG], WEIGHTS)
         self._lpips, self._masker = fingerprint([LPIPS_TRUNK], WEIGHTS), fingerprint([MASKER_WEIGHTS], WEIGHTS)
 
     def masker(self) -> MiniMasker:
         """The masker, which knows no threshold of boxes."""
-        return MiniMasker(MASKER_WEIGHTS, self._masker)
+        return MiniMasker(MASKER_WEIGHTS, self._masker, self._device)
 
     def clip(self) -> ClipScorer:
         """CLIP, by the call that loads any open_clip model."""
-        return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, self._clip, configs=CLIP_CONFIG)
+        return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, self._clip, configs=CLIP_CONFIG, device=self._device)
 
     def lpips(self) -> LpipsScorer:
         """LPIPS on a trunk trained on the drawn world; not the published metric."""
-        return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, self._lpips)
+        return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, self._lpips, device=self._device)

@@ -106,8 +106,9 @@ class MiniMasker:
     name = "mini-masker"
     MINIMUM = 12  # pixels; less is taken for nothing
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self.net = MaskNet().eval()
+    def __init__(self, path: Path, fingerprint: str, device: torch.device | str = "cpu") -> None:
+        self.net = MaskNet().to(device).eval()
+        self.device = torch.device(device)
         self.net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
         self.fingerprint = fingerprint
 
@@ -121,9 +122,10 @@ class MiniMasker:
         named = [NOUNS.index(word) for word in re.findall(r"\w+", phrase.lower()) if word in NOUNS]
         if not named:
             return nothing
-        picture = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        picture = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None].float() / 127.5 - 1
         features = self.net.encode(picture)
         if bool((self.net.presence(features)[0, named] < 0).any()):
             return nothing
-        mask = np.asarray((self.net.decode(features, torch.tensor([word_ids(phrase)])) > 0).numpy())
+        ids = torch.tensor([word_ids(phrase)], device=self.device)
+        mask = np.asarray((self.net.decode(features, ids) > 0).cpu().numpy())
         return mask if mask.sum() >= self.MINIMUM else nothing

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -252,22 +254,14 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     Raises:
         UserError: if the folder cannot be read, or offloading is asked for without a GPU.
     """
-    import diffusers
-    import diffusers.utils.logging
     import torch
-    import transformers.utils.logging
 
-    # Bars of the loaders would cover up the run's own.
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
     chosen = settings.model
     if chosen.offload != "none" and device.type == "cpu":
         raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
-    # Else diffusers looks for the device in every module, several times a call.
-    on_device: Any = type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})
     files = [path.name for path in (folder / entry.denoiser).glob("*.safetensors")]
     try:
-        pipeline = on_device.from_pretrained(
+        pipeline = pipeline_on(entry, device).from_pretrained(
             folder,
             dtype=getattr(torch, chosen.dtype),
             variant="fp16" if files and all(".fp16" in name for name in files) else None,
@@ -278,13 +272,42 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the pipeline in {folder} cannot be loaded: {reason}") from None
+    return prepared(pipeline, chosen.offload, device)
+
+
+def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:
+    """The class of an entry's pipeline, quiet and for a device."""
+    import diffusers
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    # Bars of the loaders would cover up the run's own.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    # In float16 SDXL's pipeline casts its autoencoder at every call, and warns of it each time.
+    logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`upcast_vae`", FutureWarning)
+    # Else diffusers looks for the device in every module, several times a call.
+    return type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})
+
+
+def prepared(pipeline: Any, offload: str, device: torch.device) -> Any:
+    """A pipeline ready to be sampled from: without gradients, decoding one picture at a time, its weights in place.
+
+    Args:
+        pipeline: is changed in place.
+        offload: see :class:`riebench.spec.settings.ModelSettings`.
+        device: where it is to compute.
+    """
+    import torch
+
     pipeline.vae.enable_slicing()  # decoding a batch at once takes more memory than all the rest
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
-    if chosen.offload == "none":
-        pipeline.to(device)
-    elif chosen.offload == "model":
+    if offload == "none":
+        pipeline.to(device, silence_dtype_warnings=True)
+    elif offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
     else:
         pipeline.enable_sequential_cpu_offload(device=device)

@@ -74,6 +74,12 @@ class Model(ABC):
         size: int,
         conditions: Mapping[str, str | float],
     ) -> None:
+        import torch
+
+        if device.type == "cuda":
+            # PyTorch's default gives convolutions of float32 ten bits of mantissa on the GPUs that can do so, which
+            # moves metrics a hundred times as far as rounding does (standin/GPU.md).
+            torch.backends.cudnn.allow_tf32 = False
         self.entry = entry
         self.fingerprint = fingerprint
         self.sites = sites
@@ -276,8 +282,13 @@ def weights_fingerprint(module: nn.Module) -> str:
     """A short hash of a module's parameters: names, shapes, types and bytes, wherever they lie."""
     import torch
 
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
+    digest, state = hashlib.sha256(), module.state_dict()
+    if any(value.is_meta for value in state.values()):  # offloading holds them elsewhere
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        held = get_state_dict_offloaded_model(module)
+        state = {name: held.get(name, value) for name, value in state.items()}
+    for name, value in state.items():
         digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

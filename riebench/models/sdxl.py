@@ -217,20 +217,26 @@ class SDXL(DiffusersModel):
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
         side = self.size // self.pipeline.vae_scale_factor
         latents = self.drawn_latents(batch.seeds, generators, self.pipeline.unet.config.in_channels, side)
-        with self.first_step(batch, 2 if self.guided else 1):
-            pixels: Tensor = self.pipeline(
-                prompt_embeds=states,
-                pooled_prompt_embeds=pooled,
-                negative_prompt_embeds=no_states,
-                negative_pooled_prompt_embeds=no_pooled,
-                latents=latents.to(self.device, self.dtype),
-                generator=generators,
-                num_inference_steps=batch.steps,
-                guidance_scale=self.guidance,
-                height=self.size,
-                width=self.size,
-                output_type="pt",
-            ).images
+        decoder_type = self.pipeline.vae.dtype
+        try:
+            with self.first_step(batch, 2 if self.guided else 1):
+                pixels: Tensor = self.pipeline(
+                    prompt_embeds=states,
+                    pooled_prompt_embeds=pooled,
+                    negative_prompt_embeds=no_states,
+                    negative_pooled_prompt_embeds=no_pooled,
+                    latents=latents.to(self.device, self.dtype),
+                    generator=generators,
+                    num_inference_steps=batch.steps,
+                    guidance_scale=self.guidance,
+                    height=self.size,
+                    width=self.size,
+                    output_type="pt",
+                ).images
+        except BaseException:
+            # In float16 the pipeline decodes in float32 and casts back at the end, which a fault keeps it from.
+            self.pipeline.vae.to(dtype=decoder_type)
+            raise
         return pixels
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:

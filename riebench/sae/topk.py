@@ -52,9 +52,8 @@ class TopKSAE(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Codes ``[..., n]`` of vectors ``[..., d]``; at most k of them are above zero."""
         values, indices = self.pre_activations(x).topk(self.k, dim=-1)
-        return torch.zeros(*x.shape[:-1], self.n_features, dtype=x.dtype, device=x.device).scatter(
-            -1, indices, values.relu()
-        )
+        # Of the products' type, which is not that of half-precision values.
+        return values.new_zeros(*x.shape[:-1], self.n_features).scatter(-1, indices, values.relu())
 
     def decode(self, z: Tensor) -> Tensor:
         """Reconstruction ``[..., d]`` of codes ``[..., n]``."""

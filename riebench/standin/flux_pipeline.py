@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from riebench.standin.pipeline import clip_text_config, write_networks, write_tokenizer
+from riebench.standin.pipeline import WHOLE, Networks, clip_text_config, write_networks, write_tokenizer
 from riebench.standin.saes import write_sae
 from riebench.standin.size import Size
 from riebench.standin.write import Writers
@@ -70,6 +69,7 @@ FLUX_SHAPES: dict[Size, FluxShape] = {
 }
 SAE_BLOCKS = ("double.1", "double.18")
 """Blocks with a random SAE in the folder ``flux-saes``, where the model has them."""
+LARGE = ("text_encoder_2", "transformer")
 FLUX_INDEX = {
     "_class_name": "FluxPipeline",
     "_diffusers_version": "0.30.0.dev0",
@@ -152,21 +152,30 @@ def _write_saes(folder: Path, shape: FluxShape, seed: int) -> None:
             write_sae(folder / block, config, generator)
 
 
-def write_flux(folder: Path, shape: FluxShape, seed: int) -> None:
-    """Write a ``FluxPipeline`` with random weights; the large networks in several files, as published."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+def flux_networks(shape: FluxShape) -> Networks:
+    """The networks of a FLUX."""
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
     from transformers import CLIPTextModel, T5EncoderModel
 
-    small: dict[str, Callable[[], Any]] = {
+    return {
         "vae": lambda: AutoencoderKL(**vae_config(shape)),
         "text_encoder": lambda: CLIPTextModel(clip_text_config(shape.clip, "quick_gelu")),
-    }
-    large: dict[str, Callable[[], Any]] = {
         "text_encoder_2": lambda: T5EncoderModel(t5_config(shape)),
         "transformer": lambda: FluxTransformer2DModel(**transformer_config(shape)),
     }
-    write_networks(folder, small, seed, shape.dtype)
-    write_networks(folder, large, seed, shape.dtype, shape.shard)
+
+
+def write_flux(folder: Path, shape: FluxShape, seed: int) -> None:
+    """Write a ``FluxPipeline`` with random weights; the large networks in several files, as published."""
+    for name, make in flux_networks(shape).items():
+        write_networks(folder, {name: make}, seed, shape.dtype, shape.shard if name in LARGE else WHOLE)
+    write_flux_frame(folder)
+
+
+def write_flux_frame(folder: Path) -> None:
+    """Write all of a pipeline but its networks: scheduler, tokenizers, index."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     scheduler: Any = FlowMatchEulerDiscreteScheduler(
         shift=1.0, base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096
     )

@@ -6,13 +6,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from riebench.standin.saes import write_saes
 from riebench.standin.size import Size
 from riebench.standin.write import Writers
+
+WHOLE = "20GB"
+"""The most that one file holds, so that it holds all of a network, SDXL's U-Net included."""
+Networks: TypeAlias = Mapping[str, Callable[[], Any]]
+"""Name of a pipeline's part to what makes it, with random weights."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +142,10 @@ def _scheduler(model: str) -> Any:
 
 def write_networks(
     folder: Path,
-    networks: Mapping[str, Callable[[], Any]],
+    networks: Networks,
     seed: int,
     dtype: torch.dtype = torch.float32,
-    shard: str = "20GB",
+    shard: str = WHOLE,
 ) -> None:
     """Write networks of random weights as diffusers and transformers do, each into the folder of its name.
 
@@ -149,7 +154,7 @@ def write_networks(
         networks: name to what makes one.
         seed: of the weights of each.
         dtype: of the weights.
-        shard: the most that one file holds; as it is, all of a network, SDXL's U-Net included.
+        shard: the most that one file holds.
     """
     import transformers.utils.logging
 
@@ -172,13 +177,13 @@ def sdxl_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
     }
 
 
-def write_pipeline(folder: Path, model: str, size: Size, seed: int) -> None:
-    """Write a ``StableDiffusionXLPipeline`` with random weights, in float32."""
+def sdxl_networks(model: str, size: Size) -> Networks:
+    """The networks of an SDXL."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     shape = SHAPES[size]
-    networks: dict[str, Callable[[], Any]] = {
+    return {
         "vae": lambda: AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
@@ -194,7 +199,16 @@ def write_pipeline(folder: Path, model: str, size: Size, seed: int) -> None:
         "text_encoder_2": lambda: CLIPTextModelWithProjection(clip_text_config(shape.text_2, "gelu")),
         "unet": lambda: UNet2DConditionModel(**unet_config(shape, SIDES[model])),
     }
-    write_networks(folder, networks, seed)
+
+
+def write_pipeline(folder: Path, model: str, size: Size, seed: int) -> None:
+    """Write a ``StableDiffusionXLPipeline`` with random weights, in float32."""
+    write_networks(folder, sdxl_networks(model, size), seed)
+    write_sdxl_frame(folder, model)
+
+
+def write_sdxl_frame(folder: Path, model: str) -> None:
+    """Write all of a pipeline but its networks: scheduler, tokenizers, index."""
     _scheduler(model).save_pretrained(folder / "scheduler")
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
     write_tokenizer(folder / "tokenizer_2", "!")

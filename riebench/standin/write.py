@@ -32,24 +32,39 @@ def write_standin(root: Path, model: str, size: Size, seed: int = 0) -> Iterator
         raise unknown("model with stand-ins", model, entries)
     if root.exists() and any(root.iterdir()) and not (root / STANDIN).is_file():
         raise UserError(f"{root} holds something that is no stand-in; give an empty folder")
-    from riebench.standin.masker_weights import write_grounding_dino, write_sam2
-    from riebench.standin.scorers import write_clip, write_trunk
-
     module, _, function = entries[model].standin.partition(":")
     own: Writers = getattr(import_module(module), function)(root, model, size, seed)
-    parts: Writers = {
-        **own,
-        "detector and text encoder": lambda: write_grounding_dino(root / "grounding-dino", size, seed),
-        "segmenter": lambda: write_sam2(root / "sam2", size, seed),
-        "clip": lambda: write_clip(root / "clip" / "ViT-L-14-openai", size, seed),
-        "lpips": lambda: write_trunk(root / "lpips", size, seed),
-    }
+    parts: Writers = {**own, **masker_parts(root, size, seed), **scorer_parts(root, size, seed)}
     root.mkdir(parents=True, exist_ok=True)
     note = {"model": model, "size": size, "seed": seed, "weights": "random", "parts": list(parts)}
     (root / STANDIN).write_text(json.dumps(note) + "\n")
     for name, write in parts.items():
         yield name
         write()
+
+
+def masker_parts(root: Path, size: Size, seed: int) -> Writers:
+    """Grounded SAM 2.
+
+    Raises:
+        UserError: if its packages are not installed.
+    """
+    from riebench.standin.masker_weights import write_grounding_dino, write_sam2
+
+    return {
+        "detector and text encoder": lambda: write_grounding_dino(root / "grounding-dino", size, seed),
+        "segmenter": lambda: write_sam2(root / "sam2", size, seed),
+    }
+
+
+def scorer_parts(root: Path, size: Size, seed: int) -> Writers:
+    """CLIP and the trunk of LPIPS."""
+    from riebench.standin.scorers import write_clip, write_trunk
+
+    return {
+        "clip": lambda: write_clip(root / "clip" / "ViT-L-14-openai", size, seed),
+        "lpips": lambda: write_trunk(root / "lpips", size, seed),
+    }
 
 
 def _entries() -> dict[str, ModelEntry]:

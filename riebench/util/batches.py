@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
-SAID = ("out of memory", "not enough memory", "can't allocate memory")
-"""How PyTorch words it where there is no exception of its own: on the CPU and in libraries below it."""
+SAID = (
+    *("out of memory", "not enough memory", "can't allocate memory"),
+    *("alloc_failed", "allocation_failed", "unable to find an engine"),  # cuBLAS and cuDNN without room to work in
+)
+"""How it is worded where PyTorch has no exception of its own: on the CPU and in libraries below it."""
 
 
 class Batched(Protocol):

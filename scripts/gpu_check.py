@@ -1,0 +1,49 @@
+"""Check on one GPU what a CPU cannot show; see ``scripts/gpu_check``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from gpu_checks import CHECKS
+from gpu_checks.checking import carry_out
+from gpu_checks.place import Place
+from gpu_checks.written import facts_of, write
+
+from riebench.models.model import pick_device
+from riebench.util.errors import UserError
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the checks; the exit code is 1 if one failed, 2 for bad input."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the checks themselves")
+    parser.add_argument("--size", choices=("true", "tiny"), default="true", help="shapes of the random models")
+    parser.add_argument("--only", action="append", default=[], metavar="PART", help="checks whose name has this part")
+    parser.add_argument("--seconds", type=float, default=500.0, help="no check is begun after them")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu-check"), help="folder for JSON and table")
+    given = parser.parse_args(words)
+    checks = [check for check in CHECKS if not given.only or any(part in check.name for part in given.only)]
+    try:
+        device = pick_device(given.device)
+        if not checks:
+            raise UserError(f"no check has {given.only} in its name; known: {', '.join(c.name for c in CHECKS)}")
+    except UserError as error:
+        print(f"gpu_check: {error}", file=sys.stderr)
+        return 2
+    rows = []
+    with tempfile.TemporaryDirectory() as work:
+        place = Place(device, given.size, Path(work))
+        facts = facts_of(place)
+        for row in carry_out(checks, place, given.seconds):
+            rows.append(row)
+            write(given.out, facts, rows)  # after each, so that what was found is there whatever comes next
+    counts = {status: sum(row.status == status for row in rows) for status in ("passed", "failed", "skipped")}
+    print(f"{', '.join(f'{n} {s}' for s, n in counts.items())}; {given.out}/gpu-check.md and gpu-check.json")
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
