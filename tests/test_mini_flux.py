@@ -45,12 +45,11 @@ def test_sites_are_known_without_weights(mini_flux: Model) -> None:
 @pytest.mark.parametrize("method", ["sae", "steering", "neurons"])
 def test_edits_arrive(mini_flux: Model, method: str, tmp_path: Path) -> None:
     result = riebench.run(
-        method, "all", model=mini_flux, category="colour", strength=2, limit=6, out=tmp_path, keep_images=0
+        method, "all", model=mini_flux, category="color", strength=2, limit=6, out=tmp_path, keep_images=0, quiet=True
     )
-    records = result.records
-    assert (records["status"] == "ok").all()
-    if method == "steering":
-        assert records["edit_success"].mean() >= 0.5
+    assert {record.status for record in result.records} == {"ok"}
+    arrived = [record.metrics["edit_success"] for record in result.records]
+    assert sum(arrived) >= 3 or method == "neurons"
 
 
 def test_settings_that_it_lacks() -> None:
