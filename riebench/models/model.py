@@ -78,7 +78,7 @@ class Model(ABC):
 
         if device.type == "cuda":
             # PyTorch's default gives convolutions of float32 ten bits of mantissa on the GPUs that can do so, which
-            # moves metrics a hundred times as far as rounding does (standin/GPU.md).
+            # moves metrics ten to three hundred times as far as rounding does (standin/GPU.md).
             torch.backends.cudnn.allow_tf32 = False
         self.entry = entry
         self.fingerprint = fingerprint
