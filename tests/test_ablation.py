@@ -185,32 +185,35 @@ def test_the_records_are_what_the_model_and_the_scorers_say(mini: Instruments, g
     assert len(list(Path("o/images").iterdir())) == 2 * 3
 
 
-def test_what_is_missing_is_made_and_all_is_as_if_never_broken(mini: Instruments, given: dict[str, Any]) -> None:
-    """A torn line, a prompt in flight, files left half done; and more prompts than at first."""
-    ablate = partial(riebench.ablate, blocks="default", **given)
-    ablate(prompts=4, out="whole")
+def test_what_is_missing_is_made_and_all_is_as_if_never_broken(given: dict[str, Any]) -> None:
+    """A torn line, a prompt in flight, a lost first prompt, a file left half done; and more prompts than at first."""
+    ablate = partial(riebench.ablate, blocks="mid.0,up.0.0", **given)
+    ablate(prompts=3, out="whole")
     whole = contents(Path("whole"))
     lines = whole["records.jsonl"].splitlines(keepends=True)
-    assert len(lines) == 16
-    for number, left in enumerate((b"", lines[0], b"".join(lines[:6]) + lines[6][:50], b"".join(lines[:12]))):
+    assert len(lines) == 6
+    for number, left in enumerate((lines[0], b"".join(lines[2:5]) + lines[5][:50])):
         folder = Path(f"broken{number}")
-        folder.mkdir()
+        shutil.copytree("whole/images", folder / "images")
         (folder / "ablation.json").write_bytes(whole["ablation.json"])
         (folder / "records.jsonl").write_bytes(left)
         (folder / "records.jsonl.ab12.part").write_bytes(b"torn")
-        if left:  # pictures come before the records that promise them
-            shutil.copytree("whole/images", folder / "images")
-        ablate(prompts=4, out=folder)
+        ablate(prompts=3, out=folder)
         assert contents(folder) == whole
     ablate(prompts=2, out="grown")
-    ablate(prompts=4, out="grown")
+    ablate(prompts=3, out="grown")
     assert contents(Path("grown")) == whole
-    before = mini.model.generate
-    try:
-        mini.model.generate = None  # type: ignore[assignment, method-assign]  # nothing is made again
-        ablate(prompts=4, out="grown")
-    finally:
-        mini.model.generate = before  # type: ignore[method-assign]
+
+
+def test_what_is_there_is_not_made_again(
+    mini: Instruments, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    riebench.ablate(blocks="mid.0", prompts=2, out="o", **given)
+    before = contents(Path("o"))
+    monkeypatch.setattr(mini.model, "generate", None)
+    done = riebench.ablate(blocks="mid.0", prompts=2, out="o", **given)
+    assert len(done.zeroings) == 2
+    assert contents(Path("o")) == before
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
@@ -253,6 +256,10 @@ def test_a_fault_is_a_record_and_spoils_no_other(
     assert "| mid.0 | 0/2 | – |" in text
     assert "| up.0.0 | 1/2 | 0.0" in text
     assert "- failed 4 times: the prompt is too long" in text
+    Path("p.txt").write_text("a blue star\n")
+    done = riebench.ablate(blocks="mid.0", prompts="p.txt", out="none", **given)
+    assert [one.status for one in done.zeroings] == ["failed"]
+    assert "| mid.0 | 0/1 | – | – | – |" in Path("none/table.md").read_text()
 
 
 def refused(said: str, **asked: Any) -> None:

@@ -30,7 +30,7 @@ def effects(asked: Ablation, zeroings: Sequence[Zeroing]) -> pd.DataFrame:
     Columns: ``blocks``, ``together`` (how many), ``prompts`` (that have a picture), and for each of :data:`MEASURES`
     and each attribute (``changed_colour``) the mean over prompts, its 95 % interval (``_low``, ``_high``) by bootstrap
     over prompts, and for attributes the number of prompts whose untouched picture shows them (``_prompts``). One set of
-    resamples serves all columns. Measures that nothing has are left out; undefined numbers are NaN.
+    resamples serves all columns. What lies beyond the sum is left out where nothing has it; undefined numbers are NaN.
     """
     frame = pd.DataFrame([{"seed": one.seed, "blocks": set_name(one.blocks), **measured(one)} for one in zeroings])
     names = [set_name(blocks) for blocks in asked.sets]
@@ -38,7 +38,9 @@ def effects(asked: Ablation, zeroings: Sequence[Zeroing]) -> pd.DataFrame:
         str(column): frame.pivot(index="seed", columns="blocks", values=column)[names].to_numpy(float)
         for column in frame.columns.drop(["seed", "blocks"])
     }
-    values["beyond_sum"] = beyond_sum(values["lpips"], asked.sets)
+    beyond = beyond_sum(values["lpips"], asked.sets)
+    if not np.isnan(beyond).all():
+        values["beyond_sum"] = beyond
     found = pd.DataFrame(
         {
             "blocks": names,
@@ -49,10 +51,9 @@ def effects(asked: Ablation, zeroings: Sequence[Zeroing]) -> pd.DataFrame:
     resamples = Bootstrap([0] * len(values["lpips"]))
     for column, matrix in values.items():
         means = resamples.means(matrix)
-        if means.count.any():
-            found[column], found[f"{column}_low"], found[f"{column}_high"] = means.mean, means.low, means.high
-            if column.startswith(CHANGED):
-                found[f"{column}_prompts"] = means.count
+        found[column], found[f"{column}_low"], found[f"{column}_high"] = means.mean, means.low, means.high
+        if column.startswith(CHANGED):
+            found[f"{column}_prompts"] = means.count
     return found
 
 
