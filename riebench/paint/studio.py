@@ -178,7 +178,7 @@ class Studio:
         return self.judges.region(image, phrase, shape, self.model.sites[site].grid)
 
     def scores(self, state: State) -> Iterator[dict[str, Any]]:
-        """What the judges say of a state's picture and of that without layers; gives again and again all found so far."""
+        """What the judges say of a state's picture and of that without layers; gives all found so far each time."""
         found: dict[str, Any] = {"missing": self.judges.missing}
         base = self.run(state.unpainted()).image
         yield found
