@@ -71,7 +71,7 @@ def serving(studio: Studio, access: Access | None = None) -> Iterator[Served]:
     access = access or Access.of("127.0.0.1", port)
     queue = Queue()
     config = uvicorn.Config(
-        make_app([studio], queue, access), log_level="warning", ws="none", lifespan="off", timeout_graceful_shutdown=0
+        make_app([studio], queue, access), log_level="critical", ws="none", lifespan="off", timeout_graceful_shutdown=0
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import json
@@ -29,6 +30,7 @@ from riebench.paint import BrushMask, State, picture
 from riebench.paint.guard import Access
 from riebench.paint.queue import MOST_WAITING, Busy, Dropped, Queue, Rank, Ticket
 from riebench.paint.server import page_files
+from riebench.paint.serving import listen
 from riebench.paint.studio import Studio
 
 ROOT = Path(__file__).parents[1]
@@ -341,9 +343,9 @@ def mutated(rng: random.Random, body: Any) -> Any:
             if rng.random() < 0.2:
                 at.pop(key, None)
             else:
-                at[key] = rng.choice(WEIRD)
+                at[key] = copy.deepcopy(rng.choice(WEIRD))
         elif isinstance(at, list) and at:
-            at[rng.randrange(len(at))] = rng.choice(WEIRD)
+            at[rng.randrange(len(at))] = copy.deepcopy(rng.choice(WEIRD))
     return body
 
 
@@ -463,5 +465,4 @@ def test_the_program_begins_and_ends(studio: Studio, tmp_path: Path) -> None:
         assert process.returncode == 130
         assert err == ""
         print(f"ended after {seconds:.2f} s")
-        with socket.socket() as again:
-            again.bind(("127.0.0.1", port))
+        listen("127.0.0.1", port).close()

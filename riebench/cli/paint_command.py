@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,4 +140,4 @@ def _serve(asked: list[Opening], state: State | None, host: str, port: int) -> N
     except BaseException:
         place.listening.close()
         raise
-    sys.exit(serve(studios, place, state))
+    serve(studios, place, state)

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import uvicorn
 
@@ -22,8 +22,6 @@ from riebench.util.errors import UserError
 if TYPE_CHECKING:
     from riebench.paint.studio import Studio
 
-LAST_SECONDS = 0.5
-"""How long a generation may take to notice that nobody waits."""
 MOST_CONNECTIONS = 128
 
 
@@ -74,18 +72,13 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(studios: Sequence[Studio], place: Place, state: State | None) -> int:
-    """Serve until Ctrl-C or SIGTERM, then drop all work and end.
-
-    Returns:
-        the exit code. Where a generation does not notice in time that it is to end, the process ends here.
-    """
+def serve(studios: Sequence[Studio], place: Place, state: State | None) -> NoReturn:
+    """Serve until Ctrl-C or SIGTERM; then the process ends here, whatever is being generated."""
     from riebench.paint.server import make_app
 
-    queue = Queue()
     config = uvicorn.Config(
-        make_app(studios, queue, place.access),
-        log_level="warning",
+        make_app(studios, Queue(), place.access),
+        log_level="critical",
         access_log=False,
         server_header=False,
         ws="none",
@@ -95,17 +88,11 @@ def serve(studios: Sequence[Studio], place: Place, state: State | None) -> int:
     )
     server = _Server(config)
     print(f"riebench: open {place.address(state)}  (Ctrl-C ends)", flush=True)
-    try:
-        server.run(sockets=[place.listening])
-    finally:
-        place.listening.close()
-        ended = queue.close(LAST_SECONDS)
-    code = 128 + server.ended_by
-    if not ended:  # a thread inside a long computation would hold the process
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    server.run(sockets=[place.listening])
+    # No teardown: a thread inside a long computation would hold the process, and freeing a model takes a second.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(128 + server.ended_by)
 
 
 class _Server(uvicorn.Server):

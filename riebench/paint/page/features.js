@@ -110,7 +110,7 @@ export function addLayer(where, row) {
   showHeat(null);
   document.querySelector("input[name=tool][value=paint]").checked = true;
   store.selected = store.state.layers.length;
-  commit({ layers: [...store.state.layers, { site: where, feature: row.number, unit: row.mean, strength: 4, mask: newMask(where), steps: null, on: true }] });
+  commit({ layers: [...store.state.layers, { site: where, feature: row.number, unit: row.mean, strength: 8, mask: newMask(where), steps: null, on: true }] });
   say(`layer ${store.state.layers.length}: feature ${row.number}; now paint on the picture`);
   return undefined;
 }

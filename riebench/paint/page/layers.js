@@ -38,9 +38,9 @@ function remove(number) {
 }
 function lines(layer, number) {
   const most = store.facts.limits.strength, name = `layer ${number + 1}`;
-  const slider = element("input", { type: "range", min: -8, max: 8, step: 0.25, "aria-label": `strength of ${name}` });
+  const slider = element("input", { type: "range", min: -20, max: 20, step: 0.5, "aria-label": `strength of ${name}` });
   slider.value = layer.strength;
-  const exact = numberInput(layer.strength, `strength of ${name}, exact`, { min: -most, max: most, step: 0.25 }, (strength) => changeLayer(number, { strength }));
+  const exact = numberInput(layer.strength, `strength of ${name}, exact`, { min: -most, max: most, step: 0.5 }, (strength) => changeLayer(number, { strength }));
   slider.addEventListener("input", () => { exact.value = slider.value; changeLayer(number, { strength: Number(slider.value) }, true); });
   slider.addEventListener("change", () => commit());
   const steps = element("span", { class: "steps" });

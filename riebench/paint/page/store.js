@@ -50,7 +50,7 @@ export function select(number) {
   store.selected = number;
   tell("selected");
 }
-export const selectedLayer = () => store.state.layers[store.selected] ?? null;
+export const selectedLayer = () => store.state?.layers[store.selected] ?? null;
 export function changeLayer(number, change, going = false) {
   const layers = store.state.layers.map((layer, place) => (place === number ? { ...layer, ...change } : layer));
   (going ? preview : commit)({ layers });
