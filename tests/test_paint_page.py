@@ -103,12 +103,7 @@ def pixels(page: Any) -> np.ndarray:
 def add(page: Any, number: int = NUMBER, site: str = "up.0.0") -> None:
     page.select_option("#site", site)
     page.fill("#query", str(number))
-    until(
-        page,
-        "number => document.querySelectorAll('#list .row').length === 1"
-        " && document.querySelector('#list .row').dataset.number === number",
-        arg=str(number),
-    )
+    page.wait_for_selector(f"#list .row[data-number='{number}']:only-child")
     page.click("#list .row .add")
     page.fill(f"[aria-label='strength of layer {len(state_now(page).layers)}, exact']", str(STRENGTH))
     page.keyboard.press("Enter")
@@ -365,8 +360,7 @@ def test_two_tabs_at_once(opened: Open, studio: Studio) -> None:
 def test_hostile_texts(opened: Open) -> None:
     page = opened(f"#{fragment_of(State(prompt=HOSTILE, seed=1))}")
     assert page.input_value("#prompt") == HOSTILE
-    page.wait_for_selector("#scores:not(.old) dd >> nth=0")
-    until(page, "document.getElementById('scores').innerText.includes('grammar')")
+    until(page, "document.getElementById('status').textContent.includes('red heart </script><script>window')")
     page.click("#copy-python")
     until(page, "document.getElementById('text').value.includes('window.broken')")
     page.keyboard.press("Escape")
@@ -376,9 +370,12 @@ def test_hostile_texts(opened: Open) -> None:
     page.fill("#phrase", "<img src=x onerror=window.broken=3>")
     page.click("text=Fill phrase")
     until(page, "document.getElementById('status').textContent.includes('<img src=x')")
+    page.fill("#prompt", "a red <b>heart</b>")
+    page.press("#prompt", "Enter")
+    until(page, "document.getElementById('scores').innerText.includes('<b>heart</b>')")
     page.wait_for_timeout(100)
     assert page.evaluate("window.broken") is None
-    assert page.locator("main script, img, #card b").count() == 0
+    assert page.locator("main script, img, #card b, #scores b").count() == 0
 
 
 def test_wrong_prompts_are_said(opened: Open) -> None:

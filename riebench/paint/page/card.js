@@ -7,7 +7,6 @@ import { store } from "./store.js";
 
 const SIDE = 160, FULL = 255;
 const share = (value) => `${(100 * value).toFixed(value < 0.01 ? 3 : 1)} %`;
-let current = null;
 
 async function bitmapOf(path, options) { return createImageBitmap(await ask(path, { ...options, as: "blob" })); }
 
@@ -75,7 +74,6 @@ async function effect(card, box, button) {
 }
 export function drawCard(card) {
   const box = byId("card"), name = `${card.site} ${card.number}`;
-  current = card;
   const add = element("button", { type: "button", text: "Add as a layer" });
   add.disabled = card.mean === null;
   add.addEventListener("click", () => addLayer(card.site, card));
@@ -98,4 +96,3 @@ export function drawCard(card) {
     element("h3", { text: "nearest features (cosine)" }), near,
   );
 }
-export const cardNow = () => current;

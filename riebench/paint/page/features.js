@@ -58,6 +58,7 @@ function featureRow(row) {
   return element("div", { class: `row${open === key(site.value, row.number) ? " open" : ""}`, "data-number": row.number }, choose, add);
 }
 function draw(first) {
+  byId("value-name").textContent = active ? "in means" : scoreName() ?? "";
   const scroll = list.scrollTop;
   list.replaceChildren(...rows.map(featureRow));
   if (!rows.length) list.append(element("p", { class: "empty", text: active ? "No feature is active at this place." : "No feature fits." }));

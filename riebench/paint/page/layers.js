@@ -1,7 +1,7 @@
 // The list of layers.
 import { covered } from "./mask.js";
 import { hueOf } from "./stage.js";
-import { changeLayer, commit, select, siteFacts, store, subscribe } from "./store.js";
+import { changeLayer, commit, select, store, subscribe } from "./store.js";
 import { openCard, rowOf } from "./features.js";
 
 const nameOf = (layer) => {
@@ -83,4 +83,3 @@ subscribe((kind) => {
   if (kind === "preview" && byId("layer-list").contains(document.activeElement)) return; // its slider is being moved
   drawLayers();
 });
-export const siteKnown = (site) => Boolean(siteFacts(site));

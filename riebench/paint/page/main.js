@@ -16,6 +16,7 @@ import "./phrase.js";
 subscribe((kind) => {
   byId("undo").disabled = !canUndo();
   byId("redo").disabled = !canRedo();
+  if (kind !== "preview") say("");
   if (kind !== "selected") follow(kind === "preview");
 });
 byId("undo").addEventListener("click", undo);

@@ -1,7 +1,7 @@
 // The pictures of the state: asked for as it changes, the latest wins; progress and cancelling.
 import { ask } from "./api.js";
 import { acting, store } from "./store.js";
-import { say, sayWrong } from "./status.js";
+import { say, sayWrong, takeBack } from "./status.js";
 
 export const pictures = { base: null, edited: null };
 const listeners = [];
@@ -29,12 +29,12 @@ class Follower {
         pictures[this.kind] = { key, blob, bitmap };
         show(this.kind);
       }
-      if (number === this.sent) say("");
+      if (number === this.sent) takeBack("picture");
     } catch (error) {
       if (number === this.sent) {
         this.key = null;
-        if (error.name === "AbortError") say("cancelled");
-        else if (error.status !== 409 && error.status) sayWrong(error.message);
+        if (error.name === "AbortError") say("cancelled", "picture");
+        else if (error.status !== 409 && error.status) sayWrong(error.message, "picture");
       }
     } finally {
       if (this.flying === stop) this.flying = null;
@@ -99,9 +99,9 @@ async function look() {
     const kinds = Object.values(await ask("/api/progress"));
     const before = Math.min(...kinds.map((kind) => kind.before)), steps = Math.max(...kinds.map((kind) => kind.steps));
     if (!busy().length) return;
-    if (steps > 0) say(`generating: step ${steps}`);
-    else if (before > 0 && Number.isFinite(before)) say(`waiting: ${before} before this`);
-    else say("generating");
+    if (steps > 0) say(`generating: step ${steps}`, "picture");
+    else if (before > 0 && Number.isFinite(before)) say(`waiting: ${before} before this`, "picture");
+    else say("generating", "picture");
   } catch { /* the banner says it */ }
   timer = busy().length ? setTimeout(look, 500) : null;
 }

@@ -1,5 +1,5 @@
 // What is generated: model, prompt with its choices, seed, steps.
-import { commit, start, stateOf, store, subscribe } from "./store.js";
+import { commit, stateOf, store, subscribe } from "./store.js";
 
 const prompt = byId("prompt"), seed = byId("seed"), steps = byId("steps"), grammar = byId("grammar"), compose = byId("compose"), model = byId("model");
 let typed = null, made = null;
@@ -79,4 +79,3 @@ subscribe(() => {
   if (document.activeElement !== steps) steps.value = state.steps;
   if (facts.grammar) read();
 });
-export { start };
