@@ -19,6 +19,7 @@ from riebench.paint import BrushMask, Layer, State, StepInterval, picture, read_
 from riebench.paint.link import fragment_of, state_of
 from riebench.paint.opening import Opening, Prepared
 from riebench.paint.painting import changes_of, grid_cells
+from riebench.paint.queue import Dropped
 from riebench.paint.snippet import Origin, python_code
 from riebench.paint.state import checked
 from riebench.paint.studio import STRENGTHS, Studio
@@ -357,3 +358,21 @@ def test_scores_come_one_after_the_other(studio: Studio) -> None:
     assert same["lpips"]["value"] == 0
     *_, other = studio.scores(state(prompt="a red dog"))
     assert "'dog'" in other["reader"]["reason"]
+
+
+def test_a_generation_that_nobody_waits_for_ends_at_the_next_step(studio: Studio) -> None:
+    done = []
+
+    def at_step() -> None:
+        done.append(len(done))
+        if len(done) == 2:
+            raise Dropped
+
+    one = state(layer(), steps=4, seed=8)
+    with pytest.raises(Dropped), studio.watched(at_step):
+        studio.run(one)
+    assert done == [0, 1]
+    fresh = picture(studio.model, one)
+    assert done == [0, 1]
+    assert np.array_equal(studio.run(one).image, fresh)
+    assert not any(module._forward_hooks for module in studio.model.modules.values())

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from PIL import Image
 
 from riebench.paint import State, picture, read_state
 from riebench.paint.link import fragment_of, state_of
+from riebench.paint.queue import Rank
 from riebench.paint.studio import Studio
 
 ROOT = Path(__file__).parents[1]
@@ -387,6 +389,25 @@ def test_wrong_prompts_are_said(opened: Open) -> None:
     page.press("#prompt", "Enter")
     settle(page)
     assert page.inner_text("#status") == ""
+
+
+def test_waiting_is_shown_and_can_be_cancelled(opened: Open, served: Served, studio: Studio) -> None:
+    page = opened()
+    gate = threading.Event()
+    held = served.queue.submit("somebody-else", "held", Rank.picture, lambda ticket: gate.wait(60))
+    page.fill("#seed", "41")
+    page.press("#seed", "Enter")
+    page.wait_for_selector("#cancel:not([hidden])")
+    until(page, "document.getElementById('progress').textContent === 'waiting: 1 before this'")
+    page.click("#cancel")
+    until(page, "document.getElementById('status').textContent === 'cancelled'")
+    gate.set()
+    held.result.result(60)
+    page.fill("#seed", "42")
+    page.press("#seed", "Enter")
+    settle(page)
+    assert page.inner_text("#status") == page.inner_text("#progress") == ""
+    assert np.array_equal(pixels(page), picture(studio.model, State(prompt=PROMPT, seed=42)))
 
 
 def test_by_the_keyboard_alone(opened: Open, studio: Studio) -> None:

@@ -90,18 +90,24 @@ function watch() {
     clearTimeout(timer);
     timer = null;
     byId("cancel").hidden = true;
+    tell("");
   } else timer ??= setTimeout(look, 400);
+}
+function tell(text) {
+  if (byId("progress").textContent !== text) byId("progress").textContent = text;
 }
 async function look() {
   if (!busy().length) return;
   byId("cancel").hidden = false;
   try {
-    const kinds = Object.values(await ask("/api/progress"));
-    const before = Math.min(...kinds.map((kind) => kind.before)), steps = Math.max(...kinds.map((kind) => kind.steps));
+    const kinds = await ask("/api/progress"), all = Object.values(kinds);
     if (!busy().length) return;
-    if (steps > 0) say(`generating: step ${steps}`, "picture");
-    else if (before > 0 && Number.isFinite(before)) say(`waiting: ${before} before this`, "picture");
-    else say("generating", "picture");
+    const before = Math.min(...all.map((kind) => kind.before)), steps = Math.max(...all.map((kind) => kind.steps));
+    const picture = kinds.edited ?? kinds.base;
+    if (picture?.steps) tell(`generating: step ${picture.steps} of ${store.state.steps}`);
+    else if (steps > 0) tell(`generating: ${steps} steps done`);
+    else if (before > 0 && Number.isFinite(before)) tell(`waiting: ${before} before this`);
+    else tell("generating");
   } catch { /* the banner says it */ }
   timer = busy().length ? setTimeout(look, 500) : null;
 }
