@@ -233,6 +233,7 @@ def test_headless(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[
         (("--sae", "nowhere"), "unknown SAE (no folder of that name, and no site of the model that has one) 'nowhere'"),
         (("--sae", "mid.0", "--sae", "mid.0"), "are both of mid.0"),
         (("--sae", "mid.0", "--model", "mini", "--model", "mini"), "--sae is for one --model"),
+        (("--model", "mini", "--model", "mini"), "two of --model are the same model"),
         (("--model", "sdxl-turbo"), "sdxl-turbo has no SAE here"),
         (("--descriptions", "state.json"), 'expected JSON as {"mid.0"'),
         (("--port", "70000"), "--port"),
@@ -273,6 +274,14 @@ def test_indexes_are_made_once_and_kept(studio: Studio, monkeypatch: pytest.Monk
     assert again.missing() == []
     assert list(again.saes) == ["mid.0"]
     assert again.origin().saes == {"mid.0": Path(riebench.__file__).parent / "mini" / "weights" / "sae" / "mid.0"}
+
+
+def test_copied_python_loads_the_model_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(riebench.__file__).parent / "mini" / "weights")
+    asked = Opening("mini", settings={"device": "cpu", "sae.folder": "sae", "model.replay": "false", "weights": None})
+    folder = str(Path("sae").resolve())
+    loaded = {"model__device": "cpu", "model__replay": False, "sae__folder": folder}
+    assert Prepared(asked).origin() == Origin("mini", loaded, {})
 
 
 def test_features_of_a_site(studio: Studio) -> None:

@@ -131,6 +131,8 @@ def _serve(asked: list[Opening], state: State | None, host: str, port: int) -> N
     from riebench.paint.serving import Place, listen, serve
 
     prepared = [Prepared(one) for one in asked]
+    if len({one.entry.name for one in prepared}) < len(prepared):
+        raise UserError("two of --model are the same model; leave one out")
     for one in prepared:
         if one.missing():
             one.prompts()

@@ -67,10 +67,14 @@ class Prepared:
             raise UserError(f"{asked.model} has no SAE here, and so no feature to paint; name one with --sae DIR")
 
     def origin(self) -> Origin:
-        """How to load the same model in Python."""
+        """How to load the same model in Python, wherever that runs."""
         own = {site: sae.folder.resolve() for site, sae in self.saes.items()} if self.asked.saes else {}
-        given = {name.replace(".", "__"): value for name, value in self.asked.settings.items() if value is not None}
-        return Origin(self.asked.model, {name: _plain(value) for name, value in given.items()}, own)
+        given: dict[str, Any] = {}
+        for group, value in self.settings.model_dump(mode="json", exclude_defaults=True).items():
+            inside = value.items() if isinstance(value, dict) else ()
+            given |= {f"{group}__{name}": inner for name, inner in inside} or {group: value}
+        named = self.entry.name if Path(self.asked.model).is_dir() else self.asked.model
+        return Origin(named, given, own)
 
     def load(self) -> Model:
         """The model alone, which makes pictures of states."""
@@ -163,7 +167,3 @@ def _by_site(entry: ModelEntry, settings: Settings) -> dict[str, LocatedSae]:
 
 def _of_features(descriptions: Mapping[int, str], count: int) -> dict[int, str]:
     return {number: said for number, said in descriptions.items() if 0 <= number < count}
-
-
-def _plain(value: Any) -> Any:
-    return str(value.resolve()) if isinstance(value, Path) else value
