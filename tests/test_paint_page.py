@@ -364,12 +364,12 @@ def test_hostile_texts(opened: Open) -> None:
     add(page)
     page.click("#list .row .choose")
     until(page, "document.querySelector('#card .said')?.textContent === 'violet <b>paint</b>'")
-    page.fill("#phrase", "<img src=x onerror=window.broken=3>")
-    page.click("text=Fill phrase")
-    until(page, "document.getElementById('status').textContent.includes('<img src=x')")
     page.fill("#prompt", "a red <b>heart</b>")
     page.press("#prompt", "Enter")
     until(page, "document.getElementById('scores').innerText.includes('<b>heart</b>')")
+    page.fill("#phrase", "<img src=x onerror=window.broken=3>")
+    page.click("text=Fill phrase")
+    until(page, "document.getElementById('status').textContent.includes('<img src=x')")
     page.wait_for_timeout(100)
     assert page.evaluate("window.broken") is None
     assert page.locator("main script, img, #card b, #scores b").count() == 0
