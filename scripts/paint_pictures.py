@@ -12,8 +12,9 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-WIDTH, COLOURS = 860, 128
-HEART = [(0.2, 0.3), (0.5, 0.3), (0.5, 0.5), (0.2, 0.5), (0.2, 0.7), (0.5, 0.7)]
+WIDTH, COLOURS = 860, 224
+ROWS = (0.19, 0.31, 0.44, 0.56, 0.69)
+HEART = [(x, row) for number, row in enumerate(ROWS) for x in ((0.2, 0.5) if number % 2 == 0 else (0.5, 0.2))]
 
 
 def main(out: Path) -> None:
