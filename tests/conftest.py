@@ -20,6 +20,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from riebench.engine.instruments import Instruments, load_instruments
 from riebench.models.sdxl import SDXL, TURBO
+from riebench.paint.opening import Opening, Prepared
+from riebench.paint.studio import Studio
 from riebench.spec.request import resolve
 from riebench.spec.settings import Settings
 
@@ -115,6 +117,15 @@ def model(random_pipeline: StableDiffusionXLPipeline) -> SDXL:
 def mini() -> Instruments:
     """Mini with all its instruments."""
     return load_instruments(resolve("none", "all")[0])
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """Mini to paint with; its indexes are of few pictures and lie in a cache folder that programs find, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        described = {"up.0.0": {240: "violet <b>paint</b>"}}
+        yield Prepared(Opening("mini", count=24, descriptions=described)).open()
 
 
 @pytest.fixture

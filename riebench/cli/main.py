@@ -13,6 +13,7 @@ from riebench.cli.bench_command import bench_command
 from riebench.cli.blocks_command import blocks_command
 from riebench.cli.methods_command import methods_command, new_method_command
 from riebench.cli.mini_command import mini_app
+from riebench.cli.paint_command import paint_command
 from riebench.cli.pairs_command import pairs_app
 from riebench.cli.report_command import compare_command, report_command, results_app
 from riebench.cli.rerun_command import rerun_command
@@ -47,6 +48,7 @@ app.command("compare")(compare_command)
 app.command("methods")(methods_command)
 app.command("new-method")(new_method_command)
 app.command("blocks")(blocks_command)
+app.command("paint")(paint_command)
 app.add_typer(pairs_app, name="pairs")
 app.add_typer(results_app, name="results")
 app.add_typer(mini_app, name="mini")

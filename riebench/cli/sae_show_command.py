@@ -69,6 +69,7 @@ def sae_show_command(
 
       riebench sae show my-sae-index --find "at night" --out night
     """
+    from riebench.sae.feature_index import sort_features
     from riebench.sae.feature_sheet import draw_feature, draw_features, write_png
     from riebench.sae.indexing import IndexRequest, find_or_make_index
     from riebench.sae.page import write_feature_page
@@ -81,7 +82,8 @@ def sae_show_command(
     found = find_or_make_index(request, index, feature)
     name = Path(found.facts.name).name  # an index may come from strangers
     if feature is None:
-        listed = _sorted(found, found.search(find), sort)
+        by = sort or (SortBy.score if found.facts.score_name else SortBy.density)
+        listed = sort_features(found.search(find), by)
         _print_table(found, listed, limit)
         drawing, file = draw_features(found, listed[:limit], f"features of {name}"), out / f"{name}.png"
     else:
@@ -91,13 +93,6 @@ def sae_show_command(
     write_feature_page(found, page)
     write_png(drawing, file)
     print(f"drawing   {file}\npage      {page}{'' if feature is None else f'#feature={feature}'}")
-
-
-def _sorted(index: FeatureIndex, features: list[IndexedFeature], sort: SortBy | None) -> list[IndexedFeature]:
-    by = sort or (SortBy.score if index.facts.score_name else SortBy.density)
-    if by == SortBy.number:
-        return sorted(features)
-    return sorted(features, key=lambda f: (getattr(f, by) is None, -(getattr(f, by) or 0), f.number))
 
 
 def _print_table(index: FeatureIndex, features: list[IndexedFeature], limit: int) -> None:

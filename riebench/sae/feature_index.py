@@ -8,7 +8,7 @@ contents are ours; no source prescribes them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -127,6 +127,13 @@ class IndexedFeature(NamedTuple):
     label: str | None
     score: float | None
     nearest: tuple[Near, ...]
+
+
+def sort_features(features: Iterable[IndexedFeature], by: str) -> list[IndexedFeature]:
+    """Features by a property: by ``number`` from the lowest, else from the highest, those without a value last."""
+    if by == "number":
+        return sorted(features)
+    return sorted(features, key=lambda f: (getattr(f, by) is None, -(getattr(f, by) or 0), f.number))
 
 
 class TopPicture(NamedTuple):
@@ -278,14 +285,15 @@ class FeatureIndex:
     def _match(self, number: int, words: list[str]) -> tuple[float, float] | None:
         """How well the words fit a feature, as a key for sorting (smaller is better); None if they do not."""
         columns = self.facts.columns
-        if _has(columns.label[number] or "", words):
+        if has_words(columns.label[number] or "", words):
             return 0.0, -(columns.score[number] or 0)
         pictures = columns.pictures[number]
-        fitting = sum(_has(self.facts.prompted[picture][0], words) for picture in pictures)
+        fitting = sum(has_words(self.facts.prompted[picture][0], words) for picture in pictures)
         return (1.0, -fitting / len(pictures)) if pictures and 2 * fitting >= len(pictures) else None
 
 
-def _has(text: str, words: list[str]) -> bool:
+def has_words(text: str, words: Sequence[str]) -> bool:
+    """Whether each of some words begins a word of a text, in any case."""
     return all(re.search(rf"(?<!\w){re.escape(word)}", text, re.IGNORECASE) for word in words)
 
 

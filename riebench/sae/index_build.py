@@ -1,4 +1,4 @@
-"""Make the feature index of an SAE: one pass over generated pictures, then one folder."""
+"""Make the feature indexes of SAEs: one pass over generated pictures, then one folder for each SAE."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -29,6 +30,24 @@ TOP, NEAREST, SIDE = 9, 8, 128
 QUALITY = 80
 
 
+class IndexPart(NamedTuple):
+    """One SAE of several whose indexes are made in one pass.
+
+    Attributes:
+        site: where the dictionary reads.
+        dictionary: the SAE.
+        out: the folder; see :func:`riebench.sae.index_folder.check_index_folder`.
+        name: of the SAE, for titles.
+        fingerprint: of the SAE, as :func:`riebench.sae.folders.sae_fingerprint`.
+    """
+
+    site: str
+    dictionary: Dictionary
+    out: Path
+    name: str
+    fingerprint: str
+
+
 def make_index(
     model: Model,
     site: str,
@@ -47,14 +66,34 @@ def make_index(
 ) -> FeatureIndex:
     """Generate the pictures, look at every feature in them, and write the index; one that is there is replaced.
 
+    ``site``, ``dictionary``, ``out``, ``name`` and ``fingerprint`` are those of :class:`IndexPart`, the others and the
+    errors those of :func:`make_indexes`.
+    """
+    part = IndexPart(site, dictionary, out, name, fingerprint)
+    [index] = make_indexes(
+        model, [part], prompted, prompts=prompts, world=world, steps=steps, top=top, side=side, track=track
+    )
+    return index
+
+
+def make_indexes(
+    model: Model,
+    parts: Sequence[IndexPart],
+    prompted: Sequence[Prompted],
+    *,
+    prompts: str,
+    world: World | None = None,
+    steps: int = 1,
+    top: int = TOP,
+    side: int = SIDE,
+    track: Track = iter,
+) -> list[FeatureIndex]:
+    """Generate the pictures once, look at every feature of several SAEs in them, and write an index for each.
+
     Args:
         model: the model.
-        site: where the dictionary reads.
-        dictionary: the SAE.
+        parts: the SAEs.
         prompted: prompts and seeds.
-        out: the folder; see :func:`riebench.sae.index_folder.check_index_folder`.
-        name: of the SAE, for titles.
-        fingerprint: of the SAE, as :func:`riebench.sae.folders.sae_fingerprint`.
         prompts: where the prompts come from, for the reader.
         world: the truth about the prompts, which gives the features labels and scores.
         steps: denoising steps.
@@ -63,42 +102,51 @@ def make_index(
         track: shows how far the pictures are.
 
     Raises:
-        UserError: if the site does not exist or a prompt is not of the world.
+        UserError: if a site does not exist or a prompt is not of the world.
     """
     shown = [world.shown(prompt) for prompt, _ in prompted] if world else []
-    directions = dictionary.W_dec
-    gathered = Gathered(len(directions), model.sites[site].positions, top, each=world is not None)
+    gathered = [
+        Gathered(len(part.dictionary.W_dec), model.sites[part.site].positions, top, each=world is not None)
+        for part in parts
+    ]
+    most = 2 * sum(each.pictures.numel() for each in gathered)
     pictures: dict[int, bytes] = {}
-    runs = runs_of(model, prompted, steps, [site])
+    runs = runs_of(model, prompted, steps, {part.site for part in parts})
     with torch.no_grad():
         for number in track(range(len(prompted))):
             run = next(runs)
-            gathered.add(number, dictionary.encode(run.values[site].float()))
+            for part, each in zip(parts, gathered, strict=True):
+                each.add(number, part.dictionary.encode(run.values[part.site].float()))
             pictures[number] = _small(run.image, side)
-            if len(pictures) >= 2 * gathered.pictures.numel():  # forget those that no feature shows any more
-                pictures = _shown(pictures, gathered)
-        numbers, cosines = nearest_features(directions, NEAREST)
-    gathered.sort()
-    pictures = _shown(pictures, gathered)
-    nothing = [None] * len(directions)
-    labels = label_features(gathered.in_each(), shown, world) if world else Labels(nothing, nothing, None)
-    facts = IndexFacts(
-        name=name,
-        sae=fingerprint,
-        site=site,
-        width=directions.shape[1],
-        grid=model.sites[site].grid,
-        model=model.entry.name,
-        model_fingerprint=model.fingerprint,
-        steps=steps,
-        prompts=prompts,
-        pictures_made=len(prompted),
-        score_name=labels.score_name,
-        columns=_columns(gathered, labels, numbers, cosines),
-        prompted={number: (prompted[number].prompt, prompted[number].seed) for number in sorted(pictures)},
-    )
-    _write(out, facts, pictures, gathered)
-    return FeatureIndex(out)
+            if len(pictures) >= most:  # forget those that no feature shows any more
+                wanted = set[int]().union(*(each.pictures.unique().tolist() for each in gathered))
+                pictures = {number: data for number, data in pictures.items() if number in wanted}
+    found = []
+    for part, each in zip(parts, gathered, strict=True):
+        each.sort()
+        own = _shown(pictures, each)
+        nothing = [None] * len(part.dictionary.W_dec)
+        labels = label_features(each.in_each(), shown, world) if world else Labels(nothing, nothing, None)
+        with torch.no_grad():
+            numbers, cosines = nearest_features(part.dictionary.W_dec, NEAREST)
+        facts = IndexFacts(
+            name=part.name,
+            sae=part.fingerprint,
+            site=part.site,
+            width=part.dictionary.W_dec.shape[1],
+            grid=model.sites[part.site].grid,
+            model=model.entry.name,
+            model_fingerprint=model.fingerprint,
+            steps=steps,
+            prompts=prompts,
+            pictures_made=len(prompted),
+            score_name=labels.score_name,
+            columns=_columns(each, labels, numbers, cosines),
+            prompted={number: (prompted[number].prompt, prompted[number].seed) for number in sorted(own)},
+        )
+        _write(part.out, facts, own, each)
+        found.append(FeatureIndex(part.out))
+    return found
 
 
 def _small(image: np.ndarray, side: int) -> bytes:

@@ -1,0 +1,40 @@
+// The state as the fragment of the address: deflated JSON in base64url, as riebench.paint.link has it.
+const KEY = "#s=";
+async function through(stream, bytes) {
+  const writer = stream.writable.getWriter();
+  const written = writer.write(bytes).then(() => writer.close());
+  const [buffer] = await Promise.all([new Response(stream.readable).arrayBuffer(), written]);
+  return new Uint8Array(buffer);
+}
+export async function fragmentOf(state) {
+  const packed = await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(JSON.stringify(state)));
+  let text = "";
+  for (const byte of packed) text += String.fromCharCode(byte);
+  return KEY + btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+// Null if the address holds no state.
+export async function stateIn(fragment) {
+  if (!fragment.startsWith(KEY)) return null;
+  const text = atob(fragment.slice(KEY.length).replaceAll("-", "+").replaceAll("_", "/"));
+  const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
+  return JSON.parse(new TextDecoder().decode(await through(new DecompressionStream("deflate-raw"), bytes)));
+}
+// What a file or a link holds, as far as the page relies on it; the server checks the rest. Throws a sentence.
+export function usable(found, models) {
+  const is = (value, kind) => typeof value === kind;
+  if (!found || !is(found, "object") || !is(found.prompt, "string")) throw new Error("it holds no state of this page");
+  const name = found.model ?? "mini";
+  const facts = models.find((model) => model.name === name);
+  if (!facts) throw new Error(`it is of the model ${String(name)}, which this server has not loaded`);
+  const layers = (Array.isArray(found.layers) ? found.layers : []).map((layer) => {
+    const mask = layer?.mask;
+    const fits = mask && Array.isArray(mask.runs) && mask.rows >= 1 && mask.rows <= 256 && mask.columns >= 1 && mask.columns <= 256
+      && mask.runs.every((run) => Number.isInteger(run) && run >= 0) && mask.runs.reduce((a, b) => a + b, 0) === mask.rows * mask.columns;
+    if (!fits) throw new Error("a layer of it has no mask that can be read");
+    if (!facts.sites.some((site) => site.site === layer.site)) throw new Error(`a layer of it is at ${String(layer.site)}, where this model has no SAE`);
+    if (!["feature", "unit", "strength"].every((part) => Number.isFinite(layer[part]))) throw new Error("a layer of it has a number that cannot be read");
+    return { site: layer.site, feature: layer.feature, unit: layer.unit, strength: layer.strength, mask: { rows: mask.rows, columns: mask.columns, runs: mask.runs }, steps: layer.steps ?? null, on: layer.on ?? true };
+  });
+  if (layers.length > facts.limits.layers) throw new Error(`it has ${layers.length} layers, more than ${facts.limits.layers}`);
+  return { version: found.version ?? 1, model: name, prompt: found.prompt, seed: found.seed ?? 0, steps: found.steps ?? 1, layers };
+}

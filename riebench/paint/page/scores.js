@@ -1,0 +1,51 @@
+// What CLIP, LPIPS and the reader say; asked for when nothing changes any more.
+import { ask } from "./api.js";
+import { askedState, settled, whenShown } from "./pictures.js";
+import { subscribe } from "./store.js";
+
+const QUIET = 450; // milliseconds
+const box = byId("scores");
+let timer = null, stop = null, of = null;
+
+function later() {
+  clearTimeout(timer);
+  timer = setTimeout(get, QUIET);
+}
+async function get() {
+  if (!settled()) return later();
+  const state = askedState(), key = JSON.stringify(state);
+  if (key === of) { box.classList.remove("old"); return undefined; }
+  stop?.abort();
+  stop = new AbortController();
+  try {
+    draw(await ask("/api/scores", { body: state, signal: stop.signal }), state.layers.length > 0);
+    of = key;
+    box.classList.remove("old");
+  } catch { /* the picture's own request has said why */ }
+  return undefined;
+}
+function pair(term, nodes) { return element("dl", {}, element("dt", { text: term }), element("dd", {}, ...nodes)); }
+function draw(found, edited) {
+  const nodes = [];
+  if (found.clip) {
+    const { base, edited: after } = found.clip;
+    nodes.push(pair("CLIP with the prompt", edited ? [`${shown(base)} → `, element("span", { class: after < base ? "down" : "up", text: shown(after) })] : [shown(base)]));
+  }
+  if (found.lpips && edited) nodes.push(pair(`${found.lpips.name} to the base`, [shown(found.lpips.value)]));
+  if (found.reader?.reason) nodes.push(pair("reader", [found.reader.reason]));
+  else if (found.reader) {
+    const { base, edited: after } = found.reader, names = [...new Set([...Object.keys(base), ...Object.keys(after)])];
+    nodes.push(element("div", { class: "reader", role: "group", "aria-label": "what the reader sees" }, ...names.map((name) => {
+      const changed = base[name] !== after[name];
+      return element("span", { class: changed ? "changed" : "", text: changed ? `${name}: ${base[name] ?? "none"} → ${after[name] ?? "none"}` : `${name}: ${base[name]}` });
+    })));
+  }
+  for (const [name, why] of Object.entries(found.missing)) if (name !== "masker") nodes.push(pair(name, [element("span", { class: "soft", title: why, text: "not here" })]));
+  box.replaceChildren(...nodes);
+}
+subscribe((kind) => {
+  if (kind === "selected") return;
+  if (JSON.stringify(askedState()) !== of) { stop?.abort(); box.classList.add("old"); }
+  later();
+});
+whenShown(later);

@@ -1,0 +1,61 @@
+// The state of the page, its history, and who wants to know of changes.
+const listeners = [];
+const past = [], future = [];
+const MOST = 300;
+let before = null; // the state before a change that is still going on
+export const store = { state: null, selected: -1, models: [], facts: null };
+
+export const subscribe = (listener) => listeners.push(listener);
+const tell = (kind) => listeners.forEach((listener) => listener(kind));
+
+export function start(models, state) {
+  store.models = models;
+  take(state);
+  tell("committed");
+}
+function take(state) {
+  store.state = state;
+  store.facts = store.models.find((model) => model.name === state.model);
+  store.selected = Math.min(Math.max(store.selected, state.layers.length ? 0 : -1), state.layers.length - 1);
+}
+// A change that may still go on, as a stroke: shown, but one step of undo begins only with commit.
+export function preview(change) {
+  before ??= store.state;
+  take({ ...store.state, ...change });
+  tell("preview");
+}
+export function commit(change = {}) {
+  const first = before ?? store.state;
+  before = null;
+  const next = { ...store.state, ...change };
+  if (JSON.stringify(first) === JSON.stringify(next)) { take(next); return tell("committed"); }
+  past.push(first);
+  if (past.length > MOST) past.shift();
+  future.length = 0;
+  take(next);
+  tell("committed");
+}
+function step(from, to) {
+  if (!from.length || before) return;
+  to.push(store.state);
+  take(from.pop());
+  tell("committed");
+}
+export const undo = () => step(past, future);
+export const redo = () => step(future, past);
+export const canUndo = () => past.length > 0;
+export const canRedo = () => future.length > 0;
+
+export function select(number) {
+  store.selected = number;
+  tell("selected");
+}
+export const selectedLayer = () => store.state?.layers[store.selected] ?? null;
+export function changeLayer(number, change, going = false) {
+  const layers = store.state.layers.map((layer, place) => (place === number ? { ...layer, ...change } : layer));
+  (going ? preview : commit)({ layers });
+}
+export const siteFacts = (site) => store.facts.sites.find((facts) => facts.site === site);
+export const stateOf = (facts) => ({ version: 1, model: facts.name, ...facts.example, steps: facts.steps, layers: [] });
+// Layers that can change the picture, as the server sees it.
+export const acting = (state) => state.layers.filter((layer) => layer.on && layer.strength !== 0 && layer.unit !== 0 && layer.mask.runs.some((run, place) => place % 2 && run > 0));

@@ -1,0 +1,305 @@
+"""The server's routes: the page's files from memory, and the questions of the page as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from riebench.paint.guard import Access, Guard
+from riebench.paint.queue import Busy, Dropped, Queue, Rank, Ticket, Work
+from riebench.paint.shelf import Sort
+from riebench.paint.snippet import python_code
+from riebench.paint.state import MOST_BYTES, MOST_SEED, MOST_SIDE, BrushMask, Checked, Limited, State, checked
+from riebench.paint.studio import Studio, png
+from riebench.util.errors import PairError, UserError, unknown
+from riebench.util.html import BASE_CSS, COMMON_JS
+
+PAGE = Path(__file__).parent / "page"
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+BODY_SECONDS = 20.0
+MOST_LISTED = 200
+CLIENT = re.compile(r"[0-9A-Za-z-]{8,64}")
+SiteName = Field(min_length=1, max_length=200)
+Share = Field(ge=0, lt=1)
+
+
+class Place(Limited):
+    """Which features are active here."""
+
+    state: State
+    site: str = SiteName
+    x: float = Share
+    y: float = Share
+
+
+class Alone(Limited):
+    """What a feature does alone."""
+
+    model: str = SiteName
+    site: str = SiteName
+    feature: int = Field(ge=0, le=10_000_000)
+    seed: int = Field(ge=0, le=MOST_SEED)
+
+
+class Phrase(Limited):
+    """Where a phrase is."""
+
+    state: State
+    site: str = SiteName
+    phrase: str = Field(min_length=1, max_length=200)
+    rows: int = Field(ge=1, le=MOST_SIDE)
+    columns: int = Field(ge=1, le=MOST_SIDE)
+
+
+class Listing(Limited):
+    """Which features of a site are listed."""
+
+    model: str = SiteName
+    site: str = SiteName
+    find: str = Field("", max_length=200)
+    sort: Sort = "density"
+    start: int = Field(0, ge=0, le=10_000_000)
+
+
+class OfFeature(Limited):
+    """A feature, or a picture of a site's index."""
+
+    model: str = SiteName
+    site: str = SiteName
+    number: int = Field(ge=0, le=10_000_000)
+
+
+def make_app(studios: Sequence[Studio], queue: Queue, access: Access) -> ASGIApp:
+    """The application.
+
+    Args:
+        studios: the models that can be painted with, the first of which the page begins with.
+        queue: before them.
+        access: who is let in.
+    """
+    desk = _Desk({studio.model.entry.name: studio for studio in studios}, queue)
+    routes = [
+        *(Route(path, _file(data, kind), methods=["GET"]) for path, (data, kind) in page_files().items()),
+        Route("/api/models", desk.models, methods=["GET"]),
+        Route("/api/features", desk.features, methods=["GET"]),
+        Route("/api/feature", desk.feature, methods=["GET"]),
+        Route("/api/top", desk.top, methods=["GET"]),
+        Route("/api/progress", desk.progress, methods=["GET"]),
+        *(
+            Route(f"/api/{name}", getattr(desk, name), methods=["POST"])
+            for name in ("picture", "scores", "active", "effect", "region", "python")
+        ),
+    ]
+    handlers: Mapping[Any, Callable[[Request, Any], Response]] = {
+        UserError: lambda request, error: _said(str(error).partition("\n")[0], 422),
+        PairError: lambda request, error: _said(str(error), 422),
+        Dropped: lambda request, error: _said("a later request took its place", 409),
+        Busy: lambda request, error: _said("too many requests wait already; try again", 503),
+        HTTPException: lambda request, error: _said(str(error.detail), error.status_code),
+        Exception: lambda request, error: _said("the server failed at this request; its terminal shows why", 500),
+        ClientDisconnect: lambda request, error: _said("the client left", 499),
+    }
+    return Guard(_Trouble(Starlette(routes=routes, exception_handlers=handlers)), access)
+
+
+def page_files() -> dict[str, tuple[bytes, str]]:
+    """Address to content and type of all files of the page, read once: no address is ever made into a path."""
+    files = {f"/{path.name}": path for path in sorted(PAGE.iterdir()) if path.suffix in KINDS}
+    files |= {"/base.css": BASE_CSS, "/common.js": COMMON_JS, "/": files.pop("/index.html")}
+    return {address: (path.read_bytes(), KINDS[path.suffix]) for address, path in files.items()}
+
+
+def _file(data: bytes, kind: str) -> Callable[[Request], Any]:
+    async def answer(request: Request) -> Response:
+        return Response(data, media_type=kind)
+
+    return answer
+
+
+def _said(text: str, status: int) -> JSONResponse:
+    return JSONResponse({"error": text}, status)
+
+
+class _Trouble:
+    """Shows faults of the program in the terminal; the client has its one sentence by then."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except Exception:  # noqa: BLE001 - whatever it is, the server lives on
+            traceback.print_exc(file=sys.stderr)
+
+
+class _Desk:
+    """Answers of the server."""
+
+    def __init__(self, studios: Mapping[str, Studio], queue: Queue) -> None:
+        self.studios, self.queue = studios, queue
+
+    async def models(self, request: Request) -> Response:
+        return JSONResponse([studio.facts() for studio in self.studios.values()])
+
+    async def features(self, request: Request) -> Response:
+        asked = _query(Listing, request)
+        shelf = self._studio(asked.model).shelf(asked.site)
+        found = await asyncio.to_thread(shelf.find, asked.find, asked.sort)
+        rows = [shelf.row(feature) for feature in found[asked.start : asked.start + MOST_LISTED]]
+        return JSONResponse({"total": len(shelf.index), "found": len(found), "rows": rows})
+
+    async def feature(self, request: Request) -> Response:
+        asked = _query(OfFeature, request)
+        card = await asyncio.to_thread(self._studio(asked.model).shelf(asked.site).card, asked.number)
+        return JSONResponse(card)
+
+    async def top(self, request: Request) -> Response:
+        asked = _query(OfFeature, request)
+        data = self._studio(asked.model).shelf(asked.site).top_picture(asked.number)
+        return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=3600"})
+
+    async def progress(self, request: Request) -> Response:
+        return JSONResponse(self.queue.place(_client(request)))
+
+    async def picture(self, request: Request) -> Response:
+        state = await _body(State, request)
+        studio = self._studio(state.model)
+        kind = "edited" if any(layer.acts for layer in state.layers) else "base"
+
+        def work(ticket: Ticket) -> bytes:
+            with studio.watched(ticket.at_step):
+                return png(studio.run(state).image)
+
+        return Response(await self._worked(request, kind, Rank.picture, work), media_type="image/png")
+
+    async def scores(self, request: Request) -> Response:
+        state = await _body(State, request)
+        studio = self._studio(state.model)
+        work = _in_parts(studio, lambda: studio.scores(state))
+        return JSONResponse(await self._worked(request, "scores", Rank.later, work))
+
+    async def active(self, request: Request) -> Response:
+        asked = await _body(Place, request)
+        studio = self._studio(asked.state.model)
+
+        def work(ticket: Ticket) -> dict[str, Any]:
+            with studio.watched(ticket.at_step):
+                return studio.active_here(asked.state, asked.site, asked.x, asked.y)
+
+        return JSONResponse(await self._worked(request, "active", Rank.look, work))
+
+    async def effect(self, request: Request) -> Response:
+        asked = await _body(Alone, request)
+        studio = self._studio(asked.model)
+        work = _in_parts(studio, lambda: studio.effect(asked.site, asked.feature, asked.seed))
+        return Response(await self._worked(request, "effect", Rank.later, work), media_type="image/png")
+
+    async def region(self, request: Request) -> Response:
+        asked = await _body(Phrase, request)
+        studio = self._studio(asked.state.model)
+
+        def work(ticket: Ticket) -> BrushMask:
+            with studio.watched(ticket.at_step):
+                return studio.region(asked.state, asked.site, asked.phrase, (asked.rows, asked.columns))
+
+        found: BrushMask = await self._worked(request, "region", Rank.look, work)
+        return JSONResponse(found.model_dump())
+
+    async def python(self, request: Request) -> Response:
+        state = await _body(State, request)
+        return Response(python_code(state, self._studio(state.model).origin), media_type="text/plain; charset=utf-8")
+
+    def _studio(self, model: str) -> Studio:
+        if model not in self.studios:
+            raise unknown("model of this server", model, self.studios)
+        return self.studios[model]
+
+    async def _worked(self, request: Request, kind: str, rank: Rank, work: Work) -> Any:
+        """The result of work in the queue; it is dropped when the client leaves.
+
+        Raises:
+            Dropped: if a later request took its place.
+        """
+        ticket = self.queue.submit(_client(request), kind, rank, work)
+        result = asyncio.wrap_future(ticket.result)
+        left = asyncio.ensure_future(_left(request))
+        try:
+            await asyncio.wait([result, left], return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                raise ClientDisconnect
+            return result.result()
+        except asyncio.CancelledError:
+            raise Dropped from None
+        finally:
+            left.cancel()
+            self.queue.drop(ticket)
+
+
+def _in_parts(studio: Studio, parts: Callable[[], Any]) -> Work:
+    """Work that others may interrupt between its parts; its steps are watched in each of them."""
+
+    def work(ticket: Ticket) -> Any:
+        going = parts()
+        while True:
+            with studio.watched(ticket.at_step):
+                try:
+                    found = next(going)
+                except StopIteration:
+                    return
+            yield found
+
+    return work
+
+
+async def _left(request: Request) -> None:
+    """Ends when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _client(request: Request) -> str:
+    name = request.headers.get("x-client", "")
+    if not CLIENT.fullmatch(name):
+        raise HTTPException(400, "the header X-Client must name the page, with 8 to 64 letters and digits")
+    return name
+
+
+def _query(kind: type[Checked], request: Request) -> Checked:
+    return checked(kind, json.dumps(dict(request.query_params)), "question")
+
+
+async def _body(kind: type[Checked], request: Request) -> Checked:
+    """A model from a request's body.
+
+    Raises:
+        HTTPException: if it is no JSON by its type, too long or too slow.
+        UserError: if something in it is wrong.
+    """
+    _client(request)
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(415, "expected a body of type application/json")
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                data += part
+                if len(data) > MOST_BYTES:
+                    raise HTTPException(413, f"the body is larger than {MOST_BYTES} bytes")
+    except TimeoutError:
+        raise HTTPException(408, "the body takes too long") from None
+    return checked(kind, bytes(data))

@@ -1,0 +1,106 @@
+"""Listen, say where, serve until Ctrl-C, and end at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+import uvicorn
+
+from riebench.paint.guard import Access
+from riebench.paint.link import fragment_of
+from riebench.paint.queue import Queue
+from riebench.paint.state import State
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.paint.studio import Studio
+
+MOST_CONNECTIONS = 128
+
+
+class Place(NamedTuple):
+    """Where the server listens, and who is let in."""
+
+    listening: socket.socket
+    access: Access
+
+    @classmethod
+    def of(cls, host: str, listening: socket.socket) -> Place:
+        """The place of a socket that was opened at an address."""
+        return cls(listening, Access.of(host, listening.getsockname()[1]))
+
+    def address(self, state: State | None) -> str:
+        """What to open in a browser."""
+        host, port = self.listening.getsockname()[:2]
+        token = f"?token={self.access.token}" if self.access.token else ""
+        fragment = f"#{fragment_of(state)}" if state else ""
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/{token}{fragment}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UserError: if the address is none of this machine's, or the port is taken or not allowed.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.inet_pton(family, host)
+    except OSError:
+        raise UserError(f"--host is {host!r}; expected an address in numbers, as 127.0.0.1 or 0.0.0.0") from None
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(MOST_CONNECTIONS)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"the port {port} at {host} is taken; give another with --port, or 0 for a free one"
+            ) from None
+        raise UserError(
+            f"cannot listen at {host}, port {port}: {error.strerror}; give another --host or --port"
+        ) from None
+    return listening
+
+
+def serve(studios: Sequence[Studio], place: Place, state: State | None) -> NoReturn:
+    """Serve until Ctrl-C or SIGTERM; then the process ends here, whatever is being generated."""
+    from riebench.paint.server import make_app
+
+    config = uvicorn.Config(
+        make_app(studios, Queue(), place.access),
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=0,
+        limit_concurrency=MOST_CONNECTIONS,
+    )
+    server = _Server(config)
+    print(f"riebench: open {place.address(state)}  (Ctrl-C ends)", flush=True)
+    server.run(sockets=[place.listening])
+    # No teardown: a thread inside a long computation would hold the process, and freeing a model takes a second.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(128 + server.ended_by)
+
+
+class _Server(uvicorn.Server):
+    """Ends at the first signal, whatever is going on."""
+
+    ended_by = int(signal.SIGINT)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called with a signal."""
+        self.ended_by = sig
+        self.should_exit = self.force_exit = True
