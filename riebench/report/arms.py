@@ -12,14 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.frame import COLUMNS
+from riebench.report.frame import ANY, COLUMNS
 
 Array = NDArray[np.float64]
 CURVE = ("clip_text_edit", "lpips_base")
 TRUTH = ("edit_success", "kept")
 BASE = "clip_text_edit_base"
 """The base image's CLIP similarity with the edit prompt."""
-ANY, ALL = "any", "all"
+ALL = "all"
 ARM = ["method", "options", "part_sae", "blocks"]
 
 

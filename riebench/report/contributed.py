@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from riebench.records.folder import RUN
 from riebench.records.schema import Value
 from riebench.report.arms import CURVE, TRUTH
-from riebench.report.frame import COLUMNS, PARTS, load_records
+from riebench.report.frame import ANY, COLUMNS, PARTS, load_records
 from riebench.util.errors import UserError
 
 
@@ -154,4 +154,4 @@ def _arm_cells(arm: RunArm) -> tuple[str, str, float | None, str]:
     k = arm.options.get("k")
     options = json.dumps({n: v for n, v in arm.options.items() if n != "k"}, sort_keys=True)
     number = float(k) if isinstance(k, (int, float)) and not isinstance(k, bool) else None
-    return arm.method, options, number, "+".join(arm.blocks)
+    return arm.method, options, number, "+".join(arm.blocks) or ANY
