@@ -105,7 +105,7 @@ def _read(path: Path, known: dict[str, Record]) -> tuple[list[str], dict[str, Sc
         raise UserError(f"the command left no {BACK} that can be read ({error}); see 'riebench score --help'") from None
     names = [name for name in head if name != FILE]
     for name in names:
-        if not re.fullmatch("[a-z][a-z0-9_]*", name) or name.removesuffix("_base") in METRICS:
+        if not re.fullmatch("[a-z][a-z0-9_]*", name) or {name, name.removesuffix("_base")} & METRICS.keys():
             raise UserError(f"the column {name!r} of {BACK} is one of riebench's metrics, or no name as my_metric")
     if FILE not in head or not names or len(set(head)) < len(head):
         raise UserError(f"{BACK} has the columns {', '.join(head) or 'none'}; expected {FILE} and a metric or more")

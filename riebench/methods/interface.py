@@ -145,7 +145,7 @@ def _check_image(image: Any, shape: tuple[int, ...]) -> None:
         raise _fault("returned a Plan whose image is not an array of bytes [height, width, 3]")
     if image.shape != shape:
         height, width = shape[:2]
-        raise _fault(f"has a picture of {image.shape[1]} x {image.shape[0]} pixels, expected {width} x {height}")
+        raise _fault(f"returned an image of {image.shape[1]} x {image.shape[0]} pixels, expected {width} x {height}")
 
 
 def _fault(wrong: str) -> PairError:

@@ -39,7 +39,7 @@ def psnr_outside(seen: Seen) -> Sequence[float | None]:
 
 @metric("ssim_outside", "SSIM of the edited and the base image, the region black in both", needs=(), optional=True)
 def ssim_outside(seen: Seen) -> Sequence[float | None]:
-    """Of pictures in 0..1, by torchmetrics: Gaussian window of 11 pixels, sigma 1.5."""
+    """Of pictures in 0..1, by torchmetrics: Gaussian window of 11 pixels, sigma 1.5, pictures mirrored at the border."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     def measure(edited: Tensor, base: Tensor) -> float:
@@ -91,5 +91,5 @@ def _each(seen: Seen, measure: Callable[[Tensor, Tensor], float | None]) -> Sequ
     pictures = _outside(seen)
     if pictures is None:
         return [None] * len(seen.pictures)
-    *edited, base = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).double().div_(255)[:, None]
+    *edited, base = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).double().contiguous().div_(255)[:, None]
     return [measure(one, base) for one in edited]
