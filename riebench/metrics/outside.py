@@ -39,7 +39,7 @@ def psnr_outside(seen: Seen) -> Sequence[float | None]:
 
 @metric("ssim_outside", "SSIM of the edited and the base image, the region black in both", needs=(), optional=True)
 def ssim_outside(seen: Seen) -> Sequence[float | None]:
-    """Of pictures in 0..1, by torchmetrics: Gaussian window of 11 pixels, sigma 1.5, pictures mirrored at the border."""
+    """Of pictures in 0..1 mirrored at their border, by torchmetrics: Gaussian window of 11 pixels, sigma 1.5."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     def measure(edited: Tensor, base: Tensor) -> float:
