@@ -138,7 +138,10 @@ def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | 
             not those that the run was scored by.
     """
     request = requests_of(path)[-1]
-    request = request.model_copy(update={"settings": changed(request.settings, settings or {})})
+    now = changed(request.settings, settings or {})
+    if now.clip.quick_gelu != request.settings.clip.quick_gelu:
+        raise UserError("clip.quick_gelu belongs to what the run was scored by; leave it out")
+    request = request.model_copy(update={"settings": now})
     entry = entry_named(request.model)
     named = metrics_named(entry, words)
     names = [m.name for m in METRICS.values() if (not m.optional if named is None else m.name in named)]
@@ -153,8 +156,8 @@ def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | 
         drawn = any(METRICS[name].drawn_world for name in names)
         pairs = {pair.id: pair for pair in request.pairs()} if drawn and lack else {}
         done, missing = complete(folder, lack, names, scorers, truth if drawn else None, pairs)
-        has = [record for record in folder.records if record.status == "ok" and record not in lack]
-    return Added(names, len(done) + len(has), missing)
+        scored = sum(record.status == "ok" for record in folder.records)
+    return Added(names, scored - len(lack) + len(done), missing)
 
 
 def _refuse_other_scorers(folder: RunFolder, scorers: Scorers, names: Sequence[str]) -> None:
