@@ -22,7 +22,7 @@ from riebench.masks import Region, to_grid
 from riebench.masks.phrases import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import check_plan
-from riebench.metrics import Reference, score_images
+from riebench.metrics import METRICS, Reference, score_images
 from riebench.models import Edit, Run, neuron_sites
 from riebench.pairs import Pair
 from riebench.records import Record
@@ -92,29 +92,37 @@ class PairWorker:
     def survey(self, pairs: Sequence[Pair]) -> Survey:
         """The run as this worker knows it."""
         instruments, request = self.instruments, self.request
+        names = [method.method_name for method in self.recorder.methods]  # type: ignore[attr-defined]
         return Survey(
             tasks=[self.recorder.task(pair) for pair in pairs],
             shared={
                 "arms": [
                     {
-                        "method": c.method,
+                        "method": name,
                         "options": c.options,
                         "blocks": list(c.sites),
                         "strengths": list(c.strengths),
                         "on_steps": [interval and list(interval) for interval in c.on_steps],
                     }
-                    for c in request.conditions
+                    for c, name in zip(request.conditions, names, strict=True)
                 ],
                 "steps": request.steps,
                 "model": request.model,
                 "protocol": request.protocol,
                 "parts": instruments.parts,
                 "conditions": dict(instruments.conditions),
-                "metric_names": {name: part.name for name, part in instruments.scorers._asdict().items()},
+                "metric_names": {"clip": instruments.scorers.clip.name, "lpips": instruments.scorers.lpips.name},
             },
             locations=dict(instruments.locations),
             device=str(instruments.model.device),
             bytes=psutil.Process().memory_info().rss,
+            metrics=[
+                m.name
+                for m in METRICS.values()
+                if (not m.optional if request.metrics is None else m.name in request.metrics)
+                and (instruments.truth is not None or not m.drawn_world)
+            ],
+            measured_by=dict(instruments.measured_by),
         )
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, PairResult]]:
@@ -190,11 +198,12 @@ class PairWorker:
         images = {task.pair.edit_prompt: runs.source.image, task.pair.base_prompt: runs.base.image}
         waiting: dict[str, list[_Outcome]] = {}
         order, conditions = list(self.instruments.model.sites), self.request.conditions
-        first = sorted((order.index(conditions[n].sites[0]), n) for n in {one.condition for one in task.wanted})
+        start = {n: conditions[n].sites[:1] for n in {one.condition for one in task.wanted}}
+        first = sorted((order.index(site[0]) if site else -1, n) for n, site in start.items())
         for _, number in first:
             mine = [outcome for outcome in outcomes if outcome.wanted.condition == number]
             before = _versions(observed)
-            plan = refused.get(number) or self._planned(number, observed)
+            plan = refused.get(number) or self._planned(number, observed, runs.base.image.shape)
             if not before.items() <= _versions(observed).items():
                 name = self.recorder.methods[number].method_name  # type: ignore[attr-defined]
                 wrong = f"the method {name!r} changes the values, masks or SAEs that it is given; change a clone"
@@ -210,7 +219,9 @@ class PairWorker:
                 outcome.notes = dict(plan.notes)
                 outcome.edit = Edit(plan.changes, setting.strength, setting.on_steps)
                 # With nothing to add, the edited run is one that was made already.
-                if outcome.prompt in images and (setting.strength == 0 or not plan.changes):
+                if plan.image is not None:
+                    outcome.image, outcome.edit = plan.image, None
+                elif outcome.prompt in images and (setting.strength == 0 or not plan.changes):
                     outcome.image, outcome.edit = images[outcome.prompt], None
                 else:
                     waiting.setdefault(outcome.prompt, []).append(outcome)
@@ -243,7 +254,7 @@ class PairWorker:
             protocol=self.protocol,
         )
 
-    def _planned(self, number: int, observed: Observed) -> Plan | Exception:
+    def _planned(self, number: int, observed: Observed, shape: tuple[int, ...]) -> Plan | Exception:
         """The plan of a condition, or why there is none."""
         method: Any = self.recorder.methods[number]
         deletes = observed.pair.editing_type_id == DELETE_OBJECT
@@ -253,7 +264,7 @@ class PairWorker:
         try:
             with torch.no_grad(), _named(method):
                 plan: Plan = method.plan(replace(observed, sites=sites))
-                check_plan(plan, sites)
+                check_plan(plan, sites, shape)
                 return plan
         except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
             return error
@@ -288,7 +299,8 @@ class PairWorker:
             truth=truth(pair, task.seed) if truth else None,
         )
         made = [outcome.image for outcome in outcomes if outcome.image is not None]
-        scores = iter(score_images(self.instruments.scorers, reference, made) if made else [])
+        names = self.request.metrics
+        scores = iter(score_images(self.instruments.scorers, reference, made, names) if made else [])
         return [
             self.recorder.record(task, o.wanted, error=o.error)
             if o.image is None

@@ -64,12 +64,15 @@ class Recorder:
         self.conditions = dict(instruments.conditions)
         self.methods = [create(c.method, c.options) for c in request.conditions]
         self._facts = []
-        for condition in request.conditions:
+        for condition, made in zip(request.conditions, self.methods, strict=True):
             cls = find(condition.method)
             parts = {n: value for n, value in instruments.parts.items() if n != "sae" or cls.needs_sae}
             where = f"{cls.__module__}:{cls.__qualname__}"
-            self._facts.append(_Facts(str(cls.method_name), where, method_code(cls), parts))
+            self._facts.append(
+                _Facts(str(vars(made).get("method_name", cls.method_name)), where, method_code(cls), parts)
+            )
         self._code = code_version()
+        self._measured_by = dict(instruments.measured_by)
         self._settings = [
             [
                 Setting(
@@ -146,6 +149,7 @@ class Recorder:
             parts=facts.parts,
             conditions=self.conditions,
             code=self._code,
+            measured_by=self._measured_by if metrics else {},
             metrics=dict(metrics or {}),
             notes=dict(notes or {}),
             reason=reason_of(error) if error else None,

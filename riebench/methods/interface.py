@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from typing import Protocol as TypeProtocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from riebench.models.sites import NEURONS, Change, Values
 from riebench.pairs import Pair
 from riebench.spec.protocols import RIEBENCH, Protocol
@@ -84,11 +87,14 @@ class Plan:
             Sites that are left out are left alone; a plan without changes gives the base image.
         prompt: the prompt of the edited run, if it is not the original one.
         notes: figures to keep in the record, as the k that was used.
+        image: the edited image itself ``[height, width, 3]``, of the base image's size; nothing is then generated, and
+            strength has no effect.
     """
 
     changes: Mapping[str, Change] = field(default_factory=dict)
     prompt: str | None = None
     notes: Mapping[str, float | int | str] = field(default_factory=dict)
+    image: NDArray[np.uint8] | None = None
 
 
 class Method(TypeProtocol):
@@ -103,8 +109,10 @@ class Method(TypeProtocol):
         ...
 
 
-def check_plan(plan: Any, sites: Collection[str]) -> None:
+def check_plan(plan: Any, sites: Collection[str], shape: tuple[int, ...]) -> None:
     """See that a method returned a plan for the sites of its condition, with notes that a record can keep.
+
+    An image that it hands back must have the ``shape`` of the base image.
 
     Shapes and numbers are checked by the model when the changes are used.
 
@@ -118,6 +126,8 @@ def check_plan(plan: Any, sites: Collection[str]) -> None:
             raise _fault(f"returned a Plan whose {part} are {type(found).__name__}, expected a mapping")
     if not isinstance(plan.prompt, str | None):
         raise _fault(f"returned a Plan whose prompt is {type(plan.prompt).__name__}, expected text")
+    if plan.image is not None:
+        _check_image(plan.image, shape)
     for site in plan.changes:
         if not isinstance(site, str) or site.partition("/")[0] not in sites:
             raise _fault(f"changes {site!r}; its sites are {', '.join(sites)}")
@@ -128,6 +138,14 @@ def check_plan(plan: Any, sites: Collection[str]) -> None:
             f"{name}{value}".encode()
         except UnicodeEncodeError:  # Python's strings may hold halves of letters
             raise _fault(f"notes {name!r} as {value!r}, expected text in Unicode") from None
+
+
+def _check_image(image: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+        raise _fault("returned a Plan whose image is not an array of bytes [height, width, 3]")
+    if image.shape != shape:
+        height, width = shape[:2]
+        raise _fault(f"returned an image of {image.shape[1]} x {image.shape[0]} pixels, expected {width} x {height}")
 
 
 def _fault(wrong: str) -> PairError:
