@@ -189,6 +189,7 @@ class Flux(DiffusersModel):
                 width=self.size,
                 max_sequence_length=self.text_tokens,
                 output_type="pt",
+                callback_on_step_end=self.after_step(batch, generators),
             ).images
         return pixels
 

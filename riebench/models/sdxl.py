@@ -230,6 +230,7 @@ class SDXL(DiffusersModel):
                 height=self.size,
                 width=self.size,
                 output_type="pt",
+                callback_on_step_end=self.after_step(batch, generators),
             ).images
         return pixels
 

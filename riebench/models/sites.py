@@ -50,6 +50,18 @@ class Edit(NamedTuple):
     strength: float = 1.0
 
 
+class Start(NamedTuple):
+    """Where a run begins that is not made from noise alone: a finished picture, noised again.
+
+    Attributes:
+        prompt: of the run, with the same seed and number of steps, whose finished latents are noised.
+        step: from 1, whose noise they get; the run goes on with that step.
+    """
+
+    prompt: str
+    step: int
+
+
 class Run(NamedTuple):
     """One finished generation.
 
