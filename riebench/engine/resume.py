@@ -86,7 +86,9 @@ def _difference(task: Task, record: Record) -> str:
         return f"the pair {pair.id!r} with the seed {record.seed}, not {task.seed}"
     if (record.original_prompt, record.editing_prompt) != (pair.original_prompt, pair.editing_prompt):
         return f"the pair {pair.id!r} with other prompts"
-    return f"the pair {pair.id!r} made with other phrases, or other code of the method {record.setting.method!r}"
+    return (
+        f"the pair {pair.id!r} made with other phrases, or other code or files of the method {record.setting.method!r}"
+    )
 
 
 def _facts(parts: Mapping[str, str], conditions: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,9 +47,9 @@ Options
     tries several.
 
 What it cannot do
-    A method that cannot do every run may have ``check(self, pairs, steps)``, called before anything is loaded; it raises
-    :class:`riebench.util.errors.UserError`. ``--method all`` then leaves it out. One that reads files gives their paths
-    in a property ``files``, so that records are made again when the files change.
+    A method that cannot do every run may have ``check(self, pairs, steps)``, called before anything is loaded; it
+    raises :class:`riebench.util.errors.UserError`. ``--method all`` then leaves it out. One that reads files gives
+    their paths in a property ``files``, so that records are made again when the files change.
 
 A name
     ``@method("mean-shift")`` makes the class a frozen dataclass with that name. ``--method my_file:MeanShift`` runs it

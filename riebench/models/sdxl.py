@@ -217,6 +217,7 @@ class SDXL(DiffusersModel):
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
         side = self.size // self.pipeline.vae_scale_factor
         latents = self.drawn_latents(batch.seeds, generators, self.pipeline.unet.config.in_channels, side)
+        after_step = self.after_step(batch, generators)
         with self.first_step(batch, 2 if self.guided else 1):
             pixels: Tensor = self.pipeline(
                 prompt_embeds=states,
@@ -230,7 +231,7 @@ class SDXL(DiffusersModel):
                 height=self.size,
                 width=self.size,
                 output_type="pt",
-                callback_on_step_end=self.after_step(batch, generators),
+                callback_on_step_end=after_step,
             ).images
         return pixels
 
