@@ -264,11 +264,13 @@ class DiffusersModel(Model):
             if batch.finished is not None and step + 1 == batch.steps:
                 batch.finished.append(latents)
             if batch.begin is not None and step + 1 == batch.begin[1]:
-                # Flow matching has another name for it; both give the noise of the step to come.
-                noised = getattr(scheduler, "scale_noise", None) or scheduler.add_noise
                 noise = randn_tensor(latents.shape, generators, latents.device, latents.dtype)
                 times = scheduler.timesteps[step + 1].expand(len(latents))
-                return {"latents": noised(batch.begin[0].to(latents.dtype), times, noise)}
+                start = batch.begin[0].to(latents.dtype)
+                # Flow matching has a name of its own for it.
+                if hasattr(scheduler, "scale_noise"):
+                    return {"latents": scheduler.scale_noise(start, times, noise)}
+                return {"latents": scheduler.add_noise(start, noise, times)}
             return {}
 
         return after
