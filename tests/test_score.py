@@ -260,7 +260,8 @@ def test_an_editor_is_a_row_like_any_method(
     assert list(mine) == [pair.id for pair in PAIRS_OF]
     same, noise, small, missing = mine.values()
     assert (same.status, noise.status, small.status, missing.status) == ("ok", "ok", "failed", "failed")
-    assert small.reason == "the method 'my-editor': returned an image of 96 x 64 pixels, expected 128 x 128"
+    expected = "returned a picture of uint8 [64, 96, 3], expected uint8 [128, 128, 3]"
+    assert small.reason == f"the method 'my-editor': {expected}"
     assert missing.reason == f"there is no picture {PAIRS_OF[3].id}.png in {edits}"
     assert (missing.where, missing.error) == ("pictures", "PairError")
     nothing = next(r for r in read_records(run) if r.pair_id == same.pair_id and r.setting.method == "none")
@@ -271,7 +272,7 @@ def test_an_editor_is_a_row_like_any_method(
     assert command("report", run, "--out", tmp_path / "report", "--no-figures") == 0
     board = pd.read_csv(tmp_path / "report" / "leaderboard.csv")
     row = board[(board["method"] == "my-editor") & (board["category"] == "all")]
-    assert row[["blocks", "scored", "attempted"]].to_numpy().tolist() == [["any", 2, 4]]
+    assert row[["blocks", "on_steps", "scored", "attempted"]].to_numpy().tolist() == [["any", "any", 2, 4]]
     assert "my-editor" in (tmp_path / "report" / "index.html").read_text()
     # The missing one is made good, and the same command goes on with it.
     shutil.copy(edits / f"{PAIRS_OF[1].id}.webp", edits / f"{PAIRS_OF[3].id}.webp")
@@ -297,6 +298,10 @@ def test_an_editor_alone_and_again(edits: Path, tmp_path: Path, capsys: pytest.C
     records = read_records(tmp_path / "one")
     assert [(r.setting.method, r.setting.strength, r.setting.blocks) for r in records] == [("e", 0.5, ())] * 2
     assert all("mse_outside" in record.metrics for record in records)
+    assert command(*words[:-4], *words[-2:], "--out", tmp_path / "whole") == 0, capsys.readouterr().err
+    whole = read_records(tmp_path / "whole")
+    assert [r.metrics for r in records] == [r.metrics for r in whole]  # a strength is a name, the picture as it is
+    assert [r.setting.strength for r in whole] == [1.0, 1.0]
     assert (tmp_path / "one" / "table.md").is_file()
     assert command("rerun", tmp_path / "one", "--out", tmp_path / "two") == 0
     assert {r.key: r.metrics for r in read_records(tmp_path / "two")} == {r.key: r.metrics for r in records}

@@ -59,6 +59,7 @@ class AblationWorker:
             conditions |= own.conditions
         else:
             self.scorers = request.scorers
+        measuring = {"clip": self.scorers.clip, "lpips": self.scorers.lpips}
         self.world = world_of(entry) if self.model.own else None
         if self.world is not None:
             for prompt, _ in request.prompted:
@@ -67,9 +68,9 @@ class AblationWorker:
             model=entry.name,
             parts={
                 "model": self.model.fingerprint,
-                **{name: f"{part.name}-{part.fingerprint}" for name, part in self.scorers._asdict().items()},
+                **{name: f"{part.name}-{part.fingerprint}" for name, part in measuring.items()},
             },
-            metric_names={name: part.name for name, part in self.scorers._asdict().items()},
+            metric_names={name: part.name for name, part in measuring.items()},
             conditions=conditions,
             steps=request.steps,
             sets=request.sets,

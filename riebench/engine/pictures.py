@@ -1,6 +1,7 @@
 """Pictures from elsewhere in the place of edited runs, so that any editor can be scored beside the methods."""
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from riebench.methods import Observed, Plan, method
@@ -8,6 +9,14 @@ from riebench.pairs.pictured import PicturedPair
 from riebench.util.errors import PairError
 
 WHERE = "pictures"
+
+
+class _AsItIs(Plan):
+    """A picture that is done already: strength says what it was made with, and changes nothing."""
+
+    def blended(self, base: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+        assert self.picture is not None
+        return self.picture
 
 
 @method("pictures")
@@ -25,7 +34,7 @@ class Pictures:
         file = seen.pair.file
         try:
             with Image.open(file) as picture:
-                return Plan(image=np.asarray(picture.convert("RGB")))
+                return _AsItIs(picture=np.asarray(picture.convert("RGB")))
         except FileNotFoundError:
             raise PairError(f"there is no picture {file.name} in {file.parent}", WHERE) from None
         except (OSError, UnidentifiedImageError, SyntaxError) as error:

@@ -68,9 +68,8 @@ class Recorder:
             cls = find(condition.method)
             parts = {n: value for n, value in instruments.parts.items() if n != "sae" or cls.needs_sae}
             where = f"{cls.__module__}:{cls.__qualname__}"
-            self._facts.append(
-                _Facts(str(vars(made).get("method_name", cls.method_name)), where, method_code(cls), parts)
-            )
+            name = str(vars(made).get("method_name", cls.method_name))
+            self._facts.append(_Facts(name, where, method_code(cls, getattr(made, "files", ())), parts))
         self._code = code_version()
         self._measured_by = dict(instruments.measured_by)
         self._settings = [
@@ -96,8 +95,9 @@ class Recorder:
 
         A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
         (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
-        written in; the protocol; fingerprints of the weights of model, masker, scorers and (if the method needs them)
-        SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and :data:`NUMERICS`.
+        written in and reads; the protocol; fingerprints of the weights of model, masker, scorers and (if the method
+        needs them) SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and
+        :data:`NUMERICS`.
 
         Not in it are the size of batches, the number of workers, the device and the versions of torch, diffusers and
         the like. They move numbers by rounding alone, within the tolerance that the tests state, and a run must be

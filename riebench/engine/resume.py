@@ -116,7 +116,7 @@ def _difference(task: Task, record: Record) -> str:
         return f"the pair {pair.id!r} with the seed {record.seed}, not {task.seed}"
     if (record.original_prompt, record.editing_prompt) != (pair.original_prompt, pair.editing_prompt):
         return f"the pair {pair.id!r} with other prompts"
-    other = f"other phrases, another picture, or other code of the method {record.setting.method!r}"
+    other = f"other phrases, another picture, or other code or files of the method {record.setting.method!r}"
     return f"the pair {pair.id!r} made with {other}"
 
 

@@ -156,5 +156,7 @@ def _arm_cells(arm: RunArm) -> list[tuple[str, str, float | None, str, str]]:
     k = arm.options.get("k")
     options = json.dumps({n: v for n, v in arm.options.items() if n != "k"}, sort_keys=True)
     number = float(k) if isinstance(k, (int, float)) and not isinstance(k, bool) else None
+    if not arm.blocks:
+        return [(arm.method, options, number, ANY, ANY)]
     intervals = [interval_name(steps) if steps else ALL_STEPS for steps in arm.on_steps]
-    return [(arm.method, options, number, "+".join(arm.blocks) or ANY, interval) for interval in intervals]
+    return [(arm.method, options, number, "+".join(arm.blocks), interval) for interval in intervals]

@@ -19,7 +19,7 @@ from riebench.util.errors import UserError
 
 PACKED = f"{RECORDS}.gz"
 ANY = "any"
-"""What stands for the blocks of a method that acts in none, or alike in all."""
+"""What stands for the blocks, or the steps, of a method that acts in none, or alike in all."""
 SUFFIXES = (".jsonl", ".gz", ".parquet")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 COLUMNS: dict[str, str] = {
@@ -40,7 +40,7 @@ COLUMNS: dict[str, str] = {
     "blocks": "short names joined by +, in the order of the record; any for pictures from elsewhere",
     "strength": "factor on the whole intervention",
     "steps": "denoising steps",
-    "on_steps": "those in which the intervention is on, counted from 0, as 1-3; all for all of them",
+    "on_steps": "those in which the intervention is on, counted from 0, as 1-3; all for all of them; any as for blocks",
     "model": "name of the model",
     "protocol": "name of the protocol",
     **{f"part_{name}": f"fingerprint of the {name} that took part; null if none did" for name in PARTS},
@@ -160,7 +160,10 @@ def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
         "blocks": ["+".join(blocks) or ANY for blocks in setting["blocks"]],
         "strength": _finite(setting["strength"]),
         "steps": _whole(setting["steps"]),
-        "on_steps": [interval_name(steps) if steps else ALL_STEPS for steps in setting["on_steps"]],
+        "on_steps": [
+            ANY if not blocks else interval_name(steps) if steps else ALL_STEPS
+            for blocks, steps in zip(setting["blocks"], setting["on_steps"], strict=True)
+        ],
         "model": _texts(top["model"]),
         "protocol": _texts(top["protocol"]),
         **{f"part_{name}": _maybe_texts(parts[name]) for name in PARTS},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,13 +173,16 @@ def resolve(
     selected = select(found, [category_named(name) for name in named], ids, most)
     if loaded is None or loaded.own:
         entry.check_pairs(selected)
+    fit = partial(_able, pairs=selected, steps=steps, leave_out=ALL in _many(method))
     try:
         request = Request(
             model=model if isinstance(model, str) else entry.name,
             settings=parsed,
             protocol=protocol,
             conditions=tuple(
-                c for sweep in sweeps for c in _conditions(sweep, sets, intervals, sites, None if to_come else saes)
+                c
+                for sweep in sweeps
+                for c in _conditions(sweep, fit, sets, intervals, sites, None if to_come else saes)
             ),
             steps=steps,
             seed=seed,
@@ -288,15 +293,36 @@ def _site_sets(
     return [together, *((site,) for site in together)] if alone and len(together) > 1 else [together]
 
 
+def _able(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodClass]:
+    """The methods of a sweep, checked; one that refuses the run is left out with a warning, or refuses it for all.
+
+    Raises:
+        UserError: if a method does not exist, or refuses and is not to be left out.
+    """
+    classes = {name: find(name) for name in sweep.methods}
+    for name in [name for name, cls in classes.items() if hasattr(cls, "check")]:
+        own = classes[name].__dataclass_fields__
+        made: Any = create(name, {option: value for option, value in sweep.options.items() if option in own})
+        try:
+            made.check(pairs, steps)
+        except UserError as error:
+            if not leave_out:
+                raise
+            logging.getLogger(__name__).warning("riebench: left out: %s", error)
+            del classes[name]
+    return classes
+
+
 def _conditions(
     sweep: Sweep,
+    fit: Callable[[Sweep], Mapping[str, MethodClass]],
     sets: Sequence[tuple[str, ...]],
     intervals: Intervals,
     sites: Mapping[str, Site],
     saes: Mapping[str, Path | TopKSAE] | None,
 ) -> list[Condition]:
-    """Every method of a sweep with its options on every set of sites, each once."""
-    classes = {name: find(name) for name in sweep.methods}
+    """Every method of a sweep that ``fit`` lets through, with its options on every set of sites, each once."""
+    classes = fit(sweep)
     fields = {name: cls.__dataclass_fields__ for name, cls in classes.items()}
     for option in [*sweep.options, *(["k"] if sweep.k else [])]:
         if not any(option in own for own in fields.values()):
