@@ -241,7 +241,8 @@ def test_an_interval_of_a_run_that_begins_late(mini: Instruments, monkeypatch: p
     assert not np.array_equal(before, after)
     assert np.array_equal(after, every)
     _, (noised,), pictures = worked(mini, "late", 4, 1, options={"push": 0})
-    assert np.array_equal(before, pictures[noised.key])
+    # Batches of other sizes round otherwise.
+    assert np.abs(before.astype(int) - pictures[noised.key]).max() <= 2 < np.abs(before.astype(int) - after).max()
 
 
 class Late:
