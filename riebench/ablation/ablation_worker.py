@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class AblationWorker:
             conditions |= own.conditions
         else:
             self.scorers = request.scorers
-        measuring = {"clip": self.scorers.clip, "lpips": self.scorers.lpips}
+        measuring: dict[str, Any] = {"clip": self.scorers.clip, "lpips": self.scorers.lpips}
         self.world = world_of(entry) if self.model.own else None
         if self.world is not None:
             for prompt, _ in request.prompted:

@@ -319,7 +319,8 @@ def _subjects(
 
 def _facts(request: ScoreRequest, pictures: SharedPictures) -> dict[str, Any]:
     """What all score files of a call say of how they were made."""
-    model, measuring = pictures.model, {"clip": pictures.scorers.clip, "lpips": pictures.scorers.lpips}
+    model, scorers = pictures.model, pictures.scorers
+    measuring: dict[str, Any] = {"clip": scorers.clip, "lpips": scorers.lpips}
     return {
         "version": VERSION,
         "model": model.entry.name,
