@@ -21,7 +21,7 @@ import riebench
 from riebench.cli import main
 from riebench.engine.bench import denoiser_flops
 from riebench.engine.instruments import Instruments
-from riebench.models import Edit, Site, entry_named
+from riebench.models import Edit, Site, Start, entry_named
 from riebench.models.flux import MLP, PUBLISHED_TRANSFORMER, SCHNELL, TEXT_TOKENS, Flux
 from riebench.pairs import Pair
 from riebench.spec.settings import Settings, parse_settings
@@ -412,3 +412,22 @@ def test_the_whole_path_and_the_bench(tmp_path: Path, capsys: pytest.CaptureFixt
     assert found["engine"]["denoiser_flops_of_first_pair"] < 0.75 * full
     assert full < found["plain"]["denoiser_flops_of_first_pair"]
     assert entry_named("flux-schnell") is SCHNELL
+
+
+def test_a_run_begins_from_finished_tokens_with_the_noise_of_its_step(model: Flux) -> None:
+    steps, first, seed = 4, 1, 5
+    images: list[np.ndarray] = []
+    given = received(
+        model,
+        "x_embedder",
+        lambda: images.extend(
+            run.image for run in model.generate([PROMPT], [seed], steps, start=Start("a hat", first))
+        ),
+    )
+    finished, sigma = model.finished("a hat", seed, steps), model.pipeline.scheduler.sigmas[first]
+    assert sigma == 0.75  # shift 1: sigmas go down evenly
+    generator = torch.Generator().manual_seed(seed)
+    torch.randn(finished.numel(), generator=generator)  # the initial latents; the sampler draws nothing
+    noise = torch.randn(finished.shape, generator=generator)
+    assert torch.allclose(given[steps + first]["input"], sigma * noise + (1 - sigma) * finished, atol=1e-5)
+    assert not np.array_equal(images[0], model.generate([PROMPT], [seed], steps)[0].image)

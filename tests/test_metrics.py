@@ -96,7 +96,8 @@ def test_scores_of_base_and_source(mini: Instruments) -> None:
     as_base, as_source, again = score_images(mini.scorers, reference, [base, source, base])
     assert as_base == again
     of_base = {"clip_text_edit_base", "clip_text_original_base", "clip_image_source_base", "lpips_source_base"}
-    assert set(as_base) == set(METRICS) - {"edit_success", "kept"} | of_base
+    default = {name for name, known in METRICS.items() if not known.optional}
+    assert set(as_base) == default - {"edit_success", "kept"} | of_base
     (alone,) = score_images(mini.scorers, reference, [source])
     for name in of_base:
         assert as_source[name] == as_base[name] == pytest.approx(as_base[name.removesuffix("_base")], abs=1e-6)
@@ -202,7 +203,8 @@ def test_the_bench_compares_every_metric(mini: Instruments, toy: list[int]) -> N
     task = worker.recorder.task(pair)
     (record,) = worker.work(task).records
     plain = plain_setting(worker, task, task.wanted[0])
-    assert set(plain) == set(record.metrics) == set(METRICS) | {f"{m.name}_base" for m in METRICS.values() if m.of_base}
+    default = {name for name, known in METRICS.items() if not known.optional}
+    assert set(plain) == set(record.metrics) == default | {f"{m.name}_base" for m in METRICS.values() if m.of_base}
     # All agree but the one that counts how often it was asked.
     assert difference(record.metrics, plain) == pytest.approx(1, abs=1e-3)
     del METRICS["calls"]

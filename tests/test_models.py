@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from riebench.engine.instruments import Instruments
-from riebench.models import Edit, Site, neuron_sites
+from riebench.models import Edit, Site, Start, neuron_sites
 from riebench.models.mini import MINI
 from riebench.models.sdxl import BASE, FOUR, SDXL, TURBO, module_path
 from riebench.spec.settings import Settings, parse_settings
@@ -380,3 +380,79 @@ def test_sae_of_the_wrong_width(model: SDXL) -> None:
     model.saes = {"mid.0": TopKSAE(16, 20, 2)}
     with pytest.raises(UserError, match=r"the SAE of mid\.0 is 16 wide, the values there are 24 wide"):
         model.sae("mid.0")
+
+
+def latents_of(model: SDXL, *asked: Any, **more: Any) -> tuple[list[Tensor], list[np.ndarray]]:
+    """What the U-Net is given at each step, without the scheduler's scaling, and the pictures."""
+    given: list[Tensor] = []
+    hook = model.pipeline.unet.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+    try:
+        images = [run.image for run in model.generate(*asked, **more)]
+    finally:
+        hook.remove()
+    sigmas = model.pipeline.scheduler.sigmas
+    return [latents * (sigma**2 + 1) ** 0.5 for latents, sigma in zip(given[-asked[2] :], sigmas, strict=False)], images
+
+
+def test_a_run_begins_from_finished_latents_with_the_noise_of_its_step(model: SDXL) -> None:
+    steps, first, seeds = 4, 2, [5, 6]
+    base = [run.image for run in model.generate(["a cat"] * 2, seeds, steps)]
+    finished = [model.finished("a cat", seed, steps) for seed in seeds]
+    vae = model.pipeline.vae
+    for image, latents in zip(base, finished, strict=True):  # they are those of the base run
+        pixels = vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5
+        assert np.abs(pixels[0].clamp(0, 1).mul(255).permute(1, 2, 0).numpy() - image).max() < 1
+    given, images = latents_of(model, ["a dog"] * 2, seeds, steps, start=Start("a cat", first))
+    sigma = model.pipeline.scheduler.sigmas[first]
+    assert 0 < sigma < model.pipeline.scheduler.sigmas[0]
+    for row, seed in enumerate(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        # The initial latents and the sampler's noise of two steps are drawn before.
+        *_, noise = (torch.randn((1, 4, 16, 16), generator=generator) for _ in range(2 + first))
+        assert torch.allclose(given[first][row : row + 1], finished[row] + sigma * noise, atol=1e-3)
+        assert not np.array_equal(images[row], base[row])
+    # The last steps are of the new prompt.
+    texts: list[Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        forward = model.pipeline.unet.forward
+        patch.setattr(
+            model.pipeline.unet, "forward", lambda *a, **k: texts.append(k["encoder_hidden_states"]) or forward(*a, **k)
+        )
+        model.generate(["a dog"], [5], steps, start=Start("a cat", first))
+    assert torch.equal(texts[-1], model.encode_text("a dog")[0])
+    alone = model.generate(["a dog"], [6], steps, start=Start("a cat", first))
+    assert np.abs(alone[0].image.astype(int) - images[1]).max() <= 1
+    assert np.array_equal(model.generate(["a cat"], [5], steps)[0].image, base[0])
+    for step in (0, 4):
+        with pytest.raises(UserError, match=f"the start is before step {step}; expected 1 to 3"):
+            model.generate(["a dog"], [5], steps, start=Start("a cat", step))
+
+
+def test_a_start_and_on_steps_number_steps_as_in_the_whole_run(model: SDXL) -> None:
+    calls: list[int] = []
+
+    def shift(now: Tensor, step: int) -> Tensor:
+        calls.append(step)
+        return drawn[step]
+
+    drawn = random_changes(("up.0.0",), 4)["up.0.0"]
+
+    def image(*edits: Edit) -> np.ndarray:
+        (run,) = model.generate(["a dog"], [5], 4, edits=edits, start=Start("a cat", 2))
+        return run.image
+
+    untouched = image()
+    before, one, every = (image(Edit({"up.0.0": shift}, 300.0, on_steps)) for on_steps in ((0, 1), (2,), None))
+    assert calls == [0, 1, 2, 0, 1, 2, 3]
+    assert np.array_equal(before, untouched)  # what is on before the start does nothing
+    assert not np.array_equal(one, untouched)
+    assert np.array_equal(image(Edit({"up.0.0": shift}, 300.0, (2, 3))), every)
+
+
+def test_a_guided_run_begins_from_finished_latents(random_pipeline: Any) -> None:
+    guided = SDXL(random_pipeline, TURBO, parse_settings({"model.guidance": 4}), "random")
+    given, _ = latents_of(guided, ["a dog"], [5], 2, start=Start("a cat", 1))
+    generator = torch.Generator().manual_seed(5)
+    *_, noise = (torch.randn((1, 4, 16, 16), generator=generator) for _ in range(3))
+    expected = guided.finished("a cat", 5, 2) + guided.pipeline.scheduler.sigmas[1] * noise
+    assert torch.allclose(given[1], expected.expand(2, -1, -1, -1), atol=1e-3)

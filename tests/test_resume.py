@@ -299,7 +299,7 @@ def test_what_cannot_stand_in_one_folder(capsys: pytest.CaptureFixture[str]) -> 
         assert said in capsys.readouterr().err
     pairs = [pair.model_copy(update={"original_gsam_prompt": "shape"}) for pair in THREE]
     request, _ = resolve("resumed_strangers:Plain", "down.2.1", strength=1, pairs=pairs)
-    with pytest.raises(UserError, match="other phrases, or other code of the method 'plain'"):
+    with pytest.raises(UserError, match="other phrases, another picture, or other code or files of the method 'plain'"):
         carry_out(request, pairs, Path("r"), quiet=True)
     assert len(read_records(Path("r"))) == 3
 

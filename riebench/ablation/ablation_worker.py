@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,7 @@ class AblationWorker:
             conditions |= own.conditions
         else:
             self.scorers = request.scorers
+        measuring: dict[str, Any] = {"clip": self.scorers.clip, "lpips": self.scorers.lpips}
         self.world = world_of(entry) if self.model.own else None
         if self.world is not None:
             for prompt, _ in request.prompted:
@@ -67,9 +68,9 @@ class AblationWorker:
             model=entry.name,
             parts={
                 "model": self.model.fingerprint,
-                **{name: f"{part.name}-{part.fingerprint}" for name, part in self.scorers._asdict().items()},
+                **{name: f"{part.name}-{part.fingerprint}" for name, part in measuring.items()},
             },
-            metric_names={name: part.name for name, part in self.scorers._asdict().items()},
+            metric_names={name: part.name for name, part in measuring.items()},
             conditions=conditions,
             steps=request.steps,
             sets=request.sets,

@@ -19,6 +19,7 @@ from riebench.cli.report_command import compare_command, report_command, results
 from riebench.cli.rerun_command import rerun_command
 from riebench.cli.run_command import run_command
 from riebench.cli.sae_command import sae_app
+from riebench.cli.score_command import metrics_command, score_command
 from riebench.cli.settings_command import settings_command
 from riebench.cli.standin_command import standin_command
 from riebench.cli.table_command import table_command
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"auto_envvar_prefix": "RIEBENCH", "help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run_command)
+app.command("score")(score_command)
 app.command("rerun")(rerun_command)
 app.command("bench")(bench_command)
 app.command("ablate")(ablate_command)
@@ -46,6 +48,7 @@ app.command("table")(table_command)
 app.command("report")(report_command)
 app.command("compare")(compare_command)
 app.command("methods")(methods_command)
+app.command("metrics")(metrics_command)
 app.command("new-method")(new_method_command)
 app.command("blocks")(blocks_command)
 app.command("paint")(paint_command)

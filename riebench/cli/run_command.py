@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, Device, Metrics, Model, NameValue, Weights, name_and_value
 from riebench.pairs.pair import MAX_SEED
 from riebench.records import ALL_STEPS, interval_name
 from riebench.report.summary import summarize, wide_console
@@ -96,6 +96,7 @@ def run_command(
     out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
     keep_images: Annotated[int, typer.Option(min=0, help="Pairs of each category whose pictures are kept.")] = 3,
     batch: Batch = 8,
+    metrics: Metrics = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Make failed records again; otherwise only those missing in --out.")
     ] = False,
@@ -138,6 +139,7 @@ def run_command(
         settings={"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
         keep_images=keep_images,
         batch=batch,
+        metrics=metrics,
     )
     if dry_run:
         _print_plan(request)

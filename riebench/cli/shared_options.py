@@ -16,6 +16,14 @@ Weights = Annotated[Path | None, typer.Option(help="Folder with the parts of a r
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best one unless given.")]
 Batch = Annotated[int, typer.Option(min=1, help="Rows in one forward pass at most.")]
 
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        help="Metrics by name, or sets of them (default, published), as default,psnr_outside; "
+        "the protocol's unless given. See 'riebench metrics'."
+    ),
+]
+
 
 class NameValue(NamedTuple):
     """The two sides of ``name=value``."""

@@ -20,19 +20,24 @@ Weights = Annotated[Path | None, typer.Option(help="Folder of the weights; one i
 def fetch_command(
     model: Annotated[str, typer.Argument(help="Name of a model, as sdxl-turbo.")],
     weights: Weights = None,
-    part: Annotated[list[str] | None, typer.Option(help="Part by name; may be given again; all unless given.")] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Part by name; may be given again; all unless given, but what single metrics need."),
+    ] = None,
 ) -> None:
     """Download the parts of a real model: at fixed revisions, hashes checked; complete files are not fetched again.
 
     Example: riebench fetch sdxl-turbo --weights /data/riebench
     """
     from riebench.models.entries import entry_named
-    from riebench.weights import default_root
+    from riebench.weights import SCORERS, default_root
     from riebench.weights.fetch import fetch
 
     parts = entry_named(model).parts
+    if part:
+        parts += SCORERS
     known = [p.name for p in parts]
-    if not known:
+    if not entry_named(model).parts:
         raise UserError(f"the weights of {model} come with its package; there is nothing to fetch")
     for name in part or []:
         if name not in known:
@@ -55,7 +60,7 @@ def doctor_command(
     """
     from riebench.models.entries import entry_named
     from riebench.spec.settings import Settings
-    from riebench.weights import HubFiles, default_root, is_standin, look
+    from riebench.weights import SCORERS, HubFiles, default_root, find_part, is_standin, look
     from riebench.weights.places import describe
 
     entry, root = entry_named(model), weights or default_root()
@@ -76,6 +81,12 @@ def doctor_command(
                 print(f"           get it: riebench fetch {model} --part {found.part.name}{where}")
                 if isinstance(found.part.source, HubFiles) and found.part.source.gated:
                     print(f"           before: {found.part.source.access}")
+        for scorer in (find_part(part, root) for part in SCORERS):
+            if scorer.path is not None:
+                print(f"  ok       {scorer.part.name:13} {scorer.path}")
+            else:
+                print(f"  -        {describe(scorer, root, {})}")
+                print(f"           for single metrics alone: riebench fetch {model} --part {scorer.part.name}")
     _machine(root)
     print(f"\n{missing} missing" if missing else "\nall there")
     return 1 if missing else 0

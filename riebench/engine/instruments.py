@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from riebench.engine.run import Given
 from riebench.masks import Masker, MaskRules, pair_regions
 from riebench.masks.given import MaskSource, from_user, given_fingerprint
-from riebench.metrics import Scorers, Truth
+from riebench.metrics import METRICS, Scorers, Truth, scorers_of
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
 from riebench.models.entries import ModelEntry, entry_named
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from riebench.sae import TopKSAE
 
 
+TruthOf = Callable[[Pair, int], Truth]
+"""From a pair and a seed to a judge of the edited images."""
+NOT_SCORERS = ("model", "sae", "detector", "text-encoder", "segmenter")
+"""Parts that no scorer needs."""
+
+
 class OwnInstruments(Protocol):
     """The masker and scorers that belong to a model's name; each is loaded when it is asked for.
 
@@ -46,7 +52,7 @@ class OwnInstruments(Protocol):
 
     locations: Mapping[str, str]
     conditions: Mapping[str, Any]
-    truth: Callable[[Pair, int], Truth] | None
+    truth: TruthOf | None
     world: World | None
 
     def __init__(
@@ -58,6 +64,9 @@ class OwnInstruments(Protocol):
     def clip(self) -> ClipScorer: ...
 
     def lpips(self) -> LpipsScorer: ...
+
+    def scorer(self, name: str) -> Any:
+        """A network that a single metric needs; only asked for those that the model's entry names."""
 
 
 @dataclass
@@ -74,17 +83,19 @@ class Instruments:
         conditions: further settings that can change numbers, as the type of the weights.
         locations: where the parts were found, with the revision where it is known.
         masker: what finds the regions of phrases; None if masks are given.
+        measured_by: metric to the network of its own that measures it.
     """
 
     model: Model
     masks: MaskSource
     rules: MaskRules
     scorers: Scorers
-    truth: Callable[[Pair, int], Truth] | None
+    truth: TruthOf | None
     parts: dict[str, str]
     conditions: Mapping[str, Value]
     locations: Mapping[str, str]
     masker: Masker | None = None
+    measured_by: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_instruments(request: Request, given: Given | None = None) -> Instruments:
@@ -108,6 +119,8 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
         assert given.masks is not None
         masks, masks_name = from_user(given.masks), given_fingerprint(given.masks)
     scorers = given.scorers or Scorers(own.clip(), own.lpips())
+    if request.metrics is not None:
+        scorers = with_more(scorers, own, request.metrics)
     options = dict(getattr(masker, "describe", dict)())
     return Instruments(
         model=model,
@@ -118,7 +131,10 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
         parts={
             "model": model.fingerprint,
             "masker": masks_name,
-            **{name: f"{part.name}-{part.fingerprint}" for name, part in scorers._asdict().items()},
+            **{
+                name: f"{part.name}-{part.fingerprint}"
+                for name, part in (("clip", scorers.clip), ("lpips", scorers.lpips))
+            },
             "sae": saes_fingerprint(model.saes),
         },
         conditions={
@@ -129,7 +145,34 @@ def load_instruments(request: Request, given: Given | None = None) -> Instrument
         },
         locations=own.locations,
         masker=masker,
+        measured_by={} if request.metrics is None else measured_by(scorers, request.metrics),
     )
+
+
+def load_scorers(request: Request, given: Given, held: Instruments | None = None) -> tuple[Scorers, TruthOf | None]:
+    """What scores the pictures of a request, without its model and its masker; ``held`` is taken where it is there.
+
+    Raises:
+        UserError: if weights are missing or do not fit.
+    """
+    if held is not None:
+        return held.scorers, held.truth
+    entry = entry_named(request.model)
+    own = own_instruments(entry, request.settings, PROTOCOLS[request.protocol], (*given.parts, *NOT_SCORERS))
+    scorers = given.scorers or Scorers(own.clip(), own.lpips())
+    return with_more(scorers, own, request.metrics or ()), own.truth
+
+
+def with_more(scorers: Scorers, own: OwnInstruments, names: Collection[str]) -> Scorers:
+    """Scorers with those that single metrics need; ones that are there already are kept."""
+    needed = scorers_of(names) - scorers.more.keys()
+    return scorers._replace(more={**scorers.more, **{name: own.scorer(name) for name in needed}})
+
+
+def measured_by(scorers: Scorers, names: Collection[str]) -> dict[str, str]:
+    """Metric to the fingerprint of the network of its own that measures it."""
+    own = {name: scorers.more[of] for name in names if (of := METRICS[name].scorer)}
+    return {name: f"{scorer.name}-{scorer.fingerprint}" for name, scorer in own.items()}
 
 
 def own_instruments(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -18,14 +18,16 @@ from torch import Tensor
 from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.recording import Recorder, Task, Wanted
 from riebench.engine.resume import Survey
-from riebench.masks import Region, to_grid
+from riebench.masks import Mask, Region, to_grid
 from riebench.masks.phrases import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import check_plan
-from riebench.metrics import Reference, score_images
-from riebench.models import Edit, Run, neuron_sites
+from riebench.metrics import METRICS, Reference, score_images
+from riebench.models import Edit, Run, Start, neuron_sites
 from riebench.pairs import Pair
 from riebench.records import Record
+from riebench.sae.prompts import Prompted
+from riebench.sae.scan import runs_of
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.request import Request
 from riebench.util.errors import PairError
@@ -43,12 +45,14 @@ class PairResult:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Base and source run of a pair, and the regions of its phrases."""
+    """Base and source run of a pair, and the regions of its phrases, also in pixels."""
 
     base: Run
     source: Run
     base_region: Region
     source_region: Region
+    base_pixels: Mask
+    source_pixels: Mask
 
 
 @dataclass
@@ -57,6 +61,7 @@ class _Outcome:
 
     wanted: Wanted
     prompt: str = ""
+    start: Start | None = None
     edit: Edit | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     image: Image | None = None
@@ -85,6 +90,7 @@ class PairWorker:
         self.request = request
         self.protocol = PROTOCOLS[request.protocol]
         self.ending = False
+        self._kept_for_all: dict[Hashable, Any] = {}
         model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
         needed = {site for c, method in methods if getattr(method, "needs_sae", False) for site in c.sites}
         self.saes = {site: model.sae(site) for site in model.sites if site in needed}
@@ -92,29 +98,37 @@ class PairWorker:
     def survey(self, pairs: Sequence[Pair]) -> Survey:
         """The run as this worker knows it."""
         instruments, request = self.instruments, self.request
+        names = [method.method_name for method in self.recorder.methods]  # type: ignore[attr-defined]
         return Survey(
             tasks=[self.recorder.task(pair) for pair in pairs],
             shared={
                 "arms": [
                     {
-                        "method": c.method,
+                        "method": name,
                         "options": c.options,
                         "blocks": list(c.sites),
                         "strengths": list(c.strengths),
                         "on_steps": [interval and list(interval) for interval in c.on_steps],
                     }
-                    for c in request.conditions
+                    for c, name in zip(request.conditions, names, strict=True)
                 ],
                 "steps": request.steps,
                 "model": request.model,
                 "protocol": request.protocol,
                 "parts": instruments.parts,
                 "conditions": dict(instruments.conditions),
-                "metric_names": {name: part.name for name, part in instruments.scorers._asdict().items()},
+                "metric_names": {"clip": instruments.scorers.clip.name, "lpips": instruments.scorers.lpips.name},
             },
             locations=dict(instruments.locations),
             device=str(instruments.model.device),
             bytes=psutil.Process().memory_info().rss,
+            metrics=[
+                m.name
+                for m in METRICS.values()
+                if (not m.optional if request.metrics is None else m.name in request.metrics)
+                and (instruments.truth is not None or not m.drawn_world)
+            ],
+            measured_by=dict(instruments.measured_by),
         )
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, PairResult]]:
@@ -147,7 +161,7 @@ class PairWorker:
         prompts, seeds = [pair.edit_prompt, pair.base_prompt], [task.seed, task.seed]
         source, base = self.instruments.model.generate(prompts, seeds, self.request.steps, capture=sites)
         source_region, base_region = self.instruments.masks(pair, base.image, source.image)
-        return _Runs(base, source, base_region, source_region)
+        return _Runs(base, source, base_region, source_region, base_region.pixels(), source_region.pixels())
 
     def _sites(self, conditions: Collection[int]) -> list[str]:
         """The sites whose values some conditions need, in the order in which they run."""
@@ -188,9 +202,10 @@ class PairWorker:
         outcomes = [_Outcome(wanted) for wanted in task.wanted]
         observed, batch = self._observed(task, runs), self.instruments.model.batch
         images = {task.pair.edit_prompt: runs.source.image, task.pair.base_prompt: runs.base.image}
-        waiting: dict[str, list[_Outcome]] = {}
-        order, conditions = list(self.instruments.model.sites), self.request.conditions
-        first = sorted((order.index(conditions[n].sites[0]), n) for n in {one.condition for one in task.wanted})
+        waiting: dict[tuple[str, Start | None], list[_Outcome]] = {}
+        order, conditions, steps = list(self.instruments.model.sites), self.request.conditions, self.request.steps
+        places = {n: conditions[n].sites[:1] for n in {one.condition for one in task.wanted}}
+        first = sorted((order.index(site[0]) if site else -1, n) for n, site in places.items())
         for _, number in first:
             mine = [outcome for outcome in outcomes if outcome.wanted.condition == number]
             before = _versions(observed)
@@ -209,11 +224,17 @@ class PairWorker:
                 setting = outcome.wanted.setting
                 outcome.notes = dict(plan.notes)
                 outcome.edit = Edit(plan.changes, setting.strength, setting.on_steps)
+                begin = plan.first_step(setting.strength, steps) if plan.redo else 0
+                if plan.picture is not None:
+                    outcome.image, outcome.edit = plan.blended(runs.base.image, setting.strength), None
+                elif begin == steps:  # nothing is done again
+                    outcome.image, outcome.edit = runs.base.image, None
                 # With nothing to add, the edited run is one that was made already.
-                if outcome.prompt in images and (setting.strength == 0 or not plan.changes):
+                elif not begin and outcome.prompt in images and (setting.strength == 0 or not plan.changes):
                     outcome.image, outcome.edit = images[outcome.prompt], None
                 else:
-                    waiting.setdefault(outcome.prompt, []).append(outcome)
+                    outcome.start = Start(task.pair.base_prompt, begin) if begin else None
+                    waiting.setdefault((outcome.prompt, outcome.start), []).append(outcome)
             for queue in waiting.values():
                 while len(queue) >= batch:
                     self._generate(task.seed, queue[:batch])
@@ -241,6 +262,10 @@ class PairWorker:
             saes=MappingProxyType(self.saes),
             seed=task.seed,
             protocol=self.protocol,
+            pictures=MappingProxyType({"base": _read_only(runs.base.image), "source": _read_only(runs.source.image)}),
+            regions=MappingProxyType({"base": _read_only(runs.base_pixels), "source": _read_only(runs.source_pixels)}),
+            generate=self._further,
+            _kept_for_all=self._kept_for_all,
         )
 
     def _planned(self, number: int, observed: Observed) -> Plan | Exception:
@@ -252,11 +277,16 @@ class PairWorker:
         sites = self.request.conditions[number].sites
         try:
             with torch.no_grad(), _named(method):
-                plan: Plan = method.plan(replace(observed, sites=sites))
-                check_plan(plan, sites)
+                seen = replace(observed, sites=sites)
+                plan: Plan = method.plan(seen)
+                check_plan(plan, seen)
                 return plan
         except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
             return error
+
+    def _further(self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str]) -> Iterator[Run]:
+        """Runs without edits, for methods that look at more than their pair."""
+        return runs_of(self.instruments.model, list(map(Prompted, prompts, seeds)), self.request.steps, capture)
 
     def _generate(self, seed: int, outcomes: Sequence[_Outcome]) -> None:
         """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
@@ -266,7 +296,8 @@ class PairWorker:
         try:
             with _named(self.recorder.methods[outcomes[0].wanted.condition]):
                 prompts = [outcome.prompt for outcome in outcomes]
-                runs = self.instruments.model.generate(prompts, [seed] * len(edits), self.request.steps, edits=edits)
+                start, steps = outcomes[0].start, self.request.steps
+                runs = self.instruments.model.generate(prompts, [seed] * len(edits), steps, edits=edits, start=start)
             for outcome, run in zip(outcomes, runs, strict=True):
                 outcome.image, outcome.edit = run.image, None
         except Exception as error:  # noqa: BLE001 - changes may be functions of a stranger's
@@ -284,11 +315,12 @@ class PairWorker:
             source=runs.source.image,
             edit_prompt=pair.editing_prompt if brackets else pair.edit_prompt,
             original_prompt=pair.original_prompt if brackets else pair.base_prompt,
-            region=runs.base_region.pixels() | runs.source_region.pixels(),
+            region=runs.base_pixels | runs.source_pixels,
             truth=truth(pair, task.seed) if truth else None,
         )
         made = [outcome.image for outcome in outcomes if outcome.image is not None]
-        scores = iter(score_images(self.instruments.scorers, reference, made) if made else [])
+        names = self.request.metrics
+        scores = iter(score_images(self.instruments.scorers, reference, made, names) if made else [])
         return [
             self.recorder.record(task, o.wanted, error=o.error)
             if o.image is None
@@ -303,6 +335,12 @@ def _versions(observed: Observed) -> dict[int, int]:
     shared = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
     shared += [weight for sae in observed.saes.values() for weight in sae.parameters()]
     return {id(tensor): tensor._version for tensor in shared}
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.setflags(write=False)
+    return view
 
 
 @contextmanager
@@ -329,7 +367,7 @@ def _pictures(runs: _Runs, outcomes: Sequence[_Outcome]) -> dict[str, Image]:
     return {
         "base": runs.base.image,
         "source": runs.source.image,
-        "mask-base": runs.base_region.pixels().astype(np.uint8) * white,
-        "mask-source": runs.source_region.pixels().astype(np.uint8) * white,
+        "mask-base": runs.base_pixels.astype(np.uint8) * white,
+        "mask-source": runs.source_pixels.astype(np.uint8) * white,
         **{outcome.wanted.key: outcome.image for outcome in outcomes if outcome.image is not None},
     }

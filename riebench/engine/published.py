@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from riebench.masks import Masker
 from riebench.metrics import Truth
@@ -19,13 +20,14 @@ from riebench.spec.protocols import Protocol
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.files import cache_folder, file_hash, fingerprint
-from riebench.weights import Weights, locate
+from riebench.weights import Weights, locate, scorer_file
 from riebench.weights.fetch import read_ledger
+from riebench.weights.parts import ALEXNET, SQUEEZENET
 
 TRUNKS = {
-    "alex": "alexnet-owt-7be5be79.pth",
+    "alex": ALEXNET,
     "vgg": "vgg16-397923af.pth",
-    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+    "squeeze": SQUEEZENET,
 }
 """torchvision's files; the end of a name is the start of the file's SHA-256."""
 PUBLISHED_CLIP = "ViT-L-14"
@@ -125,6 +127,20 @@ class PublishedInstruments:
             check_named_hash(trunk)
         title = "lpips" if settings.net == "alex" else f"lpips-{settings.net}"
         return LpipsScorer(title, trunk, self._fingerprint([trunk], trunk.parent), settings.net, self._device)
+
+    def scorer(self, name: str) -> Any:
+        """A network that a single metric needs, by the name of its part."""
+        file = scorer_file(name, self.weights.model, self.settings)
+        if not self.weights.standin:
+            check_named_hash(file)
+        mark = self._fingerprint([file], file.parent)
+        if name == "lpips-squeeze":
+            return LpipsScorer(name, file, mark, "squeeze", self._device)
+        from riebench.metrics.dino import DinoScorer
+
+        settings = self.settings.dino
+        title = f"{settings.model}-bytes" if settings.byte_range else settings.model
+        return DinoScorer(title, file, mark, settings.model, settings.byte_range, self._device)
 
 
 def check_named_hash(path: Path) -> None:

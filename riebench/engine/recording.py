@@ -64,12 +64,14 @@ class Recorder:
         self.conditions = dict(instruments.conditions)
         self.methods = [create(c.method, c.options) for c in request.conditions]
         self._facts = []
-        for condition in request.conditions:
+        for condition, made in zip(request.conditions, self.methods, strict=True):
             cls = find(condition.method)
             parts = {n: value for n, value in instruments.parts.items() if n != "sae" or cls.needs_sae}
             where = f"{cls.__module__}:{cls.__qualname__}"
-            self._facts.append(_Facts(str(cls.method_name), where, method_code(cls), parts))
+            name = str(vars(made).get("method_name", cls.method_name))
+            self._facts.append(_Facts(name, where, method_code(cls, getattr(made, "files", ())), parts))
         self._code = code_version()
+        self._measured_by = dict(instruments.measured_by)
         self._settings = [
             [
                 Setting(
@@ -93,8 +95,9 @@ class Recorder:
 
         A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
         (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
-        written in; the protocol; fingerprints of the weights of model, masker, scorers and (if the method needs them)
-        SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and :data:`NUMERICS`.
+        written in and reads; the protocol; fingerprints of the weights of model, masker, scorers and (if the method
+        needs them) SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and
+        :data:`NUMERICS`.
 
         Not in it are the size of batches, the number of workers, the device and the versions of torch, diffusers and
         the like. They move numbers by rounding alone, within the tolerance that the tests state, and a run must be
@@ -146,6 +149,7 @@ class Recorder:
             parts=facts.parts,
             conditions=self.conditions,
             code=self._code,
+            measured_by=self._measured_by if metrics else {},
             metrics=dict(metrics or {}),
             notes=dict(notes or {}),
             reason=reason_of(error) if error else None,

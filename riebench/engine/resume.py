@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ class Survey:
         locations: where the parts of the model were found.
         device: that the worker computes on.
         bytes: memory that the worker's process holds.
+        metrics: names of those that a record must hold.
+        measured_by: metric to the network of its own that measures it.
     """
 
     tasks: Sequence[Task]
@@ -31,18 +33,28 @@ class Survey:
     locations: Mapping[str, str]
     device: str
     bytes: int
+    metrics: Sequence[str] = ()
+    measured_by: Mapping[str, str] = field(default_factory=dict)
 
 
-def left_to_do(tasks: Iterable[Task], before: Sequence[Record], kept: Iterable[str], retry_failed: bool) -> list[Task]:
-    """The tasks of which a record is missing, with the missing settings alone.
+def lacking(before: Iterable[Record], metrics: Iterable[str]) -> list[Record]:
+    """The records that were scored, but not by every metric that is named."""
+    names = set(metrics)
+    return [record for record in before if record.status == "ok" and not names <= record.metrics.keys()]
+
+
+def left_to_do(survey: Survey, before: Sequence[Record], kept: Iterable[str], retry_failed: bool) -> list[Task]:
+    """The tasks of which a record is missing or lacks a metric, with those settings alone.
 
     Args:
-        tasks: everything that was asked for.
+        survey: everything that was asked for.
         before: the records that the folder holds.
         kept: ids of the pairs whose pictures are kept.
         retry_failed: whether a failed record counts as missing.
     """
     done = {record.key for record in before if record.status == "ok" or not retry_failed}
+    done -= {record.key for record in lacking(before, survey.metrics)}
+    tasks = survey.tasks
     missing = [(task, tuple(wanted for wanted in task.wanted if wanted.key not in done)) for task in tasks]
     return [task._replace(wanted=some, keep_images=task.pair.id in kept) for task, some in missing if some]
 
@@ -57,6 +69,7 @@ def refuse_other_runs(survey: Survey, before: Sequence[Record], folder: Path) ->
     if not before:
         return
     end = f"give another --out, or --force to discard the records in {folder}"
+    refuse_other_scorers(survey.measured_by, before, end)
     shared = survey.shared
     mine = {"model": shared["model"], "protocol": shared["protocol"], "steps": shared["steps"]}
     mine |= _facts(shared["parts"], shared["conditions"])
@@ -73,8 +86,27 @@ def refuse_other_runs(survey: Survey, before: Sequence[Record], folder: Path) ->
                 differ = f"the {name} {theirs.get(name)!r}, this run has {mine.get(name)!r}"
                 raise UserError(f"the folder has records with {differ}; {end}")
         task, key = asked.get((record.pair_id, record.setting.model_dump_json()), (None, record.key))
-        if task is not None and record.key != key:
+        if task is not None and record.key != key and not _failed_before(task, record):
             raise UserError(f"the folder has a record of {_difference(task, record)}; {end}")
+
+
+def refuse_other_scorers(mine: Mapping[str, str], before: Iterable[Record], end: str) -> None:
+    """See that what measures some metrics is what measured them in earlier records.
+
+    Raises:
+        UserError: if it is not; ``end`` says what to do.
+    """
+    for record in before:
+        for name, theirs in record.measured_by.items():
+            if mine.get(name, theirs) != theirs:
+                raise UserError(f"the folder has records with {name} by {theirs}, and now it is {mine[name]}; {end}")
+
+
+def _failed_before(task: Task, record: Record) -> bool:
+    """Whether a record is a failure of the very pair, which what is made now replaces in every table."""
+    pair = task.pair
+    same = (pair.original_prompt, pair.editing_prompt, task.seed)
+    return record.status == "failed" and same == (record.original_prompt, record.editing_prompt, record.seed)
 
 
 def _difference(task: Task, record: Record) -> str:
@@ -84,7 +116,8 @@ def _difference(task: Task, record: Record) -> str:
         return f"the pair {pair.id!r} with the seed {record.seed}, not {task.seed}"
     if (record.original_prompt, record.editing_prompt) != (pair.original_prompt, pair.editing_prompt):
         return f"the pair {pair.id!r} with other prompts"
-    return f"the pair {pair.id!r} made with other phrases, or other code of the method {record.setting.method!r}"
+    other = f"other phrases, another picture, or other code or files of the method {record.setting.method!r}"
+    return f"the pair {pair.id!r} made with {other}"
 
 
 def _facts(parts: Mapping[str, str], conditions: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from riebench.engine.journal import writing_journal
-from riebench.engine.resume import left_to_do, refuse_other_runs
+from riebench.engine.resume import Survey, lacking, left_to_do, refuse_other_runs
 from riebench.methods.registry import find
+from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named
 from riebench.models.model import Model
 from riebench.pairs import Pair
@@ -26,7 +27,7 @@ from riebench.records import Record, RunFolder, only_writer, read_records
 from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
 from riebench.util.progress import keep_timing, run_progress, stopping
-from riebench.weights import locate
+from riebench.weights import locate, scorer_file
 
 if TYPE_CHECKING:
     from riebench.masks.given import GivenMasks
@@ -148,8 +149,10 @@ def carry_out(
         before = folder.records
         survey = crew.survey(pairs)
         refuse_other_runs(survey, before, path)
-        tasks = left_to_do(survey.tasks, before, kept, retry_failed)
         asked = {wanted.key for task in survey.tasks for wanted in task.wanted}
+        if lack := lacking((record for record in before if record.key in asked), survey.metrics):
+            before = _completed(crew, folder, lack, survey, request, given)
+        tasks = left_to_do(survey, before, kept, retry_failed)
         session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
         if before:
             _say(f"{len(before)} records are in {path}; {sum(len(t.wanted) for t in tasks)} are left to make")
@@ -159,6 +162,23 @@ def carry_out(
     if rows:
         keep_timing(request.model, survey.device, session.seconds, rows)
     return session
+
+
+def _completed(
+    crew: Any, folder: RunFolder, lack: Sequence[Record], survey: Survey, request: Request, given: Given
+) -> list[Record]:
+    """The records of a folder, those that lack a metric completed as far as their pictures are kept there."""
+    from riebench.engine.completing import complete
+    from riebench.engine.instruments import load_scorers
+
+    scorers, truth = load_scorers(request, given, held=getattr(crew, "instruments", None))
+    pairs = {task.pair.id: task.pair for task in survey.tasks}
+    done, _ = complete(folder, lack, survey.metrics, scorers, truth, pairs)
+    names = sorted({name for record in lack for name in set(survey.metrics) - record.metrics.keys()})
+    again = len(lack) - len(done)
+    _say(f"{len(lack)} records lack {', '.join(names)}: {len(done)} get it from kept pictures, {again} are made again")
+    by_key = {record.key: record for record in done}
+    return [by_key.get(record.key, record) for record in folder.records]
 
 
 @contextmanager
@@ -220,6 +240,9 @@ def _first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
 def _check_weights(request: Request, given: Given) -> None:
     """See that the weights are on this machine, before anything heavy is imported."""
     entry = given.model.entry if given.model else entry_named(request.model)
+    if request.metrics is not None:
+        for name in scorers_of(request.metrics) - (given.scorers.more.keys() if given.scorers else set()):
+            scorer_file(name, entry.name, request.settings)
     if entry.parts:
         needs_sae = any(find(condition.method).needs_sae for condition in request.conditions)
         optional = () if needs_sae else ("sae",)
@@ -286,6 +309,7 @@ def run(
     out: str | Path | None = None,
     keep_images: int = 3,
     batch: int = 8,
+    metrics: str | Sequence[str] | None = None,
     force: bool = False,
     retry_failed: bool = False,
     max_failures: int | None = None,
@@ -319,6 +343,7 @@ def run(
         out: folder; one named for the time unless given.
         keep_images: pairs of each category whose pictures are kept.
         batch: rows in one forward pass at most.
+        metrics: what is measured, by name or set, see :func:`riebench.metrics.chosen`; the protocol's unless given.
         force: whether to discard the records that the folder holds.
         retry_failed: whether to make failed records again.
         max_failures: end after so many pairs with a failure.
@@ -352,6 +377,7 @@ def run(
         keep_images=keep_images,
         batch=batch,
         handed_in=handed,
+        metrics=metrics,
     )
     session = carry_out(
         request,

@@ -2,7 +2,7 @@
 
 from riebench.masks.grid import to_grid
 from riebench.masks.phrases import Masker, ground, pair_regions
-from riebench.masks.region import Region
+from riebench.masks.region import Mask, Region
 from riebench.masks.rules import MaskRules
 
-__all__ = ["MaskRules", "Masker", "Region", "ground", "pair_regions", "to_grid"]
+__all__ = ["Mask", "MaskRules", "Masker", "Region", "ground", "pair_regions", "to_grid"]

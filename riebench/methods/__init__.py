@@ -16,21 +16,28 @@ What is seen
     ``seen.codes(run, site)``         SAE codes ``[steps, positions, features]``; ``run`` is "base" or "source"
     ``seen.saes[site]``               the SAE, whose ``directions(codes, features)`` gives what some features write
     ``seen.neuron_sites``             sites of the neurons in these blocks; ``seen.base[site]`` holds their values
+    ``seen.pictures[run]``            the picture of the base or the source run, uint8 ``[height, width, 3]``
+    ``seen.regions[run]``             where its phrase was found, in pixels: boolean ``[height, width]``
+    ``seen.generate(...)``            runs of other prompts, one after the other, with their values at some sites
     ================================  ==============================================================================
 
     Positions lie row by row on the picture. Sizes differ from model to model and from site to site: read them from the
     tensors. Other methods see the same tensors: change a clone. Draw at random from
-    ``seen.generator()`` alone. The SAE is there if the method passes ``needs_sae=True`` to the decorator, the neurons
-    if it passes ``needs_neurons=True``.
+    ``seen.generator()`` alone. ``seen.once(key, make)`` works something out once for a pair, and with
+    ``for_all_pairs=True`` once for a run of the benchmark, as what is learnt from further runs. The SAE is there if the
+    method passes ``needs_sae=True`` to the decorator, the neurons if it passes ``needs_neurons=True``.
 
 What is handed back
     :class:`Plan` maps a site to the change that is added there at strength 1: values ``[steps, positions, width]``. A
     change that depends on the edited run itself is a function ``(now, step) -> delta`` instead: ``now`` holds the
     values that pass in that step, ``[positions, width]``, and ``delta`` has the same shape.
     ``Plan(prompt=...)`` generates from another prompt, and ``Plan(notes=...)`` keeps figures in the record.
+    ``Plan(redo=0.5)`` begins from the finished base picture, noised, and does half of the steps again;
+    ``Plan(picture=...)`` is the edited picture itself, uint8 ``[height, width, 3]``.
 
-    Strength is not the method's business: it multiplies every change, that of a function too. A change of the wrong
-    shape or with NaN, and any exception, becomes a failed record that names the method; the run goes on.
+    Strength is not the method's business: it multiplies every change, that of a function too, the share of steps that
+    are done again, and a picture's difference from the base picture. A change of the wrong shape or with NaN, a picture
+    of another size, and any exception, becomes a failed record that names the method; the run goes on.
 
 Options
     Fields of the class, with types: numbers, text or booleans. Their documentation is part of the type, and so are
@@ -38,6 +45,11 @@ Options
     pydantic's). ``riebench methods NAME`` shows them, ``--option scale=2`` sets them, and they stand in every record,
     from which ``create(setting.method, setting.options)`` makes the method again. ``k`` is special: ``--k 20,40``
     tries several.
+
+What it cannot do
+    A method that cannot do every run may have ``check(self, pairs, steps)``, called before anything is loaded; it
+    raises :class:`riebench.util.errors.UserError`. ``--method all`` then leaves it out. One that reads files gives
+    their paths in a property ``files``, so that records are made again when the files change.
 
 A name
     ``@method("mean-shift")`` makes the class a frozen dataclass with that name. ``--method my_file:MeanShift`` runs it

@@ -5,7 +5,8 @@ Importing a module of metrics registers them, in the order of their columns.
 
 from riebench.metrics import whole, regions  # isort: skip
 from riebench.metrics import drawn  # isort: skip
-from riebench.metrics.catalogue import METRICS, Metric, Scores, metric
+from riebench.metrics import directional, outside, structure  # isort: skip
+from riebench.metrics.catalogue import METRICS, Metric, Scores, chosen, metric, scorers_of
 from riebench.metrics.scoring import Reference, Scorers, Seen, Truth, score_images
 
 __all__ = [
@@ -16,9 +17,14 @@ __all__ = [
     "Scores",
     "Seen",
     "Truth",
+    "chosen",
+    "directional",
     "drawn",
     "metric",
+    "outside",
     "regions",
     "score_images",
+    "scorers_of",
+    "structure",
     "whole",
 ]

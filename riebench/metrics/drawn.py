@@ -12,6 +12,7 @@ from riebench.metrics.scoring import Seen
     "edit_success",
     "1 if the edited attribute reads as the edit prompt says, else 0 (drawn world only)",
     drawn_world=True,
+    needs=(),
 )
 def edit_success(seen: Seen) -> Sequence[float | None]:
     """By the attribute reader."""
@@ -19,7 +20,10 @@ def edit_success(seen: Seen) -> Sequence[float | None]:
 
 
 @metric(
-    "kept", "share of the other visible attributes that read as in the base scene (drawn world only)", drawn_world=True
+    "kept",
+    "share of the other visible attributes that read as in the base scene (drawn world only)",
+    drawn_world=True,
+    needs=(),
 )
 def kept(seen: Seen) -> Sequence[float | None]:
     """By the attribute reader."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from riebench.metrics.catalogue import metric
+from riebench.metrics.catalogue import CLIP, LPIPS, REGIONS, metric
 from riebench.metrics.scoring import Seen
 
 
-@metric("clip_text_edit_inside", "clip_text_edit with all outside the edited region black; null where it is empty")
+@metric(
+    "clip_text_edit_inside",
+    "clip_text_edit with all outside the edited region black; null where it is empty",
+    needs=(CLIP, REGIONS),
+)
 def clip_text_edit_inside(seen: Seen) -> Sequence[float | None]:
     """Of the pictures with all but the region black."""
     if seen.clip_inside is None:
@@ -16,7 +20,11 @@ def clip_text_edit_inside(seen: Seen) -> Sequence[float | None]:
     return (seen.clip_inside @ seen.clip_edit).tolist()
 
 
-@metric("clip_text_edit_outside", "clip_text_edit with the edited region black; null where nothing is outside")
+@metric(
+    "clip_text_edit_outside",
+    "clip_text_edit with the edited region black; null where nothing is outside",
+    needs=(CLIP, REGIONS),
+)
 def clip_text_edit_outside(seen: Seen) -> Sequence[float | None]:
     """Of the pictures with the region black."""
     if seen.clip_outside is None:
@@ -24,13 +32,15 @@ def clip_text_edit_outside(seen: Seen) -> Sequence[float | None]:
     return (seen.clip_outside @ seen.clip_edit).tolist()
 
 
-@metric("lpips_base_inside", "mean of the LPIPS map to the base image inside the edited region")
+@metric("lpips_base_inside", "mean of the LPIPS map to the base image inside the edited region", needs=(LPIPS, REGIONS))
 def lpips_base_inside(seen: Seen) -> Sequence[float | None]:
     """Mean of the spatial distance map over the region; null where it is empty."""
     return seen.lpips_inside
 
 
-@metric("lpips_base_outside", "mean of the LPIPS map to the base image outside the edited region")
+@metric(
+    "lpips_base_outside", "mean of the LPIPS map to the base image outside the edited region", needs=(LPIPS, REGIONS)
+)
 def lpips_base_outside(seen: Seen) -> Sequence[float | None]:
     """Mean of the spatial distance map over the rest of the picture; null where nothing is outside."""
     return seen.lpips_outside

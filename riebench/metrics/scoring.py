@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.metrics.catalogue import METRICS, Scores
+from riebench.metrics.catalogue import CLIP, LPIPS, METRICS, REGIONS, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +23,17 @@ Truth = Callable[[Image], Scores]
 
 
 class Scorers(NamedTuple):
-    """The networks that score."""
+    """The networks that score.
+
+    Attributes:
+        clip: CLIP.
+        lpips: LPIPS.
+        more: those that single metrics need, by the name of their weights; each has a ``name`` and a ``fingerprint``.
+    """
 
     clip: ClipScorer
     lpips: LpipsScorer
+    more: Mapping[str, Any] = {}
 
 
 class Reference(NamedTuple):
@@ -52,6 +59,8 @@ class Reference(NamedTuple):
 class Seen(NamedTuple):
     """Some pictures, and what CLIP, LPIPS and the truth see in them. A metric is a function of this.
 
+    What none of the chosen metrics needs is empty.
+
     Attributes:
         pictures: ``[height, width, 3]`` each.
         reference: what they are compared with.
@@ -67,6 +76,7 @@ class Seen(NamedTuple):
         lpips_inside: means over the region of the LPIPS maps to the base image; null where it is empty.
         lpips_outside: means over the rest.
         verdicts: of the truth on each picture; None where it is not known.
+        more: further scorers, see :class:`Scorers`.
     """
 
     pictures: Sequence[Image]
@@ -83,16 +93,26 @@ class Seen(NamedTuple):
     lpips_inside: Sequence[float | None]
     lpips_outside: Sequence[float | None]
     verdicts: Sequence[Scores] | None
+    more: Mapping[str, Any]
 
 
-def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]) -> list[Scores]:
-    """Every metric of edited pictures, and those of the base picture that cost nothing as ``NAME_base``.
+def score_images(
+    scorers: Scorers, reference: Reference, images: Sequence[Image], names: Collection[str] | None = None
+) -> list[Scores]:
+    """Metrics of edited pictures, and those of the base picture that cost nothing as ``NAME_base``.
 
     A picture that comes more than once is looked at once.
+
+    Args:
+        scorers: the networks.
+        reference: what the pictures are compared with.
+        images: ``[height, width, 3]`` each.
+        names: of the metrics; all but the optional ones unless given. Those of the drawn world need its truth.
     """
     pictures, of = _distinct(images)
-    seen = look_at(scorers, reference, pictures)
-    metrics = [m for m in METRICS.values() if seen.verdicts is not None or not m.drawn_world]
+    known = [m for m in METRICS.values() if reference.truth is not None or not m.drawn_world]
+    metrics = [m for m in known if (not m.optional if names is None else m.name in names)]
+    seen = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
     # The base image in the pictures' place, as far as it has been looked at already.
     base = seen._replace(pictures=[reference.base], clip=seen.clip_base[None], lpips_source=seen.lpips_source[-1:])
     of_base = {f"{m.name}_base": m.measure(base)[0] for m in metrics if m.of_base}
@@ -100,25 +120,41 @@ def score_images(scorers: Scorers, reference: Reference, images: Sequence[Image]
     return [{**{name: values[i] for name, values in columns.items()}, **of_base} for i in of]
 
 
-def look_at(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -> Seen:
-    """Look at distinct pictures: each, whole and by region, goes through CLIP once, and whole through LPIPS once."""
+def look_at(
+    scorers: Scorers,
+    reference: Reference,
+    pictures: Sequence[Image],
+    needs: Set[str] = frozenset((CLIP, LPIPS, REGIONS)),
+) -> Seen:
+    """Look at distinct pictures: each, whole and by region, goes through CLIP once, and whole through LPIPS once.
+
+    Args:
+        scorers: the networks.
+        reference: what the pictures are compared with.
+        pictures: distinct ones.
+        needs: see :attr:`riebench.metrics.Metric.needs`.
+    """
     base, source, _, _, region, truth = reference
     keeps = np.repeat(region[..., None], base.shape[2], 2)  # of the shape of a picture, which multiplies fastest
     inside, outside = (
-        [picture * part.view(np.uint8) for picture in pictures] if part.any() else [] for part in (keeps, ~keeps)
+        [picture * part.view(np.uint8) for picture in pictures] if part.any() and {CLIP, REGIONS} <= needs else []
+        for part in (keeps, ~keeps)
     )
     # An edited picture may be the base or the source image, and a masked one may be whole.
     whole, of_whole = _distinct([*pictures, base, source])
     every, of = _distinct([*whole, *inside, *outside])
-    embedded = scorers.clip.images(every).double()
-    texts = [scorers.clip.text(prompt).double() for prompt in (reference.edit_prompt, reference.original_prompt)]
-    features = scorers.lpips.features(whole)
     *of_pictures, of_base, of_source = of_whole
-    layers = scorers.lpips.layers
-    to_base = [layers(features[i], features[of_base]) for i in of_pictures]
-    to_source = [layers(features[i], features[of_source]) for i in [*of_pictures, of_base]]
-    by_region = scorers.lpips.means_by_region(to_base, region)
     of_inside, of_outside = of[len(whole) :][: len(inside)], of[len(whole) + len(inside) :]
+    embedded, texts = _embedded(scorers.clip, every, reference) if CLIP in needs else _nothing_embedded(len(every))
+    to_base: Sequence[Sequence[Tensor]] = []
+    to_source = to_base
+    by_region: tuple[Sequence[float | None], Sequence[float | None]] = ([], [])
+    if LPIPS in needs:
+        features, layers = scorers.lpips.features(whole), scorers.lpips.layers
+        to_base = [layers(features[i], features[of_base]) for i in of_pictures]
+        to_source = [layers(features[i], features[of_source]) for i in [*of_pictures, of_base]]
+        if REGIONS in needs:
+            by_region = scorers.lpips.means_by_region(to_base, region)
     return Seen(
         pictures=pictures,
         reference=reference,
@@ -134,7 +170,21 @@ def look_at(scorers: Scorers, reference: Reference, pictures: Sequence[Image]) -
         lpips_inside=by_region[0],
         lpips_outside=by_region[1],
         verdicts=[truth(picture) for picture in pictures] if truth else None,
+        more=scorers.more,
     )
+
+
+def _embedded(clip: ClipScorer, pictures: Sequence[Image], reference: Reference) -> tuple[Tensor, list[Tensor]]:
+    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit prompt and of the original one."""
+    prompts = (reference.edit_prompt, reference.original_prompt)
+    return clip.images(pictures).double(), [clip.text(prompt).double() for prompt in prompts]
+
+
+def _nothing_embedded(count: int) -> tuple[Tensor, list[Tensor]]:
+    """The same without any width."""
+    import torch
+
+    return torch.empty(count, 0), [torch.empty(0)] * 2
 
 
 def _distinct(images: Sequence[Image]) -> tuple[list[Image], list[int]]:

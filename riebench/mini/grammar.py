@@ -190,6 +190,29 @@ def random_prompt(scene: Scene, rng: np.random.Generator) -> str:
     return prompt(scene, leave_out=silent)
 
 
+def contrasts(original: str, edit: str, count: int) -> list[tuple[str, str]]:
+    """Other prompts that differ as two prompts do, of scenes drawn at random for each attribute, from no held-out one.
+
+    The same scenes serve every change of an attribute.
+
+    Raises:
+        PromptError: if a prompt cannot be read, or the two do not differ in one attribute.
+    """
+    before, after = parse(original), parse(edit)
+    names = before.differences(after)
+    if len(names) != 1:
+        raise PromptError(f"the prompts {original!r} and {edit!r} differ in {list(names)}; expected one attribute")
+    (name,) = names
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = random_scene(rng, held=False)
+        if visible(scene, name):
+            scenes.append(scene)
+    both = [getattr(scene, name) for scene in (before, after)]
+    return [(prompt(scene.changed(**{name: both[0]})), prompt(scene.changed(**{name: both[1]}))) for scene in scenes]
+
+
 def alternatives(scene: Scene, attribute: str) -> Iterator[Scene]:
     """The scene with each value of one attribute in turn, its own among them."""
     for value in ATTRIBUTES[attribute]:

@@ -2,7 +2,7 @@
 
 from riebench.models.entries import ModelEntry, entry_named, load, model_names
 from riebench.models.model import Batch, Model
-from riebench.models.sites import Change, Edit, Run, Site, Values, neuron_sites
+from riebench.models.sites import Change, Edit, Run, Site, Start, Values, neuron_sites
 
 __all__ = [
     "Batch",
@@ -12,6 +12,7 @@ __all__ = [
     "ModelEntry",
     "Run",
     "Site",
+    "Start",
     "Values",
     "entry_named",
     "load",

@@ -165,6 +165,7 @@ class DiffusersModel(Model):
         self._before = before
         self._canvas = entry.canvas and lru_cache(KEPT_LATENTS)(entry.canvas)
         self._recording: Recording | None = None
+        self._finished: tuple[tuple[str, int, int], Tensor] | None = None
         pipeline.set_progress_bar_config(disable=True)
 
     @abstractmethod
@@ -178,6 +179,7 @@ class DiffusersModel(Model):
     @contextmanager
     def keeping_nothing(self) -> Iterator[None]:
         """Encode each prompt whenever it is used, and replay nothing."""
+        self._finished = None
         kept = self.encode_text, self.replay
         self.encode_text, self.replay = self._encode_text, False  # type: ignore[assignment]
         try:
@@ -238,6 +240,42 @@ class DiffusersModel(Model):
         # A recording may be of other blocks, or of a run that broke off.
         complete = kept.outputs.keys() >= set(before[0])
         return replaying(self.denoiser, kept, before[0], rows) if complete else nullcontext()
+
+    def finished(self, prompt: str, seed: int, steps: int) -> Tensor:
+        """Finished latents ``[1, ...]`` as the pipeline has them; kept of the latest such run."""
+        run = (prompt, seed, steps)
+        if self._finished is None or self._finished[0] != run:
+            found: list[Tensor] = []
+            self.sample(Batch([prompt], [seed], steps, finished=found))
+            self._finished = run, found[0]
+        return self._finished[1]
+
+    def after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
+        """The pipeline's callback, which puts in the latents that a batch begins with, or hands out finished ones.
+
+        Args:
+            batch: what is generated.
+            generators: of its rows, from which the noise is drawn.
+        """
+        if batch.begin is None and batch.finished is None:
+            return None
+        from diffusers.utils.torch_utils import randn_tensor
+
+        def after(pipeline: Any, step: int, time: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            latents, scheduler = tensors["latents"], pipeline.scheduler
+            if batch.finished is not None and step + 1 == batch.steps:
+                batch.finished.append(latents)
+            if batch.begin is not None and step + 1 == batch.begin[1]:
+                noise = randn_tensor(latents.shape, generators, latents.device, latents.dtype)
+                times = scheduler.timesteps[step + 1].expand(len(latents))
+                start = batch.begin[0].to(latents.dtype)
+                # Flow matching has a name of its own for it.
+                if hasattr(scheduler, "scale_noise"):
+                    return {"latents": scheduler.scale_noise(start, times, noise)}
+                return {"latents": scheduler.add_noise(start, noise, times)}
+            return {}
+
+        return after
 
 
 def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:

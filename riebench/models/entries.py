@@ -45,6 +45,7 @@ class ModelEntry(ABC):
         parts: weights that must be found on this machine, the pipeline first; none if they come with a package.
         instruments: ``module:class`` of the masker and scorers that belong to it, see
             :class:`riebench.engine.instruments.OwnInstruments`.
+        scorers: networks that single metrics need and that can judge its pictures, by the names of their parts.
         pipeline_class: name of its pipeline in a ``model_index.json``, so that a folder can be loaded by its path.
         pipeline_parameters: number of weights in the pipeline, for plans; 0 where it is small.
         row_bytes: memory of the activations of one row of a forward pass in float32, about.
@@ -62,6 +63,7 @@ class ModelEntry(ABC):
     blur_kernel: int = 31
     parts: tuple[Part, ...] = ()
     instruments: str = "riebench.engine.published:PublishedInstruments"
+    scorers: tuple[str, ...] = ("dino", "lpips-squeeze")
     pipeline_class: str = ""
     pipeline_parameters: float = 0.0
     row_bytes: float = 0.0

@@ -176,6 +176,7 @@ class Flux(DiffusersModel):
         rows, side = len(generators), self.size // self.pipeline.vae_scale_factor
         channels = self.pipeline.transformer.config.in_channels // PACKED**2
         latents = self.drawn_latents(batch.seeds, generators, channels, side)
+        after_step = self.after_step(batch, generators)
         tokens = self.pipeline._pack_latents(latents, rows, channels, side, side)
         with self.first_step(batch):
             pixels: Tensor = self.pipeline(
@@ -189,6 +190,7 @@ class Flux(DiffusersModel):
                 width=self.size,
                 max_sequence_length=self.text_tokens,
                 output_type="pt",
+                callback_on_step_end=after_step,
             ).images
         return pixels
 

@@ -27,6 +27,7 @@ WORLD: dict[str, Any] = {
     "prompts": "grammar",
     "blur_kernel": 15,  # the published 31 px belong to grid cells of 32 px; these are of 16 px
     "instruments": "riebench.mini.drawn_instruments:MiniInstruments",
+    "scorers": (),  # no DINO and no SqueezeNet has seen such drawings, and none of this world is trained
     "pipeline_parameters": 0.0,
     "row_bytes": 0.0,
 }

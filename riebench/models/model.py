@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from riebench.models.sites import Change, Edit, Run, Site
+from riebench.models.sites import Change, Edit, Run, Site, Start
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
 
@@ -34,13 +34,20 @@ DENOISER, DECODER, TEXT = "denoiser", "decoder", "text encoder"
 
 
 class Batch(NamedTuple):
-    """Rows that are generated together; the edits are empty or one a row."""
+    """Rows that are generated together; the edits are empty or one a row.
+
+    ``begin`` holds finished latents, one a row, and the step before which they are noised and take the place of the
+    rows' own (see :class:`riebench.models.sites.Start`). ``finished``, if there is such a list, is given the rows'
+    finished latents.
+    """
 
     prompts: Sequence[str]
     seeds: Sequence[int]
     steps: int
-    edits: Sequence[Edit]
-    capture: Collection[str]
+    edits: Sequence[Edit] = ()
+    capture: Collection[str] = ()
+    begin: tuple[Tensor, int] | None = None
+    finished: list[Tensor] | None = None
 
 
 class Model(ABC):
@@ -109,6 +116,14 @@ class Model(ABC):
     def sample(self, batch: Batch) -> Tensor:
         """The pictures ``[rows, 3, height, width]`` of a batch, 0..1. Edits and captures happen in hooks, not here."""
 
+    def finished(self, prompt: str, seed: int, steps: int) -> Tensor:
+        """The finished latents of a run without edits, ``[1, ...]``, in families whose :meth:`sample` can begin there.
+
+        Raises:
+            UserError: if the family cannot.
+        """
+        raise UserError(f"{self.entry.name} cannot begin from a finished picture; its family has no finished()")
+
     def networks(self) -> Mapping[str, tuple[Any, str]]:
         """The networks that ``riebench bench`` counts and times: name to an object and the name of its function.
 
@@ -137,6 +152,7 @@ class Model(ABC):
         edits: Sequence[Edit | tuple[Mapping[str, Change], float]] = (),
         capture: Collection[str] = (),
         on_steps: Collection[int] | None = None,
+        start: Start | None = None,
     ) -> list[Run]:
         """Generate one picture for each prompt and seed, in batches.
 
@@ -147,9 +163,11 @@ class Model(ABC):
             edits: one a row; none edits nothing.
             capture: sites whose values are wanted, edits included.
             on_steps: the steps, from 0, in which edits that name no steps are on; all unless given.
+            start: where the runs begin if not with noise. Steps are numbered as in the whole run; values of earlier
+                steps are of a run that is discarded, and edits that are on in these alone do nothing.
 
         Raises:
-            UserError: if the numbers of rows differ, or a site or step does not exist.
+            UserError: if the numbers of rows differ, a site or step does not exist, or the family has no such start.
             PairError: if a change has the wrong shape or is not finite, a prompt is too long for the text encoder, or
                 a picture is not finite.
         """
@@ -164,6 +182,8 @@ class Model(ABC):
         beyond = {step for edit in rows for step in edit.on_steps or () if step not in range(steps)}
         if beyond:
             raise UserError(f"on_steps names the step {min(beyond)}; expected steps from 0 to {steps - 1}")
+        if start is not None and start.step not in range(1, steps):
+            raise UserError(f"the start is before step {start.step}; expected 1 to {steps - 1}")
         changes = [
             change for edit in {id(edit.changes): edit for edit in rows}.values() for change in edit.changes.items()
         ]
@@ -176,7 +196,10 @@ class Model(ABC):
                 _check_change(site, change, (steps, height * width, length), self.device)
 
         def work(part: slice) -> list[Run]:
-            return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture))
+            begin = None
+            if start is not None:
+                begin = torch.cat([self.finished(start.prompt, seed, steps) for seed in seeds[part]]), start.step
+            return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture, begin))
 
         with torch.no_grad():
             return in_batches(self, len(prompts), work)

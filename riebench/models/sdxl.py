@@ -217,6 +217,7 @@ class SDXL(DiffusersModel):
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
         side = self.size // self.pipeline.vae_scale_factor
         latents = self.drawn_latents(batch.seeds, generators, self.pipeline.unet.config.in_channels, side)
+        after_step = self.after_step(batch, generators)
         decoder_type = self.pipeline.vae.dtype
         try:
             with self.first_step(batch, 2 if self.guided else 1):
@@ -232,6 +233,7 @@ class SDXL(DiffusersModel):
                     height=self.size,
                     width=self.size,
                     output_type="pt",
+                    callback_on_step_end=after_step,
                 ).images
         except BaseException:
             # In float16 the pipeline decodes in float32 and casts back at the end, which a fault keeps it from.

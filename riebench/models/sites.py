@@ -52,6 +52,18 @@ class Edit(NamedTuple):
     on_steps: Collection[int] | None = None
 
 
+class Start(NamedTuple):
+    """Where a run begins that is not made from noise alone: a finished picture, noised again.
+
+    Attributes:
+        prompt: of the run, with the same seed and number of steps, whose finished latents are noised.
+        step: from 1, counted as in the whole run, whose noise they get; the run goes on with that step.
+    """
+
+    prompt: str
+    step: int
+
+
 class Run(NamedTuple):
     """One finished generation.
 

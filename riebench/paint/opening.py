@@ -82,7 +82,7 @@ class Prepared:
         model.saes = {site: sae.folder for site, sae in self.saes.items()}
         return model
 
-    def prompts(self) -> tuple[str, list[Prompted]]:
+    def prompts(self) -> tuple[str, Sequence[Prompted]]:
         """What the pictures of indexes that are missing are made from, and where that comes from.
 
         Raises:

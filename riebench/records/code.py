@@ -8,12 +8,14 @@ import inspect
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from riebench import __version__
+from riebench.util.errors import UserError
 
 OURS = (
     "riebench",
@@ -51,15 +53,22 @@ def code_version() -> dict[str, str | bool | None]:
     }
 
 
-def method_code(method: type[Any]) -> str:
-    """Hash of the files that a method's class is written in, so that an edited method makes new records.
+def method_code(method: type[Any], reads: Iterable[str] = ()) -> str:
+    """Hash of the files that a method's class is written in and of those it reads, so that an edit makes new records.
 
     Of a stranger's package all files count, since any may be what the method calls. A class in no file, as in a
     notebook, has another hash in each process.
+
+    Raises:
+        UserError: if a file that it reads cannot be read.
     """
     files = _files_of(method)
+    try:
+        read = b"".join(Path(file).read_bytes() for file in reads)
+    except OSError as error:
+        raise UserError(f"a file that the method reads cannot be read: {error}") from None
     return (
-        hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+        hashlib.sha256(b"".join([*(f.read_bytes() for f in files), read])).hexdigest()[:16]
         if files
         else _UNWRITTEN.setdefault(id(method), uuid.uuid4().hex[:16])
     )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
-from riebench.records.schema import Record
+from riebench.records.schema import Record, joined
 from riebench.util.errors import UserError
 from riebench.util.files import TORN, write_whole
 
@@ -39,7 +39,8 @@ class RunFolder:
     """A folder that one process writes to, inside a ``with`` statement; others may read it meanwhile.
 
     ``records.jsonl`` only grows. A record whose key is there already takes the place of the earlier one: of lines with
-    one key the last counts for every reader, and on leaving the others are taken out.
+    one key the last counts for every reader, and on leaving the others are taken out. It keeps the metrics that only
+    the earlier one has.
 
     Args:
         path: the folder; made if it is missing.
@@ -98,11 +99,12 @@ class RunFolder:
         Raises:
             UserError: if they cannot be written; what was there before is then there as before.
         """
+        known = {record.key: record for record in self.records}
         records = list(records)
-        known = {record.key for record in self.records}
         self._repeated |= any(record.key in known for record in records)
+        data = _lines(joined(known[one.key], one) if one.key in known else one for one in records)
         try:
-            append_whole(self.path / RECORDS, _lines(records))
+            append_whole(self.path / RECORDS, data)
         except OSError as error:
             raise self._refused(self.path / RECORDS, error) from None
 

@@ -49,6 +49,8 @@ class Record(BaseModel):
         parts: fingerprints of the weights that took part.
         conditions: further settings that can change numbers: type of the weights, size, guidance, mask rules.
         code: versions of the packages that compute, git commit of riebench and whether it was changed since.
+        measured_by: metric to what measured it, where that is none of the parts: a network of the metric's own, or a
+            command. It is not in the key, as it does not change the picture; left out where it is empty.
         seconds: time spent on the whole pair, divided by the number of its records.
     """
 
@@ -66,6 +68,7 @@ class Record(BaseModel):
     parts: dict[str, str]
     conditions: dict[str, Value] = Field(default_factory=dict)
     code: dict[str, str | bool | None]
+    measured_by: dict[str, str] = Field(default_factory=dict, exclude_if=lambda names: not names)
     metrics: dict[str, float | None] = Field(default_factory=dict)
     notes: dict[str, Value] = Field(default_factory=dict)
     reason: str | None = None
@@ -78,6 +81,14 @@ def interval_name(on_steps: Sequence[int]) -> str:
     """``1-3`` for the steps 1, 2 and 3, ``0`` for step 0 alone."""
     first, last = on_steps[0], on_steps[-1]
     return f"{first}-{last}" if first < last else str(first)
+
+
+def joined(earlier: Record, later: Record) -> Record:
+    """A record with the metrics of an earlier one of the same key, too: one key stands for one picture."""
+    if earlier.status != "ok" or later.status != "ok":
+        return later
+    both = {name: getattr(earlier, name) | getattr(later, name) for name in ("metrics", "measured_by")}
+    return later.model_copy(update=both)
 
 
 def record_key(**content: Any) -> str:

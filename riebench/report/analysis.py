@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from riebench import __version__
+from riebench.metrics import METRICS
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.agreement import agreement
 from riebench.report.arms import ALL, arms_of
 from riebench.report.board import comparisons_of, grouped, make_board, ranked
 from riebench.report.curves import Curves
+from riebench.report.frame import COLUMNS
 from riebench.report.groups import Group
 from riebench.report.resample import RESAMPLES, SEED, Bootstrap
 from riebench.report.scores import choose_budgets, held_out_scores, matched
@@ -114,7 +116,7 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         truth=agreement(arms, pairs, boot),
         failures=_count_failures(group.frame),
     )
-    result.notes = [*group.notes, *_notes_of(result)]
+    result.notes = [*group.notes, *_notes_of(result), *_partly_measured(group.frame)]
     return result
 
 
@@ -152,6 +154,18 @@ def _against_rank(comparisons: pd.DataFrame) -> list[str]:
     more = f"; {rest} more in comparisons.csv" if rest > 0 else ""
     why = "told apart the other way round than they rank, as a rank is over the pairs that an arm alone has"
     return [f"{why}: {'; '.join(reversed_pairs[:MOST_NAMES])}{more}"]
+
+
+def _partly_measured(frame: pd.DataFrame) -> list[str]:
+    """Metrics that not every scored record has, as they were chosen for some runs alone, or added to some records."""
+    scored = frame[frame["status"] == "ok"]
+    default = {name for name, known in METRICS.items() if not known.optional}
+    known = {name: int(scored[name].notna().sum()) for name in map(str, frame) if name not in {*COLUMNS, *default}}
+    return [
+        f"{name} is known for {count} of {len(scored)} scored records, and its means are over these"
+        for name, count in known.items()
+        if not name.endswith("_base") and 0 < count < len(scored)
+    ]
 
 
 def _notes_of(result: Analysis) -> list[str]:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.schema import ALL_STEPS
-from riebench.report.frame import COLUMNS
+from riebench.report.frame import ANY, COLUMNS
 
 Array = NDArray[np.float64]
 CURVE = ("clip_text_edit", "lpips_base")
 TRUTH = ("edit_success", "kept")
 BASE = "clip_text_edit_base"
 """The base image's CLIP similarity with the edit prompt."""
-ANY, ALL = "any", "all"
+ALL = "all"
 PLACES = ("blocks", "on_steps")
 """Where and when an intervention acts: columns whose value is ``any`` where the numbers are the same for all."""
 ARM = ["method", "options", "part_sae", *PLACES]

@@ -15,7 +15,7 @@ from riebench.records.folder import IMAGES
 from riebench.records.schema import ALL_STEPS
 from riebench.report.arms import scopes_of
 from riebench.report.curves import SHOWN
-from riebench.report.frame import COLUMNS
+from riebench.report.frame import ANY, COLUMNS
 from riebench.report.groups import PAIR, SAME, Group, read_groups
 from riebench.report.resample import Bootstrap, holm, sign_flip
 from riebench.report.sheet import compose, tile
@@ -189,7 +189,7 @@ def comparison_tables(found: Comparison) -> list[TextTable]:
         return [TextTable(title, head, rows), TextTable(f"No pair changed by {found.metric}", ["pair"], [])]
     changed = []
     for row in found.changed.to_dict("records"):
-        steps = "" if row["on_steps"] == ALL_STEPS else f"steps {row['on_steps']}, "
+        steps = "" if row["on_steps"] in (ALL_STEPS, ANY) else f"steps {row['on_steps']}, "
         most = f"{row['method']}, {row['blocks']}, {steps}{row['strength']:g}"
         changed.append([row["pair_id"], row["category"], number(row["difference"]), most])
     titles = ["pair_id", "category", "mean change", "most at"]

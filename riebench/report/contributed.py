@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from riebench.records.folder import RUN
 from riebench.records.schema import ALL_STEPS, Value, interval_name
 from riebench.report.arms import CURVE, TRUTH
-from riebench.report.frame import COLUMNS, PARTS, load_records
+from riebench.report.frame import ANY, COLUMNS, PARTS, load_records
 from riebench.util.errors import UserError
 
 
@@ -156,5 +156,7 @@ def _arm_cells(arm: RunArm) -> list[tuple[str, str, float | None, str, str]]:
     k = arm.options.get("k")
     options = json.dumps({n: v for n, v in arm.options.items() if n != "k"}, sort_keys=True)
     number = float(k) if isinstance(k, (int, float)) and not isinstance(k, bool) else None
+    if not arm.blocks:
+        return [(arm.method, options, number, ANY, ANY)]
     intervals = [interval_name(steps) if steps else ALL_STEPS for steps in arm.on_steps]
     return [(arm.method, options, number, "+".join(arm.blocks), interval) for interval in intervals]

@@ -18,6 +18,8 @@ from riebench.report.lines import TEXTS, Row, Rows, damaged, read_rows
 from riebench.util.errors import UserError
 
 PACKED = f"{RECORDS}.gz"
+ANY = "any"
+"""What stands for the blocks, or the steps, of a method that acts in none, or alike in all."""
 SUFFIXES = (".jsonl", ".gz", ".parquet")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 COLUMNS: dict[str, str] = {
@@ -35,14 +37,15 @@ COLUMNS: dict[str, str] = {
     "options": "the method's options except k, as JSON with sorted names",
     "k": "features (or neurons) requested for each direction; null for a method's default, or if it has no k",
     "k_used": "features (or neurons) that the plan changed; null if the method has no k",
-    "blocks": "short names joined by +, in the order of the record",
+    "blocks": "short names joined by +, in the order of the record; any for pictures from elsewhere",
     "strength": "factor on the whole intervention",
     "steps": "denoising steps",
-    "on_steps": "those in which the intervention is on, counted from 0, as 1-3; all for all of them",
+    "on_steps": "those in which the intervention is on, counted from 0, as 1-3; all for all of them; any as for blocks",
     "model": "name of the model",
     "protocol": "name of the protocol",
     **{f"part_{name}": f"fingerprint of the {name} that took part; null if none did" for name in PARTS},
     "measured_with": "fingerprints except the SAE's, and the conditions (type of weights, size, mask rules), as JSON",
+    "measured_by": "metric to the network of its own, or the command, that measured it, as JSON",
     "version": "version of riebench",
     "commit": "git commit of riebench; null outside a checkout",
     "dirty": "whether that checkout had changes; null outside one",
@@ -143,7 +146,9 @@ def _of_pairs(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
-    top = _columns(rows, ("setting", "model", "protocol", "parts", "code"), ("conditions", "method_class"))
+    top = _columns(
+        rows, ("setting", "model", "protocol", "parts", "code"), ("conditions", "method_class", "measured_by")
+    )
     setting = _columns(top["setting"], ("method", "options", "blocks", "strength", "steps"), ("on_steps",))
     code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
     parts = _columns(top["parts"], (), PARTS)
@@ -152,14 +157,18 @@ def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
         "method_class": _maybe_texts(top["method_class"]),
         "options": [json.dumps({n: v for n, v in o.items() if n != "k"}, sort_keys=True) for o in setting["options"]],
         "k": _numbers([k if type(k := o.get("k")) in (int, float) else None for o in setting["options"]]),
-        "blocks": ["+".join(blocks) for blocks in setting["blocks"]],
+        "blocks": ["+".join(blocks) or ANY for blocks in setting["blocks"]],
         "strength": _finite(setting["strength"]),
         "steps": _whole(setting["steps"]),
-        "on_steps": [interval_name(steps) if steps else ALL_STEPS for steps in setting["on_steps"]],
+        "on_steps": [
+            ANY if not blocks else interval_name(steps) if steps else ALL_STEPS
+            for blocks, steps in zip(setting["blocks"], setting["on_steps"], strict=True)
+        ],
         "model": _texts(top["model"]),
         "protocol": _texts(top["protocol"]),
         **{f"part_{name}": _maybe_texts(parts[name]) for name in PARTS},
         "measured_with": [_measured_with(*both) for both in zip(top["parts"], top["conditions"], strict=True)],
+        "measured_by": [json.dumps(by or {}, sort_keys=True) for by in top["measured_by"]],
         "version": _maybe_texts(code["riebench"]),
         "commit": _maybe_texts(code["commit"]),
         "dirty": pd.array(list(code["dirty"]), dtype="boolean"),

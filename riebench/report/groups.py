@@ -146,12 +146,22 @@ def _conflict(old: Group, new: Group) -> str | None:
     hashes = [{str(s.info["pair_hash"]) for s in g.sources.values() if s.info.get("pair_hash")} for g in (old, new)]
     if all(hashes) and not hashes[0] & hashes[1]:
         return f"{names} are over different pair files"
+    if other := _measured_otherwise(old, new):
+        return f"{names} have {other} measured by different networks or commands"
     if len(shared):
         differs = (pairs[0].loc[shared] != pairs[1].loc[shared]).any()
         what = [column.replace("_", " ") for column in PAIR if differs[column]]
         return f"{names} have the same pair ids with another {' and '.join(what)}" if what else None
     files = [{str(s.info.get("pair_hash") or s.info.get("pair_file")) for s in g.sources.values()} for g in (old, new)]
     return None if files[0] & files[1] - {"None"} else f"{names} have no pair in common, nor the same pair file"
+
+
+def _measured_otherwise(old: Group, new: Group) -> str | None:
+    """A metric that another network or command measured in each of two groups."""
+    mine, theirs = (
+        {k: v for text in g.frame["measured_by"].unique() for k, v in json.loads(text).items()} for g in (old, new)
+    )
+    return next((name for name in mine if theirs.get(name, mine[name]) != mine[name]), None)
 
 
 def _reconcile(group: Group) -> None:

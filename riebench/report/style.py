@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from riebench.records.schema import ALL_STEPS
 
-# Okabe and Ito's palette for the methods that come with riebench, so that they never change colour.
+# Okabe and Ito's palette, then darker tones, for the methods that come with riebench: they never change colour.
 FIXED = {
     "steering": "#0072B2",
     "sae": "#D55E00",
@@ -17,12 +17,17 @@ FIXED = {
     "random": "#8A8A8A",
     "prompt": "#E69F00",
     "none": "#56B4E9",
+    "caa": "#000000",
+    "sae-random": "#7B4B2A",
+    "sdedit": "#00504A",
+    "paste": "#C2185B",
+    "noise": "#C4C4C4",
 }
 # From blue to yellow, for intervals of the steps, the shortest first; dark enough to be seen on white.
 GROWING = ("#440154", "#3B528B", "#21918C", "#5EC962", "#C8B900", "#E07B00", "#B40426")
 # For strangers' methods: tones that colour-blind readers can tell from those above.
 SPARE = ("#332288", "#882255", "#117733", "#999933", "#AA4499", "#661100", "#6699CC")
-MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<", ">")
+MARKERS = ("o", "s", "^", "D", "v", "X", "P", "p", "h", "d", "*", "H", "<", ">")
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FIGURE_NAMES = (
     "curves-by-category",

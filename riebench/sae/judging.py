@@ -320,12 +320,13 @@ def _subjects(
 def _facts(request: ScoreRequest, pictures: SharedPictures) -> dict[str, Any]:
     """What all score files of a call say of how they were made."""
     model, scorers = pictures.model, pictures.scorers
+    measuring: dict[str, Any] = {"clip": scorers.clip, "lpips": scorers.lpips}
     return {
         "version": VERSION,
         "model": model.entry.name,
         "parts": {
             "model": model.fingerprint,
-            **{name: f"{part.name}-{part.fingerprint}" for name, part in scorers._asdict().items()},
+            **{name: f"{part.name}-{part.fingerprint}" for name, part in measuring.items()},
         },
         "conditions": {**model.conditions, "masks": asdict(pictures.rules), "truth": pictures.world is not None},
         "settings": asdict(request.scores),

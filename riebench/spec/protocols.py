@@ -22,6 +22,7 @@ class Protocol:
         adaptive_ratio: whether ``sae-adaptive`` multiplies what it removes in a block by the number of features added
             over the number removed there, and ignores ``only_add``.
         quick_gelu: whether CLIP has the activation that OpenAI's weights were trained with, unless a setting says so.
+        metrics: the set of metrics that is measured unless others are named, see :func:`riebench.metrics.chosen`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Protocol:
     shares: Literal["sum", "absolute"]
     adaptive_ratio: bool
     quick_gelu: bool
+    metrics: str
 
 
 PAPER = Protocol(
@@ -43,6 +45,7 @@ PAPER = Protocol(
     shares="sum",
     adaptive_ratio=True,
     quick_gelu=False,
+    metrics="published",
 )
 RIEBENCH = Protocol(
     "riebench",
@@ -53,5 +56,6 @@ RIEBENCH = Protocol(
     shares="absolute",
     adaptive_ratio=False,
     quick_gelu=True,
+    metrics="default",
 )
 PROTOCOLS = {p.name: p for p in (RIEBENCH, PAPER)}

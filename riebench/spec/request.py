@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from riebench.methods.registry import MethodClass, create, find, method_names
+from riebench.methods.registry import MethodClass, create, find, holder, method_names
 from riebench.models.entries import ModelEntry, entry_named
 from riebench.models.sites import NEURONS, Site, neuron_sites
 from riebench.pairs import Pair, category_named, load_pairs, select
+from riebench.pairs.pictured import pictured
 from riebench.records.folder import read_run
 from riebench.sae.folders import feature_count
 from riebench.spec.intervals import Intervals, parse_intervals
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 STRENGTHS = (0.25, 0.5, 1, 1.5, 2)
 ALL = "all"
+PICTURES = "riebench.engine.pictures:Pictures"
+"""The method that stands for pictures from elsewhere."""
 NAMES = {"strengths": "strength"}
 """Fields whose argument is called otherwise."""
 
@@ -67,6 +73,8 @@ class Request(BaseModel):
         pair_ids: the chosen pairs.
         keep_images: pairs of each category whose pictures are kept.
         handed_in: names of loaded objects that take part, which no file keeps.
+        metrics: names of what is measured; None for all but the optional ones.
+        images: folder with the pictures of the pairs, where they are made elsewhere.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,6 +91,8 @@ class Request(BaseModel):
     pair_ids: tuple[str, ...] = ()
     keep_images: NonNegativeInt = 0
     handed_in: tuple[str, ...] = ()
+    metrics: tuple[str, ...] | None = None
+    images: Path | None = None
 
     def pairs(self) -> list[Pair]:
         """The same pairs again.
@@ -99,7 +109,8 @@ class Request(BaseModel):
         if file_hash(file) != self.pair_hash:
             change = "has changed since the run; put the old one back, or use 'riebench run'"
             raise UserError(f"the pair file {file} {change}")
-        return select(load_pairs(file), ids=self.pair_ids)
+        found = select(load_pairs(file), ids=self.pair_ids)
+        return pictured(found, self.images) if self.images else found
 
 
 def resolve(
@@ -124,6 +135,7 @@ def resolve(
     keep_images: int = 3,
     batch: int = 8,
     handed_in: Sequence[str] = (),
+    metrics: str | Sequence[str] | None = None,
 ) -> tuple[Request, list[Pair]]:
     """Work out what a run does, before anything is loaded. The arguments are those of :func:`riebench.run`.
 
@@ -154,19 +166,23 @@ def resolve(
     protocol = protocol or (chosen.protocol if chosen else "riebench")
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
+    measured = metrics_named(entry, _many(metrics) or [PROTOCOLS[protocol].metrics])
     named = [str(c) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit
     selected = select(found, [category_named(name) for name in named], ids, most)
     if loaded is None or loaded.own:
         entry.check_pairs(selected)
+    fit = partial(_able, pairs=selected, steps=steps, leave_out=ALL in _many(method))
     try:
         request = Request(
             model=model if isinstance(model, str) else entry.name,
             settings=parsed,
             protocol=protocol,
             conditions=tuple(
-                c for sweep in sweeps for c in _conditions(sweep, sets, intervals, sites, None if to_come else saes)
+                c
+                for sweep in sweeps
+                for c in _conditions(sweep, fit, sets, intervals, sites, None if to_come else saes)
             ),
             steps=steps,
             seed=seed,
@@ -176,10 +192,52 @@ def resolve(
             pair_ids=tuple(pair.id for pair in selected),
             keep_images=keep_images,
             handed_in=(*(["model"] if loaded else []), *handed_in, *([] if file else ["pairs"])),
+            metrics=measured,
         )
     except ValidationError as error:
         raise _number_fault(error) from None
     return request, selected
+
+
+def resolve_pictures(name: str, images: Path, strength: float = 1.0, **more: Any) -> tuple[Request, list[Pair]]:
+    """Work out how the pictures of a folder, each named by the id of its pair, are scored beside the methods.
+
+    Args:
+        name: that records and tables give to what made them.
+        images: the folder.
+        strength: that records give to them.
+        more: further arguments of :func:`resolve`: model, pairs, protocol, steps, settings, metrics, ...
+
+    Raises:
+        UserError: as :func:`resolve`, and if the name is a method's, or the folder has no picture of a pair.
+    """
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise UserError(f"the name {name!r} will not do; expected letters, digits and . + - _")
+    if taken := holder(name):
+        raise UserError(f"the name {name!r} is that of a method ({taken}); give another --name")
+    request, pairs = resolve("none", ALL, strength=strength, **more)
+    condition = Condition(method=PICTURES, options={"name": name}, sites=(), strengths=request.conditions[0].strengths)
+    request = request.model_copy(update={"conditions": (condition,), "images": images.resolve()})
+    return request, pictured(pairs, images.resolve())
+
+
+def metrics_named(entry: ModelEntry, words: Sequence[str]) -> tuple[str, ...] | None:
+    """The metrics that some names (or sets of them, also joined by commas) stand for; None for the default ones.
+
+    Raises:
+        UserError: if there is no such metric, or one needs a network that the model's pictures cannot be given to.
+    """
+    names = [name.strip() for word in words for name in word.split(",")]
+    if names == ["default"]:
+        return None
+    from riebench.metrics import METRICS, chosen
+
+    found = chosen(names)
+    for needed in (METRICS[name] for name in found):
+        if needed.scorer is not None and needed.scorer not in entry.scorers:
+            why = f"a network for photographs ({needed.scorer}), which says nothing of the pictures of {entry.name}"
+            raise UserError(f"the metric {needed.name} needs {why}; leave it out")
+    return found
 
 
 def requests_of(folder: Path) -> list[Request]:
@@ -235,15 +293,36 @@ def _site_sets(
     return [together, *((site,) for site in together)] if alone and len(together) > 1 else [together]
 
 
+def _able(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodClass]:
+    """The methods of a sweep, checked; one that refuses the run is left out with a warning, or refuses it for all.
+
+    Raises:
+        UserError: if a method does not exist, or refuses and is not to be left out.
+    """
+    classes = {name: find(name) for name in sweep.methods}
+    for name in [name for name, cls in classes.items() if hasattr(cls, "check")]:
+        own = classes[name].__dataclass_fields__
+        made: Any = create(name, {option: value for option, value in sweep.options.items() if option in own})
+        try:
+            made.check(pairs, steps)
+        except UserError as error:
+            if not leave_out:
+                raise
+            logging.getLogger(__name__).warning("riebench: left out: %s", error)
+            del classes[name]
+    return classes
+
+
 def _conditions(
     sweep: Sweep,
+    fit: Callable[[Sweep], Mapping[str, MethodClass]],
     sets: Sequence[tuple[str, ...]],
     intervals: Intervals,
     sites: Mapping[str, Site],
     saes: Mapping[str, Path | TopKSAE] | None,
 ) -> list[Condition]:
-    """Every method of a sweep with its options on every set of sites, each once."""
-    classes = {name: find(name) for name in sweep.methods}
+    """Every method of a sweep that ``fit`` lets through, with its options on every set of sites, each once."""
+    classes = fit(sweep)
     fields = {name: cls.__dataclass_fields__ for name, cls in classes.items()}
     for option in [*sweep.options, *(["k"] if sweep.k else [])]:
         if not any(option in own for own in fields.values()):

@@ -94,6 +94,17 @@ class LpipsSettings(_Group):
 
     net: Literal["alex", "vgg", "squeeze"] = Field("alex", description="Its trunk")
     location: Location | None = Field(None, description="torchvision's file of the trunk")
+    squeeze: Location | None = Field(None, description="torchvision's SqueezeNet, for lpips_squeeze_outside")
+
+
+class DinoSettings(_Group):
+    """The vision transformer of structure_distance."""
+
+    model: str = Field("vit_base_patch8_224.dino", description="Its name in timm")
+    location: Location | None = Field(None, description="Its checkpoint")
+    byte_range: bool = Field(
+        False, description="Hand pictures over in 0..255, as PnPInversion does, not in 0..1 as DINO was trained"
+    )
 
 
 class Settings(_Group):
@@ -105,6 +116,7 @@ class Settings(_Group):
     masker: MaskerSettings = MaskerSettings()
     clip: ClipSettings = ClipSettings()
     lpips: LpipsSettings = LpipsSettings()
+    dino: DinoSettings = DinoSettings()
 
 
 def described() -> Iterator[tuple[str, Any]]:
@@ -130,6 +142,18 @@ def choices(field: Any) -> str:
         for kind in kinds
     ]
     return "|".join(words)
+
+
+def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Settings with others in the place of some of them, by name as for :func:`parse_settings`.
+
+    Raises:
+        UserError: for an unknown name or a value that does not fit.
+    """
+    now = settings.model_dump(exclude_defaults=True)
+    flat = {f"{g}.{n}": v for g, group in now.items() if isinstance(group, dict) for n, v in group.items()}
+    flat |= {name: value for name, value in now.items() if not isinstance(value, dict)}
+    return parse_settings(flat | {name: value for name, value in given.items() if value is not None})
 
 
 def parse_settings(given: Mapping[str, Any]) -> Settings:

@@ -1,6 +1,6 @@
 """The weights of real models: which parts there are, where they lie, and where they come from. Needs no torch."""
 
-from riebench.weights.parts import Download, HubFiles, Part
+from riebench.weights.parts import SCORERS, Download, HubFiles, Part
 from riebench.weights.places import (
     Found,
     Weights,
@@ -10,10 +10,12 @@ from riebench.weights.places import (
     is_standin,
     locate,
     look,
+    scorer_file,
     weights_root,
 )
 
 __all__ = [
+    "SCORERS",
     "Download",
     "Found",
     "HubFiles",
@@ -25,5 +27,6 @@ __all__ = [
     "is_standin",
     "locate",
     "look",
+    "scorer_file",
     "weights_root",
 ]

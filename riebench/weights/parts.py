@@ -137,3 +137,26 @@ INSTRUMENTS = (
     ),
 )
 """Masker, CLIP and LPIPS as published."""
+
+SQUEEZENET = "squeezenet1_1-b8a52dc0.pth"
+DINO = "model.safetensors"
+
+SCORERS = (
+    Part(
+        "dino",
+        "dino",
+        (DINO,),
+        HubFiles("timm/vit_base_patch8_224.dino", "main", ("config.json", DINO)),
+        343_000_000,
+        ("timm",),
+    ),
+    Part(
+        "lpips-squeeze",
+        "lpips",
+        (SQUEEZENET,),
+        Download(f"https://download.pytorch.org/models/{SQUEEZENET}", "b8a52dc0"),
+        5_000_000,
+        ("lpips",),
+    ),
+)
+"""What single metrics need; not fetched unless it is named."""

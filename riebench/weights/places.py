@@ -9,7 +9,7 @@ from pathlib import Path
 
 from riebench.spec.settings import Settings
 from riebench.util.errors import UserError
-from riebench.weights.parts import HubFiles, Part
+from riebench.weights.parts import SCORERS, HubFiles, Part
 
 ROOT = "RIEBENCH_WEIGHTS"
 STANDIN = "standin.json"
@@ -160,6 +160,34 @@ def locate(
             "or name the folder that holds them with --weights"
         )
     return Weights(model, root, {f.part.name: f.path for f in found if f.path is not None})
+
+
+def scorer_file(name: str, model: str, settings: Settings) -> Path:
+    """The file of a network that a single metric needs.
+
+    Args:
+        name: of its part.
+        model: name of the model, for the command that gets it.
+        settings: of the run.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    setting, given = {
+        "dino": ("dino.location", settings.dino.location),
+        "lpips-squeeze": ("lpips.squeeze", settings.lpips.squeeze),
+    }[name]
+    if given is not None:
+        if not given.is_file():
+            raise UserError(f"there is no file {given}; name the weights of {name} with --set {setting}=FILE")
+        return given
+    (part,) = (part for part in SCORERS if part.name == name)
+    found = find_part(part, weights_root(settings))
+    if found.path is None:
+        said = describe(found, weights_root(settings), {})
+        get = f"get it with 'riebench fetch {model} --part {name}', or name its file with --set {setting}=FILE"
+        raise UserError(f"a metric needs {said.strip()}; {get}")
+    return found.path / part.needs[0]
 
 
 def describe(found: Found, root: Path, given: Mapping[str, Path]) -> str:

@@ -12,7 +12,6 @@ from riebench.sae import collect, load_sae, save_sae, train
 from riebench.sae.training_grid import Axes, GridPoint
 from riebench.spec.settings import Settings
 
-
 VECTORS = 256_000
 """Of each site."""
 

@@ -1,0 +1,91 @@
+"""Contrastive activation addition (arXiv 2312.06681): one direction for an edit, learnt from many other prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from riebench.methods import Observed, Plan, method
+from riebench.mini.grammar import PromptError, contrasts
+from riebench.models.sites import NEURONS
+from riebench.pairs import Contrast, Pair, change_of, read_contrasts
+from riebench.pairs.contrasts import UNMARKED
+from riebench.util.errors import PairError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FIRST_SEED = 3_000_000
+"""Of the prompts' runs; far from the seeds of pairs."""
+Prompts = Annotated[
+    str | None,
+    Field(
+        description="File of prompts, on each line an original prompt, a tab and an edit prompt. A pair takes the lines"
+        " with its own words in brackets, else those without brackets. Mini's grammar writes them unless it is given."
+    ),
+]
+Count = Annotated[int, Field(gt=0, description="Prompts of each side that the grammar writes.")]
+Everywhere = Annotated[bool, Field(description="Add at all positions; else at the base mask's.")]
+
+
+@method("caa")
+class ContrastiveAddition:
+    """Adds the mean update of many edit prompts minus that of their original prompts; sees no source run."""
+
+    prompts: Prompts = None
+    count: Count = 32
+    everywhere: Everywhere = False
+
+    @property
+    def files(self) -> list[str]:
+        """What its numbers also depend on."""
+        return [] if self.prompts is None else [self.prompts]
+
+    def check(self, pairs: Sequence[Pair], steps: int) -> None:
+        if self.prompts is not None:
+            read_contrasts(Path(self.prompts))
+            return
+        try:
+            contrasts(pairs[0].original_prompt, pairs[0].editing_prompt, 1)
+        except PromptError:
+            raise UserError("the method 'caa' needs prompts for each edit; give --option prompts=FILE") from None
+
+    def plan(self, seen: Observed) -> Plan:
+        original, edit = zip(*self.contrasts(seen), strict=True)
+        added, removed = mean_updates(seen, edit), mean_updates(seen, original)
+        changes = {}
+        for site in seen.sites:
+            direction = (added[site] - removed[site])[:, None].expand_as(seen.base[site])
+            changes[site] = direction if self.everywhere else direction * seen.base_masks[site][:, None]
+        return Plan(changes, notes={"prompts": len(original)})
+
+    def contrasts(self, seen: Observed) -> Sequence[Contrast]:
+        """Other prompts that make the edit of the pair."""
+        before, after = seen.pair.original_prompt, seen.pair.editing_prompt
+        if self.prompts is None:
+            return [Contrast(*both) for both in contrasts(before, after, self.count)]
+        file = Path(self.prompts)
+        every = seen.once(("contrasts", file), lambda: read_contrasts(file), for_all_pairs=True)
+        found = every.get(change_of(before, after)) or every.get(UNMARKED)
+        if not found:
+            raise PairError(
+                f"{file} has no prompts for this edit; give lines with the same words in brackets", "method"
+            )
+        return found
+
+
+def mean_updates(seen: Observed, prompts: tuple[str, ...]) -> Mapping[str, Tensor]:
+    """Each block's mean update ``[steps, width]`` over prompts and positions, worked out once for all pairs."""
+    import torch
+
+    blocks = tuple(site for site in seen.base if NEURONS not in site)
+
+    def work() -> Mapping[str, Tensor]:
+        runs = seen.generate(prompts, range(FIRST_SEED, FIRST_SEED + len(prompts)), blocks)
+        means = [{site: run.values[site].mean(1) for site in blocks} for run in runs]
+        return {site: torch.stack([mean[site] for mean in means]).mean(0) for site in blocks}
+
+    return seen.once(("mean updates", blocks, prompts), work, for_all_pairs=True)

@@ -1,0 +1,14 @@
+"""The source picture's masked pixels laid on the base picture: no representation at all."""
+
+from riebench.methods import Observed, Plan, method
+
+
+@method("paste")
+class Paste:
+    """Takes the source picture's pixels inside either mask, the base picture's elsewhere; nothing is generated."""
+
+    def plan(self, seen: Observed) -> Plan:
+        import numpy as np
+
+        inside = seen.regions["base"] | seen.regions["source"]
+        return Plan(picture=np.where(inside[..., None], seen.pictures["source"], seen.pictures["base"]))
