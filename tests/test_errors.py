@@ -135,7 +135,6 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         (("ablate", "--out", "file"), "file is no folder; give another --out"),
         (("ablate", "--out", "/proc/nowhere"), "the folder /proc/nowhere cannot be written"),
         ((*ABLATE, "--model", "flux-schnell"), "give prompts with --prompts FILE"),
-        ((*ABLATE, "--model", "flux-schnell", "--prompts", "pairs.json", "--weights", "empty"), "riebench doctor"),
     ],
 )
 def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
