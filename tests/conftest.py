@@ -119,7 +119,7 @@ def mini() -> Instruments:
     return load_instruments(resolve("none", "all")[0])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """Mini to paint with; its indexes are of few pictures and lie in a cache folder that programs find, too."""
     with pytest.MonkeyPatch.context() as patch:

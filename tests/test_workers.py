@@ -221,7 +221,7 @@ def test_no_more_workers_than_memory_holds(
     """The memory of the first worker is that of each; as many more are hired as fit into what it leaves free."""
     hired: list[int] = []
     monkeypatch.setattr(RayCrew, "_hire_some", lambda self, count: hired.append(count))
-    monkeypatch.setattr(RayCrew, "survey", lambda self, pairs: Survey([], {}, {}, {}, "cpu", bytes=10**9))
+    monkeypatch.setattr(RayCrew, "survey", lambda self, pairs: Survey([], {}, {}, "cpu", bytes=10**9))
     memory = psutil.virtual_memory()._replace(available=int(room * 10**9))
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     RayCrew(REQUEST, Workers(4, cpus=0.5, gpus=0)).close()
