@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,19 @@ def test_generation_is_the_pipelines_own(model: SDXL) -> None:
             output_type="np",
         ).images
         assert np.array_equal((pixels * 255).round().astype(np.uint8), np.stack([run.image for run in runs]))
+
+
+def test_threads_do_not_meet_each_others_edits(model: SDXL) -> None:
+    work = [(seed, steps) for seed in range(3) for steps in (1, 4)] * 4
+    changes = random_changes(FOUR, 4)
+
+    def draw(seed: int, steps: int) -> Any:
+        edits = [Edit({site: change[:steps] for site, change in changes.items()}, float(seed))]
+        (run,) = model.generate(["a b"], [seed], steps, edits=edits, capture=["mid.0"])
+        return run.image.tobytes(), run.values["mid.0"].numpy().tobytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda one: draw(*one), work)) == [draw(*one) for one in work]
 
 
 def test_update_is_output_minus_input(model: SDXL) -> None:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from riebench.models.sites import Change, Edit, Run, Site, Start
@@ -98,6 +99,7 @@ class Model(ABC):
         self.batch = 8
         self.own = not fingerprint.startswith(GIVEN)
         self._loaded_saes: dict[tuple[str, Path | TopKSAE], TopKSAE] = {}
+        self._turn = RLock()  # hooks sit on the modules, where every thread would meet them
 
     @property
     def default_sites(self) -> tuple[str, ...]:
@@ -154,7 +156,7 @@ class Model(ABC):
         on_steps: Collection[int] | None = None,
         start: Start | None = None,
     ) -> list[Run]:
-        """Generate one picture for each prompt and seed, in batches.
+        """Generate one picture for each prompt and seed, in batches; threads wait for each other.
 
         Args:
             prompts: one a row.
@@ -201,7 +203,7 @@ class Model(ABC):
                 begin = torch.cat([self.finished(start.prompt, seed, steps) for seed in seeds[part]]), start.step
             return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture, begin))
 
-        with torch.no_grad():
+        with self._turn, torch.no_grad():
             return in_batches(self, len(prompts), work)
 
     def sae(self, site: str) -> TopKSAE:
