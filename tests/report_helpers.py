@@ -34,6 +34,7 @@ def record(pair: str, clip: float | None, lpips: float | None, **given: Any) -> 
         original_prompt=given.get("prompt", "a [duck]"),
         editing_prompt="a [marmot]",
         setting=setting,
+        at_lpips=given.get("at_lpips"),
         model="mini",
         protocol="riebench",
         parts=parts,

@@ -56,6 +56,16 @@ def run_command(
     strength: Annotated[
         str | None, typer.Option(help="Factors on the whole intervention; 0.25,0.5,1,1.5,2 unless given.")
     ] = None,
+    at_lpips: Annotated[
+        str | None,
+        typer.Option(help="LPIPS to search the strength for, pair by pair and besides --strength, as 0.05,0.1,0.2."),
+    ] = None,
+    at_lpips_within: Annotated[
+        float | None, typer.Option(help="Share of that LPIPS by which a picture's may differ; 0.05 unless given.")
+    ] = None,
+    at_lpips_most: Annotated[
+        float | None, typer.Option(help="Largest strength that the search tries; 32 unless given.")
+    ] = None,
     option: Annotated[
         list[NameValue] | None,
         typer.Option(parser=name_and_value, help="Option of a method, name=value; may be given again."),
@@ -140,6 +150,9 @@ def run_command(
         keep_images=keep_images,
         batch=batch,
         metrics=metrics,
+        at_lpips=None if at_lpips is None else at_lpips.split(","),
+        at_lpips_within=at_lpips_within,
+        at_lpips_most=at_lpips_most,
     )
     if dry_run:
         _print_plan(request)
@@ -202,7 +215,8 @@ def _print_plan(request: Request) -> None:
     print(
         f"model     {request.model}, protocol {request.protocol}, {request.steps} steps\n"
         f"pairs     {plan.pairs}\n"
-        f"settings  {plan.settings}; {plan.pairs * plan.settings} records\n"
+        f"settings  {plan.settings}; {plan.pairs * plan.settings} records"
+        f"{f', and at most {plan.pairs * plan.searched} more in search of an LPIPS' if plan.searched else ''}\n"
         f"forwards  {plan.forwards:,} of the denoiser (a plain loop would need {plan.plain:,})\n"
         f"memory    {memory}\n"
         f"time      {', '.join(times) or unknown_time}"

@@ -21,6 +21,7 @@ class Forecast:
 
     Attributes:
         settings: of each pair.
+        searched: settings of each pair that a search may add, at most; they are not in the other numbers.
         pairs: number of pairs.
         forwards: passes of one picture through the denoiser, with everything that is common done once.
         plain: the same if each setting ran base, source and edited run anew.
@@ -29,6 +30,7 @@ class Forecast:
     """
 
     settings: int
+    searched: int
     pairs: int
     forwards: int
     plain: int
@@ -40,6 +42,10 @@ def forecast(request: Request) -> Forecast:
     """Plan a run without loading any weights."""
     entry, model = entry_named(request.model), request.settings.model
     settings = sum(len(c.strengths) * len(c.on_steps) for c in request.conditions)
+    searched = 0
+    if search := request.at_lpips:
+        most = search.runs * len(search.budgets)
+        searched = sum(max(0, most - len(c.strengths)) * len(c.on_steps) for c in request.conditions)
     pairs = len(request.pair_ids)
     guidance = entry.guidance if model.guidance is None else model.guidance
     rows = 2 if guidance > 1 else 1
@@ -53,7 +59,7 @@ def forecast(request: Request) -> Forecast:
         # Neurons are held three times: of base and source run, and in one plan.
         memory = weights + entry.row_bytes * rows * request.batch * size / 4 + 3 * values * size
     seconds = {device: each * forwards for device, each in timings(entry.name).items()}
-    return Forecast(settings, pairs, forwards, passes * (2 + 3 * settings), memory, seconds)
+    return Forecast(settings, searched, pairs, forwards, passes * (2 + 3 * settings), memory, seconds)
 
 
 def _neuron_values(entry: ModelEntry, condition: Condition, request: Request) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 from riebench.engine.instruments import Given, load_instruments
 from riebench.engine.recording import Recorder, Task, Wanted
 from riebench.engine.resume import Survey
+from riebench.engine.searching import course_of, courses, next_settings
 from riebench.masks import Mask, Region, to_grid
 from riebench.masks.phrases import DELETE_OBJECT
 from riebench.methods import Observed, Plan
@@ -30,6 +31,7 @@ from riebench.sae.prompts import Prompted
 from riebench.sae.scan import runs_of
 from riebench.spec.protocols import PROTOCOLS
 from riebench.spec.request import Request
+from riebench.spec.search import LpipsSearch, lpips_of
 from riebench.util.errors import PairError
 
 Image = NDArray[np.uint8]
@@ -95,12 +97,15 @@ class PairWorker:
         needed = {site for c, method in methods if getattr(method, "needs_sae", False) for site in c.sites}
         self.saes = {site: model.sae(site) for site in model.sites if site in needed}
 
-    def survey(self, pairs: Sequence[Pair]) -> Survey:
-        """The run as this worker knows it."""
+    def survey(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> Survey:
+        """The run as this worker knows it; ``before`` are records of earlier searches."""
         instruments, request = self.instruments, self.request
+        tried: dict[str, list[Record]] = {}
+        for record in before:
+            tried.setdefault(record.pair_id, []).append(record)
         names = [method.method_name for method in self.recorder.methods]  # type: ignore[attr-defined]
         return Survey(
-            tasks=[self.recorder.task(pair) for pair in pairs],
+            tasks=[self.recorder.task(pair, tried.get(pair.id, ())) for pair in pairs],
             shared={
                 "arms": [
                     {
@@ -129,6 +134,7 @@ class PairWorker:
                 and (instruments.truth is not None or not m.drawn_world)
             ],
             measured_by=dict(instruments.measured_by),
+            at_lpips=request.at_lpips,
         )
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, PairResult]]:
@@ -147,6 +153,10 @@ class PairWorker:
             outcomes = self.edit(task, runs)
             where = "metrics"
             records = self.score(task, runs, outcomes)
+            if self.request.at_lpips is not None:
+                searched, found = self.search(task, runs, records, self.request.at_lpips)
+                outcomes += searched
+                records += found
             if task.keep_images:
                 images = _pictures(runs, outcomes)
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
@@ -156,7 +166,8 @@ class PairWorker:
 
     def observe(self, task: Task) -> _Runs:
         """Base and source run with their values at every site that the task needs, and the regions of the phrases."""
-        pair, sites = task.pair, self._sites({one.condition for one in task.wanted})
+        wanted = (*task.wanted, *(one for one, _ in task.known))
+        pair, sites = task.pair, self._sites({one.condition for one in wanted})
         # The base run last: what it computes first is what edited runs start from.
         prompts, seeds = [pair.edit_prompt, pair.base_prompt], [task.seed, task.seed]
         source, base = self.instruments.model.generate(prompts, seeds, self.request.steps, capture=sites)
@@ -174,21 +185,30 @@ class PairWorker:
                 needed.update(site for block in blocks for site in neuron_sites(sites, block))
         return [site for site in sites if site in needed]
 
-    def edit(self, task: Task, runs: _Runs) -> list[_Outcome]:
+    def edit(self, task: Task, runs: _Runs, plans: dict[int, Plan] | None = None) -> list[_Outcome]:
         """The edited picture of every setting, or why there is none.
 
         A method that changes what it is given, which others see too, fails; all is then done again without it.
+
+        Args:
+            task: the settings.
+            runs: of the pair.
+            plans: number of a condition to its plan; those that are missing are made, and kept there for a next call.
         """
         refused: dict[int, Exception] = {}
         while True:
-            outcomes = self._edited(task, runs, refused)
+            outcomes = self._edited(task, runs, refused, plans)
             if outcomes is not None:
                 return outcomes
             runs = self.observe(task)
+            if plans:
+                plans.clear()
             self.instruments.model.forget_saes()
             self.saes = {site: self.instruments.model.sae(site) for site in self.saes}
 
-    def _edited(self, task: Task, runs: _Runs, refused: dict[int, Exception]) -> list[_Outcome] | None:
+    def _edited(
+        self, task: Task, runs: _Runs, refused: dict[int, Exception], plans: dict[int, Plan] | None
+    ) -> list[_Outcome] | None:
         """The outcome of every setting; None if a condition changed what others see, which is then refused.
 
         Conditions are planned as their turn in a batch comes, so that no more plans are in memory than a batch needs.
@@ -198,18 +218,17 @@ class PairWorker:
             task: the settings.
             runs: of the pair.
             refused: number of a condition to why it is not planned.
+            plans: see :meth:`edit`.
         """
         outcomes = [_Outcome(wanted) for wanted in task.wanted]
         observed, batch = self._observed(task, runs), self.instruments.model.batch
         images = {task.pair.edit_prompt: runs.source.image, task.pair.base_prompt: runs.base.image}
         waiting: dict[tuple[str, Start | None], list[_Outcome]] = {}
-        order, conditions, steps = list(self.instruments.model.sites), self.request.conditions, self.request.steps
-        places = {n: conditions[n].sites[:1] for n in {one.condition for one in task.wanted}}
-        first = sorted((order.index(site[0]) if site else -1, n) for n, site in places.items())
-        for _, number in first:
+        steps = self.request.steps
+        for number in self._in_order({one.condition for one in task.wanted}):
             mine = [outcome for outcome in outcomes if outcome.wanted.condition == number]
             before = _versions(observed)
-            plan = refused.get(number) or self._planned(number, observed)
+            plan = refused.get(number) or (plans or {}).get(number) or self._planned(number, observed)
             if not before.items() <= _versions(observed).items():
                 name = self.recorder.methods[number].method_name  # type: ignore[attr-defined]
                 wrong = f"the method {name!r} changes the values, masks or SAEs that it is given; change a clone"
@@ -219,6 +238,8 @@ class PairWorker:
                 for outcome in mine:
                     outcome.error = plan
                 continue
+            if plans is not None:
+                plans[number] = plan
             for outcome in mine:
                 outcome.prompt = task.pair.base_prompt if plan.prompt is None else plan.prompt
                 setting = outcome.wanted.setting
@@ -242,6 +263,39 @@ class PairWorker:
         for queue in waiting.values():
             self._generate(task.seed, queue)
         return outcomes
+
+    def _in_order(self, conditions: Collection[int]) -> list[int]:
+        """Conditions in the order in which the first of their sites run."""
+        order = list(self.instruments.model.sites)
+        places = {number: self.request.conditions[number].sites[:1] for number in conditions}
+        return sorted(places, key=lambda number: (order.index(places[number][0]) if places[number] else -1, number))
+
+    def search(
+        self, task: Task, runs: _Runs, records: Sequence[Record], search: LpipsSearch
+    ) -> tuple[list[_Outcome], list[Record]]:
+        """Edit at further strengths, until every condition has met the LPIPS that is searched for, or cannot.
+
+        Args:
+            task: the settings that were run, and those that are known.
+            runs: of the pair.
+            records: of the former.
+            search: what is searched for.
+        """
+        run = zip(task.wanted, map(lpips_of, records), strict=True)
+        points = courses([*task.known, *run])
+        like = {course_of(w): w.setting for w in (*task.wanted, *(wanted for wanted, _ in task.known))}
+        order, made, scored = self._in_order({number for number, _ in points}), list[_Outcome](), list[Record]()
+        for start in range(0, len(order), self.instruments.model.batch):  # as many plans as a batch needs
+            together = order[start : start + self.instruments.model.batch]
+            mine = {course: known for course, known in points.items() if course[0] in together}
+            plans: dict[int, Plan] = {}
+            while settings := next_settings(search, mine, like):
+                part = task._replace(wanted=self.recorder.wanted(task, settings))
+                made += (outcomes := self.edit(part, runs, plans))
+                scored += (found := self.score(part, runs, outcomes))
+                for wanted, record in zip(part.wanted, found, strict=True):
+                    mine[course_of(wanted)][wanted.setting.strength] = lpips_of(record)
+        return made, scored
 
     def _observed(self, task: Task, runs: _Runs) -> Observed:
         """What methods see; each sees the sites of its own condition."""

@@ -19,6 +19,7 @@ from riebench.engine.recording import Task
 from riebench.engine.resume import Survey
 from riebench.engine.run import Workers
 from riebench.pairs import Pair
+from riebench.records import Record
 from riebench.spec.request import Request
 from riebench.util.errors import UserError
 
@@ -50,10 +51,10 @@ class _Worker:
         """Why this worker cannot work; empty if it can."""
         return self.fault
 
-    def survey(self, pairs: Sequence[Pair]) -> Survey:
+    def survey(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> Survey:
         """The run as this worker knows it."""
         assert self.worker is not None
-        return self.worker.survey(pairs)
+        return self.worker.survey(pairs, before)
 
     def work(self, task: Task) -> PairResult:
         """Work one task off."""
@@ -174,9 +175,9 @@ class RayCrew:
             raise UserError(next(fault for fault in faults if fault))  # once, however many say it
         self.actors += hired
 
-    def survey(self, pairs: Sequence[Pair]) -> Survey:
+    def survey(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> Survey:
         """The run as the first worker knows it."""
-        found: Survey = self.ray.get(self.actors[0].survey.remote(list(pairs)))
+        found: Survey = self.ray.get(self.actors[0].survey.remote(list(pairs), list(before)))
         return found
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, PairResult]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from riebench.methods.registry import create, find
@@ -23,20 +23,28 @@ PUBLISHED_SEED = 42
 
 
 class Wanted(NamedTuple):
-    """A setting of a pair: the number of its condition, the setting as records keep it, and the key of its record."""
+    """A setting of a pair: the number of its condition, the setting as records keep it, and the key of its record.
+
+    ``at_lpips`` holds the budgets for which its strength is tried; None where the strength was asked for.
+    """
 
     condition: int
     setting: Setting
     key: str
+    at_lpips: tuple[float, ...] | None = None
 
 
 class Task(NamedTuple):
-    """Settings to run on one pair with a seed; plain data, so that another process can be given it."""
+    """Settings to run on one pair with a seed; plain data, so that another process can be given it.
+
+    ``known`` holds settings that are done, with the LPIPS of their pictures, from which a search goes on.
+    """
 
     pair: Pair
     seed: int
     wanted: tuple[Wanted, ...]
     keep_images: bool = False
+    known: tuple[tuple[Wanted, float | None], ...] = ()
 
 
 class _Facts(NamedTuple):
@@ -87,11 +95,13 @@ class Recorder:
             ]
             for c, facts in zip(request.conditions, self._facts, strict=True)
         ]
+        self._numbers = {_without_strength(one): n for n, group in enumerate(self._settings) for one in group}
 
-    def task(self, pair: Pair) -> Task:
+    def task(self, pair: Pair, before: Iterable[Record] = ()) -> Task:
         """Every setting of a pair in the order of its records; of settings with the same key, the first.
 
-        The seed is the request's, else the pair's own, else the published one.
+        The seed is the request's, else the pair's own, else the published one. Strengths that a search has tried
+        ``before`` on this pair, by one of this run's conditions, are among the settings.
 
         A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
         (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
@@ -105,23 +115,32 @@ class Recorder:
         device of each session.
         """
         asked = self.request.seed if self.request.seed is not None else pair.seed
-        seed = PUBLISHED_SEED if asked is None else asked
-        about_pair = pair.model_dump(exclude={"seed"})
+        task = Task(pair, PUBLISHED_SEED if asked is None else asked, ())
+        wanted = [(number, setting, None) for number, group in enumerate(self._settings) for setting in group]
+        found = ((self._numbers.get(_without_strength(record.setting)), record) for record in before)
+        tried = [(number, record.setting, record.at_lpips) for number, record in found if number is not None]
+        return task._replace(wanted=self.wanted(task, [*wanted, *tried]))
+
+    def wanted(
+        self, task: Task, settings: Iterable[tuple[int, Setting, tuple[float, ...] | None]]
+    ) -> tuple[Wanted, ...]:
+        """Settings of a task's pair, by the numbers of their conditions, with their keys; each key once."""
+        about_pair = task.pair.model_dump(exclude={"seed"})
         found: dict[str, Wanted] = {}
-        for number, (settings, facts) in enumerate(zip(self._settings, self._facts, strict=True)):
-            for setting in settings:
-                key = record_key(
-                    pair=about_pair,
-                    seed=seed,
-                    setting=setting.model_dump(mode="json"),
-                    method=facts.code,
-                    protocol=self.request.protocol,
-                    parts=facts.parts,
-                    conditions=self.conditions,
-                    numerics=NUMERICS,
-                )
-                found.setdefault(key, Wanted(number, setting, key))
-        return Task(pair, seed, tuple(found.values()))
+        for number, setting, at_lpips in settings:
+            facts = self._facts[number]
+            key = record_key(
+                pair=about_pair,
+                seed=task.seed,
+                setting=setting.model_dump(mode="json"),
+                method=facts.code,
+                protocol=self.request.protocol,
+                parts=facts.parts,
+                conditions=self.conditions,
+                numerics=NUMERICS,
+            )
+            found.setdefault(key, Wanted(number, setting, key, at_lpips))
+        return tuple(found.values())
 
     def record(
         self,
@@ -143,6 +162,7 @@ class Recorder:
             original_prompt=pair.original_prompt,
             editing_prompt=pair.editing_prompt,
             setting=wanted.setting,
+            at_lpips=wanted.at_lpips,
             method_class=facts.method_class,
             model=self.request.model,
             protocol=self.request.protocol,
@@ -160,6 +180,11 @@ class Recorder:
     def failures(self, task: Task, error: Exception, where: str) -> list[Record]:
         """Records that say why the settings of a task were not run."""
         return [self.record(task, wanted, error=error, where=where) for wanted in task.wanted]
+
+
+def _without_strength(setting: Setting) -> str:
+    """A text that settings have in common which differ in their strength alone."""
+    return setting.model_dump_json(exclude={"strength"})
 
 
 def reason_of(error: BaseException) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riebench.engine.searching import courses
 from riebench.records import Record
+from riebench.spec.search import LpipsSearch, lpips_of
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ class Survey:
         bytes: memory that the worker's process holds.
         metrics: names of those that a record must hold.
         measured_by: metric to the network of its own that measures it.
+        at_lpips: what is searched for besides.
     """
 
     tasks: Sequence[Task]
@@ -35,6 +38,7 @@ class Survey:
     bytes: int
     metrics: Sequence[str] = ()
     measured_by: Mapping[str, str] = field(default_factory=dict)
+    at_lpips: LpipsSearch | None = None
 
 
 def lacking(before: Iterable[Record], metrics: Iterable[str]) -> list[Record]:
@@ -44,7 +48,7 @@ def lacking(before: Iterable[Record], metrics: Iterable[str]) -> list[Record]:
 
 
 def left_to_do(survey: Survey, before: Sequence[Record], kept: Iterable[str], retry_failed: bool) -> list[Task]:
-    """The tasks of which a record is missing or lacks a metric, with those settings alone.
+    """The tasks of which a record is missing or lacks a metric, with those settings alone, or a search is not over.
 
     Args:
         survey: everything that was asked for.
@@ -52,11 +56,17 @@ def left_to_do(survey: Survey, before: Sequence[Record], kept: Iterable[str], re
         kept: ids of the pairs whose pictures are kept.
         retry_failed: whether a failed record counts as missing.
     """
-    done = {record.key for record in before if record.status == "ok" or not retry_failed}
-    done -= {record.key for record in lacking(before, survey.metrics)}
-    tasks = survey.tasks
-    missing = [(task, tuple(wanted for wanted in task.wanted if wanted.key not in done)) for task in tasks]
-    return [task._replace(wanted=some, keep_images=task.pair.id in kept) for task, some in missing if some]
+    done = {record.key: record for record in before if record.status == "ok" or not retry_failed}
+    for record in lacking(before, survey.metrics):
+        del done[record.key]
+    left = []
+    for task in survey.tasks:
+        missing = tuple(wanted for wanted in task.wanted if wanted.key not in done)
+        known = tuple((wanted, lpips_of(done[wanted.key])) for wanted in task.wanted if wanted.key in done)
+        if missing or (survey.at_lpips and any(map(survey.at_lpips.next_strengths, courses(known).values()))):
+            known = known if survey.at_lpips else ()
+            left.append(task._replace(wanted=missing, keep_images=task.pair.id in kept, known=known))
+    return left
 
 
 def refuse_other_runs(survey: Survey, before: Sequence[Record], folder: Path) -> None:

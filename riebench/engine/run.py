@@ -147,7 +147,7 @@ def carry_out(
     kept = _first_of_each(pairs, request.keep_images)
     with _crew(request, given, workers or Workers(), len(pairs)) as crew, RunFolder(path, force) as folder:
         before = folder.records
-        survey = crew.survey(pairs)
+        survey = crew.survey(pairs, [record for record in before if record.at_lpips])
         refuse_other_runs(survey, before, path)
         asked = {wanted.key for task in survey.tasks for wanted in task.wanted}
         if lack := lacking((record for record in before if record.key in asked), survey.metrics):
@@ -310,6 +310,9 @@ def run(
     keep_images: int = 3,
     batch: int = 8,
     metrics: str | Sequence[str] | None = None,
+    at_lpips: float | Sequence[float] | None = None,
+    at_lpips_within: float | None = None,
+    at_lpips_most: float | None = None,
     force: bool = False,
     retry_failed: bool = False,
     max_failures: int | None = None,
@@ -344,6 +347,10 @@ def run(
         keep_images: pairs of each category whose pictures are kept.
         batch: rows in one forward pass at most.
         metrics: what is measured, by name or set, see :func:`riebench.metrics.chosen`; the protocol's unless given.
+        at_lpips: values of LPIPS; on every pair the strength of every condition is searched at which the edited
+            picture has each, see :class:`riebench.spec.search.LpipsSearch`.
+        at_lpips_within: share of such a value by which the picture's may differ; 0.05 unless given.
+        at_lpips_most: the largest strength that is tried; 32 unless given.
         force: whether to discard the records that the folder holds.
         retry_failed: whether to make failed records again.
         max_failures: end after so many pairs with a failure.
@@ -378,6 +385,9 @@ def run(
         batch=batch,
         handed_in=handed,
         metrics=metrics,
+        at_lpips=at_lpips,
+        at_lpips_within=at_lpips_within,
+        at_lpips_most=at_lpips_most,
     )
     session = carry_out(
         request,

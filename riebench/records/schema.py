@@ -44,6 +44,7 @@ class Record(BaseModel):
         key: hash of all that can change the numbers.
         method_class: the method as ``--method`` takes it, ``package.module:Class``; with the setting's options it can
             be made again.
+        at_lpips: the values of LPIPS in search of which the strength was chosen; left out where it was asked for.
         metrics: see :data:`riebench.metrics.METRICS`; null where undefined; empty for a failure.
         notes: figures of the plan, as the k that was used.
         parts: fingerprints of the weights that took part.
@@ -62,6 +63,7 @@ class Record(BaseModel):
     original_prompt: str
     editing_prompt: str
     setting: Setting
+    at_lpips: tuple[float, ...] | None = Field(default=None, exclude_if=lambda budgets: budgets is None)
     method_class: str | None = None
     model: str
     protocol: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from riebench.report.board import comparisons_of, grouped, make_board, ranked
 from riebench.report.curves import Curves
 from riebench.report.frame import COLUMNS
 from riebench.report.groups import Group
+from riebench.report.reached import reached
 from riebench.report.resample import RESAMPLES, SEED, Bootstrap
 from riebench.report.scores import choose_budgets, held_out_scores, matched
 from riebench.util.errors import UserError
@@ -53,6 +55,7 @@ class Analysis(Curves):
         comparisons: a row for each two ranked arms. The first, ``a``, has the higher mean over the pairs that both
             scored. It may rank below ``b``, because a rank uses every pair of an arm.
         truth: rank correlations with the truth; empty if the truth is unknown.
+        reached: a row for each arm, k, pair and budget; see :data:`riebench.report.reached.COLUMNS`.
         failures: a row for each arm, stage and reason.
         notes: remarks for the reader.
     """
@@ -63,6 +66,7 @@ class Analysis(Curves):
     board: pd.DataFrame
     comparisons: pd.DataFrame
     truth: pd.DataFrame
+    reached: pd.DataFrame
     failures: pd.DataFrame
     notes: list[str] = field(default_factory=list)
 
@@ -90,7 +94,8 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     """
     options = options or Options()
     pairs, arms = arms_of(group.frame)
-    automatic, usual = choose_budgets(arms)
+    searched = _searched_for(group.frame)
+    automatic, usual = (searched, True) if searched else choose_budgets(arms)
     budgets = sorted(set(options.budgets)) or automatic
     rank_at = _rank_at(budgets, options.rank_at)
     boot = Bootstrap(pairs.categories.tolist(), options.resamples, options.seed)
@@ -114,10 +119,16 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         board=board,
         comparisons=comparisons,
         truth=agreement(arms, pairs, boot),
+        reached=reached(arms, pairs, budgets),
         failures=_count_failures(group.frame),
     )
     result.notes = [*group.notes, *_notes_of(result), *_partly_measured(group.frame)]
     return result
+
+
+def _searched_for(frame: pd.DataFrame) -> list[float]:
+    """The LPIPS budgets in search of which strengths were tried."""
+    return sorted({budget for text in frame["at_lpips"].dropna().unique() for budget in json.loads(text)})
 
 
 def _rank_at(budgets: Sequence[float], wanted: float | None) -> float | None:

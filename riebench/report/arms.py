@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,8 +43,10 @@ class Arm:
         on_steps: an interval as ``1-3``, ``all``, or ``any`` where the numbers are the same whatever the steps.
         where: the blocks as tables name them: ``all 4`` for all blocks of the group together.
         ks: the k of each curve, None for the default or a method without k.
-        strengths: in growing order.
+        strengths: those that were asked for, in growing order.
         values: metric to ``[pairs, ks, strengths]``, NaN where not scored.
+        points: metric, and ``strength``, to the path of each pair ``[pairs, ks, places]``: its values at all strengths
+            from 0 up, those that a search has tried on this pair among them, in growing order, NaN from its end on.
         tried: which settings of a pair have a record, ``[pairs, ks, strengths]``.
         name: label and blocks.
         family: the method's name without the run; it determines the colour.
@@ -65,6 +68,7 @@ class Arm:
     ks: list[int | None]
     strengths: list[float]
     values: dict[str, Array]
+    points: dict[str, Array]
     tried: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
@@ -74,15 +78,16 @@ class Arm:
         self.labels = {k: f"{self.label} k={'default' if k is None else k}" if several else self.label for k in self.ks}
         self.attempted = np.asarray(self.tried.any((1, 2)))
         self.scored = np.asarray(~np.isnan(self.values["clip_text_edit"]).all((1, 2)))
-        lpips, unscored = self.values["lpips_base"], np.isnan(self.values["lpips_base"])
-        ends = np.where(unscored, np.inf, lpips).min((1, 2)), np.where(unscored, -np.inf, lpips).max((1, 2))
+        lpips, unscored = self.points["lpips_base"], np.isnan(self.points["lpips_base"])
+        least, most = np.where(unscored, np.inf, lpips), np.where(unscored, -np.inf, lpips)
+        ends = least.min((1, 2), initial=np.inf), most.max((1, 2), initial=-np.inf)
         self.span: Array = np.stack(ends)
         self.curved = bool((self.span[1] > self.span[0]).any())
         self.failed = int((self.records["status"] != "ok").sum())
 
     def along(self, metric: str, k: int) -> Array:
-        """A metric along the path of the k-th k, ``[pairs, strengths]``, strengths from 0 up."""
-        return self.values[metric][:, k, np.asarray(self.strengths) >= 0]
+        """A metric along the path of the k-th k, ``[pairs, places]``."""
+        return self.points[metric][:, k]
 
 
 @dataclass(frozen=True)
@@ -210,20 +215,24 @@ def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
 
 def _arrays(
     rows: pd.DataFrame, index: pd.Index, metrics: Sequence[str]
-) -> tuple[list[int | None], list[float], dict[str, Array], NDArray[np.bool_]]:
-    """The ``ks``, ``strengths``, ``values`` and ``tried`` of an arm, from its records."""
+) -> tuple[list[int | None], list[float], dict[str, Array], dict[str, Array], NDArray[np.bool_]]:
+    """The ``ks``, ``strengths``, ``values``, ``points`` and ``tried`` of an arm, from its records."""
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
-    strengths = sorted(float(s) for s in rows["strength"].unique())
-    cells = (
-        index.get_indexer(pd.Index(rows["pair_id"])),
-        pd.Index(ks).get_indexer(pd.Index(rows["k"])),
-        pd.Index(strengths).get_indexer(pd.Index(rows["strength"])),
-    )
-    values = {}
-    for metric in metrics:
-        values[metric] = np.full((len(index), len(ks), len(strengths)), np.nan)
-        values[metric][cells] = rows[metric].to_numpy(np.float64)
-    tried = np.zeros((len(index), len(ks), len(strengths)), bool)
-    tried[cells] = True
-    named = [None if np.isnan(k) else int(k) for k in ks]
-    return named, strengths, values, tried
+    strengths = sorted(float(s) for s in rows.loc[rows["at_lpips"].isna(), "strength"].unique())
+    asked = rows[rows["strength"].isin(strengths)]
+    path = rows[rows["strength"] >= 0].sort_values("strength")
+    places = path.groupby(["pair_id", "k"], dropna=False).cumcount().to_numpy()
+
+    def filled(part: pd.DataFrame, last: NDArray[Any], length: int, columns: Sequence[str]) -> dict[str, Array]:
+        shape = (len(index), len(ks), length)
+        cells = (index.get_indexer(pd.Index(part["pair_id"])), pd.Index(ks).get_indexer(pd.Index(part["k"])), last)
+        found = {column: np.full(shape, np.nan) for column in columns}
+        for column, array in found.items():
+            array[cells] = part[column].to_numpy(np.float64)
+        return found
+
+    column = pd.Index(strengths).get_indexer(pd.Index(asked["strength"]))
+    values = filled(asked, column, len(strengths), [*metrics, "strength"])
+    tried = ~np.isnan(values.pop("strength"))
+    points = filled(path, places, int(places.max(initial=-1)) + 1, [*metrics, "strength"])
+    return [None if np.isnan(k) else int(k) for k in ks], strengths, values, points, tried

@@ -46,8 +46,10 @@ def board_columns(budgets: Sequence[float], metrics: Sequence[str]) -> dict[str,
     names |= {f"held_out_{metric}": f"{metric} at that setting" for metric in metrics}
     for name, text in names.items():
         columns |= {f"{name}{suffix}": f"{text}: {what}" for suffix, what in end.items()}
+    measured = {f"measured@{b:g}": f"pairs whose score at {b:g} is of a picture with that LPIPS" for b in budgets}
     return {
         **columns,
+        **measured,
         "k": "k of the scores at the ranking budget, for the two halves",
         "held_out_setting": "the settings chosen, for the two halves",
     }
@@ -99,6 +101,7 @@ def make_board(
             for name in names[i]:
                 _add(row, name, means, column)
                 column += 1
+            row |= {f"measured@{b:g}": int(n) for b, n in zip(budgets, scores[i].measured[members].sum(0), strict=True)}
             out = held[i]
             if at is not None:
                 # Over the base image, so that an arm is not lifted by the pairs that it happens to reach the budget on.

@@ -41,6 +41,7 @@ COLUMNS: dict[str, str] = {
     "strength": "factor on the whole intervention",
     "steps": "denoising steps",
     "on_steps": "those in which the intervention is on, counted from 0, as 1-3; all for all of them; any as for blocks",
+    "at_lpips": "budgets in search of which the strength was tried, as JSON; null where it was asked for",
     "model": "name of the model",
     "protocol": "name of the protocol",
     **{f"part_{name}": f"fingerprint of the {name} that took part; null if none did" for name in PARTS},
@@ -147,7 +148,9 @@ def _of_pairs(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
     top = _columns(
-        rows, ("setting", "model", "protocol", "parts", "code"), ("conditions", "method_class", "measured_by")
+        rows,
+        ("setting", "model", "protocol", "parts", "code"),
+        ("conditions", "method_class", "measured_by", "at_lpips"),
     )
     setting = _columns(top["setting"], ("method", "options", "blocks", "strength", "steps"), ("on_steps",))
     code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
@@ -164,6 +167,7 @@ def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
             ANY if not blocks else interval_name(steps) if steps else ALL_STEPS
             for blocks, steps in zip(setting["blocks"], setting["on_steps"], strict=True)
         ],
+        "at_lpips": _maybe_texts([None if budgets is None else json.dumps(budgets) for budgets in top["at_lpips"]]),
         "model": _texts(top["model"]),
         "protocol": _texts(top["protocol"]),
         **{f"part_{name}": _maybe_texts(parts[name]) for name in PARTS},

@@ -2,7 +2,8 @@
 
 A pair's curve is the path of its (LPIPS, metric) points as the strength grows, joined by straight lines. It need not be
 monotone: a strong intervention may break the picture and come back nearer to the base. The value at an LPIPS budget is
-read where the path FIRST meets it, that is, at the weakest intervention that costs so much. A budget that the path
+read where the path FIRST meets it, that is, at the weakest intervention that costs so much. Where a picture was made
+whose LPIPS is as good as the budget, the value is that picture's, and not read between two. A budget that the path
 never meets has no value.
 """
 
@@ -24,35 +25,44 @@ class Crossing:
     Attributes:
         segment: index of the point before, ``[pairs, budgets]``; undefined where ``share`` is NaN.
         share: how far along the segment, 0 to 1; NaN where the path does not meet the budget.
+        measured: where a point of the path is as good as the budget, and stands for it.
         order: the points of each pair in the order of its path, ``[pairs, strengths]``.
     """
 
     segment: NDArray[np.intp]
     share: Array
+    measured: NDArray[np.bool_]
     order: NDArray[np.intp]
+
+    def ends(self, values: Array) -> tuple[Array, Array]:
+        """A metric ``[pairs, strengths]`` at the points before and after the crossings, ``[pairs, budgets]`` each."""
+        path = np.take_along_axis(values, self.order, 1)
+        if path.shape[1] < 2:
+            nothing = np.full(self.share.shape, np.nan)
+            return nothing, nothing
+        return np.take_along_axis(path, self.segment, 1), np.take_along_axis(path, self.segment + 1, 1)
 
     def read(self, values: Array) -> Array:
         """A metric ``[pairs, strengths]`` at the crossings, ``[pairs, budgets]``."""
-        path = np.take_along_axis(values, self.order, 1)
-        if path.shape[1] < 2:
-            return np.full(self.share.shape, np.nan)
-        before = np.take_along_axis(path, self.segment, 1)
-        after = np.take_along_axis(path, self.segment + 1, 1)
-        return before + self.share * (after - before)
+        before, after = self.ends(values)
+        between = before + self.share * (after - before)
+        return np.where(self.share == 0, before, np.where(self.share == 1, after, between))
 
 
-def cross(lpips: Array, budgets: Array) -> Crossing:
+def cross(lpips: Array, budgets: Array, within: float = 0.0) -> Crossing:
     """Where paths first meet budgets.
 
     Args:
         lpips: ``[pairs, strengths]`` by growing strength, NaN where not scored (the path goes on at the next point).
         budgets: ``[budgets]``, or ``[pairs, budgets]`` for budgets of each pair's own.
+        within: share of a budget by which a point may differ from it and still be as good.
     """
     order = np.argsort(np.isnan(lpips), axis=1, kind="stable")
     path = np.take_along_axis(lpips, order, 1)
     wanted = np.broadcast_to(budgets, (len(path), np.shape(budgets)[-1]))
     if path.shape[1] < 2:
-        return Crossing(np.zeros(wanted.shape, np.intp), np.full(wanted.shape, np.nan), order)
+        nowhere = np.zeros(wanted.shape, bool)
+        return Crossing(nowhere.astype(np.intp), np.full(wanted.shape, np.nan), nowhere, order)
     start, end = path[:, None, :-1], path[:, None, 1:]
     target = wanted[:, :, None]
     meets = (np.minimum(start, end) <= target) & (target <= np.maximum(start, end))
@@ -61,7 +71,14 @@ def cross(lpips: Array, budgets: Array) -> Crossing:
     step = np.take_along_axis(path, segment + 1, 1) - before
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(step == 0, 0.0, (wanted - before) / step)
-    return Crossing(segment, np.where(meets.any(2), share, np.nan), order)
+    share = np.where(meets.any(2), share, np.nan)
+    curved = (_most(path) > _least(path))[:, None, None]  # a point alone is no curve, even on the budget
+    near = curved & (np.abs(path[:, None] - target) <= within * target)
+    first = near.argmax(2)
+    measured = near.any(2) & (np.isnan(share) | (first <= segment + 1))
+    at_end = first == path.shape[1] - 1  # which is the end of the last segment, and the start of none
+    segment = np.where(measured, first - at_end, segment)
+    return Crossing(segment, np.where(measured, at_end, share), measured, order)
 
 
 def gap(lpips_a: Array, clip_a: Array, lpips_b: Array, clip_b: Array) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from riebench.report.arms import Arm, Pairs
 from riebench.report.matching import cross
+from riebench.spec.search import WITHIN
 
 Array = NDArray[np.float64]
 BUDGETS = (0.1, 0.2, 0.3, 0.4)
@@ -55,10 +56,12 @@ class Matched:
 
     Attributes:
         values: metric to ``[pairs, budgets]``, NaN where the pair's curve does not meet the budget.
+        measured: where the value is that of a picture with this LPIPS, and not read between two, ``[pairs, budgets]``.
         k: the k that gave the values of each half, ``[2][budgets]``.
     """
 
     values: dict[str, Array]
+    measured: NDArray[np.bool_]
     k: list[list[int | None]]
 
 
@@ -69,13 +72,14 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
     other half: no pair takes part in a choice that its own score is reported with, and a wide sweep is no advantage.
     """
     found = []
-    for i in range(len(arm.ks)):
-        crossing = cross(arm.along("lpips_base", i), np.asarray(budgets, float))
+    crossings = [cross(arm.along("lpips_base", i), np.asarray(budgets, float), WITHIN) for i in range(len(arm.ks))]
+    for i, crossing in enumerate(crossings):
         found.append({metric: crossing.read(arm.along(metric, i)) for metric in arm.values})
     if len(found) == 1:
-        return Matched(found[0], [arm.ks * len(budgets)] * 2)
+        return Matched(found[0], crossings[0].measured, [arm.ks * len(budgets)] * 2)
     gains = np.stack([f["clip_text_edit"] for f in found]) - _known(pairs)[:, None]
     values = {metric: np.full((len(pairs.ids), len(budgets)), np.nan) for metric in arm.values}
+    measured = np.zeros((len(pairs.ids), len(budgets)), bool)
     chosen: list[list[int | None]] = [[], []]
     for half in (0, 1):
         rows = np.flatnonzero(pairs.half == half)
@@ -83,9 +87,10 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
             k = _best(gains[:, pairs.half != half, b])
             chosen[half].append(None if k is None else arm.ks[k])
             if k is not None:
+                measured[rows, b] = crossings[k].measured[rows, b]
                 for metric in arm.values:
                     values[metric][rows, b] = found[k][metric][rows, b]
-    return Matched(values, chosen)
+    return Matched(values, measured, chosen)
 
 
 def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from riebench.report.analysis import Analysis
 from riebench.report.arms import ALL, ANY, TRUTH
 from riebench.report.board import board_columns
 from riebench.report.curves import SHOWN, Curves
+from riebench.report.reached import OUTCOMES
 from riebench.report.texttable import (
     DASH,
     TextTable,
@@ -29,6 +30,8 @@ from riebench.report.texttable import (
 )
 
 MOST_ROWS = 40  # of comparisons in Markdown; all are in the CSV
+READ, MOSTLY = "≈", 0.9
+"""What marks a score of which less than this share of the pairs was measured, and the rest read between strengths."""
 
 
 def settings_table(curves: Curves, strength: float | None = None, overall: bool = False) -> TextTable:
@@ -72,6 +75,9 @@ def with_interval(row: Mapping[Any, Any], name: str, pairs: bool = False) -> str
     if pd.isna(row.get(name, np.nan)):
         return f"{DASH} (0)" if pairs else DASH
     text = interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    measured = row.get(name.replace("score@", "measured@")) if name.startswith("score@") else None
+    if measured is not None and measured < MOSTLY * row[f"{name}_pairs"]:
+        text = f"{READ} {text}"
     return f"{text} ({row[f'{name}_pairs']})" if pairs else text
 
 
@@ -129,6 +135,8 @@ def legend(analysis: Analysis) -> list[str]:
             f"CLIP is clip_text_edit ({clip}; higher is better) where a pair's curve over strength first reaches that "
             f"{lpips} to the base image; nothing is extrapolated. In square brackets the 95 % bootstrap interval over "
             "pairs, in round ones the number of pairs that have the value.",
+            f"{READ}: for more than {1 - MOSTLY:.0%} of its pairs the value is read between two strengths, and is not "
+            f"that of a picture with this {lpips}; --at-lpips makes such pictures.",
             f"{gain}Ranked by {ranked_by} at {lpips} {analysis.rank_at:g}; methods "
             "that share a letter are not told apart (paired sign-flip tests, Holm, 5 %). No rank where less than half "
             "of the pairs reach it.",
@@ -141,6 +149,21 @@ def legend(analysis: Analysis) -> list[str]:
     if together:
         lines.append(f"{together.where}: {together.blocks.replace('+', ', ')} together.")
     return lines
+
+
+def reached_table(analysis: Analysis) -> TextTable | None:
+    """How many pairs of each arm stand how to each budget; None if nothing was searched."""
+    found = analysis.reached
+    if found.empty or analysis.group.frame["at_lpips"].isna().all():
+        return None
+    counts = found.groupby(["method", "blocks", "budget", "outcome"]).size().to_dict()
+    rows = []
+    for arm in analysis.arms:
+        if arm.curved:
+            mine = [[counts.get((arm.label, arm.blocks, b, name), 0) for name in OUTCOMES] for b in analysis.budgets]
+            rows.append([arm.label, arm.where, *(" / ".join(map(str, each)) for each in mine)])
+    title = f"Pairs that were searched: {' / '.join(OUTCOMES)} (each pair is in reached.csv)"
+    return TextTable(title, ["method", "blocks", *(f"at {b:g}" for b in analysis.budgets)], rows, left=2)
 
 
 def by_category(analysis: Analysis) -> TextTable | None:
@@ -242,6 +265,7 @@ def tables_of(analysis: Analysis) -> list[TextTable]:
     """All tables of a report, the leaderboard first."""
     makers = (
         at_every_budget,
+        reached_table,
         by_category,
         gain_by_steps,
         success_by_steps,

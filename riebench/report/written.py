@@ -14,7 +14,10 @@ from riebench.report.tables import board_csv, latex, markdown
 from riebench.report.texttable import write_csv
 from riebench.util.errors import UserError
 
-TABLES = ("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.html", "comparisons.csv", "curves.csv")
+TABLES = (
+    *("leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.html"),
+    *("comparisons.csv", "curves.csv", "reached.csv"),
+)
 FIGURES, PAGE, FRAME = "figures", "index.html", "records.parquet"
 
 
@@ -111,6 +114,7 @@ def write_tables(analysis: Analysis, folder: Path) -> None:
     write_csv(board_csv(analysis), folder / "leaderboard.csv")
     write_csv(analysis.comparisons.drop(columns=["arm_a", "arm_b"], errors="ignore"), folder / "comparisons.csv")
     write_csv(analysis.curves.drop(columns="arm"), folder / "curves.csv")
+    write_csv(analysis.reached, folder / "reached.csv")
     write_leaderboard(analysis, folder / "leaderboard.html")
     analysis.group.frame.to_parquet(folder / FRAME, index=False, compression="zstd")
 

@@ -21,6 +21,7 @@ from riebench.sae.folders import feature_count
 from riebench.spec.intervals import Intervals, parse_intervals
 from riebench.spec.presets import Sweep, preset_named
 from riebench.spec.protocols import PROTOCOLS
+from riebench.spec.search import LPIPS, LpipsSearch, parse_search
 from riebench.spec.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import file_hash
@@ -75,6 +76,7 @@ class Request(BaseModel):
         handed_in: names of loaded objects that take part, which no file keeps.
         metrics: names of what is measured; None for all but the optional ones.
         images: folder with the pictures of the pairs, where they are made elsewhere.
+        at_lpips: what is searched for besides the strengths of the conditions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,6 +95,7 @@ class Request(BaseModel):
     handed_in: tuple[str, ...] = ()
     metrics: tuple[str, ...] | None = None
     images: Path | None = None
+    at_lpips: LpipsSearch | None = None
 
     def pairs(self) -> list[Pair]:
         """The same pairs again.
@@ -136,6 +139,9 @@ def resolve(
     batch: int = 8,
     handed_in: Sequence[str] = (),
     metrics: str | Sequence[str] | None = None,
+    at_lpips: float | str | Sequence[float | str] | None = None,
+    at_lpips_within: float | None = None,
+    at_lpips_most: float | None = None,
 ) -> tuple[Request, list[Pair]]:
     """Work out what a run does, before anything is loaded. The arguments are those of :func:`riebench.run`.
 
@@ -167,6 +173,9 @@ def resolve(
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
     measured = metrics_named(entry, _many(metrics) or [PROTOCOLS[protocol].metrics])
+    search = parse_search(_many(at_lpips), at_lpips_within, at_lpips_most)
+    if search and measured is not None and LPIPS not in measured:
+        raise UserError(f"a search for an LPIPS needs the metric {LPIPS}; add it to --metrics")
     named = [str(c) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit
@@ -193,6 +202,7 @@ def resolve(
             keep_images=keep_images,
             handed_in=(*(["model"] if loaded else []), *handed_in, *([] if file else ["pairs"])),
             metrics=measured,
+            at_lpips=search,
         )
     except ValidationError as error:
         raise _number_fault(error) from None

@@ -1,0 +1,96 @@
+"""Searching the strength at which an edited picture costs a given LPIPS. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.records import Record
+
+LPIPS = "lpips_base"
+"""The metric whose value is searched for."""
+NARROW = 0.01
+"""A jump is narrowed to this share of its upper strength at most."""
+DIGITS = 4
+WITHIN = 0.05
+"""Share of a budget by which a picture's LPIPS may differ from it, unless another is asked for."""
+Points = Mapping[float, float | None]
+"""The strengths at which a pair was edited, to LPIPS; None where there is no picture."""
+
+
+class LpipsSearch(BaseModel):
+    """What is searched for on every pair, by every condition, besides the strengths that were asked for.
+
+    Attributes:
+        budgets: values of LPIPS to the base image, smallest first.
+        within: a picture meets a budget if its LPIPS differs from it by this share of it at most.
+        most: the largest strength that is tried.
+        runs: edited runs for each budget at most, on average over the budgets; those asked for count.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    budgets: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    within: Annotated[float, Field(gt=0, lt=1)] = WITHIN
+    most: PositiveFloat = 32
+    runs: PositiveInt = 8
+
+    def next_strengths(self, points: Points) -> list[float]:
+        """The strengths to try next, one for each budget that is still searched for; none when all is done.
+
+        A budget is looked for where the LPIPS, from strength 0 up, first comes near it or passes it. While it does
+        not, the strength is doubled, up to ``most`` or to a strength at which there is no picture. Where it passes it
+        between two strengths, one between these is tried: by turns the middle, and where a straight line would meet
+        the budget. What is between two strengths that are close to each other is a jump, and the search ends.
+        """
+        path = [(0.0, 0.0), *sorted((s, value) for s, value in points.items() if s > 0 and value is not None)]
+        same = len(path) > 2 and len({value for _, value in path[1:]}) == 1  # the strength does not matter
+        if same or len(points) >= self.runs * len(self.budgets):
+            return []
+        tries = [self._next(path, budget, len(points)) for budget in self.budgets]
+        limit = min((s for s, value in points.items() if s > 0 and value is None), default=float("inf"))
+        fresh = dict.fromkeys(s for s in tries if s is not None and s < limit and s not in points)
+        return list(fresh)[: self.runs * len(self.budgets) - len(points)]
+
+    def _next(self, path: Sequence[tuple[float, float]], budget: float, tried: int) -> float | None:
+        """The next strength for one budget; None if it is met, jumped over, or too large for all strengths."""
+        after = next((i for i, (_, value) in enumerate(path) if value >= budget * (1 - self.within)), None)
+        if after is None:
+            top = path[-1][0]
+            return None if top >= self.most else min(2 * top or 1.0, self.most)
+        (low, below), (high, above) = path[after - 1], path[after]
+        if above <= budget * (1 + self.within) or high - low <= NARROW * high:
+            return None
+        share = 0.5 if tried % 2 else (budget - below) / (above - below)
+        return float(f"{low + share * (high - low):.{DIGITS}g}")
+
+
+def parse_search(
+    budgets: Sequence[float | str], within: float | None = None, most: float | None = None
+) -> LpipsSearch | None:
+    """A search from what was asked for; None without budgets.
+
+    Raises:
+        UserError: if a number does not fit, or there are bounds and no budgets.
+    """
+    given = {name: value for name, value in (("within", within), ("most", most)) if value is not None}
+    if not budgets:
+        if given:
+            raise UserError("bounds of a search were given, but no LPIPS to search for; give it with --at-lpips")
+        return None
+    try:
+        found = LpipsSearch.model_validate({"budgets": tuple(budgets), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"at_lpips ({first['loc'][0]}) is {first['input']!r}: {first['msg'].lower()}") from None
+    return found.model_copy(update={"budgets": tuple(sorted(set(found.budgets)))})
+
+
+def lpips_of(record: Record) -> float | None:
+    """The LPIPS of a record's picture; None if there is no picture."""
+    return record.metrics.get(LPIPS)

@@ -1,0 +1,251 @@
+"""Strengths that are searched, pair by pair, for an LPIPS: the search, the run and what the report makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_helpers import record, write_run
+
+import riebench
+from riebench.cli import main
+from riebench.records import Record
+from riebench.records.folder import RECORDS
+from riebench.report.analysis import Options, analyse
+from riebench.report.groups import read_groups
+from riebench.report.reached import BETWEEN, BEYOND, JUMP, MET
+from riebench.report.tables import leaderboard, reached_table
+from riebench.spec.search import NARROW, LpipsSearch, parse_search
+
+ASKED = (0.25, 0.5, 1.0, 1.5, 2.0)
+BUDGETS = (0.05, 0.1, 0.2)
+
+
+def searched(
+    lpips: Callable[[float], float | None], search: LpipsSearch, asked: tuple[float, ...] = ASKED
+) -> dict[float, float | None]:
+    """All points when the search of a course is over."""
+    points = {strength: lpips(strength) for strength in asked}
+    while strengths := search.next_strengths(points):
+        assert not set(strengths) & set(points)
+        points |= {strength: lpips(strength) for strength in strengths}
+    return points
+
+
+def sides(points: dict[float, float | None], budget: float) -> tuple[float, float]:
+    """The strengths between which the LPIPS first passes a budget."""
+    path = [(0.0, 0.0), *sorted((s, v) for s, v in points.items() if v is not None)]
+    after = next(i for i, (_, value) in enumerate(path) if value >= budget)
+    return path[after - 1][0], path[after][0]
+
+
+@pytest.mark.parametrize(
+    "lpips",
+    [
+        lambda s: 0.02 * s,
+        lambda s: 0.4 / (1 + np.exp(-8 * (s - 1.3))),
+        lambda s: 0.3 * s**4 / (40 + s**4),
+        lambda s: 0.01 * s + 0.2 * (s > 3) * (s - 3),
+        lambda s: min(0.9, 2 * s),
+    ],
+    ids=["straight", "steep", "flat at first", "bent", "all below the least strength"],
+)
+def test_every_budget_is_met_in_few_runs(lpips: Callable[[float], float]) -> None:
+    points = searched(lpips, LpipsSearch(budgets=BUDGETS))
+    for budget in BUDGETS:
+        assert any(abs(value - budget) <= 0.05 * budget for value in points.values() if value)
+    assert len(points) <= 8 * len(BUDGETS)
+
+
+def test_a_jump_is_narrowed_from_both_sides() -> None:
+    points = searched(lambda s: 0.01 * s + 0.3 * (s > 1.234), LpipsSearch(budgets=BUDGETS))
+    low, high = sides(points, 0.1)
+    assert low < 1.234 < high <= low * (1 + 2 * NARROW)
+    assert not any(0.05 < value < 0.3 for value in points.values() if value)
+    assert len(points) <= 24
+
+
+def test_a_budget_out_of_reach_is_looked_for_up_to_the_largest_strength() -> None:
+    points = searched(lambda s: 0.04 * s / (1 + s), LpipsSearch(budgets=(0.2,)))
+    assert max(points) == 32
+    assert max(searched(lambda s: 0.04 * s / (1 + s), LpipsSearch(budgets=(0.2,), most=5))) == 5
+
+
+def test_the_search_ends_where_there_is_no_picture_and_where_the_strength_does_not_matter() -> None:
+    assert max(searched(lambda s: None if s > 6 else 0.01 * s, LpipsSearch(budgets=(0.2,)))) == 8
+    assert set(searched(lambda s: None, LpipsSearch(budgets=BUDGETS))) == set(ASKED)
+    assert set(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS))) == set(ASKED)
+    assert max(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS), (1.0,))) == 1.0
+
+
+def test_where_the_lpips_first_comes_to_a_budget_counts() -> None:
+    """A path that falls back and rises again is met on its first way up."""
+    points = searched(lambda s: 0.15 * np.sin(s) + 0.15 * (s > 4), LpipsSearch(budgets=(0.1,)))
+    [met] = [s for s, value in sorted(points.items()) if abs(value - 0.1) <= 0.005][:1]
+    assert met < np.pi / 2
+
+
+@pytest.mark.parametrize("budgets", [[0.0], [-1], ["x"], [float("inf")], [0.1, float("nan")]])
+def test_wrong_budgets_are_said(budgets: list[Any]) -> None:
+    with pytest.raises(riebench.UserError, match="at_lpips"):
+        parse_search(budgets)
+
+
+def test_budgets_come_once_and_in_order() -> None:
+    found = parse_search(["0.2", 0.1, 0.2])
+    assert found is not None
+    assert found.budgets == (0.1, 0.2)
+
+
+# --- runs ---------------------------------------------------------------------------------------------------------
+
+RUN: dict[str, Any] = {
+    "method": ["steering", "neurons"],
+    "block": ["mid.0", "up.0.0"],
+    "category": [1],
+    "limit": 2,
+    "strength": [0.5, 1],
+    "quiet": True,
+    "keep_images": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record]]:
+    out = tmp_path_factory.mktemp("at-lpips") / "run"
+    found = riebench.run(**RUN, at_lpips=[0.02, 0.06], out=out)
+    return out, found.records
+
+
+def by_course(records: list[Record]) -> dict[tuple[str, str], list[Record]]:
+    found: dict[tuple[str, str], list[Record]] = {}
+    for one in records:
+        found.setdefault((one.pair_id, one.setting.method), []).append(one)
+    return found
+
+
+def test_pictures_are_made_at_the_budgets_and_recorded_like_any_other(made: tuple[Path, list[Record]]) -> None:
+    out, records = made
+    courses = by_course(records)
+    assert len(courses) == 4
+    for (pair, method), mine in courses.items():
+        assert len(mine) <= 16
+        assert [r.at_lpips for r in mine if r.setting.strength in (0.5, 1)] == [None, None]
+        assert {r.at_lpips for r in mine if r.setting.strength not in (0.5, 1)} == {(0.02, 0.06)}
+        for budget in (0.02, 0.06):
+            values = [r.metrics["lpips_base"] for r in mine]
+            near = any(abs(value - budget) <= 0.05 * budget for value in values if value is not None)
+            assert near or max(r.setting.strength for r in mine) == 32, (pair, method, budget)
+    one = next(r for r in records if r.at_lpips)
+    assert (out / "images" / f"{one.pair_id}-{one.key}.png").exists() == (one.pair_id == records[0].pair_id)
+    # Who asks for that very strength gets the same record.
+    asked = {**RUN, "method": one.setting.method, "strength": one.setting.strength, "keep_images": 0}
+    again = riebench.run(**{**asked, "limit": None, "category": [], "ids": [one.pair_id]}, batch=1)
+    [same] = again.records
+    assert same.key == one.key
+    for metric, value in one.metrics.items():
+        assert same.metrics[metric] == pytest.approx(value, abs=2e-3), metric
+
+
+def test_a_search_goes_on_where_it_was_broken_off(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    """Every prefix of the records leads to the same records; nothing is made twice."""
+    _, records = made
+    for kept in (0, 3, len(records) // 2, len(records) - 1, len(records)):
+        out = tmp_path / str(kept)
+        out.mkdir()
+        (out / RECORDS).write_text("".join(f"{one.model_dump_json()}\n" for one in records[:kept]))
+        done = riebench.run(**RUN, at_lpips=[0.02, 0.06], out=out)
+        assert {one.key for one in done.records} == {one.key for one in records}
+        assert done.session.written == len(records) - kept
+
+
+def test_further_budgets_use_what_is_known(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    _, records = made
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / RECORDS).write_text("".join(f"{one.model_dump_json()}\n" for one in records))
+    done = riebench.run(**RUN, at_lpips=[0.04], out=out)
+    assert {one.key for one in records} < {one.key for one in done.records}
+    assert done.session.written < len(records)
+    values = [r.metrics["lpips_base"] for r in by_course(done.records)[records[0].pair_id, "steering"]]
+    assert any(abs(value - 0.04) <= 0.002 for value in values if value is not None)
+
+
+def test_workers_search_like_one(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    _, records = made
+    done = riebench.run(**RUN, at_lpips=[0.02, 0.06], out=tmp_path / "run", workers=2)
+    assert {one.key: one.metrics for one in done.records} == {one.key: one.metrics for one in records}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--at-lpips", "x"], "at_lpips"),
+        (["--at-lpips", "0.1", "--at-lpips-within", "2"], "within"),
+        (["--at-lpips-most", "3"], "give it with --at-lpips"),
+        (["--at-lpips", "0.1", "--metrics", "psnr_outside"], "needs the metric lpips_base"),
+    ],
+)
+def test_wrong_options(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--method", "steering", "--block", "mid.0", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_plan_says_how_many_more(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "--method", "steering", "--block", "mid.0", "--limit", "1", "--at-lpips", "0.1,0.2", "--dry-run"]
+    assert main(words) == 0
+    assert "30 records, and at most 66 more in search of an LPIPS" in capsys.readouterr().out
+
+
+# --- the report ---------------------------------------------------------------------------------------------------
+
+
+def points(pair: str, *path: tuple[float, float], tried: tuple[float, ...] = ()) -> list[Record]:
+    """Records of a pair at (strength, LPIPS), with a CLIP of ten times the strength; some of them tried in a search."""
+    return [
+        record(pair, 10 * s, lpips, method="steering", options={}, strength=s, at_lpips=(0.1,) if s in tried else None)
+        for s, lpips in path
+    ]
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Any:
+    records = [
+        *points("a", (1, 0.05), (1.5, 0.098), (2, 0.3), tried=(1.5,)),
+        *points("b", (1, 0.05), (1.4, 0.06), (1.41, 0.2), (2, 0.3), tried=(1.4, 1.41)),
+        *points("c", (1, 0.05), (2, 0.06), (4, 0.07), tried=(4,)),
+        *points("d", (1, 0.05), (2, 0.15)),
+    ]
+    groups, _ = read_groups([write_run(tmp_path / "run", records)])
+    return analyse(groups[0], Options(resamples=100))
+
+
+def test_measured_points_are_the_score(report: Any) -> None:
+    assert report.budgets == [0.1]
+    row = report.overall.iloc[0]
+    between = 14 + 0.1 * (0.1 - 0.06) / (0.2 - 0.06)
+    assert row["score@0.1"] == pytest.approx(np.mean([15, between, 15]))
+    assert (row["score@0.1_pairs"], row["measured@0.1"]) == (3, 1)
+    assert "≈" in leaderboard(report).rows[0][5]
+
+
+def test_how_each_pair_stands_to_a_budget(report: Any) -> None:
+    found = report.reached.set_index("pair_id")
+    assert found["outcome"].to_dict() == {"a": MET, "b": JUMP, "c": BEYOND, "d": BETWEEN}
+    assert found.loc["a", ["strength", "lpips"]].tolist() == [1.5, 0.098]
+    assert found.loc["b", ["strength", "lpips", "next_strength", "next_lpips"]].tolist() == [1.4, 0.06, 1.41, 0.2]
+    assert pd.isna(found.loc["c", "strength"])
+    assert found.loc["c", "largest_lpips"] == 0.07
+    table = reached_table(report)
+    assert table is not None
+    assert table.rows == [["steering", "mid.0", "1 / 1 / 1 / 1"]]
+
+
+def test_strengths_of_a_search_are_no_points_of_the_mean_curve(report: Any) -> None:
+    assert report.arms[0].strengths == [1, 2]
+    assert report.curves["strength"].unique().tolist() == [1, 2]
