@@ -20,6 +20,7 @@ from riebench.report.groups import read_groups
 from riebench.report.reached import BETWEEN, BEYOND, JUMP, MET
 from riebench.report.tables import leaderboard, reached_table
 from riebench.spec.search import NARROW, LpipsSearch, parse_search
+from riebench.util.errors import UserError
 
 ASKED = (0.25, 0.5, 1.0, 1.5, 2.0)
 BUDGETS = (0.05, 0.1, 0.2)
@@ -64,7 +65,7 @@ def test_every_budget_is_met_in_few_runs(lpips: Callable[[float], float]) -> Non
 def test_a_jump_is_narrowed_from_both_sides() -> None:
     points = searched(lambda s: 0.01 * s + 0.3 * (s > 1.234), LpipsSearch(budgets=BUDGETS))
     low, high = sides(points, 0.1)
-    assert low < 1.234 < high <= low * (1 + 2 * NARROW)
+    assert low < 1.234 < high <= low / (1 - NARROW)
     assert not any(0.05 < value < 0.3 for value in points.values() if value)
     assert len(points) <= 24
 
@@ -79,7 +80,7 @@ def test_the_search_ends_where_there_is_no_picture_and_where_the_strength_does_n
     assert max(searched(lambda s: None if s > 6 else 0.01 * s, LpipsSearch(budgets=(0.2,)))) == 8
     assert set(searched(lambda s: None, LpipsSearch(budgets=BUDGETS))) == set(ASKED)
     assert set(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS))) == set(ASKED)
-    assert max(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS), (1.0,))) == 1.0
+    assert len(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS), (1.0,))) <= 3
 
 
 def test_where_the_lpips_first_comes_to_a_budget_counts() -> None:
@@ -91,7 +92,7 @@ def test_where_the_lpips_first_comes_to_a_budget_counts() -> None:
 
 @pytest.mark.parametrize("budgets", [[0.0], [-1], ["x"], [float("inf")], [0.1, float("nan")]])
 def test_wrong_budgets_are_said(budgets: list[Any]) -> None:
-    with pytest.raises(riebench.UserError, match="at_lpips"):
+    with pytest.raises(UserError, match="at_lpips"):
         parse_search(budgets)
 
 
@@ -168,11 +169,11 @@ def test_further_budgets_use_what_is_known(made: tuple[Path, list[Record]], tmp_
     out = tmp_path / "run"
     out.mkdir()
     (out / RECORDS).write_text("".join(f"{one.model_dump_json()}\n" for one in records))
-    done = riebench.run(**RUN, at_lpips=[0.04], out=out)
+    done = riebench.run(**RUN, at_lpips=[0.033], out=out)
     assert {one.key for one in records} < {one.key for one in done.records}
     assert done.session.written < len(records)
     values = [r.metrics["lpips_base"] for r in by_course(done.records)[records[0].pair_id, "steering"]]
-    assert any(abs(value - 0.04) <= 0.002 for value in values if value is not None)
+    assert any(abs(value - 0.033) <= 0.05 * 0.033 for value in values if value is not None)
 
 
 def test_workers_search_like_one(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
@@ -188,18 +189,20 @@ def test_workers_search_like_one(made: tuple[Path, list[Record]], tmp_path: Path
         (["--at-lpips", "x"], "at_lpips"),
         (["--at-lpips", "0.1", "--at-lpips-within", "2"], "within"),
         (["--at-lpips-most", "3"], "give it with --at-lpips"),
-        (["--at-lpips", "0.1", "--metrics", "psnr_outside"], "needs the metric lpips_base"),
     ],
 )
 def test_wrong_options(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--method", "steering", "--block", "mid.0", *words]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--method", "steering", "--block", "mid.0", *words])
+    assert ended.value.code == 2
     assert said in capsys.readouterr().err
 
 
 def test_the_plan_says_how_many_more(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "--method", "steering", "--block", "mid.0", "--limit", "1", "--at-lpips", "0.1,0.2", "--dry-run"]
-    assert main(words) == 0
-    assert "30 records, and at most 66 more in search of an LPIPS" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "45 records, and about 54 more in search of an LPIPS" in capsys.readouterr().out
 
 
 # --- the report ---------------------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def _print_plan(request: Request) -> None:
         f"model     {request.model}, protocol {request.protocol}, {request.steps} steps\n"
         f"pairs     {plan.pairs}\n"
         f"settings  {plan.settings}; {plan.pairs * plan.settings} records"
-        f"{f', and at most {plan.pairs * plan.searched} more in search of an LPIPS' if plan.searched else ''}\n"
+        f"{f', and about {plan.pairs * plan.searched} more in search of an LPIPS' if plan.searched else ''}\n"
         f"forwards  {plan.forwards:,} of the denoiser (a plain loop would need {plan.plain:,})\n"
         f"memory    {memory}\n"
         f"time      {', '.join(times) or unknown_time}"

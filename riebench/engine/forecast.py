@@ -8,6 +8,7 @@ from riebench.methods.registry import find
 from riebench.models.entries import ModelEntry, entry_named
 from riebench.models.sites import neuron_sites
 from riebench.spec.request import Condition, Request
+from riebench.spec.search import TYPICAL_RUNS
 from riebench.util.progress import timings
 
 INSTRUMENT_WEIGHTS = 0.17e9 + 0.22e9 + 0.43e9
@@ -21,7 +22,7 @@ class Forecast:
 
     Attributes:
         settings: of each pair.
-        searched: settings of each pair that a search may add, at most; they are not in the other numbers.
+        searched: settings of each pair that a search will add, about; they are not in the other numbers.
         pairs: number of pairs.
         forwards: passes of one picture through the denoiser, with everything that is common done once.
         plain: the same if each setting ran base, source and edited run anew.
@@ -44,8 +45,7 @@ def forecast(request: Request) -> Forecast:
     settings = sum(len(c.strengths) * len(c.on_steps) for c in request.conditions)
     searched = 0
     if search := request.at_lpips:
-        most = search.runs * len(search.budgets)
-        searched = sum(max(0, most - len(c.strengths)) * len(c.on_steps) for c in request.conditions)
+        searched = TYPICAL_RUNS * len(search.budgets) * sum(len(c.on_steps) for c in request.conditions)
     pairs = len(request.pair_ids)
     guidance = entry.guidance if model.guidance is None else model.guidance
     rows = 2 if guidance > 1 else 1

@@ -21,7 +21,7 @@ from riebench.sae.folders import feature_count
 from riebench.spec.intervals import Intervals, parse_intervals
 from riebench.spec.presets import Sweep, preset_named
 from riebench.spec.protocols import PROTOCOLS
-from riebench.spec.search import LPIPS, LpipsSearch, parse_search
+from riebench.spec.search import LpipsSearch, parse_search
 from riebench.spec.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import file_hash
@@ -174,8 +174,6 @@ def resolve(
         raise unknown("protocol", protocol, PROTOCOLS)
     measured = metrics_named(entry, _many(metrics) or [PROTOCOLS[protocol].metrics])
     search = parse_search(_many(at_lpips), at_lpips_within, at_lpips_most)
-    if search and measured is not None and LPIPS not in measured:
-        raise UserError(f"a search for an LPIPS needs the metric {LPIPS}; add it to --metrics")
     named = [str(c) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.util.errors import UserError
 
@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 LPIPS = "lpips_base"
 """The metric whose value is searched for."""
-NARROW = 0.01
+NARROW = 0.02
 """A jump is narrowed to this share of its upper strength at most."""
 DIGITS = 4
+FARTHER = 4
+TYPICAL_RUNS = 3
+"""Of each budget, on mini; more where an LPIPS is jumped over or out of reach."""
 WITHIN = 0.05
 """Share of a budget by which a picture's LPIPS may differ from it, unless another is asked for."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Points = Mapping[float, float | None]
 """The strengths at which a pair was edited, to LPIPS; None where there is no picture."""
 
@@ -30,39 +34,36 @@ class LpipsSearch(BaseModel):
         budgets: values of LPIPS to the base image, smallest first.
         within: a picture meets a budget if its LPIPS differs from it by this share of it at most.
         most: the largest strength that is tried.
-        runs: edited runs for each budget at most, on average over the budgets; those asked for count.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    budgets: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+    budgets: Annotated[tuple[Positive, ...], Field(min_length=1)]
     within: Annotated[float, Field(gt=0, lt=1)] = WITHIN
-    most: PositiveFloat = 32
-    runs: PositiveInt = 8
+    most: Positive = 32
 
     def next_strengths(self, points: Points) -> list[float]:
         """The strengths to try next, one for each budget that is still searched for; none when all is done.
 
-        A budget is looked for where the LPIPS, from strength 0 up, first comes near it or passes it. While it does
-        not, the strength is doubled, up to ``most`` or to a strength at which there is no picture. Where it passes it
-        between two strengths, one between these is tried: by turns the middle, and where a straight line would meet
-        the budget. What is between two strengths that are close to each other is a jump, and the search ends.
+        A budget is looked for where the LPIPS, from strength 0 up, first comes near it or passes it. As long as it
+        does neither, the strength is multiplied by :data:`FARTHER`, up to ``most`` or to a strength at which there is
+        no picture. Where it passes the budget between two strengths, one between these is tried: by turns the middle,
+        and where a straight line would meet the budget. If these two are close to each other, it is a jump, and the
+        search ends; that takes some twelve runs, and a budget that can be met three on average.
         """
         path = [(0.0, 0.0), *sorted((s, value) for s, value in points.items() if s > 0 and value is not None)]
-        same = len(path) > 2 and len({value for _, value in path[1:]}) == 1  # the strength does not matter
-        if same or len(points) >= self.runs * len(self.budgets):
+        if len(path) > 2 and len({value for _, value in path[1:]}) == 1:  # the strength does not matter
             return []
         tries = [self._next(path, budget, len(points)) for budget in self.budgets]
         limit = min((s for s, value in points.items() if s > 0 and value is None), default=float("inf"))
-        fresh = dict.fromkeys(s for s in tries if s is not None and s < limit and s not in points)
-        return list(fresh)[: self.runs * len(self.budgets) - len(points)]
+        return list(dict.fromkeys(s for s in tries if s is not None and s < limit and s not in points))
 
     def _next(self, path: Sequence[tuple[float, float]], budget: float, tried: int) -> float | None:
         """The next strength for one budget; None if it is met, jumped over, or too large for all strengths."""
         after = next((i for i, (_, value) in enumerate(path) if value >= budget * (1 - self.within)), None)
         if after is None:
             top = path[-1][0]
-            return None if top >= self.most else min(2 * top or 1.0, self.most)
+            return None if top >= self.most else min(FARTHER * top or 1.0, self.most)
         (low, below), (high, above) = path[after - 1], path[after]
         if above <= budget * (1 + self.within) or high - low <= NARROW * high:
             return None
