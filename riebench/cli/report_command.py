@@ -34,6 +34,9 @@ def report_command(
         str | None, typer.Option(help="LPIPS budgets. Default: 0.1,0.2,0.3,0.4 where the curves reach them.")
     ] = None,
     rank_at: Annotated[float | None, typer.Option(help="Budget to rank at. Default: the middle one.")] = None,
+    rank_by: Annotated[
+        str, typer.Option(help="What ranks: gain (as published), margin, or edit_success on mini.")
+    ] = "gain",
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures.")] = True,
@@ -50,7 +53,7 @@ def report_command(
     from riebench.report.style import FIGURE_NAMES
     from riebench.report.written import PAGE, write_report
 
-    options = Options(_budgets(budget), rank_at, resamples, seed)
+    options = Options(_budgets(budget), rank_at, resamples, seed, rank_by)
     bar = Console(stderr=True)
     with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
         task = progress.add_task("tables", total=None)

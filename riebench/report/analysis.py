@@ -18,6 +18,7 @@ from riebench.report.board import comparisons_of, grouped, make_board, ranked
 from riebench.report.curves import Curves
 from riebench.report.frame import COLUMNS
 from riebench.report.groups import Group
+from riebench.report.ranking import GAIN, check_ranking
 from riebench.report.reached import reached
 from riebench.report.resample import RESAMPLES, SEED, Bootstrap
 from riebench.report.scores import choose_budgets, held_out_scores, matched
@@ -35,12 +36,14 @@ class Options:
         rank_at: the budget to rank at; None for the middle one (the lower of two).
         resamples: of the bootstrap.
         seed: of the bootstrap and of the sign flips.
+        rank_by: what arms are ranked by, one of :data:`riebench.report.ranking.RANKINGS`.
     """
 
     budgets: tuple[float, ...] = ()
     rank_at: float | None = None
     resamples: int = RESAMPLES
     seed: int = SEED
+    rank_by: str = GAIN
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Analysis(Curves):
         budgets: LPIPS budgets of the scores.
         usual: whether these are the usual ones, or given by the user.
         rank_at: the budget that ranks; None without budgets.
+        rank_by: what ranks.
         board: a row for each arm and category (``all`` first); see :func:`riebench.report.board.board_columns`.
         comparisons: a row for each two ranked arms. The first, ``a``, has the higher mean over the pairs that both
             scored. It may rank below ``b``, because a rank uses every pair of an arm.
@@ -63,6 +67,7 @@ class Analysis(Curves):
     budgets: list[float]
     usual: bool
     rank_at: float | None
+    rank_by: str
     board: pd.DataFrame
     comparisons: pd.DataFrame
     truth: pd.DataFrame
@@ -77,35 +82,39 @@ class Analysis(Curves):
 
     @property
     def value(self) -> str:
-        """What arms are ranked by: ``gain``, or ``score`` if the CLIP of some base image is unknown."""
+        """What arms are ranked by; instead of ``gain`` it is ``score`` if the CLIP of some base image is unknown."""
+        if self.rank_by != GAIN:
+            return self.rank_by
         return "gain" if self.pairs.known else "score"
 
     @property
     def value_title(self) -> str:
         """The same as a word for tables."""
-        return "Gain" if self.pairs.known else "CLIP"
+        return {"gain": "Gain", "score": "CLIP"}.get(self.value, self.value)
 
 
 def analyse(group: Group, options: Options | None = None) -> Analysis:
     """Work out leaderboard, comparisons, curves, held-out scores and failures of a group.
 
     Raises:
-        UserError: if ``rank_at`` is not one of the budgets.
+        UserError: if ``rank_at`` is not one of the budgets, or the records cannot be ranked so.
     """
     options = options or Options()
     pairs, arms = arms_of(group.frame)
+    check_ranking(options.rank_by, arms[0].values)
+    by = options.rank_by
     searched = _searched_for(group.frame)
     automatic, usual = (searched, True) if searched else choose_budgets(arms)
     budgets = sorted(set(options.budgets)) or automatic
     rank_at = _rank_at(budgets, options.rank_at)
     boot = Bootstrap(pairs.categories.tolist(), options.resamples, options.seed)
-    scores = [matched(arm, pairs, budgets) for arm in arms]
-    held = [held_out_scores(arm, pairs, rank_at) if rank_at is not None else None for arm in arms]
+    scores = [matched(arm, pairs, budgets, by) for arm in arms]
+    held = [held_out_scores(arm, pairs, rank_at, by) if rank_at is not None else None for arm in arms]
     at = budgets.index(rank_at) if rank_at is not None else None
-    board = make_board(arms, pairs, boot, budgets, at, scores, held)
+    board = make_board(arms, pairs, boot, budgets, at, scores, held, by)
     board, order = ranked(board, len(pairs.ids))
     arms, scores = [arms[i] for i in order], [scores[i] for i in order]
-    comparisons = comparisons_of(arms, pairs, boot, board, scores, at, options.seed)
+    comparisons = comparisons_of(arms, pairs, boot, board, scores, at, options.seed, by)
     board = grouped(board, comparisons)
     result = Analysis(
         group=group,
@@ -116,6 +125,7 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         budgets=budgets,
         usual=usual or bool(options.budgets),
         rank_at=rank_at,
+        rank_by=by,
         board=board,
         comparisons=comparisons,
         truth=agreement(arms, pairs, boot),

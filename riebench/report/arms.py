@@ -124,8 +124,10 @@ def scopes_of(categories: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
 
 
 def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
-    """Arrays from the records of a group."""
+    """Arrays from the records of a group; ``margin`` (see :mod:`riebench.report.ranking`) is among the metrics."""
     base_of = _base(frame)
+    if {"clip_text_edit", "clip_text_original"} <= set(frame):
+        frame = frame.assign(margin=frame["clip_text_edit"] - frame["clip_text_original"])
     named = [name for name in map(str, frame) if name not in COLUMNS]
     frame = _same_everywhere(_whole_points(frame, named))
     first = frame.drop_duplicates("pair_id").sort_values("pair_id")

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.arms import ALL, CURVE, Arm, Pairs
 from riebench.report.matching import gap
+from riebench.report.ranking import GAIN, RANKINGS, ranked_metric
 from riebench.report.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
 from riebench.report.scores import ENOUGH, HeldOut, Matched, chosen_path
 
 Array = NDArray[np.float64]
 
 
-def board_columns(budgets: Sequence[float], metrics: Sequence[str]) -> dict[str, str]:
+def board_columns(budgets: Sequence[float], metrics: Sequence[str], by: str = GAIN) -> dict[str, str]:
     """Columns of the leaderboard's CSV with their descriptions, for these budgets and metrics."""
     end = {
         "": "mean over pairs",
@@ -29,7 +30,9 @@ def board_columns(budgets: Sequence[float], metrics: Sequence[str]) -> dict[str,
     }
     columns = {
         "category": "all, or the name of a category",
-        "rank": "by gain, or by the score where the base image is not known; null where too few pairs reach the budget",
+        "rank": f"by {by}{' (the score where the base image is not known)' if by == GAIN else ''}; null where too few "
+        "pairs reach the budget",
+        "rank_by_gain": "the rank by gain, where another is asked for",
         "group": "arms that share a letter are not told apart by the data",
         "method": "with the options that vary",
         "blocks": "joined by +; any where the numbers are the same for all blocks",
@@ -40,6 +43,8 @@ def board_columns(budgets: Sequence[float], metrics: Sequence[str]) -> dict[str,
     }
     names = {f"score@{b:g}": f"clip_text_edit where lpips_base first reaches {b:g}" for b in budgets}
     names |= {f"gain@{b:g}": f"that over the clip_text_edit of the base image, at {b:g}" for b in budgets}
+    if by != GAIN:
+        names |= {f"{by}@{b:g}": f"{by} ({RANKINGS[by]}) at {b:g}" for b in budgets}
     names["gain"] = "clip_text_edit over that of the base image, at the ranking budget"
     names |= {metric: f"{metric} at the ranking budget" for metric in metrics if metric not in CURVE}
     names["held_out_gain"] = "clip_text_edit over that of the base image, at a setting chosen on the other pairs"
@@ -68,6 +73,7 @@ def make_board(
     at: int | None,
     scores: Sequence[Matched],
     held: Sequence[HeldOut | None],
+    by: str = GAIN,
 ) -> pd.DataFrame:
     """A row for each arm and scope, unranked."""
     columns: list[Array] = []
@@ -75,6 +81,8 @@ def make_board(
     for score, out in zip(scores, held, strict=True):
         mine = {f"score@{b:g}": score.values["clip_text_edit"][:, j] for j, b in enumerate(budgets)}
         mine |= {f"gain@{b:g}": mine[f"score@{b:g}"] - pairs.base for b in budgets}
+        if by != GAIN:
+            mine |= {f"{by}@{b:g}": score.values[by][:, j] for j, b in enumerate(budgets)}
         if at is not None:
             mine["gain"] = mine[f"gain@{budgets[at]:g}"]
             mine |= {m: score.values[m][:, at] for m in score.values if m not in CURVE}
@@ -105,7 +113,8 @@ def make_board(
             out = held[i]
             if at is not None:
                 # Over the base image, so that an arm is not lifted by the pairs that it happens to reach the budget on.
-                row["rank_score"] = row["gain"] if pairs.known else row[f"score@{budgets[at]:g}"]
+                row["gain_score"] = row["gain"] if pairs.known else row[f"score@{budgets[at]:g}"]
+                row["rank_score"] = row["gain_score"] if by == GAIN else row[f"{by}@{budgets[at]:g}"]
                 row["rank_pairs"] = row[f"score@{budgets[at]:g}_pairs"]
                 row["k"] = " / ".join(_k(k[at]) for k in scores[i].k) if len(arm.ks) > 1 else _k(arm.ks[0])
             if out is not None:
@@ -131,24 +140,29 @@ def ranked(board: pd.DataFrame, pairs: int) -> tuple[pd.DataFrame, list[int]]:
     A rank takes a score on half of all pairs of the table: an arm that was run on few of them, which may be the easy
     ones, has none.
     """
-    overall = board[board["category"] == ALL].copy()
-    if "rank_score" in overall:
-        enough = overall["rank_pairs"] >= max(1, ENOUGH * pairs)
-        key = overall["rank_score"].where(enough)
-    else:
-        key = pd.Series(np.nan, overall.index)
-    overall["key"] = key
-    overall = overall.sort_values(["key", "method", "blocks"], ascending=[False, True, True], na_position="last")
-    order = overall["arm"].tolist()
-    ranks = {arm: i + 1 for i, (arm, k) in enumerate(zip(order, overall["key"], strict=True)) if not np.isnan(k)}
+    order, ranks = _order(board, "rank_score", pairs)
+    _, by_gain = _order(board, "gain_score", pairs)
     position = {arm: i for i, arm in enumerate(order)}
-    board = board.drop(columns=["rank_score", "rank_pairs"], errors="ignore")
+    board = board.drop(columns=["rank_score", "gain_score", "rank_pairs"], errors="ignore")
     whole = board["category"] == ALL
     board.insert(1, "rank", board["arm"].map(ranks).where(whole).astype("Int64"))
+    if by_gain != ranks:
+        board.insert(2, "rank_by_gain", board["arm"].map(by_gain).where(whole).astype("Int64"))
     board["arm"] = board["arm"].map(position)
     board["_scope"] = pd.Categorical(board["category"], [ALL, *CATEGORIES.values()])
     board = board.sort_values(["_scope", "arm"]).drop(columns="_scope")
     return board.reset_index(drop=True), order
+
+
+def _order(board: pd.DataFrame, score: str, pairs: int) -> tuple[list[int], dict[int, int]]:
+    """The arms from the best to the worst, those without a rank last, and the ranks of the others."""
+    overall = board[board["category"] == ALL].copy()
+    overall["key"] = np.nan
+    if score in overall:
+        overall["key"] = overall[score].where(overall["rank_pairs"] >= max(1, ENOUGH * pairs))
+    overall = overall.sort_values(["key", "method", "blocks"], ascending=[False, True, True], na_position="last")
+    order = overall["arm"].tolist()
+    return order, {a: i + 1 for i, (a, key) in enumerate(zip(order, overall["key"], strict=True)) if not np.isnan(key)}
 
 
 def comparisons_of(
@@ -159,13 +173,15 @@ def comparisons_of(
     scores: Sequence[Matched],
     at: int | None,
     seed: int,
+    by: str = GAIN,
 ) -> pd.DataFrame:
     """Each two ranked arms at the ranking budget, over the pairs that both scored."""
     ranked = [int(a) for a in board[(board["category"] == ALL) & board["rank"].notna()]["arm"]]
     both = list(combinations(ranked, 2))
     if not both or at is None:
         return pd.DataFrame()
-    values = np.stack([s.values["clip_text_edit"][:, at] for s in scores], 1)
+    metric = ranked_metric(by)
+    values = np.stack([s.values[metric][:, at] for s in scores], 1)
     first, second = np.array(both).T
     differences = values[:, first] - values[:, second]
     means = boot.means(differences)
@@ -176,7 +192,7 @@ def comparisons_of(
         means = boot.means(differences)
     p = sign_flip(differences, seed=seed)
     corrected = holm(p)
-    paths = {i: chosen_path(arms[i], pairs, scores[i], at) for i in ranked}
+    paths = {i: chosen_path(arms[i], pairs, scores[i], at, metric) for i in ranked}
     areas = np.stack([gap(*paths[a], *paths[b]) for a, b in zip(first, second, strict=True)], 2)
     gaps, mean_gaps = boot.means(areas[0]), boot.means(areas[0] / areas[1])
     return pd.DataFrame(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from riebench.report.arms import Arm, Pairs
 from riebench.report.matching import cross
+from riebench.report.ranking import GAIN, worth
 from riebench.spec.search import WITHIN
 
 Array = NDArray[np.float64]
@@ -65,7 +66,7 @@ class Matched:
     k: list[list[int | None]]
 
 
-def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
+def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float], by: str = GAIN) -> Matched:
     """Read every metric of an arm at LPIPS budgets.
 
     Where an arm was run with several k, the values of each half of the pairs are those of the k that is best on the
@@ -77,7 +78,7 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
         found.append({metric: crossing.read(arm.along(metric, i)) for metric in arm.values})
     if len(found) == 1:
         return Matched(found[0], crossings[0].measured, [arm.ks * len(budgets)] * 2)
-    gains = np.stack([f["clip_text_edit"] for f in found]) - _known(pairs)[:, None]
+    gains = np.stack([worth(f, pairs, by) for f in found])
     values = {metric: np.full((len(pairs.ids), len(budgets)), np.nan) for metric in arm.values}
     measured = np.zeros((len(pairs.ids), len(budgets)), bool)
     chosen: list[list[int | None]] = [[], []]
@@ -93,19 +94,14 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float]) -> Matched:
     return Matched(values, measured, chosen)
 
 
-def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int) -> tuple[Array, Array]:
-    """LPIPS and CLIP of each pair along the k that gave its score at a budget, ``[pairs, strengths]`` each."""
+def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int, metric: str) -> tuple[Array, Array]:
+    """LPIPS and a metric of each pair along the k that gave its score at a budget, ``[pairs, strengths]`` each."""
     parts = []
-    for metric in ("lpips_base", "clip_text_edit"):
-        paths = np.stack([arm.along(metric, i) for i in range(len(arm.ks))])
+    for name in ("lpips_base", metric):
+        paths = np.stack([arm.along(name, i) for i in range(len(arm.ks))])
         ks = np.array([arm.ks.index(score.k[half][at]) if score.k[half][at] in arm.ks else 0 for half in (0, 1)])
         parts.append(paths[ks[pairs.half], np.arange(len(pairs.ids))])
     return parts[0], parts[1]
-
-
-def _known(pairs: Pairs) -> Array:
-    """The base image's CLIP similarity; 0 for all pairs if it is unknown for some: gains are then similarities."""
-    return pairs.base if pairs.known else np.zeros(len(pairs.ids))
 
 
 def _best(gains: Array) -> int | None:
@@ -132,22 +128,21 @@ class HeldOut:
     chosen: list[tuple[int | None, float] | None]
 
 
-def held_out_scores(arm: Arm, pairs: Pairs, budget: float) -> HeldOut:
-    """Choose k and strength on each half by the mean CLIP gain within an LPIPS budget; report them on the other.
+def held_out_scores(arm: Arm, pairs: Pairs, budget: float, by: str = GAIN) -> HeldOut:
+    """Choose k and strength on each half by what ranks, within an LPIPS budget; report them on the other.
 
     A setting is within the budget if its mean LPIPS over the choosing half is. A tie takes the weaker strength.
     """
     shape = (len(pairs.ids), -1)
-    clip, lpips = (arm.values[m].reshape(shape) for m in ("clip_text_edit", "lpips_base"))
+    lpips, gain = arm.values["lpips_base"].reshape(shape), worth(arm.values, pairs, by).reshape(shape)
     settings = [(k, s) for k in arm.ks for s in arm.strengths]
-    base = _known(pairs)[:, None]
     values = {metric: np.full(len(pairs.ids), np.nan) for metric in arm.values}
     chosen: list[tuple[int | None, float] | None] = []
     for half in (0, 1):
         other = pairs.half != half
         with np.errstate(invalid="ignore"):
             cost = np.nansum(lpips[other], 0) / (~np.isnan(lpips[other])).sum(0)
-        gains = np.where(cost <= budget, clip[other] - base[other], np.nan)
+        gains = np.where(cost <= budget, gain[other], np.nan)
         best = _best(gains.T)
         chosen.append(None if best is None else settings[best])
         if best is not None:

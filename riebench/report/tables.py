@@ -16,6 +16,7 @@ from riebench.report.analysis import Analysis
 from riebench.report.arms import ALL, ANY, TRUTH
 from riebench.report.board import board_columns
 from riebench.report.curves import SHOWN, Curves
+from riebench.report.ranking import GAIN, MARGIN, RANKINGS
 from riebench.report.reached import OUTCOMES
 from riebench.report.texttable import (
     DASH,
@@ -88,22 +89,24 @@ def leaderboard(analysis: Analysis) -> TextTable:
     if at is not None:
         titles = {f"score@{at:g}": f"CLIP at {analysis.group.lpips} {at:g}"}
         titles |= {"gain": f"gain at {at:g}"} if analysis.pairs.known else {}
+        titles |= {f"{analysis.value}@{at:g}": f"{analysis.value} at {at:g}"} if analysis.rank_by == MARGIN else {}
         titles |= {m: f"{m} at {at:g}" for m in TRUTH if m in analysis.board}
-        titles |= (
-            {"held_out_gain": "held-out gain"} if analysis.pairs.known else {"held_out_clip_text_edit": "held-out CLIP"}
-        )
-    head = ["rank", "group", "method", "blocks", "scored/attempted", *titles.values()]
+        held = {"gain": "held_out_gain", "score": "held_out_clip_text_edit"}
+        name = held.get(analysis.value, f"held_out_{analysis.value}")
+        titles[name] = f"held-out {'CLIP' if analysis.value == 'score' else analysis.value}"
+    both = "rank_by_gain" in analysis.board
+    head = ["rank", *(["by gain"] if both else []), "group", "method", "blocks", "scored/attempted", *titles.values()]
     rows = []
     for arm, row in zip(analysis.arms, analysis.overall.to_dict("records"), strict=True):
         cells = [
-            DASH if pd.isna(row["rank"]) else str(row["rank"]),
+            *(DASH if pd.isna(row[name]) else str(row[name]) for name in ("rank", *(["rank_by_gain"] if both else []))),
             row["group"] if isinstance(row["group"], str) else "",
         ]
         cells += [row["method"], arm.where, f"{row['scored']}/{row['attempted']}"]
         # In round brackets how many pairs, unless they are those of the score at the same budget.
         cells += [with_interval(row, name, pairs=_own_pairs(row, name, f"score@{at:g}")) for name in titles]
         rows.append([*cells, row["held_out_setting"]] if at is not None else cells)
-    return TextTable("Leaderboard", [*head, "at strength"] if at is not None else head, rows, left=4)
+    return TextTable("Leaderboard", [*head, "at strength"] if at is not None else head, rows, left=4 + both)
 
 
 def _own_pairs(row: Mapping[Any, Any], name: str, score: str) -> bool:
@@ -130,6 +133,8 @@ def legend(analysis: Analysis) -> list[str]:
     lpips, clip = analysis.group.lpips, analysis.group.clip
     lines = []
     ranked_by, gain = ("gain", "Gain is CLIP over that of the base image. ") if analysis.pairs.known else ("CLIP", "")
+    if analysis.rank_by != GAIN:
+        ranked_by, gain = analysis.rank_by, f"{gain}{analysis.rank_by.capitalize()}: {RANKINGS[analysis.rank_by]}. "
     if analysis.rank_at is not None:
         lines = [
             f"CLIP is clip_text_edit ({clip}; higher is better) where a pair's curve over strength first reaches that "
@@ -336,5 +341,5 @@ def latex(analysis: Analysis) -> str:
 
 def board_csv(analysis: Analysis) -> pd.DataFrame:
     """The leaderboard with the columns of :func:`~riebench.report.board.board_columns`."""
-    columns = board_columns(analysis.budgets, analysis.metrics)
+    columns = board_columns(analysis.budgets, analysis.metrics, analysis.rank_by)
     return analysis.board[[c for c in columns if c in analysis.board]]

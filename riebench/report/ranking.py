@@ -1,0 +1,49 @@
+"""By what arms are ranked at matched LPIPS."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riebench.report.arms import Pairs
+from riebench.util.errors import UserError, unknown
+
+Array = NDArray[np.float64]
+GAIN, MARGIN, SUCCESS = "gain", "margin", "edit_success"
+RANKINGS = {
+    GAIN: "CLIP similarity with the edit prompt over that of the base image, as published",
+    MARGIN: "CLIP similarity with the edit prompt minus that with the original prompt",
+    SUCCESS: "share of pairs whose edited attribute reads as the edit prompt says (drawn world only)",
+}
+"""What ``--rank-by`` may be."""
+
+
+def check_ranking(by: str, metrics: Collection[str]) -> None:
+    """See that arms can be ranked so.
+
+    Raises:
+        UserError: if there is no such ranking, or no record has what it needs.
+    """
+    if by not in RANKINGS:
+        raise unknown("ranking", by, RANKINGS)
+    if by != GAIN and by not in metrics:
+        lack = "the truth, which is known on mini alone" if by == SUCCESS else "clip_text_original"
+        raise UserError(f"these records cannot be ranked by {by}, as they lack {lack}; use --rank-by {GAIN}")
+
+
+def ranked_metric(by: str) -> str:
+    """The metric whose values are compared pair by pair; a gain is CLIP, as both have the same base image."""
+    return "clip_text_edit" if by == GAIN else by
+
+
+def worth(values: Mapping[str, Array], pairs: Pairs, by: str) -> Array:
+    """What arms are ranked by, ``[pairs, ...]`` as the values.
+
+    A gain is CLIP itself where the base image's is unknown for some pairs.
+    """
+    found = values[ranked_metric(by)]
+    if by != GAIN or not pairs.known:
+        return found
+    return found - pairs.base.reshape(-1, *[1] * (found.ndim - 1))
