@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SHARE = 160 / 20_480
 """Of the candidates: the second k of the published sweep, over all features of the four blocks. It is RIEBench's own
-middle way between few features and many, and of the same size as the published SAEs' k."""
+middle way between few features and many, and of the same size as the published SAEs' k. At one LPIPS k matters little
+(results/mini)."""
 
 
 class Moved(NamedTuple):

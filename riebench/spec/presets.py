@@ -73,6 +73,16 @@ PRESETS = {
         limit=6,
         protocol="paper",
     ),
+    "shares": Preset(
+        "the published shares of features and neurons, for --at-lpips: each k at strengths of its own",
+        (
+            Sweep(("sae",), (0.5, 1, 2), (80, 160, 320, 640), {}, PAPER_FEATURES),
+            Sweep(("neurons",), (0.5, 1, 2), _NEURONS, {}, PAPER_NEURONS),
+        ),
+        steps=None,
+        limit=None,
+        protocol="riebench",
+    ),
     "bench": Preset(
         "what 'riebench bench' measures: 12 settings of the published sweep",
         (
