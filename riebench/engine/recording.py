@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from riebench.methods.registry import create, find
@@ -95,7 +96,11 @@ class Recorder:
             ]
             for c, facts in zip(request.conditions, self._facts, strict=True)
         ]
-        self._numbers = {_without_strength(one): n for n, group in enumerate(self._settings) for one in group}
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """The condition that a setting is one of, whatever its strength."""
+        return {_without_strength(one): number for number, group in enumerate(self._settings) for one in group}
 
     def task(self, pair: Pair, before: Iterable[Record] = ()) -> Task:
         """Every setting of a pair in the order of its records; of settings with the same key, the first.
