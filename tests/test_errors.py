@@ -85,6 +85,7 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ((*FLUX, "--method", "sae", "--block", "double.19"), "unknown block 'double.19'; did you mean 'double.9'?"),
         (FLUX_SAE, "unknown SAE 'double.1'; known: none; name a folder with --set sae.folder=DIR"),
         ((*FLUX_SAE, "--set", "sae.folder=nowhere"), "'nowhere' is neither a folder nor in the hub's cache"),
+        ((*FLUX_SAE, "--set", "sae.folder=/no/where"), "'/no/where' is no folder, and no repository of the hub"),
         (
             (*FLUX_SAE, "--set", "sae.folder=empty"),
             "empty has no SAE folder that fits; expected folders named for sites",

@@ -72,10 +72,13 @@ def test_a_negative_prompt_is_the_pipelines_own(guided: SDXL, negative: str) -> 
     assert other.conditions == {**guided.conditions, "negative_prompt": negative}
 
 
-def test_a_negative_prompt_needs_guidance() -> None:
+@pytest.mark.parametrize(("name", "value"), [("negative_prompt", "a"), ("unconditional", "subtract")])
+def test_what_is_for_the_unconditional_half_needs_guidance(name: str, value: str) -> None:
     with pytest.raises(UserError, match=r"needs a guidance above 1, here it is 0; set model\.guidance"):
-        TURBO.check_settings(parse_settings({"negative_prompt": "a"}))
-    BASE.check_settings(parse_settings({"negative_prompt": "a"}))
+        TURBO.check_settings(parse_settings({name: value}))
+    with pytest.raises(UserError, match="here it is 1"):
+        BASE.check_settings(parse_settings({name: value, "guidance": 1.0}))
+    BASE.check_settings(parse_settings({name: value}))
 
 
 def test_grids_of_other_sizes_are_what_passes(random_pipeline: Any) -> None:

@@ -103,10 +103,16 @@ class SDXLEntry(DiffusersEntry):
     row_bytes: float = 0.9e9  # at 512 px
 
     def check_settings(self, settings: Settings) -> None:
-        """Refuse a negative prompt where there is no unconditional half."""
-        guidance = self.guidance if settings.model.guidance is None else settings.model.guidance
-        if settings.model.negative_prompt is not None and guidance <= 1:
-            raise UserError(f"a negative prompt needs a guidance above 1, here it is {guidance:g}; set model.guidance")
+        """Refuse what is for the unconditional half where there is none."""
+        chosen = settings.model
+        guidance = self.guidance if chosen.guidance is None else chosen.guidance
+        needing = {
+            "a negative prompt": chosen.negative_prompt is not None,
+            "the setting model.unconditional=subtract": chosen.unconditional == "subtract",
+        }
+        for what, is_set in needing.items():
+            if is_set and guidance <= 1:
+                raise UserError(f"{what} needs a guidance above 1, here it is {guidance:g}; set model.guidance")
 
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
         """See :class:`DiffusersEntry`."""

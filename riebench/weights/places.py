@@ -97,7 +97,9 @@ def hub_snapshot(repo: str, revision: str | None) -> Path:
 
     try:
         return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
+    except HFValidationError:
+        raise UserError(f"{repo!r} is no folder, and no repository of the hub can have that name") from None
+    except (LocalEntryNotFoundError, OSError, ValueError):
         at = f" --revision {revision}" if revision else ""
         raise UserError(
             f"{repo!r} is neither a folder nor in the hub's cache; download it with 'hf download {repo}{at}'"
