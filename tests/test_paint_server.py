@@ -158,6 +158,8 @@ def test_only_the_own_page_may_ask(served: Served) -> None:
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": f"http://localhost:{served.port}"},
+        {"Origin": "http://[::1"},
+        {"Origin": f"http://127.0.0.1:{served.port}/"},
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
     ):
