@@ -50,7 +50,7 @@ function drawOver() {
   if (over.width !== side) over.width = over.height = side;
   const context = over.getContext("2d"), layer = selectedLayer(), view = viewNow();
   context.clearRect(0, 0, side, side);
-  if (heat) {
+  if (heat && (view === "edited" || view === "base")) {
     heat.cells.forEach((value, place) => {
       if (value) {
         context.fillStyle = `rgba(${HEAT}, ${(0.8 * value) / FULL})`;
@@ -224,7 +224,8 @@ byId("fineness").addEventListener("change", () => {
 });
 
 whenShown(drawAll);
-subscribe(() => {
+subscribe((kind) => {
+  if (kind !== "selected") heat = null; // it was of another picture
   const layer = selectedLayer();
   if (layer) byId("fineness").value = String(layer.mask.rows) === String(siteFacts(layer.site).grid[0]) ? "grid" : "fine";
   drawAll();
