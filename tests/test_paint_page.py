@@ -93,12 +93,13 @@ def state_now(page: Any) -> State:
     return State.model_validate(page.evaluate("import('/store.js').then(({ store }) => store.state)"))
 
 
-def pixels(page: Any) -> np.ndarray:
-    """What the canvas shows ``[height, width, 3]``."""
+def pixels(page: Any, canvas: str = "picture") -> np.ndarray:
+    """What a canvas shows ``[height, width, 3]``."""
     size, values = page.evaluate(
-        "(() => { const canvas = document.getElementById('picture');"
+        "(name) => { const canvas = document.getElementById(name);"
         " const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
-        " return [canvas.width, Array.from(data)]; })()"
+        " return [canvas.width, Array.from(data)]; }",
+        canvas,
     )
     return np.array(values, np.uint8).reshape(size, size, 4)[..., :3]
 
@@ -262,7 +263,15 @@ def test_compare(opened: Open) -> None:
     edited = pixels(page)
     page.check("input[value=base]", force=True)
     assert np.array_equal(pixels(page), base)
+    assert page.is_hidden("#beside")
+    page.check("input[value=both]", force=True)
+    left, right = (page.locator(name).bounding_box() for name in ("#beside", "#stage"))
+    assert left["x"] + left["width"] < right["x"]
+    assert left["width"] == left["height"] == pytest.approx(right["width"], abs=1)
+    assert np.array_equal(pixels(page, "beside"), base)
+    assert np.array_equal(pixels(page), edited)
     page.check("input[value=slider]", force=True)
+    assert page.is_hidden("#beside")
     page.fill("#split", "25")
     shown = pixels(page)
     assert np.array_equal(shown[:, :32], base[:, :32])

@@ -43,14 +43,19 @@ function drawPicture() {
     const wide = Math.round(split * size);
     if (wide) context.drawImage(base, 0, 0, wide, size, 0, 0, wide, size);
   }
-  picture.dataset.view = view;
+  const beside = byId("beside");
+  beside.hidden = view !== "both" || !base;
+  if (!beside.hidden) {
+    beside.width = beside.height = base.width;
+    beside.getContext("2d").drawImage(base, 0, 0);
+  }
 }
 function drawOver() {
   const scale = window.devicePixelRatio || 1, side = Math.round(over.clientWidth * scale);
   if (over.width !== side) over.width = over.height = side;
   const context = over.getContext("2d"), layer = selectedLayer(), view = viewNow();
   context.clearRect(0, 0, side, side);
-  if (heat && (view === "edited" || view === "base")) {
+  if (heat && view !== "slider" && view !== "difference") {
     heat.cells.forEach((value, place) => {
       if (value) {
         context.fillStyle = `rgba(${HEAT}, ${(0.8 * value) / FULL})`;
