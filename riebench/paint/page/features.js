@@ -17,7 +17,7 @@ const share = (value) => (value === 0 ? "0 %" : `${(100 * value).toFixed(value <
 const scoreName = () => siteFacts(site.value)?.score_name;
 
 // ---- lists --------------------------------------------------------------------------------------------------------
-export async function refresh(more = false) {
+async function refresh(more = false) {
   if (active) return;
   const number = (asked += 1), begin = more ? rows.length : 0;
   try {

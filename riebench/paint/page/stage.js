@@ -4,7 +4,7 @@ import { pictures, shownPicture, whenShown } from "./pictures.js";
 import { sayWrong } from "./status.js";
 import { changeLayer, commit, selectedLayer, siteFacts, store, subscribe } from "./store.js";
 
-export const HUES = ["#e4572e", "#2e86ab", "#7b2cbf", "#2a9d8f", "#d4a017", "#d6336c"];
+const HUES = ["#e4572e", "#2e86ab", "#7b2cbf", "#2a9d8f", "#d4a017", "#d6336c"];
 export const hueOf = (number) => HUES[number % HUES.length];
 const FULL = 255, HEAT = "230, 40, 40";
 const picture = byId("picture"), over = byId("over");
@@ -13,8 +13,8 @@ let heat = null; // { cells, rows, columns, row, column }
 let onLook = () => {};
 
 export const whenLooked = (listener) => { onLook = listener; };
-export const viewNow = () => document.querySelector("input[name=view]:checked").value;
-export const toolNow = () => document.querySelector("input[name=tool]:checked").value;
+const viewNow = () => document.querySelector("input[name=view]:checked").value;
+const toolNow = () => document.querySelector("input[name=tool]:checked").value;
 const radius = () => Number(byId("brush").value) / 200;
 
 // ---- drawing ------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ function drawMask(context, side, mask, hue, scale) {
     context.stroke();
   }
 }
-export function drawAll() { drawPicture(); drawOver(); }
+function drawAll() { drawPicture(); drawOver(); }
 export function showHeat(found) { heat = found; drawOver(); }
 
 // ---- tools --------------------------------------------------------------------------------------------------------
