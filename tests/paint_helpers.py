@@ -15,7 +15,7 @@ import uvicorn
 from riebench.paint.guard import Access
 from riebench.paint.queue import Queue
 from riebench.paint.server import make_app
-from riebench.paint.serving import listen
+from riebench.paint.serving import Connection, listen
 from riebench.paint.studio import Studio
 
 CLIENT = "0123456789abcdef"
@@ -71,7 +71,12 @@ def serving(studio: Studio, access: Access | None = None) -> Iterator[Served]:
     access = access or Access.of("127.0.0.1", port)
     queue = Queue()
     config = uvicorn.Config(
-        make_app([studio], queue, access), log_level="critical", ws="none", lifespan="off", timeout_graceful_shutdown=0
+        make_app([studio], queue, access),
+        http=Connection,
+        log_level="critical",
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=0,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})

@@ -93,12 +93,13 @@ def state_now(page: Any) -> State:
     return State.model_validate(page.evaluate("import('/store.js').then(({ store }) => store.state)"))
 
 
-def pixels(page: Any) -> np.ndarray:
-    """What the canvas shows ``[height, width, 3]``."""
+def pixels(page: Any, canvas: str = "picture") -> np.ndarray:
+    """What a canvas shows ``[height, width, 3]``."""
     size, values = page.evaluate(
-        "(() => { const canvas = document.getElementById('picture');"
+        "(name) => { const canvas = document.getElementById(name);"
         " const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
-        " return [canvas.width, Array.from(data)]; })()"
+        " return [canvas.width, Array.from(data)]; }",
+        canvas,
     )
     return np.array(values, np.uint8).reshape(size, size, 4)[..., :3]
 
@@ -148,6 +149,7 @@ def test_search_add_paint_undo(opened: Open, studio: Studio) -> None:
     page.wait_for_selector("#card .tops canvas >> nth=8")
     page.click("text=Show its effect alone")
     page.wait_for_selector("#card .strip canvas >> nth=6")
+    assert "at the seed 3" in page.inner_text("#card")
     assert page.locator("#card .near button").count() == 8
     settle(page)
 
@@ -241,6 +243,14 @@ def test_active_here(opened: Open, studio: Studio) -> None:
       return over.getContext('2d').getImageData(0, 0, over.width, over.height).data.some(Boolean);
     })()"""
     assert page.evaluate(drawn)
+    page.mouse.move(5, 5)
+    page.check("input[value=difference]", force=True)
+    assert not page.evaluate(drawn)
+    page.check("input[value=base]", force=True)
+    assert page.evaluate(drawn)
+    page.click("#new-seed")
+    settle(page)
+    assert not page.evaluate(drawn)  # it was of another picture
     page.click("#all")
     until(page, "document.querySelectorAll('#list .row').length === 200")
 
@@ -253,7 +263,15 @@ def test_compare(opened: Open) -> None:
     edited = pixels(page)
     page.check("input[value=base]", force=True)
     assert np.array_equal(pixels(page), base)
+    assert page.is_hidden("#beside")
+    page.check("input[value=both]", force=True)
+    left, right = (page.locator(name).bounding_box() for name in ("#beside", "#stage"))
+    assert left["x"] + left["width"] < right["x"]
+    assert left["width"] == left["height"] == pytest.approx(right["width"], abs=1)
+    assert np.array_equal(pixels(page, "beside"), base)
+    assert np.array_equal(pixels(page), edited)
     page.check("input[value=slider]", force=True)
+    assert page.is_hidden("#beside")
     page.fill("#split", "25")
     shown = pixels(page)
     assert np.array_equal(shown[:, :32], base[:, :32])
@@ -315,7 +333,7 @@ def test_links_files_and_python(opened: Open, served: Served, studio: Studio, tm
     assert page.input_value("#text") == python_code(one, studio.origin)  # which another test runs
     page.keyboard.press("Escape")
     lost = opened("#s=AAAA")
-    assert "the address cannot be used" in lost.inner_text("#status")
+    assert lost.inner_text("#status") == "the address cannot be used: it holds no state; copy all of the link"
 
 
 def test_the_prompts_choices(opened: Open) -> None:
@@ -396,6 +414,10 @@ def test_waiting_is_shown_and_can_be_cancelled(opened: Open, served: Served, stu
     until(page, "document.getElementById('progress').textContent === 'waiting: 1 before this'")
     page.click("#cancel")
     until(page, "document.getElementById('status').textContent === 'cancelled'")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(1000)
+    assert not any("scores" in url for url in asked)  # they would make the cancelled picture after all
     gate.set()
     held.result.result(60)
     page.fill("#seed", "42")
@@ -415,6 +437,20 @@ def test_by_the_keyboard_alone(opened: Open, studio: Studio) -> None:
                 return
         raise AssertionError(f"no way to {there}")
 
+    tab_to("#list .choose")
+    first = page.evaluate("document.activeElement.parentElement.dataset.number")
+    page.keyboard.press("ArrowDown")
+    second = page.evaluate("document.activeElement.parentElement.dataset.number")
+    assert second == page.get_attribute("#list .row:nth-child(2)", "data-number") != first
+    for there in ("#list .row:nth-child(2) .add", "#list .empty button", "[name=view]", "[name=tool]", "#over"):
+        page.keyboard.press("Tab")  # one row only is on the way to the picture
+        assert page.evaluate(f"document.activeElement.matches({json.dumps(there)})"), there
+    for _ in range(3):
+        page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('#list .row').length === 384")
+    assert page.evaluate("document.activeElement.matches('#list .row:nth-child(201) .choose')")
+    page.evaluate("document.activeElement.blur()")
     tab_to("#site")
     page.keyboard.press("u")  # up.0.0
     tab_to("#query")

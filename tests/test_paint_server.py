@@ -158,6 +158,8 @@ def test_only_the_own_page_may_ask(served: Served) -> None:
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": f"http://localhost:{served.port}"},
+        {"Origin": "http://[::1"},
+        {"Origin": f"http://127.0.0.1:{served.port}/"},
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
     ):
@@ -167,6 +169,16 @@ def test_only_the_own_page_may_ask(served: Served) -> None:
             assert b"mini" not in answer.body
     assert served.ask("/", Host="evil.example").status == 421
     assert served.ask("/api/picture", BODY, method="OPTIONS", Origin="https://evil.example").status == 403
+
+
+def test_who_never_finishes_a_request_is_sent_away(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("riebench.paint.serving.HEAD_SECONDS", 0.2)
+    whole = f"GET /api/models HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode()
+    for begun in (b"", whole[:30], whole + whole[:30]):
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+            connection.sendall(begun)
+            with connection.makefile("rb") as answer:
+                assert answer.read().startswith(b"HTTP/1.1 200" if len(begun) > len(whole) else b"")
 
 
 def test_other_addresses_need_the_token(studio: Studio) -> None:

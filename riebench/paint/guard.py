@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -91,7 +91,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.access.hosts and host not in self.access.hosts:
             return PlainTextResponse("this server is not called so", 421)
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return PlainTextResponse("only the server's own page may ask", 403)
         if scope["path"] != "/" and headers.get("sec-fetch-site", "none") not in SAME_SITE:
             return PlainTextResponse("only the server's own page may ask", 403)

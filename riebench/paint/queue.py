@@ -71,7 +71,6 @@ class Queue:
 
     def __init__(self) -> None:
         self._tickets: dict[tuple[str, str], Ticket] = {}
-        self._current: Ticket | None = None
         self._changed = threading.Condition()
         self._count, self._closed = 0, False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from riebench.paint.guard import Access
 from riebench.paint.link import fragment_of
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from riebench.paint.studio import Studio
 
 MOST_CONNECTIONS = 128
+HEAD_SECONDS = 10.0
+"""Time for the head of a request."""
 
 
 class Place(NamedTuple):
@@ -78,6 +82,7 @@ def serve(studios: Sequence[Studio], place: Place, state: State | None) -> NoRet
 
     config = uvicorn.Config(
         make_app(studios, Queue(), place.access),
+        http=Connection,
         log_level="critical",
         access_log=False,
         server_header=False,
@@ -93,6 +98,23 @@ def serve(studios: Sequence[Studio], place: Place, state: State | None) -> NoRet
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(128 + server.ended_by)
+
+
+class Connection(H11Protocol):
+    """A connection that is closed when the head of a request takes too long, so that nobody can keep them all."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called when somebody connects."""
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_SECONDS, self._look, None)
+
+    def _look(self, before: RequestResponseCycle | None) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is before and (before is None or before.response_complete):
+            self.transport.close()
+        else:
+            self.loop.call_later(HEAD_SECONDS, self._look, self.cycle)
 
 
 class _Server(uvicorn.Server):

@@ -1,5 +1,5 @@
 // Questions to the server, and whether it answers at all.
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
 }
 const bytes = crypto.getRandomValues(new Uint8Array(12));

@@ -55,23 +55,26 @@ function histogram(card) {
   }
   return [element("h3", { text: "values where it is active, in its top pictures" }), bars, element("div", { class: "ends" }, element("span", { text: "0" }), element("span", { text: shown(card.maximum, 1) }))];
 }
-async function effect(card, box, button) {
-  const stop = new AbortController(), done = work(stop);
+async function effect(card, box, button, where) {
+  const seed = store.state.seed, stop = new AbortController(), done = work(stop);
   button.disabled = true;
   try {
-    const strip = await bitmapOf("/api/effect", { body: { model: store.state.model, site: card.site, feature: card.number, seed: store.state.seed }, signal: stop.signal });
+    const strip = await bitmapOf("/api/effect", { body: { model: store.state.model, site: card.site, feature: card.number, seed }, signal: stop.signal });
     const strengths = store.facts.strengths, side = strip.width / strengths.length;
     box.replaceChildren(...strengths.map((strength, place) => {
       const made = canvas(`the neutral prompt with strength ${strength}`);
       made.getContext("2d").drawImage(strip, place * side, 0, side, side, 0, 0, SIDE, SIDE);
       return element("figure", {}, made, element("figcaption", { text: strength }));
     }));
-    button.hidden = true;
+    where.textContent = alone(seed);
   } catch (error) {
-    button.disabled = false;
     if (error.status && error.status !== 409) sayWrong(error.message);
-  } finally { done(); }
+  } finally {
+    button.disabled = false;
+    done();
+  }
 }
+const alone = (seed) => `alone: everywhere ${store.facts.neutral ? `in “${store.facts.neutral}”` : "in a picture without a prompt"}, at the seed ${seed}`;
 export function drawCard(card) {
   const box = byId("card"), name = `${card.site} ${card.number}`;
   const add = element("button", { type: "button", text: "Add as a layer" });
@@ -79,7 +82,8 @@ export function drawCard(card) {
   add.addEventListener("click", () => addLayer(card.site, card));
   const strip = element("div", { class: "strip" }), show = element("button", { type: "button", text: "Show its effect alone" });
   show.disabled = card.mean === null;
-  show.addEventListener("click", () => effect(card, strip, show));
+  show.addEventListener("click", () => effect(card, strip, show, where));
+  const where = element("div", { class: "soft", text: card.mean === null ? "It is never active in the index, so it has no unit of strength." : alone("above") });
   const facts = { density: share(card.density), mean: shown(card.mean, 2), maximum: shown(card.maximum, 2), ...(card.score_name ? { [card.score_name]: shown(card.score, 2) } : {}) };
   const near = element("div", { class: "near" }, ...card.nearest.map((one) => {
     const made = element("button", { type: "button", text: `${one.number} (${shown(one.cosine, 2)}) ${one.label ?? ""}` });
@@ -91,7 +95,7 @@ export function drawCard(card) {
     ...(card.description ? [element("p", { class: "said", text: card.description })] : []),
     element("dl", {}, ...Object.entries(facts).flatMap(([term, value]) => [element("dt", { text: term }), element("dd", { text: value })])),
     element("div", { class: "actions" }, add, show),
-    element("div", { class: "soft", text: card.mean === null ? "It is never active in the index, so it has no unit of strength." : `alone: everywhere in “${store.facts.neutral}”, at the seed above` }), strip,
+    where, strip,
     ...(card.tops.length ? [...histogram(card), ...tops(card)] : []),
     element("h3", { text: "nearest features (cosine)" }), near,
   );

@@ -17,17 +17,18 @@ const share = (value) => (value === 0 ? "0 %" : `${(100 * value).toFixed(value <
 const scoreName = () => siteFacts(site.value)?.score_name;
 
 // ---- lists --------------------------------------------------------------------------------------------------------
-export async function refresh(more = false) {
+async function refresh(more = false) {
   if (active) return;
-  const number = (asked += 1);
+  const number = (asked += 1), begin = more ? rows.length : 0;
   try {
-    const answer = await ask("/api/features", { query: { model: store.state.model, site: site.value, find: query.value, sort: sort.value, start: more ? rows.length : 0 } });
+    const answer = await ask("/api/features", { query: { model: store.state.model, site: site.value, find: query.value, sort: sort.value, start: begin } });
     if (number !== asked || active) return;
     rows = more ? [...rows, ...answer.rows] : answer.rows;
     found = answer.found;
     rows.forEach((row) => remember(site.value, row));
     byId("count").textContent = `${found} of ${answer.total} features`;
     draw(!more);
+    if (more) list.querySelectorAll(".choose")[begin]?.focus();
   } catch (error) {
     if (error.status) sayWrong(error.message);
   }
@@ -42,7 +43,7 @@ function facts(row) {
 function featureRow(row) {
   const name = row.description ?? row.label ?? (row.mean === null ? "never active" : "no label");
   const value = row.code !== undefined ? `${shown(row.code / row.mean, 1)} ×` : scoreName() ? shown(row.score, 2) : "";
-  const choose = element("button", { type: "button", class: "choose" },
+  const choose = element("button", { type: "button", class: "choose", tabindex: -1 },
     element("span", { class: "number", text: row.number }),
     element("span", { class: "name", text: name }), element("span", { class: "value", text: value }),
     element("span"), element("span", { class: "facts", text: facts(row) }));
@@ -52,7 +53,7 @@ function featureRow(row) {
     choose.addEventListener("mouseenter", light);
     choose.addEventListener("focus", light);
   }
-  const add = element("button", { type: "button", class: "add", text: "+", "aria-label": `add a layer with feature ${row.number}`, title: "add a layer" });
+  const add = element("button", { type: "button", class: "add", text: "+", tabindex: -1, "aria-label": `add a layer with feature ${row.number}`, title: "add a layer" });
   add.disabled = row.mean === null;
   add.addEventListener("click", () => addLayer(site.value, row));
   return element("div", { class: `row${open === key(site.value, row.number) ? " open" : ""}`, "data-number": row.number }, choose, add);
@@ -61,6 +62,7 @@ function draw(first) {
   byId("value-name").textContent = active ? "in means" : scoreName() ?? "";
   const scroll = list.scrollTop;
   list.replaceChildren(...rows.map(featureRow));
+  reachByTab(list.querySelector(".row.open") ?? list.querySelector(".row"));
   if (!rows.length) list.append(element("p", { class: "empty", text: active ? "No feature is active at this place." : "No feature fits." }));
   if (!active && rows.length < found) {
     const more = element("button", { type: "button", text: `more (${found - rows.length} left)` });
@@ -69,6 +71,12 @@ function draw(first) {
   }
   list.scrollTop = first ? 0 : scroll;
 }
+// The Tab key comes to one row only, so that the picture is not hundreds of keys away; arrows go to the others.
+function reachByTab(row) {
+  for (const button of list.querySelectorAll(".row > [tabindex='0']")) button.tabIndex = -1;
+  for (const button of row?.children ?? []) button.tabIndex = 0;
+}
+list.addEventListener("focusin", (event) => { if (event.target.closest(".row")) reachByTab(event.target.closest(".row")); });
 list.addEventListener("keydown", (event) => {
   if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
   const column = document.activeElement.classList.contains("add") ? ".add" : ".choose", all = [...list.querySelectorAll(`.row > ${column}`)];
@@ -130,7 +138,7 @@ export async function openCard(where, number) {
 async function learn() {
   const unknown = store.state.layers.filter((layer) => !rowOf(layer.site, layer.feature));
   for (const layer of unknown) {
-    try { remember(layer.site, await ask("/api/feature", { query: { model: store.state.model, site: layer.site, number: layer.feature } })); } catch { return; }
+    try { remember(layer.site, await ask("/api/feature", { query: { model: store.state.model, site: layer.site, number: layer.feature } })); } catch { /* the server says it with the picture */ }
   }
   if (unknown.length) (await import("./layers.js")).drawLayers();
 }

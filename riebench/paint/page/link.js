@@ -12,9 +12,12 @@ export async function fragmentOf(state) {
   for (const byte of packed) text += String.fromCharCode(byte);
   return KEY + btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
-// Null if the address holds no state.
+// Null if the address holds no state. Throws a sentence.
 export async function stateIn(fragment) {
   if (!fragment.startsWith(KEY)) return null;
+  try { return await unpacked(fragment); } catch { throw new Error("it holds no state; copy all of the link"); }
+}
+async function unpacked(fragment) {
   const text = atob(fragment.slice(KEY.length).replaceAll("-", "+").replaceAll("_", "/"));
   const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
   return JSON.parse(new TextDecoder().decode(await through(new DecompressionStream("deflate-raw"), bytes)));

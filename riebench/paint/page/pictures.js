@@ -47,7 +47,7 @@ const base = new Follower("base"), edited = new Follower("edited");
 
 export function follow(going, anew = false) {
   const state = store.state;
-  const plain = { ...state, layers: [] }, painted = { ...state, layers: acting(state) };
+  const plain = { ...state, layers: [] }, painted = askedState();
   if (anew) base.key = edited.key = null;
   base.want(plain, JSON.stringify(plain), going);
   if (painted.layers.length) edited.want(painted, JSON.stringify(painted), going);
@@ -64,6 +64,11 @@ export const askedState = () => ({ ...store.state, layers: acting(store.state) }
 // The picture with all layers; the base where there is none.
 export const shownPicture = () => pictures.edited ?? pictures.base;
 export const settled = () => !base.flying && !edited.flying;
+// Whether the pictures are those of the state; they are not after a cancel or where the server refused it.
+export function upToDate() {
+  const state = askedState();
+  return pictures.base?.key === JSON.stringify({ ...state, layers: [] }) && (!state.layers.length || pictures.edited?.key === JSON.stringify(state));
+}
 
 function show(kind) {
   listeners.forEach((listener) => listener(kind));
@@ -103,8 +108,8 @@ async function look() {
     const kinds = await ask("/api/progress"), all = Object.values(kinds);
     if (!busy().length) return;
     const before = Math.min(...all.map((kind) => kind.before)), steps = Math.max(...all.map((kind) => kind.steps));
-    const picture = kinds.edited ?? kinds.base;
-    if (picture?.steps) tell(`generating: step ${picture.steps} of ${store.state.steps}`);
+    if (kinds.edited?.steps) tell(`generating: step ${kinds.edited.steps} of ${store.state.steps}`);
+    else if (kinds.base?.steps) tell(`generating the base: step ${kinds.base.steps} of ${store.state.steps}`);
     else if (steps > 0) tell(`generating: ${steps} steps done`);
     else if (before > 0 && Number.isFinite(before)) tell(`waiting: ${before} before this`);
     else tell("generating");

@@ -1,6 +1,6 @@
 // What CLIP, LPIPS and the reader say; asked for when nothing changes any more.
 import { ask } from "./api.js";
-import { askedState, settled, whenShown } from "./pictures.js";
+import { askedState, settled, upToDate, whenShown } from "./pictures.js";
 import { subscribe } from "./store.js";
 
 const QUIET = 450; // milliseconds
@@ -13,6 +13,7 @@ function later() {
 }
 async function get() {
   if (!settled()) return later();
+  if (!upToDate()) return undefined; // nor is there work for a picture that was cancelled
   const state = askedState(), key = JSON.stringify(state);
   if (key === of) { box.classList.remove("old"); return undefined; }
   stop?.abort();

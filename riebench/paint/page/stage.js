@@ -4,7 +4,7 @@ import { pictures, shownPicture, whenShown } from "./pictures.js";
 import { sayWrong } from "./status.js";
 import { changeLayer, commit, selectedLayer, siteFacts, store, subscribe } from "./store.js";
 
-export const HUES = ["#e4572e", "#2e86ab", "#7b2cbf", "#2a9d8f", "#d4a017", "#d6336c"];
+const HUES = ["#e4572e", "#2e86ab", "#7b2cbf", "#2a9d8f", "#d4a017", "#d6336c"];
 export const hueOf = (number) => HUES[number % HUES.length];
 const FULL = 255, HEAT = "230, 40, 40";
 const picture = byId("picture"), over = byId("over");
@@ -13,8 +13,8 @@ let heat = null; // { cells, rows, columns, row, column }
 let onLook = () => {};
 
 export const whenLooked = (listener) => { onLook = listener; };
-export const viewNow = () => document.querySelector("input[name=view]:checked").value;
-export const toolNow = () => document.querySelector("input[name=tool]:checked").value;
+const viewNow = () => document.querySelector("input[name=view]:checked").value;
+const toolNow = () => document.querySelector("input[name=tool]:checked").value;
 const radius = () => Number(byId("brush").value) / 200;
 
 // ---- drawing ------------------------------------------------------------------------------------------------------
@@ -43,14 +43,19 @@ function drawPicture() {
     const wide = Math.round(split * size);
     if (wide) context.drawImage(base, 0, 0, wide, size, 0, 0, wide, size);
   }
-  picture.dataset.view = view;
+  const beside = byId("beside");
+  beside.hidden = view !== "both" || !base;
+  if (!beside.hidden) {
+    beside.width = beside.height = base.width;
+    beside.getContext("2d").drawImage(base, 0, 0);
+  }
 }
 function drawOver() {
   const scale = window.devicePixelRatio || 1, side = Math.round(over.clientWidth * scale);
   if (over.width !== side) over.width = over.height = side;
   const context = over.getContext("2d"), layer = selectedLayer(), view = viewNow();
   context.clearRect(0, 0, side, side);
-  if (heat) {
+  if (heat && view !== "slider" && view !== "difference") {
     heat.cells.forEach((value, place) => {
       if (value) {
         context.fillStyle = `rgba(${HEAT}, ${(0.8 * value) / FULL})`;
@@ -117,7 +122,7 @@ function drawMask(context, side, mask, hue, scale) {
     context.stroke();
   }
 }
-export function drawAll() { drawPicture(); drawOver(); }
+function drawAll() { drawPicture(); drawOver(); }
 export function showHeat(found) { heat = found; drawOver(); }
 
 // ---- tools --------------------------------------------------------------------------------------------------------
@@ -224,7 +229,8 @@ byId("fineness").addEventListener("change", () => {
 });
 
 whenShown(drawAll);
-subscribe(() => {
+subscribe((kind) => {
+  if (kind !== "selected") heat = null; // it was of another picture
   const layer = selectedLayer();
   if (layer) byId("fineness").value = String(layer.mask.rows) === String(siteFacts(layer.site).grid[0]) ? "grid" : "fine";
   drawAll();
