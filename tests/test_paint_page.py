@@ -420,6 +420,10 @@ def test_waiting_is_shown_and_can_be_cancelled(opened: Open, served: Served, stu
     assert not any("scores" in url for url in asked)  # they would make the cancelled picture after all
     gate.set()
     held.result.result(60)
+    page.click("#again")
+    settle(page)
+    assert page.is_hidden("#again")
+    assert np.array_equal(pixels(page), picture(studio.model, State(prompt=PROMPT, seed=41)))
     page.fill("#seed", "42")
     page.press("#seed", "Enter")
     settle(page)

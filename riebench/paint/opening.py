@@ -103,13 +103,13 @@ class Prepared:
             UserError: if weights are missing or an index cannot be read.
         """
         missing = self.missing()
-        prompted = self.prompts() if missing else None
+        prompted = self.prompts() if missing or self.asked.prompts else None  # a wrong file is said in any case
         from riebench.paint.judges import Judges
         from riebench.paint.shelf import Shelf
         from riebench.paint.studio import Studio
 
         model = self.load()
-        if prompted is not None:
+        if missing and prompted:
             self._make_indexes(model, missing, *prompted)
         shelves = {}
         for site in sorted(self.saes, key=list(model.sites).index):

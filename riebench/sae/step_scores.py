@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from riebench.report.style import DASHES, METADATA, PAPER
 from riebench.report.texttable import write_csv
+from riebench.sae.learning_curves import COLOURS
 
 TABLE, FIGURE = "by-step.csv", "by-step.png"
 PANELS = {
@@ -21,7 +22,6 @@ PANELS = {
     "code_cosine": "cosine with the next step's codes",
     "code_iou": "IoU with the next step's features",
 }
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
 SCREEN = 130  # dots per inch
 
 

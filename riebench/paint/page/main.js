@@ -22,6 +22,7 @@ subscribe((kind) => {
 byId("undo").addEventListener("click", undo);
 byId("redo").addEventListener("click", redo);
 byId("cancel").addEventListener("click", cancel);
+byId("again").addEventListener("click", () => follow(false));
 byId("keys").addEventListener("click", () => byId("keys-dialog").showModal());
 document.addEventListener("keydown", (event) => {
   const typing = ["text", "search", "number"].includes(event.target.type) || event.target.tagName === "TEXTAREA";

@@ -20,6 +20,7 @@ class Follower {
     this.waiting = null;
     const number = (this.sent += 1), stop = new AbortController();
     this.flying = stop;
+    byId("again").hidden = true;
     watch();
     try {
       const blob = await ask("/api/picture", { body: state, signal: stop.signal, as: "blob" });
@@ -33,8 +34,10 @@ class Follower {
     } catch (error) {
       if (number === this.sent) {
         this.key = null;
-        if (error.name === "AbortError") say("cancelled", "picture");
-        else if (error.status !== 409 && error.status) sayWrong(error.message, "picture");
+        if (error.name === "AbortError") {
+          say("cancelled", "picture");
+          byId("again").hidden = false;
+        } else if (error.status !== 409 && error.status) sayWrong(error.message, "picture");
       }
     } finally {
       if (this.flying === stop) this.flying = null;
