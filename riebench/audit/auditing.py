@@ -76,9 +76,7 @@ def audit(
     else:
         for one in own_runs(limit, seeds, budget):
             step(f"run {one.name}")
-            done = carry_out(
-                one.request, one.pairs, folder / RUNS / one.name, quiet=quiet, workers=Workers(workers)
-            )
+            done = carry_out(one.request, one.pairs, folder / RUNS / one.name, quiet=quiet, workers=Workers(workers))
             failed += list(done.statuses.values()).count("failed")
             if done.signal is not None:
                 return Audited(folder, None, failed, done.signal)

@@ -38,16 +38,16 @@ def gather(runs: Sequence[Path], fault_runs: Sequence[Path] = ()) -> Evidence:
         UserError: as :func:`riebench.report.groups.read_groups`.
     """
     first, others = _first_group(runs)
-    same_pairs = [group for group in others if _shares_pairs(first, group)]
-    reseeded = [group for group in same_pairs if _key(group) == _key(first)]
-    protocols = [group for group in same_pairs if _model(group) == _model(first) and _protocol(group) != _protocol(first)]
-    used = [id(group) for group in (*reseeded, *protocols)]
-    found = Evidence(
-        first,
-        reseeded,
-        [(first, group) for group in protocols],
-        [group.headline for group in others if id(group) not in used],
-    )
+    found = Evidence(first)
+    for group in others:
+        if not _shares_pairs(first, group) or _of(group, "model", "steps") != _of(first, "model", "steps"):
+            found.unused.append(group.headline)
+        elif _of(group, *SAME) == _of(first, *SAME):
+            found.reseeded.append(group)
+        elif _of(group, "protocol") != _of(first, "protocol"):
+            found.protocols.append((first, group))
+        else:
+            found.unused.append(group.headline)
     if fault_runs:
         mended, faulty = _first_group(fault_runs)
         found.protocols.extend((mended, group) for group in faulty)
@@ -69,13 +69,6 @@ def _shares_pairs(first: Group, other: Group) -> bool:
     return bool(len(first.frame[prompts].drop_duplicates().merge(other.frame[prompts].drop_duplicates())))
 
 
-def _key(group: Group) -> tuple[str, ...]:
-    return tuple(str(group.frame[name].iloc[0]) for name in SAME)
-
-
-def _model(group: Group) -> tuple[str, str]:
-    return str(group.frame["model"].iloc[0]), str(group.frame["steps"].iloc[0])
-
-
-def _protocol(group: Group) -> str:
-    return str(group.frame["protocol"].iloc[0])
+def _of(group: Group, *names: str) -> list[str]:
+    """What all records of a group share."""
+    return [str(group.frame[name].iloc[0]) for name in names]

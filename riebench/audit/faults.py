@@ -49,8 +49,8 @@ def fault_effects(mended: Table, faulty: Table, protocol: str) -> pd.DataFrame:
 
 
 def fault_summary(effects: pd.DataFrame) -> pd.DataFrame:
-    """For each protocol and score: Spearman's correlation of the two rankings over settings (null if one ranks nothing),
-    how many settings changed their mean, and the largest change with its setting."""
+    """For each protocol and score: Spearman's correlation of the two rankings over settings (null if one ranks
+    nothing), how many settings changed their mean, and the largest change with its setting."""
     rows = []
     for (protocol, score), part in effects.groupby(["protocol", "score"], sort=False):
         largest = part.loc[part["change"].abs().idxmax()]

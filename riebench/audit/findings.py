@@ -129,7 +129,9 @@ def _same_mask(found: Findings, values: Scores) -> None:
         return
     composites = pd.concat(scored, ignore_index=True)
     if composites.empty:
-        found.left_out[SAME_MASK] = f"no picture at LPIPS {found.budget:g} is kept; 'riebench run --at-lpips' makes them"
+        found.left_out[SAME_MASK] = (
+            f"no picture at LPIPS {found.budget:g} is kept; 'riebench run --at-lpips' makes them"
+        )
         return
     if sum(missing):
         found.notes.append(f"{sum(missing)} files of pictures are missing")
@@ -142,7 +144,9 @@ def _same_mask(found: Findings, values: Scores) -> None:
 
 def _faults(found: Findings, values: Scores) -> None:
     if not found.evidence.protocols:
-        found.left_out[FAULTS] = "no run has the same pairs by another protocol; make one with 'riebench run --protocol'"
+        found.left_out[FAULTS] = (
+            "no run has the same pairs by another protocol; make one with 'riebench run --protocol'"
+        )
         return
     both = [(table_of(a), table_of(b), b.same["protocol"]) for a, b in found.evidence.protocols]
     effects = pd.concat([fault_effects(*one) for one in both], ignore_index=True)

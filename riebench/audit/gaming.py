@@ -22,7 +22,7 @@ ABOVE, LEVEL_WITH, BELOW = "above", "not told apart from", "below"
 
 
 def games_of(table: Table, values: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The values at a budget, with the single picture of arms that have no other (``none``, ``prompt``) in its place."""
+    """The values at a budget; of arms with a single picture (``none``, ``prompt``) those of this picture."""
     found = {score: frame.copy() for score, frame in values.items()}
     for name, arm in zip(table.names, table.arms, strict=True):
         if not arm.curved and arm.family in GAMES:

@@ -61,16 +61,9 @@ Row = tuple[str, float, str, float, float, float, int, int]
 
 
 def _over_settings(table: Table, metrics: list[str], weights: NDArray[np.float32]) -> list[Row]:
-    values = {metric: table.by_setting(metric).to_numpy() for metric in [*metrics, DONE]}
-    scored = ~np.isnan(values[DONE]).all(0)
-    common = ~np.isnan(values[DONE][:, scored]).any(1)
-    used = {metric: one[common][:, scored] for metric, one in values.items()}
-    # Strength 0 of every arm, say, is one picture.
-    distinct = np.sort(np.unique(np.concatenate(list(used.values())), axis=1, return_index=True)[1])
-    used = {metric: one[:, distinct] for metric, one in used.items()}
-    counts = (len(distinct), int(common.sum()))
+    truth = table.by_setting(DONE).to_numpy()
     return [
-        (SETTINGS, np.nan, metric, *spearman(used[metric], used[DONE], weights[:, common]), *counts)
+        (SETTINGS, np.nan, metric, *_of_means(table.by_setting(metric).to_numpy(), truth, weights))
         for metric in metrics
     ]
 
@@ -79,13 +72,20 @@ def _over_methods(
     values: Mapping[str, pd.DataFrame], budget: float, metrics: list[str], weights: NDArray[np.float32]
 ) -> list[Row]:
     arms = compared(values[DONE])
-    common = values[DONE][arms].notna().all(axis=1).to_numpy()
-    used = {metric: values[metric].loc[common, arms].to_numpy() for metric in [*metrics, DONE]}
-    counts = (len(arms), int(common.sum()))
-    return [
-        (METHODS, budget, metric, *spearman(used[metric], used[DONE], weights[:, common]), *counts)
-        for metric in metrics
-    ]
+    truth = values[DONE][arms].to_numpy()
+    return [(METHODS, budget, m, *_of_means(values[m][arms].to_numpy(), truth, weights)) for m in metrics]
+
+
+def _of_means(values: Array, truth: Array, weights: NDArray[np.float32]) -> tuple[float, float, float, int, int]:
+    """Correlation of the means of columns ``[pairs, columns]`` with its interval, and how many columns and pairs it is
+    of: the pairs that have both numbers in every column that any pair has."""
+    defined = ~np.isnan(values) & ~np.isnan(truth)
+    columns = defined.any(0)
+    common = defined[:, columns].all(1)
+    both = np.concatenate([values[common][:, columns], truth[common][:, columns]])
+    distinct = np.sort(np.unique(both, axis=1, return_index=True)[1])
+    first, second = (one[common][:, columns][:, distinct] for one in (values, truth))
+    return (*spearman(first, second, weights[:, common]), len(distinct), int(common.sum()))
 
 
 def within_settings(values: Array, truth: Array, weights: NDArray[np.float32]) -> tuple[float, float, float, int]:

@@ -71,9 +71,7 @@ FAULTS = {
 }
 """Name of a published fault to the field that it is in."""
 ONE_FAULT = {
-    f"{RIEBENCH.name}+{fault}": replace(
-        RIEBENCH, name=f"{RIEBENCH.name}+{fault}", **{field: getattr(PAPER, field)}
-    )
+    f"{RIEBENCH.name}+{fault}": replace(RIEBENCH, name=f"{RIEBENCH.name}+{fault}", **{field: getattr(PAPER, field)})
     for fault, field in FAULTS.items()
 }
 """The protocol ``riebench`` with one published fault, as ``riebench+brackets``: what does this fault alone do?"""
