@@ -33,7 +33,10 @@ Everywhere = Annotated[bool, Field(description="Add at all positions; else at th
 
 @method("caa")
 class ContrastiveAddition:
-    """Adds the mean update of many edit prompts minus that of their original prompts; sees no source run."""
+    """Adds the mean update of many edit prompts minus that of their original prompts; sees no source run.
+
+    A mean over all positions is short beside an update at one of them, so that strengths around 8 are usual.
+    """
 
     prompts: Prompts = None
     count: Count = 32

@@ -17,6 +17,7 @@ DEFAULT_SHARE = 40_000 / 204_800
 that makes every pair of mini cost LPIPS 0.05 at some strength (results/mini); fewer move too little, more win nothing.
 """
 
+
 @method("neurons", needs_neurons=True)
 class NeuronTransfer:
     """Adds k neurons of the source and removes k of the base at the GEGLU outputs (PROTOCOL.md, Methods)."""

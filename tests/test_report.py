@@ -225,6 +225,58 @@ def test_k_is_chosen_on_the_other_half() -> None:
     np.testing.assert_allclose(score.values["clip_text_edit"], 0.55)
 
 
+def test_a_k_that_only_easy_pairs_reach_the_budget_with_is_not_chosen() -> None:
+    records = []
+    for number, pair in enumerate(f"q{i}" for i in range(40)):
+        for k in (10, 20):
+            reaches = k == 20 or number % 4 > 0  # three of four pairs
+            clip, lpips = (0.9, 0.4) if k == 10 else (0.6, 0.4)
+            records += [record(pair, 0.5, 0.0, strength=0.0, options={"k": k})]
+            records += [record(pair, clip, lpips if reaches else 0.1, options={"k": k})]
+    pairs, arms = arms_of(frame_of(records))
+    assert matched(arms[0], pairs, [0.2]).k == [[20], [20]]
+
+
+def test_what_changes_nothing_inside_is_marked(tmp_path: Path) -> None:
+    made = curves({"sae": 0.4, "paste": 0.2})
+    notes = {"sae": {"acts": "inside"}, "paste": {"acts": "outside"}}
+    found = analysed(
+        write_run(tmp_path / "r", [r.model_copy(update={"notes": notes.get(r.setting.method, {})}) for r in made])
+    )
+    assert [arm.outside for arm in found.arms if arm.method in notes] == [False, True]
+    assert [row[2] for row in leaderboard(found).rows[:2]] == ["sae", "paste †"]
+    assert any(line.startswith("†") for line in legend(found))
+    assert not any(line.startswith("†") for line in legend(analysed(write_run(tmp_path / "old", made))))
+
+
+def test_ranked_by_margin_beside_the_gain(tmp_path: Path) -> None:
+    """One method wins CLIP with both prompts, the other tells the prompts apart."""
+    records = []
+    for i in range(12):
+        records.append(record(f"p{i}", 0.5, 0.0, method="none", options={}, truth={"clip_text_original": 0.5}))
+        for method, edit, original in (("loud", 0.9, 0.95), ("sharp", 0.7 + 0.001 * i, 0.4)):
+            for strength, share in ((0.0, 0.0), (1.0, 1.0)):
+                clip, other = (0.5 + share * (value - 0.5) for value in (edit, original))
+                more = {"method": method, "options": {}, "strength": strength, "truth": {"clip_text_original": other}}
+                records.append(record(f"p{i}", clip, 0.4 * share, **more))
+    run = write_run(tmp_path / "run", records)
+    by_gain, found = analysed(run), analysed(run, rank_by="margin")
+    assert by_gain.overall["method"].tolist()[:2] == ["loud", "sharp"]
+    assert "rank_by_gain" not in by_gain.board
+    assert found.overall[["method", "rank", "rank_by_gain"]].to_numpy().tolist()[:2] == [
+        ["sharp", 1, 2],
+        ["loud", 2, 1],
+    ]
+    assert found.overall.iloc[0]["margin@0.2"] == pytest.approx(0.5 * (0.3 + 0.001 * 5.5))
+    [comparison] = found.comparisons.to_dict("records")
+    assert comparison["difference"] == pytest.approx(0.5 * (0.3 + 0.0055) + 0.025)
+    assert leaderboard(found).head[:3] == ["rank", "by gain", "group"]
+    with pytest.raises(UserError, match="margin"):
+        analysed(run, rank_by="margn")
+    with pytest.raises(UserError, match="truth"):
+        analysed(run, rank_by="edit_success")
+
+
 def frame_of(records: list[Record]) -> pd.DataFrame:
     with TemporaryDirectory() as folder:
         return load_records(write_run(Path(folder) / "run", records))

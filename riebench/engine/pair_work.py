@@ -26,7 +26,7 @@ from riebench.methods.interface import check_plan
 from riebench.metrics import METRICS, Reference, score_images
 from riebench.models import Edit, Run, Start, neuron_sites
 from riebench.pairs import Pair
-from riebench.records import Record
+from riebench.records import ACTS, INSIDE, OUTSIDE, Record
 from riebench.sae.prompts import Prompted
 from riebench.sae.scan import runs_of
 from riebench.spec.protocols import PROTOCOLS
@@ -243,7 +243,7 @@ class PairWorker:
             for outcome in mine:
                 outcome.prompt = task.pair.base_prompt if plan.prompt is None else plan.prompt
                 setting = outcome.wanted.setting
-                outcome.notes = dict(plan.notes)
+                outcome.notes = {ACTS: INSIDE if plan.changes else OUTSIDE, **plan.notes}
                 outcome.edit = Edit(plan.changes, setting.strength, setting.on_steps)
                 begin = plan.first_step(setting.strength, steps) if plan.redo else 0
                 if plan.picture is not None:

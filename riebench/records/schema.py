@@ -14,6 +14,10 @@ ALL_STEPS = "all"
 """What stands for all steps where intervals are named."""
 
 
+ACTS, INSIDE, OUTSIDE = "acts", "inside", "outside"
+"""The note that says where a plan acts, and what it may say."""
+
+
 class Setting(BaseModel):
     """What is done to a pair.
 
@@ -46,7 +50,8 @@ class Record(BaseModel):
             be made again.
         at_lpips: the values of LPIPS in search of which the strength was chosen; left out where it was asked for.
         metrics: see :data:`riebench.metrics.METRICS`; null where undefined; empty for a failure.
-        notes: figures of the plan, as the k that was used.
+        notes: figures of the plan, as the k that was used; and whether it ``acts`` inside the denoiser or outside, as a
+            picture, a prompt, or nothing at all do.
         parts: fingerprints of the weights that took part.
         conditions: further settings that can change numbers: type of the weights, size, guidance, mask rules.
         code: versions of the packages that compute, git commit of riebench and whether it was changed since.

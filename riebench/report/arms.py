@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.records.schema import ALL_STEPS
+from riebench.records.schema import ALL_STEPS, OUTSIDE
 from riebench.report.frame import ANY, COLUMNS
 
 Array = NDArray[np.float64]
@@ -56,6 +56,7 @@ class Arm:
         span: least and greatest LPIPS of each pair, ``[2, pairs]``; infinite where nothing was scored.
         curved: whether some pair has two points of different LPIPS.
         failed: number of failed records.
+        outside: whether it changes nothing inside the denoiser, in any pair.
     """
 
     records: pd.DataFrame
@@ -84,6 +85,7 @@ class Arm:
         self.span: Array = np.stack(ends)
         self.curved = bool((self.span[1] > self.span[0]).any())
         self.failed = int((self.records["status"] != "ok").sum())
+        self.outside = set(self.records["acts"].dropna()) == {OUTSIDE}
 
     def along(self, metric: str, k: int) -> Array:
         """A metric along the path of the k-th k, ``[pairs, places]``."""

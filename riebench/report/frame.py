@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import RECORDS
-from riebench.records.schema import ALL_STEPS, interval_name
+from riebench.records.schema import ACTS, ALL_STEPS, interval_name
 from riebench.report.lines import TEXTS, Row, Rows, damaged, read_rows
 from riebench.util.errors import UserError
 
@@ -37,6 +37,7 @@ COLUMNS: dict[str, str] = {
     "options": "the method's options except k, as JSON with sorted names",
     "k": "features (or neurons) requested for each direction; null for a method's default, or if it has no k",
     "k_used": "features (or neurons) that the plan changed; null if the method has no k",
+    "acts": "inside if the plan changes values in the denoiser, outside if not; null in records of earlier versions",
     "blocks": "short names joined by +, in the order of the record; any for pictures from elsewhere",
     "strength": "factor on the whole intervention",
     "steps": "denoising steps",
@@ -181,7 +182,10 @@ def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _of_notes(rows: Sequence[Row]) -> dict[str, Any]:
     notes = _columns(rows, (), ("notes",))["notes"]
-    return {"k_used": _numbers([n.get("k") if n else None for n in notes])}
+    return {
+        "k_used": _numbers([n.get("k") if n else None for n in notes]),
+        "acts": _maybe_texts([n.get(ACTS) if n else None for n in notes]),
+    }
 
 
 def _measured_with(parts: Mapping[str, str], conditions: Mapping[str, Any] | None) -> str:

@@ -17,6 +17,7 @@ from riebench.spec.search import WITHIN
 Array = NDArray[np.float64]
 BUDGETS = (0.1, 0.2, 0.3, 0.4)
 ENOUGH = 0.5  # share of the pairs that must have a score for a rank
+NEARLY_ALL = 0.9  # share of the pairs of the fullest choice that another must have to be chosen
 
 
 def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
@@ -105,14 +106,17 @@ def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int, metric: str) ->
 
 
 def _best(gains: Array) -> int | None:
-    """The best row of ``[choices, pairs]`` by its mean, among those with half as many pairs as the fullest."""
+    """The best row of ``[choices, pairs]`` by its mean, among those with nearly as many pairs as the fullest.
+
+    A k too small for most pairs to reach a budget has a mean over the easy ones.
+    """
     defined = ~np.isnan(gains)
     counts = defined.sum(1)
     if not counts.any():
         return None
     with np.errstate(invalid="ignore"):
         means = np.where(defined, gains, 0).sum(1) / counts
-    return int(np.argmax(np.where(counts * 2 >= counts.max(), means, -np.inf)))
+    return int(np.argmax(np.where(counts >= NEARLY_ALL * counts.max(), means, -np.inf)))
 
 
 @dataclass(frozen=True)

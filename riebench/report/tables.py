@@ -31,6 +31,7 @@ from riebench.report.texttable import (
 )
 
 MOST_ROWS = 40  # of comparisons in Markdown; all are in the CSV
+OUTSIDE_MARK = "†"
 READ, MOSTLY = "≈", 0.9
 """What marks a score of which less than this share of the pairs was measured, and the rest read between strengths."""
 
@@ -102,7 +103,8 @@ def leaderboard(analysis: Analysis) -> TextTable:
             *(DASH if pd.isna(row[name]) else str(row[name]) for name in ("rank", *(["rank_by_gain"] if both else []))),
             row["group"] if isinstance(row["group"], str) else "",
         ]
-        cells += [row["method"], arm.where, f"{row['scored']}/{row['attempted']}"]
+        name = f"{row['method']} {OUTSIDE_MARK}" if arm.outside else row["method"]
+        cells += [name, arm.where, f"{row['scored']}/{row['attempted']}"]
         # In round brackets how many pairs, unless they are those of the score at the same budget.
         cells += [with_interval(row, name, pairs=_own_pairs(row, name, f"score@{at:g}")) for name in titles]
         rows.append([*cells, row["held_out_setting"]] if at is not None else cells)
@@ -148,6 +150,11 @@ def legend(analysis: Analysis) -> list[str]:
             f"Held-out: strength (and k) chosen on one half of the pairs by mean {ranked_by} within that LPIPS, "
             "reported on the other half, both ways; at strength: the two choices.",
         ]
+    if any(arm.outside for arm in analysis.arms):
+        lines.append(
+            f"{OUTSIDE_MARK}: changes nothing inside the denoiser. Scores of pictures cannot tell it from an "
+            "intervention, so its rank says nothing about representations."
+        )
     if analysis.intervals not in ([], [ALL_STEPS]):
         lines.append("Steps: those of the denoising steps, counted from 0, in which the intervention is on.")
     together = next((arm for arm in analysis.arms if arm.where.startswith("all ")), None)

@@ -173,7 +173,8 @@ def resolve(
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, ONE_FAULT if "+" in protocol else NAMED)
     measured = metrics_named(entry, _many(metrics) or [PROTOCOLS[protocol].metrics])
-    search = parse_search(_many(at_lpips), at_lpips_within, at_lpips_most)
+    bounds = {"within": at_lpips_within, "most": at_lpips_most}
+    search = parse_search(_many(at_lpips), bounds) if at_lpips is not None or any(bounds.values()) else None
     named = [str(c) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit

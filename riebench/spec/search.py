@@ -71,19 +71,19 @@ class LpipsSearch(BaseModel):
         return float(f"{low + share * (high - low):.{DIGITS}g}")
 
 
-def parse_search(
-    budgets: Sequence[float | str], within: float | None = None, most: float | None = None
-) -> LpipsSearch | None:
-    """A search from what was asked for; None without budgets.
+def parse_search(budgets: Sequence[float | str], bounds: Mapping[str, float | None]) -> LpipsSearch:
+    """A search from what was asked for.
+
+    Args:
+        budgets: of LPIPS.
+        bounds: further attributes of the search; None stands for a default.
 
     Raises:
-        UserError: if a number does not fit, or there are bounds and no budgets.
+        UserError: if a number does not fit, or there are no budgets.
     """
-    given = {name: value for name, value in (("within", within), ("most", most)) if value is not None}
     if not budgets:
-        if given:
-            raise UserError("bounds of a search were given, but no LPIPS to search for; give it with --at-lpips")
-        return None
+        raise UserError("bounds of a search were given, but no LPIPS to search for; give it with --at-lpips")
+    given = {name: value for name, value in bounds.items() if value is not None}
     try:
         found = LpipsSearch.model_validate({"budgets": tuple(budgets), **given})
     except ValidationError as error:
