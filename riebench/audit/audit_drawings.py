@@ -10,9 +10,10 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from riebench.audit.findings import FAULTS, NOISE, POWER, SAME_MASK, TRUTH, Findings
-from riebench.audit.power import WANTED
+from riebench.audit.power import SIZES, WANTED
 from riebench.audit.readings import RANKING
 from riebench.audit.truth import METHODS, SETTINGS, WITHIN
 from riebench.audit.verdicts import audited_truth
@@ -85,6 +86,8 @@ def draw_power(found: Findings) -> Figure:
         right.fill_between(by_size.min().index, by_size.min(), by_size.max(), color=tone, alpha=0.13, linewidth=0)
     right.axhline(WANTED, color="#404040", linewidth=0.8, linestyle="--")
     right.set_xscale("log")
+    right.set_xticks(SIZES[::3], [str(size) for size in SIZES[::3]])
+    right.minorticks_off()
     right.set(xlabel="pairs", ylabel="power", ylim=(0, 1.02), title="bands: over all two interventions")
     for axes in (left, right):
         axes.legend()
@@ -127,6 +130,7 @@ def draw_same_mask(found: Findings) -> Figure:
             axes.plot(row["before"], place, "o", color="white", markeredgecolor=tone, markersize=5)
             axes.plot(row["after"], place, "o", color=tone, markersize=4)
         axes.set_xlabel(score)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.axvline(0, color="#404040", linewidth=0.6)
     panels[0].set_yticks(range(len(arms)), arms)
     panels[0].set_ylim(len(arms) - 0.5, -0.5)

@@ -65,26 +65,38 @@ def audit(
     from riebench.audit.written import write_audit
 
     folder, failed = Path(out), 0
-    if not 0 < budget < float("inf"):
-        raise UserError(f"budget is {budget:g}; expected an LPIPS above 0, as 0.05")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder} is a file; give a folder")
+    _check(folder, [Path(run) for run in runs], budget)
     if runs:
-        if any(Path(run).resolve() == folder.resolve() for run in runs):
-            raise UserError(f"--out {folder} is one of the runs; give another folder")
         evidence = gather([Path(run) for run in runs])
     else:
-        for one in own_runs(limit, seeds, budget):
+        asked = own_runs(limit, seeds, budget)
+        for one in asked:
             step(f"run {one.name}")
-            done = carry_out(one.request, one.pairs, folder / RUNS / one.name, quiet=quiet, workers=Workers(workers))
+            path = folder / RUNS / one.name
+            done = carry_out(one.request, one.pairs, path, quiet=quiet, workers=Workers(workers))
             failed += list(done.statuses.values()).count("failed")
             if done.signal is not None:
                 return Audited(folder, None, failed, done.signal)
-        evidence = _own_evidence(folder / RUNS, [one.name for one in own_runs(limit, seeds, budget)])
+        evidence = _own_evidence(folder / RUNS, [one.name for one in asked])
     findings = find(evidence, budget, step)
     step("report")
     write_audit(findings, folder)
     return Audited(folder, findings, failed)
+
+
+def _check(folder: Path, runs: Sequence[Path], budget: float) -> None:
+    """Refuse what cannot be done before anything is computed."""
+    if not 0 < budget < float("inf"):
+        raise UserError(f"budget is {budget:g}; expected an LPIPS above 0, as 0.05")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; give a folder")
+    if any(run.resolve() == folder.resolve() for run in runs):
+        raise UserError(f"--out {folder} is one of the runs; give another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"the folder {folder} cannot be written ({reason}); give another --out") from None
 
 
 def _own_evidence(folder: Path, names: Sequence[str]) -> Evidence:

@@ -25,7 +25,7 @@ SCORES = (*RANKING, KEPT)
 DONE = "done"
 """The truth of an edit in one number: ``edit_success`` x ``kept``."""
 WITHOUT_METHOD = ("random", "sae-random", "noise", "paste", "sdedit", "prompt", "none")
-"""Arms that are no intervention by a representation which was found; every other arm is one."""
+"""Methods without a representation that was found; nor has one an arm that acts outside the denoiser."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Table:
     @property
     def interventions(self) -> list[str]:
         """The arms that change a representation which was found."""
-        return [name for name, arm in zip(self.names, self.arms, strict=True) if arm.family not in WITHOUT_METHOD]
+        named = zip(self.names, self.arms, strict=True)
+        return [name for name, arm in named if not arm.outside and arm.family not in WITHOUT_METHOD]
 
     def frame(self, columns: Array, names: Sequence[str]) -> pd.DataFrame:
         """``[pairs, names]`` as a frame, by pair id."""

@@ -16,8 +16,8 @@ STRONG, SOME, HONEST, OFTEN = 0.8, 0.5, 1.1, 0.05
 RULES = (
     f"A rank correlation is strong if its size is {STRONG} or more, moderate from {SOME} on, else weak.",
     "A picture that no intervention made is above or below the best intervention if the paired sign-flip test of the "
-    "pairs that both have is below 5 %; else the score cannot tell them apart (few pairs tell less). A sound score puts "
-    "paste, noise and none below, or must say that it cannot tell; prompt is the source picture itself.",
+    "pairs that both have is below 5 %; else the score cannot tell them apart (few pairs tell less). A sound score "
+    "puts paste, noise and none below, or must say that it cannot tell; prompt is the source picture itself.",
     f"An interval is honest if means move from seed to seed by at most {HONEST} times its standard error.",
     f"A significant order holds under reseeding if another seed turns it round in at most {OFTEN:.0%} of the cases.",
     "Differences under the same mask: of those whose interval is without 0 before, the share whose interval is without "
@@ -54,16 +54,9 @@ def audited_truth(found: Findings) -> pd.DataFrame:
 
 def _metric_verdict(settings: float, methods: float, pairs: float) -> str:
     """What a metric can tell, from its correlations."""
-    tells = [
-        f"{what} ({word(value)})"
-        for what, value in (("settings", settings), ("methods at one LPIPS", methods), ("single pairs", pairs))
-        if abs(value) >= SOME
-    ]
-    fails = [
-        what
-        for what, value in (("settings", settings), ("methods at one LPIPS", methods), ("single pairs", pairs))
-        if abs(value) < SOME
-    ]
+    levels = {"settings": settings, "methods at one LPIPS": methods, "single pairs": pairs}
+    tells = [f"{what} ({word(value)})" for what, value in levels.items() if abs(value) >= SOME]
+    fails = [what for what, value in levels.items() if abs(value) < SOME]
     told = f"tells {', '.join(tells)}" if tells else "tells nothing by rank"
     return f"{told}; misleads on {', '.join(fails)}" if fails and tells else told
 
@@ -123,9 +116,7 @@ def _noise(found: Findings, score: str) -> list[str]:
         text = f"Another seed turns {row['turned']:.0%} of the orders of two arms round"
         if not np.isnan(row["told_apart_turned"]):
             holds = "holds" if row["told_apart_turned"] <= OFTEN else "does not hold"
-            text += (
-                f", and {row['told_apart_turned']:.0%} of those that one run tells apart: a significant order {holds}"
-            )
+            text += f", and {row['told_apart_turned']:.0%} of those that one run tells apart; such an order {holds}"
         said.append(f"{text}.")
     return said
 
@@ -136,12 +127,11 @@ def _games(found: Findings, score: str) -> list[str]:
     rows = found.frames["gaming"]
     rows = rows[rows["score"] == score]
     said = []
-    for stands, words in ((ABOVE, "It puts {} above"), (LEVEL_WITH, "It cannot tell {} from"), (BELOW, "It puts {} below")):
-        names = [f"{row.game} ({row.mean:.3f})" for row in rows[rows["stands"] == stands].itertuples()]
-        if names:
-            said.append(f"{words.format(', '.join(names))} the best intervention.")
-    best = rows[["best", "best_mean"]].iloc[0]
-    return [*said, f"The best intervention is {best['best']} ({best['best_mean']:.3f})."] if said else []
+    for stands, verb in ((ABOVE, "puts {} above"), (LEVEL_WITH, "cannot tell {} from"), (BELOW, "puts {} below")):
+        games = ", ".join(f"{row.game} ({row.mean:.3f})" for row in rows[rows["stands"] == stands].itertuples())
+        if games:
+            said.append(f"It {verb.format(games)} the best intervention, {rows['best'].iloc[0]}.")
+    return said
 
 
 def _masks(found: Findings, score: str) -> list[str]:

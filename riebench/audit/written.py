@@ -7,7 +7,7 @@ from pathlib import Path
 from riebench.audit.audit_drawings import draw_all
 from riebench.audit.findings import Findings
 from riebench.audit.sections import Section, sections
-from riebench.report.texttable import markdown_table, write_csv
+from riebench.report.texttable import markdown_table, markdown_text, write_csv
 from riebench.util.errors import UserError
 from riebench.util.html import BASE_CSS, data_uri, templates
 
@@ -42,7 +42,7 @@ def summary_of(found: Findings) -> str:
 
 def _markdown(found: Findings, made: list[Section]) -> str:
     lines = [f"# {TITLE}", "", summary_of(found), ""]
-    lines += [f"- {note}" for note in found.notes] + [""] * bool(found.notes)
+    lines += [f"- {markdown_text(note)}" for note in found.notes] + [""] * bool(found.notes)
     for section in made:
         lines += [f"## {section.title}", ""]
         for paragraph in section.paragraphs:
@@ -50,7 +50,7 @@ def _markdown(found: Findings, made: list[Section]) -> str:
         if section.figure:
             lines += [f"![{section.caption}]({section.figure})", ""]
         if section.points:
-            lines += [*(f"- {point}" for point in section.points), ""]
+            lines += [*(f"- {markdown_text(point)}" for point in section.points), ""]
         for table in section.tables:
             lines += [f"### {table.title}", "", markdown_table(table)]
     return "\n".join(lines)
