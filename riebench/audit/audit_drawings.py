@@ -79,10 +79,10 @@ def draw_power(found: Findings) -> Figure:
         left.plot(part["pairs"], part["share"], marker="o", markersize=3.5, color=tone, label=score)
         left.fill_between(part["pairs"], part["low"], part["high"], color=tone, alpha=0.13, linewidth=0)
     left.set(xlabel="pairs", ylabel="share of all two arms told apart", ylim=(0, 1), title="bands: 95 % of subsamples")
-    for (score, effect), part in found.frames["power"].groupby(["score", "effect"], sort=False):
-        tone = TONES[str(score)]
+    for (name, effect), part in found.frames["power"].groupby(["score", "effect"], sort=False):
+        tone = TONES[str(name)]
         by_size = part.groupby("pairs")["power"]
-        right.plot(by_size.median(), marker="o", markersize=3.5, color=tone, label=f"{score}, {effect:g}")
+        right.plot(by_size.median(), marker="o", markersize=3.5, color=tone, label=f"{name}, {effect:g}")
         right.fill_between(by_size.min().index, by_size.min(), by_size.max(), color=tone, alpha=0.13, linewidth=0)
     right.axhline(WANTED, color="#404040", linewidth=0.8, linestyle="--")
     right.set_xscale("log")

@@ -53,7 +53,7 @@ def fault_summary(effects: pd.DataFrame) -> pd.DataFrame:
     nothing), how many settings changed their mean, and the largest change with its setting."""
     rows = []
     for (protocol, score), part in effects.groupby(["protocol", "score"], sort=False):
-        largest = part.loc[part["change"].abs().idxmax()]
+        largest = part.iloc[int(part["change"].abs().argmax())]
         with np.errstate(invalid="ignore", divide="ignore"):
             correlation = part["rank_mended"].corr(part["rank_faulty"])
         changed = int((part["change"].abs() > 1e-9).sum())

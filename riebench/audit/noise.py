@@ -50,7 +50,7 @@ def pooled(found: pd.DataFrame) -> pd.DataFrame:
     """
     known = found.dropna(subset=["standard_error"])
     squares = known.assign(sd_seeds=known["sd_seeds"] ** 2, standard_error=known["standard_error"] ** 2)
-    roots = np.sqrt(squares.groupby("score", sort=False)[["sd_seeds", "standard_error"]].mean())
+    roots = squares.groupby("score", sort=False)[["sd_seeds", "standard_error"]].mean() ** 0.5
     arms = known.groupby("score", sort=False)["arm"].size()
     return roots.assign(ratio=roots["sd_seeds"] / roots["standard_error"], arms=arms).reset_index()
 

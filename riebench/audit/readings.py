@@ -57,7 +57,7 @@ class Table:
 
     def frame(self, columns: Array, names: Sequence[str]) -> pd.DataFrame:
         """``[pairs, names]`` as a frame, by pair id."""
-        return pd.DataFrame(columns, pd.Index(self.pairs.ids, name="pair_id"), names)
+        return pd.DataFrame(columns, pd.Index(self.pairs.ids, name="pair_id"), pd.Index(names))
 
     def at(self, budget: float) -> dict[str, pd.DataFrame]:
         """Every metric read at an LPIPS budget, as the report reads it: a frame of pairs x arms."""

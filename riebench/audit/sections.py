@@ -145,7 +145,7 @@ def _rankings_by_protocol(found: Findings) -> TextTable:
 
 
 def _gaming(found: Findings) -> list[TextTable]:
-    names = [name for name in found.frames["scores"] if name != "arm"]
+    names = [str(name) for name in found.frames["scores"] if name != "arm"]
     scores = [[r["arm"], *_cells(r, names)] for r in _rows(found.frames["scores"])]
     games = [
         [r["score"], r["game"], number(r["mean"]), f"{r['best']} {number(r['best_mean'])}",

@@ -99,7 +99,7 @@ def within_settings(values: Array, truth: Array, weights: NDArray[np.float32]) -
     each = []
     for metric, true in zip(values.T, truth.T, strict=True):
         both = ~np.isnan(metric) & ~np.isnan(true)
-        x, y = (pd.Series(column[both]).rank().to_numpy() for column in (metric, true))
+        x, y = (pd.Series(column[both]).rank().to_numpy(np.float64) for column in (metric, true))
         if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
             mine = weights[:, both].astype(float)
             each.append(_weighted(x, y, np.vstack([np.ones(len(x)), mine])))

@@ -84,10 +84,10 @@ def _agreement(found: Findings, score: str) -> list[str]:
 def _power(found: Findings, score: str) -> list[str]:
     said = []
     needed = found.frames["pairs-needed"]
-    for row in needed[needed["score"] == score].itertuples():
-        least, median, most = (_count(n) for n in (row.least, row.median, row.most))
+    for row in needed[needed["score"] == score].to_dict("records"):
+        least, median, most = (_count(row[name]) for name in ("least", "median", "most"))
         said.append(
-            f"It takes {median} pairs to see a difference of {row.effect:g} between two interventions with power .8 "
+            f"It takes {median} pairs to see a difference of {row['effect']:g} between two interventions with power .8 "
             f"({least} to {most}, by the two)."
         )
     apart = found.frames["told-apart"]
@@ -174,7 +174,7 @@ def best_agreement(found: Findings) -> list[str]:
         part = rivals[rivals["level"] == level]
         if part.empty:
             continue
-        row: Any = part.loc[part["correlation"].abs().idxmax()]
+        row: Any = part.iloc[int(part["correlation"].abs().argmax())]
         at = "" if np.isnan(row["budget"]) else f" at LPIPS {row['budget']:g}"
         said.append(
             f"Over {what}, {row['metric']}{at} by {row['protocol']} agrees best: {row['correlation']:.2f}{_ends(row)}."
