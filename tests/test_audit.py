@@ -351,7 +351,7 @@ def test_own_runs_are_the_same_pairs_with_other_seeds_and_protocols() -> None:
 def few_runs(limit: int | None, seeds: int, budget: float) -> list[OwnRun]:
     """Three pairs and three arms in place of an audit's own runs."""
     asked: dict[str, Any] = {"strength": (1, 2), "at_lpips": [budget]}
-    methods = ["steering", "caa", "paste", "none"]
+    methods = ["steering", "sae", "paste", "none"]
     request, pairs = resolve(methods, "all", category=["colour"], limit=2, keep_images=2, **asked)
     moved = [pair.model_copy(update={"seed": (pair.seed or 0) + 7}) for pair in pairs]
     runs = [OwnRun("plain", request, pairs)]

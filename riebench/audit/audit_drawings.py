@@ -43,25 +43,28 @@ def draw_all(found: Findings, folder: Path) -> dict[str, str]:
 
 
 def draw_noise(found: Findings) -> Figure:
-    """Left: spread between seeds against the standard error, an arm a point. Right: orders that turn round."""
+    """Left: spread between seeds by standard error, an arm a point. Right: orders that turn round."""
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    moved = found.frames["noise"]
-    for score, part in moved.groupby("score", sort=False):
-        left.scatter(part["standard_error"], part["sd_seeds"], s=14, color=TONES[str(score)], label=score)
-    end = 1.05 * float(np.nanmax(moved[["standard_error", "sd_seeds"]].to_numpy()))
-    left.plot([0, end], [0, end], color="#404040", linewidth=0.8, linestyle="--")
-    left.set(xlim=(0, end), ylim=(0, end), xlabel="standard error that one run states")
-    left.set_ylabel("standard deviation between seeds")
-    left.set_title("honest below the line")
-    left.legend()
+    pooled = found.frames["noise-pooled"].set_index("score")["ratio"]
+    for place, (score, part) in enumerate(found.frames["noise"].groupby("score", sort=False)):
+        beside = place + np.linspace(-0.25, 0.25, len(part))
+        left.scatter(beside, part["ratio"], s=14, color=TONES[str(score)])
+        left.hlines(pooled.get(score, np.nan), place - 0.35, place + 0.35, color="#202020", linewidth=1.5)
+    left.axhline(1, color="#404040", linewidth=0.8, linestyle="--")
+    scores = list(dict.fromkeys(found.frames["noise"]["score"]))
+    left.set_xticks(range(len(scores)), scores)
+    left.set_ylim(bottom=0)
+    left.set_ylabel("standard deviation between seeds\nby the standard error that one run states")
+    left.set_title("points: arms; black: pooled; honest up to 1")
+    left.grid(axis="x", visible=False)
     shares = found.frames["order-turns-by-score"]
     places = np.arange(len(shares))
     right.bar(places - 0.2, shares["turned"], 0.38, color="#8A8A8A", label="of all orders")
     apart = shares["told_apart_turned"]
     right.bar(places + 0.2, apart.fillna(0), 0.38, color="#202020", label="of those told apart in one run")
     for place, share in zip(places, apart, strict=True):
-        text = "none told apart" if np.isnan(share) else f"{share:.0%}"
+        text = "none" if np.isnan(share) else f"{share:.0%}"
         right.annotate(text, (place + 0.2, 0 if np.isnan(share) else share), ha="center", va="bottom", fontsize=6.5)
     right.set_xticks(places, shares["score"].tolist())
     right.set(ylabel="share that another seed turns round", title="order of two arms")

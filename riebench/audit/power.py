@@ -83,11 +83,11 @@ def pairs_needed(curves: pd.DataFrame) -> pd.DataFrame:
     Returns:
         For each score the least, median and greatest over all two arms.
     """
+    if curves.empty:
+        return pd.DataFrame(columns=["score", "effect", "least", "median", "most", "comparisons"])
     needed = curves.groupby(["score", "effect", "a", "b"], sort=False)[["pairs", "power"]].apply(_reaches)
-    grouped = needed.groupby(["score", "effect"], sort=False)
-    found = grouped.agg(["min", "median", "max", "size"]) if len(needed) else pd.DataFrame(columns=["min"] * 4)
-    found.columns = ["least", "median", "most", "comparisons"]
-    return found.reset_index()
+    by_score = needed.groupby(["score", "effect"], sort=False)
+    return by_score.agg(least="min", median="median", most="max", comparisons="size").reset_index()
 
 
 def _reaches(curve: pd.DataFrame) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from riebench.audit.readings import DONE, RANKING, Table, compared
 from riebench.metrics import METRICS
@@ -99,7 +100,7 @@ def within_settings(values: Array, truth: Array, weights: NDArray[np.float32]) -
     each = []
     for metric, true in zip(values.T, truth.T, strict=True):
         both = ~np.isnan(metric) & ~np.isnan(true)
-        x, y = (pd.Series(column[both]).rank().to_numpy(np.float64) for column in (metric, true))
+        x, y = (rankdata(column[both]) for column in (metric, true))
         if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
             mine = weights[:, both].astype(float)
             each.append(_weighted(x, y, np.vstack([np.ones(len(x)), mine])))
