@@ -84,6 +84,13 @@ def test_arms_are_compared_as_scipy_and_holm_say() -> None:
     assert found["difference"].tolist() == pytest.approx([np.mean(a - b - 3), np.mean(a - c), np.mean(b + 3 - c)])
 
 
+def test_what_holm_does_not_allow_is_not_told_apart() -> None:
+    d = np.array([1.0] * 9 + [-1.0])
+    found = compare_arms(values(a=[0.0] * 10, b=d.tolist(), c=(2 * d).tolist()))
+    assert found["p"].tolist() == pytest.approx([22 / 1024] * 3)
+    assert not found["told_apart"].any()  # 3 x .0215
+
+
 def test_noise_is_the_deviation_between_runs_beside_the_standard_error() -> None:
     each = RNG.normal(size=(3, 200))
     runs = [{"gain": values(a=row.tolist(), few=[0.0, 1.0] + [np.nan] * 198)} for row in each]
