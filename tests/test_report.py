@@ -23,7 +23,7 @@ from scipy import stats
 import riebench
 from riebench.cli import main
 from riebench.records import Record
-from riebench.report.agreement import _spearman
+from riebench.report.agreement import spearman
 from riebench.report.analysis import Options, analyse
 from riebench.report.arms import arms_of, half_of
 from riebench.report.board import board_columns
@@ -388,7 +388,7 @@ def test_the_interval_of_the_correlation_leans_to_the_truth(rng: np.random.Gener
     """Over ever more pairs the correlation would be 1; noise weakens it, and that of a resample once more."""
     means = np.linspace(0, 1, 60)
     a, b = (means + rng.normal(0, 0.5, (40, 60)) for _ in range(2))
-    correlation, low, high = _spearman(a, b, Bootstrap([1] * 40).weights[:, :2000].T)
+    correlation, low, high = spearman(a, b, Bootstrap([1] * 40).weights[:, :2000].T)
     assert correlation == pytest.approx(stats.spearmanr(a.mean(0), b.mean(0))[0])
     assert low < high < 1
     assert high > correlation + 0.02

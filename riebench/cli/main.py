@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from riebench.cli.ablate_command import ablate_command
+from riebench.cli.audit_command import audit_command
 from riebench.cli.bench_command import bench_command
 from riebench.cli.blocks_command import blocks_command
 from riebench.cli.methods_command import methods_command, new_method_command
@@ -40,6 +41,7 @@ app.command("score")(score_command)
 app.command("rerun")(rerun_command)
 app.command("bench")(bench_command)
 app.command("ablate")(ablate_command)
+app.command("audit")(audit_command)
 app.command("settings")(settings_command)
 app.command("fetch")(fetch_command)
 app.command("doctor")(doctor_command)

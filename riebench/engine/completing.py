@@ -94,8 +94,8 @@ def complete(
         first = kept.records[0]
         lack = [name for name in names if any(name not in record.metrics for record in kept.records)]
         judge = truth(pairs[first.pair_id], first.seed) if truth else None
-        reference = _reference(kept)._replace(truth=judge)
-        scores = score_images(scorers, reference, [_pixels(path) for path in kept.pictures], lack)
+        reference = reference_of(kept)._replace(truth=judge)
+        scores = score_images(scorers, reference, [pixels(path) for path in kept.pictures], lack)
         mine = [
             record.model_copy(
                 update={
@@ -182,20 +182,22 @@ def prompts_of(record: Record) -> tuple[str, str]:
     return prompts if brackets else (without_brackets(prompts[0]), without_brackets(prompts[1]))
 
 
-def _reference(kept: Kept) -> Reference:
+def reference_of(kept: Kept) -> Reference:
+    """What the pictures of a pair are compared with; without the truth."""
     edit, original = prompts_of(kept.records[0])
-    base, source, *masks = (_pixels(kept.references[name]) for name in REFERENCES)
+    base, source, *masks = (pixels(kept.references[name]) for name in REFERENCES)
     return Reference(base, source, edit, original, region=np.any([mask[..., 0] > 127 for mask in masks], axis=0))
 
 
-def _pixels(path: Path) -> Image:
+def pixels(path: Path) -> Image:
+    """A picture that is kept (OSError)."""
     with PILImage.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def _readable(path: Path) -> bool:
     try:
-        _pixels(path)
+        pixels(path)
     except (OSError, UnidentifiedImageError, SyntaxError):
         return False
     return True

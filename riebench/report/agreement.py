@@ -44,12 +44,12 @@ def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFram
     rows = []
     for metric, truth in COMPARED:
         a, b = (used[m][:, np.sort(distinct)] for m in (metric, truth))
-        correlation, low, high = _spearman(a, b, boot.weights[common, :DRAWS].T)
+        correlation, low, high = spearman(a, b, boot.weights[common, :DRAWS].T)
         rows.append((metric, truth, correlation, low, high, len(distinct), int(common.sum())))
     return pd.DataFrame(rows, columns=columns)
 
 
-def _spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, float, float]:
+def spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, float, float]:
     """Correlation of column means ``[pairs, settings]`` with its interval; NaN where undefined."""
     if a.shape[0] < 1 or a.shape[1] < 3:
         return np.nan, np.nan, np.nan

@@ -103,7 +103,7 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     pairs, arms = arms_of(group.frame)
     check_ranking(options.rank_by, arms[0].values)
     by = options.rank_by
-    searched = _searched_for(group.frame)
+    searched = searched_for(group.frame)
     automatic, usual = (searched, True) if searched else choose_budgets(arms)
     budgets = sorted(set(options.budgets)) or automatic
     rank_at = _rank_at(budgets, options.rank_at)
@@ -136,7 +136,7 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     return result
 
 
-def _searched_for(frame: pd.DataFrame) -> list[float]:
+def searched_for(frame: pd.DataFrame) -> list[float]:
     """The LPIPS budgets in search of which strengths were tried."""
     return sorted({budget for text in frame["at_lpips"].dropna().unique() for budget in json.loads(text)})
 

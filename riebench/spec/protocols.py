@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -58,4 +58,21 @@ RIEBENCH = Protocol(
     quick_gelu=True,
     metrics="default",
 )
-PROTOCOLS = {p.name: p for p in (RIEBENCH, PAPER)}
+NAMED = {p.name: p for p in (RIEBENCH, PAPER)}
+"""The protocols that a benchmark is run with."""
+FAULTS = {
+    "brackets": "score_brackets",
+    "threshold": "box_threshold",
+    "fallback": "fallback",
+    "shares": "shares",
+    "only-add": "delete_only_adds",
+    "adaptive": "adaptive_ratio",
+    "gelu": "quick_gelu",
+}
+"""Name of a published fault to the field that it is in."""
+ONE_FAULT = {
+    f"{RIEBENCH.name}+{fault}": replace(RIEBENCH, name=f"{RIEBENCH.name}+{fault}", **{field: getattr(PAPER, field)})
+    for fault, field in FAULTS.items()
+}
+"""The protocol ``riebench`` with one published fault, as ``riebench+brackets``: what does this fault alone do?"""
+PROTOCOLS = NAMED | ONE_FAULT

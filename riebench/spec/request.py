@@ -20,7 +20,7 @@ from riebench.records.folder import read_run
 from riebench.sae.folders import feature_count
 from riebench.spec.intervals import Intervals, parse_intervals
 from riebench.spec.presets import Sweep, preset_named
-from riebench.spec.protocols import PROTOCOLS
+from riebench.spec.protocols import NAMED, ONE_FAULT, PROTOCOLS
 from riebench.spec.search import LpipsSearch, parse_search
 from riebench.spec.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
@@ -171,7 +171,7 @@ def resolve(
     intervals = (None,) if on_steps is None else parse_intervals(_many(on_steps), steps)
     protocol = protocol or (chosen.protocol if chosen else "riebench")
     if protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
+        raise unknown("protocol", protocol, ONE_FAULT if "+" in protocol else NAMED)
     measured = metrics_named(entry, _many(metrics) or [PROTOCOLS[protocol].metrics])
     bounds = {"within": at_lpips_within, "most": at_lpips_most}
     search = parse_search(_many(at_lpips), bounds) if at_lpips is not None or any(bounds.values()) else None

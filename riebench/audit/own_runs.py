@@ -1,0 +1,80 @@
+"""The runs that an audit makes of its own, all on mini, where the truth is known. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from riebench.pairs import Pair
+from riebench.spec.protocols import ONE_FAULT, PAPER, RIEBENCH
+from riebench.spec.request import ALL, Request, resolve
+
+INTERVENTIONS = ("steering", "sae", "sae-adaptive", "neurons", "caa")
+CONTROLS = ("random", "sae-random", "noise", "paste", "prompt", "none")
+FAULTY = ("steering", "sae", "neurons", "sae-adaptive")
+"""Methods that the published code has, so that its faults can be in them."""
+BUDGETS = (0.02, 0.05, 0.1)
+SEED_STEP = 1_000_003
+"""Between the seeds of a pair in two reseeded runs; larger than any range of seeds in a pair file."""
+PLAIN, FAULT = "plain", "fault-"
+
+
+class OwnRun(NamedTuple):
+    """A run that the audit makes.
+
+    Attributes:
+        name: of its folder.
+        request: what is run.
+        pairs: on which pairs.
+    """
+
+    name: str
+    request: Request
+    pairs: list[Pair]
+
+
+def own_runs(limit: int | None, seeds: int, budget: float) -> list[OwnRun]:
+    """All runs: ``plain``, whose pictures are kept; the same with other seeds; the same by the protocol ``paper``; and
+    one by each protocol with a single fault, beside one without a fault.
+
+    The runs with faults have settings of their own, each method with ``only_add`` and without, as two of the faults
+    are in this option.
+
+    Args:
+        limit: pairs of each category at most.
+        seeds: how many runs have other seeds.
+        budget: LPIPS that is searched for besides :data:`BUDGETS`.
+    """
+    arms = partial(
+        resolve,
+        [*INTERVENTIONS, *CONTROLS],
+        ALL,
+        strength=(0.5, 1, 2),
+        at_lpips=sorted({*BUDGETS, budget}),
+        limit=limit,
+        keep_images=0,
+    )
+    request, pairs = arms()
+    runs = [OwnRun(PLAIN, request.model_copy(update={"keep_images": len(pairs)}), pairs)]
+    for number in range(1, seeds + 1):
+        runs.append(OwnRun(f"seed-{number}", *arms(pairs=_reseeded(pairs, number))))
+    runs.append(OwnRun(PAPER.name, *arms(protocol=PAPER.name)))
+    for protocol in (RIEBENCH.name, *ONE_FAULT):
+        runs.append(OwnRun(f"{FAULT}{protocol}", *_with_fault(protocol, limit)))
+    return runs
+
+
+def _reseeded(pairs: Sequence[Pair], number: int) -> list[Pair]:
+    """The same pairs with other seeds: other layouts of the same prompts."""
+    step = number * SEED_STEP
+    return [pair.model_copy(update={"seed": (pair.seed or 0) + step}) for pair in pairs]  # mini's pairs all have one
+
+
+def _with_fault(protocol: str, limit: int | None) -> tuple[Request, list[Pair]]:
+    both = [
+        resolve(FAULTY, ALL, strength=(1, 2), options={"only_add": only}, protocol=protocol, limit=limit, keep_images=0)
+        for only in (False, True)
+    ]
+    (request, pairs), (only_adding, _) = both
+    return request.model_copy(update={"conditions": request.conditions + only_adding.conditions}), pairs

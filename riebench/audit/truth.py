@@ -1,0 +1,121 @@
+"""Agreement with the truth: does what scores high also do what was asked, and no more?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from riebench.audit.readings import DONE, RANKING, Table, compared
+from riebench.metrics import METRICS
+from riebench.report.agreement import DRAWS, spearman
+from riebench.report.arms import TRUTH
+from riebench.report.resample import quantiles
+
+SETTINGS, METHODS, WITHIN = "settings", "methods", "pairs"
+COLUMNS = ["level", "budget", "metric", "correlation", "low", "high", "points", "pairs"]
+"""``points``: settings or methods that are ranked; of the level ``pairs``, settings whose correlations are averaged."""
+ROUNDING = 1e-9
+Array = NDArray[np.float64]
+
+
+def agreement_with_truth(table: Table, readings: Mapping[float, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
+    """Spearman's rank correlation of every metric and ranking score with ``edit_success`` x ``kept``.
+
+    - ``settings``: of means over the pairs that every setting scored; settings with the same numbers count once.
+    - ``methods``: of the arms' means at a budget, over the pairs on which every arm has it, of the arms that have it on
+      half of the pairs. Few methods make a rough correlation.
+    - ``pairs``: over the pairs of one setting, averaged over the settings in which both vary: does the score tell pairs
+      on which an edit worked from those on which it did not?
+
+    Intervals resample pairs: basic bootstrap on Fisher's z (Davison and Hinkley 1997, 5.2) for means, see
+    :func:`riebench.report.agreement.spearman`; percentile bootstrap of the average for the level ``pairs``, where ranks
+    are those of the whole sample. A metric whose better is lower agrees with a negative sign. ``edit_success``
+    is a part of the truth and agrees for that reason.
+
+    Args:
+        table: the arms.
+        readings: budget to metric to values, pairs x arms.
+    """
+    weights = table.boot.weights[:, :DRAWS].T
+    metrics = audited_metrics(table)
+    rows = _over_settings(table, metrics, weights)
+    for budget, values in readings.items():
+        rows += _over_methods(values, budget, metrics, weights)
+    truth = table.by_setting(DONE).to_numpy()
+    for metric in metrics:
+        values_of = table.by_setting(metric).to_numpy()
+        rows.append((WITHIN, np.nan, metric, *within_settings(values_of, truth, weights), len(truth)))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def audited_metrics(table: Table) -> list[str]:
+    """Rankings and metrics of edited pictures; neither the truth nor what a record says of its base picture."""
+    known = [m for m in table.arms[0].values if m in METRICS and m not in TRUTH]
+    return [*(score for score in RANKING if score in table.arms[0].values), *known]
+
+
+Row = tuple[str, float, str, float, float, float, int, int]
+
+
+def _over_settings(table: Table, metrics: list[str], weights: NDArray[np.float32]) -> list[Row]:
+    truth = table.by_setting(DONE).to_numpy()
+    return [
+        (SETTINGS, np.nan, metric, *_of_means(table.by_setting(metric).to_numpy(), truth, weights))
+        for metric in metrics
+    ]
+
+
+def _over_methods(
+    values: Mapping[str, pd.DataFrame], budget: float, metrics: list[str], weights: NDArray[np.float32]
+) -> list[Row]:
+    arms = compared(values[DONE])
+    truth = values[DONE][arms].to_numpy()
+    return [(METHODS, budget, m, *_of_means(values[m][arms].to_numpy(), truth, weights)) for m in metrics]
+
+
+def _of_means(values: Array, truth: Array, weights: NDArray[np.float32]) -> tuple[float, float, float, int, int]:
+    """Correlation of the means of columns ``[pairs, columns]`` with its interval, and how many columns and pairs it is
+    of: the pairs that have both numbers in every column that any pair has."""
+    defined = ~np.isnan(values) & ~np.isnan(truth)
+    columns = defined.any(0)
+    common = defined[:, columns].all(1)
+    both = np.concatenate([values[common][:, columns], truth[common][:, columns]])
+    distinct = np.sort(np.unique(both, axis=1, return_index=True)[1])
+    first, second = (one[common][:, columns][:, distinct] for one in (values, truth))
+    return (*spearman(first, second, weights[:, common]), len(distinct), int(common.sum()))
+
+
+def within_settings(values: Array, truth: Array, weights: NDArray[np.float32]) -> tuple[float, float, float, int]:
+    """The average over settings of the rank correlation over pairs, with its interval, and the number of settings.
+
+    Args:
+        values: ``[pairs, settings]``.
+        truth: likewise.
+        weights: of the pairs in each resample, ``[resamples, pairs]``.
+    """
+    each = []
+    for metric, true in zip(values.T, truth.T, strict=True):
+        both = ~np.isnan(metric) & ~np.isnan(true)
+        x, y = (rankdata(column[both]) for column in (metric, true))
+        if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
+            mine = weights[:, both].astype(float)
+            each.append(_weighted(x, y, np.vstack([np.ones(len(x)), mine])))
+    if not each:
+        return np.nan, np.nan, np.nan, 0
+    average = np.nanmean(each, axis=0)
+    low, high = quantiles(average[None, 1:])
+    return float(average[0]), float(low[0]), float(high[0]), len(each)
+
+
+def _weighted(x: Array, y: Array, weights: Array) -> Array:
+    """Pearson's correlation of two columns for each row of weights; NaN where one does not vary."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample may have none of these pairs
+        share = weights / weights.sum(1, keepdims=True)
+        dx, dy = x - (share @ x)[:, None], y - (share @ y)[:, None]
+        covariance, x2, y2 = ((share * product).sum(1) for product in (dx * dy, dx**2, dy**2))
+        found: Array = np.where((x2 > ROUNDING) & (y2 > ROUNDING), covariance / np.sqrt(x2 * y2), np.nan)
+    return found
