@@ -24,12 +24,15 @@ def main(board: Path, readme: Path) -> None:
     for _, row in rows.iterrows():
         words = ["–" if pd.isna(row["rank"]) else f"{row['rank']:.0f}", "" if pd.isna(row["group"]) else row["group"]]
         words += [
-            row["method"],
+            f"{row['method']} †" if row["acts"] == "outside" else row["method"],
             f"{row['gain_pairs']}/{row['attempted']}",
             *(with_interval(row, name) for name in COLUMNS),
         ]
         lines.append("| " + " | ".join(map(str, words)) + " |")
-    said = f"{rows['attempted'].max()} pairs; the column pairs says how many of them reach that LPIPS."
+    said = (
+        f"{rows['attempted'].max()} pairs; the column pairs says how many of them reach that LPIPS. "
+        "†: changes nothing inside the denoiser."
+    )
     block = f"<!-- results -->\n{said}\n\n" + "\n".join(lines) + "\n<!-- end of results -->"
     text = readme.read_text()
     readme.write_text(re.sub(r"<!-- results -->.*<!-- end of results -->", lambda _: block, text, flags=re.S))

@@ -237,6 +237,23 @@ def test_a_k_that_only_easy_pairs_reach_the_budget_with_is_not_chosen() -> None:
     assert matched(arms[0], pairs, [0.2]).k == [[20], [20]]
 
 
+def test_a_default_k_is_the_k_that_it_stood_for() -> None:
+    records = []
+    for pair in ("a", "b"):
+        for k, strength in ((None, 1.0), (12, 1.0), (12, 2.0), (24, 2.0)):
+            made = record(pair, 0.5, 0.1 * strength, strength=strength, options={"k": k})
+            records.append(made.model_copy(update={"notes": {"k": 12 if k is None else k}}))
+    _, [arm] = arms_of(frame_of(records))
+    assert arm.ks == [12, 24]
+    uneven = [
+        one.model_copy(update={"notes": {"k": 1 + (one.pair_id == "b")}})
+        for one in records
+        if one.setting.options["k"] is None
+    ]
+    _, [arm] = arms_of(frame_of(uneven))
+    assert arm.ks == [None]
+
+
 def test_what_changes_nothing_inside_is_marked(tmp_path: Path) -> None:
     made = curves({"sae": 0.4, "paste": 0.2})
     notes = {"sae": {"acts": "inside"}, "paste": {"acts": "outside"}}

@@ -131,7 +131,7 @@ def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     if {"clip_text_edit", "clip_text_original"} <= set(frame):
         frame = frame.assign(margin=frame["clip_text_edit"] - frame["clip_text_original"])
     named = [name for name in map(str, frame) if name not in COLUMNS]
-    frame = _same_everywhere(_whole_points(frame, named))
+    frame = _same_everywhere(_whole_points(_default_k_named(frame), named))
     first = frame.drop_duplicates("pair_id").sort_values("pair_id")
     ids = first["pair_id"].tolist()
     categories = first["category"].to_numpy(np.intp)
@@ -175,6 +175,14 @@ def _whole_points(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
+def _default_k_named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the k that a default stood for, where that is one k for all pairs of an arm."""
+    default = frame["k"].isna() & frame["k_used"].notna()
+    used = frame[default].groupby(ARM, dropna=False)["k_used"]
+    same = used.transform("nunique") == 1
+    return frame.assign(k=frame["k"].fillna(frame["k_used"].where(same.reindex(frame.index, fill_value=False))))
+
+
 def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
     """Join the arms of a method whose numbers are the same for every set of blocks, or interval (``prompt``)."""
     for place in PLACES:
@@ -202,8 +210,10 @@ def _base(frame: pd.DataFrame) -> pd.Series:
 
 
 def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
-    """The method with those of its options that vary, and with its SAEs where these do."""
+    """The method with those of its options that vary, and with its SAEs, named for their run, where these do."""
     arms = frame[["method", "options", "part_sae"]].drop_duplicates()
+    runs = frame.groupby("part_sae")["run"].unique()
+    of_run = {sae: names[0] for sae, names in runs.items()} if len(set(runs.str[0])) == runs.str.len().sum() else {}
     labels = {}
     for method, rows in arms.groupby("method", sort=False):
         options = {text: json.loads(text) for text in rows["options"]}
@@ -212,7 +222,7 @@ def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
         for text, sae in zip(rows["options"], rows["part_sae"], strict=True):
             words = [str(method), *(f"{n}={options[text].get(n)}" for n in varied)]
             if rows["part_sae"].nunique(dropna=False) > 1:
-                words.append(f"[{sae}]")
+                words.append(f"[{of_run.get(sae, sae)}]")
             labels[str(method), text, str(sae)] = " ".join(words)
     return labels
 

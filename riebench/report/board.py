@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
+from riebench.records import INSIDE, OUTSIDE
 from riebench.report.arms import ALL, CURVE, Arm, Pairs
 from riebench.report.matching import gap
 from riebench.report.ranking import GAIN, RANKINGS, ranked_metric
@@ -37,6 +38,7 @@ def board_columns(budgets: Sequence[float], metrics: Sequence[str], by: str = GA
         "method": "with the options that vary",
         "blocks": "joined by +; any where the numbers are the same for all blocks",
         "on_steps": "steps in which the intervention is on, as 1-3; any where the numbers are the same for all",
+        "acts": "inside if the arm changes values in the denoiser, outside if not (a picture, a prompt, nothing)",
         "attempted": "pairs with a record",
         "scored": "pairs with at least one scored record",
         "failed": "failed records",
@@ -102,6 +104,7 @@ def make_board(
                 "method": arm.label,
                 "blocks": arm.blocks,
                 "on_steps": arm.on_steps,
+                "acts": OUTSIDE if arm.outside else INSIDE,
                 "attempted": int((arm.attempted & members).sum()),
                 "scored": int((arm.scored & members).sum()),
                 "failed": arm.failed if scope == ALL else None,

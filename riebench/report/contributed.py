@@ -23,6 +23,7 @@ class RunArm(BaseModel):
     method: str
     options: dict[str, Value]
     blocks: list[str]
+    strengths: list[float] | None = None
     on_steps: list[list[int] | None] = [None]
 
 
@@ -128,9 +129,12 @@ def _soundness(frame: pd.DataFrame) -> list[str]:
 
 
 def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
-    """Check that every pair has every setting of ``run.json``, and no other."""
+    """Check that every pair has every setting of ``run.json``, and others only at strengths that were searched."""
     wanted = dict.fromkeys(
-        (*cells, strength) for arm in run.arms for cells in _arm_cells(arm) for strength in run.strengths
+        (*cells, strength)
+        for arm in run.arms
+        for cells in _arm_cells(arm)
+        for strength in (run.strengths if arm.strengths is None else arm.strengths)
     )
     columns = ["method", "options", "k", "blocks", "on_steps", "strength"]
     settings = frame[columns].astype(object).where(frame[columns].notna(), None)
@@ -144,7 +148,9 @@ def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
         pair, (method, _, _, blocks, on_steps, strength) = missing[0]
         first = f"first: pair {pair}, {method} in {blocks}, steps {on_steps}, strength {strength:g}"
         problems.append(f"{len(missing)} of {len(wanted) * frame['pair_id'].nunique()} records are missing ({first})")
-    strange = {cell for cell in cells if cell not in wanted}
+    arms = {cell[:-1] for cell in wanted}
+    tried = frame["at_lpips"].notna()
+    strange = {cell for cell in cells[~tried] if cell not in wanted} | {c for c in cells[tried] if c[:-1] not in arms}
     if strange:
         method, _, _, blocks, on_steps, strength = min(strange, key=str)
         first = f"first: {method} in {blocks}, steps {on_steps}, strength {strength:g}"
