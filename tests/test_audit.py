@@ -28,7 +28,7 @@ from riebench.audit.power import SIZES, pairs_needed, power_curves, told_apart
 from riebench.audit.readings import table_of
 from riebench.audit.same_mask import arms_before_and_after, before_and_after, pictures_at, what_is_left
 from riebench.audit.truth import METHODS, SETTINGS, WITHIN, agreement_with_truth, within_settings
-from riebench.audit.verdicts import ranking_verdicts, word
+from riebench.audit.verdicts import by_chance, ranking_verdicts, word
 from riebench.cli import main
 from riebench.records import Record
 from riebench.report.agreement import DRAWS
@@ -285,6 +285,13 @@ def test_records_are_sorted_by_what_they_can_tell(capsys: pytest.CaptureFixture[
     assert list(gather([runs[1], runs[0]]).audited.sources) == ["other-seeds"]
     found = find(evidence, 0.05)
     assert set(found.left_out) == {"same mask"}
+    fewer = write_run(Path("fewer"), [one for one in made(methods, seed=500) if one.pair_id < "p05"])
+    part = find(gather([runs[0], fewer]), 0.05)
+    assert part.notes == ["noise: over the 5 pairs that every run with other seeds has"]
+    first = table_of(part.evidence.audited).at(0.05)["gain"]["sae"].iloc[:5].mean()
+    other = table_of(part.evidence.reseeded[0]).at(0.05)["gain"]["sae"].mean()
+    moved = part.frames["noise"].set_index(["score", "arm"])
+    assert moved.loc[("gain", "sae"), "sd_seeds"] == pytest.approx(abs(first - other) / np.sqrt(2))
     assert "keeps pictures" in found.left_out["same mask"]
     said = ranking_verdicts(found)
     assert set(said) == {"gain", "margin", "edit_success"}
@@ -318,6 +325,11 @@ def test_words_for_correlations() -> None:
     assert [word(c) for c in (0.8, -0.85, 0.5, 0.49, 0.0, np.nan)] == [
         "strong", "strong", "moderate", "weak", "weak", "undefined",
     ]  # fmt: skip
+
+
+def test_a_deviation_over_few_runs_may_be_chance() -> None:
+    drawn = RNG.normal(size=(4000, 3)).std(1, ddof=1)
+    assert (drawn > by_chance(3)).mean() == pytest.approx(0.05, abs=0.012)
 
 
 def test_protocols_with_one_fault() -> None:
