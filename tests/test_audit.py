@@ -160,6 +160,20 @@ def test_more_pairs_tell_more_apart() -> None:
     assert found["share"].iloc[0] < 0.5
 
 
+def test_a_subsample_has_each_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[pd.Index] = []
+
+    def compared(values: pd.DataFrame, flips: int, seed: int) -> pd.DataFrame:
+        drawn.append(values.index)
+        return compare_arms(values, flips, seed)
+
+    monkeypatch.setattr("riebench.audit.power.compare_arms", compared)
+    told_apart({"gain": values(a=[0.0, 1.0] * 10, b=[1.0] * 20)}, (15, 20))
+    assert {len(index) for index in drawn} == {15, 20}
+    assert all(index.is_unique for index in drawn)
+    assert len({tuple(sorted(index)) for index in drawn}) > 10
+
+
 def test_agreement_with_the_truth_is_spearmans() -> None:
     table = table_of(group_of(*made({"sae": 0.04, "steering": 0.06, "caa": 0.1, "random": 0.01})))
     readings = {0.05: table.at(0.05)}
