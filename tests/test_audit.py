@@ -188,6 +188,15 @@ def test_agreement_with_the_truth_is_spearmans() -> None:
     assert not {"kept", "clip_text_edit_base"} & set(found.index.get_level_values("metric"))
 
 
+def test_a_pair_without_one_of_the_settings_has_no_part_in_their_means() -> None:
+    records = made({"sae": 0.04, "steering": 0.06, "caa": 0.1})
+    (lost,) = (one for one in records if (one.pair_id, one.setting.method, one.setting.strength) == ("p03", "sae", 2.0))
+    table = table_of(group_of(*(one for one in records if one is not lost)))
+    found = agreement_with_truth(table, {}).set_index(["level", "metric"]).loc[(SETTINGS, "gain")]
+    done, gain = (table.by_setting(name).drop("p03").mean() for name in ("done", "gain"))
+    assert (found["pairs"], found["correlation"]) == (11, pytest.approx(stats.spearmanr(done, gain)[0]))
+
+
 def test_agreement_within_settings_has_an_interval_over_pairs() -> None:
     x = RNG.normal(size=300)
     columns = np.stack([x, x], 1)
@@ -206,7 +215,7 @@ def test_games_are_told_from_the_best_intervention_or_not() -> None:
         steering=(best - 0.5).tolist(),
         paste=(best + 0.2).tolist(),
         noise=(best - 0.4).tolist(),
-        none=(best + 0.01 * (-1) ** np.arange(20)).tolist(),
+        none=(best + 0.01 * np.resize([1, 0, -1, 0], 20)).tolist(),
     )
     found = gaming({"gain": frame}, ["sae", "steering"], ["paste", "noise", "none"], [1] * 20).set_index("game")
     assert found["best"].tolist() == ["sae"] * 3
@@ -240,7 +249,9 @@ def test_what_is_left_under_the_same_mask() -> None:
 
 
 def test_pictures_at_a_budget_are_the_weakest_that_have_it() -> None:
-    table = table_of(group_of(*made({"sae": 0.04, "paste": 0.04})))
+    near = [one.model_copy(update={"key": f"{one.key}x", "setting": one.setting.model_copy(update={"strength": 1.01})})
+            for one in made({"sae": 0.04, "paste": 0.04}) if one.setting.strength == 1]  # fmt: skip
+    table = table_of(group_of(*made({"sae": 0.04, "paste": 0.04}), *near, name="near"))
     chosen = pictures_at(table, 0.05)
     records = pd.concat([arm.records for arm in table.arms]).set_index("key")
     assert len(chosen) == 24
