@@ -179,6 +179,8 @@ def test_agreement_with_the_truth_is_spearmans() -> None:
     readings = {0.05: table.at(0.05)}
     found = agreement_with_truth(table, readings).set_index(["level", "metric"])["correlation"]
     done, gain = table.by_setting("done"), table.by_setting("gain")
+    pd.testing.assert_frame_equal(done, table.by_setting("edit_success") * table.by_setting("kept"))
+    assert 0.5 in done.to_numpy()
     assert found[SETTINGS, "gain"] == pytest.approx(stats.spearmanr(done.mean(), gain.mean())[0])
     means = {name: readings[0.05][name].mean() for name in ("done", "margin")}
     assert found[METHODS, "margin"] == pytest.approx(stats.spearmanr(means["done"], means["margin"])[0])
