@@ -28,7 +28,7 @@ from riebench.audit.power import SIZES, pairs_needed, power_curves, told_apart
 from riebench.audit.readings import table_of
 from riebench.audit.same_mask import arms_before_and_after, before_and_after, pictures_at, what_is_left
 from riebench.audit.truth import METHODS, SETTINGS, WITHIN, agreement_with_truth, within_settings
-from riebench.audit.verdicts import ranking_verdicts, word
+from riebench.audit.verdicts import by_chance, ranking_verdicts, word
 from riebench.cli import main
 from riebench.records import Record
 from riebench.report.agreement import DRAWS
@@ -160,11 +160,27 @@ def test_more_pairs_tell_more_apart() -> None:
     assert found["share"].iloc[0] < 0.5
 
 
+def test_a_subsample_has_each_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[pd.Index] = []
+
+    def compared(values: pd.DataFrame, flips: int, seed: int) -> pd.DataFrame:
+        drawn.append(values.index)
+        return compare_arms(values, flips, seed)
+
+    monkeypatch.setattr("riebench.audit.power.compare_arms", compared)
+    told_apart({"gain": values(a=[0.0, 1.0] * 10, b=[1.0] * 20)}, (15, 20))
+    assert {len(index) for index in drawn} == {15, 20}
+    assert all(index.is_unique for index in drawn)
+    assert len({tuple(sorted(index)) for index in drawn}) > 10
+
+
 def test_agreement_with_the_truth_is_spearmans() -> None:
     table = table_of(group_of(*made({"sae": 0.04, "steering": 0.06, "caa": 0.1, "random": 0.01})))
     readings = {0.05: table.at(0.05)}
     found = agreement_with_truth(table, readings).set_index(["level", "metric"])["correlation"]
     done, gain = table.by_setting("done"), table.by_setting("gain")
+    pd.testing.assert_frame_equal(done, table.by_setting("edit_success") * table.by_setting("kept"))
+    assert 0.5 in done.to_numpy()
     assert found[SETTINGS, "gain"] == pytest.approx(stats.spearmanr(done.mean(), gain.mean())[0])
     means = {name: readings[0.05][name].mean() for name in ("done", "margin")}
     assert found[METHODS, "margin"] == pytest.approx(stats.spearmanr(means["done"], means["margin"])[0])
@@ -172,6 +188,15 @@ def test_agreement_with_the_truth_is_spearmans() -> None:
     each = [stats.spearmanr(done[name], gain[name])[0] for name in varied]
     assert found[WITHIN, "gain"] == pytest.approx(np.mean(each))
     assert not {"kept", "clip_text_edit_base"} & set(found.index.get_level_values("metric"))
+
+
+def test_a_pair_without_one_of_the_settings_has_no_part_in_their_means() -> None:
+    records = made({"sae": 0.04, "steering": 0.06, "caa": 0.1})
+    (lost,) = (one for one in records if (one.pair_id, one.setting.method, one.setting.strength) == ("p03", "sae", 2.0))
+    table = table_of(group_of(*(one for one in records if one is not lost)))
+    found = agreement_with_truth(table, {}).set_index(["level", "metric"]).loc[(SETTINGS, "gain")]
+    done, gain = (table.by_setting(name).drop("p03").mean() for name in ("done", "gain"))
+    assert (found["pairs"], found["correlation"]) == (11, pytest.approx(stats.spearmanr(done, gain)[0]))
 
 
 def test_agreement_within_settings_has_an_interval_over_pairs() -> None:
@@ -192,7 +217,7 @@ def test_games_are_told_from_the_best_intervention_or_not() -> None:
         steering=(best - 0.5).tolist(),
         paste=(best + 0.2).tolist(),
         noise=(best - 0.4).tolist(),
-        none=(best + 0.01 * (-1) ** np.arange(20)).tolist(),
+        none=(best + 0.01 * np.resize([1, 0, -1, 0], 20)).tolist(),
     )
     found = gaming({"gain": frame}, ["sae", "steering"], ["paste", "noise", "none"], [1] * 20).set_index("game")
     assert found["best"].tolist() == ["sae"] * 3
@@ -226,7 +251,9 @@ def test_what_is_left_under_the_same_mask() -> None:
 
 
 def test_pictures_at_a_budget_are_the_weakest_that_have_it() -> None:
-    table = table_of(group_of(*made({"sae": 0.04, "paste": 0.04})))
+    near = [one.model_copy(update={"key": f"{one.key}x", "setting": one.setting.model_copy(update={"strength": 1.01})})
+            for one in made({"sae": 0.04, "paste": 0.04}) if one.setting.strength == 1]  # fmt: skip
+    table = table_of(group_of(*made({"sae": 0.04, "paste": 0.04}), *near, name="near"))
     chosen = pictures_at(table, 0.05)
     records = pd.concat([arm.records for arm in table.arms]).set_index("key")
     assert len(chosen) == 24
@@ -285,6 +312,13 @@ def test_records_are_sorted_by_what_they_can_tell(capsys: pytest.CaptureFixture[
     assert list(gather([runs[1], runs[0]]).audited.sources) == ["other-seeds"]
     found = find(evidence, 0.05)
     assert set(found.left_out) == {"same mask"}
+    fewer = write_run(Path("fewer"), [one for one in made(methods, seed=500) if one.pair_id < "p05"])
+    part = find(gather([runs[0], fewer]), 0.05)
+    assert part.notes == ["noise: over the 5 pairs that every run with other seeds has"]
+    first = table_of(part.evidence.audited).at(0.05)["gain"]["sae"].iloc[:5].mean()
+    other = table_of(part.evidence.reseeded[0]).at(0.05)["gain"]["sae"].mean()
+    moved = part.frames["noise"].set_index(["score", "arm"])
+    assert moved.loc[("gain", "sae"), "sd_seeds"] == pytest.approx(abs(first - other) / np.sqrt(2))
     assert "keeps pictures" in found.left_out["same mask"]
     said = ranking_verdicts(found)
     assert set(said) == {"gain", "margin", "edit_success"}
@@ -318,6 +352,11 @@ def test_words_for_correlations() -> None:
     assert [word(c) for c in (0.8, -0.85, 0.5, 0.49, 0.0, np.nan)] == [
         "strong", "strong", "moderate", "weak", "weak", "undefined",
     ]  # fmt: skip
+
+
+def test_a_deviation_over_few_runs_may_be_chance() -> None:
+    drawn = RNG.normal(size=(4000, 3)).std(1, ddof=1)
+    assert (drawn > by_chance(3)).mean() == pytest.approx(0.05, abs=0.012)
 
 
 def test_protocols_with_one_fault() -> None:

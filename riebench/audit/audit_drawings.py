@@ -47,16 +47,15 @@ def draw_noise(found: Findings) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     pooled = found.frames["noise-pooled"].set_index("score")["ratio"]
-    for place, (score, part) in enumerate(found.frames["noise"].groupby("score", sort=False)):
-        beside = place + np.linspace(-0.25, 0.25, len(part))
-        left.scatter(beside, part["ratio"], s=14, color=TONES[str(score)])
-        left.hlines(pooled.get(score, np.nan), place - 0.35, place + 0.35, color="#202020", linewidth=1.5)
+    for number, (score, part) in enumerate(found.frames["noise"].groupby("score", sort=False)):
+        left.scatter(number + np.linspace(-0.25, 0.25, len(part)), part["ratio"], s=14, color=TONES[str(score)])
+        left.hlines(pooled.get(score, np.nan), number - 0.35, number + 0.35, color="#202020", linewidth=1.5)
     left.axhline(1, color="#404040", linewidth=0.8, linestyle="--")
     scores = list(dict.fromkeys(found.frames["noise"]["score"]))
     left.set_xticks(range(len(scores)), scores)
     left.set_ylim(bottom=0)
     left.set_ylabel("standard deviation between seeds\nby the standard error that one run states")
-    left.set_title("points: arms; black: pooled; honest up to 1")
+    left.set_title("points: arms; black: pooled; 1 or less is expected")
     left.grid(axis="x", visible=False)
     shares = found.frames["order-turns-by-score"]
     places = np.arange(len(shares))

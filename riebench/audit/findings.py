@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from riebench.audit.evidence import Evidence
@@ -69,10 +70,15 @@ def _noise(found: Findings, values: Scores) -> None:
     if not found.evidence.reseeded:
         found.left_out[NOISE] = "no run has the same pairs with other seeds; make one with 'riebench run --seed'"
         return
-    others = [table_of(group).at(found.budget) for group in found.evidence.reseeded]
-    index = found.table.pairs.ids
-    runs = [values, *({score: other[score].reindex(index) for score in values} for other in others)]
-    moved, turned = spread(runs, found.table.pairs.categories.tolist()), turns(runs)
+    tables = [table_of(group) for group in found.evidence.reseeded]
+    pairs = found.table.pairs
+    common = np.all([np.isin(pairs.ids, table.pairs.ids) for table in tables], axis=0)
+    ids = np.array(pairs.ids)[common]
+    if len(ids) < len(pairs.ids):
+        found.notes.append(f"{NOISE}: over the {len(ids)} pairs that every run with other seeds has")
+    every = [values, *(table.at(found.budget) for table in tables)]
+    runs = [{score: run[score].loc[ids] for score in values} for run in every]
+    moved, turned = spread(runs, pairs.categories[common].tolist()), turns(runs)
     found.frames |= {"noise": moved, "noise-pooled": pooled(moved), "order-turns": turned}
     found.frames["order-turns-by-score"] = turn_shares(turned)
 

@@ -106,7 +106,7 @@ def within_settings(values: Array, truth: Array, weights: NDArray[np.float32]) -
             each.append(_weighted(x, y, np.vstack([np.ones(len(x)), mine])))
     if not each:
         return np.nan, np.nan, np.nan, 0
-    average = np.nanmean(each, axis=0)
+    average = pd.DataFrame(each).mean().to_numpy(float)  # of those that a resample defines
     low, high = quantiles(average[None, 1:])
     return float(average[0]), float(low[0]), float(high[0]), len(each)
 

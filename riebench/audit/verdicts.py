@@ -6,19 +6,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2
 
 from riebench.audit.findings import Findings
 from riebench.audit.gaming import ABOVE, BELOW, LEVEL_WITH
 from riebench.audit.readings import RANKING
 from riebench.audit.truth import METHODS, SETTINGS, WITHIN
 
-STRONG, SOME, HONEST, OFTEN = 0.8, 0.5, 1.1, 0.05
+STRONG, SOME, OFTEN, LEVEL = 0.8, 0.5, 0.05, 0.05
 RULES = (
     f"A rank correlation is strong if its size is {STRONG} or more, moderate from {SOME} on, else weak.",
     "A picture that no intervention made is above or below the best intervention if the paired sign-flip test of the "
     "pairs that both have is below 5 %; else the score cannot tell them apart (few pairs tell less). A sound score "
     "puts paste, noise and none below, or must say that it cannot tell; prompt is the source picture itself.",
-    f"An interval is honest if means move from seed to seed by at most {HONEST} times its standard error.",
+    "Intervals are too narrow if the pooled ratio is above what honest ones would give in one of twenty audits if all "
+    "arms moved together: the root of the 95 % quantile of chi-square over its degrees of freedom, runs less 1.",
     f"A significant order holds under reseeding if another seed turns it round in at most {OFTEN:.0%} of the cases.",
     "Differences under the same mask: of those whose interval is without 0 before, the share whose interval is without "
     "0, with the same sign, after.",
@@ -31,6 +33,11 @@ def word(correlation: float) -> str:
         return "undefined"
     size = abs(correlation)
     return "strong" if size >= STRONG else "moderate" if size >= SOME else "weak"
+
+
+def by_chance(runs: int) -> float:
+    """The largest ratio of a standard deviation over runs to an honest standard error that chance gives at 5 %."""
+    return float(np.sqrt(chi2.ppf(1 - LEVEL, runs - 1) / (runs - 1)))
 
 
 def metric_verdicts(found: Findings) -> pd.DataFrame:
@@ -106,7 +113,8 @@ def _noise(found: Findings, score: str) -> list[str]:
     said = []
     ratio = found.frames["noise-pooled"].set_index("score")["ratio"].get(score, np.nan)
     if not np.isnan(ratio):
-        verdict = "honest" if ratio <= HONEST else "too narrow"
+        runs = 1 + len(found.evidence.reseeded)
+        verdict = "honest" if ratio <= by_chance(runs) else "too narrow"
         said.append(
             f"Its intervals are {verdict}: means move from seed to seed by {ratio:.2f} of their standard error."
         )

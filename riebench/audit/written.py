@@ -7,6 +7,7 @@ from pathlib import Path
 from riebench.audit.audit_drawings import draw_all
 from riebench.audit.findings import Findings
 from riebench.audit.sections import Section, sections
+from riebench.report.page.build import HERE as TABLES
 from riebench.report.texttable import markdown_table, markdown_text, write_csv
 from riebench.util.errors import UserError
 from riebench.util.html import BASE_CSS, data_uri, templates
@@ -73,5 +74,6 @@ def _page(found: Findings, made: list[Section], folder: Path) -> str:
             notes=found.notes,
             sections=made,
             pictures=pictures,
+            html_table=templates(TABLES).get_template("tables.html").module.html_table,  # type: ignore[attr-defined]
         )
     )
