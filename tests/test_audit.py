@@ -84,6 +84,12 @@ def test_arms_are_compared_as_scipy_and_holm_say() -> None:
     assert found["difference"].tolist() == pytest.approx([np.mean(a - b - 3), np.mean(a - c), np.mean(b + 3 - c)])
 
 
+def test_many_arms_can_be_told_apart_with_few_flips() -> None:
+    rng = np.random.default_rng(0)
+    arms = {f"arm{i}": 10 * i + rng.normal(size=20) for i in range(15)}
+    assert compare_arms(values(**arms), flips=1000)["told_apart"].all()
+
+
 def test_what_holm_does_not_allow_is_not_told_apart() -> None:
     d = np.array([1.0] * 9 + [-1.0])
     found = compare_arms(values(a=[0.0] * 10, b=d.tolist(), c=(2 * d).tolist()))
