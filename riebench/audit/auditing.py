@@ -62,7 +62,7 @@ def audit(
     Raises:
         UserError: if a run cannot be read, fewer than two arms have the budget, or the folder cannot be written.
     """
-    from riebench.audit.written import write_audit
+    from riebench.audit.audit_files import write_audit
 
     folder, failed = Path(out), 0
     _check(folder, [Path(run) for run in runs], budget)

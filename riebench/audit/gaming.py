@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from riebench.audit.comparing import FLIPS
 from riebench.audit.readings import Table
 from riebench.report.resample import Bootstrap, sign_flip
 
@@ -17,7 +18,6 @@ GAMES = {
     "prompt": "the source picture",
 }
 """What is no intervention, with what it shows."""
-FLIPS = 10_000
 ABOVE, LEVEL_WITH, BELOW = "above", "not told apart from", "below"
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from riebench.audit.explained import SAYS, TITLES
 from riebench.audit.findings import FAULTS, GAMING, NOISE, POWER, SAME_MASK, TRUTH, Findings
+from riebench.audit.power import SIZES
 from riebench.audit.readings import RANKING
 from riebench.audit.truth import METHODS, SETTINGS, WITHIN
 from riebench.audit.verdicts import RULES, audited_truth, best_agreement, metric_verdicts, ranking_verdicts
@@ -111,7 +112,7 @@ def _power(found: Findings) -> list[TextTable]:
 
 
 def _pairs(count: float) -> str:
-    return "> 5120" if count == float("inf") else number(count, 0)
+    return f"> {SIZES[-1]}" if count == float("inf") else number(count, 0)
 
 
 def _truth(found: Findings) -> list[TextTable]:

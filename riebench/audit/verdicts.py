@@ -10,6 +10,7 @@ from scipy.stats import chi2
 
 from riebench.audit.findings import Findings
 from riebench.audit.gaming import ABOVE, BELOW, LEVEL_WITH
+from riebench.audit.power import SIZES
 from riebench.audit.readings import RANKING
 from riebench.audit.truth import METHODS, SETTINGS, WITHIN
 
@@ -200,4 +201,4 @@ def _ends(row: Any) -> str:
 
 
 def _count(pairs: float) -> str:
-    return f"{np.ceil(pairs):.0f}" if np.isfinite(pairs) else "more than 5120"
+    return f"{np.ceil(pairs):.0f}" if np.isfinite(pairs) else f"more than {SIZES[-1]}"
