@@ -411,6 +411,15 @@ def test_the_interval_of_the_correlation_leans_to_the_truth(rng: np.random.Gener
     assert high > correlation + 0.02
 
 
+def test_the_interval_of_the_correlation_holds_it(rng: np.random.Generator) -> None:
+    """Near 1, no resample is as strong as the sample, and the basic bootstrap alone would leave its estimate out."""
+    means = np.linspace(0, 1, 40)
+    a, b = (means + rng.normal(0, 0.4, (90, 40)) for _ in range(2))
+    weights = Bootstrap([1] * 90).weights[:, :2000].T
+    correlation, low, high = spearman(a, b, weights)
+    assert 0.9 < low < correlation < high < 1
+
+
 def test_a_setting_that_is_there_again_counts_once_in_the_correlation(tmp_path: Path) -> None:
     def measured(copies: int) -> pd.DataFrame:
         kept = (1.0, 0.6, 0.9, 0.3)

@@ -170,8 +170,6 @@ def _bars(axes: Axes, part: pd.DataFrame, column: str, tones: list[str]) -> None
     low, high = (part[end].fillna(part[column]).to_numpy(float) for end in ("low", "high"))
     places = range(len(part))
     axes.barh(places, middle, height=0.72, color=tones)
-    # A basic bootstrap interval of a bounded number need not hold it.
-    reach = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
-    axes.errorbar(middle, places, xerr=reach, fmt="none", ecolor="#202020", elinewidth=0.8, capsize=1.5)
+    axes.hlines(places, low, high, color="#202020", linewidth=0.8)
     axes.axvline(0, color="#404040", linewidth=0.6)
     axes.grid(axis="y", visible=False)

@@ -31,10 +31,9 @@ def agreement_with_truth(table: Table, readings: Mapping[float, Mapping[str, pd.
     - ``pairs``: over the pairs of one setting, averaged over the settings in which both vary: does the score tell pairs
       on which an edit worked from those on which it did not?
 
-    Intervals resample pairs: basic bootstrap on Fisher's z (Davison and Hinkley 1997, 5.2) for means, see
-    :func:`riebench.report.agreement.spearman`; percentile bootstrap of the average for the level ``pairs``, where ranks
-    are those of the whole sample. A metric whose better is lower agrees with a negative sign. ``edit_success``
-    is a part of the truth and agrees for that reason.
+    Intervals resample pairs: those of means are of :func:`riebench.report.agreement.spearman`; percentile bootstrap of
+    the average for the level ``pairs``, where ranks are those of the whole sample. A metric whose better is lower
+    agrees with a negative sign. ``edit_success`` is a part of the truth and agrees for that reason.
 
     Args:
         table: the arms.

@@ -24,8 +24,7 @@ def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFram
     with the same numbers for every pair (strength 0 of every arm, say) are one picture, and count once. Null with
     fewer than three settings, or if one of the two is the same for all.
 
-    The interval resamples pairs and is that of the basic bootstrap on Fisher's z (Davison and Hinkley 1997, 5.2): a
-    resample holds fewer different pairs, so its correlation is weaker, and percentiles would lie to one side.
+    The interval resamples pairs, see :func:`spearman`.
 
     Returns:
         Columns metric, truth, correlation, low, high, settings, pairs; no row if the truth is unknown.
@@ -50,7 +49,15 @@ def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFram
 
 
 def spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Correlation of column means ``[pairs, settings]`` with its interval; NaN where undefined."""
+    """Correlation of column means ``[pairs, settings]`` with its interval; NaN where undefined.
+
+    A resample holds fewer different pairs, so its correlation is weaker than that of the sample, as this is weaker than
+    that of ever more pairs. With many settings the percentiles of the resamples therefore lie too low, which the basic
+    bootstrap on Fisher's z (Davison and Hinkley 1997, 5.2) mends; with few settings it is too narrow, and percentiles
+    are not. The interval reaches over both: of drawn data (8 and 40 settings, 90 pairs, correlations .3 and .8) it held
+    the truth in 91 to 97 of 100 cases, the basic one alone in 75 to 88, percentiles alone in 73 to 95. Where noise is
+    larger than what the settings differ by, it is too narrow.
+    """
     if a.shape[0] < 1 or a.shape[1] < 3:
         return np.nan, np.nan, np.nan
 
@@ -69,5 +76,5 @@ def spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, f
     low, high = (float(end[0]) for end in quantiles(np.arctanh(np.clip(drawn, -NEARLY, NEARLY))[None]))
     if not high > low or abs(found) > NEARLY:
         return found, np.nan, np.nan
-    z = np.arctanh(found)
-    return found, float(np.tanh(2 * z - high)), float(np.tanh(2 * z - low))
+    z = float(np.arctanh(found))
+    return found, float(np.tanh(min(low, 2 * z - high))), float(np.tanh(max(high, 2 * z - low)))
