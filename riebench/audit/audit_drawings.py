@@ -67,6 +67,7 @@ def draw_noise(found: Findings) -> Figure:
         right.annotate(text, (place + 0.2, 0 if np.isnan(share) else share), ha="center", va="bottom", fontsize=6.5)
     right.set_xticks(places, shares["score"].tolist())
     right.set(ylabel="share that another seed turns round", title="order of two arms")
+    right.margins(y=0.3)  # room for the legend
     right.grid(axis="x", visible=False)
     right.legend()
     return figure

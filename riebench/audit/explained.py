@@ -20,7 +20,8 @@ SAYS = {
     ),
     POWER: (
         "Share of all two arms that are told apart (as on the leaderboard: paired sign flips, Holm, 5 %) in "
-        "subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. Then the"
+        "subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. Few "
+        "pairs have no p-value that stays below 5 % after Holm's correction over many arms. Then the"
         " pairs at which a single paired t-test sees a true difference with power .8: paired differences of "
         "two real interventions are centred, shifted by the effect and drawn with replacement."
     ),

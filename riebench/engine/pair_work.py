@@ -222,9 +222,7 @@ class PairWorker:
         """
         outcomes = [_Outcome(wanted) for wanted in task.wanted]
         observed, batch = self._observed(task, runs), self.instruments.model.batch
-        images = {task.pair.edit_prompt: runs.source.image, task.pair.base_prompt: runs.base.image}
         waiting: dict[tuple[str, Start | None], list[_Outcome]] = {}
-        steps = self.request.steps
         for number in self._in_order({one.condition for one in task.wanted}):
             mine = [outcome for outcome in outcomes if outcome.wanted.condition == number]
             before = _versions(observed)
@@ -241,20 +239,8 @@ class PairWorker:
             if plans is not None:
                 plans[number] = plan
             for outcome in mine:
-                outcome.prompt = task.pair.base_prompt if plan.prompt is None else plan.prompt
-                setting = outcome.wanted.setting
-                outcome.notes = {ACTS: INSIDE if plan.changes else OUTSIDE, **plan.notes}
-                outcome.edit = Edit(plan.changes, setting.strength, setting.on_steps)
-                begin = plan.first_step(setting.strength, steps) if plan.redo else 0
-                if plan.picture is not None:
-                    outcome.image, outcome.edit = plan.blended(runs.base.image, setting.strength), None
-                elif begin == steps:  # nothing is done again
-                    outcome.image, outcome.edit = runs.base.image, None
-                # With nothing to add, the edited run is one that was made already.
-                elif not begin and outcome.prompt in images and (setting.strength == 0 or not plan.changes):
-                    outcome.image, outcome.edit = images[outcome.prompt], None
-                else:
-                    outcome.start = Start(task.pair.base_prompt, begin) if begin else None
+                self._prepare(outcome, plan, task, runs)
+                if outcome.edit is not None:
                     waiting.setdefault((outcome.prompt, outcome.start), []).append(outcome)
             for queue in waiting.values():
                 while len(queue) >= batch:
@@ -263,6 +249,24 @@ class PairWorker:
         for queue in waiting.values():
             self._generate(task.seed, queue)
         return outcomes
+
+    def _prepare(self, outcome: _Outcome, plan: Plan, task: Task, runs: _Runs) -> None:
+        """What is to be generated for a setting; where nothing is, its picture."""
+        setting, steps = outcome.wanted.setting, self.request.steps
+        outcome.prompt = task.pair.base_prompt if plan.prompt is None else plan.prompt
+        outcome.notes = {ACTS: INSIDE if plan.changes else OUTSIDE, **plan.notes}
+        begin = plan.first_step(setting.strength, steps) if plan.redo else 0
+        made = {task.pair.edit_prompt: runs.source.image, task.pair.base_prompt: runs.base.image}
+        if plan.picture is not None:
+            outcome.image = plan.blended(runs.base.image, setting.strength)
+        elif begin == steps:  # nothing is done again
+            outcome.image = runs.base.image
+        # With nothing to add, the edited run is one that was made already.
+        elif not begin and outcome.prompt in made and (setting.strength == 0 or not plan.changes):
+            outcome.image = made[outcome.prompt]
+        else:
+            outcome.start = Start(task.pair.base_prompt, begin) if begin else None
+            outcome.edit = Edit(plan.changes, setting.strength, setting.on_steps)
 
     def _in_order(self, conditions: Collection[int]) -> list[int]:
         """Conditions in the order in which the first of their sites run."""
