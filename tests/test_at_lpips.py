@@ -13,13 +13,14 @@ from report_helpers import record, write_run
 
 import riebench
 from riebench.cli import main
-from riebench.records import Record
+from riebench.engine.pair_work import PairWorker
+from riebench.records import Record, read_records
 from riebench.records.folder import RECORDS
 from riebench.report.analysis import Options, analyse
 from riebench.report.groups import read_groups
-from riebench.report.reached import BETWEEN, BEYOND, JUMP, MET
+from riebench.report.reached import ABOVE, BETWEEN, BEYOND, JUMP, MET
 from riebench.report.tables import leaderboard, reached_table
-from riebench.spec.search import NARROW, LpipsSearch, parse_search
+from riebench.spec.search import LEAST, NARROW, LpipsSearch, parse_search
 from riebench.util.errors import UserError
 
 ASKED = (0.25, 0.5, 1.0, 1.5, 2.0)
@@ -74,13 +75,28 @@ def test_a_budget_out_of_reach_is_looked_for_up_to_the_largest_strength() -> Non
     points = searched(lambda s: 0.04 * s / (1 + s), LpipsSearch(budgets=(0.2,)))
     assert max(points) == 32
     assert max(searched(lambda s: 0.04 * s / (1 + s), LpipsSearch(budgets=(0.2,), most=5))) == 5
+    asked_above = searched(lambda s: 0.001 * s, LpipsSearch(budgets=(0.05,), most=8), (1, 100))
+    assert set(asked_above) == {1, 4, 8, 100}
+
+
+def test_an_lpips_that_every_strength_costs_more_than_ends_the_search() -> None:
+    points = searched(lambda s: 0.3 + 0.001 * s, LpipsSearch(budgets=BUDGETS))
+    assert 0 < min(points) <= LEAST
+    assert len(points) <= 16 * len(BUDGETS)
+
+
+@pytest.mark.parametrize("asked", [(0.5, 1, 2), (2, 4), (0.001, 0.002)])
+def test_strengths_that_all_cost_the_same_may_be_too_strong_or_too_weak(asked: tuple[float, ...]) -> None:
+    points = searched(lambda s: min(0.9, 5 * s) if s > 0.01 else 0.0, LpipsSearch(budgets=BUDGETS), asked)
+    for budget in BUDGETS:
+        assert any(abs(value - budget) <= 0.05 * budget for value in points.values() if value), budget
 
 
 def test_the_search_ends_where_there_is_no_picture_and_where_the_strength_does_not_matter() -> None:
     assert max(searched(lambda s: None if s > 6 else 0.01 * s, LpipsSearch(budgets=(0.2,)))) == 8
     assert set(searched(lambda s: None, LpipsSearch(budgets=BUDGETS))) == set(ASKED)
-    assert set(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS))) == set(ASKED)
-    assert len(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS), (1.0,))) <= 3
+    assert len(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS))) <= len(ASKED) + 2
+    assert len(searched(lambda s: 0.0, LpipsSearch(budgets=BUDGETS))) == len(ASKED) + 1
 
 
 def test_where_the_lpips_first_comes_to_a_budget_counts() -> None:
@@ -188,12 +204,59 @@ def test_further_budgets_use_what_is_known(made: tuple[Path, list[Record]], tmp_
     assert any(abs(value - 0.033) <= 0.05 * 0.033 for value in values if value is not None)
 
 
+def test_strengths_that_were_run_before_are_points_of_the_search_and_stay_asked_for(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {**RUN, "method": "steering", "limit": 1, "keep_images": 0, "out": tmp_path / "run"}
+    riebench.run(**{**asked, "strength": [0.5, 8]})
+    done = riebench.run(**{**asked, "strength": 1}, at_lpips=[0.02, 0.06])
+    settings = {one.setting.strength: one.at_lpips for one in read_records(tmp_path / "run")}
+    assert [settings[strength] for strength in (0.5, 1, 8)] == [None] * 3
+    assert done.session.written == len(settings) - 2
+    tried = next(strength for strength, budgets in settings.items() if budgets)
+    assert riebench.run(**{**asked, "strength": tried}).session.written == 0
+    assert {r.setting.strength: r.at_lpips for r in read_records(tmp_path / "run")} == settings | {tried: None}
+
+
+def test_a_fault_in_the_search_is_a_record_and_costs_no_other(
+    made: tuple[Path, list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, records = made
+    asked = {**RUN, "keep_images": 0, "strength": [0.5, 1]}
+    scored, score = [], PairWorker.score
+
+    def once(self: PairWorker, task: Any, *rest: Any) -> list[Record]:
+        scored.append(task.pair.id)
+        if scored.count(task.pair.id) > 1:
+            raise RuntimeError("no more")
+        return score(self, task, *rest)
+
+    monkeypatch.setattr(PairWorker, "score", once)
+    done = riebench.run(**asked, at_lpips=[0.02, 0.06], out=tmp_path / "search")
+    assert {r.setting.strength for r in done.records if r.status == "ok"} == {0.5, 1}
+    failed = [r for r in done.records if r.status == "failed"]
+    assert {(r.pair_id, r.where, r.reason) for r in failed} == {(r.pair_id, "search", "no more") for r in records}
+
+
+def test_a_pair_that_cannot_be_observed_again_is_a_failure(
+    made: tuple[Path, list[Record]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, records = made
+    (tmp_path / "run").mkdir()
+    asked = "".join(f"{one.model_dump_json()}\n" for one in records if not one.at_lpips)
+    (tmp_path / "run" / RECORDS).write_text(asked)
+    monkeypatch.setattr(PairWorker, "observe", lambda self, task: 1 / 0)
+    done = riebench.run(**RUN, at_lpips=[0.02, 0.06], out=tmp_path / "run")
+    failed = [one for one in done.records if one.status == "failed"]
+    assert {one.pair_id for one in failed} == {one.pair_id for one in records}
+    assert {one.reason for one in failed} == {"division by zero"}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--at-lpips", "x"], "at_lpips"),
         (["--at-lpips", "0.1", "--at-lpips-within", "2"], "within"),
         (["--at-lpips-most", "3"], "give it with --at-lpips"),
+        (["--at-lpips-within", "0"], "give it with --at-lpips"),
     ],
 )
 def test_wrong_options(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,6 +291,7 @@ def report(tmp_path: Path) -> Any:
         *points("b", (1, 0.05), (1.4, 0.06), (1.41, 0.2), (2, 0.3), tried=(1.4, 1.41)),
         *points("c", (1, 0.05), (2, 0.06), (4, 0.07), tried=(4,)),
         *points("d", (1, 0.05), (2, 0.15)),
+        *points("e", (1, 0.12), (2, 0.15)),
     ]
     groups, _ = read_groups([write_run(tmp_path / "run", records)])
     return analyse(groups[0], Options(resamples=100))
@@ -244,14 +308,35 @@ def test_measured_points_are_the_score(report: Any) -> None:
 
 def test_how_each_pair_stands_to_a_budget(report: Any) -> None:
     found = report.reached.set_index("pair_id")
-    assert found["outcome"].to_dict() == {"a": MET, "b": JUMP, "c": BEYOND, "d": BETWEEN}
+    assert found["outcome"].to_dict() == {"a": MET, "b": JUMP, "c": BEYOND, "d": BETWEEN, "e": ABOVE}
     assert found.loc["a", ["strength", "lpips"]].tolist() == [1.5, 0.098]
     assert found.loc["b", ["strength", "lpips", "next_strength", "next_lpips"]].tolist() == [1.4, 0.06, 1.41, 0.2]
     assert pd.isna(found.loc["c", "strength"])
     assert found.loc["c", "largest_lpips"] == 0.07
+    assert found.loc["e", "least_lpips"] == 0.12
     table = reached_table(report)
     assert table is not None
-    assert table.rows == [["steering", "mid.0", "1 / 1 / 1 / 1"]]
+    assert table.rows == [["steering", "mid.0", "1 / 1 / 1 / 1 / 1"]]
+
+
+def test_each_k_stands_for_itself(tmp_path: Path) -> None:
+    path = {5: ((1, 0.05), (2, 0.3), (1.5, 0.1)), 9: ((1, 0.01), (32, 0.04))}
+    records = [
+        record("a", s, lpips, options={"k": k}, strength=s, at_lpips=None if s in (1, 2) else (0.1,))
+        for k, mine in path.items()
+        for s, lpips in mine
+    ]
+    other = [record("a", 1, lpips, method="steering", strength=s) for s, lpips in ((1.0, 0.05), (2.0, 0.2))]
+    found = analyse(read_groups([write_run(tmp_path / "run", [*records, *other])])[0][0], Options(resamples=100))
+    mine = found.reached[found.reached["method"] == "sae"].set_index("k")
+    assert mine["outcome"].to_dict() == {5: MET, 9: BEYOND}
+    assert mine["largest_lpips"].to_dict() == {5: 0.3, 9: 0.04}
+    table = reached_table(found)
+    assert table is not None
+    assert [(row[0], row[2]) for row in table.rows] == [
+        ("sae k=5", "1 / 0 / 0 / 0 / 0"),
+        ("sae k=9", "0 / 0 / 0 / 1 / 0"),
+    ]
 
 
 def test_strengths_of_a_search_are_no_points_of_the_mean_curve(report: Any) -> None:

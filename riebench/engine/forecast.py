@@ -22,9 +22,10 @@ class Forecast:
 
     Attributes:
         settings: of each pair.
-        searched: settings of each pair that a search will add, about; they are not in the other numbers.
+        searched: settings of each pair that a search will add, about.
         pairs: number of pairs.
-        forwards: passes of one picture through the denoiser, with everything that is common done once.
+        forwards: passes of one picture through the denoiser, with everything that is common done once; with a search,
+            about.
         plain: the same if each setting ran base, source and edited run anew.
         memory: bytes, about; None for a model whose size is not known, as the embedded one.
         seconds: by device on which this model was run before; empty if it never was.
@@ -50,7 +51,7 @@ def forecast(request: Request) -> Forecast:
     guidance = entry.guidance if model.guidance is None else model.guidance
     rows = 2 if guidance > 1 else 1
     passes = pairs * request.steps * rows
-    forwards = passes * (2 + settings)
+    forwards = passes * (2 + settings + searched)
     memory = None
     if entry.pipeline_parameters:
         size = BYTES[model.dtype]
@@ -59,7 +60,7 @@ def forecast(request: Request) -> Forecast:
         # Neurons are held three times: of base and source run, and in one plan.
         memory = weights + entry.row_bytes * rows * request.batch * size / 4 + 3 * values * size
     seconds = {device: each * forwards for device, each in timings(entry.name).items()}
-    return Forecast(settings, searched, pairs, forwards, passes * (2 + 3 * settings), memory, seconds)
+    return Forecast(settings, searched, pairs, forwards, passes * (2 + 3 * (settings + searched)), memory, seconds)
 
 
 def _neuron_values(entry: ModelEntry, condition: Condition, request: Request) -> int:

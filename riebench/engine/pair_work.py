@@ -98,7 +98,7 @@ class PairWorker:
         self.saes = {site: model.sae(site) for site in model.sites if site in needed}
 
     def survey(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> Survey:
-        """The run as this worker knows it; ``before`` are records of earlier searches."""
+        """The run as this worker knows it; ``before`` are records that a search goes on from."""
         instruments, request = self.instruments, self.request
         tried: dict[str, list[Record]] = {}
         for record in before:
@@ -154,9 +154,7 @@ class PairWorker:
             where = "metrics"
             records = self.score(task, runs, outcomes)
             if self.request.at_lpips is not None:
-                searched, found = self.search(task, runs, records, self.request.at_lpips)
-                outcomes += searched
-                records += found
+                self.search(task, runs, outcomes, records, self.request.at_lpips)
             if task.keep_images:
                 images = _pictures(runs, outcomes)
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
@@ -275,31 +273,40 @@ class PairWorker:
         return sorted(places, key=lambda number: (order.index(places[number][0]) if places[number] else -1, number))
 
     def search(
-        self, task: Task, runs: _Runs, records: Sequence[Record], search: LpipsSearch
-    ) -> tuple[list[_Outcome], list[Record]]:
+        self, task: Task, runs: _Runs, outcomes: list[_Outcome], records: list[Record], search: LpipsSearch
+    ) -> None:
         """Edit at further strengths, until every condition has met the LPIPS that is searched for, or cannot.
+
+        A fault ends the search of the conditions that are searched together, and is the reason in the records of the
+        strengths that were to be tried.
 
         Args:
             task: the settings that were run, and those that are known.
             runs: of the pair.
-            records: of the former.
+            outcomes: of the former; what is searched is added.
+            records: likewise.
             search: what is searched for.
         """
         run = zip(task.wanted, map(lpips_of, records), strict=True)
         points = courses([*task.known, *run])
-        like = {course_of(w): w.setting for w in (*task.wanted, *(wanted for wanted, _ in task.known))}
-        order, made, scored = self._in_order({number for number, _ in points}), list[_Outcome](), list[Record]()
+        like = [*task.wanted, *(wanted for wanted, _ in task.known)]
+        order = self._in_order({number for number, _ in points})
         for start in range(0, len(order), self.instruments.model.batch):  # as many plans as a batch needs
             together = order[start : start + self.instruments.model.batch]
             mine = {course: known for course, known in points.items() if course[0] in together}
             plans: dict[int, Plan] = {}
             while settings := next_settings(search, mine, like):
                 part = task._replace(wanted=self.recorder.wanted(task, settings))
-                made += (outcomes := self.edit(part, runs, plans))
-                scored += (found := self.score(part, runs, outcomes))
+                try:
+                    made = self.edit(part, runs, plans)
+                    found = self.score(part, runs, made)
+                except Exception as error:  # noqa: BLE001 - as any fault of a pair
+                    records += self.recorder.failures(part, error, "search")
+                    break
+                outcomes += made
+                records += found
                 for wanted, record in zip(part.wanted, found, strict=True):
                     mine[course_of(wanted)][wanted.setting.strength] = lpips_of(record)
-        return made, scored
 
     def _observed(self, task: Task, runs: _Runs) -> Observed:
         """What methods see; each sees the sites of its own condition."""

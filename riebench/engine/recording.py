@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from riebench.engine.searching import courses, next_settings
 from riebench.methods.registry import create, find
 from riebench.pairs import Pair
 from riebench.records import Record, Setting, record_key
@@ -105,8 +106,8 @@ class Recorder:
     def task(self, pair: Pair, before: Iterable[Record] = ()) -> Task:
         """Every setting of a pair in the order of its records; of settings with the same key, the first.
 
-        The seed is the request's, else the pair's own, else the published one. Strengths that a search has tried
-        ``before`` on this pair, by one of this run's conditions, are among the settings.
+        The seed is the request's, else the pair's own, else the published one. Settings of this pair that were run
+        ``before``, by one of this run's conditions, are among them, so that a search goes on from them.
 
         A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
         (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
@@ -183,8 +184,12 @@ class Recorder:
         )
 
     def failures(self, task: Task, error: Exception, where: str) -> list[Record]:
-        """Records that say why the settings of a task were not run."""
-        return [self.record(task, wanted, error=error, where=where) for wanted in task.wanted]
+        """Records that say why a task's settings were not run; where a search alone is left, those that are next."""
+        wanted = task.wanted
+        if not wanted and self.request.at_lpips:
+            like = [one for one, _ in task.known]
+            wanted = self.wanted(task, next_settings(self.request.at_lpips, courses(task.known), like))
+        return [self.record(task, one, error=error, where=where) for one in wanted]
 
 
 def _without_strength(setting: Setting) -> str:

@@ -147,8 +147,9 @@ def carry_out(
     kept = _first_of_each(pairs, request.keep_images)
     with _crew(request, given, workers or Workers(), len(pairs)) as crew, RunFolder(path, force) as folder:
         before = folder.records
-        survey = crew.survey(pairs, [record for record in before if record.at_lpips])
+        survey = crew.survey(pairs, [record for record in before if record.at_lpips or request.at_lpips])
         refuse_other_runs(survey, before, path)
+        before = _asked_for_now(folder, before, survey)
         asked = {wanted.key for task in survey.tasks for wanted in task.wanted}
         if lack := lacking((record for record in before if record.key in asked), survey.metrics):
             before = _completed(crew, folder, lack, survey, request, given)
@@ -162,6 +163,15 @@ def carry_out(
     if rows:
         keep_timing(request.model, survey.device, session.seconds, rows)
     return session
+
+
+def _asked_for_now(folder: RunFolder, before: Sequence[Record], survey: Survey) -> list[Record]:
+    """The records of a folder; those of strengths that a search had chosen, and that are asked for now, say so."""
+    asked = {wanted.key for task in survey.tasks for wanted in task.wanted if wanted.at_lpips is None}
+    newly = {r.key: r.model_copy(update={"at_lpips": None}) for r in before if r.at_lpips and r.key in asked}
+    if newly:
+        folder.append(newly.values())
+    return [newly.get(record.key, record) for record in before]
 
 
 def _completed(

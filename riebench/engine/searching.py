@@ -29,17 +29,18 @@ def courses(points: Iterable[tuple[Wanted, float | None]]) -> dict[Course, dict[
 
 
 def next_settings(
-    search: LpipsSearch, points: Mapping[Course, Points], like: Mapping[Course, Setting]
+    search: LpipsSearch, points: Mapping[Course, Points], like: Iterable[Wanted]
 ) -> list[tuple[int, Setting, tuple[float, ...]]]:
     """The settings that some courses come to next, with their conditions; none when they are at their end.
 
     Args:
         search: what is searched for.
         points: of each course.
-        like: a setting of each course, whatever its strength.
+        like: a setting of each course at least, whatever its strength.
     """
+    settings = {course_of(wanted): wanted.setting for wanted in like}
     return [
-        (course[0], like[course].model_copy(update={"strength": strength}), search.budgets)
+        (course[0], settings[course].model_copy(update={"strength": strength}), search.budgets)
         for course, known in points.items()
         for strength in search.next_strengths(known)
     ]

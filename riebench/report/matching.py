@@ -72,7 +72,7 @@ def cross(lpips: Array, budgets: Array, within: float = 0.0) -> Crossing:
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(step == 0, 0.0, (wanted - before) / step)
     share = np.where(meets.any(2), share, np.nan)
-    curved = (_most(path) > _least(path))[:, None, None]  # a point alone is no curve, even on the budget
+    curved = (most(path) > least(path))[:, None, None]  # a point alone is no curve, even on the budget
     near = curved & (np.abs(path[:, None] - target) <= within * target)
     first = near.argmax(2)
     measured = near.any(2) & (np.isnan(share) | (first <= segment + 1))
@@ -94,8 +94,8 @@ def gap(lpips_a: Array, clip_a: Array, lpips_b: Array, clip_b: Array) -> tuple[A
         The area, positive where a is above b, by the trapezoid rule on :data:`GRID` points, and the width of the common
         range, both ``[pairs]``; NaN where there is no common range.
     """
-    low = np.fmax(_least(lpips_a), _least(lpips_b))
-    high = np.fmin(_most(lpips_a), _most(lpips_b))
+    low = np.fmax(least(lpips_a), least(lpips_b))
+    high = np.fmin(most(lpips_a), most(lpips_b))
     width = np.where(high > low, high - low, np.nan)
     steps = np.linspace(0, 1, GRID)
     with np.errstate(invalid="ignore"):
@@ -105,9 +105,11 @@ def gap(lpips_a: Array, clip_a: Array, lpips_b: Array, clip_b: Array) -> tuple[A
     return np.trapezoid(above, dx=1 / (GRID - 1), axis=1) * width, width
 
 
-def _least(lpips: Array) -> Array:
+def least(lpips: Array) -> Array:
+    """The least LPIPS of each pair; infinite without any."""
     return np.where(np.isnan(lpips), np.inf, lpips).min(1, initial=np.inf)
 
 
-def _most(lpips: Array) -> Array:
+def most(lpips: Array) -> Array:
+    """The greatest LPIPS of each pair; minus infinity without any."""
     return np.where(np.isnan(lpips), -np.inf, lpips).max(1, initial=-np.inf)

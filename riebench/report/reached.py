@@ -1,4 +1,4 @@
-"""How each pair of an arm stands to an LPIPS budget: met, passed between two strengths, or out of reach."""
+"""How each pair of an arm stands to an LPIPS budget: met, passed between two strengths, or on one side of it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 
 from riebench.report.arms import Arm, Pairs
-from riebench.report.matching import cross
-from riebench.spec.search import LPIPS, NARROW, WITHIN
+from riebench.report.matching import cross, least, most
+from riebench.spec.search import LPIPS, WITHIN, ends
 
-MET, JUMP, BETWEEN, BEYOND = "met", "jump", "between", "beyond"
+MET, JUMP, BETWEEN, BEYOND, ABOVE = "met", "jump", "between", "beyond", "above"
 OUTCOMES = {
     MET: f"a picture was made whose LPIPS is within {WITHIN:.0%} of the budget; its numbers are the score",
     JUMP: "the LPIPS jumps over the budget between two strengths that are close; the score is read between them",
-    BETWEEN: "the LPIPS passes the budget between two strengths with no search between; the score is read there",
+    BETWEEN: f"the LPIPS passes the budget between two strengths, not within {WITHIN:.0%}; the score is read there",
     BEYOND: "no strength that was tried reaches the budget; there is no score",
+    ABOVE: "every strength that was tried costs more; there is no score",
 }
 COLUMNS = {
     "method": "with the options that vary",
@@ -30,7 +31,8 @@ COLUMNS = {
     "lpips": "of that picture",
     "next_strength": "of the first picture after it is passed",
     "next_lpips": "of that picture",
-    "largest_lpips": "of all pictures of the pair",
+    "least_lpips": "of the pair's pictures with this k",
+    "largest_lpips": "likewise",
 }
 """Columns of :func:`reached`."""
 
@@ -42,14 +44,15 @@ def reached(arms: Sequence[Arm], pairs: Pairs, budgets: Sequence[float]) -> pd.D
 
 
 def _of_arm(arm: Arm, k: int, pairs: Pairs, budgets: Sequence[float]) -> pd.DataFrame:
-    crossing = cross(arm.along(LPIPS, k), np.asarray(budgets, float), WITHIN)
-    strengths, lpips = crossing.ends(arm.along("strength", k)), crossing.ends(arm.along(LPIPS, k))
-    met, beyond = crossing.measured, np.isnan(crossing.share)
+    path, wanted = arm.along(LPIPS, k), np.asarray(budgets, float)
+    crossing = cross(path, wanted, WITHIN)
+    strengths, lpips = crossing.ends(arm.along("strength", k)), crossing.ends(path)
+    met, unread = crossing.measured, np.isnan(crossing.share)
     second = met & (crossing.share == 1)  # the picture is at the end of the segment
-    close = strengths[1] - strengths[0] <= NARROW * strengths[1]
-    outcome = np.select([met, beyond, close], [MET, BEYOND, JUMP], BETWEEN)
-    passed = ~met & ~beyond
-    rows, columns = np.nonzero(np.repeat(arm.scored[:, None], len(budgets), 1))
+    above = unread & (least(path)[:, None] > wanted)
+    outcome = np.select([met, above, unread, ends(*strengths)], [MET, ABOVE, BEYOND, JUMP], BETWEEN)
+    passed = ~met & ~unread
+    rows, columns = np.nonzero(np.repeat(least(path)[:, None] < np.inf, len(budgets), 1))
     here = (rows, columns)
     return pd.DataFrame(
         {
@@ -60,10 +63,11 @@ def _of_arm(arm: Arm, k: int, pairs: Pairs, budgets: Sequence[float]) -> pd.Data
             "pair_id": np.asarray(pairs.ids)[rows],
             "budget": np.asarray(budgets, float)[columns],
             "outcome": outcome[here],
-            "strength": np.where(beyond, np.nan, np.where(second, *strengths[::-1]))[here],
-            "lpips": np.where(beyond, np.nan, np.where(second, *lpips[::-1]))[here],
+            "strength": np.where(unread, np.nan, np.where(second, *strengths[::-1]))[here],
+            "lpips": np.where(unread, np.nan, np.where(second, *lpips[::-1]))[here],
             "next_strength": np.where(passed, strengths[1], np.nan)[here],
             "next_lpips": np.where(passed, lpips[1], np.nan)[here],
-            "largest_lpips": arm.span[1][rows],
+            "least_lpips": least(path)[rows],
+            "largest_lpips": most(path)[rows],
         }
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.schema import ALL_STEPS
-from riebench.report.analysis import Analysis
+from riebench.report.analysis import Analysis, searched_for
 from riebench.report.arms import ALL, ANY, TRUTH
 from riebench.report.board import board_columns
 from riebench.report.curves import SHOWN, Curves
@@ -168,12 +168,20 @@ def reached_table(analysis: Analysis) -> TextTable | None:
     found = analysis.reached
     if found.empty or analysis.group.frame["at_lpips"].isna().all():
         return None
-    counts = found.groupby(["method", "blocks", "budget", "outcome"]).size().to_dict()
     rows = []
     for arm in analysis.arms:
-        if arm.curved:
-            mine = [[counts.get((arm.label, arm.blocks, b, name), 0) for name in OUTCOMES] for b in analysis.budgets]
-            rows.append([arm.label, arm.where, *(" / ".join(map(str, each)) for each in mine)])
+        searched = searched_for(arm.records)
+        mine = found[(found["method"] == arm.label) & (found["blocks"] == arm.blocks)]
+        mine = mine[mine["on_steps"] == arm.on_steps]
+        for k in arm.ks if searched else ():
+            part = mine[mine["k"].isna() if k is None else mine["k"] == k]
+            counts = part.groupby("budget")["outcome"].value_counts().to_dict()
+            cells = [
+                " / ".join(str(counts.get((budget, name), 0)) for name in OUTCOMES) if budget in searched else DASH
+                for budget in analysis.budgets
+            ]
+            where = arm.where if len(analysis.intervals) < 2 else f"{arm.where}, steps {arm.on_steps}"
+            rows.append([arm.labels[k], where, *cells])
     title = f"Pairs that were searched: {' / '.join(OUTCOMES)} (each pair is in reached.csv)"
     return TextTable(title, ["method", "blocks", *(f"at {b:g}" for b in analysis.budgets)], rows, left=2)
 

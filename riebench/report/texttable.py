@@ -30,6 +30,8 @@ TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "–": "--",
+    "≈": r"$\approx$",
+    "†": r"\dag{}",
 }
 
 

@@ -174,7 +174,7 @@ def resolve(
         raise unknown("protocol", protocol, ONE_FAULT if "+" in protocol else NAMED)
     measured = metrics_named(entry, _many(metrics) or [PROTOCOLS[protocol].metrics])
     bounds = {"within": at_lpips_within, "most": at_lpips_most}
-    search = parse_search(_many(at_lpips), bounds) if at_lpips is not None or any(bounds.values()) else None
+    search = parse_search(_many(at_lpips), bounds) if _given(at_lpips, *bounds.values()) else None
     named = [str(c) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit
@@ -247,6 +247,10 @@ def metrics_named(entry: ModelEntry, words: Sequence[str]) -> tuple[str, ...] | 
             why = f"a network for photographs ({needed.scorer}), which says nothing of the pictures of {entry.name}"
             raise UserError(f"the metric {needed.name} needs {why}; leave it out")
     return found
+
+
+def _given(*arguments: Any) -> bool:
+    return any(argument is not None for argument in arguments)
 
 
 def requests_of(folder: Path) -> list[Request]:

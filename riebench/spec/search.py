@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,11 +18,15 @@ NARROW = 0.02
 """A jump is narrowed to this share of its upper strength at most."""
 DIGITS = 4
 FARTHER = 4
+LEAST = 0.001
+"""Where the LPIPS is over a budget at so weak a strength, it jumps over it from 0."""
 TYPICAL_RUNS = 3
 """Of each budget, on mini; more where an LPIPS is jumped over or out of reach."""
 WITHIN = 0.05
 """Share of a budget by which a picture's LPIPS may differ from it, unless another is asked for."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Any
+"""A float, or an array of floats."""
 Points = Mapping[float, float | None]
 """The strengths at which a pair was edited, to LPIPS; None where there is no picture."""
 
@@ -49,10 +53,12 @@ class LpipsSearch(BaseModel):
         does neither, the strength is multiplied by :data:`FARTHER`, up to ``most`` or to a strength at which there is
         no picture. Where it passes the budget between two strengths, one between these is tried: by turns the middle,
         and where a straight line would meet the budget. If these two are close to each other, it is a jump, and the
-        search ends; that takes some twelve runs, and a budget that can be met three on average.
+        search ends; that takes some twelve runs, and a budget that can be met three on average. It ends, too, where
+        the LPIPS is the same at all strengths, the largest 16 times the smallest at least: strength does not matter.
         """
-        path = [(0.0, 0.0), *sorted((s, value) for s, value in points.items() if s > 0 and value is not None)]
-        if len(path) > 2 and len({value for _, value in path[1:]}) == 1:  # the strength does not matter
+        path = [(0.0, 0.0), *sorted((s, v) for s, v in points.items() if 0 < s <= self.most and v is not None)]
+        same = len({value for _, value in path[1:]}) == 1
+        if same and path[-1][0] >= FARTHER**2 * path[1][0]:
             return []
         tries = [self._next(path, budget, len(points)) for budget in self.budgets]
         limit = min((s for s, value in points.items() if s > 0 and value is None), default=float("inf"))
@@ -65,10 +71,15 @@ class LpipsSearch(BaseModel):
             top = path[-1][0]
             return None if top >= self.most else min(FARTHER * top or 1.0, self.most)
         (low, below), (high, above) = path[after - 1], path[after]
-        if above <= budget * (1 + self.within) or high - low <= NARROW * high:
+        if above <= budget * (1 + self.within) or ends(low, high):
             return None
         share = 0.5 if tried % 2 else (budget - below) / (above - below)
         return float(f"{low + share * (high - low):.{DIGITS}g}")
+
+
+def ends(low: Number, high: Number) -> Number:
+    """Whether nothing is tried between two strengths, so that an LPIPS between theirs is jumped over."""
+    return (high - low <= NARROW * high) | (high <= LEAST)
 
 
 def parse_search(budgets: Sequence[float | str], bounds: Mapping[str, float | None]) -> LpipsSearch:
