@@ -27,7 +27,15 @@ from riebench.audit.own_runs import OwnRun, own_runs
 from riebench.audit.power import SIZES, pairs_needed, power_curves, told_apart
 from riebench.audit.readings import table_of
 from riebench.audit.same_mask import arms_before_and_after, before_and_after, pictures_at, what_is_left
-from riebench.audit.truth import METHODS, SETTINGS, WITHIN, agreement_with_truth, within_settings
+from riebench.audit.truth import (
+    INTERVENTIONS,
+    METHODS,
+    SETTINGS,
+    WITHIN,
+    agreement_with_truth,
+    changed_agreement,
+    within_settings,
+)
 from riebench.audit.verdicts import by_chance, ranking_verdicts, word
 from riebench.cli import main
 from riebench.records import Record
@@ -196,6 +204,38 @@ def test_agreement_with_the_truth_is_spearmans() -> None:
     assert not {"kept", "clip_text_edit_base"} & set(found.index.get_level_values("metric"))
 
 
+def test_agreement_is_positive_where_lower_is_better_and_does_not_turn_with_its_level() -> None:
+    """clip_text_original falls as the gain grows; as a score it agrees wherever gain does."""
+    table = table_of(group_of(*made({"sae": 0.04, "steering": 0.06, "caa": 0.1, "random": 0.01})))
+    found = agreement_with_truth(table, {0.05: table.at(0.05)}).set_index(["level", "metric"])["correlation"]
+    assert found[SETTINGS, "clip_text_original"] == pytest.approx(found[SETTINGS, "gain"], abs=0.02)
+    assert found[SETTINGS, "lpips_base"] < 0  # what changes more is no better for it
+    interventions = agreement_with_truth(table, {0.05: table.at(0.05)}).set_index(["level", "metric"])["points"]
+    assert (interventions[METHODS, "gain"], interventions[INTERVENTIONS, "gain"]) == (4, 3)  # random is a control
+
+
+def test_a_protocol_is_compared_on_what_both_have() -> None:
+    methods = {"sae": 0.04, "steering": 0.06, "caa": 0.1}
+    mended = table_of(group_of(*made(methods), name="mended"))
+    fewer = [r for r in made(methods) if r.setting.method != "caa" and r.pair_id < "p09"]
+    (row,) = (
+        changed_agreement(mended, table_of(group_of(*fewer, name="same")), "p")
+        .query("score == 'gain'")
+        .to_dict("records")
+    )
+    assert (row["settings"], row["pairs"], row["difference"]) == (6, 9, 0)
+    names = [name for name in mended.by_setting("gain") if not name.startswith("caa")]
+    gain, done = (mended.by_setting(metric)[names].iloc[:9].mean() for metric in ("gain", "done"))
+    assert row["without"] == pytest.approx(stats.spearmanr(gain, done)[0])
+    turned = [
+        r.model_copy(update={"metrics": {**r.metrics, "clip_text_edit": 1 - (r.metrics["clip_text_edit"] or 0)}})
+        for r in fewer
+    ]
+    changed = changed_agreement(mended, table_of(group_of(*turned, name="turned")), "p").set_index("score").loc["gain"]
+    assert changed["high"] < 0
+    assert changed["difference"] == pytest.approx(changed["with"] - changed["without"])
+
+
 def test_a_pair_without_one_of_the_settings_has_no_part_in_their_means() -> None:
     records = made({"sae": 0.04, "steering": 0.06, "caa": 0.1})
     (lost,) = (one for one in records if (one.pair_id, one.setting.method, one.setting.strength) == ("p03", "sae", 2.0))
@@ -232,6 +272,12 @@ def test_games_are_told_from_the_best_intervention_or_not() -> None:
     assert found["difference"].tolist() == pytest.approx([0.2, -0.4, 0.0])
 
 
+def test_an_intervention_of_few_pairs_is_not_the_best() -> None:
+    frame = values(sae=[0.1] * 20, caa=[0.9] * 3 + [np.nan] * 17, paste=[0.2 + i / 100 for i in range(20)])
+    (row,) = gaming({"gain": frame}, ["sae", "caa"], ["paste"], [1] * 20).to_dict("records")
+    assert (row["best"], row["stands"], row["pairs"]) == ("sae", "above", 20)
+
+
 def test_a_composite_is_the_picture_inside_the_masks_alone() -> None:
     picture, base = np.full((2, 2, 3), 9, np.uint8), np.zeros((2, 2, 3), np.uint8)
     region = np.array([[True, False], [False, False]])
@@ -249,6 +295,8 @@ def test_what_is_left_under_the_same_mask() -> None:
     assert two.loc[("sae", "caa"), ["before", "after", "gone"]].tolist() == pytest.approx([0.4, 0, 0.4], abs=1e-3)
     assert two.loc[("steering", "caa"), "after"] == pytest.approx(0.15, abs=1e-3)
     assert two.loc[("sae", "steering"), ["before", "after", "gone"]].tolist() == pytest.approx([0.1, -0.15, 0.25])
+    assert two.loc[("sae", "caa"), ["apart_before", "apart_after"]].tolist() == [True, False]
+    assert two.loc[("steering", "caa"), ["apart_before", "apart_after"]].tolist() == [True, True]
     arms = arms_before_and_after(before, after, categories).set_index("arm")
     assert arms.loc["sae", ["pairs", "before", "after", "change"]].tolist() == pytest.approx(
         [30, x.mean() + 0.4, x.mean(), -0.4]
@@ -286,10 +334,11 @@ def test_a_fault_that_turns_the_ranking_round() -> None:
     for setting, row in effects[effects["score"] == "gain"].set_index("setting").iterrows():
         assert row["change"] == pytest.approx((second[setting] - first[setting]).mean())
     summary = fault_summary(effects).set_index("score").loc["gain"]
-    assert summary["rank_correlation"] == pytest.approx(stats.spearmanr(first.mean(), second.mean())[0])
+    own = mended.by_setting("gain").mean()  # also over the pair that the fault loses
+    assert summary["rank_correlation"] == pytest.approx(stats.spearmanr(own, second.mean())[0])
     assert summary["largest_change"] == pytest.approx(effects[effects["score"] == "gain"]["change"].abs().max())
     (lost,) = lost_pairs(mended, other, "p").to_dict("records")
-    assert (lost["lost"], lost["without_record"], lost["scored_mended"], lost["scored_faulty"]) == (1, 1, 12, 11)
+    assert [lost[name] for name in ("settings", "scored_mended", "scored_faulty", "lost")] == [9, 9 * 12, 9 * 11, 9]
 
 
 def test_a_fault_without_effect_changes_nothing() -> None:
@@ -315,6 +364,18 @@ def test_records_are_sorted_by_what_they_can_tell(capsys: pytest.CaptureFixture[
     assert [list(group.sources) for group in evidence.reseeded] == [["other-seeds"]]
     assert [(list(a.sources), list(b.sources)) for a, b in evidence.protocols] == [(["first"], ["paper"])]
     assert len(evidence.unused) == 1
+    # The same seeds again are no other seeds; other seeds or another CLIP are not another protocol alone.
+    renamed = [r.model_copy(update={"conditions": {**r.conditions, "size": 256}}) for r in made(methods)]
+    again, moved = (
+        write_run(Path("again"), renamed),
+        write_run(Path("moved"), with_protocol(made(methods, seed=500), "paper")),
+    )
+    assert not gather([runs[0], again]).reseeded
+    assert not gather([runs[0], moved]).protocols
+    other_clip = [
+        r.model_copy(update={"parts": {**r.parts, "clip": "other-1"}}) for r in with_protocol(made(methods), "paper")
+    ]
+    assert not gather([runs[0], write_run(Path("clip"), other_clip)]).protocols
     assert list(gather([runs[1], runs[0]]).audited.sources) == ["other-seeds"]
     found = find(evidence, 0.05)
     assert set(found.left_out) == {"same mask"}
@@ -330,6 +391,17 @@ def test_records_are_sorted_by_what_they_can_tell(capsys: pytest.CaptureFixture[
     assert set(said) == {"gain", "margin", "edit_success"}
     assert any("It puts paste" in sentence or "It cannot tell paste" in sentence for sentence in said["gain"])
     assert "4 steps" in found.notes[0] or "steps 4" in found.notes[0]
+
+
+def test_a_ranking_that_turns_the_truth_round_is_contrary() -> None:
+    turned = []
+    for one in made({"none": 0.0, "sae": 0.03, "steering": 0.08, "caa": 0.05}):
+        metrics = {**one.metrics, "clip_text_edit": 1 - (one.metrics["clip_text_edit"] or 0)}
+        tried = (0.1,) if one.setting.strength == 2 else None
+        turned.append(one.model_copy(update={"metrics": metrics, "at_lpips": tried}))
+    said = ranking_verdicts(find(gather([write_run(Path("turned"), turned)]), 0.05))["gain"]
+    assert any("over settings is contrary: rank correlation -" in sentence for sentence in said)
+    assert any("over methods is contrary: rank correlation -" in sentence for sentence in said)
 
 
 def test_what_records_cannot_tell_is_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -355,8 +427,8 @@ def test_what_records_cannot_tell_is_left_out_and_said(capsys: pytest.CaptureFix
 
 
 def test_words_for_correlations() -> None:
-    assert [word(c) for c in (0.8, -0.85, 0.5, 0.49, 0.0, np.nan)] == [
-        "strong", "strong", "moderate", "weak", "weak", "undefined",
+    assert [word(c) for c in (0.8, -0.85, 0.497, 0.49, 0.0, -0.49, np.nan)] == [
+        "strong", "contrary", "moderate", "weak", "weak", "weak", "undefined",
     ]  # fmt: skip
 
 
@@ -401,10 +473,10 @@ def test_own_runs_are_the_same_pairs_with_other_seeds_and_protocols() -> None:
 
 
 def few_runs(limit: int | None, seeds: int, budget: float) -> list[OwnRun]:
-    """Three pairs and three arms in place of an audit's own runs."""
+    """Two pairs of a category and three arms in place of an audit's own runs."""
     asked: dict[str, Any] = {"strength": (1, 2), "at_lpips": [budget]}
     methods = ["steering", "sae", "paste", "none"]
-    request, pairs = resolve(methods, "all", category=["colour"], limit=2, keep_images=2, **asked)
+    request, pairs = resolve(methods, "all", category=["colour"], limit=limit or 2, keep_images=2, **asked)
     moved = [pair.model_copy(update={"seed": (pair.seed or 0) + 7}) for pair in pairs]
     runs = [OwnRun("plain", request, pairs)]
     runs.append(OwnRun("seed-1", *resolve(methods, "all", pairs=moved, keep_images=0, **asked)))
@@ -456,10 +528,17 @@ def test_an_audit_of_mini_from_its_runs_to_its_page(
     assert made_again == [("plain", 0), ("seed-1", 1), ("fault-riebench", 0), ("fault-riebench+brackets", 0)]
     assert Path("a/audit.md").read_bytes() == text
 
-    # Its run given by name: what one run alone can tell.
+    # A run that went on with fewer pairs still knows all that it has pictures of.
+    monkeypatch.setattr(auditing, "own_runs", lambda *_: few_runs(1, 1, 0.05)[:1])
+    audit(out="a", quiet=True)
+
+    # Its run given by name: what one run alone can tell; files of an earlier audit do not stay.
+    Path("b").mkdir()
+    Path("b/noise.csv").write_text("score")
     found = audit(["a/runs/plain"], out="b", quiet=True).findings
     assert isinstance(found, Findings)
     assert set(found.left_out) == {"noise", "faults"}
+    assert not Path("b/noise.csv").exists()
     pd.testing.assert_frame_equal(found.frames["gaming"], frames["gaming"])
     for path in Path("a/runs/plain/images").glob("*-base.png"):
         path.unlink()
@@ -476,7 +555,9 @@ def test_an_audit_of_mini_from_its_runs_to_its_page(
         (["audit", "run", "--out", "run"], "--out run is one of the runs; give another folder"),
         (["audit", "run", "--out", "file"], "--out file is a file; give a folder"),
         (["audit", "run", "--out", "o", "--budget", "0"], "budget is 0; expected an LPIPS above 0, as 0.05"),
-        (["audit", "run", "--out", "o", "--budget", "0.9"], "fewer than two arms reach LPIPS 0.9"),
+        (["audit", "run", "--out", "o", "--budget", "0.9"], "of 2 arms, 0 reach LPIPS 0.9 on half of the pairs"),
+        (["audit", "run", "--out", "o", "--seeds", "1"], "limit, seeds and workers are of the audit's own runs"),
+        (["audit", "run/records.jsonl", "--out", "run"], "--out run is one of the runs; give another folder"),
         (["audit", "run", "--out", "o", "--budgets", "0.1"], "No such option: --budgets"),
         (["audit", "run", "--out", "/proc/nowhere"], "the folder /proc/nowhere cannot be written"),
         (["audit", "--out", "o", "--limit", "0"], "Invalid value for '--limit'"),

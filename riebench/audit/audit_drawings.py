@@ -16,30 +16,11 @@ from riebench.audit.findings import FAULTS, NOISE, POWER, SAME_MASK, TRUTH, Find
 from riebench.audit.power import SIZES, WANTED
 from riebench.audit.readings import RANKING
 from riebench.audit.truth import METHODS, SETTINGS, WITHIN
-from riebench.audit.verdicts import audited_truth
 from riebench.report.style import FIXED, METADATA, PAPER, colour
 
 WIDTH, ROW, AROUND = 7.2, 0.2, 1.3  # inches
 TONES = {"gain": FIXED["steering"], "margin": FIXED["sae"], "edit_success": FIXED["neurons"], "kept": FIXED["random"]}
 LEVELS = {SETTINGS: "over settings", METHODS: "over methods", WITHIN: "over pairs of a setting"}
-
-
-def draw_all(found: Findings, folder: Path) -> dict[str, str]:
-    """Draw a figure for each part that has one (OSError); gives part to file name."""
-    draws: dict[str, tuple[str, Callable[[Findings], Figure]]] = {
-        NOISE: ("noise", draw_noise),
-        POWER: ("power", draw_power),
-        TRUTH: ("agreement", draw_agreement),
-        SAME_MASK: ("same-mask", draw_same_mask),
-        FAULTS: ("faults", draw_faults),
-    }
-    files = {}
-    with rc_context(PAPER):
-        for part, (name, draw) in draws.items():
-            if part not in found.left_out:
-                files[part] = f"{name}.png"
-                draw(found).savefig(folder / files[part], metadata=METADATA["png"])
-    return files
 
 
 def draw_noise(found: Findings) -> Figure:
@@ -93,13 +74,14 @@ def draw_power(found: Findings) -> Figure:
     right.minorticks_off()
     right.set(xlabel="pairs", ylabel="power", ylim=(0, 1.02), title="bands: over all two interventions")
     for axes in (left, right):
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     return figure
 
 
 def draw_agreement(found: Findings) -> Figure:
     """Rank correlation with the truth, a panel for each level; metrics from top to bottom."""
-    truth = audited_truth(found)
+    truth = found.frames["truth"]
     truth = truth[truth["budget"].isna() | (truth["budget"] == found.budget)]
     metrics = list(dict.fromkeys(truth["metric"]))
     figure = Figure(figsize=(WIDTH, AROUND + ROW * len(metrics)), layout="constrained")
@@ -112,7 +94,8 @@ def draw_agreement(found: Findings) -> Figure:
     panels[0].set_yticks(range(len(metrics)), metrics)
     panels[0].set_ylim(len(metrics) - 0.4, -0.6)
     figure.supxlabel(
-        "Spearman's rank correlation with edit_success x kept; lines: 95 % bootstrap intervals", fontsize=8
+        "Spearman's rank correlation with edit_success x kept, sign turned where lower is better; lines: 95 %",
+        fontsize=8,
     )
     return figure
 
@@ -142,7 +125,7 @@ def draw_same_mask(found: Findings) -> Figure:
 
 
 def draw_faults(found: Findings) -> Figure:
-    """Rank correlation over settings with the ranking without the fault, and the largest change of a mean."""
+    """What a fault moves: ranks of settings (1 less the rank correlation), and the mean of one setting at most."""
     table = found.frames["faults-summary"]
     protocols = list(dict.fromkeys(table["protocol"]))
     scores = [score for score in RANKING if score in set(table["score"])]
@@ -152,11 +135,12 @@ def draw_faults(found: Findings) -> Figure:
     for number, score in enumerate(scores):
         part = table[table["score"] == score].set_index("protocol").reindex(protocols)
         places = np.arange(len(protocols)) + (number - (len(scores) - 1) / 2) * height
-        for axes, column in zip(panels, ("rank_correlation", "largest_change"), strict=True):
-            axes.barh(places, part[column].to_numpy(float), height, color=TONES[score], label=score)
+        moved = 1 - part["rank_correlation"].to_numpy(float)
+        for axes, lengths in zip(panels, (moved, part["largest_change"].to_numpy(float)), strict=True):
+            axes.barh(places, lengths, height, color=TONES[score], label=score)
     panels[0].set_yticks(range(len(protocols)), protocols)
     panels[0].set_ylim(len(protocols) - 0.4, -0.6)
-    panels[0].set_xlabel("rank correlation with the ranking without the fault")
+    panels[0].set_xlabel("1 - rank correlation with the ranking without it")
     panels[1].set_xlabel("largest change of a setting's mean")
     panels[1].axvline(0, color="#404040", linewidth=0.6)
     for axes in panels:
@@ -174,3 +158,24 @@ def _bars(axes: Axes, part: pd.DataFrame, column: str, tones: list[str]) -> None
     axes.hlines(places, low, high, color="#202020", linewidth=0.8)
     axes.axvline(0, color="#404040", linewidth=0.6)
     axes.grid(axis="y", visible=False)
+
+
+DRAWS: dict[str, tuple[str, Callable[[Findings], Figure]]] = {
+    NOISE: ("noise", draw_noise),
+    POWER: ("power", draw_power),
+    TRUTH: ("agreement", draw_agreement),
+    SAME_MASK: ("same-mask", draw_same_mask),
+    FAULTS: ("faults", draw_faults),
+}
+"""Part to the name of its figure and what draws it."""
+
+
+def draw_all(found: Findings, folder: Path) -> dict[str, str]:
+    """Draw a figure for each part that has one (OSError); gives part to file name."""
+    files = {}
+    with rc_context(PAPER):
+        for part, (name, draw) in DRAWS.items():
+            if part not in found.left_out:
+                files[part] = f"{name}.png"
+                draw(found).savefig(folder / files[part], metadata=METADATA["png"])
+    return files

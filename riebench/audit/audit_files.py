@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from riebench.audit.audit_drawings import draw_all
-from riebench.audit.findings import Findings
+from riebench.audit.audit_drawings import DRAWS, draw_all
+from riebench.audit.findings import FRAMES, Findings
 from riebench.audit.sections import Section, sections
 from riebench.report.page.build import HERE as TABLES
 from riebench.report.texttable import markdown_table, markdown_text, write_csv
@@ -24,6 +24,10 @@ def write_audit(found: Findings, folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in FRAMES:  # those of an earlier audit would stand beside this one's text
+            (folder / f"{name}.csv").unlink(missing_ok=True)
+        for name, _ in DRAWS.values():
+            (folder / f"{name}.png").unlink(missing_ok=True)
         for name, frame in found.frames.items():
             write_csv(frame, folder / f"{name}.csv")
         made = sections(found, draw_all(found, folder))

@@ -11,6 +11,7 @@ from riebench.audit.evidence import Evidence, gather
 from riebench.audit.findings import Findings, find
 from riebench.audit.own_runs import FAULT, own_runs
 from riebench.engine.run import Workers, carry_out
+from riebench.report.frame import records_file
 from riebench.util.errors import UserError
 
 RUNS = "runs"
@@ -38,8 +39,8 @@ def audit(
     *,
     out: str | Path = "audit",
     limit: int | None = None,
-    seeds: int = 2,
-    workers: int = 1,
+    seeds: int | None = None,
+    workers: int | None = None,
     budget: float = 0.05,
     quiet: bool = False,
     step: Callable[[str], object] = lambda what: None,
@@ -53,27 +54,30 @@ def audit(
             seeds or by another protocol. What they cannot tell is left out, with the reason.
         out: folder for text, page, tables and figures.
         limit: pairs of each category at most, of its own runs.
-        seeds: how many of its own runs have other seeds.
-        workers: processes that its own runs take.
+        seeds: how many of its own runs have other seeds; 2 unless given.
+        workers: processes that its own runs take; 1 unless given.
         budget: LPIPS at which the arms are compared.
         quiet: whether to show no progress.
         step: called with the name of each own run and each part before it begins.
 
     Raises:
-        UserError: if a run cannot be read, fewer than two arms have the budget, or the folder cannot be written.
+        UserError: if a run cannot be read, options of its own runs are given beside runs, fewer than two arms have the
+            budget, or the folder cannot be written.
     """
     from riebench.audit.audit_files import write_audit
 
     folder, failed = Path(out), 0
     _check(folder, [Path(run) for run in runs], budget)
     if runs:
+        if (limit, seeds, workers) != (None, None, None):
+            raise UserError("limit, seeds and workers are of the audit's own runs; leave them out, or the runs")
         evidence = gather([Path(run) for run in runs])
     else:
-        asked = own_runs(limit, seeds, budget)
+        asked = own_runs(limit, 2 if seeds is None else seeds, budget)
         for one in asked:
             step(f"run {one.name}")
             path = folder / RUNS / one.name
-            done = carry_out(one.request, one.pairs, path, quiet=quiet, workers=Workers(workers))
+            done = carry_out(one.request, one.pairs, path, quiet=quiet, workers=Workers(workers or 1))
             failed += list(done.statuses.values()).count("failed")
             if done.signal is not None:
                 return Audited(folder, None, failed, done.signal)
@@ -90,7 +94,7 @@ def _check(folder: Path, runs: Sequence[Path], budget: float) -> None:
         raise UserError(f"budget is {budget:g}; expected an LPIPS above 0, as 0.05")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
-    if any(run.resolve() == folder.resolve() for run in runs):
+    if any(folder.resolve() in (run.resolve(), records_file(run).parent.resolve()) for run in runs):
         raise UserError(f"--out {folder} is one of the runs; give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)

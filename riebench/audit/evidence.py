@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from riebench.report.frame import records_file
 from riebench.report.groups import SAME, Group, read_groups
 
@@ -26,6 +28,11 @@ class Evidence:
     protocols: list[tuple[Group, Group]] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
+    @property
+    def other_protocols(self) -> list[str]:
+        """Their names."""
+        return [other.same["protocol"] for _, other in self.protocols]
+
 
 def gather(runs: Sequence[Path], fault_runs: Sequence[Path] = ()) -> Evidence:
     """Read runs; the first is audited, with those that may be compared with it in one table.
@@ -40,17 +47,15 @@ def gather(runs: Sequence[Path], fault_runs: Sequence[Path] = ()) -> Evidence:
     first, others = _first_group(runs)
     found = Evidence(first)
     for group in others:
-        if not _shares_pairs(first, group) or _of(group, "model", "steps") != _of(first, "model", "steps"):
-            found.unused.append(group.headline)
-        elif _of(group, *SAME) == _of(first, *SAME):
+        if _of(group, *SAME) == _of(first, *SAME) and _seeds_differ(first, group):
             found.reseeded.append(group)
-        elif _of(group, "protocol") != _of(first, "protocol"):
+        elif _comparable(first, group) and group.same["protocol"] not in found.other_protocols:
             found.protocols.append((first, group))
         else:
             found.unused.append(group.headline)
     if fault_runs:
         mended, faulty = _first_group(fault_runs)
-        found.protocols.extend((mended, group) for group in faulty)
+        found.protocols.extend((mended, group) for group in faulty if _comparable(mended, group))
     return found
 
 
@@ -63,10 +68,25 @@ def _first_group(runs: Sequence[Path]) -> tuple[Group, list[Group]]:
     return groups[place], groups[:place] + groups[place + 1 :]
 
 
-def _shares_pairs(first: Group, other: Group) -> bool:
-    """Whether some pairs have the same ids and the same prompts."""
+def _comparable(first: Group, other: Group) -> bool:
+    """Whether another group is of another protocol, and of the same pairs, seeds, model, steps and scorers."""
+    names = ("model", "steps", "clip", "lpips", "masker")
+    same = all(first.same.get(name) == other.same.get(name) for name in names)
+    others = first.same["protocol"] != other.same["protocol"]
+    return same and others and len(_shared(first, other)) > 0 and not _seeds_differ(first, other)
+
+
+def _seeds_differ(first: Group, other: Group) -> bool:
+    """Whether pairs with the same ids and prompts have other seeds."""
+    shared = _shared(first, other)
+    return bool((shared["seed_x"] != shared["seed_y"]).any())
+
+
+def _shared(first: Group, other: Group) -> pd.DataFrame:
+    """The pairs of both groups, with the seeds of each."""
     prompts = ["pair_id", "original_prompt", "editing_prompt"]
-    return bool(len(first.frame[prompts].drop_duplicates().merge(other.frame[prompts].drop_duplicates())))
+    mine, theirs = (group.frame[[*prompts, "seed"]].drop_duplicates() for group in (first, other))
+    return mine.merge(theirs, on=prompts)
 
 
 def _of(group: Group, *names: str) -> list[str]:

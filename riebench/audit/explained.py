@@ -21,21 +21,25 @@ SAYS = {
     POWER: (
         "Share of all two arms that are told apart (as on the leaderboard: paired sign flips, Holm, 5 %) in "
         "subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. Few "
-        "pairs have no p-value that stays below 5 % after Holm's correction over many arms. Then the"
-        " pairs at which a single paired t-test sees a true difference with power .8: paired differences of "
-        "two real interventions are centred, shifted by the effect and drawn with replacement."
+        "pairs have no p-value that stays below 5 % after Holm's correction over many arms. Then the pairs at"
+        " which a single paired t-test, without such a correction, sees a true difference with power .8: "
+        "paired differences of two real interventions are centred, shifted by the effect and drawn with "
+        "replacement. Pairs that both bring to the LPIPS count."
     ),
     TRUTH: (
-        "Spearman's rank correlation with edit_success x kept. Over settings and methods: of means over the "
-        "pairs that all of them have; over pairs: within a setting, averaged over settings. In brackets 95 % "
-        "bootstrap intervals over pairs. A metric whose better is lower agrees with a negative sign. "
-        "edit_success is a part of the truth."
+        "Spearman's rank correlation with edit_success x kept; the sign is turned where lower is better, so "
+        "that agreement is positive. Over settings, methods and interventions (methods without controls): of "
+        "means over the pairs that all of them have; over pairs: within a setting, averaged over settings. In "
+        "brackets 95 % bootstrap intervals over pairs. edit_success is a part of the truth. Over settings, "
+        "whatever grows with strength agrees to some degree, as LPIPS shows. Other protocols are compared "
+        "on the settings and pairs of both, the interval is that of the difference."
     ),
     GAMING: (
         "paste lays the source picture's pixels inside the masks on the base picture, noise adds noise there;"
         " both at the LPIPS budget. none is the base picture and prompt the source picture, whatever their "
         "LPIPS. A score that cannot tell them from the best intervention says nothing about representations. "
-        "'wins' is the share of (pair, intervention) in which the picture scores higher, ties counting half."
+        "The best is that with the highest mean here, and each test stands by itself. 'wins' is the share of "
+        "(pair, intervention) in which the picture scores higher, ties counting half."
     ),
     SAME_MASK: (
         "Pictures at the LPIPS budget, with the base picture's pixels outside the pair's masks, scored again."
@@ -45,7 +49,10 @@ SAYS = {
     ),
     FAULTS: (
         "The protocol riebench with one published fault each, and paper with all, at fixed strengths: means "
-        "of the same settings on the pairs that both scored. Rank correlation: Spearman's, over settings, of "
-        "the two rankings by mean; 1 means that the fault changes no rank."
+        "of the same settings, each over the pairs that it scored. Rank correlation: Spearman's, over settings,"
+        " of the two rankings; 1 means that the fault changes no rank. The largest change is on the pairs "
+        "that both scored. A fault that changes no setting had nothing to act on: mini's masker has no box "
+        "threshold and its CLIP one activation, so 'threshold' and 'gelu' can do nothing there. Vanished: a "
+        "pair counts once for each setting."
     ),
 }

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 
 from riebench.audit.readings import Table
+from riebench.report.ranking import GAIN
 
 
 def fault_effects(mended: Table, faulty: Table, protocol: str) -> pd.DataFrame:
-    """The settings that both protocols ran, side by side, on the pairs that both scored.
+    """The settings that both protocols ran, side by side.
 
-    A setting is an arm at a strength; it is ranked by its mean, 1 the best, equal means share their mean rank.
-    ``change`` is the mean paired difference, faulty less mended, with the bootstrap interval over pairs.
+    A setting is an arm at a strength; it is ranked by its mean over the pairs that it scored, so that pairs which a
+    fault loses count, too; 1 is the best, equal means share their mean rank. ``change`` is the mean paired difference,
+    faulty less mended, on the pairs that both scored, with the bootstrap interval over pairs.
 
     Args:
         mended: the records of the protocol ``riebench``.
@@ -27,7 +29,7 @@ def fault_effects(mended: Table, faulty: Table, protocol: str) -> pd.DataFrame:
         both = first[names].notna() & second[names].notna()
         before, after = first[names].where(both), second[names].where(both)
         change = mended.boot.means((after - before).to_numpy())
-        ranks = [means.mean().round(9).rank(ascending=False) for means in (before, after)]
+        ranks = [scored[names].mean().round(9).rank(ascending=False) for scored in (first, second)]
         rows.append(
             pd.DataFrame(
                 {
@@ -64,19 +66,16 @@ def fault_summary(effects: pd.DataFrame) -> pd.DataFrame:
 
 
 def lost_pairs(mended: Table, faulty: Table, protocol: str) -> pd.DataFrame:
-    """Pairs that one protocol has a record of, scored, and that vanish under the other: failed, or without a record.
+    """Pairs by setting that one protocol scored and that vanish under the other: failed, or without a record.
 
-    The published code leaves a failure out and averages over the rest; here it is a record, and is counted.
+    The published code leaves a failure out and averages over the rest; here it is a record, and is counted. A pair
+    counts once for each setting that both protocols ran.
     """
-    known = [set(np.array(t.pairs.ids)[np.any([arm.attempted for arm in t.arms], 0)]) for t in (mended, faulty)]
-    scored = [set(np.array(t.pairs.ids)[np.any([arm.scored for arm in t.arms], 0)]) for t in (mended, faulty)]
-    row = {
-        "protocol": protocol,
-        "attempted_mended": len(known[0]),
-        "attempted_faulty": len(known[1]),
-        "scored_mended": len(scored[0]),
-        "scored_faulty": len(scored[1]),
-        "lost": len(scored[0] - scored[1]),
-        "without_record": len(known[0] - known[1]),
-    }
-    return pd.DataFrame([row])
+    first, second = (table.by_setting(GAIN) for table in (mended, faulty))
+    names = [name for name in first if name in second]
+    scored = [frame[names].reindex(first.index).notna().to_numpy() for frame in (first, second)]
+    lost = (scored[0] & ~scored[1]).sum()
+    counts = (len(names), *(int(one.sum()) for one in scored), int(lost))
+    return pd.DataFrame(
+        [(protocol, *counts)], columns=["protocol", "settings", "scored_mended", "scored_faulty", "lost"]
+    )

@@ -16,11 +16,20 @@ from riebench.audit.noise import pooled, spread, turn_shares, turns
 from riebench.audit.power import SIZES, pairs_needed, power_curves, told_apart
 from riebench.audit.readings import DONE, RANKING, Table, budgets_of, compared, table_of
 from riebench.audit.same_mask import arms_before_and_after, before_and_after, pictures_at, what_is_left
-from riebench.audit.truth import agreement_with_truth
+from riebench.audit.truth import agreement_with_truth, changed_agreement
 from riebench.util.errors import UserError
 
 NOISE, POWER, TRUTH, GAMING, SAME_MASK, FAULTS = "noise", "power", "truth", "gaming", "same mask", "faults"
 PARTS = (NOISE, POWER, TRUTH, GAMING, SAME_MASK, FAULTS)
+FRAMES = (
+    *("noise", "noise-pooled", "order-turns", "order-turns-by-score"),
+    *("told-apart", "power", "pairs-needed"),
+    *("truth", "truth-by-protocol"),
+    *("gaming", "scores"),
+    *("same-mask", "same-mask-arms"),
+    *("faults", "faults-summary", "lost-pairs"),
+)
+"""The tables, by the names of their CSV files."""
 
 
 @dataclass
@@ -53,7 +62,8 @@ def find(evidence: Evidence, budget: float, step: Callable[[str], Any] = lambda 
     found = Findings(evidence, table_of(evidence.audited), budget)
     values = found.table.at(budget)
     if len(compared(values["clip_text_edit"])) < 2:
-        raise UserError(f"fewer than two arms reach LPIPS {budget:g} on half of the pairs; give another --budget")
+        having = f"of {len(found.table.arms)} arms, {len(compared(values['clip_text_edit']))} reach LPIPS {budget:g}"
+        raise UserError(f"{having} on half of the pairs, and two at least must; give another --budget or more runs")
     for unused in evidence.unused:
         found.notes.append(f"left out, as other conditions than those of the first run: {unused}")
     works = (_noise, _power, _truth, _gaming, _same_mask, _faults)
@@ -93,20 +103,18 @@ def _truth(found: Findings, values: Scores) -> None:
     if DONE not in found.table.arms[0].values:
         found.left_out[TRUTH] = "the truth of these pictures is not known; it is on mini"
         return
-    budgets = budgets_of(found.evidence.audited, found.budget)
-    parts = []
-    for protocol, table in _by_protocol(found).items():
-        searched = table.by_setting(DONE).shape[1] > 2 and table.arms[0].records["at_lpips"].notna().any()
-        readings = {budget: table.at(budget) for budget in budgets} if searched else {}
-        parts.append(agreement_with_truth(table, readings).assign(protocol=protocol))
-    found.frames["truth"] = pd.concat(parts, ignore_index=True)
+    searched = any(arm.records["at_lpips"].notna().any() for arm in found.table.arms)
+    budgets = budgets_of(found.evidence.audited, found.budget) if searched else []
+    readings = {budget: found.table.at(budget) for budget in budgets}
+    found.frames["truth"] = agreement_with_truth(found.table, readings)
+    if found.evidence.protocols:
+        both = _protocols(found)
+        found.frames["truth-by-protocol"] = pd.concat([changed_agreement(*one) for one in both], ignore_index=True)
 
 
-def _by_protocol(found: Findings) -> dict[str, Table]:
-    """The table that is audited, and one of each other protocol."""
-    first = found.evidence.audited.same["protocol"]
-    others = {other.same["protocol"]: table_of(other) for _, other in found.evidence.protocols}
-    return {first: found.table, **others}
+def _protocols(found: Findings) -> list[tuple[Table, Table, str]]:
+    """The arms of each other protocol behind those that they are compared with, and its name."""
+    return [(table_of(a), table_of(b), b.same["protocol"]) for a, b in found.evidence.protocols]
 
 
 def _gaming(found: Findings, values: Scores) -> None:
@@ -140,7 +148,8 @@ def _same_mask(found: Findings, values: Scores) -> None:
         )
         return
     if sum(missing):
-        found.notes.append(f"{sum(missing)} files of pictures are missing")
+        of = f"{len(composites)} of {len(chosen)} pictures at LPIPS {found.budget:g} are compared"
+        found.notes.append(f"{SAME_MASK}: {sum(missing)} files of pictures are missing, so that {of}")
     before, after = before_and_after(found.table, composites)
     categories = dict(zip(found.table.pairs.ids, found.table.pairs.categories.tolist(), strict=True))
     arms = [arm for arm in found.table.interventions if arm in compared(values[found.table.scores[0]])]
@@ -154,7 +163,7 @@ def _faults(found: Findings, values: Scores) -> None:
             "no run has the same pairs by another protocol; make one with 'riebench run --protocol'"
         )
         return
-    both = [(table_of(a), table_of(b), b.same["protocol"]) for a, b in found.evidence.protocols]
+    both = _protocols(found)
     effects = pd.concat([fault_effects(*one) for one in both], ignore_index=True)
     found.frames |= {"faults": effects, "faults-summary": fault_summary(effects)}
     found.frames["lost-pairs"] = pd.concat([lost_pairs(*one) for one in both], ignore_index=True)

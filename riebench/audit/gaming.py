@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from riebench.audit.comparing import FLIPS
-from riebench.audit.readings import Table
+from riebench.audit.readings import Table, compared
 from riebench.report.resample import Bootstrap, sign_flip
 
 GAMES = {
@@ -36,7 +36,7 @@ def gaming(
 ) -> pd.DataFrame:
     """Each of :data:`GAMES` beside the best intervention by each score.
 
-    - ``best``: the intervention with the highest mean over its pairs.
+    - ``best``: the intervention with the highest mean over its pairs, of those that have a value on half of them.
     - ``difference``: mean of the paired differences, the game less ``best``, with the bootstrap interval over pairs;
       ``p`` is that of the paired sign-flip test. ``stands`` is ``above`` or ``below`` the best where p is below 5 %.
     - ``wins``: the share of (pair, intervention) in which the game scores higher, ties counting half (the probability
@@ -51,7 +51,7 @@ def gaming(
     boot = Bootstrap(categories)
     rows = []
     for score, frame in values.items():
-        known = frame[[arm for arm in interventions if frame[arm].notna().any()]]
+        known = frame[[arm for arm in compared(frame) if arm in interventions]]
         if known.empty:
             continue
         best = str(known.mean().idxmax())

@@ -48,7 +48,7 @@ def score_composites(folder: Path, chosen: pd.DataFrame) -> tuple[pd.DataFrame, 
     scorers, truth = load_scorers(request, Given())
     if request.handed_in:  # the truth is known of pairs that a file holds and of the model's own pictures
         truth = None
-    pairs = {pair.id: pair for pair in request.pairs()} if truth else {}
+    pairs = {pair.id: pair for one in requests_of(folder) for pair in one.pairs()} if truth else {}
     rows = [row for kept in found for row in _of_pair(kept, scorers, truth, pairs)]
     return chosen.merge(pd.DataFrame(rows), on="key"), len(missing)
 

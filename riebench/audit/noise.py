@@ -58,10 +58,10 @@ def pooled(found: pd.DataFrame) -> pd.DataFrame:
 def turns(runs: Sequence[Run]) -> pd.DataFrame:
     """How often the order of two arms turns round from one seed to another.
 
-    For each score and two arms, over all ordered pairs of runs (i, j): ``turned`` counts those in which the sign of the
-    mean paired difference is not the same; ``told_apart`` those in which run i tells the two apart (Holm, 5 %);
-    ``told_apart_turned`` those that are both, that is, a significant order which another seed contradicts. A
-    difference of exactly 0 has no order, and turns nothing.
+    For each score and two arms, over all ordered pairs of runs (i, j) in both of which the two have an order (their
+    mean paired difference is not 0): ``turned`` counts those in which the order is not the same; ``told_apart`` those
+    in which run i tells the two apart (Holm, 5 %); ``told_apart_turned`` those that are both, that is, a significant
+    order which another seed contradicts.
     """
     rows = []
     orders = list(permutations(range(len(runs)), 2))
@@ -73,13 +73,14 @@ def turns(runs: Sequence[Run]) -> pd.DataFrame:
         signs = np.sign([one["difference"].to_numpy() for one in each])
         apart = np.array([one["told_apart"].to_numpy(bool) for one in each])
         turned = np.array([signs[i] * signs[j] < 0 for i, j in orders])
-        first_apart = np.array([apart[i] for i, _ in orders])
+        ordered = np.array([signs[i] * signs[j] != 0 for i, j in orders])
+        first_apart = ordered & np.array([apart[i] for i, _ in orders])
         rows.append(
             each[0][["a", "b"]].assign(
                 score=score,
                 least=np.min([one["difference"] for one in each], axis=0),
                 most=np.max([one["difference"] for one in each], axis=0),
-                checks=len(orders),
+                checks=ordered.sum(0),
                 turned=turned.sum(0),
                 told_apart=first_apart.sum(0),
                 told_apart_turned=(turned & first_apart).sum(0),
@@ -95,8 +96,8 @@ def turn_shares(found: pd.DataFrame) -> pd.DataFrame:
     sums = found.groupby("score", sort=False)[["checks", "turned", "told_apart", "told_apart_turned"]].sum()
     return pd.DataFrame(
         {
-            "turned": sums["turned"] / sums["checks"],
-            "told_apart": sums["told_apart"] / sums["checks"],
+            "turned": sums["turned"] / sums["checks"].where(sums["checks"] > 0),
+            "told_apart": sums["told_apart"] / sums["checks"].where(sums["checks"] > 0),
             "told_apart_turned": sums["told_apart_turned"] / sums["told_apart"].where(sums["told_apart"] > 0),
         }
     ).reset_index()

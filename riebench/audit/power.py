@@ -12,6 +12,7 @@ from scipy import stats
 
 from riebench.audit.comparing import compare_arms
 from riebench.audit.readings import compared
+from riebench.report import resample
 
 EFFECTS = {"gain": 0.01, "margin": 0.01, "edit_success": 0.05}
 """Score to a difference that a benchmark should see."""
@@ -19,7 +20,8 @@ WANTED, LEVEL = 0.8, 0.05
 DRAWS = 40
 SIMULATIONS = 400
 ROUNDING = 1e-9
-FLIPS = 2_000
+FLIPS, ALL_FLIPS = 2_000, resample.FLIPS
+"""Sign flips of a subsample, and of all pairs."""
 SIZES = tuple(10 * 2**i for i in range(10))
 
 
@@ -38,7 +40,8 @@ def told_apart(values: Mapping[str, pd.DataFrame], sizes: Sequence[int], seed: i
         for size in sorted({min(size, len(frame)) for size in sizes}):
             count = 1 if size == len(frame) else DRAWS
             drawn = [frame.iloc[rng.choice(len(frame), size, replace=False)] for _ in range(count)]
-            shares = [compare_arms(part, FLIPS, seed)["told_apart"].mean() for part in drawn]
+            flips = FLIPS if count > 1 else ALL_FLIPS
+            shares = [compare_arms(part, flips, seed)["told_apart"].mean() for part in drawn]
             low, high = np.quantile(shares, [0.025, 0.975])
             rows.append((score, size, float(np.mean(shares)), low, high, frame.shape[1]))
     return pd.DataFrame(rows, columns=["score", "pairs", "share", "low", "high", "arms"])

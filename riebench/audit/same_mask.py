@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from riebench.audit.comparing import compare_arms
 from riebench.audit.readings import SCORES, Table
 from riebench.report.arms import BASE
 from riebench.report.resample import Bootstrap
@@ -73,19 +74,24 @@ def arms_before_and_after(before: Values, after: Values, categories: Mapping[str
 def what_is_left(before: Values, after: Values, arms: Sequence[str], categories: Mapping[str, int]) -> pd.DataFrame:
     """The mean paired difference of each two arms before and after, with bootstrap intervals over the same resamples.
 
-    ``gone`` is before less after, with its interval: what was mask and not method; what is left after comes from inside
-    the masks. ``a`` is the arm that is better before. The composites are of lower LPIPS than the pictures, each arm by
-    as much as it had changed outside.
+    ``a`` is the arm that is better before. ``apart_before`` and ``apart_after`` say whether the paired sign-flip test
+    tells the two apart (Holm over all two arms of a score, 5 %). ``gone`` is before less after, with its interval: what
+    was mask and not method; what is left after comes from inside the masks. The composites are of lower LPIPS than the
+    pictures, each arm by as much as it had changed outside.
     """
     rows = []
     for score in (score for score in SCORES if score in before):
         frame = before[score]
         boot = Bootstrap([categories[pair] for pair in frame.index])
-        for one, other in combinations([arm for arm in arms if arm in frame], 2):
+        known = [arm for arm in arms if arm in frame]
+        apart = [compare_arms(values[score][known])["told_apart"] for values in (before, after)]
+        for number, (one, other) in enumerate(combinations(known, 2)):
             a, b = (one, other) if (frame[one] - frame[other]).mean() >= 0 else (other, one)
             first, second = (values[score][a] - values[score][b] for values in (before, after))
             means = boot.means(np.stack([first, second, first - second], 1).astype(float))
             if means.count[0]:
                 ends = [end for i in range(3) for end in (means.mean[i], means.low[i], means.high[i])]
-                rows.append((score, a, b, int(means.count[0]), *ends))
-    return pd.DataFrame(rows, columns=[*LEFT_COLUMNS, "gone", "gone_low", "gone_high"])
+                told = (bool(one[number]) for one in apart)
+                rows.append((score, a, b, int(means.count[0]), *ends, *told))
+    columns = [*LEFT_COLUMNS, "gone", "gone_low", "gone_high", "apart_before", "apart_after"]
+    return pd.DataFrame(rows, columns=columns)

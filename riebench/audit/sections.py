@@ -10,10 +10,8 @@ import pandas as pd
 
 from riebench.audit.explained import SAYS, TITLES
 from riebench.audit.findings import FAULTS, GAMING, NOISE, POWER, SAME_MASK, TRUTH, Findings
-from riebench.audit.power import SIZES
-from riebench.audit.readings import RANKING
 from riebench.audit.truth import METHODS, SETTINGS, WITHIN
-from riebench.audit.verdicts import RULES, audited_truth, best_agreement, metric_verdicts, ranking_verdicts
+from riebench.audit.verdicts import RULES, best_agreement, count_of, metric_verdicts, ranking_verdicts
 from riebench.report.texttable import TextTable, interval, number
 
 
@@ -49,7 +47,7 @@ def sections(found: Findings, figures: dict[str, str]) -> list[Section]:
         points = best_agreement(found) if part == TRUTH else []
         figure = figures.get(part, "")
         made.append(Section(title, [SAYS[part]], tables[part](found), points, figure, title))
-    return [*made, *_verdicts(found)]
+    return [*_verdicts(found), *made]
 
 
 def _verdicts(found: Findings) -> list[Section]:
@@ -100,7 +98,7 @@ def _power(found: Findings) -> list[TextTable]:
         [
             r["score"],
             f"{r['effect']:g}",
-            *(_pairs(r[name]) for name in ("least", "median", "most")),
+            *(count_of(r[name]) for name in ("least", "median", "most")),
             str(r["comparisons"]),
         ]
         for r in _rows(found.frames["pairs-needed"])
@@ -111,17 +109,13 @@ def _power(found: Findings) -> list[TextTable]:
     ]
 
 
-def _pairs(count: float) -> str:
-    return f"> {SIZES[-1]}" if count == float("inf") else number(count, 0)
-
-
 def _truth(found: Findings) -> list[TextTable]:
-    return [_metrics_by_level(found), _rankings_by_protocol(found)]
+    return [_metrics_by_level(found), *_rankings_by_protocol(found)]
 
 
 def _metrics_by_level(found: Findings) -> TextTable:
-    """Every metric by the protocol that is audited: a column for each level and budget."""
-    truth = audited_truth(found)
+    """Every metric: a column for each level and budget."""
+    truth = found.frames["truth"]
     columns = truth[["level", "budget"]].drop_duplicates()
     head, cells = ["metric"], {metric: [str(metric)] for metric in dict.fromkeys(truth["metric"])}
     for level, budget in columns.itertuples(index=False):
@@ -134,15 +128,16 @@ def _metrics_by_level(found: Findings) -> TextTable:
     return TextTable("Rank correlation with the truth", head, list(cells.values()))
 
 
-def _rankings_by_protocol(found: Findings) -> TextTable:
-    truth = found.frames["truth"]
+def _rankings_by_protocol(found: Findings) -> list[TextTable]:
+    if "truth-by-protocol" not in found.frames:
+        return []
     rows = [
-        [r["protocol"], r["metric"], r["level"] + ("" if pd.isna(r["budget"]) else f" at {r['budget']:g}"),
-         interval(r["correlation"], r["low"], r["high"], 2), str(r["points"]), str(r["pairs"])]
-        for r in _rows(truth[truth["metric"].isin(RANKING)])
+        [r["protocol"], r["score"], number(r["without"]), number(r["with"]),
+         interval(r["difference"], r["low"], r["high"]), str(r["settings"]), str(r["pairs"])]
+        for r in _rows(found.frames["truth-by-protocol"])
     ]  # fmt: skip
-    head = ["protocol", "ranking", "over", "rank correlation", "points", "pairs"]
-    return TextTable("The rankings by protocol", head, rows, left=3)
+    head = ["protocol", "ranking", "without", "with", "difference", "settings", "pairs"]
+    return [TextTable("Rank correlation over settings with other protocols", head, rows, left=2)]
 
 
 def _gaming(found: Findings) -> list[TextTable]:
@@ -168,12 +163,16 @@ def _same_mask(found: Findings) -> list[TextTable]:
     ]  # fmt: skip
     two = [
         [r["score"], r["a"], r["b"], str(r["pairs"]),
-         *(interval(r[name], r[f"{name}_low"], r[f"{name}_high"]) for name in ("before", "after", "gone"))]
+         *(interval(r[name], r[f"{name}_low"], r[f"{name}_high"]) for name in ("before", "after", "gone")),
+         " / ".join("yes" if r[name] else "no" for name in ("apart_before", "apart_after"))]
         for r in _rows(found.frames["same-mask"])
     ]  # fmt: skip
     return [
         TextTable(
-            "Differences of two interventions", ["score", "a", "b", "pairs", "before", "left", "gone"], two, left=3
+            "Differences of two interventions",
+            ["score", "a", "b", "pairs", "before", "left", "gone", "told apart before / after"],
+            two,
+            left=3,
         ),
         TextTable("Each arm", ["score", "arm", "pairs", "before", "after", "change"], arms, left=2),
     ]

@@ -11,11 +11,23 @@ from scipy.stats import rankdata
 
 from riebench.audit.readings import DONE, RANKING, Table, compared
 from riebench.metrics import METRICS
-from riebench.report.agreement import DRAWS, spearman
+from riebench.report.agreement import DRAWS, correlations, spearman
 from riebench.report.arms import TRUTH
 from riebench.report.resample import quantiles
 
-SETTINGS, METHODS, WITHIN = "settings", "methods", "pairs"
+SETTINGS, METHODS, INTERVENTIONS, WITHIN = "settings", "methods", "interventions", "pairs"
+LOWER_IS_BETTER = (
+    "clip_text_original",
+    "clip_text_edit_outside",
+    "lpips_base",
+    "lpips_base_inside",
+    "lpips_base_outside",
+    "lpips_source",
+    "mse_outside",
+    "lpips_squeeze_outside",
+    "structure_distance",
+)
+"""Metrics whose sign is turned, so that a positive correlation is agreement."""
 COLUMNS = ["level", "budget", "metric", "correlation", "low", "high", "points", "pairs"]
 """``points``: settings or methods that are ranked; of the level ``pairs``, settings whose correlations are averaged."""
 ROUNDING = 1e-9
@@ -23,30 +35,35 @@ Array = NDArray[np.float64]
 
 
 def agreement_with_truth(table: Table, readings: Mapping[float, Mapping[str, pd.DataFrame]]) -> pd.DataFrame:
-    """Spearman's rank correlation of every metric and ranking score with ``edit_success`` x ``kept``.
+    """Spearman's rank correlation of every metric and ranking score with ``edit_success`` x ``kept``; the sign of
+    :data:`LOWER_IS_BETTER` is turned.
 
     - ``settings``: of means over the pairs that every setting scored; settings with the same numbers count once.
     - ``methods``: of the arms' means at a budget, over the pairs on which every arm has it, of the arms that have it on
-      half of the pairs. Few methods make a rough correlation.
+      half of the pairs. Few methods make a rough correlation. ``interventions``: the same without controls.
     - ``pairs``: over the pairs of one setting, averaged over the settings in which both vary: does the score tell pairs
       on which an edit worked from those on which it did not?
 
     Intervals resample pairs: those of means are of :func:`riebench.report.agreement.spearman`; percentile bootstrap of
-    the average for the level ``pairs``, where ranks are those of the whole sample. A metric whose better is lower
-    agrees with a negative sign. ``edit_success`` is a part of the truth and agrees for that reason.
+    the average for the level ``pairs``, where ranks are those of the whole sample. ``edit_success`` is a part of
+    the truth and agrees for that reason.
 
     Args:
         table: the arms.
         readings: budget to metric to values, pairs x arms.
     """
     weights = table.boot.weights[:, :DRAWS].T
-    metrics = audited_metrics(table)
-    rows = _over_settings(table, metrics, weights)
-    for budget, values in readings.items():
-        rows += _over_methods(values, budget, metrics, weights)
     truth = table.by_setting(DONE).to_numpy()
-    for metric in metrics:
-        values_of = table.by_setting(metric).to_numpy()
+    rows: list[Row] = []
+    for metric in audited_metrics(table):
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        values_of = sign * table.by_setting(metric).to_numpy()
+        rows.append((SETTINGS, np.nan, metric, *_of_means(values_of, truth, weights)))
+        for budget, values in readings.items():
+            arms = compared(values[DONE])
+            for level, names in ((METHODS, arms), (INTERVENTIONS, [arm for arm in arms if arm in table.interventions])):
+                both = (sign * values[metric][names].to_numpy(), values[DONE][names].to_numpy())
+                rows.append((level, budget, metric, *_of_means(*both, weights)))
         rows.append((WITHIN, np.nan, metric, *within_settings(values_of, truth, weights), len(truth)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -60,22 +77,6 @@ def audited_metrics(table: Table) -> list[str]:
 Row = tuple[str, float, str, float, float, float, int, int]
 
 
-def _over_settings(table: Table, metrics: list[str], weights: NDArray[np.float32]) -> list[Row]:
-    truth = table.by_setting(DONE).to_numpy()
-    return [
-        (SETTINGS, np.nan, metric, *_of_means(table.by_setting(metric).to_numpy(), truth, weights))
-        for metric in metrics
-    ]
-
-
-def _over_methods(
-    values: Mapping[str, pd.DataFrame], budget: float, metrics: list[str], weights: NDArray[np.float32]
-) -> list[Row]:
-    arms = compared(values[DONE])
-    truth = values[DONE][arms].to_numpy()
-    return [(METHODS, budget, m, *_of_means(values[m][arms].to_numpy(), truth, weights)) for m in metrics]
-
-
 def _of_means(values: Array, truth: Array, weights: NDArray[np.float32]) -> tuple[float, float, float, int, int]:
     """Correlation of the means of columns ``[pairs, columns]`` with its interval, and how many columns and pairs it is
     of: the pairs that have both numbers in every column that any pair has."""
@@ -86,6 +87,36 @@ def _of_means(values: Array, truth: Array, weights: NDArray[np.float32]) -> tupl
     distinct = np.sort(np.unique(both, axis=1, return_index=True)[1])
     first, second = (one[common][:, columns][:, distinct] for one in (values, truth))
     return (*spearman(first, second, weights[:, common]), len(distinct), int(common.sum()))
+
+
+def changed_agreement(mended: Table, faulty: Table, protocol: str) -> pd.DataFrame:
+    """What a protocol does to the agreement of each ranking with the truth, over the settings and pairs of both.
+
+    Returns:
+        For each ranking the correlation ``without`` and ``with`` the other protocol, and their ``difference`` with its
+        percentile interval over the same resamples of the pairs.
+    """
+    rows = []
+    ids = [pair for pair in mended.pairs.ids if pair in set(faulty.pairs.ids)]
+    truths = [table.by_setting(DONE).loc[ids] for table in (mended, faulty)]
+    weights = mended.boot.weights[[mended.pairs.ids.index(pair) for pair in ids], :DRAWS].T
+    for score in (score for score in RANKING if score in mended.scores and score in faulty.scores):
+        both = [table.by_setting(score).loc[ids] for table in (mended, faulty)]
+        names = [name for name in both[0] if name in both[1]]
+        stacked = np.stack([frame[names].to_numpy() for frame in (*both, *truths)])
+        scored = ~np.isnan(stacked).all((0, 1))
+        common = ~np.isnan(stacked[:, :, scored]).any((0, 2))
+        first, second, *truth = stacked[:, common][:, :, scored]
+        whole = np.ones((1, int(common.sum())), np.float32)
+        drawn = [
+            correlations(a, b, np.vstack([whole, weights[:, common]]))
+            for a, b in zip((first, second), truth, strict=True)
+        ]
+        low, high = (float(end[0]) for end in quantiles((drawn[1] - drawn[0])[None, 1:]))
+        found = (float(drawn[0][0]), float(drawn[1][0]))
+        rows.append((protocol, score, *found, found[1] - found[0], low, high, first.shape[1], len(first)))
+    columns = ["protocol", "score", "without", "with", "difference", "low", "high", "settings", "pairs"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def within_settings(values: Array, truth: Array, weights: NDArray[np.float32]) -> tuple[float, float, float, int]:

@@ -20,8 +20,13 @@ def audit_command(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Pairs of each category at most, of its own runs.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many of its own runs have other seeds.")] = 2,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that its own runs take, by Ray if more than one.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many of its own runs have other seeds; 2 unless given.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that its own runs take, by Ray if more than one; 1 unless given."),
+    ] = None,
     budget: Annotated[float, typer.Option(help="LPIPS at which arms are compared.")] = 0.05,
 ) -> int:
     """Audit the benchmark: what can its scores tell, from how many pairs on, and where do they mislead?
