@@ -173,7 +173,7 @@ def reached_table(analysis: Analysis) -> TextTable | None:
         searched = searched_for(arm.records)
         mine = found[(found["method"] == arm.label) & (found["blocks"] == arm.blocks)]
         mine = mine[mine["on_steps"] == arm.on_steps]
-        for k in arm.ks if searched else ():
+        for k in arm.ks if searched and arm.curved else ():
             part = mine[mine["k"].isna() if k is None else mine["k"] == k]
             counts = part.groupby("budget")["outcome"].value_counts().to_dict()
             cells = [
