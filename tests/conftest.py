@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # pictures are small, and two processes test at a time, with those that they start
 
 import numpy as np
 import pytest
@@ -25,7 +28,6 @@ from riebench.paint.studio import Studio
 from riebench.spec.request import resolve
 from riebench.spec.settings import Settings
 
-torch.set_num_threads(1)  # pictures are small, and two processes test at a time
 WIDTHS = (8, 16, 24)
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,6 @@ from riebench.pairs import Pair, load_pairs
 from riebench.spec.request import Request, resolve
 from riebench.spec.settings import parse_settings
 from riebench.util.batches import in_batches, is_out_of_memory
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def blocks(sites: Iterable[str]) -> list[str]:

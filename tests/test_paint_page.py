@@ -567,7 +567,7 @@ def test_the_server_goes_and_comes_back(browser: Any, studio: Studio, tmp_path: 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "riebench", "paint", "--port", str(port)]
 
     def start() -> subprocess.Popen[str]:

@@ -450,7 +450,7 @@ def test_faults_of_the_program_are_not_told(
 
 def started(*words: str) -> subprocess.Popen[str]:
     program = [sys.executable, "-m", "riebench", "paint", *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

@@ -94,7 +94,7 @@ def test_a_package_from_the_template_is_installed_and_runs_by_name(tmp_path: Pat
     done = subprocess.run(
         [sys.executable, "-c", code, str(package), *words],
         check=False,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": path},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import riebench
 from riebench.cli import main
@@ -86,15 +83,6 @@ class Full(Base):
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small batches gain nothing from a second thread, and lose much where the cores have other work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def _mini_once(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run takes the mini that is loaded already, and finds the strangers' methods."""
@@ -128,9 +116,8 @@ def numbers(records: list[Record]) -> dict[str, dict[str, float | None]]:
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPTS / "kill_test.py"), "--kills", "20", "--work", str(tmp_path / "kills")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "20 kills" in done.stdout
     # What the script says is seen from here too.

@@ -21,7 +21,6 @@ def test_the_wheel_runs_away_from_the_repository(tmp_path: Path) -> None:
         "PYTHON": sys.executable,
         "WHEEL_DEPENDENCIES": str(Path(torch.__file__).parents[1]),
         "TMPDIR": str(tmp_path),
-        "OMP_NUM_THREADS": "1",  # mini is small; more threads only wait for each other beside other tests
     }
     done = subprocess.run(
         [ROOT / "scripts" / "try_wheel"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
