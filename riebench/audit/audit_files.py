@@ -42,11 +42,11 @@ def write_audit(found: Findings, folder: Path) -> None:
 def summary_of(found: Findings) -> str:
     """What the audit is of, in a line."""
     pairs, arms = len(found.table.pairs.ids), len(found.table.arms)
-    return f"{arms} arms on {pairs} pairs, compared at LPIPS {found.budget:g}; {found.evidence.audited.headline}."
+    return f"{arms} arms on {pairs} pairs, compared at LPIPS {found.budget:g}"
 
 
 def _markdown(found: Findings, made: list[Section]) -> str:
-    lines = [f"# {TITLE}", "", summary_of(found), ""]
+    lines = [f"# {TITLE}", "", f"{summary_of(found)}; {found.evidence.audited.headline}.", ""]
     lines += [f"- {markdown_text(note)}" for note in found.notes] + [""] * bool(found.notes)
     for section in made:
         lines += [f"## {section.title}", ""]
@@ -73,8 +73,8 @@ def _page(found: Findings, made: list[Section], folder: Path) -> str:
         .render(
             title=TITLE,
             css=BASE_CSS.read_text(encoding="utf-8"),
-            same={"pairs": len(found.table.pairs.ids), **found.evidence.audited.same},
-            summary=summary_of(found),
+            same=found.evidence.audited.same,
+            summary=f"{summary_of(found)}.",
             notes=found.notes,
             sections=made,
             pictures=pictures,

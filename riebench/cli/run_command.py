@@ -61,7 +61,8 @@ def run_command(
         typer.Option(help="LPIPS to search the strength for, pair by pair and besides --strength, as 0.05,0.1,0.2."),
     ] = None,
     at_lpips_within: Annotated[
-        float | None, typer.Option(help="Share of that LPIPS by which a picture's may differ; 0.05 unless given.")
+        float | None,
+        typer.Option(help="Share of it by which a picture's may differ; 0.05, as reports count, unless given."),
     ] = None,
     at_lpips_most: Annotated[
         float | None, typer.Option(help="Largest strength that the search tries; 32 unless given.")
