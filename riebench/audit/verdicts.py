@@ -14,11 +14,11 @@ from riebench.audit.power import SIZES
 from riebench.audit.readings import RANKING
 from riebench.audit.truth import INTERVENTIONS, METHODS, SETTINGS, WITHIN
 
-STRONG, SOME, OFTEN, LEVEL = 0.8, 0.5, 0.05, 0.05
+STRONG, SOME, WIDE, OFTEN, LEVEL = 0.8, 0.5, 1.0, 0.05, 0.05
 RULES = (
     f"Agreement is strong from a rank correlation of {STRONG} on, moderate from {SOME} on, contrary from -{SOME} down, "
     "else weak; correlations are rounded to two digits first. Where agreement is contrary, a score misleads; where it "
-    "is weak, it cannot tell.",
+    f"is weak, it cannot tell. With an interval wider than {WIDE:g} it is uncertain.",
     "A picture that no intervention made is above or below the best intervention if the paired sign-flip test of the "
     "pairs that both have is below 5 % (each test by itself); else the score cannot tell them apart (few pairs tell "
     "less). A sound score puts paste, noise and none below, or must say that it cannot tell; prompt is the source "
@@ -91,9 +91,10 @@ def _agreement(found: Findings, score: str) -> list[str]:
         rows = mine[mine["level"] == level]
         if rows.empty:
             continue
-        here = rows[rows["budget"].isna() | (rows["budget"] == found.budget)]["correlation"]
+        here = rows[rows["budget"].isna() | (rows["budget"] == found.budget)]
         each = ", ".join(f"{row.correlation:.2f}{_ends(row)}{_of(row)}" for row in rows.itertuples())
-        strength = word(float(here.iloc[0])) if len(here) else "undefined"
+        wide = (here["high"] - here["low"]).max() > WIDE  # not where every resample ranks alike
+        strength = "undefined" if here.empty else "uncertain" if wide else word(float(here["correlation"].iloc[0]))
         said.append(f"Its agreement with the truth over {what} is {strength}: rank correlation {each}.")
     return said
 
