@@ -52,7 +52,7 @@ def sections(found: Findings, figures: dict[str, str]) -> list[Section]:
 
 def _verdicts(found: Findings) -> list[Section]:
     rankings = [Section(f"Verdict: ranking by {name}", points=said) for name, said in ranking_verdicts(found).items()]
-    rules = Section("Verdicts", ["The verdicts follow from the numbers above by these rules."], points=list(RULES))
+    rules = Section("Verdicts", ["The verdicts follow from the numbers below by these rules."], points=list(RULES))
     metrics = metric_verdicts(found)
     if metrics.empty:
         return [rules, *rankings]
