@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -281,7 +280,6 @@ class Takes(Meddles):
 
 def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-    monkeypatch.delitem(sys.modules, "strangers", raising=False)  # of another test
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "strangers.py").write_text(STRANGERS)
     strangers = {
