@@ -215,14 +215,14 @@ def refused(said: str, *words: str) -> None:
         (["json:loads", "--site", SITE], "cannot be loaded"),
         (["json:JSONDecoder", "--site", SITE], "has no encode"),
         (
-            ["stray_dictionaries:Rows", "--site", SITE],
+            ["stray:Rows", "--site", SITE],
             "cannot encode and decode vectors of float32 [2, 96] (IndexError: row",
         ),
         (
-            ["stray_dictionaries:Short", "--site", SITE],
+            ["stray:Short", "--site", SITE],
             "codes [2, 96] and of these vectors [2, 1]; expected codes [2, 96] and",
         ),
-        (["stray_dictionaries:Nan", "--site", SITE], "codes or reconstructions that are not finite"),
+        (["stray:Nan", "--site", SITE], "codes or reconstructions that are not finite"),
         (["json:JSONDecoder"], "say it with --site"),
         ([SITE, "--out", "empty.txt"], "is a file"),
         ([SITE, "--out", "empty.txt/scores"], "cannot be written"),
@@ -236,7 +236,7 @@ def test_bad_input_is_one_line(words: list[str], said: str, tmp_path: Path, caps
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "foreign.txt").write_text("a newt\n" * 5)
-    (tmp_path / "stray_dictionaries.py").write_text(STRANGERS)
+    (tmp_path / "stray.py").write_text(STRANGERS)
     refused(said, *words)
     error = capsys.readouterr().err
     assert said in error
