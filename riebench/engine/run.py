@@ -149,7 +149,8 @@ def carry_out(
         before = folder.records
         survey = crew.survey(pairs, [record for record in before if record.at_lpips or request.at_lpips])
         refuse_other_runs(survey, before, path)
-        before = _asked_for_now(folder, before, survey)
+        if before:
+            before = _asked_for_now(folder, before, survey)
         asked = {wanted.key for task in survey.tasks for wanted in task.wanted}
         if lack := lacking((record for record in before if record.key in asked), survey.metrics):
             before = _completed(crew, folder, lack, survey, request, given)

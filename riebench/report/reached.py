@@ -47,12 +47,13 @@ def _of_arm(arm: Arm, k: int, pairs: Pairs, budgets: Sequence[float]) -> pd.Data
     path, wanted = arm.along(LPIPS, k), np.asarray(budgets, float)
     crossing = cross(path, wanted, WITHIN)
     strengths, lpips = crossing.ends(arm.along("strength", k)), crossing.ends(path)
+    smallest, largest = least(path), most(path)
     met, unread = crossing.measured, np.isnan(crossing.share)
     second = met & (crossing.share == 1)  # the picture is at the end of the segment
-    above = unread & (least(path)[:, None] > wanted)
+    above = unread & (smallest[:, None] > wanted)
     outcome = np.select([met, above, unread, ends(*strengths)], [MET, ABOVE, BEYOND, JUMP], BETWEEN)
     passed = ~met & ~unread
-    rows, columns = np.nonzero(np.repeat(least(path)[:, None] < np.inf, len(budgets), 1))
+    rows, columns = np.nonzero(np.repeat(smallest[:, None] < np.inf, len(budgets), 1))
     here = (rows, columns)
     return pd.DataFrame(
         {
@@ -67,7 +68,7 @@ def _of_arm(arm: Arm, k: int, pairs: Pairs, budgets: Sequence[float]) -> pd.Data
             "lpips": np.where(unread, np.nan, np.where(second, *lpips[::-1]))[here],
             "next_strength": np.where(passed, strengths[1], np.nan)[here],
             "next_lpips": np.where(passed, lpips[1], np.nan)[here],
-            "least_lpips": least(path)[rows],
-            "largest_lpips": most(path)[rows],
+            "least_lpips": smallest[rows],
+            "largest_lpips": largest[rows],
         }
     )

@@ -174,7 +174,8 @@ def resolve(
         raise unknown("protocol", protocol, ONE_FAULT if "+" in protocol else NAMED)
     measured = metrics_named(entry, _many(metrics) or [PROTOCOLS[protocol].metrics])
     bounds = {"within": at_lpips_within, "most": at_lpips_most}
-    search = parse_search(_many(at_lpips), bounds) if _given(at_lpips, *bounds.values()) else None
+    searched = any(one is not None for one in (at_lpips, *bounds.values()))
+    search = parse_search(_many(at_lpips), bounds) if searched else None
     named = [str(c) for c in _many(category)]
     file, found = _pairs(entry, pairs)
     most = chosen.limit if chosen and limit is None else limit
@@ -247,10 +248,6 @@ def metrics_named(entry: ModelEntry, words: Sequence[str]) -> tuple[str, ...] | 
             why = f"a network for photographs ({needed.scorer}), which says nothing of the pictures of {entry.name}"
             raise UserError(f"the metric {needed.name} needs {why}; leave it out")
     return found
-
-
-def _given(*arguments: Any) -> bool:
-    return any(argument is not None for argument in arguments)
 
 
 def requests_of(folder: Path) -> list[Request]:
