@@ -21,8 +21,7 @@ if [ ! -f .venv/ready ] || [ pyproject.toml -nt .venv/ready ]; then
     "$python" -m venv .venv
   fi
   echo "installing riebench into .venv (the first time takes minutes) ..."
-  # Modules are compiled when they are first imported; most never are.
-  install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile "$@"; }
+  install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
   install --editable '.[dev]' 'setuptools>=77' wheel
   # Grounded SAM 2 in a second step: sam2 is built against the torch that is there by now, not against a second one
   # in a build environment of its own, and without its CUDA kernel, which masks do not need.
