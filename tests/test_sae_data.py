@@ -279,11 +279,11 @@ def test_values_that_became_no_number_are_named(data: Path) -> None:
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     names = [str(SCRIPTS / "kill_work_test.py"), "collect", "train"]
-    command = [sys.executable, *names, "--kills", "4", "--work", str(tmp_path / "kills")]
+    command = [sys.executable, *names, "--kills", "6", "--work", str(tmp_path / "kills")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "collect: 4 kills" in done.stdout
-    assert "train: 4 kills" in done.stdout
+    assert "collect: 6 kills" in done.stdout
+    assert "train: 6 kills" in done.stdout
     for name in ("collect-alone", "train-alone"):
         assert any((tmp_path / "kills" / name).rglob("*.safetensors"))
 
