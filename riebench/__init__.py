@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from riebench.version import __version__
 
 if TYPE_CHECKING:
     from riebench.ablation.ablating import ablate as ablate
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
     from riebench.report.frame import load_records as load_records
 
 __all__ = ["__version__", "ablate", "load", "load_records", "run"]
-
-try:
-    __version__ = version("riebench")
-except PackageNotFoundError:  # run from a bare checkout
-    __version__ = "0+unknown"
 
 _LAZY = {
     "ablate": "riebench.ablation.ablating",

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from riebench.sae.learner import Learner, Start
-from riebench.sae.training import learners_of, step_all
-from riebench.sae.training_grid import Axes, GridPoint, SAESettings, grid_points
+from riebench.training.learner import Learner, Start
+from riebench.training.one_pass import learners_of, step_all
+from riebench.training.training_grid import Axes, GridPoint, SAESettings, grid_points
 
 SITE = "site"
 SIX = Axes(k=(5, 10, 20), aux=(True, False))

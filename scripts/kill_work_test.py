@@ -17,12 +17,13 @@ from killing import attempt
 
 import riebench
 from riebench.ablation import ablation_report  # noqa: F401 - so that no attempt has to import it
-from riebench.engine.instruments import own_instruments
+from riebench.instruments.own import own_instruments
 from riebench.metrics import Scorers
-from riebench.sae import collect, train
-from riebench.sae.learning_curves import FIGURE
-from riebench.spec.protocols import PROTOCOLS
-from riebench.spec.settings import Settings
+from riebench.settings.protocols import PROTOCOLS
+from riebench.settings.settings import Settings
+from riebench.training.collect_values import collect
+from riebench.training.learning_curves import FIGURE
+from riebench.training.train_saes import train
 
 PROMPTS, SHARD = 60, 4
 STEPS, EVERY = 60, 4

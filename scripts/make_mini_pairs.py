@@ -11,8 +11,8 @@ import json
 import numpy as np
 
 import riebench
+from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.masks import MaskRules, pair_regions
-from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, held_out, prompt, random_scene
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.masker import MiniMasker

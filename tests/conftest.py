@@ -21,12 +21,11 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from riebench.engine.instruments import Instruments, load_instruments
+from riebench.instruments.loading import Instruments, load_instruments
 from riebench.models.sdxl import SDXL, TURBO
 from riebench.paint.opening import Opening, Prepared
 from riebench.paint.studio import Studio
-from riebench.spec.request import resolve
-from riebench.spec.settings import Settings
+from riebench.settings.settings import Settings
 
 WIDTHS = (8, 16, 24)
 CHROMIUM = next(
@@ -118,7 +117,7 @@ def model(random_pipeline: StableDiffusionXLPipeline) -> SDXL:
 @pytest.fixture(scope="session")
 def mini() -> Instruments:
     """Mini with all its instruments."""
-    return load_instruments(resolve("none", "all")[0])
+    return load_instruments("mini", Settings(), "riebench")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from riebench.sae.feature_index import FACTS, HEAT, PICTURES, Columns, IndexFacts
+from riebench.features.feature_index import FACTS, HEAT, PICTURES, Columns, IndexFacts
 
 WORDS = ("red", "blue", "star", "heart", "at night", "in a meadow", "dotted", "tilted")
 

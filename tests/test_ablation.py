@@ -17,14 +17,14 @@ from riebench.ablation.ablation_folder import Ablation, Zeroing, read_zeroings
 from riebench.ablation.ablation_request import block_sets
 from riebench.ablation.effects import attributes_in, beyond_sum, effects, measured
 from riebench.cli import main
-from riebench.engine.instruments import Instruments
+from riebench.features.switching import zeroed
+from riebench.instruments.loading import Instruments
 from riebench.mini.grammar import Scene, parse
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.render import draw
 from riebench.models import Edit, Run
 from riebench.models.sdxl import FOUR, SDXL
 from riebench.models.sites import NEURONS
-from riebench.sae.switching import zeroed
 from riebench.standin.write import write_standin
 from riebench.util.errors import PairError, UserError
 

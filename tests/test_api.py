@@ -12,14 +12,14 @@ from diffusers import StableDiffusionXLPipeline
 
 import riebench
 from riebench.cli import main
-from riebench.engine.instruments import Instruments
+from riebench.engine.request import Request
+from riebench.instruments.loading import Instruments
 from riebench.methods import method_names
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
 from riebench.records import Record, read_records
-from riebench.sae import TopKSAE
-from riebench.spec.request import Request
+from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError
 
 PAIR = Pair(

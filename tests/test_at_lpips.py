@@ -20,7 +20,7 @@ from riebench.report.analysis import Options, analyse
 from riebench.report.groups import read_groups
 from riebench.report.reached import ABOVE, BETWEEN, BEYOND, JUMP, MET
 from riebench.report.tables import leaderboard, reached_table
-from riebench.spec.search import LEAST, NARROW, LpipsSearch, parse_search
+from riebench.settings.lpips_search import LEAST, NARROW, LpipsSearch, parse_search
 from riebench.util.errors import UserError
 
 ASKED = (0.25, 0.5, 1.0, 1.5, 2.0)

@@ -38,12 +38,12 @@ from riebench.audit.truth import (
 )
 from riebench.audit.verdicts import by_chance, ranking_verdicts, word
 from riebench.cli import main
+from riebench.engine.request import resolve
 from riebench.records import Record
-from riebench.report.agreement import DRAWS
 from riebench.report.groups import read_groups
-from riebench.report.resample import Bootstrap
-from riebench.spec.protocols import ONE_FAULT, PAPER, PROTOCOLS, RIEBENCH
-from riebench.spec.request import resolve
+from riebench.settings.protocols import ONE_FAULT, PAPER, PROTOCOLS, RIEBENCH
+from riebench.stats.correlation import DRAWS
+from riebench.stats.resample import Bootstrap
 from riebench.util.errors import UserError
 
 STRENGTHS = (0.5, 1.0, 2.0)

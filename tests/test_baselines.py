@@ -15,17 +15,17 @@ import toy_family
 from torch import Tensor
 
 import riebench
-from riebench.engine.instruments import Given, Instruments
 from riebench.engine.pair_work import PairWorker
+from riebench.engine.request import resolve
+from riebench.instruments.loading import HandedIn, Instruments
 from riebench.methods import Observed, Plan, method, registry
 from riebench.mini.grammar import contrasts, held_out, parse
 from riebench.models import Run, entry_named
 from riebench.pairs import Pair, read_contrasts
 from riebench.records import Record
-from riebench.sae import TopKSAE
 from riebench.sae.baselines import random_dictionary
-from riebench.spec.request import resolve
-from riebench.spec.settings import Settings
+from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import Settings
 from riebench.util.errors import PairError, UserError
 from riebench_baselines.caa import ContrastiveAddition
 from riebench_baselines.noise import Noise
@@ -202,7 +202,7 @@ def worked(
     mini: Instruments, methods: Any, steps: int, strength: Any, **more: Any
 ) -> tuple[PairWorker, list[Record], Any]:
     request, pairs = resolve(methods, "up.0.1", strength=strength, steps=steps, limit=1, category="colour", **more)
-    worker = PairWorker(request, Given(mini.model, scorers=mini.scorers))
+    worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     result = worker.work(worker.recorder.task(pairs[0])._replace(keep_images=True))
     return worker, result.records, result.images
 

@@ -15,13 +15,13 @@ import torch
 
 import riebench
 from riebench.engine.counting import CLIP_TEXT, counting
-from riebench.engine.instruments import Instruments
-from riebench.mini.drawn_instruments import MiniInstruments
+from riebench.instruments.loading import Instruments
+from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.models import Model
 from riebench.models.diffusers_model import open_pipeline, pipeline_fingerprint
 from riebench.models.sdxl import SDXL, TURBO
-from riebench.sae import TopKSAE
-from riebench.spec.settings import parse_settings
+from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import parse_settings
 from riebench.standin.on_device import model_on
 from riebench.standin.pipeline import write_pipeline
 from riebench.util.batches import is_out_of_memory

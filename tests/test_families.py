@@ -17,13 +17,14 @@ from torch import Tensor
 
 import riebench
 from riebench.cli import main
-from riebench.engine.instruments import Instruments
+from riebench.engine.request import resolve
+from riebench.instruments.loading import Instruments
 from riebench.methods import Observed, Plan, method
 from riebench.models import Edit, Model, Site, entries, entry_named, neuron_sites
 from riebench.pairs import Pair
-from riebench.sae import TopKSAE, save_sae
-from riebench.spec.request import resolve
-from riebench.spec.settings import Settings
+from riebench.sae.store import save_sae
+from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 
 TOY = "toy_family:toy"

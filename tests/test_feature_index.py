@@ -16,17 +16,16 @@ from feature_helpers import invented_index
 from PIL import Image
 
 from riebench.cli import main
-from riebench.engine.instruments import Instruments
+from riebench.features.feature_index import FACTS, HEAT, PICTURES, FeatureIndex
+from riebench.features.feature_sheet import draw_feature, draw_features
+from riebench.features.index_request import IndexRequest, carry_out_index
+from riebench.features.index_writer import make_index
+from riebench.features.page import write_feature_page
+from riebench.instruments.loading import Instruments
 from riebench.mini.grammar import parse, visible
 from riebench.models.mini import WEIGHTS
-from riebench.sae import FeatureIndex
-from riebench.sae.feature_index import FACTS, HEAT, PICTURES
-from riebench.sae.feature_sheet import draw_feature, draw_features
-from riebench.sae.index_build import make_index
-from riebench.sae.indexing import IndexRequest, carry_out_index
-from riebench.sae.page import write_feature_page
-from riebench.sae.prompts import read_prompts
-from riebench.spec.settings import Settings
+from riebench.prompts import read_prompts
+from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -20,11 +20,11 @@ from transformers import CLIPTextModel, T5EncoderModel
 import riebench
 from riebench.cli import main
 from riebench.engine.bench import denoiser_flops
-from riebench.engine.instruments import Instruments
+from riebench.instruments.loading import Instruments
 from riebench.models import Edit, Site, Start, entry_named
 from riebench.models.flux import MLP, PUBLISHED_TRANSFORMER, SCHNELL, TEXT_TOKENS, Flux
 from riebench.pairs import Pair
-from riebench.spec.settings import Settings, parse_settings
+from riebench.settings.settings import Settings, parse_settings
 from riebench.standin.flux_pipeline import FLUX_SHAPES, t5_config, transformer_config, vae_config, write_flux
 from riebench.standin.pipeline import clip_text_config
 from riebench.standin.saes import write_sae

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from riebench.models import Edit
 from riebench.models.model import pick_device
 from riebench.models.sdxl import BASE, SDXL, TURBO
-from riebench.spec.settings import parse_settings
+from riebench.settings.settings import parse_settings
 from riebench.util.errors import UserError
 
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from riebench.cli import main
 from riebench.engine.bench import denoiser_flops, difference, plain_pair, scored_pictures
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, DECODER, DENOISER, LPIPS, MASKER, TEXT, counting
-from riebench.engine.instruments import Given, Instruments
 from riebench.engine.pair_work import PairWorker
+from riebench.engine.request import Request, resolve
+from riebench.instruments.loading import HandedIn, Instruments
 from riebench.models import Edit
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR, SDXL, TURBO, module_path, modules_before
 from riebench.pairs import Pair, load_pairs
-from riebench.spec.request import Request, resolve
-from riebench.spec.settings import parse_settings
+from riebench.settings.settings import parse_settings
 from riebench.util.batches import in_batches, is_out_of_memory
 
 
@@ -173,7 +173,7 @@ def asked(batch: int = 8) -> Request:
 
 
 def worker(mini: Instruments, request: Request | None = None) -> PairWorker:
-    return PairWorker(request or asked(), Given(model=mini.model, scorers=mini.scorers))
+    return PairWorker(request or asked(), HandedIn(model=mini.model, scorers=mini.scorers))
 
 
 def work(worker: PairWorker, pair: Pair, keep_images: bool = False) -> Any:

@@ -21,8 +21,8 @@ from riebench.methods import (
 )
 from riebench.methods.choosing import masked_mean
 from riebench.pairs import Pair
-from riebench.sae import TopKSAE
-from riebench.spec.protocols import PAPER, RIEBENCH, Protocol
+from riebench.sae.topk import TopKSAE
+from riebench.settings.protocols import PAPER, RIEBENCH, Protocol
 from riebench.util.errors import UserError
 from riebench_baselines.neurons import NeuronTransfer, normalized_mean
 from riebench_baselines.none import Nothing

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import riebench
-from riebench.mini import quality
+from riebench.instruments import mini_quality as quality
 from riebench.models import Model
 from riebench.models.mini import FLUX_WEIGHTS, MINI_FLUX
-from riebench.spec.settings import Settings
+from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from riebench.engine.instruments import Instruments
-from riebench.mini import quality
+from riebench.instruments import mini_quality as quality
+from riebench.instruments.loading import Instruments
 from riebench.models.mini import WEIGHTS
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from riebench.engine.instruments import Instruments
+from riebench.instruments.loading import Instruments
 from riebench.models import Edit, Site, Start, neuron_sites
 from riebench.models.mini import MINI
 from riebench.models.sdxl import BASE, FOUR, SDXL, TURBO, module_path
-from riebench.spec.settings import Settings, parse_settings
+from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import PairError, UserError
 
 ELEVEN = [
@@ -389,7 +389,7 @@ def test_values_of_mini_at_four_steps(mini: Instruments) -> None:
 
 
 def test_sae_of_the_wrong_width(model: SDXL) -> None:
-    from riebench.sae import TopKSAE
+    from riebench.sae.topk import TopKSAE
 
     model.saes = {"mid.0": TopKSAE(16, 20, 2)}
     with pytest.raises(UserError, match=r"the SAE of mid\.0 is 16 wide, the values there are 24 wide"):

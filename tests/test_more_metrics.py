@@ -15,16 +15,16 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 
 import riebench
 from riebench.cli import main
-from riebench.engine.instruments import Instruments, measured_by
-from riebench.engine.published import PublishedInstruments
+from riebench.engine.request import resolve
+from riebench.instruments.loading import Instruments, measured_by
+from riebench.instruments.published import PublishedInstruments
 from riebench.metrics import METRICS, Reference, Scorers, chosen, score_images
 from riebench.metrics.dino import DinoScorer
 from riebench.metrics.lpips import LpipsScorer
 from riebench.models import entry_named
 from riebench.records import RunFolder, read_records
-from riebench.spec.protocols import PROTOCOLS
-from riebench.spec.request import resolve
-from riebench.spec.settings import parse_settings
+from riebench.settings.protocols import PROTOCOLS
+from riebench.settings.settings import parse_settings
 from riebench.util.errors import UserError
 from riebench.weights import SCORERS
 

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from riebench.cli import main
-from riebench.engine.instruments import Given, Instruments
 from riebench.engine.pair_work import PairWorker
+from riebench.engine.request import resolve
+from riebench.instruments.loading import HandedIn, Instruments
 from riebench.methods import create, find, method_names, registry
 from riebench.methods.options import options_of
 from riebench.methods.registry import catalogue
 from riebench.methods.scaffold import write_method
 from riebench.records import Record, read_records
 from riebench.records.code import method_code
-from riebench.spec.request import resolve
 from riebench.util.errors import UserError
 
 METHOD = """
@@ -272,7 +272,7 @@ def test_every_option_of_the_baselines_is_documented() -> None:
 )
 def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[str, str]) -> None:
     request, pairs = resolve(name, "up.0.1", strength=1, options=given, steps=1, limit=1, category=1)
-    worker = PairWorker(request, Given(mini.model, scorers=mini.scorers))
+    worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     (record,) = worker.work(worker.recorder.task(pairs[0])).records
     again = Record.model_validate_json(record.model_dump_json())
     read, (ran,) = again.setting, worker.recorder.methods

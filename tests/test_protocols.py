@@ -15,19 +15,19 @@ from test_masks import grid_by_hand
 
 from riebench.cli import main
 from riebench.engine.forecast import forecast
-from riebench.engine.instruments import Given, Instruments
 from riebench.engine.pair_work import PairResult, PairWorker
+from riebench.engine.presets import PRESETS
+from riebench.engine.request import resolve
+from riebench.instruments.loading import HandedIn, Instruments
+from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.masks import MaskRules, Region, pair_regions, to_grid
 from riebench.methods import Observed, Plan, method, registry, relative_score
-from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.models import Edit, Run
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
-from riebench.spec.presets import PRESETS
-from riebench.spec.protocols import PAPER, PROTOCOLS, RIEBENCH, Protocol
-from riebench.spec.request import resolve
-from riebench.spec.settings import described, parse_settings
+from riebench.settings.protocols import PAPER, PROTOCOLS, RIEBENCH, Protocol
+from riebench.settings.settings import described, parse_settings
 from riebench.util.errors import UserError
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "riebench.json"
@@ -93,7 +93,7 @@ def test_category_rules_can_be_changed() -> None:
 def worker_of(mini: Instruments, pair: Pair, protocol: Protocol, **asked: Any) -> PairWorker:
     wanted: dict[str, Any] = {"method": "steering", "block": "all", "strength": 1, "steps": 1} | asked
     request, _ = resolve(pairs=[pair], protocol=protocol.name, **wanted)
-    return PairWorker(request, Given(mini.model, scorers=mini.scorers))
+    return PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
 
 
 def result_of(worker: PairWorker, pair: Pair) -> PairResult:

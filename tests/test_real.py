@@ -16,16 +16,15 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from riebench.cli import main
-from riebench.engine.instruments import Instruments, load_instruments
-from riebench.engine.published import PublishedInstruments
+from riebench.instruments.loading import Instruments, load_instruments
+from riebench.instruments.published import PublishedInstruments
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import Features, LpipsScorer
 from riebench.models import entry_named
 from riebench.models.diffusers_model import open_pipeline
 from riebench.models.sdxl import FOUR, SDXL, TURBO
-from riebench.spec.protocols import PROTOCOLS
-from riebench.spec.request import Request
-from riebench.spec.settings import parse_settings
+from riebench.settings.protocols import PROTOCOLS
+from riebench.settings.settings import parse_settings
 from riebench.standin.write import write_standin
 from riebench.util.errors import UserError
 from riebench.weights.places import STANDIN
@@ -56,7 +55,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def instruments(settings: Mapping[str, Any], protocol: str = "riebench") -> Instruments:
     parsed = parse_settings(settings)
-    return load_instruments(Request(model="sdxl-turbo", conditions=(), steps=1, protocol=protocol, settings=parsed))
+    return load_instruments("sdxl-turbo", parsed, protocol)
 
 
 @pytest.fixture(scope="module")

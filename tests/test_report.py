@@ -23,7 +23,6 @@ from scipy import stats
 import riebench
 from riebench.cli import main
 from riebench.records import Record
-from riebench.report.agreement import spearman
 from riebench.report.analysis import Options, analyse
 from riebench.report.arms import arms_of, half_of
 from riebench.report.board import board_columns
@@ -37,7 +36,6 @@ from riebench.report.groups import read_groups
 from riebench.report.heat_maps import blocks_by_category
 from riebench.report.lines import read_rows
 from riebench.report.matching import cross, gap
-from riebench.report.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
 from riebench.report.scores import held_out_scores, matched
 from riebench.report.sheet import contact_sheets
 from riebench.report.style import FIGURE_NAMES, FIXED, PAPER, colour
@@ -53,6 +51,8 @@ from riebench.report.tables import (
 )
 from riebench.report.texttable import NARROW, markdown_table, print_sections
 from riebench.report.written import TABLES, Written, write_report
+from riebench.stats.correlation import spearman
+from riebench.stats.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
 from riebench.util.errors import UserError
 
 
@@ -649,7 +649,7 @@ def test_runs_over_files_that_share_pairs_are_not_mixed(tmp_path: Path) -> None:
 def test_another_version_is_said(tmp_path: Path) -> None:
     made = [r.model_copy(update={"code": {"riebench": "0.0.7"}}) for r in curves({"sae": 0.4})]
     notes = analysed(write_run(tmp_path / "r", made)).notes
-    assert f"the records were made by riebench 0.0.7; this is {riebench.__version__}" in notes
+    assert f"the records were made by riebench 0.0.7; this is {riebench.version.__version__}" in notes
 
 
 def test_a_record_of_two_runs_counts_once(tmp_path: Path) -> None:

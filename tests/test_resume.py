@@ -16,13 +16,13 @@ import pytest
 
 import riebench
 from riebench.cli import main
-from riebench.engine.instruments import Instruments
 from riebench.engine.recording import Recorder
+from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
+from riebench.instruments.loading import Instruments
 from riebench.methods import registry
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, read_records
-from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -86,7 +86,7 @@ class Full(Base):
 @pytest.fixture(autouse=True)
 def _mini_once(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run takes the mini that is loaded already, and finds the strangers' methods."""
-    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", lambda *given: mini)
+    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", lambda *_, **__: mini)
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     (tmp_path / "resumed_strangers.py").write_text(STRANGERS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -269,7 +269,7 @@ def test_pictures_are_there_before_the_records_that_promise_them(monkeypatch: py
 def test_a_second_process_is_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", lambda *given: pytest.fail("loaded"))
+    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", lambda *_, **__: pytest.fail("loaded"))
     with RunFolder(Path("r")):
         assert stranger("Plain", "--force") == 2
     assert "is writing to r; wait for it, or give another --out" in capsys.readouterr().err

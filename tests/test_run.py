@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from riebench.engine.instruments import Instruments, load_instruments
 from riebench.engine.pair_work import PairResult, PairWorker
+from riebench.engine.request import Request, resolve
+from riebench.instruments.loading import Instruments, load_instruments
 from riebench.methods import registry
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
 from riebench.models.sites import Edit
 from riebench.pairs import Pair, load_pairs, select
 from riebench.records import Record
-from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
 
 EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons"]
@@ -29,7 +29,7 @@ EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons
 def _mini_once(mini: Instruments) -> Iterator[None]:
     """Every worker takes the mini that is loaded already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("riebench.engine.pair_work.load_instruments", lambda request, given: mini)
+        patch.setattr("riebench.engine.pair_work.load_instruments", lambda *_, **__: mini)
         yield
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from riebench.sae import TopKSAE, load_sae, save_sae
+from riebench.sae.store import load_sae, save_sae
+from riebench.sae.topk import TopKSAE
 from riebench.sae.variance import explained_variance, geometric_median
 from riebench.util.errors import UserError
 

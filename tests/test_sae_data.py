@@ -15,16 +15,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from riebench.engine.instruments import Instruments
-from riebench.sae import collect, load_sae, train
-from riebench.sae.capture import resolve_capture
-from riebench.sae.dataset import open_dataset, read_manifest, shard_name
+from riebench.instruments.loading import Instruments
+from riebench.prompts import read_prompts
 from riebench.sae.folders import find_saes
-from riebench.sae.prompts import read_prompts
-from riebench.sae.training_grid import SAESettings
-from riebench.sae.training_log import read_log
-from riebench.sae.vectors import Place, Portions
-from riebench.spec.settings import SaeSettings
+from riebench.sae.store import load_sae
+from riebench.settings.settings import SaeSettings
+from riebench.training.capture import resolve_capture
+from riebench.training.collect_values import collect
+from riebench.training.dataset import open_dataset, read_manifest, shard_name
+from riebench.training.train_saes import train
+from riebench.training.training_grid import SAESettings
+from riebench.training.training_log import read_log
+from riebench.training.vectors import Place, Portions
 from riebench.util.errors import UserError
 from riebench.util.files import file_hash
 

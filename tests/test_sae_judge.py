@@ -15,15 +15,17 @@ from torch import Tensor
 
 import riebench
 from riebench.cli import main
-from riebench.engine.instruments import Instruments
+from riebench.features.score_request import score
+from riebench.features.subjects import Subject, dictionary_fingerprint
+from riebench.features.switching import reconstructed, switched_off, switched_on, zeroed
+from riebench.instruments.loading import Instruments
 from riebench.mini.drawn_world import DrawnWorld
 from riebench.mini.grammar import ATTRIBUTES, parse
 from riebench.models import Model
-from riebench.sae import TopKSAE, save_sae, score
+from riebench.prompts import read_prompts
 from riebench.sae.baselines import SignedCoordinates, random_dictionary, train_encoder
-from riebench.sae.prompts import read_prompts
-from riebench.sae.subjects import Subject, dictionary_fingerprint
-from riebench.sae.switching import reconstructed, switched_off, switched_on, zeroed
+from riebench.sae.store import save_sae
+from riebench.sae.topk import TopKSAE
 from riebench.standin.write import write_standin
 from riebench.util.errors import UserError
 
@@ -319,4 +321,4 @@ def test_the_world_of_drawings(loaded: Model) -> None:
     (run,) = loaded.generate([prompt], [560_001], 1)
     read: Mapping[str, str] = world.read(run.image, prompt, 560_001)
     assert (read["colour"], read["shape"], read["background"]) == ("red", "star", "night")
-    assert riebench.sae.score is score  # type: ignore[attr-defined]
+    assert riebench.features.score is score  # type: ignore[attr-defined]

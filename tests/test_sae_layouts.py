@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from riebench.models.sdxl import FOUR, SAE_SUFFIX, TURBO, module_path
-from riebench.sae import TopKSAE, load_sae, save_sae
 from riebench.sae.folders import feature_count, find_saes
-from riebench.spec.settings import SaeSettings, parse_settings
+from riebench.sae.store import load_sae, save_sae
+from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import SaeSettings, parse_settings
 from riebench.util.errors import UserError
 
 PUBLISHED = "unet.down_blocks.2.attentions.1_k3_hidden10_auxk256_bs4096_lr0.0001"

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from riebench.sae import load_sae, save_sae
 from riebench.sae.folders import feature_count, find_saes
 from riebench.sae.saelens import save_for_saelens
-from riebench.spec.settings import SaeSettings
+from riebench.sae.store import load_sae, save_sae
+from riebench.settings.settings import SaeSettings
 from riebench.util.errors import UserError
 
 D, N, K = 4, 12, 3

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from riebench.sae.scores.causality import appeared, clip_causality, share_kept, vanished
-from riebench.sae.scores.estimate import mean_estimate, one_minus, rank_correlation, ratio_estimate
-from riebench.sae.scores.interpretability import (
+from riebench.features.scores.causality import appeared, clip_causality, share_kept, vanished
+from riebench.features.scores.estimate import mean_estimate, one_minus, rank_correlation, ratio_estimate
+from riebench.features.scores.interpretability import (
     auroc,
     best_thresholds,
     detect,
@@ -17,9 +17,9 @@ from riebench.sae.scores.interpretability import (
     top_pictures,
     truths_of,
 )
-from riebench.sae.scores.locality import change_ratio, pixel_change
-from riebench.sae.scores.reconstruction import SquareSums, code_overlap, explained_share, normalised_error
-from riebench.sae.scores.sensitivity import active_share, captions_naming
+from riebench.features.scores.locality import change_ratio, pixel_change
+from riebench.features.scores.reconstruction import SquareSums, code_overlap, explained_share, normalised_error
+from riebench.features.scores.sensitivity import active_share, captions_naming
 
 
 def sums_of(x: np.ndarray, rebuilt: np.ndarray) -> SquareSums:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from riebench.sae import TopKSAE, load_sae, save_sae
 from riebench.sae.saelens import save_for_saelens
+from riebench.sae.store import load_sae, save_sae
+from riebench.sae.topk import TopKSAE
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = Path(os.environ.get("RIEBENCH_SAELENS", ROOT / ".venv-saelens"))

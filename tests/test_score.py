@@ -14,12 +14,12 @@ from PIL import Image
 
 import riebench
 from riebench.cli import main
-from riebench.engine.instruments import Instruments
+from riebench.engine.request import requests_of
+from riebench.instruments.loading import Instruments
 from riebench.models.mini import PAIRS
 from riebench.pairs import load_pairs, select
 from riebench.records import Record, read_records, read_run
 from riebench.report.groups import read_groups
-from riebench.spec.request import requests_of
 
 WORDS = ("--category", "6", "--category", "8", "--limit", "2")
 PAIRS_OF = select(load_pairs(PAIRS), categories=[6, 8], limit=2)

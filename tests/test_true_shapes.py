@@ -12,8 +12,8 @@ from riebench.methods import Observed
 from riebench.models import neuron_sites
 from riebench.models.sdxl import FOUR, PUBLISHED_UNET, sites_of
 from riebench.pairs import Pair
-from riebench.sae import TopKSAE
-from riebench.spec.protocols import PAPER, RIEBENCH
+from riebench.sae.topk import TopKSAE
+from riebench.settings.protocols import PAPER, RIEBENCH
 from riebench_baselines.neurons import NeuronTransfer
 from riebench_baselines.sae import SAETransfer
 from riebench_baselines.steering import Steering

@@ -19,11 +19,13 @@ import pytest
 import riebench
 from riebench.engine.pair_work import PairWorker
 from riebench.engine.ray_crew import RayCrew
-from riebench.engine.resume import Survey
-from riebench.engine.run import Given, Workers, carry_out
+from riebench.engine.request import Request, resolve
+from riebench.engine.run import carry_out
+from riebench.engine.session import Workers
+from riebench.engine.tasks import Survey
+from riebench.instruments.handed_in import HandedIn
 from riebench.pairs import Pair
 from riebench.records import read_records
-from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -166,7 +168,7 @@ def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> No
     with pytest.raises(UserError, match="3 workers with 1 CPU each need more than the 2"):
         RayCrew(REQUEST, Workers(3, cpus=1, gpus=0))
     with pytest.raises(UserError, match="masks cannot be handed to other processes"):
-        carry_out(REQUEST, EIGHTEEN, tmp_path / "out", given=Given(masks={}), workers=TWO)
+        carry_out(REQUEST, EIGHTEEN, tmp_path / "out", given=HandedIn(masks={}), workers=TWO)
 
 
 def test_gpus_are_shared_out(cluster: Any) -> None:

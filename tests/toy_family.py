@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
-from riebench.mini.drawn_instruments import MiniInstruments
 from riebench.models import Batch, Model, ModelEntry, Site
 from riebench.models.model import DECODER, DENOISER, TEXT, weights_fingerprint
 from riebench.sae.folders import find_saes
-from riebench.spec.settings import Settings
+from riebench.settings.settings import Settings
 
 LAYERS, WIDTH, GRID, TOKENS, PATCH = 11, 16, (4, 5), 6, 8
 POSITIONS = GRID[0] * GRID[1]

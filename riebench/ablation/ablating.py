@@ -87,7 +87,7 @@ def ablate(
         blocks: what is zeroed in turn: ``all`` blocks of the model, its ``default`` ones, or names; several with
             commas between or as a list; ``mid.0+up.0.0`` is both at once.
         together: blocks of which every two are zeroed at once, too; as ``blocks``.
-        prompts: how many of the model's own, or a file (see :func:`riebench.sae.prompts.read_prompts`); 20 of the
+        prompts: how many of the model's own, or a file (see :func:`riebench.prompts.read_prompts`); 20 of the
             model's own unless given, as many as in the paper.
         count: prompts taken from a file; all unless given.
         column: of a table, the column with the prompts.

@@ -8,10 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.entries import ModelEntry, entry_and_settings
+from riebench.models.entries import entry_and_settings
+from riebench.models.model import ModelEntry
 from riebench.models.sites import NEURONS
-from riebench.sae.prompts import Prompted, prompts_location, read_prompts
-from riebench.spec.settings import Settings, parse_settings
+from riebench.prompts import Prompted, read_prompts
+from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.weights import locate
 
@@ -145,9 +146,9 @@ def _which_prompts(prompts: int | str | Path | None, count: int | None, entry: M
         prompts = PUBLISHED_PROMPTS
     word = "" if prompts is None else str(prompts)
     if not word.lstrip("-").isdigit():
-        return prompts_location(word or None, entry), count
+        return entry.prompts_location(word or None), count
     if count is not None:
         raise UserError(f"the number of prompts is given twice, as {word} and as {count}; leave out one")
     if int(word) < 1:
         raise UserError(f"{word} prompts were asked for; expected 1 or more, or a file")
-    return prompts_location(None, entry), int(word)
+    return entry.prompts_location(None), int(word)

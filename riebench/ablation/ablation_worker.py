@@ -10,15 +10,12 @@ from numpy.typing import NDArray
 
 from riebench.ablation.ablation_folder import Ablation, Zeroing
 from riebench.ablation.ablation_request import MASKER, AblationRequest, BlockSet
-from riebench.engine.instruments import own_instruments
-from riebench.metrics import Scorers
+from riebench.features.switching import zeroed
+from riebench.instruments.own import own_instruments, own_scorers, world_of
 from riebench.models.sites import Edit
+from riebench.prompts import Prompted, prompts_hash
 from riebench.records.schema import Value
-from riebench.sae.dataset import prompts_hash
-from riebench.sae.labels import world_of
-from riebench.sae.prompts import Prompted
-from riebench.sae.switching import zeroed
-from riebench.spec.protocols import PROTOCOLS
+from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
 
 PROTOCOL = "riebench"
@@ -55,7 +52,7 @@ class AblationWorker:
         if request.scorers is None:
             without = (*MASKER, "model") if request.model else MASKER
             own = own_instruments(entry, settings, PROTOCOLS[PROTOCOL], without)
-            self.scorers = Scorers(own.clip(), own.lpips())
+            self.scorers = own_scorers(own)
             conditions |= own.conditions
         else:
             self.scorers = request.scorers

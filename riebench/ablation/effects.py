@@ -9,8 +9,8 @@ import pandas as pd
 
 from riebench.ablation.ablation_folder import Ablation, Zeroing, set_name
 from riebench.ablation.ablation_request import BlockSet
-from riebench.report.resample import Array, Bootstrap
-from riebench.sae.scores.causality import share_kept
+from riebench.features.scores.causality import share_kept
+from riebench.stats.resample import Array, Bootstrap
 
 MEASURES = {
     "lpips": "LPIPS",

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from riebench.report.resample import LEVEL, holm, sign_flip
+from riebench.stats.resample import LEVEL, holm, sign_flip
 
 FLIPS = 10_000
 LEAST = 40

@@ -9,7 +9,7 @@ import pandas as pd
 
 from riebench.audit.comparing import FLIPS
 from riebench.audit.readings import Table, compared
-from riebench.report.resample import Bootstrap, sign_flip
+from riebench.stats.resample import Bootstrap, sign_flip
 
 GAMES = {
     "paste": "the source picture's pixels inside the masks laid on the base picture",

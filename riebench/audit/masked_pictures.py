@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from riebench.engine.completing import Kept, kept_pictures, pixels, reference_of
-from riebench.engine.instruments import TruthOf, load_scorers
-from riebench.engine.run import Given
+from riebench.engine.request import requests_of
+from riebench.instruments.loading import load_scorers
+from riebench.instruments.own import TruthOf
 from riebench.metrics import METRICS, Reference, Scorers, score_images
-from riebench.metrics.scoring import Image
+from riebench.metrics.seen import Image
 from riebench.pairs import Pair
 from riebench.records import read_records
-from riebench.spec.request import requests_of
-from riebench.spec.search import LPIPS
+from riebench.settings.lpips_search import LPIPS
 
 NEEDED = ("clip_text_edit", "clip_text_original", LPIPS)
 
@@ -45,7 +45,7 @@ def score_composites(folder: Path, chosen: pd.DataFrame) -> tuple[pd.DataFrame, 
     if not found:
         return chosen.head(0), len(missing)
     request = requests_of(folder)[-1]
-    scorers, truth = load_scorers(request, Given())
+    scorers, truth = load_scorers(request.model, request.settings, request.protocol, request.metrics)
     if request.handed_in:  # the truth is known of pairs that a file holds and of the model's own pictures
         truth = None
     pairs = {pair.id: pair for one in requests_of(folder) for pair in one.pairs()} if truth else {}

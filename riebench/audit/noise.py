@@ -10,7 +10,7 @@ import pandas as pd
 
 from riebench.audit.comparing import compare_arms
 from riebench.audit.readings import compared
-from riebench.report.resample import Bootstrap
+from riebench.stats.resample import Bootstrap
 
 HALF_WIDTH = 1.959964  # of a 95 % interval, in standard errors of a normal distribution
 Run = Mapping[str, pd.DataFrame]

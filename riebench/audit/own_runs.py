@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+from riebench.engine.request import ALL, Request, resolve
 from riebench.pairs import Pair
-from riebench.spec.protocols import ONE_FAULT, PAPER, RIEBENCH
-from riebench.spec.request import ALL, Request, resolve
+from riebench.settings.protocols import ONE_FAULT, PAPER, RIEBENCH
 
 INTERVENTIONS = ("steering", "sae", "sae-adaptive", "neurons", "caa")
 CONTROLS = ("random", "sae-random", "noise", "paste", "prompt", "none")

@@ -12,7 +12,7 @@ from scipy import stats
 
 from riebench.audit.comparing import compare_arms
 from riebench.audit.readings import compared
-from riebench.report import resample
+from riebench.stats import resample
 
 EFFECTS = {"gain": 0.01, "margin": 0.01, "edit_success": 0.05}
 """Score to a difference that a benchmark should see."""

@@ -14,8 +14,8 @@ from riebench.report.analysis import searched_for
 from riebench.report.arms import BASE, CURVE, TRUTH, Arm, Pairs, arms_of
 from riebench.report.groups import Group
 from riebench.report.ranking import GAIN, MARGIN, SUCCESS
-from riebench.report.resample import Bootstrap
 from riebench.report.scores import ENOUGH, matched
+from riebench.stats.resample import Bootstrap
 
 Array = NDArray[np.float64]
 KEPT = "kept"

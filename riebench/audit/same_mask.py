@@ -11,8 +11,8 @@ import pandas as pd
 from riebench.audit.comparing import compare_arms
 from riebench.audit.readings import SCORES, Table
 from riebench.report.arms import BASE
-from riebench.report.resample import Bootstrap
-from riebench.spec.search import LPIPS, WITHIN
+from riebench.settings.lpips_search import LPIPS, WITHIN
+from riebench.stats.resample import Bootstrap
 
 LEFT_COLUMNS = ["score", "a", "b", "pairs", "before", "before_low", "before_high", "after", "after_low", "after_high"]
 Values = Mapping[str, pd.DataFrame]

@@ -11,9 +11,9 @@ from scipy.stats import rankdata
 
 from riebench.audit.readings import DONE, RANKING, Table, compared
 from riebench.metrics import METRICS
-from riebench.report.agreement import DRAWS, correlations, spearman
 from riebench.report.arms import TRUTH
-from riebench.report.resample import quantiles
+from riebench.stats.correlation import DRAWS, correlations, spearman
+from riebench.stats.resample import quantiles
 
 SETTINGS, METHODS, INTERVENTIONS, WITHIN = "settings", "methods", "interventions", "pairs"
 LOWER_IS_BETTER = (
@@ -44,7 +44,7 @@ def agreement_with_truth(table: Table, readings: Mapping[float, Mapping[str, pd.
     - ``pairs``: over the pairs of one setting, averaged over the settings in which both vary: does the score tell pairs
       on which an edit worked from those on which it did not?
 
-    Intervals resample pairs: those of means are of :func:`riebench.report.agreement.spearman`; percentile bootstrap of
+    Intervals resample pairs: those of means are of :func:`riebench.stats.correlation.spearman`; percentile bootstrap of
     the average for the level ``pairs``, where ranks are those of the whole sample. ``edit_success`` is a part of
     the truth and agrees for that reason.
 

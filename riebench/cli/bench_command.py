@@ -50,7 +50,7 @@ def bench_command(
     from rich.console import Console
     from rich.progress import Progress
 
-    from riebench.spec.request import resolve
+    from riebench.engine.request import resolve
 
     request, everything = resolve(
         preset="bench",

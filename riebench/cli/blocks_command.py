@@ -33,7 +33,7 @@ def blocks_command(
     from riebench.models.entries import entry_named
     from riebench.models.sites import NEURONS, neuron_sites
     from riebench.sae.folders import feature_count, read_config
-    from riebench.spec.settings import parse_settings
+    from riebench.settings.settings import parse_settings
 
     entry, settings = entry_named(model), parse_settings({"weights": weights, **dict(setting or ())})
     sites, saes = entry.sites(settings), entry.saes(settings)

@@ -93,7 +93,7 @@ def generate_command(
     _check_picture_file(out)
     image = load(model).generate([without_brackets(prompt)], [seed], steps)[0].image
     _save(image, out)
-    from riebench.mini.quality import shown
+    from riebench.instruments.mini_quality import shown
 
     for name, value in shown(scene, image, layout_of_seed(seed)).items():
         asked = getattr(scene, name)
@@ -114,7 +114,7 @@ def check_command(
     for name in part or []:
         if name not in PARTS:
             raise unknown("part", name, PARTS)
-    from riebench.mini import quality
+    from riebench.instruments import mini_quality as quality
     from riebench.models.entries import load
     from riebench.util.progress import tracked
 

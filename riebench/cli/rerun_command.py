@@ -22,7 +22,7 @@ def rerun_command(
 
     Example: riebench rerun runs/demo --out runs/again
     """
-    from riebench.spec.request import requests_of
+    from riebench.engine.request import requests_of
 
     asked = [(request, request.pairs()) for request in requests_of(folder)]
     from riebench.engine.run import carry_out

@@ -16,8 +16,8 @@ from riebench.records import ALL_STEPS, interval_name
 from riebench.report.summary import summarize, wide_console
 
 if TYPE_CHECKING:
-    from riebench.engine.run import Session
-    from riebench.spec.request import Request
+    from riebench.engine.request import Request
+    from riebench.engine.session import Session
 
 STAGES = {
     "load models": "riebench.engine.pair_work:load_instruments",
@@ -128,7 +128,7 @@ def run_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print at the end where time and memory went.")] = False,
 ) -> int:
-    from riebench.spec.request import resolve
+    from riebench.engine.request import resolve
 
     request, chosen = resolve(
         method,
@@ -158,7 +158,8 @@ def run_command(
     if dry_run:
         _print_plan(request)
         return 0
-    from riebench.engine.run import Workers, carry_out
+    from riebench.engine.run import carry_out
+    from riebench.engine.session import Workers
 
     with _tracing() if trace else nullcontext():
         done = carry_out(

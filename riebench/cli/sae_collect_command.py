@@ -58,7 +58,7 @@ def sae_collect_command(
 
     Example: riebench sae collect --prompts grammar --count 4000 --out values
     """
-    from riebench.sae.collecting import collect
+    from riebench.training.collect_values import collect
 
     if prompts is None:
         raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")

@@ -48,8 +48,8 @@ def sae_index_command(
 
     Example: riebench sae index mid.0 --model mini --out mid.0-index
     """
-    from riebench.sae.indexing import IndexRequest, carry_out_index
-    from riebench.spec.settings import parse_settings
+    from riebench.features.index_request import IndexRequest, carry_out_index
+    from riebench.settings.settings import parse_settings
 
     settings = parse_settings({"weights": weights, "device": device, **dict(setting or ())})
     index = carry_out_index(IndexRequest(sae, model, settings, site, prompts, count, column, steps, batch), out)

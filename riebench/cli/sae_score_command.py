@@ -9,7 +9,7 @@ import typer
 
 from riebench.cli.sae_index_command import Column, Prompts
 from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
-from riebench.sae.score_settings import BASELINES, NO_BASELINE
+from riebench.features.score_settings import BASELINES, NO_BASELINE
 from riebench.util.errors import UserError
 
 JudgedSaes = Annotated[
@@ -69,9 +69,9 @@ def sae_score_command(
 
     Example: riebench sae score up.0.0 --out scores
     """
+    from riebench.features.score_files import print_scores
+    from riebench.features.score_request import score
     from riebench.report.summary import wide_console
-    from riebench.sae.judging import score
-    from riebench.sae.score_files import print_scores
 
     chosen = baseline or list(BASELINES)
     if NO_BASELINE in chosen and len(chosen) > 1:

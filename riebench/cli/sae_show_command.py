@@ -13,7 +13,7 @@ from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
-    from riebench.sae.feature_index import FeatureIndex, IndexedFeature
+    from riebench.features.feature_index import FeatureIndex, IndexedFeature
 
 
 class SortBy(StrEnum):
@@ -69,11 +69,11 @@ def sae_show_command(
 
       riebench sae show my-sae-index --find "at night" --out night
     """
-    from riebench.sae.feature_index import sort_features
-    from riebench.sae.feature_sheet import draw_feature, draw_features, write_png
-    from riebench.sae.indexing import IndexRequest, find_or_make_index
-    from riebench.sae.page import write_feature_page
-    from riebench.spec.settings import parse_settings
+    from riebench.features.feature_index import sort_features
+    from riebench.features.feature_sheet import draw_feature, draw_features, write_png
+    from riebench.features.index_request import IndexRequest, find_or_make_index
+    from riebench.features.page import write_feature_page
+    from riebench.settings.settings import parse_settings
 
     settings = parse_settings({"weights": weights, "device": device, **dict(setting or ())})
     if out.exists() and not out.is_dir():
@@ -115,7 +115,7 @@ def _print_table(index: FeatureIndex, features: list[IndexedFeature], limit: int
 
 
 def _print_feature(index: FeatureIndex, number: int) -> None:
-    from riebench.sae.feature_sheet import feature_line
+    from riebench.features.feature_sheet import feature_line
 
     feature = index.feature(number)
     print(feature_line(feature, index.facts.score_name))

@@ -82,7 +82,7 @@ def sae_train_command(
 
       riebench sae train --model mini --prompts grammar --count 20000 --steps 0 --out saes
     """
-    from riebench.sae.training_plan import train
+    from riebench.training.train_saes import train
 
     live = None
     if model is not None:

@@ -75,7 +75,7 @@ def score_command(
         return _add(run, metrics, metric_command, settings)
     if name is None or images is None:
         raise UserError("the pictures need a name for tables; give --name, as --name my-editor")
-    from riebench.spec.request import resolve_pictures
+    from riebench.engine.request import resolve_pictures
 
     request, chosen = resolve_pictures(
         name,

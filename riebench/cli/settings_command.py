@@ -11,7 +11,7 @@ def settings_command() -> None:
 
     Example: riebench settings
     """
-    from riebench.spec.settings import choices, described
+    from riebench.settings.settings import choices, described
 
     table = Table("setting", "values", "default", "what it is")
     for name, field in described():

@@ -59,7 +59,7 @@ def doctor_command(
     Example: riebench doctor --model sdxl-turbo
     """
     from riebench.models.entries import entry_named
-    from riebench.spec.settings import Settings
+    from riebench.settings.settings import Settings
     from riebench.weights import SCORERS, HubFiles, default_root, find_part, is_standin, look
     from riebench.weights.places import describe
 

@@ -22,12 +22,13 @@ from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
 from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.engine.plain import nothing_kept, plain_setting
-from riebench.engine.run import Given, carry_out
+from riebench.engine.request import Request
+from riebench.engine.run import carry_out
+from riebench.instruments.handed_in import HandedIn
 from riebench.masks import pair_regions
 from riebench.metrics import Scores
 from riebench.models.model import Model
 from riebench.pairs import Pair
-from riebench.spec.request import Request
 from riebench.util.errors import UserError
 
 SPEED, OUTSIDE, MEMORY, DIFFERENCE = 4.5, 0.08, 1.1, 1e-3
@@ -89,7 +90,7 @@ def bench(
     request: Request,
     pairs: Sequence[Pair],
     progress: Callable[[], None] = lambda: None,
-    given: Given | None = None,
+    given: HandedIn | None = None,
 ) -> Bench:
     """Run the settings of a request through the engine and through the plain loop, pair by pair in turn.
 

@@ -11,19 +11,19 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import UnidentifiedImageError
 
-from riebench.engine.instruments import TruthOf, load_scorers, measured_by
+from riebench.engine.request import metrics_named, requests_of
 from riebench.engine.resume import lacking, refuse_other_scorers
-from riebench.engine.run import Given
+from riebench.instruments.loading import load_scorers, measured_by
+from riebench.instruments.own import TruthOf
 from riebench.metrics import METRICS, Reference, Scorers, score_images
-from riebench.metrics.scoring import Image
+from riebench.metrics.seen import Image
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
 from riebench.pairs.pair import without_brackets
 from riebench.records import Record, RunFolder
 from riebench.records.folder import IMAGES
-from riebench.spec.protocols import PROTOCOLS
-from riebench.spec.request import metrics_named, requests_of
-from riebench.spec.settings import changed
+from riebench.settings.protocols import PROTOCOLS
+from riebench.settings.settings import changed
 from riebench.util.errors import UserError
 
 REFERENCES = ("base", "source", "mask-base", "mask-source")
@@ -146,7 +146,7 @@ def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | 
     named = metrics_named(entry, words)
     names = [m.name for m in METRICS.values() if (not m.optional if named is None else m.name in named)]
     request = request.model_copy(update={"metrics": tuple(names)})
-    scorers, truth = load_scorers(request, Given())
+    scorers, truth = load_scorers(request.model, request.settings, request.protocol, request.metrics)
     if request.handed_in:  # the truth is known of pairs that a file holds and of the model's own pictures
         truth = None
     names = [name for name in names if truth is not None or not METRICS[name].drawn_world]

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riebench.engine.instruments import Instruments
+from riebench.instruments.loading import Instruments
 from riebench.models.model import DECODER, DENOISER, TEXT
-from riebench.sae import TopKSAE
+from riebench.sae.topk import TopKSAE
 
 MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS = "masker", "CLIP image", "CLIP text", "LPIPS"
 COUNTED = (DENOISER, DECODER, TEXT, MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS)

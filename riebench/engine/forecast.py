@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from riebench.engine.request import Condition, Request
 from riebench.methods.registry import find
-from riebench.models.entries import ModelEntry, entry_named
+from riebench.models.entries import entry_named
+from riebench.models.model import ModelEntry
 from riebench.models.sites import neuron_sites
-from riebench.spec.request import Condition, Request
-from riebench.spec.search import TYPICAL_RUNS
+from riebench.settings.lpips_search import TYPICAL_RUNS
 from riebench.util.progress import timings
 
 INSTRUMENT_WEIGHTS = 0.17e9 + 0.22e9 + 0.43e9

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from riebench.engine.resume import Survey
+from riebench.engine.request import Request
+from riebench.engine.tasks import Survey
 from riebench.records import RunFolder
 from riebench.records.code import code_version
-from riebench.spec.request import Request
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
-    from riebench.engine.run import Session
+    from riebench.engine.session import Session
 
 
 @contextmanager

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riebench.engine.instruments import Given, load_instruments
-from riebench.engine.recording import Recorder, Task, Wanted
-from riebench.engine.resume import Survey
+from riebench.engine.recording import Recorder
+from riebench.engine.request import Request
 from riebench.engine.searching import course_of, courses, next_settings
+from riebench.engine.tasks import Survey, Task, Wanted
+from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.masks import Mask, Region, to_grid
 from riebench.masks.phrases import DELETE_OBJECT
 from riebench.methods import Observed, Plan
@@ -26,12 +27,10 @@ from riebench.methods.interface import check_plan
 from riebench.metrics import METRICS, Reference, score_images
 from riebench.models import Edit, Run, Start, neuron_sites
 from riebench.pairs import Pair
+from riebench.prompts import Prompted
 from riebench.records import ACTS, INSIDE, OUTSIDE, Record
-from riebench.sae.prompts import Prompted
-from riebench.sae.scan import runs_of
-from riebench.spec.protocols import PROTOCOLS
-from riebench.spec.request import Request
-from riebench.spec.search import LpipsSearch, lpips_of
+from riebench.settings.lpips_search import LpipsSearch, lpips_of
+from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
 
 Image = NDArray[np.uint8]
@@ -86,8 +85,15 @@ class PairWorker:
         UserError: if something cannot be loaded.
     """
 
-    def __init__(self, request: Request, given: Given | None = None) -> None:
-        self.instruments = load_instruments(request, given)
+    def __init__(self, request: Request, given: HandedIn | None = None) -> None:
+        self.instruments = load_instruments(
+            request.model,
+            request.settings,
+            request.protocol,
+            metrics=request.metrics,
+            batch=request.batch,
+            handed_in=given,
+        )
         self.recorder = Recorder(request, self.instruments)
         self.request = request
         self.protocol = PROTOCOLS[request.protocol]
@@ -351,7 +357,7 @@ class PairWorker:
 
     def _further(self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str]) -> Iterator[Run]:
         """Runs without edits, for methods that look at more than their pair."""
-        return runs_of(self.instruments.model, list(map(Prompted, prompts, seeds)), self.request.steps, capture)
+        return self.instruments.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
 
     def _generate(self, seed: int, outcomes: Sequence[_Outcome]) -> None:
         """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from riebench.engine.counting import put_in
-from riebench.engine.instruments import Instruments
 from riebench.engine.pair_work import PairWorker
-from riebench.engine.recording import Task, Wanted
+from riebench.engine.tasks import Task, Wanted
+from riebench.instruments.loading import Instruments
 from riebench.metrics import Scores
 
 

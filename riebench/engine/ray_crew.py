@@ -15,12 +15,11 @@ from typing import Any
 import psutil
 
 from riebench.engine.pair_work import PairResult, PairWorker
-from riebench.engine.recording import Task
-from riebench.engine.resume import Survey
-from riebench.engine.run import Workers
+from riebench.engine.request import Request
+from riebench.engine.session import Workers
+from riebench.engine.tasks import Survey, Task
 from riebench.pairs import Pair
 from riebench.records import Record
-from riebench.spec.request import Request
 from riebench.util.errors import UserError
 
 TRIES = 3

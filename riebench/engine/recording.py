@@ -6,47 +6,23 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from riebench.engine.request import Request
 from riebench.engine.searching import courses, next_settings
+from riebench.engine.tasks import Task, Wanted
 from riebench.methods.registry import create, find
 from riebench.pairs import Pair
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_version, method_code
-from riebench.spec.request import Request
 from riebench.util.errors import PairError
 
 if TYPE_CHECKING:
-    from riebench.engine.instruments import Instruments
+    from riebench.instruments.loading import Instruments
 
 NUMERICS = 3
 """Version of the parts of this package that compute; raised when a change of them changes numbers."""
 LONGEST = 500
 """Letters of a reason; some libraries append pages."""
 PUBLISHED_SEED = 42
-
-
-class Wanted(NamedTuple):
-    """A setting of a pair: the number of its condition, the setting as records keep it, and the key of its record.
-
-    ``at_lpips`` holds the budgets for which its strength is tried; None where the strength was asked for.
-    """
-
-    condition: int
-    setting: Setting
-    key: str
-    at_lpips: tuple[float, ...] | None = None
-
-
-class Task(NamedTuple):
-    """Settings to run on one pair with a seed; plain data, so that another process can be given it.
-
-    ``known`` holds settings that are done, with the LPIPS of their pictures, from which a search goes on.
-    """
-
-    pair: Pair
-    seed: int
-    wanted: tuple[Wanted, ...]
-    keep_images: bool = False
-    known: tuple[tuple[Wanted, float | None], ...] = ()
 
 
 class _Facts(NamedTuple):

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riebench.engine.searching import courses
+from riebench.engine.tasks import Survey
 from riebench.records import Record
-from riebench.spec.search import LpipsSearch, lpips_of
+from riebench.settings.lpips_search import lpips_of
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
-    from riebench.engine.recording import Task
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A run as its worker knows it once models are loaded; plain data, so that another process can send it.
-
-    Attributes:
-        tasks: one for each pair, with every setting that was asked for.
-        shared: what all records of the folder share, as ``run.json`` keeps it.
-        locations: where the parts of the model were found.
-        device: that the worker computes on.
-        bytes: memory that the worker's process holds.
-        metrics: names of those that a record must hold.
-        measured_by: metric to the network of its own that measures it.
-        at_lpips: what is searched for besides.
-    """
-
-    tasks: Sequence[Task]
-    shared: Mapping[str, Any]
-    locations: Mapping[str, str]
-    device: str
-    bytes: int
-    metrics: Sequence[str] = ()
-    measured_by: Mapping[str, str] = field(default_factory=dict)
-    at_lpips: LpipsSearch | None = None
+    from riebench.engine.tasks import Task
 
 
 def lacking(before: Iterable[Record], metrics: Iterable[str]) -> list[Record]:

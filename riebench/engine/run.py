@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count as counted
 from pathlib import Path
@@ -17,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from riebench.engine.journal import writing_journal
-from riebench.engine.resume import Survey, lacking, left_to_do, refuse_other_runs
+from riebench.engine.request import Request, resolve
+from riebench.engine.resume import lacking, left_to_do, refuse_other_runs
+from riebench.engine.session import Session, Workers
+from riebench.engine.tasks import Survey
+from riebench.instruments.handed_in import HandedIn
 from riebench.methods.registry import find
 from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named
 from riebench.models.model import Model
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, only_writer, read_records
-from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
 from riebench.util.progress import keep_timing, run_progress, stopping
 from riebench.weights import locate, scorer_file
@@ -34,90 +36,12 @@ if TYPE_CHECKING:
     from riebench.metrics import Scorers
 
 
-@dataclass
-class Given:
-    """Loaded parts that take the place of those that belong to the model's name.
-
-    Attributes:
-        model: a loaded model.
-        masks: see :data:`riebench.masks.given.GivenMasks`.
-        scorers: CLIP and LPIPS.
-        names: of the parts that are given.
-        parts: names of the weights that are not needed, since others are given.
-    """
-
-    model: Model | None = None
-    masks: GivenMasks | None = None
-    scorers: Scorers | None = None
-
-    def __post_init__(self) -> None:
-        have: dict[str, Any] = {"model": self.model, "sae": self.model, "clip": self.scorers, "lpips": self.scorers}
-        have |= dict.fromkeys(("detector", "text-encoder", "segmenter"), self.masks)
-        self.names = [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
-        self.parts = [name for name, value in have.items() if value is not None]
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many workers there are and what each gets.
-
-    Attributes:
-        count: number of workers; 1 without an address works in this process, without Ray.
-        address: of a running Ray cluster, or ``auto``; None starts one on this machine.
-        gpus: for each worker; None splits the GPUs evenly.
-        cpus: for each worker; None splits the cores evenly.
-    """
-
-    count: int = 1
-    address: str | None = None
-    gpus: float | None = None
-    cpus: float | None = None
-
-
-@dataclass
-class Session:
-    """What became of a run.
-
-    Attributes:
-        folder: that holds its records.
-        tasks: pairs of which a record was missing.
-        pairs: how many of them are done.
-        statuses: key to status of every record that was asked for and is in the folder now.
-        written: how many records this session wrote.
-        failed: how many of those are failures.
-        failed_pairs: how many pairs had one.
-        seconds: time it took.
-        ended: why it ended.
-        signal: the signal that ended it early, if one did.
-    """
-
-    folder: Path
-    tasks: int = 0
-    pairs: int = 0
-    statuses: dict[str, str] = field(default_factory=dict)
-    written: int = 0
-    failed: int = 0
-    failed_pairs: int = 0
-    seconds: float = 0.0
-    ended: str = "finished"
-    signal: signal.Signals | None = None
-
-    def count(self, records: Sequence[Record]) -> None:
-        """One pair more is done."""
-        failed = sum(record.status == "failed" for record in records)
-        self.pairs += 1
-        self.written += len(records)
-        self.failed += failed
-        self.failed_pairs += failed > 0
-        self.statuses |= {record.key: record.status for record in records}
-
-
 def carry_out(
     request: Request,
     pairs: Sequence[Pair],
     out: Path | None = None,
     *,
-    given: Given | None = None,
+    given: HandedIn | None = None,
     force: bool = False,
     quiet: bool = False,
     retry_failed: bool = False,
@@ -141,7 +65,7 @@ def carry_out(
         UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
         KeyboardInterrupt: at a second Ctrl-C.
     """
-    path, given = out or _new_folder(), given or Given()
+    path, given = out or _new_folder(), given or HandedIn()
     _check_weights(request, given)
     _check_free(path)
     kept = _first_of_each(pairs, request.keep_images)
@@ -176,13 +100,17 @@ def _asked_for_now(folder: RunFolder, before: Sequence[Record], survey: Survey) 
 
 
 def _completed(
-    crew: Any, folder: RunFolder, lack: Sequence[Record], survey: Survey, request: Request, given: Given
+    crew: Any, folder: RunFolder, lack: Sequence[Record], survey: Survey, request: Request, given: HandedIn
 ) -> list[Record]:
     """The records of a folder, those that lack a metric completed as far as their pictures are kept there."""
     from riebench.engine.completing import complete
-    from riebench.engine.instruments import load_scorers
+    from riebench.instruments.loading import load_scorers
 
-    scorers, truth = load_scorers(request, given, held=getattr(crew, "instruments", None))
+    loaded = getattr(crew, "instruments", None)
+    if loaded is not None:
+        scorers, truth = loaded.scorers, loaded.truth
+    else:
+        scorers, truth = load_scorers(request.model, request.settings, request.protocol, request.metrics, given)
     pairs = {task.pair.id: task.pair for task in survey.tasks}
     done, _ = complete(folder, lack, survey.metrics, scorers, truth, pairs)
     names = sorted({name for record in lack for name in set(survey.metrics) - record.metrics.keys()})
@@ -193,7 +121,7 @@ def _completed(
 
 
 @contextmanager
-def _crew(request: Request, given: Given, workers: Workers, pairs: int) -> Iterator[Any]:
+def _crew(request: Request, given: HandedIn, workers: Workers, pairs: int) -> Iterator[Any]:
     """Who works the tasks off: a worker in this process, or those of a Ray cluster, no more than there are pairs."""
     if workers.count == 1 and workers.address is None:
         from riebench.engine.pair_work import PairWorker
@@ -248,7 +176,7 @@ def _first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
     return {name for names in by_category.values() for name in names[:count]}
 
 
-def _check_weights(request: Request, given: Given) -> None:
+def _check_weights(request: Request, given: HandedIn) -> None:
     """See that the weights are on this machine, before anything heavy is imported."""
     entry = given.model.entry if given.model else entry_named(request.model)
     if request.metrics is not None:
@@ -359,7 +287,7 @@ def run(
         batch: rows in one forward pass at most.
         metrics: what is measured, by name or set, see :func:`riebench.metrics.chosen`; the protocol's unless given.
         at_lpips: values of LPIPS; on every pair the strength of every condition is searched at which the edited
-            picture has each, see :class:`riebench.spec.search.LpipsSearch`.
+            picture has each, see :class:`riebench.settings.lpips_search.LpipsSearch`.
         at_lpips_within: share of such a value by which the picture's may differ; 0.05 unless given.
         at_lpips_most: the largest strength that is tried; 32 unless given.
         force: whether to discard the records that the folder holds.
@@ -404,7 +332,7 @@ def run(
         request,
         chosen,
         Path(out) if out is not None else None,
-        given=Given(None if isinstance(model, str) else model, masks, scorers),
+        given=HandedIn(None if isinstance(model, str) else model, masks, scorers),
         force=force,
         quiet=quiet,
         retry_failed=retry_failed,

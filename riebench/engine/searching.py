@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from riebench.spec.search import LpipsSearch, Points
+from riebench.settings.lpips_search import LpipsSearch, Points
 
 if TYPE_CHECKING:
-    from riebench.engine.recording import Wanted
+    from riebench.engine.tasks import Wanted
     from riebench.records import Setting
 
 Course: TypeAlias = tuple[int, tuple[int, ...] | None]

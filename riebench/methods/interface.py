@@ -10,7 +10,7 @@ from typing import Protocol as TypeProtocol
 
 from riebench.models.sites import NEURONS, Change, Run, Values
 from riebench.pairs import Pair
-from riebench.spec.protocols import RIEBENCH, Protocol
+from riebench.settings.protocols import RIEBENCH, Protocol
 from riebench.util.errors import PairError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from riebench.sae import TopKSAE
+    from riebench.sae.topk import TopKSAE
 
     Picture = NDArray[np.uint8]
 

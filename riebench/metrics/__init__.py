@@ -6,8 +6,9 @@ Importing a module of metrics registers them, in the order of their columns.
 from riebench.metrics import whole, regions  # isort: skip
 from riebench.metrics import drawn  # isort: skip
 from riebench.metrics import directional, outside, structure  # isort: skip
-from riebench.metrics.catalogue import METRICS, Metric, Scores, chosen, metric, scorers_of
-from riebench.metrics.scoring import Reference, Scorers, Seen, Truth, score_images
+from riebench.metrics.catalogue import METRICS, Metric, chosen, metric, scorers_of
+from riebench.metrics.scoring import score_images
+from riebench.metrics.seen import Reference, Scorers, Scores, Seen, Truth
 
 __all__ = [
     "METRICS",

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 from riebench.util.errors import unknown
 
 if TYPE_CHECKING:
-    from riebench.metrics.scoring import Seen
+    from riebench.metrics.seen import Seen
 
-Scores = dict[str, float | None]
-"""Metric to its number; null where it is undefined."""
 Measure = Callable[["Seen"], Sequence[float | None]]
 CLIP, LPIPS, REGIONS = "clip", "lpips", "regions"
 """What a metric may need: pictures by CLIP, by LPIPS, and both also inside and outside the edited region."""
@@ -33,7 +31,7 @@ class Metric:
         of_base: whether a record also holds it of the base picture, as ``NAME_base``; it may then use
             ``clip`` and ``lpips_source`` alone of what differs from picture to picture.
         drawn_world: whether it needs a pair whose truth is known.
-        needs: what it uses of :class:`~riebench.metrics.scoring.Seen`; the rest may be empty.
+        needs: what it uses of :class:`~riebench.metrics.seen.Seen`; the rest may be empty.
         scorer: a further network that it needs, by the name of its weights; it is ``seen.more[scorer]``.
         published: whether RIEBench has it.
         optional: whether it is measured only where it is asked for.

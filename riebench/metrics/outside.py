@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from riebench.metrics.catalogue import metric
-from riebench.metrics.scoring import Image, Seen
+from riebench.metrics.seen import Image, Seen
 
 if TYPE_CHECKING:
     from torch import Tensor

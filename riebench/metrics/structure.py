@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from riebench.metrics.catalogue import metric
-from riebench.metrics.scoring import Seen
+from riebench.metrics.seen import Seen
 
 DINO = "dino"
 

@@ -19,7 +19,7 @@ EVERYWHERE = ("addition", "style")
 
 
 class DrawnWorld:
-    """See :class:`riebench.sae.world.World`."""
+    """See :class:`riebench.instruments.world.World`."""
 
     attributes: Mapping[str, tuple[str, ...]] = ATTRIBUTES
 

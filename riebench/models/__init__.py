@@ -1,7 +1,7 @@
 """Models as named sites: how to load one, read and add to its values, and generate. Importing it needs no torch."""
 
-from riebench.models.entries import ModelEntry, entry_named, load, model_names
-from riebench.models.model import Batch, Model
+from riebench.models.entries import entry_named, load, model_names
+from riebench.models.model import Batch, Model, ModelEntry
 from riebench.models.sites import Change, Edit, Run, Site, Start, Values, neuron_sites
 
 __all__ = [

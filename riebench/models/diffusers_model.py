@@ -17,10 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.entries import ModelEntry
-from riebench.models.model import GIVEN, Batch, Model, pick_device, weights_fingerprint
+from riebench.models.model import GIVEN, Batch, Model, ModelEntry, pick_device, weights_fingerprint
 from riebench.models.sites import Site
-from riebench.spec.settings import Settings
+from riebench.settings.settings import Settings
 from riebench.util.errors import PairError, UserError
 from riebench.util.files import fingerprint
 from riebench.weights import find_part, hub_snapshot, is_standin, weights_root
@@ -334,7 +333,7 @@ def prepared(pipeline: Any, offload: str, device: torch.device) -> Any:
 
     Args:
         pipeline: is changed in place.
-        offload: see :class:`riebench.spec.settings.ModelSettings`.
+        offload: see :class:`riebench.settings.settings.ModelSettings`.
         device: where it is to compute.
     """
     import torch

@@ -6,98 +6,23 @@ import importlib
 import json
 import os
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.sites import Site
-from riebench.spec.settings import Settings, parse_settings
+from riebench.models.model import ModelEntry
+from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from riebench.models.model import Model
-    from riebench.pairs import Pair
-    from riebench.sae import TopKSAE
-    from riebench.weights import Part
+    from riebench.sae.topk import TopKSAE
 
 GROUP = "riebench.models"
 INDEX = "model_index.json"
-
-
-@dataclass(frozen=True)
-class ModelEntry(ABC):
-    """A model by name: what is known of it without its weights, and how they are loaded. A family subclasses it.
-
-    Attributes:
-        name: as given to ``--model``.
-        default_sites: the blocks that ``--block all`` stands for.
-        steps: denoising steps unless told otherwise.
-        most_steps: the most that its sampler takes.
-        guidance: guidance scale unless told otherwise.
-        pairs: its own pair file, if it has one.
-        prompts: where prompts come from unless a user names a file, see :func:`riebench.sae.prompts.read_prompts`.
-        blur_kernel: side of the blur that masks get before they go to a site's grid, pixels.
-        parts: weights that must be found on this machine, the pipeline first; none if they come with a package.
-        instruments: ``module:class`` of the masker and scorers that belong to it, see
-            :class:`riebench.engine.instruments.OwnInstruments`.
-        scorers: networks that single metrics need and that can judge its pictures, by the names of their parts.
-        pipeline_class: name of its pipeline in a ``model_index.json``, so that a folder can be loaded by its path.
-        pipeline_parameters: number of weights in the pipeline, for plans; 0 where it is small.
-        row_bytes: memory of the activations of one row of a forward pass in float32, about.
-        standin: ``module:function`` that writes random weights in its layout, see
-            :func:`riebench.standin.write.write_standin`; none if empty.
-    """
-
-    name: str
-    default_sites: tuple[str, ...]
-    steps: int = 1
-    most_steps: int = 1000
-    guidance: float = 0.0
-    pairs: Path | None = None
-    prompts: str | None = None
-    blur_kernel: int = 31
-    parts: tuple[Part, ...] = ()
-    instruments: str = "riebench.engine.published:PublishedInstruments"
-    scorers: tuple[str, ...] = ("dino", "lpips-squeeze")
-    pipeline_class: str = ""
-    pipeline_parameters: float = 0.0
-    row_bytes: float = 0.0
-    standin: str = ""
-
-    def check_settings(self, settings: Settings) -> None:  # noqa: B027 - most families have nothing to refuse
-        """Refuse settings that this model does not have (UserError); any will do unless a family says otherwise."""
-
-    @abstractmethod
-    def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """Every site in the order in which they run, read from configurations alone."""
-
-    def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Site to the folder of its SAE; empty where there are none."""
-        return {}
-
-    @abstractmethod
-    def load(self, settings: Settings) -> Model:
-        """The model with its weights.
-
-        Raises:
-            UserError: if weights are missing or do not fit.
-        """
-
-    def wrap(self, pipeline: Any, settings: Settings) -> Model:
-        """A pipeline that is loaded already, as a model of this name.
-
-        Raises:
-            UserError: if this family takes none.
-        """
-        raise UserError(f"{self.name} takes no loaded pipeline; leave out pipeline=")
-
-    def check_pairs(self, pairs: Sequence[Pair]) -> None:  # noqa: B027 - most families have nothing to refuse
-        """Refuse pairs that this model cannot judge (UserError); any will do unless a family says otherwise."""
 
 
 @cache

@@ -15,7 +15,7 @@ from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, Diffu
 from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
 from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
-from riebench.spec.settings import Settings
+from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 from riebench.weights import HubFiles, Part, hub_snapshot
 from riebench.weights.parts import INSTRUMENTS
@@ -218,7 +218,7 @@ _FILES = (
 )
 SCHNELL = FluxEntry(
     "flux-schnell",
-    standin="riebench.standin.flux_pipeline:flux_parts",
+    standin="flux",
     parts=(
         Part(
             "model",

@@ -15,7 +15,7 @@ from riebench.models.flux import FluxEntry
 from riebench.models.model import Model, pick_device
 from riebench.models.sdxl import SDXLEntry
 from riebench.pairs import Pair
-from riebench.spec.settings import Settings
+from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.files import fingerprint as files_fingerprint
 
@@ -26,7 +26,7 @@ WORLD: dict[str, Any] = {
     "pairs": PAIRS,
     "prompts": "grammar",
     "blur_kernel": 15,  # the published 31 px belong to grid cells of 32 px; these are of 16 px
-    "instruments": "riebench.mini.drawn_instruments:MiniInstruments",
+    "instruments": "mini",
     "scorers": (),  # no DINO and no SqueezeNet has seen such drawings, and none of this world is trained
     "pipeline_parameters": 0.0,
     "row_bytes": 0.0,

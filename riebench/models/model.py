@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from riebench.models.entries import ModelEntry
-    from riebench.sae import TopKSAE
+    from riebench.pairs import Pair
+    from riebench.sae.topk import TopKSAE
+    from riebench.settings.settings import Settings
+    from riebench.weights import Part
 
 
 GIVEN = "given-"
@@ -32,6 +35,88 @@ GIVEN = "given-"
 
 DENOISER, DECODER, TEXT = "denoiser", "decoder", "text encoder"
 """The networks of :meth:`Model.networks` whose passes are compared with the least number that will do."""
+
+
+@dataclass(frozen=True)
+class ModelEntry(ABC):
+    """A model by name: what is known of it without its weights, and how they are loaded. A family subclasses it.
+
+    Attributes:
+        name: as given to ``--model``.
+        default_sites: the blocks that ``--block all`` stands for.
+        steps: denoising steps unless told otherwise.
+        most_steps: the most that its sampler takes.
+        guidance: guidance scale unless told otherwise.
+        pairs: its own pair file, if it has one.
+        prompts: where prompts come from unless a user names a file, see :func:`riebench.prompts.read_prompts`.
+        blur_kernel: side of the blur that masks get before they go to a site's grid, pixels.
+        parts: weights that must be found on this machine, the pipeline first; none if they come with a package.
+        instruments: the masker and scorers that belong to it: ``published``, ``mini``, or ``module:class`` of
+            :class:`riebench.instruments.own.OwnInstruments`.
+        scorers: networks that single metrics need and that can judge its pictures, by the names of their parts.
+        pipeline_class: name of its pipeline in a ``model_index.json``, so that a folder can be loaded by its path.
+        pipeline_parameters: number of weights in the pipeline, for plans; 0 where it is small.
+        row_bytes: memory of the activations of one row of a forward pass in float32, about.
+        standin: what writes random weights in its layout: ``sdxl``, ``flux``, or ``module:function`` as
+            :func:`riebench.standin.write.write_standin` says; none if empty.
+    """
+
+    name: str
+    default_sites: tuple[str, ...]
+    steps: int = 1
+    most_steps: int = 1000
+    guidance: float = 0.0
+    pairs: Path | None = None
+    prompts: str | None = None
+    blur_kernel: int = 31
+    parts: tuple[Part, ...] = ()
+    instruments: str = "published"
+    scorers: tuple[str, ...] = ("dino", "lpips-squeeze")
+    pipeline_class: str = ""
+    pipeline_parameters: float = 0.0
+    row_bytes: float = 0.0
+    standin: str = ""
+
+    def check_settings(self, settings: Settings) -> None:  # noqa: B027 - most families have nothing to refuse
+        """Refuse settings that this model does not have (UserError); any will do unless a family says otherwise."""
+
+    @abstractmethod
+    def sites(self, settings: Settings) -> Mapping[str, Site]:
+        """Every site in the order in which they run, read from configurations alone."""
+
+    def saes(self, settings: Settings) -> Mapping[str, Path]:
+        """Site to the folder of its SAE; empty where there are none."""
+        return {}
+
+    @abstractmethod
+    def load(self, settings: Settings) -> Model:
+        """The model with its weights.
+
+        Raises:
+            UserError: if weights are missing or do not fit.
+        """
+
+    def wrap(self, pipeline: Any, settings: Settings) -> Model:
+        """A pipeline that is loaded already, as a model of this name.
+
+        Raises:
+            UserError: if this family takes none.
+        """
+        raise UserError(f"{self.name} takes no loaded pipeline; leave out pipeline=")
+
+    def prompts_location(self, chosen: str | None) -> str:
+        """Where prompts come from: the user's choice, else the model's own.
+
+        Raises:
+            UserError: if there is neither.
+        """
+        location = chosen or self.prompts
+        if location is None:
+            raise UserError(f"{self.name} has no prompts of its own; give --prompts FILE")
+        return location
+
+    def check_pairs(self, pairs: Sequence[Pair]) -> None:  # noqa: B027 - most families have nothing to refuse
+        """Refuse pairs that this model cannot judge (UserError); any will do unless a family says otherwise."""
 
 
 class Batch(NamedTuple):
@@ -105,6 +190,16 @@ class Model(ABC):
     def default_sites(self) -> tuple[str, ...]:
         """The blocks that ``--block all`` stands for."""
         return self.entry.default_sites
+
+    def runs(self, prompted: Iterable[tuple[str, int]], steps: int, capture: Collection[str]) -> Iterator[Run]:
+        """One run after the other of prompts with their seeds, generated ``batch`` at a time.
+
+        The values of no more than one batch are in memory.
+        """
+        queue = list(prompted)
+        while queue:
+            part, queue = queue[: self.batch], queue[self.batch :]
+            yield from self.generate([p for p, _ in part], [s for _, s in part], steps, capture=capture)
 
     @abstractmethod
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:

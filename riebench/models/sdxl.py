@@ -12,7 +12,7 @@ from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, Diffu
 from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
 from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
-from riebench.spec.settings import SaeSettings, Settings
+from riebench.settings.settings import SaeSettings, Settings
 from riebench.util.errors import UserError
 from riebench.weights import HubFiles, Part, find_part, hub_snapshot, weights_root
 from riebench.weights.parts import INSTRUMENTS
@@ -266,7 +266,6 @@ class SDXL(DiffusersModel):
         return states.expand(rows, -1, -1), pooled.expand(rows, -1)
 
 
-_STANDIN = "riebench.standin.pipeline:sdxl_parts"
 _NEEDS = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
 _PIPELINES = {
     "sdxl-turbo": HubFiles("stabilityai/sdxl-turbo", "71153311d3dbb46851df1931d3ca6e939de83304", PIPELINE_FILES),
@@ -287,7 +286,7 @@ PUBLISHED_SAES = Part(
     210_000_000,
     ("torch",),
 )
-TURBO = SDXLEntry("sdxl-turbo", steps=4, standin=_STANDIN, parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
+TURBO = SDXLEntry("sdxl-turbo", steps=4, standin="sdxl", parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
 # The paper leaves steps and guidance of the multi-step model open; these are usual ones.
 _BASE_PARTS = (_PARTS["sdxl-base"], PUBLISHED_SAES, *INSTRUMENTS)
-BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, standin=_STANDIN, parts=_BASE_PARTS)
+BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, standin="sdxl", parts=_BASE_PARTS)

@@ -8,22 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riebench.features.feature_index import FeatureIndex, check_index_of
+from riebench.features.index_request import FROM_GRAMMAR
+from riebench.features.locate import FINAL, LocatedSae, find_index, index_in_cache, locate_sae, site_of
 from riebench.models.entries import entry_and_settings
 from riebench.paint.snippet import Origin
-from riebench.sae.feature_index import FeatureIndex, check_index_of
+from riebench.prompts import GRAMMAR, read_prompts
 from riebench.sae.folders import read_config
-from riebench.sae.indexing import FROM_GRAMMAR
-from riebench.sae.locate import FINAL, LocatedSae, find_index, index_in_cache, locate_sae, site_of
-from riebench.sae.prompts import GRAMMAR, prompts_location, read_prompts
 from riebench.util.errors import UserError
 from riebench.util.progress import tracked
 
 if TYPE_CHECKING:
-    from riebench.models.entries import ModelEntry
-    from riebench.models.model import Model
+    from riebench.models.model import Model, ModelEntry
     from riebench.paint.studio import Studio
-    from riebench.sae.prompts import Prompted
-    from riebench.spec.settings import Settings
+    from riebench.prompts import Prompted
+    from riebench.settings.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Prepared:
         Raises:
             UserError: if nothing says it.
         """
-        location = prompts_location(self.asked.prompts, self.entry)
+        location = self.entry.prompts_location(self.asked.prompts)
         count = self.asked.count or (FROM_GRAMMAR if location == GRAMMAR else None)
         return location, read_prompts(location, count, "held-out", self.asked.column)
 
@@ -104,7 +103,7 @@ class Prepared:
         """
         missing = self.missing()
         prompted = self.prompts() if missing or self.asked.prompts else None  # a wrong file is said in any case
-        from riebench.paint.judges import Judges
+        from riebench.paint.picture_scores import Judges
         from riebench.paint.shelf import Shelf
         from riebench.paint.studio import Studio
 
@@ -119,8 +118,8 @@ class Prepared:
         return Studio(model, shelves, Judges(self.entry, self.settings), self.origin())
 
     def _make_indexes(self, model: Model, sites: Sequence[str], location: str, prompted: Sequence[Prompted]) -> None:
-        from riebench.sae.index_build import IndexPart, make_indexes
-        from riebench.sae.labels import world_of
+        from riebench.features.index_writer import IndexPart, make_indexes
+        from riebench.instruments.own import world_of
 
         print(f"riebench: making the feature index of {', '.join(sites)}, once", file=sys.stderr)
         parts = [

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riebench.features.feature_index import check_feature
 from riebench.masks import MaskRules, Region, to_grid
 from riebench.masks.region import Mask
 from riebench.models.model import Model
 from riebench.models.sites import Edit, Run
 from riebench.paint.state import BrushMask, Layer, State
-from riebench.sae.feature_index import check_feature
 from riebench.util.errors import UserError, unknown
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from riebench.sae.feature_index import FULL, FeatureIndex, IndexedFeature, has_words, sort_features
+from riebench.features.feature_index import FULL, FeatureIndex, IndexedFeature, has_words, sort_features
 from riebench.util.errors import UserError
 
 Sort = Literal["score", "density", "mean", "maximum", "number"]

@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from riebench.features.feature_index import FULL
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, ORDER, phrase, prompt
 from riebench.mini.render import NOUNS
 from riebench.models.model import Model
 from riebench.models.sites import Run
-from riebench.paint.judges import Judges
 from riebench.paint.painting import painted_run
+from riebench.paint.picture_scores import Judges
 from riebench.paint.shelf import Shelf
 from riebench.paint.snippet import Origin
 from riebench.paint.state import MOST_LAYERS, MOST_SEED, MOST_STRENGTH, BrushMask, Layer, State
-from riebench.sae.feature_index import FULL
-from riebench.sae.prompts import GRAMMAR
+from riebench.prompts import GRAMMAR
 from riebench.util.errors import UserError, unknown
 
 KEPT_RUNS, KEPT_STRIPS = 6, 24

@@ -14,8 +14,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from riebench import __version__
 from riebench.util.errors import UserError
+from riebench.version import __version__
 
 OURS = (
     "riebench",

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from riebench import __version__
 from riebench.metrics import METRICS
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.agreement import agreement
@@ -20,9 +19,10 @@ from riebench.report.frame import COLUMNS
 from riebench.report.groups import Group
 from riebench.report.ranking import GAIN, check_ranking
 from riebench.report.reached import reached
-from riebench.report.resample import RESAMPLES, SEED, Bootstrap
 from riebench.report.scores import choose_budgets, held_out_scores, matched
+from riebench.stats.resample import RESAMPLES, SEED, Bootstrap
 from riebench.util.errors import UserError
+from riebench.version import __version__
 
 MOST_NAMES = 6  # of arms in a note
 

@@ -15,8 +15,8 @@ from riebench.records import INSIDE, OUTSIDE
 from riebench.report.arms import ALL, CURVE, Arm, Pairs
 from riebench.report.matching import gap
 from riebench.report.ranking import GAIN, RANKINGS, ranked_metric
-from riebench.report.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
 from riebench.report.scores import ENOUGH, HeldOut, Matched, chosen_path
+from riebench.stats.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
 
 Array = NDArray[np.float64]
 

@@ -17,9 +17,9 @@ from riebench.report.arms import scopes_of
 from riebench.report.curves import SHOWN
 from riebench.report.frame import ANY, COLUMNS
 from riebench.report.groups import PAIR, SAME, Group, read_groups
-from riebench.report.resample import Bootstrap, holm, sign_flip
 from riebench.report.sheet import compose, tile
 from riebench.report.texttable import TextTable, interval, markdown_table, number, p_value, print_table, write_csv
+from riebench.stats.resample import Bootstrap, holm, sign_flip
 from riebench.util.errors import UserError, unknown
 
 CELL = ["method", "options", "k", "blocks", "on_steps", "strength"]

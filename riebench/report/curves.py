@@ -13,7 +13,7 @@ import pandas as pd
 from riebench.records.schema import ALL_STEPS
 from riebench.report.arms import ANY, CURVE, TRUTH, Arm, Pairs, arms_of
 from riebench.report.groups import Group
-from riebench.report.resample import Bootstrap
+from riebench.stats.resample import Bootstrap
 
 SHOWN = (*CURVE, *TRUTH)
 """Metrics of the tables that a page is wide enough for; CSV files and the HTML page have all metrics."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from riebench.report.arms import Arm, Pairs
 from riebench.report.matching import cross, least, most
-from riebench.spec.search import LPIPS, WITHIN, ends
+from riebench.settings.lpips_search import LPIPS, WITHIN, ends
 
 MET, JUMP, BETWEEN, BEYOND, ABOVE = "met", "jump", "between", "beyond", "above"
 OUTCOMES = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from riebench.report.arms import Arm, Pairs
 from riebench.report.matching import cross
 from riebench.report.ranking import GAIN, worth
-from riebench.spec.search import WITHIN
+from riebench.settings.lpips_search import WITHIN
 
 Array = NDArray[np.float64]
 BUDGETS = (0.1, 0.2, 0.3, 0.4)

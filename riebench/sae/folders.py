@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from riebench.spec.settings import SaeSettings
+from riebench.settings.settings import SaeSettings
 from riebench.util.errors import UserError
 from riebench.util.files import fingerprint
 

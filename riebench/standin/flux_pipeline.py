@@ -11,8 +11,7 @@ import torch
 
 from riebench.standin.pipeline import WHOLE, Networks, clip_text_config, write_networks, write_tokenizer
 from riebench.standin.saes import write_sae
-from riebench.standin.size import Size
-from riebench.standin.write import Writers
+from riebench.standin.size import Size, Writers
 
 T5_WORDS, T5_VOCABULARY = 31_000, 32_128
 T5_LENGTH = 512

@@ -16,7 +16,7 @@ from riebench.models import Model, entry_named
 from riebench.models.diffusers_model import DiffusersEntry, pipeline_on, prepared
 from riebench.models.flux import FluxEntry
 from riebench.models.sdxl import FOUR
-from riebench.spec.settings import Settings
+from riebench.settings.settings import Settings
 from riebench.standin.flux_pipeline import FLUX_SHAPES, SAE_BLOCKS, flux_networks, write_flux_frame
 from riebench.standin.pipeline import Networks, sdxl_networks, write_sdxl_frame
 from riebench.standin.saes import SHAPES as SAE_SHAPES

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from riebench.standin.saes import write_saes
-from riebench.standin.size import Size
-from riebench.standin.write import Writers
+from riebench.standin.size import Size, Writers
 
 WHOLE = "20GB"
 """The most that one file holds, so that it holds all of a network, SDXL's U-Net included."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from riebench.models.sdxl import FOUR, SAE_SUFFIX, module_path
-from riebench.sae import TopKSAE
+from riebench.sae.topk import TopKSAE
 from riebench.standin.size import Size
 
 SHAPES: dict[Size, dict[str, int]] = {

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
-from typing import TypeAlias
+from pkgutil import resolve_name
 
 from riebench.models import ModelEntry, entry_named, model_names
-from riebench.standin.size import Size
+from riebench.standin.size import Size, Writers
 from riebench.util.errors import UserError, unknown
 from riebench.weights.places import STANDIN
-
-Writers: TypeAlias = Mapping[str, Callable[[], None]]
-"""Name of a part, with what is smaller than the published one, to the function that writes it."""
 
 
 def write_standin(root: Path, model: str, size: Size, seed: int = 0) -> Iterator[str]:
@@ -32,8 +28,7 @@ def write_standin(root: Path, model: str, size: Size, seed: int = 0) -> Iterator
         raise unknown("model with stand-ins", model, entries)
     if root.exists() and any(root.iterdir()) and not (root / STANDIN).is_file():
         raise UserError(f"{root} holds something that is no stand-in; give an empty folder")
-    module, _, function = entries[model].standin.partition(":")
-    own: Writers = getattr(import_module(module), function)(root, model, size, seed)
+    own = _family_writer(entries[model])(root, model, size, seed)
     parts: Writers = {**own, **masker_parts(root, size, seed), **scorer_parts(root, size, seed)}
     root.mkdir(parents=True, exist_ok=True)
     note = {"model": model, "size": size, "seed": seed, "weights": "random", "parts": list(parts)}
@@ -41,6 +36,20 @@ def write_standin(root: Path, model: str, size: Size, seed: int = 0) -> Iterator
     for name, write in parts.items():
         yield name
         write()
+
+
+def _family_writer(entry: ModelEntry) -> Callable[[Path, str, Size, int], Writers]:
+    """The function that writes the parts of a family's pipeline."""
+    if entry.standin == "sdxl":
+        from riebench.standin.pipeline import sdxl_parts
+
+        return sdxl_parts
+    if entry.standin == "flux":
+        from riebench.standin.flux_pipeline import flux_parts
+
+        return flux_parts
+    writer: Callable[[Path, str, Size, int], Writers] = resolve_name(entry.standin)
+    return writer
 
 
 def masker_parts(root: Path, size: Size, seed: int) -> Writers:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riebench.spec.settings import Settings
+from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 from riebench.weights.parts import SCORERS, HubFiles, Part
 

@@ -9,11 +9,11 @@ import numpy as np
 from gpu_checks.checking import Numbers, Skipped, expect
 from gpu_checks.place import Place
 from riebench.engine.bench import difference
-from riebench.engine.published import PublishedInstruments
+from riebench.instruments.published import PublishedInstruments
 from riebench.metrics import Reference, Scorers, score_images
 from riebench.models import entry_named
-from riebench.spec.protocols import RIEBENCH
-from riebench.spec.settings import parse_settings
+from riebench.settings.protocols import RIEBENCH
+from riebench.settings.settings import parse_settings
 from riebench.util.errors import UserError
 
 SCORES, AGREEMENT = 1e-3, 0.98

@@ -13,7 +13,7 @@ import torch
 
 from riebench.models import Model, Run
 from riebench.pairs import Pair
-from riebench.spec.settings import parse_settings
+from riebench.settings.settings import parse_settings
 from riebench.standin.on_device import model_on
 from riebench.standin.size import Size
 from riebench.standin.write import Writers, masker_parts, scorer_parts

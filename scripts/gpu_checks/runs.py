@@ -15,12 +15,12 @@ from gpu_checks.pictures import blocks, rewrapped
 from gpu_checks.place import PAIRS, Place
 from riebench.cli import main
 from riebench.engine.bench import DIFFERENCE, bench
-from riebench.engine.instruments import Given
 from riebench.engine.pair_work import PairWorker
+from riebench.engine.request import Request, resolve
+from riebench.instruments.loading import HandedIn
 from riebench.methods.registry import method_names
 from riebench.models import Model
 from riebench.records import Record, read_records
-from riebench.spec.request import Request, resolve
 from riebench.util.errors import UserError
 
 SHARED = {"float32": DIFFERENCE, "float16": 1e-2, "bfloat16": 1e-1}
@@ -30,7 +30,7 @@ MEAN, MOST, VERDICTS = 1e-3, 2e-2, 5e-2
 VERDICT_NAMES = ("edit_success", "kept")
 
 
-def asked(model: Model, place: Place, masks: Any = None, **more: Any) -> tuple[Request, Given]:
+def asked(model: Model, place: Place, masks: Any = None, **more: Any) -> tuple[Request, HandedIn]:
     """A request for a loaded model with random instruments, and what is handed in for it.
 
     Args:
@@ -49,7 +49,7 @@ def asked(model: Model, place: Place, masks: Any = None, **more: Any) -> tuple[R
     settings |= DETECTION[place.size]
     handed = [] if masks is None else ["masks"]
     request, _ = resolve(model=model, pairs=PAIRS, settings=settings, keep_images=0, handed_in=handed, **more)
-    return request, Given(model=model, masks=masks)
+    return request, HandedIn(model=model, masks=masks)
 
 
 def halves(pair: Any, base: Any, source: Any) -> tuple[Any, Any]:

@@ -13,9 +13,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from scored import SCORES
 
+from riebench.features.scores.estimate import mean_estimate
 from riebench.models.sdxl import FOUR
 from riebench.report.style import FIXED, PAPER
-from riebench.sae.scores.estimate import mean_estimate
 
 BLUE, RED, GREY = FIXED["steering"], FIXED["sae"], FIXED["random"]
 AUX = {True: ("auxiliary loss on", RED, "o"), False: ("auxiliary loss off", BLUE, "s")}

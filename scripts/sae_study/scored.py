@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from riebench.sae.score_files import read_scores
-from riebench.sae.scores.estimate import Estimate, mean_estimate
+from riebench.features.score_files import read_scores
+from riebench.features.scores.estimate import Estimate, mean_estimate
 
 AXES = ["site", "k", "expansion", "aux", "seed"]
 SCORES = {

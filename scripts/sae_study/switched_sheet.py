@@ -10,17 +10,16 @@ import torch
 from PIL import Image
 
 import riebench
-from riebench.engine.instruments import mask_rules
+from riebench.features.switching import switched_on
+from riebench.instruments.own import mask_rules
 from riebench.masks import Region, to_grid
 from riebench.mini.drawn_world import DrawnWorld
 from riebench.models import Edit, Model
+from riebench.prompts import Prompted, read_prompts
 from riebench.report.sheet import TILE, Tiles, compose
-from riebench.sae import load_sae
-from riebench.sae.prompts import Prompted, read_prompts
-from riebench.sae.scan import runs_of
-from riebench.sae.switching import switched_on
-from riebench.spec.protocols import RIEBENCH
-from riebench.spec.settings import Settings
+from riebench.sae.store import load_sae
+from riebench.settings.protocols import RIEBENCH
+from riebench.settings.settings import Settings
 
 STRENGTHS = (1.0, 2.0, 4.0)
 ROWS = 5
@@ -58,7 +57,7 @@ def _row(model: Model, work: Path, heading: str, facts: dict[str, Any], feature:
     prompted = read_prompts("grammar", 60, "held-out")
     prompt, seed = next(one for one in prompted if world.shown(one.prompt).get(attribute) not in (None, value))
     sae = load_sae(work / "grid" / site / facts["name"])
-    (base,) = runs_of(model, [Prompted(prompt, seed)], 1, [site])
+    (base,) = model.runs([Prompted(prompt, seed)], 1, [site])
     level = float(base.values[site].square().sum(-1).mean().sqrt())
     grid = model.sites[site].grid
     rules = mask_rules(model.entry, Settings(), RIEBENCH)

@@ -10,8 +10,8 @@ import pandas as pd
 from grids import BUDGET
 from scored import BENCHMARK, SCORES, against, means, paired
 
+from riebench.features.scores.estimate import Estimate
 from riebench.report.texttable import DASH, TextTable, interval, latex_table, markdown_table, write_csv
-from riebench.sae.scores.estimate import Estimate
 
 GRID = ["k", "expansion", "aux"]
 ON_OFF = {True: "on", False: "off"}

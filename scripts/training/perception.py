@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from riebench.mini.drawn_instruments import CLIP_NAME
+from riebench.instruments.mini_instruments import CLIP_NAME
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, prompt, visible
 
 from .data import Scenes

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from riebench.models.mini import MINI, MINI_FLUX, DrawnEntry
-from riebench.sae import collect, load_sae, save_sae, train
-from riebench.sae.training_grid import Axes, GridPoint
-from riebench.spec.settings import Settings
+from riebench.sae.store import load_sae, save_sae
+from riebench.settings.settings import Settings
+from riebench.training.collect_values import collect
+from riebench.training.train_saes import train
+from riebench.training.training_grid import Axes, GridPoint
 
 VECTORS = 256_000
 """Of each site."""

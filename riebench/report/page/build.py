@@ -13,7 +13,7 @@ from riebench.pairs.pair import CATEGORIES
 from riebench.report.analysis import Analysis
 from riebench.report.arms import CURVE
 from riebench.report.curves import SHOWN
-from riebench.report.page.pictures import Pictures, collect_pictures
+from riebench.report.page.gallery import Pictures, collect_pictures
 from riebench.report.style import colour
 from riebench.report.tables import legend, provenance, tables_of
 from riebench.util.html import BASE_CSS, COMMON_JS, asset, script_json, templates

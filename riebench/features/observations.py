@@ -1,0 +1,103 @@
+"""What every score starts from, collected in one pass over the pictures for all dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from riebench.features.scores.estimate import Array
+from riebench.features.scores.reconstruction import SquareSums, code_overlap
+from riebench.masks.region import Mask
+from riebench.sae.dictionary import Dictionary
+from riebench.util.errors import UserError
+
+LARGEST = torch.finfo(torch.half).max
+"""Codes are kept in half precision."""
+Area = Callable[[int, str], Mask]
+"""Number of a picture and a site to the object's cells ``[positions]`` there."""
+
+
+@dataclass
+class Observations:
+    """Sums over the values and codes of each picture, added up as the pictures pass.
+
+    Its call is a :data:`riebench.features.scan.Watch`.
+
+    Attributes:
+        dictionaries: name to the site and its dictionary.
+        area: where the object is, if that is known.
+    """
+
+    dictionaries: Mapping[str, tuple[str, Dictionary]]
+    area: Area | None
+    _errors: dict[str, list[Array]] = field(default_factory=dict)
+    _inside: dict[str, list[Tensor]] = field(default_factory=dict)
+    _overlaps: dict[str, list[tuple[Array, Array]]] = field(default_factory=dict)
+    _squares: dict[str, list[Array]] = field(default_factory=dict)
+    _totals: dict[str, list[Array]] = field(default_factory=dict)
+    _positions: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, number: int, name: str, values: Tensor, codes: Tensor) -> None:
+        """Take in the values ``[steps, positions, d]`` and codes ``[steps, positions, n]`` of a picture.
+
+        Raises:
+            UserError: if a value, a code or a reconstruction is not finite, or a code does not fit half precision.
+        """
+        site, dictionary = self.dictionaries[name]
+        if len(self._squares.setdefault(site, [])) == number:
+            self._add_values(site, number, values)
+        if not bool(codes.isfinite().all()):
+            raise UserError(f"a dictionary at {site} gives codes that are not finite on picture {number}; check it")
+        if float(codes.max()) > LARGEST:
+            raise UserError(
+                f"a dictionary at {site} gives codes above {LARGEST:g} on picture {number}; make its codes smaller and "
+                "its directions larger"
+            )
+        error = (values - dictionary.decode(codes)).square().sum((1, 2))
+        if not bool(error.isfinite().all()):
+            raise UserError(
+                f"a dictionary at {site} rebuilds picture {number} with numbers that are not finite; check it"
+            )
+        self._errors.setdefault(name, []).append(error.double().cpu().numpy())
+        if self.area is not None:
+            inside = torch.from_numpy(self.area(number, site)).to(codes.device)
+            self._inside.setdefault(name, []).append(codes[:, inside].amax((0, 1)).half().cpu())
+        if len(codes) > 1:
+            self._overlaps.setdefault(name, []).append(code_overlap(codes.float().cpu().numpy()))
+
+    def _add_values(self, site: str, number: int, values: Tensor) -> None:
+        if not bool(values.isfinite().all()):
+            raise UserError(f"the values at {site} of picture {number} are not finite; check the model's weights")
+        self._positions[site] = values.shape[1]
+        self._squares[site].append(values.double().square().sum((1, 2)).cpu().numpy())
+        self._totals.setdefault(site, []).append(values.sum(1).cpu().numpy())
+
+    def sums(self, name: str) -> SquareSums:
+        """Sums of squares of a dictionary's reconstruction."""
+        site, _ = self.dictionaries[name]
+        total = np.stack(self._totals[site])
+        return SquareSums(np.stack(self._errors[name]), np.stack(self._squares[site]), total, self._positions[site])
+
+    def norm(self, site: str) -> float:
+        """Root mean square norm of the values at a site."""
+        return float(np.sqrt(np.mean(self._squares[site]) / self._positions[site]))
+
+    def inside(self, name: str) -> Array | None:
+        """Largest code inside the object ``[pictures, n]``; None where it is not known where that is."""
+        return torch.stack(self._inside[name]).float().numpy() if name in self._inside else None
+
+    def overlaps(self, name: str) -> tuple[Array, Array] | None:
+        """Cosine similarity and IoU of the codes of adjacent steps ``[pictures, steps - 1]``; None for one step."""
+        if name not in self._overlaps:
+            return None
+        cosine, shared = zip(*self._overlaps[name], strict=True)
+        return np.stack(cosine), np.stack(shared)
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """Features of several dictionaries side by side: ``[pictures, n]`` each to ``[pictures, sum n]``."""
+    return np.concatenate(parts, 1)

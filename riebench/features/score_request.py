@@ -1,0 +1,379 @@
+"""From what is asked for to score files. What needs no weights is checked before torch is imported."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from riebench.features.locate import FINAL, locate_sae, site_of
+from riebench.features.score_files import (
+    VERSION,
+    make_score_folder,
+    read_scores,
+    score_path,
+    write_score_tables,
+    write_scores,
+)
+from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
+from riebench.models.entries import entry_named
+from riebench.models.model import ModelEntry
+from riebench.prompts import GRAMMAR, Prompted, read_prompts
+from riebench.records.code import code_version
+from riebench.records.schema import record_key
+from riebench.sae.folders import read_config
+from riebench.settings.protocols import PROTOCOLS
+from riebench.settings.settings import Settings, parse_settings
+from riebench.util.errors import UserError, unknown
+from riebench.util.progress import tracked
+
+if TYPE_CHECKING:
+    from riebench.features.held_out_pictures import SharedPictures
+    from riebench.features.score_pass import Result
+    from riebench.features.subjects import Subject
+    from riebench.instruments.world import World
+    from riebench.models.model import Model
+
+FROM_GRAMMAR = 400
+"""Held-out prompts from the grammar unless told otherwise."""
+PROTOCOL = "riebench"
+Described = Mapping[str, Mapping[int, str]]
+"""Site to feature to its description."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A dictionary that is to be judged, before it is loaded.
+
+    Attributes:
+        name: as it will be called.
+        kind: ``sae`` or ``dictionary``.
+        site: where its values come from.
+        load: gives it.
+        config: of its folder.
+    """
+
+    name: str
+    kind: str
+    site: str
+    load: Callable[[], Any]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Scores that are asked for; see the options of ``riebench sae score``."""
+
+    saes: Sequence[Any]
+    model: str | Model
+    settings: Settings
+    site: str | None
+    baselines: Sequence[str]
+    prompts: str | None
+    count: int | None
+    column: str | None
+    descriptions: Path | None
+    batch: int
+    scores: ScoreSettings
+
+
+def score(
+    saes: Any = (),
+    out: Path | str = "scores",
+    *,
+    model: str | Model = "mini",
+    site: str | None = None,
+    baselines: Sequence[str] = BASELINES,
+    prompts: str | None = None,
+    count: int | None = None,
+    column: str | None = None,
+    descriptions: Path | str | None = None,
+    batch: int = 16,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Judge dictionaries beside baselines; a JSON for each and tables over all in ``out``.
+
+    Args:
+        saes: folders of SAEs (or of several), sites of the model that have one, ``module:function`` that gives a
+            dictionary, or dictionaries themselves; one or several. None: the model's own.
+        out: folder; what is there with the same key is not done again.
+        model: a name, or a loaded model.
+        site: of the dictionaries, if their folders do not say.
+        baselines: which stand beside them.
+        prompts: a file, or ``grammar``.
+        count: how many prompts.
+        column: of a table of prompts.
+        descriptions: a JSON file, site to feature to its description.
+        batch: rows in one forward pass at most.
+        settings: of the instruments, as ``riebench settings`` lists them.
+        options: see :class:`riebench.features.score_settings.ScoreSettings`.
+
+    Returns:
+        The contents of all score files in the folder.
+
+    Raises:
+        UserError: for bad input; before torch is imported, unless weights are needed to find it.
+    """
+    several = list(saes) if isinstance(saes, (list, tuple)) else [saes]
+    file = None if descriptions is None else Path(descriptions)
+    parsed = parse_settings(settings or {})
+    chosen = ScoreSettings(**options)
+    request = ScoreRequest(several, model, parsed, site, baselines, prompts, count, column, file, batch, chosen)
+    return carry_out_scores(request, Path(out))
+
+
+def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
+    """Check what is asked for, load what is needed, judge what is not there yet."""
+    entry = entry_named(request.model) if isinstance(request.model, str) else request.model.entry
+    entry.check_settings(request.settings)
+    for baseline in request.baselines:
+        if baseline not in BASELINES:
+            raise unknown("baseline", baseline, [*BASELINES, NO_BASELINE])
+    if request.scores.steps > entry.most_steps:
+        raise UserError(f"steps is {request.scores.steps}; expected 1 to {entry.most_steps}, the most of the sampler")
+    targets = [target for sae in request.saes or _own(entry, request) for target in _targets(sae, entry, request)]
+    request = replace(request, prompts=entry.prompts_location(request.prompts))
+    prompted = _prompts(entry, request)
+    described = _descriptions(request.descriptions)
+    make_score_folder(out)
+    from riebench.features.baseline_subjects import train_frozen
+
+    pictures = _pictures(entry, request, prompted)
+    subjects = _subjects(targets, pictures.model, request, prompted, described)
+    base = _facts(request, pictures)
+    todo = []
+    for subject in subjects:
+        facts = base | _facts_of(subject, _described(subject, described))
+        # What the configuration of a dictionary says is in its weights; of a baseline it says how it is trained.
+        left_out = ("name",) if subject.kind in BASELINES else ("name", "config")
+        facts["key"] = record_key(**{name: value for name, value in facts.items() if name not in left_out})
+        path = score_path(out, subject.name, facts["key"])
+        if (read_scores(path) or {}).get("key") != facts["key"]:
+            todo.append((subject, facts, path))
+    if todo:
+        fit = _fit_prompts(request)
+        train_frozen([subject for subject, _, _ in todo], pictures.model, fit, request.scores.seed, tracked("fit"))
+        _judge_all(todo, pictures, described)
+    return write_score_tables(out)
+
+
+def _judge_all(
+    todo: Sequence[tuple[Subject, dict[str, Any], Path]],
+    pictures: SharedPictures,
+    described: Described,
+) -> None:
+    from riebench.features.score_pass import Judge
+
+    judge = Judge(pictures, [subject for subject, _, _ in todo], tracked("pictures"))
+    for number in tracked("dictionaries")(range(len(todo))):
+        subject, facts, path = todo[number]
+        started = time.perf_counter()
+        result = judge.score(subject, _described(subject, described))
+        code = {"code": code_version(), "seconds": round(time.perf_counter() - started, 1)}
+        write_scores(path, facts | code | _written(result))
+
+
+def _own(entry: ModelEntry, request: ScoreRequest) -> list[str]:
+    sites = [site for site in entry.saes(request.settings) if request.site in (None, site)]
+    if not sites:
+        raise UserError(f"{entry.name} has no SAEs of its own here; name the folders of those to be judged")
+    return sites
+
+
+def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[Target]:
+    """The dictionaries that an argument stands for."""
+    if not isinstance(sae, (str, Path)):
+        return [_given_target(type(sae).__name__, sae, lambda: sae, entry, request)]
+    name, folder = str(sae), Path(sae)
+    if ":" in name and not folder.exists():
+        made = _imported_dictionary(name)
+        return [_given_target(name, made, lambda: made, entry, request)]
+    folders: list[str] = [name]
+    if folder.is_dir() and all(read_config(f) is None for f in (folder, folder / FINAL)):
+        inside = [f for f in sorted(folder.iterdir()) if f.is_dir()]
+        folders = [str(f) for f in inside if any(read_config(g) is not None for g in (f, f / FINAL))] or [name]
+    return [_folder_target(one, entry, request) for one in folders]
+
+
+def _folder_target(sae: str, entry: ModelEntry, request: ScoreRequest) -> Target:
+    located = locate_sae(sae, entry, request.settings)
+    site = site_of(located, entry, request.settings, request.site)
+    config = read_config(located.folder) or {}
+
+    def load() -> Any:
+        from riebench.sae.store import load_sae
+
+        return load_sae(located.folder)
+
+    return Target(located.name, "sae", site, load, config)
+
+
+def _given_target(
+    name: str, dictionary: Any, load: Callable[[], Any], entry: ModelEntry, request: ScoreRequest
+) -> Target:
+    site, sites = request.site, entry.sites(request.settings)
+    if site is None:
+        raise UserError(f"nothing says which site of {entry.name} {name} belongs to; say it with --site mid.0")
+    if site not in sites:
+        raise unknown("site", site, sites)
+    from riebench.features.subjects import check_dictionary
+
+    check_dictionary(name, site, sites[site].width, dictionary)
+    return Target(name, "dictionary", site, load, {})
+
+
+def _imported_dictionary(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:  # a stranger's file lies where one stands
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+        ready = hasattr(found, "encode") and not isinstance(found, type)
+        return found() if callable(found) and not ready else found
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"the dictionary {name!r} cannot be loaded ({said}); expected module:function") from None
+
+
+def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
+    assert request.prompts is not None
+    count = request.count or (FROM_GRAMMAR if request.prompts == GRAMMAR else None)
+    prompted = read_prompts(request.prompts, count, "held-out", request.column)
+    if len(prompted) < 4:
+        raise UserError(f"{len(prompted)} prompts are too few to judge on; give 4 or more, best hundreds")
+    world = _world_of(entry)
+    if world is not None:
+        for prompt, _ in prompted:
+            world.shown(prompt)
+    return prompted
+
+
+def _fit_prompts(request: ScoreRequest) -> Sequence[Prompted]:
+    """Prompts of the training split, by number as many as are asked for or as the file holds."""
+    assert request.prompts is not None
+    count = request.scores.fit if request.prompts == GRAMMAR else None
+    found = read_prompts(request.prompts, count, "train", request.column)
+    return found[: request.scores.fit]
+
+
+def _world_of(entry: ModelEntry) -> World | None:
+    from riebench.instruments.own import world_of
+
+    return world_of(entry)
+
+
+def _descriptions(path: Path | None) -> Described:
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {site: {int(i): str(text) for i, text in several.items()} for site, several in found.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        said = str(error).split("\n", maxsplit=1)[0]
+        raise UserError(
+            f'the descriptions {path} cannot be read ({said}); expected JSON as {{"mid.0": {{"12": "a red heart"}}}}'
+        ) from None
+
+
+def _pictures(entry: ModelEntry, request: ScoreRequest, prompted: Sequence[Prompted]) -> SharedPictures:
+    from riebench.features.held_out_pictures import SharedPictures
+    from riebench.instruments.own import mask_rules, own_instruments, own_scorers
+
+    protocol = PROTOCOLS[PROTOCOL]
+    masker = ("detector", "text-encoder", "segmenter")
+    own = own_instruments(entry, request.settings, protocol, masker)
+    model = entry.load(request.settings) if isinstance(request.model, str) else request.model
+    model.batch = request.batch
+    scorers = own_scorers(own)
+    world = _world_of(entry) if model.own else None
+    rules = mask_rules(entry, request.settings, protocol)
+    return SharedPictures(model, scorers, world, rules, prompted, request.scores)
+
+
+def _subjects(
+    targets: Sequence[Target], model: Model, request: ScoreRequest, prompted: Sequence[Prompted], described: Described
+) -> list[Subject]:
+    """The dictionaries, and beside them the baselines: those with features as many as a dictionary has, once for each
+    site, number of features and sparsity."""
+    from riebench.features.subjects import Subject, check_dictionary
+    from riebench.features.baseline_subjects import make_baselines
+
+    found: list[Subject] = []
+    for target in targets:
+        dictionary = target.load()
+        check_dictionary(target.name, target.site, model.sites[target.site].width, dictionary)
+        placed = dictionary.to(model.device) if hasattr(dictionary, "to") else dictionary
+        found.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
+        for number in described.get(target.site, {}):
+            if not 0 <= number < len(placed.W_dec):
+                raise UserError(f"{target.name} has no feature {number} to describe; it has {len(placed.W_dec)}")
+    return found + make_baselines(found, model, request.baselines, request.scores.seed, prompted)
+
+
+def _facts(request: ScoreRequest, pictures: SharedPictures) -> dict[str, Any]:
+    """What all score files of a call say of how they were made."""
+    model, scorers = pictures.model, pictures.scorers
+    measuring: dict[str, Any] = {"clip": scorers.clip, "lpips": scorers.lpips}
+    return {
+        "version": VERSION,
+        "model": model.entry.name,
+        "parts": {
+            "model": model.fingerprint,
+            **{name: f"{part.name}-{part.fingerprint}" for name, part in measuring.items()},
+        },
+        "conditions": {**model.conditions, "masks": asdict(pictures.rules), "truth": pictures.world is not None},
+        "settings": asdict(request.scores),
+        "prompts": {
+            "location": request.prompts,
+            "count": len(pictures.prompted),
+            "hash": record_key(prompted=[list(one) for one in pictures.prompted]),
+        },
+    }
+
+
+def _described(subject: Subject, described: Described) -> Mapping[int, str]:
+    """The descriptions of a dictionary's features; a baseline has none."""
+    return {} if subject.kind in BASELINES else described.get(subject.block, {})
+
+
+def _facts_of(subject: Subject, described: Mapping[int, str]) -> dict[str, Any]:
+    return {
+        "name": subject.name,
+        "kind": subject.kind,
+        "block": subject.block,
+        "sites": list(subject.parts),
+        "features_count": sum(len(part.W_dec) for part in subject.parts.values()),
+        "dictionary": subject.fingerprint(),
+        "config": dict(subject.config),
+        "descriptions": {str(number): text for number, text in described.items()},
+    }
+
+
+def _written(result: Result) -> dict[str, Any]:
+    """A result as JSON takes it: columns, six digits, null where undefined."""
+    return {
+        "summary": {name: _plain(estimate._asdict()) for name, estimate in result.summary.items()},
+        "steps": {name: [_plain(one._asdict()) for one in several] for name, several in result.steps.items()},
+        "coverage": _plain(result.coverage),
+        "features": {name: _plain(list(column)) for name, column in result.features.items()},
+        "switched": _plain(result.switched),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return round(value, 6) + 0.0 if abs(value) < float("inf") else None
+    return value

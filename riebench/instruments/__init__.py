@@ -1,0 +1,1 @@
+"""What judges pictures: the masker, scorers and known truth that belong to a model."""

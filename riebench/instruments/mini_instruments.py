@@ -1,0 +1,71 @@
+"""The masker, CLIP, LPIPS and truth of the drawn world."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from riebench.metrics.clip import ClipScorer
+from riebench.metrics.lpips import LpipsScorer
+from riebench.mini.drawn_world import DrawnWorld
+from riebench.mini.masker import MiniMasker
+from riebench.mini.reader import PairTruth
+from riebench.models.mini import WEIGHTS
+from riebench.models.model import ModelEntry
+from riebench.settings.protocols import Protocol
+from riebench.settings.settings import Settings
+from riebench.util.errors import UserError
+from riebench.util.files import fingerprint
+
+CLIP_NAME = "riebench-mini"
+LPIPS_NAME = "lpips-mini"
+CLIP_WEIGHTS = WEIGHTS / "clip" / "open_clip_model.safetensors"
+CLIP_CONFIG = WEIGHTS / "clip" / f"{CLIP_NAME}.json"
+LPIPS_TRUNK = WEIGHTS / "lpips" / "trunk.safetensors"
+MASKER_WEIGHTS = WEIGHTS / "masker" / "masker.safetensors"
+
+
+class MiniInstruments:
+    """Mini's own instruments, from the package; see :class:`riebench.instruments.own.OwnInstruments`.
+
+    Raises:
+        UserError: if a part is not in the package.
+    """
+
+    locations: Mapping[str, str] = {}
+    conditions: Mapping[str, Any] = {}
+    truth = PairTruth
+    world = DrawnWorld()
+
+    def __init__(
+        self,
+        entry: ModelEntry | None = None,
+        settings: Settings | None = None,
+        protocol: Protocol | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        for path in (CLIP_WEIGHTS, LPIPS_TRUNK, MASKER_WEIGHTS):
+            if not path.exists():
+                raise UserError(
+                    f"{path}, a part of mini, is not there; reinstall riebench or run scripts/train_mini.py"
+                )
+        device = "auto" if settings is None else settings.model.device
+        self._device = "cpu" if device == "auto" else device  # as its models
+        self._clip = fingerprint([CLIP_WEIGHTS, CLIP_CONFIG], WEIGHTS)
+        self._lpips, self._masker = fingerprint([LPIPS_TRUNK], WEIGHTS), fingerprint([MASKER_WEIGHTS], WEIGHTS)
+
+    def masker(self) -> MiniMasker:
+        """The masker, which knows no threshold of boxes."""
+        return MiniMasker(MASKER_WEIGHTS, self._masker, self._device)
+
+    def clip(self) -> ClipScorer:
+        """CLIP, by the call that loads any open_clip model."""
+        return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, self._clip, configs=CLIP_CONFIG, device=self._device)
+
+    def lpips(self) -> LpipsScorer:
+        """LPIPS on a trunk trained on the drawn world; not the published metric."""
+        return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, self._lpips, device=self._device)
+
+    def scorer(self, name: str) -> Any:
+        """None: networks for photographs say nothing of drawings, and none is trained on this world."""
+        raise UserError(f"the drawn world has no network {name!r}; leave out the metrics that need it")

@@ -1,0 +1,153 @@
+"""The instruments that the published benchmark scores real models with: Grounded SAM 2, CLIP ViT-L-14, LPIPS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from riebench.instruments.world import World
+from riebench.masks import Masker
+from riebench.metrics import Truth
+from riebench.metrics.clip import ClipScorer
+from riebench.metrics.lpips import LpipsScorer
+from riebench.models.model import ModelEntry, pick_device
+from riebench.pairs import Pair
+from riebench.settings.protocols import Protocol
+from riebench.settings.settings import Settings
+from riebench.util.errors import UserError
+from riebench.util.files import cache_folder, file_hash, fingerprint
+from riebench.weights import Weights, locate, scorer_file
+from riebench.weights.fetch import read_ledger
+from riebench.weights.parts import ALEXNET, SQUEEZENET
+
+TRUNKS = {
+    "alex": ALEXNET,
+    "vgg": "vgg16-397923af.pth",
+    "squeeze": SQUEEZENET,
+}
+"""torchvision's files; the end of a name is the start of the file's SHA-256."""
+PUBLISHED_CLIP = "ViT-L-14"
+
+
+class PublishedInstruments:
+    """Masker and scorers found on this machine; see :class:`riebench.instruments.own.OwnInstruments`.
+
+    Args:
+        entry: the model.
+        settings: of the run.
+        protocol: gives the settings that are not set.
+        without: names of parts that the user hands in loaded.
+
+    Raises:
+        UserError: if weights are missing; SAEs may be, until they are asked for.
+    """
+
+    truth: Callable[[Pair, int], Truth] | None = None
+    world: World | None = None
+
+    def __init__(self, entry: ModelEntry, settings: Settings, protocol: Protocol, without: Collection[str]) -> None:
+        self.settings = settings
+        self.protocol = protocol
+        self.weights: Weights = locate(entry.name, entry.parts, settings, optional=("sae",), without=without)
+
+    @cached_property
+    def locations(self) -> dict[str, str]:
+        """Folder of each part, with the revision that was fetched or that the hub's cache names."""
+        fetched = read_ledger(self.weights.root)
+        found = {}
+        for name, folder in self.weights.folders.items():
+            cached = folder.name if folder.parent.name == "snapshots" else None
+            revision = cached or fetched.get(name, {}).get("revision")
+            found[name] = f"{folder} @ {revision}" if revision else str(folder)
+        return found
+
+    @property
+    def conditions(self) -> dict[str, bool]:
+        """CLIP's activation, which its checkpoint does not tell."""
+        return {"clip.quick_gelu": self._quick_gelu}
+
+    @property
+    def _quick_gelu(self) -> bool:
+        chosen = self.settings.clip.quick_gelu
+        return self.protocol.quick_gelu if chosen is None else chosen
+
+    @cached_property
+    def _device(self) -> str:
+        return str(pick_device(self.settings.model.device))
+
+    def _fingerprint(self, files: list[Path], root: Path) -> str:
+        """Random weights are called so wherever they are named."""
+        return ("standin-" if self.weights.standin else "") + fingerprint(files, root)
+
+    def masker(self) -> Masker:
+        """Grounded SAM 2, its masks kept on the disk."""
+        from riebench.masks.cache import CachedMasker
+        from riebench.masks.gsam import (
+            DETECTOR,
+            SEGMENTER,
+            GroundedSAM2,
+            GroundedSAM2Files,
+            GroundedSAM2Options,
+        )
+
+        folders, settings = self.weights.folders, self.settings.masker
+        files = GroundedSAM2Files(
+            folders["detector"] / DETECTOR, folders["text-encoder"], folders["segmenter"] / SEGMENTER
+        )
+        threshold = self.protocol.box_threshold if settings.box_threshold is None else settings.box_threshold
+        options = GroundedSAM2Options(threshold, settings.short_side, settings.long_side, self._device)
+        return CachedMasker(GroundedSAM2.load(files, options), settings.cache or cache_folder() / "masks")
+
+    def clip(self) -> ClipScorer:
+        """CLIP; a model other than the published one needs its own file."""
+        settings = self.settings.clip
+        location = settings.location or self.weights.folders["clip"]
+        if settings.location is None and settings.model != PUBLISHED_CLIP:
+            raise UserError(f"clip.model is {settings.model!r}; name its checkpoint with --set clip.location=FILE")
+        if not location.exists():
+            raise UserError(f"there is no CLIP at {location}; name a checkpoint with --set clip.location=FILE")
+        files = [f for f in location.iterdir() if f.is_file()] if location.is_dir() else [location]
+        name = self._fingerprint(files, location.parent)
+        return ClipScorer(settings.model, location, name, quick_gelu=self._quick_gelu, device=self._device)
+
+    def lpips(self) -> LpipsScorer:
+        """LPIPS; the trunk's file is checked by the hash in its name."""
+        settings = self.settings.lpips
+        trunk = settings.location or self.weights.folders["lpips"] / TRUNKS[settings.net]
+        if not trunk.is_file():
+            raise UserError(
+                f"there is no {trunk}, the trunk of LPIPS; download https://download.pytorch.org/models/"
+                f"{TRUNKS[settings.net]} and name it with --set lpips.location=FILE"
+            )
+        if not self.weights.standin:
+            check_named_hash(trunk)
+        title = "lpips" if settings.net == "alex" else f"lpips-{settings.net}"
+        return LpipsScorer(title, trunk, self._fingerprint([trunk], trunk.parent), settings.net, self._device)
+
+    def scorer(self, name: str) -> Any:
+        """A network that a single metric needs, by the name of its part."""
+        file = scorer_file(name, self.weights.model, self.settings)
+        if not self.weights.standin:
+            check_named_hash(file)
+        mark = self._fingerprint([file], file.parent)
+        if name == "lpips-squeeze":
+            return LpipsScorer(name, file, mark, "squeeze", self._device)
+        from riebench.metrics.dino import DinoScorer
+
+        settings = self.settings.dino
+        title = f"{settings.model}-bytes" if settings.byte_range else settings.model
+        return DinoScorer(title, file, mark, settings.model, settings.byte_range, self._device)
+
+
+def check_named_hash(path: Path) -> None:
+    """See that a file begins its SHA-256 as its name says, where it says so.
+
+    Raises:
+        UserError: if it does not.
+    """
+    named = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
+    if named and not file_hash(path).startswith(named.group(1)):
+        raise UserError(f"{path} is damaged: its SHA-256 does not begin with {named.group(1)}; fetch it again")

@@ -1,0 +1,109 @@
+"""Prompts with their seeds, from text, CSV and Parquet files or from mini's grammar. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple, overload
+
+from riebench.util.errors import UserError
+
+GRAMMAR = "grammar"
+FIRST_SEEDS = {"train": 1_002_000_000, "held-out": 560_000}
+"""The first seed of each split. Seeds of the two never meet, so nothing is judged on a picture it was trained on."""
+
+Split = Literal["train", "held-out"]
+
+
+class Prompted(NamedTuple):
+    """What one picture is made from."""
+
+    prompt: str
+    seed: int
+
+
+class GrammarPrompts(Sequence[Prompted]):
+    """Prompts of mini's grammar, each drawn when it is asked for: however many, they take no time until then.
+
+    Args:
+        count: how many.
+        split: see :func:`read_prompts`.
+    """
+
+    def __init__(self, count: int, split: Split) -> None:
+        self.seeds = range(FIRST_SEEDS[split], FIRST_SEEDS[split] + count)
+        self.held = split == "held-out"
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    @overload
+    def __getitem__(self, number: int) -> Prompted: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Prompted]: ...
+    def __getitem__(self, number: int | slice) -> Prompted | list[Prompted]:
+        if isinstance(number, slice):
+            return [self._drawn(seed) for seed in self.seeds[number]]
+        return self._drawn(self.seeds[number])
+
+    def _drawn(self, seed: int) -> Prompted:
+        import numpy as np
+
+        from riebench.mini.grammar import random_prompt, random_scene
+
+        rng = np.random.default_rng([seed, 3])
+        return Prompted(random_prompt(random_scene(rng, held=self.held), rng), seed)
+
+
+def read_prompts(location: str, count: int | None, split: Split, column: str | None = None) -> Sequence[Prompted]:
+    """The first ``count`` prompts of a file, or as many from mini's grammar; seeds count up from the split's first.
+
+    Args:
+        location: a text file (one prompt a line, empty lines are skipped), a ``.csv``, a ``.parquet``, or ``grammar``.
+        count: how many; all of a file unless given. A grammar has no end, so it needs the number.
+        split: training never draws the scenes of the grammar's held-out tenth, and held-out draws only those.
+        column: of a table, the column with the prompts.
+
+    Raises:
+        UserError: if the file cannot be read, has no such column, holds no prompt, or fewer than ``count``.
+    """
+    if location == GRAMMAR:
+        if count is None:
+            raise UserError("prompts from the grammar never end; say how many with --count")
+        return GrammarPrompts(count, split)
+    prompts = list(islice(_in_file(Path(location), column), count))
+    if not prompts:
+        raise UserError(f"the prompt file {location} holds no prompt; expected one a line, or a column of them")
+    if count is not None and len(prompts) < count:
+        raise UserError(f"the prompt file {location} holds {len(prompts)} prompts, {count} were asked for")
+    return [Prompted(prompt, FIRST_SEEDS[split] + number) for number, prompt in enumerate(prompts)]
+
+
+def _in_file(path: Path, column: str | None) -> list[str]:
+    try:
+        if path.suffix in (".csv", ".parquet"):
+            found = _in_table(path, column)
+        else:
+            found = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        said = str(error).split("\n", maxsplit=1)[0]
+        raise UserError(f"the prompt file {path} cannot be read: {said}") from None
+    return [prompt.strip() for prompt in found if prompt.strip()]
+
+
+def _in_table(path: Path, column: str | None) -> list[str]:
+    import pandas as pd
+
+    table = pd.read_csv(path, keep_default_na=False) if path.suffix == ".csv" else pd.read_parquet(path)
+    if column not in table:
+        known = ", ".join(map(str, table.columns))
+        raise UserError(f"the prompt file {path} has no column {column!r}; say which with --column, of: {known}")
+    return [str(value) for value in table[column].dropna()]
+
+
+def prompts_hash(prompted: Sequence[Prompted]) -> str:
+    """SHA-256 of prompts and seeds, in order."""
+    return hashlib.sha256(json.dumps(list(prompted), ensure_ascii=False).encode()).hexdigest()

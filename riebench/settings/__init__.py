@@ -1,0 +1,1 @@
+"""Settings of models and instruments, protocols, step intervals, the LPIPS search. Needs no torch."""

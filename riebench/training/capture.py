@@ -1,0 +1,167 @@
+"""What is captured from a model: resolved, with all that can be wrong found, before any weights are read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riebench.models.entries import entry_and_settings
+from riebench.models.model import ModelEntry
+from riebench.models.sites import Site
+from riebench.prompts import FIRST_SEEDS, Prompted, Split, read_prompts
+from riebench.settings.settings import Settings
+from riebench.training.dataset import HALF
+from riebench.util.errors import UserError, unknown
+from riebench.weights import locate
+
+if TYPE_CHECKING:
+    from riebench.models.model import Model
+
+NOT_NEEDED = ("detector", "text-encoder", "segmenter", "clip", "lpips")
+"""Weights of a model that generation does without."""
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Which values of which runs of which model.
+
+    Attributes:
+        entry: the model.
+        settings: of the model.
+        sites: by name, in the order in which they run.
+        prompted: what the runs are made from.
+        location: of the prompts.
+        split: of the prompts.
+        steps: denoising steps.
+        sampled: positions drawn from each step of each run; None takes all.
+        batch: rows in one forward pass at most.
+        model: a loaded model that takes the place of the entry's own.
+    """
+
+    entry: ModelEntry
+    settings: Settings
+    sites: Mapping[str, Site]
+    prompted: Sequence[Prompted]
+    location: str
+    split: Split
+    steps: int
+    sampled: int | None
+    batch: int
+    model: Model | None = None
+
+    def positions(self, site: str) -> int:
+        """Vectors taken from each step of a run at a site."""
+        there = self.sites[site].positions
+        return there if self.sampled is None else min(there, self.sampled)
+
+    @property
+    def run_bytes(self) -> int:
+        """Bytes of the values of one run in half precision."""
+        return self.steps * sum(self.positions(name) * site.width * HALF for name, site in self.sites.items())
+
+    def drawn(self, site: str, seed: int, step: int) -> NDArray[np.int64] | None:
+        """The positions taken from a step of the run with a seed, sorted; None for all of them."""
+        there = self.sites[site].positions
+        if self.positions(site) == there:
+            return None
+        rng = np.random.default_rng([seed, step, crc32(site.encode())])
+        return np.sort(rng.choice(there, self.positions(site), replace=False))
+
+    def load(self) -> Model:
+        """The model with its weights.
+
+        Raises:
+            UserError: if weights are missing or do not fit.
+        """
+        model = self.model or self.entry.load(self.settings)
+        model.batch = self.batch
+        return model
+
+
+def resolve_capture(
+    model: str | Path | Model = "mini",
+    site: str | Iterable[str] = ALL,
+    *,
+    prompts: str | Path,
+    count: int | None = None,
+    split: Split = "train",
+    column: str | None = None,
+    steps: int = 1,
+    positions: int | None = None,
+    batch: int = 8,
+    settings: Mapping[str, Any] | None = None,
+) -> Capture:
+    """See :class:`Capture`.
+
+    Args:
+        model: name, folder of a pipeline, or a model that :func:`riebench.load` loaded.
+        site: site or sites; ``all`` for the model's default ones.
+        prompts: see :func:`riebench.prompts.read_prompts`, as are ``count``, ``split`` and ``column``.
+        steps: denoising steps.
+        positions: drawn from each step of each run; all unless given.
+        batch: rows in one forward pass at most.
+        settings: of the model by name, see ``riebench settings``; None leaves one as it is.
+
+    Raises:
+        UserError: if the model, a site or a setting is unknown, weights are missing, or the prompts cannot be read.
+    """
+    if isinstance(model, (str, Path)):
+        entry, parsed = entry_and_settings(model, settings or {})
+        known, loaded = entry.sites(parsed), None
+    else:
+        if settings:
+            raise UserError("settings are for a model that is named; this one is loaded already")
+        entry, parsed, known, loaded = model.entry, Settings(), model.sites, model
+    if split not in FIRST_SEEDS:
+        raise unknown("split", split, FIRST_SEEDS)
+    names = [site] if isinstance(site, str) else list(site)
+    wanted = [name for given in names for name in (entry.default_sites if given == ALL else (given,))]
+    for name in wanted:
+        if name not in known:
+            raise unknown("site", name, known)
+    for what, value, most in (
+        ("steps", steps, entry.most_steps),
+        ("positions", positions, None),
+        ("batch", batch, None),
+    ):
+        if value is not None and not 1 <= value <= (most or value):
+            raise UserError(
+                f"{what} is {value}; expected 1 to {most}" if most else f"{what} is {value}; expected 1 or more"
+            )
+    prompted = read_prompts(str(prompts), count, split, column)
+    if loaded is None and entry.parts:
+        locate(entry.name, entry.parts, parsed, optional=("sae",), without=NOT_NEEDED)
+    sites = {name: known[name] for name in known if name in wanted}
+    return Capture(entry, parsed, sites, prompted, str(prompts), split, steps, positions, batch, loaded)
+
+
+def refuse_full_disk(folder: Path, needed: int) -> int:
+    """How many bytes are free where a folder is or will be.
+
+    Raises:
+        UserError: if fewer than are needed.
+    """
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(above).free
+    if needed > free:
+        raise UserError(
+            f"{size_text(needed)} are needed in {folder}, {size_text(free)} are free; take fewer prompts (--count), "
+            "sites or positions (--positions), or give another --out"
+        )
+    return free
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for people."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"

@@ -1,0 +1,219 @@
+"""One SAE under training: a step is the published loss, its gradient taken through the k active features alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from riebench.sae.sparse import Decode, Encode, active
+from riebench.sae.topk import TopKSAE
+from riebench.training.training_grid import GridPoint, SAESettings
+
+
+class Start(NamedTuple):
+    """What the SAEs of a site begin with.
+
+    Attributes:
+        median: geometric median ``[d]`` of a sample of the vectors.
+        variance: of a sample of the vectors, mean over dimensions.
+    """
+
+    median: Tensor
+    variance: Tensor
+
+
+class StepResult(NamedTuple):
+    """What a step measured, before it changed the weights; tensors without dimensions.
+
+    Attributes:
+        loss: mean squared error over the variance of the data.
+        auxiliary: the auxiliary loss, 0 without dead features.
+        explained: explained variance of the batch.
+        l0: mean number of active features.
+        dead: share of dead features.
+    """
+
+    loss: Tensor
+    auxiliary: Tensor
+    explained: Tensor
+    l0: Tensor
+    dead: Tensor
+
+
+class Learner:
+    """An SAE with its optimiser.
+
+    Two SAEs that differ in the auxiliary loss alone are the same until a feature has died; until then one learner
+    stands for both.
+
+    Args:
+        points: what it stands for.
+        d_model: width d of the vectors.
+        start: of the site.
+        settings: of the training.
+        device: where it is trained.
+
+    Attributes:
+        points: what it stands for.
+        W_enc: ``[n, d]``.
+        W_dec: ``[n, d]``, rows of norm 1.
+        pre_bias: ``[d]``.
+        latent_bias: ``[n]``.
+        silent: ``[n]``, vectors since each feature was active.
+    """
+
+    def __init__(
+        self, points: list[GridPoint], d_model: int, start: Start, settings: SAESettings, device: torch.device
+    ) -> None:
+        first = points[0]
+        n_features = first.expansion * d_model
+        generator = torch.Generator().manual_seed(first.seed)
+        directions = normalize(torch.randn(n_features, d_model, generator=generator), dim=1).to(device)
+        self.points, self.settings, self.variance = points, settings, start.variance.to(device)
+        self.W_enc, self.W_dec = nn.Parameter(directions.clone()), nn.Parameter(directions)
+        self.pre_bias = nn.Parameter(start.median.to(device, copy=True))
+        self.latent_bias = nn.Parameter(torch.zeros(n_features, device=device))
+        self.silent = torch.zeros(n_features, dtype=torch.long, device=device)
+        self.optimizer = self._adam()
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained tensors by name."""
+        return {name: getattr(self, name) for name in ("W_enc", "W_dec", "pre_bias", "latent_bias")}
+
+    def _adam(self) -> torch.optim.Adam:
+        # Fused: one pass over the memory, which is what bounds this step.
+        return torch.optim.Adam(self.parameters.values(), lr=self.settings.lr, eps=self.settings.eps, fused=True)
+
+    def fork(self) -> Learner | None:
+        """A learner for the points without the auxiliary loss, once that makes a difference; None before."""
+        off = [point for point in self.points if not point.aux]
+        if not 0 < len(off) < len(self.points) or not bool(self._dead().any()):
+            return None
+        other = copy.copy(self)
+        for name, value in self.parameters.items():
+            setattr(other, name, nn.Parameter(value.detach().clone()))
+        other.silent, other.optimizer = self.silent.clone(), other._adam()
+        other.optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
+        other.points, self.points = off, [point for point in self.points if point.aux]
+        return other
+
+    def step(self, x: Tensor, lr: float) -> StepResult:
+        """One step on vectors ``[batch, d]``, with a learning rate."""
+        k, dead = self.points[0].k, self._dead()
+        centred = x - self.pre_bias.detach()
+        with torch.no_grad():
+            pre = torch.addmm(self.latent_bias, centred, self.W_enc.T)
+            where = active(pre.topk(k, dim=1).indices, len(self.W_enc))
+        codes = Encode.apply(pre, centred, self.W_enc, self.pre_bias, self.latent_bias, where).relu()
+        residual = x - Decode.apply(codes, self.W_dec, where) - self.pre_bias
+        loss = residual.square().mean() / self.variance
+        auxiliary = x.new_zeros(())
+        if self.points[0].aux and bool(dead.any()):
+            auxiliary = self._auxiliary(x, residual.detach(), dead)
+        self.optimizer.zero_grad()
+        (loss + self.settings.aux_weight * auxiliary).backward()
+        self._update(lr)
+        return self._seen(x, residual.detach(), loss.detach(), auxiliary.detach(), codes.detach(), where.features, dead)
+
+    def _auxiliary(self, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
+        chosen = dead.nonzero().squeeze(1)
+        return auxiliary_loss(
+            (x - self.pre_bias) @ self.W_enc[chosen].T + self.latent_bias[chosen],
+            self.W_dec[chosen],
+            residual,
+            self.settings.auxk,
+        )
+
+    @torch.no_grad()
+    def _update(self, lr: float) -> None:
+        assert self.W_dec.grad is not None
+        constrain_gradient(self.W_dec, self.W_dec.grad)
+        if self.points[0].frozen:
+            self.W_dec.grad.zero_()  # Adam leaves alone what never had a gradient
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        # After the step, so that what is saved has norm 1.
+        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
+
+    @torch.no_grad()
+    def _seen(
+        self,
+        x: Tensor,
+        residual: Tensor,
+        loss: Tensor,
+        auxiliary: Tensor,
+        codes: Tensor,
+        features: Tensor,
+        dead: Tensor,
+    ) -> StepResult:
+        """Count the silent features; measure."""
+        on = codes > 0
+        fired = torch.zeros_like(self.silent, dtype=torch.bool).index_fill_(0, features[on], True)
+        self.silent = torch.where(fired, 0, self.silent + len(x))
+        explained = 1 - residual.square().sum() / (x - x.mean(0)).square().sum()
+        return StepResult(loss, auxiliary, explained, on.sum() / len(x), dead.float().mean())
+
+    def _dead(self) -> Tensor:
+        return self.silent > self.settings.dead_after
+
+    def sae(self) -> TopKSAE:
+        """The SAE as it is now, on the CPU; the silent time of its features in steps, as in the published files."""
+        n_features, d_model = self.W_enc.shape
+        sae = TopKSAE(d_model, n_features, self.points[0].k)
+        state = {
+            "encoder.weight": self.W_enc,
+            "decoder.weight": self.W_dec.T,
+            "pre_bias": self.pre_bias,
+            "latent_bias": self.latent_bias,
+            "stats_last_nonzero": self.silent // self.settings.batch,
+        }
+        sae.load_state_dict({name: value.detach().cpu() for name, value in state.items()})
+        return sae.eval().requires_grad_(False)
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs."""
+        return {
+            "points": [point.model_dump() for point in self.points],
+            "parameters": {name: value.detach() for name, value in self.parameters.items()},
+            "silent": self.silent,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a state."""
+        self.points = [GridPoint(**point) for point in state["points"]]
+        for name, value in state["parameters"].items():
+            getattr(self, name).copy_(value)
+        self.silent.copy_(state["silent"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def auxiliary_loss(pre: Tensor, W_dec: Tensor, residual: Tensor, auxk: int) -> Tensor:
+    """Squared error of the residual ``[batch, d]`` rebuilt from the top dead features, over its variance.
+
+    Args:
+        pre: pre-activations of the dead features ``[batch, dead]``.
+        W_dec: their directions ``[dead, d]``.
+        residual: what the active features left.
+        auxk: how many rebuild it, at most.
+
+    Returns:
+        The loss; 0 where the ratio is no number, as published.
+    """
+    values, indices = pre.topk(min(auxk, pre.shape[1]), dim=1)
+    codes = torch.zeros_like(pre).scatter(1, indices, values.relu())
+    error = (codes @ W_dec - residual).square().mean()
+    return (error / (residual - residual.mean(0)).square().mean()).nan_to_num(0, posinf=0)
+
+
+def constrain_gradient(W_dec: Tensor, gradient: Tensor) -> None:
+    """Take from the gradient ``[n, d]`` its part along the rows of ``W_dec``, which renormalising would undo."""
+    gradient.addcmul_((gradient * W_dec).sum(1, keepdim=True), W_dec, value=-1)
