@@ -14,7 +14,7 @@ from riebench.instruments.handed_in import HandedIn
 from riebench.instruments.own import OwnInstruments, TruthOf, mask_rules, own_instruments, own_scorers, with_networks
 from riebench.masks import Masker, MaskRules, pair_regions
 from riebench.masks.given import MaskSource, from_user, given_fingerprint
-from riebench.metrics import METRICS, Scorers
+from riebench.metrics import Scorers, metrics_of
 from riebench.models.entries import entry_named
 from riebench.models.model import Model, weights_fingerprint
 from riebench.records.schema import Value
@@ -44,7 +44,7 @@ class Instruments:
         conditions: further settings that can change numbers, as the type of the weights.
         locations: where the parts were found, with the revision where it is known.
         masker: what finds the regions of phrases; None if masks are given.
-        measured_by: metric to the network of its own that measures it.
+        measured_by: metric to its own network or its code, see :func:`measured_by`.
     """
 
     model: Model
@@ -119,7 +119,7 @@ def load_instruments(
         },
         locations=own.locations,
         masker=masker,
-        measured_by={} if metrics is None else measured_by(scorers, metrics),
+        measured_by=measured_by(scorers, metrics),
     )
 
 
@@ -143,10 +143,20 @@ def _scorers(own: OwnInstruments, handed_in: HandedIn, metrics: Collection[str] 
     return with_networks(handed_in.scorers, own, metrics or ())
 
 
-def measured_by(scorers: Scorers, names: Collection[str]) -> dict[str, str]:
-    """Metric to the fingerprint of the network of its own that measures it."""
-    own = {name: scorers.more[of] for name in names if (of := METRICS[name].scorer)}
-    return {name: f"{scorer.name}-{scorer.fingerprint}" for name, scorer in own.items()}
+def measured_by(scorers: Scorers, names: Collection[str] | None) -> dict[str, str]:
+    """Metric to its own network with fingerprint, and to its code where it is not riebench's; others are left out.
+
+    Args:
+        scorers: with the networks that these metrics need.
+        names: of metrics; None for all but the optional ones.
+    """
+    by_metric = {}
+    for metric in metrics_of(names):
+        network = scorers.more[metric.scorer] if metric.scorer else None
+        parts = [metric.own_code, network and f"{network.name}-{network.fingerprint}"]
+        if any(parts):
+            by_metric[metric.name] = " ".join(filter(None, parts))
+    return by_metric
 
 
 def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:
