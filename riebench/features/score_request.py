@@ -302,8 +302,8 @@ def _subjects(
 ) -> list[Subject]:
     """The dictionaries, and beside them the baselines: those with features as many as a dictionary has, once for each
     site, number of features and sparsity."""
-    from riebench.features.subjects import Subject, check_dictionary
     from riebench.features.baseline_subjects import make_baselines
+    from riebench.features.subjects import Subject, check_dictionary
 
     found: list[Subject] = []
     for target in targets:
