@@ -15,8 +15,9 @@ from riebench.instruments.own import OwnInstruments, TruthOf, mask_rules, own_in
 from riebench.masks import Masker, MaskRules, pair_regions
 from riebench.masks.given import MaskSource, from_user, given_fingerprint
 from riebench.metrics import METRICS, Scorers
+from riebench.models.devices import weights_fingerprint
 from riebench.models.entries import entry_named
-from riebench.models.model import Model, weights_fingerprint
+from riebench.models.model import Model
 from riebench.records.schema import Value
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings

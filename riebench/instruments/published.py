@@ -13,7 +13,8 @@ from riebench.masks import Masker
 from riebench.metrics import Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
-from riebench.models.model import ModelEntry, pick_device
+from riebench.models.devices import pick_device
+from riebench.models.model import ModelEntry
 from riebench.pairs import Pair
 from riebench.settings.protocols import Protocol
 from riebench.settings.settings import Settings
