@@ -50,7 +50,7 @@ class ModelEntry(ABC):
         blur_kernel: side of the blur that masks get before they go to a site's grid, pixels.
         parts: weights that must be found on this machine, the pipeline first; none if they come with a package.
         instruments: the masker and scorers that belong to it: ``published``, ``mini``, or ``module:class`` of
-            :class:`riebench.instruments.own.OwnInstruments`.
+            :class:`riebench.instruments.model_instruments.ModelInstruments`.
         scorers: networks that single metrics need and that can judge its pictures, by the names of their parts.
         pipeline_class: name of its pipeline in a ``model_index.json``, so that a folder can be loaded by its path.
         pipeline_parameters: number of weights in the pipeline, for plans; 0 where it is small.
