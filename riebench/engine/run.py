@@ -32,7 +32,7 @@ from riebench.util.progress import keep_timing, run_progress, stopping
 from riebench.weights import locate, scorer_file
 
 if TYPE_CHECKING:
-    from riebench.masks.given import GivenMasks
+    from riebench.masks.user_masks import UserMasks
     from riebench.metrics import Scorers
 
 logger = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def run(
     ids: Sequence[str] = (),
     limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    masks: GivenMasks | None = None,
+    masks: UserMasks | None = None,
     scorers: Scorers | None = None,
     out: str | Path | None = None,
     keep_images: int = 3,
@@ -281,7 +281,7 @@ def run(
         ids: of pairs.
         limit: pairs of each category at most.
         settings: of model and instruments by name, see ``riebench settings``; None leaves one as it is.
-        masks: regions of the pairs, see :data:`riebench.masks.given.GivenMasks`.
+        masks: regions of the pairs, see :data:`riebench.masks.user_masks.UserMasks`.
         scorers: CLIP and LPIPS.
         out: folder; one named for the time unless given.
         keep_images: pairs of each category whose pictures are kept.
