@@ -284,7 +284,7 @@ def _descriptions(path: Path | None) -> Described:
 
 def _pictures(entry: ModelEntry, request: ScoreRequest, prompted: Sequence[Prompted]) -> SharedPictures:
     from riebench.features.held_out_pictures import SharedPictures
-    from riebench.instruments.model_instruments import mask_rules, model_instruments, assemble_scorers
+    from riebench.instruments.model_instruments import assemble_scorers, mask_rules, model_instruments
 
     protocol = PROTOCOLS[PROTOCOL]
     masker = ("detector", "text-encoder", "segmenter")
