@@ -113,7 +113,7 @@ def test_new_method_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     before = (tmp_path / "p" / "riebench_mine.py").read_text()
     install("stranger", "strange", METHOD.format(name="taken"), taken="Mine")
     for words, said in {
-        ("mine", "--out", tmp_path / "p"): "is there already and not empty",
+        ("mine", "--out", tmp_path / "p"): "exists and is not empty",
         ("sae",): "is taken by riebench",
         ("taken",): "is taken by stranger 1.0 (strange:Mine)",
         ("all",): "stands for every method",

@@ -60,7 +60,7 @@ class Metric:
     files: tuple[str | Path, ...] = ()
 
     @property
-    def is_riebenchs(self) -> bool:
+    def from_riebench(self) -> bool:
         """Whether the metric is one of riebench's own."""
         return self.measure.__module__.partition(".")[0] == "riebench"
 
@@ -124,10 +124,10 @@ def find_metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     before = set(METRICS)
-    found = _REGISTRY.find(name)
-    for new in {found.name, *METRICS} - before:
-        METRICS[new] = replace(METRICS.get(new, found), optional=True)
-    return METRICS[found.name]
+    loaded = _REGISTRY.find(name)
+    for new in {loaded.name, *METRICS} - before:
+        METRICS[new] = replace(METRICS.get(new, loaded), optional=True)
+    return METRICS[loaded.name]
 
 
 def metrics_of(names: Iterable[str] | None, with_truth: bool = True) -> list[Metric]:

@@ -15,7 +15,7 @@ from riebench.metrics.seen import Seen
     optional=True,
 )
 def clip_directional(seen: Seen) -> Sequence[float | None]:
-    """``cos(E(edited) - E(base), T(edit) - T(original))`` of unit embeddings; None for a picture that equals the base picture."""
+    """``cos(E(edited) - E(base), T(edit) - T(original))`` of unit embeddings; None without change."""
     of_pictures, of_prompts = seen.clip - seen.clip_base, seen.clip_edit - seen.clip_original
     norms = of_pictures.norm(dim=1) * of_prompts.norm()
     pairs = zip((of_pictures @ of_prompts).tolist(), norms.tolist(), strict=True)

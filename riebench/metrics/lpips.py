@@ -93,7 +93,7 @@ class LpipsScorer:
         return [lin((x - y).square()[None])[0, 0] for lin, x, y in zip(lins, a, b, strict=True)]
 
     def totals(self, pictures: Sequence[Sequence[Tensor]]) -> list[float]:
-        """The published distance of each picture: the sum over layers of the mean of the layer's difference ``[h, w]``."""
+        """The published distance of each picture: means of its layers' differences ``[h, w]``, summed."""
         return [float(sum(layer.cpu().double().mean() for layer in layers)) for layers in pictures]
 
     def means_by_region(
