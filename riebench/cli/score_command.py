@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from riebench.cli.messages import is_quiet
 from riebench.cli.run_command import sum_up
 from riebench.cli.shared_options import Batch, Device, Metrics, Model, NameValue, Weights, name_and_value
 from riebench.pairs.pair import MAX_SEED
@@ -96,7 +97,7 @@ def score_command(
     )
     from riebench.engine.run import carry_out
 
-    done = carry_out(request, chosen, out, retry_failed=retry_failed)
+    done = carry_out(request, chosen, out, quiet=is_quiet(), retry_failed=retry_failed)
     code = sum_up(done)
     return max(code, _add(done.folder, None, metric_command, settings)) if metric_command and not done.signal else code
 
@@ -122,8 +123,9 @@ def _add(run: Path, metrics: str | None, command: str | None, settings: Mapping[
 
 def _say_missing(missing: Sequence[Path]) -> None:
     if missing:
-        print(f"riebench: {len(missing)} pictures are missing or damaged, and their records lack it:", file=sys.stderr)
-        print("\n".join(f"  {path}" for path in missing), file=sys.stderr)
+        paths = "".join(f"\n  {path}" for path in missing)
+        message = "%d pictures are missing or damaged; their records lack the metrics:%s"
+        logging.getLogger(__name__).warning(message, len(missing), paths)
 
 
 def metrics_command() -> None:

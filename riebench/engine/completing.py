@@ -14,7 +14,7 @@ from PIL import UnidentifiedImageError
 from riebench.engine.request import metrics_named, requests_of
 from riebench.engine.resume import lacking, refuse_other_scorers
 from riebench.instruments.loading import load_scorers, measured_by
-from riebench.instruments.own import TruthOf
+from riebench.instruments.model_instruments import TruthOf
 from riebench.metrics import METRICS, Reference, Scorers, score_images
 from riebench.metrics.seen import Image
 from riebench.models.entries import entry_named

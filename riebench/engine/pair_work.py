@@ -21,7 +21,7 @@ from riebench.engine.searching import course_of, courses, next_settings
 from riebench.engine.tasks import Survey, Task, Wanted
 from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.masks import Mask, Region, to_grid
-from riebench.masks.phrases import DELETE_OBJECT
+from riebench.masks.region import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import check_plan
 from riebench.metrics import METRICS, Reference, score_images

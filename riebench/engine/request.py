@@ -319,7 +319,7 @@ def _able(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> d
         except UserError as error:
             if not leave_out:
                 raise
-            logging.getLogger(__name__).warning("riebench: left out: %s", error)
+            logging.getLogger(__name__).warning("left out: %s", error)
             del classes[name]
     return classes
 

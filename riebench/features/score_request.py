@@ -264,7 +264,7 @@ def _fit_prompts(request: ScoreRequest) -> Sequence[Prompted]:
 
 
 def _world_of(entry: ModelEntry) -> World | None:
-    from riebench.instruments.own import world_of
+    from riebench.instruments.model_instruments import world_of
 
     return world_of(entry)
 
@@ -284,14 +284,14 @@ def _descriptions(path: Path | None) -> Described:
 
 def _pictures(entry: ModelEntry, request: ScoreRequest, prompted: Sequence[Prompted]) -> SharedPictures:
     from riebench.features.held_out_pictures import SharedPictures
-    from riebench.instruments.own import mask_rules, own_instruments, own_scorers
+    from riebench.instruments.model_instruments import assemble_scorers, mask_rules, model_instruments
 
     protocol = PROTOCOLS[PROTOCOL]
     masker = ("detector", "text-encoder", "segmenter")
-    own = own_instruments(entry, request.settings, protocol, masker)
+    own = model_instruments(entry, request.settings, protocol, masker)
     model = entry.load(request.settings) if isinstance(request.model, str) else request.model
     model.batch = request.batch
-    scorers = own_scorers(own)
+    scorers = assemble_scorers(own)
     world = _world_of(entry) if model.own else None
     rules = mask_rules(entry, request.settings, protocol)
     return SharedPictures(model, scorers, world, rules, prompted, request.scores)
@@ -302,8 +302,8 @@ def _subjects(
 ) -> list[Subject]:
     """The dictionaries, and beside them the baselines: those with features as many as a dictionary has, once for each
     site, number of features and sparsity."""
-    from riebench.features.subjects import Subject, check_dictionary
     from riebench.features.baseline_subjects import make_baselines
+    from riebench.features.subjects import Subject, check_dictionary
 
     found: list[Subject] = []
     for target in targets:

@@ -112,7 +112,7 @@ def method_names() -> list[str]:
     every = catalogue()
     for known in every:
         if known.error:
-            logging.getLogger(__name__).warning("riebench: left out: %s", known.error)
+            logging.getLogger(__name__).warning("left out: %s", known.error)
     return [known.name for known in every if known.cls]
 
 
