@@ -14,10 +14,9 @@ from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from filelock import FileLock, Timeout
-from typing_extensions import Self
 
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn, write_whole

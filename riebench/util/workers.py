@@ -210,9 +210,7 @@ class RayCrew(Generic[W]):
 
     local: W | None = None
 
-    def __init__(
-        self, make: Callable[[], W], workers: Workers, unit: str, name: Callable[[Any], str] = str
-    ) -> None:
+    def __init__(self, make: Callable[[], W], workers: Workers, unit: str, name: Callable[[Any], str] = str) -> None:
         try:
             import ray
         except ImportError:
@@ -252,7 +250,9 @@ class RayCrew(Generic[W]):
             each[name] = share = (float(int(whole)) if whole >= 1 else whole) if share is None else share
             if share * count > resources.get(name, 0.0) + 1e-6:
                 total = resources.get(name, 0.0)
-                raise UserError(f"{count} workers with {share:g} {name} each need more than the {total:g} of the cluster")
+                raise UserError(
+                    f"{count} workers with {share:g} {name} each need more than the {total:g} of the cluster"
+                )
         self.share = {"num_cpus": each["CPU"], "num_gpus": each["GPU"]}
         self.threads = max(1, int(each["CPU"] or 0))
 
