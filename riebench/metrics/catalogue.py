@@ -180,9 +180,15 @@ def known_names() -> list[str]:
 
 
 def listed_metrics(names: Iterable[str] | None = None) -> list[Listed[Metric]]:
-    """Metrics with their origin, loaded; one that cannot be loaded is listed with its error.
+    """Metrics with their origin, loaded.
 
     Args:
-        names: as :func:`find_metric` takes them; all that are registered or installed unless given.
+        names: as :func:`find_metric` takes them. None: all that are registered or installed; one that cannot be loaded
+            is listed with its error.
+
+    Raises:
+        UserError: if a named metric cannot be loaded.
     """
-    return [_REGISTRY.listing(name) for name in names or known_names()]
+    if names is not None:
+        return [Listed(name, _REGISTRY.holder(name) or name, find_metric(name)) for name in names]
+    return [_REGISTRY.listing(name) for name in known_names()]
