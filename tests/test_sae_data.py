@@ -26,7 +26,7 @@ from riebench.training.dataset import open_dataset, read_manifest, shard_name
 from riebench.training.train_saes import train
 from riebench.training.training_log import read_log
 from riebench.training.training_plan import SAESettings
-from riebench.training.vectors import Place, Portions
+from riebench.training.vectors import Portions, StreamPosition
 from riebench.util.errors import UserError
 from riebench.util.files import file_hash
 
@@ -188,7 +188,7 @@ class Numbered:
 def test_every_vector_once_in_a_pass_and_from_any_place() -> None:
     portions = Portions(Numbered(), SAESettings(batch=10, buffer=30))
     assert portions.batches_in_round() == 12
-    stream = portions.batches(Place())
+    stream = portions.batches(StreamPosition())
     taken = [(place, batch["a"].flatten().tolist()) for place, batch in (next(stream) for _ in range(24))]
     for pass_ in (taken[:12], taken[12:]):
         assert sorted(number for _, batch in pass_ for number in batch) == list(range(120))
@@ -218,8 +218,8 @@ def test_what_is_wrong_with_a_data_set(data: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"done holds a training with lr 0.001, not 0.1; give another --out"):
         train(data, out="done", **SMALL, lr=0.1)
     log = Path("done/log.jsonl").read_text()
-    Path("done/log.jsonl").write_text("{\n")
-    with pytest.raises(UserError, match=r"log.jsonl is damaged"):
+    Path("done/log.jsonl").write_text("{\n{}\n")
+    with pytest.raises(UserError, match=r"log.jsonl: line 1 is damaged"):
         train(data, out="done", **SMALL)
     Path("done/log.jsonl").write_text(log)
     Path("done/training.json").write_text("[]")
