@@ -90,8 +90,8 @@ def attributes_table(table: pd.DataFrame) -> TextTable:
 
 
 def draw_sheet(folder: Path, ablation: Ablation, zeroings: Sequence[Zeroing]) -> None:
-    """``sheet.png``: a row for each prompt whose pictures are kept, the untouched one first; many sets in parts below
-    one another, single blocks apart from several at once."""
+    """``sheet.png``: a row for each prompt whose pictures are kept, the untouched picture first. Many sets are in parts
+    below one another, single blocks apart from several at once."""
     prompts = list({zeroing.seed: zeroing.prompt for zeroing in zeroings}.values())
     kept = [number for number in range(len(prompts)) if (folder / image_name(number, ())).exists()]
     if not kept:
@@ -123,7 +123,7 @@ def _label(blocks: BlockSet) -> str:
 
 
 def short_name(name: str, most: int = LONGEST) -> str:
-    """The name of a set of blocks; of one too long the first and the last block."""
+    """The name of a set of blocks; if it is too long, its first and last block."""
     blocks = name.split("+")
     return name if len(name) <= most else f"{blocks[0]}+…+{blocks[-1]}"
 

@@ -150,5 +150,5 @@ def _which_prompts(prompts: int | str | Path | None, count: int | None, entry: M
     if count is not None:
         raise UserError(f"the number of prompts is given twice, as {word} and as {count}; leave out one")
     if int(word) < 1:
-        raise UserError(f"{word} prompts were asked for; expected 1 or more, or a file")
+        raise UserError(f"--prompts is {word}; expected 1 or more, or a file")
     return entry.prompts_location(None), int(word)

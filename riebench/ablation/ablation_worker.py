@@ -1,4 +1,4 @@
-"""All the work on one prompt: its untouched picture, one for each set of blocks, and how far apart they are."""
+"""The work on one prompt: its untouched picture, a picture for each set of blocks, and their distances."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Picture = NDArray[np.uint8]
 
 
 class PromptResult(NamedTuple):
-    """The records of a prompt and, where they are kept, its pictures by set of blocks; no blocks: the untouched one."""
+    """The records of a prompt and, if they are kept, its pictures by set of blocks; ``()`` is the untouched picture."""
 
     zeroings: list[Zeroing]
     pictures: Mapping[BlockSet, Picture]

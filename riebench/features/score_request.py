@@ -102,7 +102,7 @@ def score(
     Args:
         saes: folders of SAEs (or of several), sites of the model that have one, ``module:function`` that gives a
             dictionary, or dictionaries themselves; one or several. None: the model's own.
-        out: folder; what is there with the same key is not done again.
+        out: folder; a dictionary is not judged again if the folder has its scores with the same key.
         model: a name, or a loaded model.
         site: of the dictionaries, if their folders do not say.
         baselines: which stand beside them.
@@ -226,7 +226,7 @@ def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[Located
     if folder.is_dir() and all(read_config(f) is None for f in (folder, folder / FINAL)):
         inside = [f for f in sorted(folder.iterdir()) if f.is_dir()]
         folders = [str(f) for f in inside if any(read_config(g) is not None for g in (f, f / FINAL))] or [name]
-    return [_dictionary_in(one, entry, request) for one in folders]
+    return [_dictionary_in(name, entry, request) for name in folders]
 
 
 def _dictionary_in(sae: str, entry: ModelEntry, request: ScoreRequest) -> LocatedDictionary:
@@ -378,7 +378,7 @@ def _written(scores: Scores) -> dict[str, Any]:
     """Scores as a score file keeps them: columns, six digits, null where undefined."""
     return {
         "summary": {name: _plain(estimate._asdict()) for name, estimate in scores.summary.items()},
-        "steps": {name: [_plain(one._asdict()) for one in several] for name, several in scores.steps.items()},
+        "steps": {name: [_plain(estimate._asdict()) for estimate in several] for name, several in scores.steps.items()},
         "coverage": _plain(scores.coverage),
         "features": {name: _plain(list(column)) for name, column in scores.features.items()},
         "switched": _plain(scores.switched),

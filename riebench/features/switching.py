@@ -67,7 +67,7 @@ class Chosen(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """A feature of the list, what is done with it, and in which picture."""
+    """A switch of a feature: its place in the list, the kind, and the number of the picture."""
 
     row: int
     kind: str
@@ -108,7 +108,7 @@ class Trials:
             {**c._asdict(), "value": c.value and "=".join(c.value), "level": self.levels[c.number]} for c in self.chosen
         ]
         everywhere, areas = self._everywhere(tops, descriptions), self._in_areas()
-        return [{**row, **one, **two} for row, one, two in zip(rows, everywhere, areas, strict=True)]
+        return [row | whole | area for row, whole, area in zip(rows, everywhere, areas, strict=True)]
 
     def _everywhere(self, tops: Sequence[Indices], descriptions: Descriptions) -> list[dict[str, float]]:
         """Switch each feature on everywhere from the neutral prompt (v1 of the paper)."""

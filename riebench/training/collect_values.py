@@ -1,4 +1,4 @@
-"""Collect values into a folder, shard by shard. Needs no torch until all that can be wrong has been looked at."""
+"""Collect values into a folder, shard by shard. Needs no torch until the request is checked."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def collect(
         quiet: whether to show no progress.
 
     Raises:
-        UserError: if something asked for is unknown, the folder holds other values, or the disk is too small, before
+        UserError: if a name is unknown, the folder holds other values, or the disk is too small, before
             anything is computed; or if a value is not finite or the disk is full.
     """
     if store not in get_args(StoredType):

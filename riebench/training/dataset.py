@@ -118,7 +118,7 @@ class Dataset:
     """A whole data set, its files checked by size.
 
     Attributes:
-        folder: where it lies.
+        folder: that holds it.
         facts: see :class:`DatasetFacts`.
         shards: in order.
     """
@@ -158,10 +158,10 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def open_dataset(folder: Path, sites: Sequence[str] = ()) -> Dataset:
-    """A data set that is whole: every shard is there with the size that the manifest says.
+    """A data set that is whole: every shard has the size that the manifest says.
 
     Args:
-        folder: where it lies.
+        folder: that holds it.
         sites: those that are needed.
 
     Raises:

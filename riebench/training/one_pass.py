@@ -82,7 +82,8 @@ class _Training:
             self.step, self.position = state["step"], StreamPosition(**state["place"])
             self.starts = {site: Start(*values) for site, values in state["starts"].items()}
             self.learners = {
-                site: [self._restored(site, one) for one in several] for site, several in state["learners"].items()
+                site: [self._restored(site, learner) for learner in several]
+                for site, several in state["learners"].items()
             }
         self.log = TrainingLog(plan.out, self.step)
         self.batches = portions.batches(self.position)

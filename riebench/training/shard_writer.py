@@ -1,4 +1,4 @@
-"""Generate, take the values, write one shard of them."""
+"""Generate pictures, take the values at sites, and write a shard of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ShardWriter:
     """The worker of a collection: holds the model and writes shards.
 
     Args:
-        capture: what is taken.
+        capture: the request.
         dtype: of the stored numbers.
         shard_prompts: prompts of each shard.
         folder: for the shards.
@@ -108,7 +108,7 @@ def half_vectors(
 
 
 def _rows_of(run: Run, seed: int, capture: Capture) -> Iterator[tuple[str, Tensor]]:
-    """Each site with what is taken of one run."""
+    """Each site with the vectors that are taken of a run."""
     values: Mapping[str, Tensor] = run.values
     for site in capture.sites:
         for step, rows in enumerate(values[site]):

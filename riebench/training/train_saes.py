@@ -41,7 +41,7 @@ def train(
     log_every: int = 50,
     checkpoint_every: int = 500,
     quiet: bool = False,
-    **given: Any,
+    **options: Any,
 ) -> Trained:
     """Train a grid of SAEs in one pass over the data; goes on from the checkpoint that ``out`` holds.
 
@@ -52,11 +52,11 @@ def train(
         preset: ``mini``, ``paper`` or ``paper-v1``.
         live: arguments of :func:`riebench.training.capture.resolve_capture` but ``site``, to train on what the model
             generates, without a data set.
-        device: ``auto`` takes the best there is.
+        device: ``auto`` takes the best of this machine.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints.
         quiet: whether to show no progress.
-        given: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
+        options: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
             :class:`riebench.training.training_plan.Axes` and :class:`riebench.training.training_plan.SAESettings`.
 
     Raises:
@@ -72,7 +72,7 @@ def train(
         device=device,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
-        **given,
+        **options,
     )
     check_work_folder(plan.out, TRAINING)
     if not quiet:

@@ -110,12 +110,12 @@ class GridPoint(BaseModel):
 
     @property
     def start(self) -> tuple[str, int, int, bool, int]:
-        """What its training has in common with that of the SAE that differs in the auxiliary loss alone."""
+        """The facts that decide the start of the training; SAEs that differ in the auxiliary loss alone share them."""
         return self.site, self.k, self.expansion, self.frozen, self.seed
 
 
-def settings_and_axes(preset: str | None, given: Mapping[str, Any]) -> tuple[SAESettings, Axes]:
-    """The settings and axes of a preset, with those that are given in their place; None leaves one as it is.
+def settings_and_axes(preset: str | None, options: Mapping[str, Any]) -> tuple[SAESettings, Axes]:
+    """The settings and axes of a preset, changed by options; an option of None changes nothing.
 
     Raises:
         UserError: if the preset or a name is unknown, or a value does not fit.
@@ -123,10 +123,10 @@ def settings_and_axes(preset: str | None, given: Mapping[str, Any]) -> tuple[SAE
     if preset is not None and preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     known = [*SAESettings.model_fields, *Axes.model_fields]
-    for name in given:
+    for name in options:
         if name not in known:
             raise unknown("setting", name, known)
-    chosen = PRESETS[preset or "mini"] | {name: value for name, value in given.items() if value is not None}
+    chosen = PRESETS[preset or "mini"] | {name: value for name, value in options.items() if value is not None}
     try:
         settings = SAESettings(**{n: v for n, v in chosen.items() if n in SAESettings.model_fields})
         return settings, Axes(**{n: v for n, v in chosen.items() if n in Axes.model_fields})
@@ -142,9 +142,9 @@ def grid_points(axes: Axes, widths: Mapping[str, int]) -> list[GridPoint]:
         UserError: if an axis is empty, has a value twice or below 1, or a k is above the number of features.
     """
     for name, values in axes.model_dump().items():
-        least = 1 if name in ("k", "expansion") else 0
-        if not values or len(set(values)) < len(values) or min(values) < least:
-            raise UserError(f"{name} is {_listed(values)}; expected different numbers, each {least} or more")
+        lowest = 1 if name in ("k", "expansion") else 0
+        if not values or len(set(values)) < len(values) or min(values) < lowest:
+            raise UserError(f"{name} is {_listed(values)}; expected different numbers, each {lowest} or more")
     points = []
     for site, k, expansion, frozen, seed, aux in product(
         widths, axes.k, axes.expansion, axes.frozen, axes.seeds, axes.aux
@@ -164,15 +164,15 @@ def _listed(values: Sequence[Any]) -> str:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training run.
+    """A training.
 
     Attributes:
         out: folder of the SAE folders.
         settings: of all SAEs.
         points: the SAEs.
         widths: site to the width of its vectors.
-        data: a data set, or
-        live: what the model generates.
+        data: the data set; None for ``live``.
+        live: the values that the model generates during training; None for ``data``.
         device: where it is trained.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints.
@@ -218,16 +218,16 @@ class TrainingPlan:
 
     @property
     def bytes(self) -> int:
-        """What the run writes at most: two checkpoints at one time, then each SAE in two layouts."""
+        """Bytes that the training writes at most: two checkpoints at one time, then each SAE in two layouts."""
         return self.weights * (2 * 3 + 2)
 
     @property
     def memory(self) -> int:
-        """What the run holds in memory at least: weights, gradients and Adam's two means."""
+        """Bytes that the training holds in memory at least: weights, gradients and Adam's two means."""
         return self.weights * 4
 
     def config(self, point: GridPoint, steps: int) -> dict[str, Any]:
-        """What the ``config.json`` of an SAE says beside its size."""
+        """The content of an SAE's ``config.json`` beside its size."""
         return {
             "auxk": self.settings.auxk if point.aux else None,
             "dead_steps_threshold": self.settings.dead_after // self.settings.batch,
@@ -277,14 +277,14 @@ def plan_training(
     live: Mapping[str, Any] | None = None,
     log_every: int = 50,
     checkpoint_every: int = 500,
-    **given: Any,
+    **options: Any,
 ) -> TrainingPlan:
-    """See :func:`train`.
+    """The plan of a training; the arguments are those of :func:`riebench.training.train`.
 
     Raises:
-        UserError: if something is unknown or cannot be; see there.
+        UserError: before the first step, as :func:`riebench.training.train` does.
     """
-    settings, axes = settings_and_axes(preset, given)
+    settings, axes = settings_and_axes(preset, options)
     if (data is None) == (live is None):
         raise UserError("give either a folder that 'riebench sae collect' has filled, or a model to generate with")
     names = [site] if isinstance(site, str) else list(site)
@@ -295,7 +295,7 @@ def plan_training(
         widths = {name: stored.width for name, stored in dataset.facts.sites.items() if not named or name in named}
     else:
         capture = resolve_capture(site=names, **(live or {}))
-        widths = {name: there.width for name, there in capture.sites.items()}
+        widths = {name: site.width for name, site in capture.sites.items()}
     points = grid_points(axes, widths)
     for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every)):
         if value < 1:
@@ -308,11 +308,11 @@ def plan_training(
 
 
 def _refuse_full_memory(plan: TrainingPlan) -> None:
-    """Refuse what this machine cannot hold; how much a GPU holds is known once torch is there."""
-    there = psutil.virtual_memory().total
-    if plan.memory > there and not plan.device.startswith("cuda"):
+    """Refuse a training that does not fit this machine's memory; a GPU's memory is unknown without torch."""
+    total = psutil.virtual_memory().total
+    if plan.memory > total and not plan.device.startswith("cuda"):
         raise UserError(
-            f"training the SAEs takes {size_text(plan.memory)} of memory, this machine has {size_text(there)}; take a "
+            f"training the SAEs takes {size_text(plan.memory)} of memory, this machine has {size_text(total)}; take a "
             "lower --expansion, or fewer at a time"
         )
 
