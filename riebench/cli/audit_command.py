@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from riebench.cli.messages import is_quiet
 
 
 def audit_command(
@@ -46,7 +48,8 @@ def audit_command(
         seeds=seeds,
         workers=workers,
         budget=budget,
-        step=lambda what: print(f"riebench: {what}", file=sys.stderr, flush=True),
+        quiet=is_quiet(),
+        step=logging.getLogger(__name__).info,
     )
     if done.signal is not None:
         return 128 + done.signal
