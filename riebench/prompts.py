@@ -72,7 +72,7 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
     """
     if location == GRAMMAR:
         if count is None:
-            raise UserError("the grammar has prompts without end; give their number with --count")
+            raise UserError("the grammar has prompts without end; say how many with --count")
         return GrammarPrompts(count, split)
     prompts = list(islice(_in_file(Path(location), column), count))
     if not prompts:

@@ -29,7 +29,7 @@ class PicturedPair(Pair):
 
 
 def pictured(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
-    """The pairs with the pictures of a folder, each named by the id of its pair; other pictures are logged as a warning.
+    """The pairs with the pictures of a folder, each named by the id of its pair; others are logged.
 
     Raises:
         UserError: if the folder is missing, holds no picture of a pair, or two of one pair.
