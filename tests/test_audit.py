@@ -16,16 +16,15 @@ from scipy import stats
 
 from riebench.audit import auditing
 from riebench.audit.auditing import audit
-from riebench.audit.comparing import compare_arms
-from riebench.audit.evidence import gather
+from riebench.audit.composites import composite
+from riebench.audit.evidence import gather, table_of
 from riebench.audit.faults import fault_effects, fault_summary, lost_pairs
-from riebench.audit.findings import PARTS, Findings, find
+from riebench.audit.findings import PARTS, VERDICTS, Findings, find
 from riebench.audit.gaming import gaming
-from riebench.audit.masked_pictures import composite
-from riebench.audit.noise import pooled, spread, turn_shares, turns
+from riebench.audit.noise import by_chance, pooled, spread, turn_shares, turns
 from riebench.audit.own_runs import OwnRun, own_runs
+from riebench.audit.part import compare_arms
 from riebench.audit.power import SIZES, pairs_needed, power_curves, told_apart
-from riebench.audit.readings import table_of
 from riebench.audit.same_mask import arms_before_and_after, before_and_after, pictures_at, what_is_left
 from riebench.audit.truth import (
     INTERVENTIONS,
@@ -35,8 +34,8 @@ from riebench.audit.truth import (
     agreement_with_truth,
     changed_agreement,
     within_settings,
+    word,
 )
-from riebench.audit.verdicts import by_chance, ranking_verdicts, word
 from riebench.cli import main
 from riebench.engine.request import resolve
 from riebench.records import Record
@@ -382,12 +381,12 @@ def test_records_are_sorted_by_what_they_can_tell(capsys: pytest.CaptureFixture[
     fewer = write_run(Path("fewer"), [one for one in made(methods, seed=500) if one.pair_id < "p05"])
     part = find(gather([runs[0], fewer]), 0.05)
     assert part.notes == ["noise: over the 5 pairs that every run with other seeds has"]
-    first = table_of(part.evidence.audited).at(0.05)["gain"]["sae"].iloc[:5].mean()
-    other = table_of(part.evidence.reseeded[0]).at(0.05)["gain"]["sae"].mean()
+    first = table_of(part.subject.evidence.audited).at(0.05)["gain"]["sae"].iloc[:5].mean()
+    other = table_of(part.subject.evidence.reseeded[0]).at(0.05)["gain"]["sae"].mean()
     moved = part.frames["noise"].set_index(["score", "arm"])
     assert moved.loc[("gain", "sae"), "sd_seeds"] == pytest.approx(abs(first - other) / np.sqrt(2))
     assert "keeps pictures" in found.left_out["same mask"]
-    said = ranking_verdicts(found)
+    said = found.verdicts()
     assert set(said) == {"gain", "margin", "edit_success"}
     assert any("It puts paste" in sentence or "It cannot tell paste" in sentence for sentence in said["gain"])
     assert "4 steps" in found.notes[0] or "steps 4" in found.notes[0]
@@ -399,7 +398,7 @@ def test_a_ranking_that_turns_the_truth_round_is_contrary() -> None:
         metrics = {**one.metrics, "clip_text_edit": 1 - (one.metrics["clip_text_edit"] or 0)}
         tried = (0.1,) if one.setting.strength == 2 else None
         turned.append(one.model_copy(update={"metrics": metrics, "at_lpips": tried}))
-    said = ranking_verdicts(find(gather([write_run(Path("turned"), turned)]), 0.05))["gain"]
+    said = find(gather([write_run(Path("turned"), turned)]), 0.05).verdicts()["gain"]
     assert any("over settings is contrary: rank correlation -" in sentence for sentence in said)
     assert any("over methods is contrary: rank correlation -" in sentence for sentence in said)
 
@@ -415,8 +414,9 @@ def test_what_records_cannot_tell_is_left_out_and_said(capsys: pytest.CaptureFix
         main(["audit", "run", "--out", "out"])
     assert left.value.code == 0
     said = capsys.readouterr().out
-    for part in PARTS:
-        assert (f"left out: {part}:" in said) == (part not in ("power", "gaming"))
+    assert set(VERDICTS) == set(PARTS)
+    for name in (part.name for part in PARTS):
+        assert (f"left out: {name}:" in said) == (name not in ("power", "gaming"))
     text, page = Path("out/audit.md").read_text(), Path("out/index.html").read_text()
     assert "Left out: no run has the same pairs with other seeds" in text
     assert "&lt;b&gt;st|range" in page

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -16,6 +17,7 @@ from riebench.report.frame import records_file
 from riebench.util.errors import UserError
 
 RUNS = "runs"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,6 @@ def audit(
     workers: int | None = None,
     budget: float = 0.05,
     quiet: bool = False,
-    step: Callable[[str], object] = lambda what: None,
 ) -> Audited:
     """Audit the benchmark: what can its scores tell, from how many pairs on, and where do they mislead?
 
@@ -59,7 +60,6 @@ def audit(
         workers: processes that its own runs take; 1 unless given.
         budget: LPIPS at which the arms are compared.
         quiet: whether to show no progress.
-        step: called with the name of each own run and each part before it begins.
 
     Raises:
         UserError: if a run cannot be read, options of its own runs are given beside runs, fewer than two arms have the
@@ -74,17 +74,18 @@ def audit(
             raise UserError("limit, seeds and workers are of the audit's own runs; leave them out, or the runs")
         evidence = gather([Path(run) for run in runs])
     else:
-        asked = own_runs(limit, 2 if seeds is None else seeds, budget)
-        for one in asked:
-            step(f"run {one.name}")
-            path = folder / RUNS / one.name
-            done = carry_out(one.request, one.pairs, path, quiet=quiet, workers=Workers(workers or 1))
+        planned = own_runs(limit, 2 if seeds is None else seeds, budget)
+        for run in planned:
+            log.info("run %s", run.name)
+            done = carry_out(
+                run.request, run.pairs, folder / RUNS / run.name, quiet=quiet, workers=Workers(workers or 1)
+            )
             failed += list(done.statuses.values()).count("failed")
             if done.signal is not None:
                 return Audited(folder, None, failed, done.signal)
-        evidence = _own_evidence(folder / RUNS, [one.name for one in asked])
-    findings = find(evidence, budget, step)
-    step("report")
+        evidence = _own_evidence(folder / RUNS, [run.name for run in planned])
+    findings = find(evidence, budget)
+    log.info("report")
     write_audit(findings, folder)
     return Audited(folder, findings, failed)
 

@@ -2,11 +2,107 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
 import numpy as np
 import pandas as pd
 
-from riebench.audit.readings import Table
+from riebench.audit.evidence import RANKING, Subject, Table
+from riebench.audit.part import AROUND, CSV, ROW, TONES, WIDTH, LeftOut, Part, rows_of
 from riebench.report.ranking import GAIN
+from riebench.report.texttable import TextTable, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Faults(Part):
+    """See the module.
+
+    Attributes:
+        effects: see :func:`fault_effects`.
+        summary: see :func:`fault_summary`.
+        lost: see :func:`lost_pairs`.
+    """
+
+    name = "faults"
+    title = "The published faults"
+    explanation = (
+        "The protocol riebench with one published fault each, and paper with all, at fixed strengths: means "
+        "of the same settings, each over the pairs that it scored. Rank correlation: Spearman's, over settings,"
+        " of the two rankings; 1 means that the fault changes no rank. The largest change is on the pairs "
+        "that both scored. A fault that changes no setting had nothing to act on: mini's masker has no box "
+        "threshold and its CLIP one activation, so 'threshold' and 'gelu' can do nothing there. Vanished: a "
+        "pair counts once for each setting."
+    )
+    figure_file = "faults.png"
+
+    effects: pd.DataFrame = field(metadata={CSV: "faults"})
+    summary: pd.DataFrame = field(metadata={CSV: "faults-summary"})
+    lost: pd.DataFrame = field(metadata={CSV: "lost-pairs"})
+
+    @classmethod
+    def measure(cls, subject: Subject) -> Self:
+        """Compare each other protocol with that without its faults."""
+        if not subject.protocols:
+            raise LeftOut("no run has the same pairs by another protocol; make one with 'riebench run --protocol'")
+        effects = pd.concat([fault_effects(*tables) for tables in subject.protocols], ignore_index=True)
+        lost = pd.concat([lost_pairs(*tables) for tables in subject.protocols], ignore_index=True)
+        return cls(effects, fault_summary(effects), lost)
+
+    def tables(self) -> list[TextTable]:
+        """The two rankings of each protocol, and the pairs that vanish."""
+        summary = [
+            [r["protocol"], r["score"], str(r["settings"]), number(r["rank_correlation"]), str(r["changed"]),
+             number(r["largest_change"]), r["in_setting"]]
+            for r in rows_of(self.summary)
+        ]  # fmt: skip
+        head = ["protocol", "score", "settings", "rank correlation", "settings changed", "largest change", "in"]
+        names = [str(name).replace("_", " ") for name in self.lost]
+        return [
+            TextTable("Ranking with a fault and without", head, summary, left=2),
+            TextTable("Pairs that vanish", names, self.lost.astype(str).to_numpy().tolist()),
+        ]
+
+    def figure(self) -> Figure:
+        """What a fault moves: ranks of settings (1 less the rank correlation), and the mean of one setting at most."""
+        from matplotlib.figure import Figure
+
+        protocols = list(dict.fromkeys(self.summary["protocol"]))
+        scores = [score for score in RANKING if score in set(self.summary["score"])]
+        figure = Figure(figsize=(WIDTH, AROUND + 0.75 * ROW * len(protocols) * len(scores)), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        height = 0.8 / len(scores)
+        for row, score in enumerate(scores):
+            part = self.summary[self.summary["score"] == score].set_index("protocol").reindex(protocols)
+            places = np.arange(len(protocols)) + (row - (len(scores) - 1) / 2) * height
+            moved = 1 - part["rank_correlation"].to_numpy(float)
+            for axes, lengths in zip(panels, (moved, part["largest_change"].to_numpy(float)), strict=True):
+                axes.barh(places, lengths, height, color=TONES[score], label=score)
+        panels[0].set_yticks(range(len(protocols)), protocols)
+        panels[0].set_ylim(len(protocols) - 0.4, -0.6)
+        panels[0].set_xlabel("1 - rank correlation with the ranking without it")
+        panels[1].set_xlabel("largest change of a setting's mean")
+        panels[1].axvline(0, color="#404040", linewidth=0.6)
+        for axes in panels:
+            axes.grid(axis="y", visible=False)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(scores))
+        return figure
+
+    def verdict(self, ranking: str) -> list[str]:
+        """Which faults change it, and how far."""
+        rows = self.summary[self.summary["score"] == ranking]
+        changed, same = rows[rows["changed"] > 0], rows[rows["changed"] == 0]["protocol"]
+        sentences = [f"Nothing changes by {', '.join(same)}."] if len(same) else []
+        each = ", ".join(
+            f"{row.protocol} {row.rank_correlation:.3f} (at most {row.largest_change:+.3f}, {row.in_setting})"
+            for row in changed.itertuples()
+        )
+        if each:
+            sentences.insert(0, f"Rank correlation over settings with the same ranking by another protocol: {each}.")
+        return sentences
 
 
 def fault_effects(mended: Table, faulty: Table, protocol: str) -> pd.DataFrame:

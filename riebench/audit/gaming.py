@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from riebench.audit.comparing import FLIPS
-from riebench.audit.readings import Table, compared
+from riebench.audit.evidence import Subject, Table, Values, compared
+from riebench.audit.part import CSV, FLIPS, LeftOut, Part, cells, rows_of
+from riebench.report.texttable import TextTable, interval, number
 from riebench.stats.resample import Bootstrap, sign_flip
 
 GAMES = {
@@ -21,14 +24,83 @@ GAMES = {
 ABOVE, LEVEL_WITH, BELOW = "above", "not told apart from", "below"
 
 
-def games_of(table: Table, values: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True)
+class Gaming(Part):
+    """See the module.
+
+    Attributes:
+        games: see :func:`gaming`.
+        scores: the mean of each arm, a column for each score.
+        budget: LPIPS at which arms are read.
+    """
+
+    name = "gaming"
+    title = "Gaming: pictures that no intervention made"
+    explanation = (
+        "paste lays the source picture's pixels inside the masks on the base picture, noise adds noise there;"
+        " both at the LPIPS budget. none is the base picture and prompt the source picture, whatever their "
+        "LPIPS. A score that cannot tell them from the best intervention says nothing about representations. "
+        "The best is that with the highest mean here, and each test stands by itself. 'wins' is the share of "
+        "(pair, intervention) in which the picture scores higher, ties counting half."
+    )
+    rules = (
+        "A picture that no intervention made is above or below the best intervention if the paired sign-flip test of "
+        "the pairs that both have is below 5 % (each test by itself); else the score cannot tell them apart (few pairs "
+        "tell less). A sound score puts paste, noise and none below, or must say that it cannot tell; prompt is the "
+        "source picture itself.",
+    )
+
+    games: pd.DataFrame = field(metadata={CSV: "gaming"})
+    scores: pd.DataFrame = field(metadata={CSV: "scores"})
+    budget: float
+
+    @classmethod
+    def measure(cls, subject: Subject) -> Self:
+        """Compare each of :data:`GAMES` with the best intervention."""
+        table = subject.table
+        games = [name for name, arm in zip(table.names, table.arms, strict=True) if arm.family in GAMES]
+        if not games:
+            raise LeftOut(f"no arm is one of {', '.join(GAMES)}; add them with 'riebench run --method paste ...'")
+        shown = games_of(table, subject.values)
+        means = pd.DataFrame({score: frame.mean() for score, frame in shown.items()}).rename_axis("arm").reset_index()
+        compared_games = gaming(shown, table.interventions, games, table.pairs.categories.tolist())
+        return cls(compared_games, means, subject.budget)
+
+    def tables(self) -> list[TextTable]:
+        """The mean of every arm, and each game beside the best intervention."""
+        names = [str(name) for name in self.scores if name != "arm"]
+        scores = [[r["arm"], *cells(r, names)] for r in rows_of(self.scores)]
+        games = [
+            [r["score"], r["game"], number(r["mean"]), f"{r['best']} {number(r['best_mean'])}",
+             interval(r["difference"], r["low"], r["high"]), str(r["pairs"]), number(r["wins"], 2), r["stands"]]
+            for r in rows_of(self.games)
+        ]  # fmt: skip
+        head = ["score", "picture", "mean", "best intervention", "difference", "pairs", "wins", "stands"]
+        title = f"Scores at LPIPS {self.budget:g}; of none and prompt, their one picture"
+        return [
+            TextTable(title, ["arm", *names], scores),
+            TextTable("Beside the best intervention", head, games, left=2),
+        ]
+
+    def verdict(self, ranking: str) -> list[str]:
+        """Where each game stands by it."""
+        rows = self.games[self.games["score"] == ranking]
+        sentences = []
+        for stands, verb in ((ABOVE, "puts {} above"), (LEVEL_WITH, "cannot tell {} from"), (BELOW, "puts {} below")):
+            games = ", ".join(f"{row.game} ({row.mean:.3f})" for row in rows[rows["stands"] == stands].itertuples())
+            if games:
+                sentences.append(f"It {verb.format(games)} the best intervention, {rows['best'].iloc[0]}.")
+        return sentences
+
+
+def games_of(table: Table, values: Mapping[str, pd.DataFrame]) -> Values:
     """The values at a budget; of arms with a single picture (``none``, ``prompt``) those of this picture."""
-    found = {score: frame.copy() for score, frame in values.items()}
+    shown = {score: frame.copy() for score, frame in values.items()}
     for name, arm in zip(table.names, table.arms, strict=True):
         if not arm.curved and arm.family in GAMES:
-            for score, frame in found.items():
+            for score, frame in shown.items():
                 frame[name] = arm.values[score][:, 0, 0]
-    return found
+    return shown
 
 
 def gaming(

@@ -3,18 +3,167 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import permutations
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
+from scipy.stats import chi2
 
-from riebench.audit.comparing import compare_arms
-from riebench.audit.readings import compared
+from riebench.audit.evidence import Subject, compared, table_of
+from riebench.audit.part import CSV, TONES, WIDTH, LeftOut, Part, cells, compare_arms, rows_of
+from riebench.report.texttable import TextTable
 from riebench.stats.resample import Bootstrap
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OFTEN, LEVEL = 0.05, 0.05
 HALF_WIDTH = 1.959964  # of a 95 % interval, in standard errors of a normal distribution
 Run = Mapping[str, pd.DataFrame]
 """Score to its values, pairs x arms, of one run."""
+
+
+@dataclass(frozen=True)
+class Noise(Part):
+    """See the module.
+
+    Attributes:
+        spread: see :func:`spread`.
+        pooled: see :func:`pooled`.
+        turns: see :func:`turns`.
+        turn_shares: see :func:`turn_shares`.
+        runs: how many runs are compared.
+    """
+
+    name = "noise"
+    title = "Noise: the same arms with other seeds"
+    explanation = (
+        "The same prompts with other seeds make other layouts. Beside the standard deviation of an arm's mean"
+        " between these runs stands the standard error that one run states (half its 95 % bootstrap interval "
+        "over pairs, by 1.96). The bootstrap draws pairs, that is, prompts and seeds; so the ratio should be "
+        "1 at most. 'Pooled' takes root mean squares over arms. An order of two arms is that of their means "
+        "over the pairs that both have; told apart: paired sign-flip test, Holm over all two arms, 5 %."
+    )
+    rules = (
+        "Intervals look too narrow if the pooled ratio is above what honest ones would give in one of twenty audits if "
+        "all arms moved together: the root of the 95 % quantile of chi-square over its degrees of freedom, runs less "
+        "1. With few runs this finds gross faults alone.",
+        f"A significant order holds under reseeding if another seed turns it round in at most {OFTEN:.0%} of the "
+        "cases.",
+    )
+    figure_file = "noise.png"
+
+    spread: pd.DataFrame = field(metadata={CSV: "noise"})
+    pooled: pd.DataFrame = field(metadata={CSV: "noise-pooled"})
+    turns: pd.DataFrame = field(metadata={CSV: "order-turns"})
+    turn_shares: pd.DataFrame = field(metadata={CSV: "order-turns-by-score"})
+    runs: int
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def measure(cls, subject: Subject) -> Self:
+        """Compare the audited records with those of the same pairs with other seeds."""
+        if not subject.evidence.reseeded:
+            raise LeftOut("no run has the same pairs with other seeds; make one with 'riebench run --seed'")
+        tables = [table_of(group) for group in subject.evidence.reseeded]
+        pairs = subject.table.pairs
+        common = np.all([np.isin(pairs.ids, table.pairs.ids) for table in tables], axis=0)
+        ids = np.array(pairs.ids)[common]
+        notes = []
+        if len(ids) < len(pairs.ids):
+            notes.append(f"{cls.name}: over the {len(ids)} pairs that every run with other seeds has")
+        every = [subject.values, *(table.at(subject.budget) for table in tables)]
+        runs = [{score: values[score].loc[ids] for score in subject.values} for values in every]
+        moved, turned = spread(runs, pairs.categories[common].tolist()), turns(runs)
+        return cls(moved, pooled(moved), turned, turn_shares(turned), len(runs), notes)
+
+    def tables(self) -> list[TextTable]:
+        """All arms together, the orders, and each arm."""
+        columns = ["sd_seeds", "standard_error", "ratio"]
+        each = [[r["score"], r["arm"], *cells(r, ["mean", *columns])] for r in rows_of(self.spread)]
+        together = [[r["score"], str(r["arms"]), *cells(r, columns)] for r in rows_of(self.pooled)]
+        shares = ["turned", "told_apart", "told_apart_turned"]
+        turned = [[r["score"], *cells(r, shares)] for r in rows_of(self.turn_shares)]
+        heads = ["SD between seeds", "standard error", "ratio"]
+        order_heads = ["turned round", "told apart in one run", "turned round, of those"]
+        return [
+            TextTable("Pooled over arms", ["score", "arms", *heads], together),
+            TextTable("Orders of two arms, as shares of all", ["score", *order_heads], turned),
+            TextTable("Each arm", ["score", "arm", "mean", *heads], each, left=2),
+        ]
+
+    def figure(self) -> Figure:
+        """Left: spread between seeds by standard error, an arm a point. Right: orders that turn round."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        self._draw_ratios(left)
+        self._draw_turns(right)
+        return figure
+
+    def _draw_ratios(self, axes: Axes) -> None:
+        ratios = self.pooled.set_index("score")["ratio"]
+        for number, (score, part) in enumerate(self.spread.groupby("score", sort=False)):
+            axes.scatter(number + np.linspace(-0.25, 0.25, len(part)), part["ratio"], s=14, color=TONES[str(score)])
+            axes.hlines(ratios.get(score, np.nan), number - 0.35, number + 0.35, color="#202020", linewidth=1.5)
+        axes.axhline(1, color="#404040", linewidth=0.8, linestyle="--")
+        scores = list(dict.fromkeys(self.spread["score"]))
+        axes.set_xticks(range(len(scores)), scores)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("standard deviation between seeds\nby the standard error that one run states")
+        axes.set_title("points: arms; black: pooled; 1 or less is expected")
+        axes.grid(axis="x", visible=False)
+
+    def _draw_turns(self, axes: Axes) -> None:
+        shares = self.turn_shares
+        places = np.arange(len(shares))
+        axes.bar(places - 0.2, shares["turned"], 0.38, color="#8A8A8A", label="of all orders")
+        apart = shares["told_apart_turned"]
+        axes.bar(places + 0.2, apart.fillna(0), 0.38, color="#202020", label="of those told apart in one run")
+        for place, share in enumerate(apart):
+            text = "none" if np.isnan(share) else f"{share:.0%}"
+            at = (place + 0.2, 0 if np.isnan(share) else share)
+            axes.annotate(text, at, ha="center", va="bottom", fontsize=6.5)
+        axes.set_xticks(places, shares["score"].tolist())
+        axes.set(ylabel="share that another seed turns round", title="order of two arms")
+        axes.margins(y=0.3)  # room for the legend
+        axes.grid(axis="x", visible=False)
+        axes.legend()
+
+    def verdict(self, ranking: str) -> list[str]:
+        """Whether its intervals are wide enough, and whether its orders hold."""
+        return [*self._interval_verdict(ranking), *self._order_verdict(ranking)]
+
+    def _interval_verdict(self, ranking: str) -> list[str]:
+        ratio = self.pooled.set_index("score")["ratio"].get(ranking, np.nan)
+        if np.isnan(ratio):
+            return []
+        bar = by_chance(self.runs)
+        judgement = "There is no sign that its intervals are" if ratio <= bar else "Its intervals look"
+        return [
+            f"{judgement} too narrow: means move from seed to seed by {ratio:.2f} of their standard error "
+            f"(up to {bar:.2f} may be chance with {self.runs} runs)."
+        ]
+
+    def _order_verdict(self, ranking: str) -> list[str]:
+        shares = self.turn_shares.set_index("score")
+        if ranking not in shares.index or not shares["turned"].notna()[ranking]:
+            return []
+        row: Any = shares.loc[ranking]
+        text = f"Another seed turns {row['turned']:.0%} of the orders of two arms round"
+        if not np.isnan(row["told_apart_turned"]):
+            holds = "holds" if row["told_apart_turned"] <= OFTEN else "does not hold"
+            text += f", and {row['told_apart_turned']:.0%} of those that one run tells apart; such an order {holds}"
+        return [f"{text}."]
+
+
+def by_chance(runs: int) -> float:
+    """The largest ratio of a standard deviation over runs to an honest standard error that chance gives at 5 %."""
+    return float(np.sqrt(chi2.ppf(1 - LEVEL, runs - 1) / (runs - 1)))
 
 
 def spread(runs: Sequence[Run], categories: Sequence[int]) -> pd.DataFrame:

@@ -3,26 +3,144 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from riebench.audit.comparing import compare_arms
-from riebench.audit.readings import compared
+from riebench.audit.evidence import RANKING, Subject, compared
+from riebench.audit.part import CSV, TONES, WIDTH, Part, compare_arms, rows_of
+from riebench.report.texttable import TextTable, interval
 from riebench.stats import resample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 EFFECTS = {"gain": 0.01, "margin": 0.01, "edit_success": 0.05}
 """Score to a difference that a benchmark should see."""
-WANTED, LEVEL = 0.8, 0.05
+TARGET_POWER, LEVEL = 0.8, 0.05
 DRAWS = 40
 SIMULATIONS = 400
 ROUNDING = 1e-9
 FLIPS, ALL_FLIPS = 2_000, resample.FLIPS
 """Sign flips of a subsample, and of all pairs."""
 SIZES = tuple(10 * 2**i for i in range(10))
+
+
+@dataclass(frozen=True)
+class Power(Part):
+    """See the module.
+
+    Attributes:
+        told_apart: see :func:`told_apart`.
+        curves: see :func:`power_curves`.
+        needed: see :func:`pairs_needed`.
+    """
+
+    name = "power"
+    title = "Power: how many pairs tell two arms apart?"
+    explanation = (
+        "Share of all two arms that are told apart (as on the leaderboard: paired sign flips, Holm, 5 %) in "
+        "subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. Few "
+        "pairs have no p-value that stays below 5 % after Holm's correction over many arms. Then the pairs at"
+        " which a single paired t-test, without such a correction, sees a true difference with power .8: "
+        "paired differences of two real interventions are centred, shifted by the effect and drawn with "
+        "replacement. Pairs that both bring to the LPIPS count."
+    )
+    figure_file = "power.png"
+
+    told_apart: pd.DataFrame = field(metadata={CSV: "told-apart"})
+    curves: pd.DataFrame = field(metadata={CSV: "power"})
+    needed: pd.DataFrame = field(metadata={CSV: "pairs-needed"})
+
+    @classmethod
+    def measure(cls, subject: Subject) -> Self:
+        """Subsample the pairs, and simulate differences of two interventions."""
+        ranking = {score: subject.values[score] for score in RANKING if score in subject.values}
+        curves = power_curves(ranking, subject.table.interventions)
+        return cls(told_apart(ranking, SIZES), curves, pairs_needed(curves))
+
+    def tables(self) -> list[TextTable]:
+        """Shares told apart by number of pairs, and the pairs that an effect needs."""
+        apart = [
+            [r["score"], str(r["pairs"]), interval(r["share"], r["low"], r["high"], 2), str(r["arms"])]
+            for r in rows_of(self.told_apart)
+        ]
+        needed = [
+            [
+                r["score"],
+                f"{r['effect']:g}",
+                *(count_of(r[name]) for name in ("least", "median", "most")),
+                str(r["comparisons"]),
+            ]
+            for r in rows_of(self.needed)
+        ]
+        return [
+            TextTable("Told apart", ["score", "pairs", "share told apart", "arms"], apart),
+            TextTable("Pairs needed", ["score", "difference", "fewest", "median", "most", "comparisons"], needed),
+        ]
+
+    def figure(self) -> Figure:
+        """Left: share of two arms told apart. Right: power for a difference that a benchmark should see."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for score, part in self.told_apart.groupby("score", sort=False):
+            tone = TONES[str(score)]
+            left.plot(part["pairs"], part["share"], marker="o", markersize=3.5, color=tone, label=score)
+            left.fill_between(part["pairs"], part["low"], part["high"], color=tone, alpha=0.13, linewidth=0)
+        bands = "bands: 95 % of subsamples"
+        left.set(xlabel="pairs", ylabel="share of all two arms told apart", ylim=(0, 1), title=bands)
+        self._draw_curves(right)
+        for axes in (left, right):
+            if axes.lines:
+                axes.legend()
+        return figure
+
+    def _draw_curves(self, axes: Axes) -> None:
+        for (name, effect), part in self.curves.groupby(["score", "effect"], sort=False):
+            tone = TONES[str(name)]
+            by_size = part.groupby("pairs")["power"]
+            axes.plot(by_size.median(), marker="o", markersize=3.5, color=tone, label=f"{name}, {effect:g}")
+            axes.fill_between(by_size.min().index, by_size.min(), by_size.max(), color=tone, alpha=0.13, linewidth=0)
+        axes.axhline(TARGET_POWER, color="#404040", linewidth=0.8, linestyle="--")
+        axes.set_xscale("log")
+        axes.set_xticks(SIZES[::3], [str(size) for size in SIZES[::3]])
+        axes.minorticks_off()
+        axes.set(xlabel="pairs", ylabel="power", ylim=(0, 1.02), title="bands: over all two interventions")
+
+    def verdict(self, ranking: str) -> list[str]:
+        """From how many pairs on it sees a difference."""
+        sentences = []
+        for row in rows_of(self.needed[self.needed["score"] == ranking]):
+            fewest, median, most = (count_of(row[name]) for name in ("least", "median", "most"))
+            sentences.append(
+                f"One test by itself sees a difference of {row['effect']:g} between two interventions with power .8 "
+                f"from {median} pairs on that both bring to the LPIPS (the median; {fewest} to {most}, depending on "
+                "which two)."
+            )
+        curve = self.told_apart[self.told_apart["score"] == ranking]
+        if len(curve):
+            last = curve.iloc[-1]
+            half = curve[curve["share"] >= 0.5]["pairs"]
+            from_ = f"; half of them from {half.iloc[0]} pairs on" if len(half) else ""
+            sentences.append(
+                f"With all {last['pairs']} pairs, {last['share']:.0%} of all two arms are told apart{from_}."
+            )
+        return sentences
+
+
+def count_of(pairs: float) -> str:
+    """A number of pairs, in words at the ends of what was tried."""
+    if not np.isfinite(pairs):
+        return f"more than {SIZES[-1]}"
+    return f"{SIZES[0]} or fewer" if pairs <= SIZES[0] else f"{np.ceil(pairs):.0f}"
 
 
 def told_apart(values: Mapping[str, pd.DataFrame], sizes: Sequence[int], seed: int = 0) -> pd.DataFrame:
@@ -94,9 +212,9 @@ def pairs_needed(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reaches(curve: pd.DataFrame) -> float:
-    enough = np.flatnonzero(curve["power"] >= WANTED)
+    enough = np.flatnonzero(curve["power"] >= TARGET_POWER)
     if not len(enough):
         return np.inf
     last = max(1, int(enough[0]))
     power, size = curve["power"].to_numpy()[last - 1 : last + 1], np.log(curve["pairs"].to_numpy()[last - 1 : last + 1])
-    return float(np.exp(np.interp(WANTED, power, size)))
+    return float(np.exp(np.interp(TARGET_POWER, power, size)))

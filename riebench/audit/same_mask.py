@@ -3,20 +3,161 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 
-from riebench.audit.comparing import compare_arms
-from riebench.audit.readings import SCORES, Table
+from riebench.audit.evidence import RANKING, SCORES, Subject, Table, compared
+from riebench.audit.part import AROUND, CSV, ROW, WIDTH, LeftOut, Part, cells, compare_arms, rows_of
 from riebench.report.arms import BASE
+from riebench.report.style import colour
+from riebench.report.texttable import TextTable, interval
 from riebench.settings.lpips_search import LPIPS, WITHIN
 from riebench.stats.resample import Bootstrap
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEFT_COLUMNS = ["score", "a", "b", "pairs", "before", "before_low", "before_high", "after", "after_low", "after_high"]
 Values = Mapping[str, pd.DataFrame]
 """Score to pairs x arms."""
+
+
+@dataclass(frozen=True)
+class SameMask(Part):
+    """See the module.
+
+    Attributes:
+        differences: see :func:`what_is_left`.
+        arms: see :func:`arms_before_and_after`.
+        families: each audited arm's method without the run, in the order of the table; it says the colour.
+        budget: LPIPS of the pictures.
+    """
+
+    name = "same mask"
+    title = "The same mask for all"
+    explanation = (
+        "Pictures at the LPIPS budget, with the base picture's pixels outside the pair's masks, scored again."
+        " What is left of a difference between two methods comes from inside the masks; what is gone was "
+        "mask, not method. Intervals: bootstrap over pairs, the same resamples before and after. The "
+        "composites cost less LPIPS."
+    )
+    rules = (
+        "Differences under the same mask: of those that the sign-flip test tells apart before (Holm over all two "
+        "interventions), how many it tells apart, in the same direction, after.",
+    )
+    figure_file = "same-mask.png"
+
+    differences: pd.DataFrame = field(metadata={CSV: "same-mask"})
+    arms: pd.DataFrame = field(metadata={CSV: "same-mask-arms"})
+    families: Mapping[str, str]
+    budget: float
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def measure(cls, subject: Subject) -> Self:
+        """Score the composites of the pictures that the runs keep."""
+        table = subject.table
+        composites, notes = _composites(subject)
+        before, after = before_and_after(table, composites)
+        categories = dict(zip(table.pairs.ids, table.pairs.categories.tolist(), strict=True))
+        arms = [arm for arm in table.interventions if arm in compared(subject.values[table.scores[0]])]
+        return cls(
+            what_is_left(before, after, arms, categories),
+            arms_before_and_after(before, after, categories),
+            dict(zip(table.names, (arm.family for arm in table.arms), strict=True)),
+            subject.budget,
+            notes,
+        )
+
+    def tables(self) -> list[TextTable]:
+        """Each two interventions, and each arm."""
+        arms = [
+            [r["score"], r["arm"], str(r["pairs"]), *cells(r, ["before", "after"]),
+             interval(r["change"], r["change_low"], r["change_high"])]
+            for r in rows_of(self.arms)
+        ]  # fmt: skip
+        two = [
+            [r["score"], r["a"], r["b"], str(r["pairs"]),
+             *(interval(r[name], r[f"{name}_low"], r[f"{name}_high"]) for name in ("before", "after", "gone")),
+             " / ".join("yes" if r[name] else "no" for name in ("apart_before", "apart_after"))]
+            for r in rows_of(self.differences)
+        ]  # fmt: skip
+        head = ["score", "a", "b", "pairs", "before", "left", "gone", "told apart before / after"]
+        return [
+            TextTable("Differences of two interventions", head, two, left=3),
+            TextTable("Each arm", ["score", "arm", "pairs", "before", "after", "change"], arms, left=2),
+        ]
+
+    def figure(self) -> Figure:
+        """Means of each arm as made and composited with the base picture outside the masks."""
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        table = self.arms
+        scores = [score for score in RANKING if score in set(table["score"])]
+        arms = [name for name in self.families if name in set(table["arm"])]
+        figure = Figure(figsize=(WIDTH, AROUND + ROW * len(arms)), layout="constrained")
+        panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+        for axes, score in zip(panels, scores, strict=True):
+            part = table[table["score"] == score].set_index("arm").reindex(arms)
+            for place, (arm, row) in enumerate(part.iterrows()):
+                tone = colour(self.families[str(arm)])
+                axes.plot([row["before"], row["after"]], [place, place], color=tone, linewidth=1.2)
+                axes.plot(row["before"], place, "o", color="white", markeredgecolor=tone, markersize=5)
+                axes.plot(row["after"], place, "o", color=tone, markersize=4)
+            axes.set_xlabel(score)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.axvline(0, color="#404040", linewidth=0.6)
+        panels[0].set_yticks(range(len(arms)), arms)
+        panels[0].set_ylim(len(arms) - 0.5, -0.5)
+        legend = f"open: as made, at LPIPS {self.budget:g}; filled: the same inside the masks alone"
+        figure.supxlabel(legend, fontsize=8)
+        return figure
+
+    def verdict(self, ranking: str) -> list[str]:
+        """How many differences between interventions are left."""
+        rows = self.differences
+        rows = rows[(rows["score"] == ranking) & rows["apart_before"]]
+        if rows.empty:
+            return ["No two interventions are told apart on the pictures that the same mask was laid on."]
+        left = int((rows["apart_after"] & (rows["after"] > 0)).sum())
+        share = (rows["after"] / rows["before"]).median()
+        return [
+            f"Under the same mask, {left} of {len(rows)} differences between interventions that were told apart still "
+            f"are; the median one keeps {share:.0%} of its size."
+        ]
+
+
+def _composites(subject: Subject) -> tuple[pd.DataFrame, list[str]]:
+    """The scored composites of all audited runs that keep pictures, and notes on missing files.
+
+    Raises:
+        LeftOut: if there is none, or they cannot be scored.
+    """
+    from riebench.audit.composites import score_composites
+
+    sources = subject.evidence.audited.sources.values()
+    folders = [source.path for source in sources if (source.path / "images").is_dir()]
+    if not folders:
+        raise LeftOut("no run folder keeps pictures; make one with 'riebench run --keep-images N'")
+    at = f"at LPIPS {subject.budget:g}"
+    chosen = pictures_at(subject.table, subject.budget)
+    try:
+        scored, missing = zip(*(score_composites(folder, chosen) for folder in folders), strict=True)
+    except UserError as error:
+        raise LeftOut(str(error)) from None
+    composites = pd.concat(scored, ignore_index=True)
+    if composites.empty:
+        raise LeftOut(f"no picture {at} is kept; 'riebench run --at-lpips' makes them")
+    if not sum(missing):
+        return composites, []
+    of = f"{len(composites)} of {len(chosen)} pictures {at} are compared"
+    return composites, [f"{SameMask.name}: {sum(missing)} files of pictures are missing, so that {of}"]
 
 
 def pictures_at(table: Table, budget: float) -> pd.DataFrame:
