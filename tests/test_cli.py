@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,16 @@ def test_run_writes_what_it_says(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert code == 0
     assert "4 records are in" in err
     assert "0 are left to make" in err
+
+
+def test_quiet_and_verbose(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = (*BASE, "--strength", "1", "--limit", "1", "--category", "6", "--out", str(tmp_path / "r"))
+    assert run(capsys, *words, "--quiet")[2] == ""
+    assert run(capsys, *words, "-q")[2] == ""
+    assert "0 are left to make" in run(capsys, *words)[2]
+    assert "0 are left to make" in run(capsys, *words, "--verbose")[2]
+    assert run(capsys, "run", "--method", "sea", "--block", "mid.0", "-q")[2].startswith("riebench: ")
+    assert not logging.getLogger("riebench").handlers  # only while the program runs
 
 
 def test_a_trace_times_each_stage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from riebench.cli.messages import is_quiet
 from riebench.cli.sae_collect_command import Column, Count
 from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
 
@@ -71,6 +72,7 @@ def ablate_command(
         batch=batch,
         keep_images=keep_images,
         workers=workers,
+        quiet=is_quiet(),
         settings={"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
     )
     if done.signal is not None:

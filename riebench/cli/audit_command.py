@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from riebench.cli.messages import is_quiet
+
 
 def audit_command(
     out: Annotated[Path, typer.Option(help="Folder for text, page, tables, figures, and its own runs.")],
@@ -43,6 +45,7 @@ def audit_command(
         seeds=seeds,
         workers=workers,
         budget=budget,
+        quiet=is_quiet(),
     )
     if done.signal is not None:
         return 128 + done.signal

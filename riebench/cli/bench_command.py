@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +69,7 @@ def bench_command(
         task = progress.add_task(f"{len(chosen)} pairs", total=len(chosen))
         done = bench(request, chosen, lambda: progress.advance(task))
     if memory:
-        print("riebench: peak memory with 10 and with 1,000 pairs", file=sys.stderr, flush=True)
+        logging.getLogger(__name__).info("measuring the peak memory with 10 and with 1,000 pairs")
         done.bars.append(memory_bar(request, everything))
     _show(done)
     if out is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
-from typing import NoReturn
 
 import typer
 
@@ -12,6 +12,7 @@ from riebench.cli.ablate_command import ablate_command
 from riebench.cli.audit_command import audit_command
 from riebench.cli.bench_command import bench_command
 from riebench.cli.blocks_command import blocks_command
+from riebench.cli.messages import App, messages_on_stderr
 from riebench.cli.methods_command import methods_command, new_method_command
 from riebench.cli.mini_command import mini_app
 from riebench.cli.paint_command import paint_command
@@ -27,7 +28,7 @@ from riebench.cli.table_command import table_command
 from riebench.cli.weights_command import doctor_command, fetch_command
 from riebench.util.errors import UserError
 
-app = typer.Typer(
+app = App(
     name="riebench",
     help="Measure representation-based image editing: CLIP against LPIPS, with the truth where it is known.",
     no_args_is_help=True,
@@ -69,22 +70,25 @@ def main(arguments: list[str] | None = None) -> None:
     # Importing torch, diffusers and open_clip makes a million objects that stay. Full garbage collections meanwhile
     # find nothing and take a sixth of the time, so they are made rare; those of young objects stay as they are.
     gc.set_threshold(*gc.get_threshold()[:2], 1000)
+    with messages_on_stderr():
+        sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: list[str] | None) -> int:
+    """Run the program; bad input becomes a message."""
+    logger = logging.getLogger(__name__)
     try:
         code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except UserError as error:
-        fail(str(error))
+        logger.error(str(error))
     except typer.Abort:
-        fail("stopped", code=130)
+        logger.error("stopped")
+        return 130
     except typer.TyperException as error:
-        said = error.format_message()
+        message = error.format_message()
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its help is the whole answer
-            print(said)
-            sys.exit(2)
-        fail(" ".join(said.split()))
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def fail(message: str, code: int = 2) -> NoReturn:
-    """Say what is wrong in one line and leave."""
-    print(f"riebench: {message}", file=sys.stderr)
-    sys.exit(code)
+            print(message)
+        else:
+            logger.error(" ".join(message.split()))
+    return 2

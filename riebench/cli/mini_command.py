@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from riebench.cli.messages import App
 from riebench.mini.grammar import PromptError, Scene, parse
 from riebench.pairs.pair import MAX_SEED, without_brackets
 from riebench.util.errors import UserError, unknown
@@ -17,7 +18,7 @@ from riebench.util.errors import UserError, unknown
 if TYPE_CHECKING:
     from riebench.models.mini import DrawnEntry
 
-mini_app = typer.Typer(help="The embedded models and their drawn world.", no_args_is_help=True)
+mini_app = App(help="The embedded models and their drawn world.", no_args_is_help=True)
 Prompt = Annotated[str, typer.Argument(help="As 'a tilted striped red heart wearing a hat in a meadow'.")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Decides place, size and angle.")]
 Out = Annotated[Path, typer.Option(help="PNG file to write.")]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from riebench.cli.messages import App
 from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
 from riebench.pairs.pair_files import as_items, write_json
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
@@ -17,7 +18,7 @@ from riebench.report.summary import wide_console
 from riebench.util.errors import UserError
 
 PairFile = Annotated[Path | None, typer.Option("--pairs", help="Pair file (JSON); mini's own unless given.")]
-pairs_app = typer.Typer(help="Build, check and look at pairs.", no_args_is_help=True)
+pairs_app = App(help="Build, check and look at pairs.", no_args_is_help=True)
 
 
 @pairs_app.command("build")

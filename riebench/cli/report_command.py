@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from riebench.cli.messages import App
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.report.written import Written
 
-results_app = typer.Typer(help="Look at contributed results.", no_args_is_help=True)
+results_app = App(help="Look at contributed results.", no_args_is_help=True)
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from riebench.cli.messages import is_quiet
 from riebench.cli.run_command import sum_up
 
 
@@ -29,7 +30,9 @@ def rerun_command(
 
     code = 0
     for request, pairs in asked:
-        done = carry_out(request, pairs, out or folder, retry_failed=retry_failed, max_failures=max_failures)
+        done = carry_out(
+            request, pairs, out or folder, quiet=is_quiet(), retry_failed=retry_failed, max_failures=max_failures
+        )
         code = max(code, sum_up(done))
         if done.signal is not None:
             break

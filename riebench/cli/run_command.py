@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from riebench.cli.messages import is_quiet
 from riebench.cli.shared_options import Batch, Device, Metrics, Model, NameValue, Weights, name_and_value
 from riebench.pairs.pair import MAX_SEED
 from riebench.records import ALL_STEPS, interval_name
@@ -167,6 +168,7 @@ def run_command(
             chosen,
             out,
             force=force,
+            quiet=is_quiet(),
             retry_failed=retry_failed,
             max_failures=max_failures,
             workers=Workers(workers, ray_address, gpus_per_worker, cpus_per_worker),
@@ -180,7 +182,7 @@ def _tracing() -> Iterator[None]:
 
     with tracing(STAGES) as seen:
         yield
-    print("\n".join(seen.lines()), file=sys.stderr)
+    logging.getLogger(__name__).info("time and memory by stage\n%s", "\n".join(seen.lines()))
 
 
 def sum_up(done: Session) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from riebench.cli.messages import is_quiet
 from riebench.cli.run_command import sum_up
 from riebench.cli.shared_options import Batch, Device, Metrics, Model, NameValue, Weights, name_and_value
 from riebench.pairs.pair import MAX_SEED
@@ -96,7 +97,7 @@ def score_command(
     )
     from riebench.engine.run import carry_out
 
-    done = carry_out(request, chosen, out, retry_failed=retry_failed)
+    done = carry_out(request, chosen, out, quiet=is_quiet(), retry_failed=retry_failed)
     code = sum_up(done)
     return max(code, _add(done.folder, None, metric_command, settings)) if metric_command and not done.signal else code
 
@@ -122,26 +123,36 @@ def _add(run: Path, metrics: str | None, command: str | None, settings: Mapping[
 
 def _say_missing(missing: Sequence[Path]) -> None:
     if missing:
-        print(f"riebench: {len(missing)} pictures are missing or damaged, and their records lack it:", file=sys.stderr)
-        print("\n".join(f"  {path}" for path in missing), file=sys.stderr)
+        paths = "".join(f"\n  {path}" for path in missing)
+        message = "%d pictures are missing or damaged; their records lack the metrics:%s"
+        logging.getLogger(__name__).warning(message, len(missing), paths)
 
 
-def metrics_command() -> None:
-    """List metrics: what each says, whether it is measured unless others are named, and what it needs.
+def metrics_command(
+    name: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Metrics, also as my_file.py:function.")
+    ] = None,
+) -> None:
+    """List metrics: what each measures, its sets, and what it needs; broken plug-ins with their error.
 
-    Example: riebench metrics
+    Examples: riebench metrics; riebench metrics my_file.py:sharpness
     """
     from rich.table import Table
     from rich.text import Text
 
-    from riebench.metrics import METRICS
+    from riebench.metrics.catalogue import listed_metrics
     from riebench.report.summary import wide_console
 
-    table = Table("metric", "sets", "needs", "what it says")
-    for metric in METRICS.values():
+    table = Table("metric", "sets", "needs", "what it measures", "from")
+    for listed in listed_metrics(name):
+        metric = listed.entry
+        if metric is None:
+            table.add_row(*map(Text, (listed.name, "", "", f"BROKEN: {listed.error}", listed.origin)))
+            continue
         sets = [name for name, has in (("default", not metric.optional), ("published", metric.published)) if has]
         needs = metric.scorer or ("the drawn world" if metric.drawn_world else "")
-        table.add_row(*map(Text, (metric.name, ", ".join(sets), needs, metric.says)))
+        origin = "riebench" if metric.is_riebenchs else listed.origin
+        table.add_row(*map(Text, (metric.name, ", ".join(sets), needs, metric.says, origin)))
     wide_console().print(table)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from pathlib import Path
 from typing import Annotated
@@ -30,5 +30,5 @@ def standin_command(
 
     started = time.perf_counter()
     for part in write_standin(folder, model, "tiny" if size == "tiny" else "true", seed):
-        print(f"writing {part} ...", file=sys.stderr, flush=True)
+        logging.getLogger(__name__).info("writing %s", part)
     print(f"{folder}: random weights of {model}, {size}, written in {time.perf_counter() - started:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -53,7 +54,7 @@ def writing_journal(folder: RunFolder, survey: Survey, request: Request, session
     except BaseException as error:
         ended = f"{type(error).__name__}: {error}".strip(": ")
         if isinstance(error, KeyboardInterrupt):
-            print("riebench: ended at once; the pair in flight is lost, the same command goes on", file=sys.stderr)
+            logging.getLogger(__name__).warning("stopped at once; the current pair is lost, the same command goes on")
         raise
     finally:
         about |= {

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import socket
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from riebench.pairs import Pair
 from riebench.records import Record
 from riebench.util.errors import UserError
 
+logger = logging.getLogger(__name__)
 TRIES = 3
 """Worker deaths after which a pair is recorded as failed; deaths in a row while loading after which none is hired."""
 PATIENCE = 300.0
@@ -150,7 +150,7 @@ class RayCrew:
             fitting = 1 + int(psutil.virtual_memory().available // each)
             if fitting < count:
                 said = f"{count} workers were asked for; {fitting} fit into memory ({each / 1e9:.1f} GB each)"
-                print(f"riebench: {said}", file=sys.stderr)
+                logger.warning(said)
                 count = fitting
         self._hire_some(count - 1)
 
@@ -162,7 +162,7 @@ class RayCrew:
             said = (
                 f"{len(ready)} of {len(calls)} workers are ready; waiting for the cluster to have room for the others"
             )
-            print(f"riebench: {said} (Ctrl-C ends it)", file=sys.stderr)
+            logger.info("%s (Ctrl-C ends it)", said)
         try:
             faults = self.ray.get(calls)
         except self.ray.exceptions.RayError as error:
@@ -203,7 +203,7 @@ class RayCrew:
                 self._lose(now, str(error).strip().splitlines()[0], waiting, flying)
                 continue
             if now.task is None and result:  # a worker that came late and cannot load
-                print(f"riebench: a new worker cannot work: {result}", file=sys.stderr)
+                logger.warning("a new worker cannot work: %s", result)
                 continue
             idle.append(now.actor)
             if now.task is None:
@@ -227,14 +227,11 @@ class RayCrew:
         if now.task is not None:
             self.lost[now.task.pair.id] = self.lost.get(now.task.pair.id, 0) + (not now.giving_up)
             waiting.appendleft(now.task)
-            print(
-                f"riebench: a worker died at the pair {now.task.pair.id!r} ({said}); it is given to another",
-                file=sys.stderr,
-            )
+            logger.warning("a worker died at the pair %r (%s); it is given to another", now.task.pair.id, said)
         else:
             self.died_loading += 1
             if self.died_loading >= TRIES:
-                print(f"riebench: {TRIES} new workers died as they loaded ({said}); no more are hired", file=sys.stderr)
+                logger.warning("%d new workers died as they loaded (%s); no more are hired", TRIES, said)
                 return
         actor = self._hire()
         self.actors.append(actor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,8 +32,10 @@ from riebench.util.progress import keep_timing, run_progress, stopping
 from riebench.weights import locate, scorer_file
 
 if TYPE_CHECKING:
-    from riebench.masks.given import GivenMasks
+    from riebench.masks.user_masks import UserMasks
     from riebench.metrics import Scorers
+
+logger = logging.getLogger(__name__)
 
 
 def carry_out(
@@ -81,7 +83,8 @@ def carry_out(
         tasks = left_to_do(survey, before, kept, retry_failed)
         session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
         if before:
-            _say(f"{len(before)} records are in {path}; {sum(len(t.wanted) for t in tasks)} are left to make")
+            left = sum(len(task.wanted) for task in tasks)
+            logger.info("%d records are in %s; %d are left to make", len(before), path, left)
         with writing_journal(folder, survey, request, session):
             _work(crew, tasks, folder, session, max_failures, Console(stderr=True, quiet=quiet))
     rows = request.steps * sum(2 + len(task.wanted) for task in tasks[: session.pairs])
@@ -115,7 +118,8 @@ def _completed(
     done, _ = complete(folder, lack, survey.metrics, scorers, truth, pairs)
     names = sorted({name for record in lack for name in set(survey.metrics) - record.metrics.keys()})
     again = len(lack) - len(done)
-    _say(f"{len(lack)} records lack {', '.join(names)}: {len(done)} get it from kept pictures, {again} are made again")
+    message = "%d records lack %s: %d get it from kept pictures, %d are made again"
+    logger.info(message, len(lack), ", ".join(names), len(done), again)
     by_key = {record.key: record for record in done}
     return [by_key.get(record.key, record) for record in folder.records]
 
@@ -131,7 +135,7 @@ def _crew(request: Request, given: HandedIn, workers: Workers, pairs: int) -> It
     if given.names:
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
     if workers.count > pairs:
-        _say(f"{workers.count} workers were asked for; {pairs} are started, one for each pair")
+        logger.warning("%d workers were asked for; %d are started, one for each pair", workers.count, pairs)
         workers = replace(workers, count=pairs)
     from riebench.engine.ray_crew import RayCrew
 
@@ -165,7 +169,8 @@ def _work(
     if session.pairs == len(tasks):  # the wish to end came when all were under way
         session.ended = "finished"
     if session.ended != "finished":
-        _say(f"{session.ended}; {len(tasks) - session.pairs} pairs are left, the same command goes on with them")
+        pairs_left = len(tasks) - session.pairs
+        logger.warning("%s; %d pairs are left, the same command goes on with them", session.ended, pairs_left)
 
 
 def _first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
@@ -207,10 +212,6 @@ def _new_folder() -> Path:
     return next(path for path in paths if not path.exists())
 
 
-def _say(text: str) -> None:
-    print(f"riebench: {text}", file=sys.stderr, flush=True)
-
-
 @dataclass(frozen=True)
 class RunResult:
     """A finished run.
@@ -243,7 +244,7 @@ def run(
     ids: Sequence[str] = (),
     limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    masks: GivenMasks | None = None,
+    masks: UserMasks | None = None,
     scorers: Scorers | None = None,
     out: str | Path | None = None,
     keep_images: int = 3,
@@ -280,7 +281,7 @@ def run(
         ids: of pairs.
         limit: pairs of each category at most.
         settings: of model and instruments by name, see ``riebench settings``; None leaves one as it is.
-        masks: regions of the pairs, see :data:`riebench.masks.given.GivenMasks`.
+        masks: regions of the pairs, see :data:`riebench.masks.user_masks.UserMasks`.
         scorers: CLIP and LPIPS.
         out: folder; one named for the time unless given.
         keep_images: pairs of each category whose pictures are kept.

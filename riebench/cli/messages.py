@@ -1,0 +1,80 @@
+"""Messages on standard error, and ``--quiet`` and ``--verbose`` of every command."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+PACKAGE = logging.getLogger("riebench")
+"""The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
+_VERBOSITY = {
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Print details, too.")],
+}
+
+
+class _StandardError(logging.Handler):
+    """Prints messages on the ``sys.stderr`` of the moment, as a progress bar puts another stream there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"riebench: {self.format(record)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Print messages of level INFO and above as ``riebench: MESSAGE`` inside the ``with`` statement."""
+    handler, level, propagate = _StandardError(), PACKAGE.level, PACKAGE.propagate
+    PACKAGE.addHandler(handler)
+    PACKAGE.setLevel(logging.INFO)
+    PACKAGE.propagate = False  # open_clip gives the root logger a handler, which would print each message again
+    try:
+        yield
+    finally:
+        PACKAGE.removeHandler(handler)
+        PACKAGE.setLevel(level)
+        PACKAGE.propagate = propagate
+
+
+def is_quiet() -> bool:
+    """Whether ``--quiet`` was given, so that no progress bar is drawn."""
+    return not PACKAGE.isEnabledFor(logging.INFO)
+
+
+class App(typer.Typer):
+    """A program, or a group of its commands: each command has ``--quiet`` and ``--verbose``."""
+
+    def command(self, name: str | None = None, **more: Any) -> Callable[[Any], Any]:
+        register = super().command(name, **more)
+
+        def add(function: Callable[..., Any]) -> Callable[..., Any]:
+            register(_with_verbosity(function))
+            return function
+
+        return add
+
+
+def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a command with two more options, which set the level of the messages."""
+
+    @wraps(function)
+    def command(*, quiet: bool, verbose: bool, **options: Any) -> Any:
+        if quiet or verbose:
+            PACKAGE.setLevel(logging.WARNING if quiet else logging.DEBUG)
+        return function(**options)
+
+    signature = inspect.signature(function, eval_str=True)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in _VERBOSITY.items()
+    ]
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *added]
+    )
+    return command
