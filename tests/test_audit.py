@@ -25,7 +25,7 @@ from riebench.audit.noise import by_chance, pooled, spread, turn_shares, turns
 from riebench.audit.own_runs import OwnRun, own_runs
 from riebench.audit.part import compare_arms
 from riebench.audit.power import SIZES, pairs_needed, power_curves, told_apart
-from riebench.audit.same_mask import arms_before_and_after, before_and_after, pictures_at, what_is_left
+from riebench.audit.same_mask import arms_before_and_after, before_and_after, differences_left, pictures_at
 from riebench.audit.truth import (
     INTERVENTIONS,
     METHODS,
@@ -284,13 +284,13 @@ def test_a_composite_is_the_picture_inside_the_masks_alone() -> None:
     assert composite(picture, made_up)[..., 0].tolist() == [[9, 0], [0, 0]]
 
 
-def test_what_is_left_under_the_same_mask() -> None:
+def test_differences_left_under_the_same_mask() -> None:
     """All of sae's lead was outside the mask, half of steering's."""
     x = RNG.normal(scale=0.01, size=30)
     before = {"gain": values(sae=(x + 0.4).tolist(), steering=(x + 0.3).tolist(), caa=x.tolist())}
     after = {"gain": values(sae=x.tolist(), steering=(x + 0.15).tolist(), caa=[*x[:29], np.nan])}
     categories = dict.fromkeys(before["gain"].index, 1)
-    two = what_is_left(before, after, ["caa", "sae", "steering", "other"], categories).set_index(["a", "b"])
+    two = differences_left(before, after, ["caa", "sae", "steering", "other"], categories).set_index(["a", "b"])
     assert two.loc[("sae", "caa"), ["before", "after", "gone"]].tolist() == pytest.approx([0.4, 0, 0.4], abs=1e-3)
     assert two.loc[("steering", "caa"), "after"] == pytest.approx(0.15, abs=1e-3)
     assert two.loc[("sae", "steering"), ["before", "after", "gone"]].tolist() == pytest.approx([0.1, -0.15, 0.25])

@@ -26,8 +26,8 @@ class Section:
     Attributes:
         title: its heading, and the caption of its figure.
         paragraphs: text above the tables.
-        tables: of the section.
-        points: what follows, a point each.
+        tables: its tables.
+        points: sentences of a list.
         figure: file name of its figure; empty without one.
     """
 
@@ -60,7 +60,7 @@ def write_audit(findings: Findings, folder: Path) -> None:
 
 
 def _remove_earlier(folder: Path) -> None:
-    """Remove tables and figures of an earlier audit, which would stand beside this one's text."""
+    """Remove the tables and figures of an earlier audit, as this audit may leave their parts out."""
     for part in PARTS:
         for name in part.csv_names():
             (folder / f"{name}.csv").unlink(missing_ok=True)
@@ -90,7 +90,7 @@ def sections_of(findings: Findings) -> list[Section]:
 
 def _verdict_sections(findings: Findings) -> list[Section]:
     rules = [rule for kind in VERDICTS for rule in kind.rules]
-    sections = [Section("Verdicts", ["The verdicts follow from the numbers below by these rules."], points=rules)]
+    sections = [Section("Verdicts", ["The verdicts follow from the numbers below by these rules:"], points=rules)]
     for ranking, sentences in findings.verdicts().items():
         sections.append(Section(f"Verdict: ranking by {ranking}", points=sentences))
     tables = [table for part in findings.parts.values() if (table := part.verdict_table())]
@@ -98,7 +98,7 @@ def _verdict_sections(findings: Findings) -> list[Section]:
 
 
 def summary_of(findings: Findings) -> str:
-    """What the audit is of, in a line."""
+    """The size of the audit in a line, such as "11 arms on 90 pairs, compared at LPIPS 0.05"."""
     table = findings.subject.table
     return f"{len(table.arms)} arms on {len(table.pairs.ids)} pairs, compared at LPIPS {findings.subject.budget:g}"
 

@@ -1,4 +1,4 @@
-"""All parts of an audit, worked out one after the other."""
+"""The results of an audit: all parts, and the verdict for each ranking."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Findings:
     """The results of an audit.
 
     Attributes:
-        subject: what is audited.
-        parts: those that the records allow.
+        subject: the audited arms.
+        parts: the parts that the records allow.
         left_out: name of a part to the reason why it is left out.
         notes: remarks for the reader.
     """
@@ -45,21 +45,21 @@ class Findings:
         return {name: frame for part in self.parts.values() for name, frame in part.frames().items()}
 
     def verdicts(self) -> dict[str, list[str]]:
-        """For each ranking, sentences: what it can tell, from how many pairs on, and where it misleads."""
+        """Ranking to sentences: what it can tell, from how many pairs on, and where it misleads."""
         parts = [self.parts[kind] for kind in VERDICTS if kind in self.parts]
         rankings = [score for score in RANKING if score in self.subject.table.scores]
         return {ranking: [sentence for part in parts for sentence in part.verdict(ranking)] for ranking in rankings}
 
 
 def find(evidence: Evidence, budget: float) -> Findings:
-    """Work out every part that the records allow.
+    """Compute every part that the records allow.
 
     Raises:
-        UserError: if no two arms have the budget on half of the pairs.
+        UserError: if fewer than two arms reach the budget on half of the pairs.
     """
     findings = Findings(Subject.of(evidence, budget))
     for headline in evidence.unused:
-        findings.notes.append(f"left out, as other conditions than those of the first run: {headline}")
+        findings.notes.append(f"left out, as its conditions differ from those of the first run: {headline}")
     for kind in PARTS:
         log.info(kind.name)
         try:

@@ -1,4 +1,4 @@
-"""What every part of an audit has: numbers, tables, a figure, sentences of the verdict; and what several parts use."""
+"""The interface of a part of an audit: numbers, tables, figure and verdict; and functions that several parts use."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CSV = "csv"
 """Metadata of a frame of a part: the name of its CSV file, without ending."""
 FLIPS = 10_000
 LEAST_FLIPS = 40
-"""Sign flips for each comparison at least: fewer give no p-value that stays below 5 % after Holm's correction."""
+"""Smallest number of sign flips per comparison; with fewer no p-value stays below 5 % after Holm's correction."""
 WIDTH, ROW, AROUND = 7.2, 0.2, 1.3
-"""Of a figure, of a row in it, and around its rows; inches."""
+"""Width of a figure, height of a row in it, and height around its rows; inches."""
 TONES = {"gain": FIXED["steering"], "margin": FIXED["sae"], "edit_success": FIXED["neurons"], "kept": FIXED["random"]}
 """Score to the colour in all figures."""
 
 
 class LeftOut(Exception):
-    """The records do not allow a part. The message says why."""
+    """The records do not allow a part; the message is the reason."""
 
 
 class Part(ABC):
@@ -45,7 +45,7 @@ class Part(ABC):
     explanation: ClassVar[str]
     """For the reader of the page."""
     rules: ClassVar[Sequence[str]] = ()
-    """By which the sentences of the verdict follow from the numbers."""
+    """The rules by which the verdict follows from the numbers."""
     figure_file: ClassVar[str] = ""
     """Empty if the part has no figure."""
     notes: Sequence[str] = ()
@@ -54,10 +54,10 @@ class Part(ABC):
     @classmethod
     @abstractmethod
     def measure(cls, subject: Subject) -> Self:
-        """Work the part out.
+        """Compute the part.
 
         Raises:
-            LeftOut: if the records do not allow it.
+            LeftOut: if the records do not allow the part.
         """
 
     @abstractmethod
@@ -66,18 +66,18 @@ class Part(ABC):
 
     @abstractmethod
     def verdict(self, ranking: str) -> list[str]:
-        """Sentences on what follows for a ranking."""
+        """Sentences on what a ranking can tell."""
 
     def figure(self) -> Figure:
         """The figure, where ``figure_file`` names one."""
         raise NotImplementedError
 
     def points(self) -> list[str]:
-        """Sentences on what follows for all rankings."""
+        """Sentences on all rankings and metrics together."""
         return []
 
     def verdict_table(self) -> TextTable | None:
-        """A table among the verdicts."""
+        """A table that stands among the verdicts; None without one."""
         return None
 
     @classmethod
@@ -92,10 +92,10 @@ class Part(ABC):
 
 
 def compare_arms(values: pd.DataFrame, flips: int = FLIPS, seed: int = 0) -> pd.DataFrame:
-    """A row for each two columns of a frame of pairs x arms: the mean of their paired differences.
+    """The mean paired difference of each two columns of a frame of pairs x arms, with its test.
 
-    Told apart: the p-value of the paired sign-flip test (Fisher 1935), corrected by Holm (1979) over all rows, is below
-    5 %; as on the leaderboard.
+    Two arms are told apart if the p-value of the paired sign-flip test (Fisher 1935), corrected by Holm (1979) over all
+    rows, is below 5 %, as on the leaderboard.
 
     Returns:
         Columns a, b, pairs (that both have), difference (a - b), p, told_apart.

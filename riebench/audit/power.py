@@ -1,4 +1,4 @@
-"""Power: what a number of pairs can tell apart."""
+"""Power: how many pairs it takes to tell two arms apart."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Power(Part):
     """
 
     name = "power"
-    title = "Power: how many pairs tell two arms apart?"
+    title = "Power: how many pairs tell two arms apart"
     explanation = (
-        "Share of all two arms that are told apart (as on the leaderboard: paired sign flips, Holm, 5 %) in "
-        "subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. Few "
-        "pairs have no p-value that stays below 5 % after Holm's correction over many arms. Then the pairs at"
-        " which a single paired t-test, without such a correction, sees a true difference with power .8: "
-        "paired differences of two real interventions are centred, shifted by the effect and drawn with "
-        "replacement. Pairs that both bring to the LPIPS count."
+        "First table: the share of every two arms that are told apart, as on the leaderboard (paired sign flips, "
+        "Holm, 5 %), in subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. "
+        "With few pairs no p-value stays below 5 % after Holm's correction over many arms. Second table: the number "
+        "of pairs at which a single paired t-test, without that correction, detects a true difference with power .8. "
+        "For it the paired differences of two real interventions are centred, shifted by the difference and drawn "
+        "with replacement. Only pairs that both interventions bring to the LPIPS count."
     )
     figure_file = "power.png"
 
@@ -66,7 +66,7 @@ class Power(Part):
         return cls(told_apart(ranking, SIZES), curves, pairs_needed(curves))
 
     def tables(self) -> list[TextTable]:
-        """Shares told apart by number of pairs, and the pairs that an effect needs."""
+        """Shares told apart by number of pairs, and the pairs needed for an effect."""
         apart = [
             [r["score"], str(r["pairs"]), interval(r["share"], r["low"], r["high"], 2), str(r["arms"])]
             for r in rows_of(self.told_apart)
@@ -96,7 +96,7 @@ class Power(Part):
             left.plot(part["pairs"], part["share"], marker="o", markersize=3.5, color=tone, label=score)
             left.fill_between(part["pairs"], part["low"], part["high"], color=tone, alpha=0.13, linewidth=0)
         bands = "bands: 95 % of subsamples"
-        left.set(xlabel="pairs", ylabel="share of all two arms told apart", ylim=(0, 1), title=bands)
+        left.set(xlabel="pairs", ylabel="share of every two arms told apart", ylim=(0, 1), title=bands)
         self._draw_curves(right)
         for axes in (left, right):
             if axes.lines:
@@ -113,17 +113,17 @@ class Power(Part):
         axes.set_xscale("log")
         axes.set_xticks(SIZES[::3], [str(size) for size in SIZES[::3]])
         axes.minorticks_off()
-        axes.set(xlabel="pairs", ylabel="power", ylim=(0, 1.02), title="bands: over all two interventions")
+        axes.set(xlabel="pairs", ylabel="power", ylim=(0, 1.02), title="bands: over every two interventions")
 
     def verdict(self, ranking: str) -> list[str]:
-        """From how many pairs on it sees a difference."""
+        """The number of pairs needed for a difference, and the share told apart with all pairs."""
         sentences = []
         for row in rows_of(self.needed[self.needed["score"] == ranking]):
             fewest, median, most = (count_of(row[name]) for name in ("least", "median", "most"))
             sentences.append(
-                f"One test by itself sees a difference of {row['effect']:g} between two interventions with power .8 "
-                f"from {median} pairs on that both bring to the LPIPS (the median; {fewest} to {most}, depending on "
-                "which two)."
+                f"A single test detects a difference of {row['effect']:g} between two interventions with power .8 "
+                f"from {median} pairs on (the median over every two; range {fewest} to {most}), counting pairs that "
+                "both bring to the LPIPS."
             )
         curve = self.told_apart[self.told_apart["score"] == ranking]
         if len(curve):
@@ -131,25 +131,25 @@ class Power(Part):
             half = curve[curve["share"] >= 0.5]["pairs"]
             from_ = f"; half of them from {half.iloc[0]} pairs on" if len(half) else ""
             sentences.append(
-                f"With all {last['pairs']} pairs, {last['share']:.0%} of all two arms are told apart{from_}."
+                f"With all {last['pairs']} pairs, {last['share']:.0%} of every two arms are told apart{from_}."
             )
         return sentences
 
 
 def count_of(pairs: float) -> str:
-    """A number of pairs, in words at the ends of what was tried."""
+    """A number of pairs as text, such as "10 or fewer" at the smallest size."""
     if not np.isfinite(pairs):
         return f"more than {SIZES[-1]}"
     return f"{SIZES[0]} or fewer" if pairs <= SIZES[0] else f"{np.ceil(pairs):.0f}"
 
 
 def told_apart(values: Mapping[str, pd.DataFrame], sizes: Sequence[int], seed: int = 0) -> pd.DataFrame:
-    """The share of all two arms that are told apart, against the number of pairs.
+    """The share of every two arms that are told apart, by number of pairs.
 
-    For each size, :data:`DRAWS` subsamples of the pairs without replacement; in each, every two arms that have a value
-    on half of the pairs are tested as the report does it (paired sign flips, Holm over all of them, 5 %).
-    ``share`` is the mean over subsamples, ``low`` and ``high`` the middle 95 % of them. The largest size, all
-    pairs, has one subsample. Subsamples overlap the more the larger they are, so that their spread shrinks to nothing.
+    Each size has :data:`DRAWS` subsamples of the pairs, drawn without replacement; the size of all pairs has one. In
+    each subsample every two arms that have a value on half of all pairs are tested as in the report (paired sign flips,
+    Holm over all of them, 5 %). ``share`` is the mean over subsamples, ``low`` and ``high`` enclose the middle 95 % of
+    them. Large subsamples overlap, so this range shrinks to nothing at all pairs.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -166,12 +166,12 @@ def told_apart(values: Mapping[str, pd.DataFrame], sizes: Sequence[int], seed: i
 
 
 def power_curves(values: Mapping[str, pd.DataFrame], arms: Sequence[str], seed: int = 0) -> pd.DataFrame:
-    """The chance to see a true difference of :data:`EFFECTS` between two arms, by simulation.
+    """The power of a test of two arms for a true difference of :data:`EFFECTS`, by simulation.
 
-    The paired differences of two real arms are centred and shifted by the effect, so that they keep their spread and
-    shape; ``pairs`` of them are drawn with replacement, :data:`SIMULATIONS` times. Power is the share of draws in
-    which a two-sided paired t-test (Student 1908; for these sizes next to the sign-flip test) is below 5 %. It is that
-    of one comparison alone: Holm over many takes more pairs.
+    The paired differences of two real arms are centred and shifted by the effect, which keeps their spread and shape;
+    ``pairs`` of them are drawn with replacement, :data:`SIMULATIONS` times. Power is the share of draws in which the
+    p-value of a two-sided paired t-test (Student 1908; close to the sign-flip test for these sizes) is below 5 %. It
+    holds for a single comparison; Holm's correction over many comparisons takes more pairs.
 
     Returns:
         Columns score, effect, a, b, pairs, power; no row for two arms that differ on no pair.
@@ -194,15 +194,20 @@ def _power(shifted: NDArray[np.float64], size: int, rng: np.random.Generator) ->
     drawn = shifted[rng.integers(len(shifted), size=(SIMULATIONS, size))]
     error = drawn.std(1, ddof=1) / np.sqrt(size)
     seen = np.abs(drawn.mean(1)) > stats.t.ppf(1 - LEVEL / 2, size - 1) * error
-    return float((seen & (error > ROUNDING)).mean())  # a draw of equal values tells nothing
+    return float((seen & (error > ROUNDING)).mean())  # a draw of equal values has no test
 
 
 def pairs_needed(curves: pd.DataFrame) -> pd.DataFrame:
-    """The pairs at which the power of two arms reaches .8, interpolated in the logarithm of their number between two
-    sizes; infinite where the largest size does not reach it.
+    """The number of pairs at which the power of two arms reaches .8: smallest, median and largest over every two arms.
+
+    It is interpolated between two sizes in the logarithm of the number of pairs; infinite if the largest size does not
+    reach that power.
+
+    Args:
+        curves: as of :func:`power_curves`.
 
     Returns:
-        For each score the least, median and greatest over all two arms.
+        A row for each score; columns score, effect, least, median, most, comparisons.
     """
     if curves.empty:
         return pd.DataFrame(columns=["score", "effect", "least", "median", "most", "comparisons"])
