@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -380,7 +381,8 @@ def test_records_are_sorted_by_what_they_can_tell(capsys: pytest.CaptureFixture[
     assert set(found.left_out) == {"same mask"}
     fewer = write_run(Path("fewer"), [one for one in made(methods, seed=500) if one.pair_id < "p05"])
     part = find(gather([runs[0], fewer]), 0.05)
-    assert part.notes == ["noise: over the 5 pairs that every run with other seeds has"]
+    (note,) = part.notes
+    assert re.match(r"noise:.* 5 pairs", note)
     first = table_of(part.subject.evidence.audited).at(0.05)["gain"]["sae"].iloc[:5].mean()
     other = table_of(part.subject.evidence.reseeded[0]).at(0.05)["gain"]["sae"].mean()
     moved = part.frames["noise"].set_index(["score", "arm"])
@@ -548,27 +550,28 @@ def test_an_audit_of_mini_from_its_runs_to_its_page(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "parts"),
     [
-        (["audit"], "Missing option '--out'"),
-        (["audit", "nowhere", "--out", "o"], "nowhere does not exist; give the folder of a finished run"),
-        (["audit", "run", "--out", "run"], "--out run is one of the runs; give another folder"),
-        (["audit", "run", "--out", "file"], "--out file is a file; give a folder"),
-        (["audit", "run", "--out", "o", "--budget", "0"], "budget is 0; expected an LPIPS above 0, as 0.05"),
-        (["audit", "run", "--out", "o", "--budget", "0.9"], "of 2 arms, 0 reach LPIPS 0.9 on half of the pairs"),
-        (["audit", "run", "--out", "o", "--seeds", "1"], "limit, seeds and workers are of the audit's own runs"),
-        (["audit", "run/records.jsonl", "--out", "run"], "--out run is one of the runs; give another folder"),
-        (["audit", "run", "--out", "o", "--budgets", "0.1"], "No such option: --budgets"),
-        (["audit", "run", "--out", "/proc/nowhere"], "the folder /proc/nowhere cannot be written"),
-        (["audit", "--out", "o", "--limit", "0"], "Invalid value for '--limit'"),
+        (["audit"], ["--out"]),
+        (["audit", "nowhere", "--out", "o"], ["nowhere does not exist", "folder of a finished run"]),
+        (["audit", "run", "--out", "run"], ["--out run", "give another folder"]),
+        (["audit", "run", "--out", "file"], ["--out file is a file", "give a folder"]),
+        (["audit", "run", "--out", "o", "--budget", "0"], ["--budget is 0", "expected an LPIPS above 0", "0.05"]),
+        (["audit", "run", "--out", "o", "--budget", "0.9"], ["of 2 arms, 0 reach LPIPS 0.9", "--budget"]),
+        (["audit", "run", "--out", "o", "--seeds", "1"], ["--limit", "--seeds", "--workers"]),
+        (["audit", "run/records.jsonl", "--out", "run"], ["--out run", "give another folder"]),
+        (["audit", "run", "--out", "o", "--budgets", "0.1"], ["--budgets"]),
+        (["audit", "run", "--out", "/proc/nowhere"], ["/proc/nowhere cannot be written", "--out"]),
+        (["audit", "--out", "o", "--limit", "0"], ["--limit"]),
     ],
 )
-def test_bad_input_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     write_run(Path("run"), made({"sae": 0.03, "steering": 0.08}, pairs=6))
     Path("file").write_text("")
     with pytest.raises(SystemExit) as left:
         main(words)
     error = capsys.readouterr().err
     assert left.value.code == 2
-    assert said in error
+    for part in parts:
+        assert part in error
     assert "Traceback" not in error
