@@ -61,7 +61,7 @@ def find(evidence: Evidence, budget: float) -> Findings:
     for headline in evidence.unused:
         findings.notes.append(f"left out, as its conditions differ from those of the first run: {headline}")
     for kind in PARTS:
-        log.info(kind.name)
+        log.info("audit part: %s", kind.name)
         try:
             findings.parts[kind] = part = kind.measure(findings.subject)
         except LeftOut as reason:
