@@ -45,8 +45,8 @@ class Noise(Part):
         "between runs with other seeds to the standard error that a single run reports (half the width of its 95 % "
         "bootstrap interval over pairs, divided by 1.96). The bootstrap resamples pairs, hence prompts and seeds, so "
         "a ratio of at most 1 is expected. 'Pooled' is the ratio of root mean squares over arms. The order of two "
-        "arms is the sign of their mean paired difference. Told apart: paired sign-flip test, Holm over every two "
-        "arms, 5 %."
+        "arms is the sign of their mean paired difference. Told apart: paired sign-flip test, Holm over all "
+        "comparisons, 5 %."
     )
     rules = (
         "Intervals look too narrow if the pooled ratio is above the 95 % quantile of correct intervals' ratio when all "

@@ -45,8 +45,8 @@ class Power(Part):
     name = "power"
     title = "Power: how many pairs tell two arms apart"
     explanation = (
-        "First table: the share of every two arms that are told apart, as on the leaderboard (paired sign flips, "
-        "Holm, 5 %), in subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. "
+        "First table: the share of comparisons of two arms that tell them apart, as on the leaderboard (paired sign "
+        "flips, Holm, 5 %), in subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. "
         "With few pairs no p-value stays below 5 % after Holm's correction over many arms. Second table: the number "
         "of pairs at which a single paired t-test, without that correction, detects a true difference with power .8. "
         "For it the paired differences of two real interventions are centred, shifted by the difference and drawn "
@@ -96,7 +96,7 @@ class Power(Part):
             left.plot(part["pairs"], part["share"], marker="o", markersize=3.5, color=tone, label=score)
             left.fill_between(part["pairs"], part["low"], part["high"], color=tone, alpha=0.13, linewidth=0)
         bands = "bands: 95 % of subsamples"
-        left.set(xlabel="pairs", ylabel="share of every two arms told apart", ylim=(0, 1), title=bands)
+        left.set(xlabel="pairs", ylabel="share of comparisons told apart", ylim=(0, 1), title=bands)
         self._draw_curves(right)
         for axes in (left, right):
             if axes.lines:
@@ -113,7 +113,7 @@ class Power(Part):
         axes.set_xscale("log")
         axes.set_xticks(SIZES[::3], [str(size) for size in SIZES[::3]])
         axes.minorticks_off()
-        axes.set(xlabel="pairs", ylabel="power", ylim=(0, 1.02), title="bands: over every two interventions")
+        axes.set(xlabel="pairs", ylabel="power", ylim=(0, 1.02), title="bands: over all comparisons")
 
     def verdict(self, ranking: str) -> list[str]:
         """The number of pairs needed for a difference, and the share told apart with all pairs."""
@@ -122,17 +122,16 @@ class Power(Part):
             fewest, median, most = (count_of(row[name]) for name in ("least", "median", "most"))
             sentences.append(
                 f"A single test detects a difference of {row['effect']:g} between two interventions with power .8 "
-                f"from {median} pairs on (the median over every two; range {fewest} to {most}), counting pairs that "
-                "both bring to the LPIPS."
+                f"from {median} pairs on (the median over all comparisons; range {fewest} to {most}), counting pairs "
+                "that both bring to the LPIPS."
             )
         curve = self.told_apart[self.told_apart["score"] == ranking]
         if len(curve):
             last = curve.iloc[-1]
             half = curve[curve["share"] >= 0.5]["pairs"]
             from_ = f"; half of them from {half.iloc[0]} pairs on" if len(half) else ""
-            sentences.append(
-                f"With all {last['pairs']} pairs, {last['share']:.0%} of every two arms are told apart{from_}."
-            )
+            share = f"{last['share']:.0%} of the comparisons of two arms tell them apart"
+            sentences.append(f"With all {last['pairs']} pairs, {share}{from_}.")
         return sentences
 
 
@@ -144,7 +143,7 @@ def count_of(pairs: float) -> str:
 
 
 def told_apart(values: Mapping[str, pd.DataFrame], sizes: Sequence[int], seed: int = 0) -> pd.DataFrame:
-    """The share of every two arms that are told apart, by number of pairs.
+    """The share of comparisons of two arms that tell them apart, by number of pairs.
 
     Each size has :data:`DRAWS` subsamples of the pairs, drawn without replacement; the size of all pairs has one. In
     each subsample every two arms that have a value on half of all pairs are tested as in the report (paired sign flips,
@@ -198,7 +197,7 @@ def _power(shifted: NDArray[np.float64], size: int, rng: np.random.Generator) ->
 
 
 def pairs_needed(curves: pd.DataFrame) -> pd.DataFrame:
-    """The number of pairs at which the power of two arms reaches .8: smallest, median and largest over every two arms.
+    """The number of pairs at which the power of two arms reaches .8: smallest, median and largest over all comparisons.
 
     It is interpolated between two sizes in the logarithm of the number of pairs; infinite if the largest size does not
     reach that power.

@@ -48,7 +48,7 @@ class SameMask(Part):
     )
     rules = (
         "Differences under the same mask: of the differences that the sign-flip test tells apart before (Holm over "
-        "every two interventions), the number that it tells apart after, in the same direction.",
+        "all comparisons), the number that it tells apart after, in the same direction.",
     )
     figure_file = "same-mask.png"
 
@@ -124,7 +124,7 @@ class SameMask(Part):
         rows = self.differences
         rows = rows[(rows["score"] == ranking) & rows["apart_before"]]
         if rows.empty:
-            return ["Under the same mask, no two interventions were told apart before."]
+            return ["No two interventions are told apart on the kept pictures, even without the same mask."]
         left = int((rows["apart_after"] & (rows["after"] > 0)).sum())
         share = (rows["after"] / rows["before"]).median()
         return [
