@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import riebench.features.index_writer
+import riebench.features.index_making
 from riebench.cli import main
 from riebench.paint import BrushMask, Layer, State, StepInterval, picture, read_state
 from riebench.paint.paint_request import PaintRequest
@@ -268,7 +268,7 @@ def test_indexes_are_made_once_and_kept(studio: Studio, monkeypatch: pytest.Monk
     def fail(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(riebench.features.index_writer, "make_indexes", fail)
+    monkeypatch.setattr(riebench.features.index_making, "make_indexes", fail)
     again = PaintRequest("mini", saes=["mid.0"])
     assert again.sites_without_index() == []
     assert list(again.saes) == ["mid.0"]

@@ -46,7 +46,7 @@ class Power(Part):
     title = "Power: how many pairs tell two arms apart"
     explanation = (
         "First table: the share of comparisons of two arms that tell them apart, as on the leaderboard (paired sign "
-        "flips, Holm, 5 %), in subsamples of the pairs without replacement; in brackets the middle 95 % of the subsamples. "
+        "flips, Holm, 5 %), in subsamples of the pairs without replacement; in brackets the middle 95 % of them. "
         "With few pairs no p-value stays below 5 % after Holm's correction over many arms. Second table: the number "
         "of pairs at which a single paired t-test, without that correction, detects a true difference with power .8. "
         "For it the paired differences of two real interventions are centred, shifted by the difference and drawn "

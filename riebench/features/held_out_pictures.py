@@ -1,4 +1,4 @@
-"""The held-out pictures that all dictionaries of a call are judged on, and what is known of them."""
+"""The held-out pictures that all dictionaries of a call are judged on, with their embeddings, readings and areas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riebench.features.scan import Scan
 from riebench.features.score_settings import ScoreSettings
 from riebench.features.scores.estimate import Array
 from riebench.features.scores.interpretability import Truths, truths_of
@@ -27,12 +26,12 @@ Flags = NDArray[np.bool_]
 
 
 class SharedPictures:
-    """Pictures with their embeddings, readings and areas; each is worked out once.
+    """Pictures with their embeddings, readings and areas; each is computed once.
 
     Args:
         model: the model.
         scorers: CLIP and LPIPS.
-        world: what the pictures truly show, if that is known.
+        world: the truth about the pictures, if it is known.
         rules: how areas in pixels come to a site's grid.
         prompted: prompts and seeds.
         settings: of the scores.
@@ -55,10 +54,6 @@ class SharedPictures:
         self._features: dict[int, Features] = {}
         self.zeroed_at: dict[str, list[Picture]] = {}
 
-    def look(self, scan: Scan) -> None:
-        """Take the pictures of the pass over all dictionaries."""
-        self.images = list(scan.images)
-
     @cached_property
     def embeddings(self) -> Array:
         """CLIP embeddings ``[pictures, d]``."""
@@ -78,7 +73,7 @@ class SharedPictures:
 
     @cached_property
     def shown(self) -> list[Mapping[str, str]]:
-        """What each prompt's true picture shows."""
+        """The attributes of each prompt's true picture."""
         assert self.world is not None
         return [self.world.shown(prompt) for prompt, _ in self.prompted]
 
@@ -120,13 +115,13 @@ class SharedPictures:
         return torch.from_numpy(cells).to(self.model.device)
 
     def reading(self, number: int) -> Mapping[str, str]:
-        """What the untouched picture shows."""
+        """The attributes that the reader sees in the untouched picture."""
         if number not in self._read:
             self._read[number] = self.read(self.images[number], number)
         return self._read[number]
 
     def read(self, image: Picture, number: int) -> Mapping[str, str]:
-        """What a picture shows that was made from a prompt and seed of these."""
+        """The attributes that the reader sees in a picture; ``number`` is that of its prompt."""
         assert self.world is not None
         return self.world.read(image, *self.prompted[number])
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import psutil
 
 from riebench.util.errors import UserError
+from riebench.util.work_folder import InTurn
 
 log = logging.getLogger(__name__)
 TRIES = 3
@@ -39,7 +40,7 @@ class Worker(Protocol[Task_contra, Result_co]):
         """The result of a task.
 
         Raises:
-            UserError: if the task and all others after it cannot be worked off.
+            UserError: if neither this task nor any later one can be done.
         """
 
     def give_up(self, task: Task_contra, reason: str) -> Result_co:
@@ -82,7 +83,7 @@ class Crew(Protocol[W]):
         """Each task with its result, in the order in which they are done.
 
         Raises:
-            UserError: if a worker raises one, or all workers are lost; what is under way is finished first.
+            UserError: if a worker raises one, or all workers are lost; the tasks under way are finished first.
         """
 
     def stop(self) -> None:
@@ -93,13 +94,13 @@ class Crew(Protocol[W]):
 def hired(
     make: Callable[[], W], workers: Workers, tasks: int, unit: str, name: Callable[[Any], str] = str
 ) -> Iterator[Crew[W]]:
-    """Workers that are let go at the end of the ``with`` statement.
+    """Workers for the ``with`` statement; their processes end with it.
 
     Args:
         make: makes a worker; called in the process that it works in.
         workers: how many and what each gets.
         tasks: number of tasks; more workers than tasks are not hired.
-        unit: what a task is called in messages, in the singular: ``pair``.
+        unit: the name of a task in messages, in the singular: ``pair``.
         name: gives the name of a task for messages.
 
     Raises:
@@ -109,7 +110,7 @@ def hired(
     if workers.count < 1:
         raise UserError(f"workers is {workers.count}; expected 1 or more")
     if workers.count > max(1, tasks):
-        log.info("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
+        log.warning("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
         workers = replace(workers, count=max(1, tasks))
     if workers.count == 1 and workers.address is None:
         yield InProcess(make())
@@ -121,23 +122,16 @@ def hired(
         crew.close()
 
 
-class InProcess(Generic[W]):
+class InProcess(InTurn[Any, Any], Generic[W]):
     """One worker in this process; see :class:`Crew`."""
 
     def __init__(self, worker: W) -> None:
+        super().__init__(worker.work)
         self.local: W | None = worker
-        self._worker, self._stopped = worker, False
+        self._worker = worker
 
     def ask(self, question: Callable[[W], Answer]) -> Answer:
         return question(self._worker)
-
-    def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        for task in tasks:
-            if not self._stopped:
-                yield task, self._worker.work(task)
-
-    def stop(self) -> None:
-        self._stopped = True
 
 
 @dataclass(frozen=True)
@@ -201,7 +195,7 @@ class RayCrew(Generic[W]):
     Args:
         make: makes a worker; called in the process that it works in.
         workers: how many, and what each gets.
-        unit: what a task is called in messages.
+        unit: the name of a task in messages, in the singular.
         name: gives the name of a task for messages.
 
     Raises:
@@ -242,22 +236,22 @@ class RayCrew(Generic[W]):
             raise UserError(f"the Ray cluster {self.workers.address!r} cannot be reached: {reason}") from None
 
     def _share_out(self) -> None:
-        """Decide what each worker gets, and see that the cluster has it."""
-        resources, count = self.ray.cluster_resources(), self.workers.count
-        each = {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
-        for name, share in each.items():
-            whole = resources.get(name, 0.0) / count
-            each[name] = share = (float(int(whole)) if whole >= 1 else whole) if share is None else share
-            if share * count > resources.get(name, 0.0) + 1e-6:
-                total = resources.get(name, 0.0)
-                raise UserError(
-                    f"{count} workers with {share:g} {name} each need more than the {total:g} of the cluster"
-                )
-        self.share = {"num_cpus": each["CPU"], "num_gpus": each["GPU"]}
-        self.threads = max(1, int(each["CPU"] or 0))
+        """Set the cores and GPUs of each worker (UserError if the cluster has fewer)."""
+        cpus = self._share_of("CPU", self.workers.cpus)
+        self.share = {"num_cpus": cpus, "num_gpus": self._share_of("GPU", self.workers.gpus)}
+        self.threads = max(1, int(cpus))
+
+    def _share_of(self, name: str, each: float | None) -> float:
+        """Each worker's share of a resource: the given one, else an even one, rounded down if it is above 1."""
+        total, count = self.ray.cluster_resources().get(name, 0.0), self.workers.count
+        if each is None:
+            each = float(total // count) or total / count
+        if each * count > total + 1e-6:
+            raise UserError(f"{count} workers with {each:g} {name} each need more than the {total:g} of the cluster")
+        return each
 
     def _hire(self) -> Any:
-        # Files of methods in the current folder are importable in the workers, too.
+        # So that workers also import files of methods in the current folder.
         path = os.pathsep.join(dict.fromkeys([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
         actor: Any = self.ray.remote(_Actor)
         remote = actor.options(**self.share, runtime_env={"env_vars": {"PYTHONPATH": path}})
@@ -380,7 +374,7 @@ class RayCrew(Generic[W]):
         calls[actor.ready.remote()] = _Call(actor, None)
 
     def close(self) -> None:
-        """Let the workers go, and the cluster if it was started here."""
+        """End the workers, and the cluster if it was started here."""
         for actor in self.actors:
             self.ray.kill(actor)
         if self.started:
