@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from riebench.engine.presets import Sweep, preset_named
-from riebench.methods.registry import MethodClass, create, find, holder, method_names
+from riebench.methods.registry import METHODS, MethodEntry, create, find, method_names
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
 from riebench.models.sites import NEURONS, Site, neuron_sites
@@ -224,7 +224,7 @@ def resolve_pictures(name: str, images: Path, strength: float = 1.0, **more: Any
     """
     if not re.fullmatch(r"[\w.+-]+", name):
         raise UserError(f"the name {name!r} will not do; expected letters, digits and . + - _")
-    if taken := holder(name):
+    if taken := METHODS.holder(name):
         raise UserError(f"the name {name!r} is that of a method ({taken}); give another --name")
     request, pairs = resolve("none", ALL, strength=strength, **more)
     condition = Condition(method=PICTURES, options={"name": name}, sites=(), strengths=request.conditions[0].strengths)
@@ -241,10 +241,10 @@ def metrics_named(entry: ModelEntry, words: Sequence[str]) -> tuple[str, ...] | 
     names = [name.strip() for word in words for name in word.split(",")]
     if names == ["default"]:
         return None
-    from riebench.metrics import METRICS, chosen
+    from riebench.metrics import chosen, metrics_of
 
     found = chosen(names)
-    for needed in (METRICS[name] for name in found):
+    for needed in metrics_of(found):
         if needed.scorer is not None and needed.scorer not in entry.scorers:
             why = f"a network for photographs ({needed.scorer}), which says nothing of the pictures of {entry.name}"
             raise UserError(f"the metric {needed.name} needs {why}; leave it out")
@@ -304,52 +304,51 @@ def _site_sets(
     return [together, *((site,) for site in together)] if alone and len(together) > 1 else [together]
 
 
-def _able(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodClass]:
+def _able(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodEntry]:
     """The methods of a sweep, checked; one that refuses the run is left out with a warning, or refuses it for all.
 
     Raises:
         UserError: if a method does not exist, or refuses and is not to be left out.
     """
-    classes = {name: find(name) for name in sweep.methods}
-    for name in [name for name, cls in classes.items() if hasattr(cls, "check")]:
-        own = classes[name].__dataclass_fields__
-        made: Any = create(name, {option: value for option, value in sweep.options.items() if option in own})
+    entries = {name: find(name) for name in sweep.methods}
+    for name, entry in [(name, entry) for name, entry in entries.items() if entry.checks_runs]:
+        made = create(name, {o: value for o, value in sweep.options.items() if o in entry.option_names})
         try:
-            made.check(pairs, steps)
+            entry.check_run(made, pairs, steps)
         except UserError as error:
             if not leave_out:
                 raise
             logging.getLogger(__name__).warning("left out: %s", error)
-            del classes[name]
-    return classes
+            del entries[name]
+    return entries
 
 
 def _conditions(
     sweep: Sweep,
-    fit: Callable[[Sweep], Mapping[str, MethodClass]],
+    fit: Callable[[Sweep], Mapping[str, MethodEntry]],
     sets: Sequence[tuple[str, ...]],
     intervals: Intervals,
     sites: Mapping[str, Site],
     saes: Mapping[str, Path | TopKSAE] | None,
 ) -> list[Condition]:
     """Every method of a sweep that ``fit`` lets through, with its options on every set of sites, each once."""
-    classes = fit(sweep)
-    fields = {name: cls.__dataclass_fields__ for name, cls in classes.items()}
+    entries = fit(sweep)
+    fields = {name: entry.option_names for name, entry in entries.items()}
     for option in [*sweep.options, *(["k"] if sweep.k else [])]:
         if not any(option in own for own in fields.values()):
             every = sorted({name for own in fields.values() for name in own})
             raise unknown(f"option of {', '.join(map(repr, fields))}", option, every or ["none"])
     found = []
-    for name, cls in classes.items():
+    for name, entry in entries.items():
         shared = {option: value for option, value in sweep.options.items() if option in fields[name]}
         for blocks_together in sets:
-            candidates = _candidates(cls, blocks_together, sites, saes)
+            candidates = _candidates(entry, blocks_together, sites, saes)
             for k in sweep.k if sweep.k and "k" in fields[name] else [None]:
                 # A k of another model's number of candidates becomes the same share of this one's.
                 scale = candidates / sweep.candidates if sweep.candidates and candidates else None
                 scaled = k if scale is None or k is None else max(1, round(k * scale))
                 made = create(name, shared if k is None else {**shared, "k": scaled})
-                options = {option: getattr(made, option) for option in fields[name]}
+                options = entry.values(made)
                 most = options.get("k")
                 if isinstance(most, int) and candidates is not None and most > candidates:
                     where = f"{name!r} in {'+'.join(blocks_together)}"
@@ -367,7 +366,7 @@ def _conditions(
 
 
 def _candidates(
-    cls: MethodClass, together: Sequence[str], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE] | None
+    entry: MethodEntry, together: Sequence[str], sites: Mapping[str, Site], saes: Mapping[str, Path | TopKSAE] | None
 ) -> int | None:
     """How many features or neurons a method chooses from; None for one that does not choose.
 
@@ -376,9 +375,9 @@ def _candidates(
     Raises:
         UserError: if the method needs an SAE that does not exist.
     """
-    if cls.needs_neurons:
+    if entry.needs_neurons:
         return sum(sites[name].width for site in together for name in neuron_sites(sites, site))
-    if not cls.needs_sae or saes is None:
+    if not entry.needs_sae or saes is None:
         return None
     for site in together:
         if site not in saes:

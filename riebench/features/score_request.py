@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +28,7 @@ from riebench.sae.folders import read_config
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
+from riebench.util.plugins import load_object, one_line_errors
 from riebench.util.progress import tracked
 
 if TYPE_CHECKING:
@@ -230,16 +228,10 @@ def _given_target(
 
 
 def _imported_dictionary(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:  # a stranger's file lies where one stands
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-        ready = hasattr(found, "encode") and not isinstance(found, type)
-        return found() if callable(found) and not ready else found
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"the dictionary {name!r} cannot be loaded ({said}); expected module:function") from None
+    loaded = load_object("dictionary", name)
+    ready = hasattr(loaded, "encode") and not isinstance(loaded, type)
+    with one_line_errors("dictionary", name):
+        return loaded() if callable(loaded) and not ready else loaded
 
 
 def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:

@@ -21,7 +21,7 @@ from riebench.instruments.model_instruments import (
 )
 from riebench.masks import Masker, MaskRules, pair_regions
 from riebench.masks.user_masks import MaskSource, regions_of_user_masks, user_masks_fingerprint
-from riebench.metrics import METRICS, Scorers
+from riebench.metrics import Scorers, metrics_of
 from riebench.models.devices import weights_fingerprint
 from riebench.models.entries import entry_named
 from riebench.models.model import Model
@@ -52,7 +52,7 @@ class Instruments:
         conditions: settings that can change numbers beside the weights, as their type.
         locations: name of a part to its folder, with the revision where it is known.
         masker: finds the regions of phrases; None if the user hands in masks.
-        measured_by: metric to the network that measures this metric alone.
+        measured_by: metric to what measures it, see :func:`measured_by`.
     """
 
     model: Model
@@ -127,7 +127,7 @@ def load_instruments(
         },
         locations=instruments.locations,
         masker=masker,
-        measured_by={} if metrics is None else measured_by(scorers, metrics),
+        measured_by=measured_by(scorers, metrics),
     )
 
 
@@ -151,10 +151,21 @@ def _scorers(instruments: ModelInstruments, handed_in: HandedIn, metrics: Collec
     return with_networks(handed_in.scorers, instruments, metrics or ())
 
 
-def measured_by(scorers: Scorers, names: Collection[str]) -> dict[str, str]:
-    """Metric to the fingerprint of the network that measures this metric alone."""
-    networks = {name: scorers.more[of] for name in names if (of := METRICS[name].scorer)}
-    return {name: f"{network.name}-{network.fingerprint}" for name, network in networks.items()}
+def measured_by(scorers: Scorers, names: Collection[str] | None) -> dict[str, str]:
+    """Metric to its code if it is not riebench's, and to the network that measures it alone; others are left out.
+
+    Args:
+        scorers: with the networks that these metrics need.
+        names: of metrics; None for all but the optional ones.
+    """
+    by_metric = {}
+    for metric in metrics_of(names):
+        network = scorers.more[metric.scorer] if metric.scorer else None
+        parts = [] if metric.is_riebenchs else [metric.code]
+        parts += [f"{network.name}-{network.fingerprint}"] if network else []
+        if parts:
+            by_metric[metric.name] = " ".join(parts)
+    return by_metric
 
 
 def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from pkgutil import resolve_name
 from typing import Any, Protocol
 
 from riebench.instruments.world import World
@@ -15,6 +14,7 @@ from riebench.models.model import ModelEntry
 from riebench.pairs import Pair
 from riebench.settings.protocols import Protocol as PairProtocol
 from riebench.settings.settings import Settings
+from riebench.util.plugins import load_object
 
 TruthOf = Callable[[Pair, int], Truth]
 """A function of a pair and a seed that returns the judge of the pair's edited images."""
@@ -118,5 +118,5 @@ def _instruments_class(entry: ModelEntry) -> type[ModelInstruments]:
         from riebench.instruments.mini_instruments import MiniInstruments
 
         return MiniInstruments
-    named: type[ModelInstruments] = resolve_name(entry.instruments)
+    named: type[ModelInstruments] = load_object("instruments class", entry.instruments)
     return named
