@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("riebench/*/README.md"))]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("riebench/**/*.md"), *ROOT.glob("results/**/*.md")})
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(riebench|scripts/\S+|python3?) ?")
 MARKER = re.compile(r"<!-- (not run|file): (.+) -->")
+ENTRY_POINTS = {"riebench.methods", "riebench.models", "riebench.metrics"}  # groups
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -150,6 +152,17 @@ def test_commands_are_understood(document: Path) -> None:
                 parse(command)
             except (typer.TyperException, KeyError, OSError) as error:
                 pytest.fail(f"{name_of(document)}:{block.line}: {command}: {error!r}")
+
+
+@pytest.mark.parametrize("document", [at for at in DOCUMENTS if at.name != "CHANGELOG.md"], ids=name_of)
+def test_files_and_names_exist(document: Path) -> None:
+    """Files of the repository and names of the package, in backticks, exist; NAME stands for one to be chosen."""
+    text = document.read_text()
+    paths = re.findall(r"`((?:riebench|scripts|tests|baselines)/[\w./-]+)`", text)
+    assert [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
+    for name in re.findall(r"`(riebench(?:\.\w+)+)(?:\(.*\))?`", text):
+        if name not in ENTRY_POINTS:
+            resolve_name(name)
 
 
 @pytest.fixture

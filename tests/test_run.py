@@ -449,10 +449,10 @@ def test_option_for_nobody() -> None:
         request_of(["sae", "none"], [1.0], options={"spatal": "1"})
 
 
-def test_stranger_as_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stranger_as_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    code = readme.split("```python\n", 1)[1].split("```", 1)[0]
+    page = (Path(__file__).parents[1] / "riebench" / "methods" / "README.md").read_text()
+    code = page.split("```python\n", 1)[1].split("```", 1)[0]
     assert len(code.splitlines()) <= 40
     (tmp_path / "my_method.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
