@@ -151,7 +151,7 @@ def metrics_command(
             continue
         sets = [name for name, has in (("default", not metric.optional), ("published", metric.published)) if has]
         needs = metric.scorer or ("the drawn world" if metric.drawn_world else "")
-        origin = "riebench" if metric.is_riebenchs else listed.origin
+        origin = "riebench" if metric.from_riebench else listed.origin
         table.add_row(*map(Text, (metric.name, ", ".join(sets), needs, metric.says, origin)))
     wide_console().print(table)
 

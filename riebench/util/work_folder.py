@@ -1,4 +1,4 @@
-"""A folder that long work fills and goes on with: opened, locked, refused to others, written, worked off task by task."""
+"""The folder of long work: opened, locked, refused to others, written, and gone on with task by task."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class WorkFolder:
         with full_disk(self.path / name):
             write_whole(self.path / name, data)
 
-    def append(self, name: str, data: bytes) -> None:
+    def append_to(self, name: str, data: bytes) -> None:
         """Append to a file whole or not at all, and have it on the disk before returning.
 
         Raises:
@@ -226,7 +226,7 @@ def work_off(
                 results.stop()
     left = len(tasks) - done
     if left:
-        log.info("%s; %d %ss are left, the same command goes on with them", reason, left, unit)
+        log.warning("%s; %d %ss are left, the same command goes on with them", reason, left, unit)
     else:  # the wish to end came when all were under way
         reason = ""
     return Ending(done, left, signals[0] if signals else None, reason)

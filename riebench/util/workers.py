@@ -109,7 +109,7 @@ def hired(
     if workers.count < 1:
         raise UserError(f"workers is {workers.count}; expected 1 or more")
     if workers.count > max(1, tasks):
-        log.info("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
+        log.warning("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
         workers = replace(workers, count=max(1, tasks))
     if workers.count == 1 and workers.address is None:
         yield InProcess(make())
@@ -243,18 +243,18 @@ class RayCrew(Generic[W]):
 
     def _share_out(self) -> None:
         """Decide what each worker gets, and see that the cluster has it."""
-        resources, count = self.ray.cluster_resources(), self.workers.count
-        each = {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
-        for name, share in each.items():
-            whole = resources.get(name, 0.0) / count
-            each[name] = share = (float(int(whole)) if whole >= 1 else whole) if share is None else share
-            if share * count > resources.get(name, 0.0) + 1e-6:
-                total = resources.get(name, 0.0)
-                raise UserError(
-                    f"{count} workers with {share:g} {name} each need more than the {total:g} of the cluster"
-                )
-        self.share = {"num_cpus": each["CPU"], "num_gpus": each["GPU"]}
-        self.threads = max(1, int(each["CPU"] or 0))
+        cpus = self._share_of("CPU", self.workers.cpus)
+        self.share = {"num_cpus": cpus, "num_gpus": self._share_of("GPU", self.workers.gpus)}
+        self.threads = max(1, int(cpus))
+
+    def _share_of(self, name: str, each: float | None) -> float:
+        """What each worker gets of a resource: an even share, rounded down to a whole number above 1, unless given."""
+        total, count = self.ray.cluster_resources().get(name, 0.0), self.workers.count
+        if each is None:
+            each = float(total // count) or total / count
+        if each * count > total + 1e-6:
+            raise UserError(f"{count} workers with {each:g} {name} each need more than the {total:g} of the cluster")
+        return each
 
     def _hire(self) -> Any:
         # Files of methods in the current folder are importable in the workers, too.
