@@ -18,14 +18,19 @@ import psutil
 import pytest
 
 import riebench
+from riebench.ablation.ablation_request import resolve_ablation
+from riebench.ablation.ablation_worker import AblationWorker
 from riebench.engine.pair_work import PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
 from riebench.instruments.handed_in import HandedIn
+from riebench.instruments.loading import Instruments
 from riebench.pairs import Pair
 from riebench.records import read_records
+from riebench.training.capture import resolve_capture
+from riebench.training.shard_writer import ShardWriter
 from riebench.util.errors import UserError
-from riebench.util.workers import RayCrew, Workers
+from riebench.util.workers import RayCrew, Workers, hired
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 TWO = Workers(2, cpus=1, gpus=0)
@@ -124,6 +129,52 @@ def test_a_pair_that_kills_its_workers_is_a_failure(
     assert failed.where == "workers"
     assert "given to 3 workers and each of them died" in str(failed.reason)
     assert "it is given to another" in caplog.text
+
+
+def test_every_kind_of_work_survives_its_workers(
+    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Work without pairs: a task that kills one worker is done by another, one that kills all of them is given up."""
+
+    class Fragile:
+        def work(self, task: int) -> int:
+            flag = tmp_path / str(task)
+            if task == 2 or (task == 1 and not flag.exists()):
+                flag.touch()
+                os._exit(1)
+            if task == 3:
+                raise UserError("shard 3 is bad")
+            return 10 * task
+
+        def give_up(self, task: int, reason: str) -> int:
+            assert reason == "the shard was given to 3 workers and each of them died"
+            return -task
+
+    with hired(Fragile, TWO, 9, "shard") as crew:
+        assert crew.local is None
+        assert crew.ask(lambda worker: worker.work(0)) == 0
+        assert dict(crew.run([0, 1, 2, 4])) == {0: 0, 1: 10, 2: -2, 4: 40}
+    assert "a worker died at the shard '1'" in caplog.text
+    with hired(Fragile, TWO, 9, "shard") as crew:
+        results = crew.run([3, 0])
+        with pytest.raises(UserError, match=r"^shard 3 is bad$"):
+            assert dict(results) == {}
+        with pytest.raises(UserError, match=r"^shard 3 is bad$"):
+            crew.ask(lambda worker: worker.work(3))
+    with pytest.raises(UserError, match="workers is 0"), hired(Fragile, Workers(0), 9, "shard"):
+        pass
+
+
+def test_collecting_and_ablating_give_up_a_task(mini: Instruments) -> None:
+    written = resolve_capture(mini.model, "mid.0", prompts="grammar", count=2)
+    writer = ShardWriter(written, "float16", 1, Path("values"))
+    with pytest.raises(UserError, match="shard 1 cannot be made: died"):
+        writer.give_up(1, "died")
+    ablation = resolve_ablation(mini.model, "mid.0,up.0.0", prompts=2, scorers=mini.scorers)
+    result = AblationWorker(ablation).give_up(1, "died")
+    assert [(z.seed, z.status, z.reason) for z in result.zeroings] == [
+        (ablation.prompted[1].seed, "failed", "died")
+    ] * 2
 
 
 FICKLE = """

@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import psutil
 
 from riebench.util.errors import UserError
+from riebench.util.work_folder import InTurn
 
 log = logging.getLogger(__name__)
 TRIES = 3
@@ -121,23 +122,16 @@ def hired(
         crew.close()
 
 
-class InProcess(Generic[W]):
+class InProcess(InTurn[Any, Any], Generic[W]):
     """One worker in this process; see :class:`Crew`."""
 
     def __init__(self, worker: W) -> None:
+        super().__init__(worker.work)
         self.local: W | None = worker
-        self._worker, self._stopped = worker, False
+        self._worker = worker
 
     def ask(self, question: Callable[[W], Answer]) -> Answer:
         return question(self._worker)
-
-    def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        for task in tasks:
-            if not self._stopped:
-                yield task, self._worker.work(task)
-
-    def stop(self) -> None:
-        self._stopped = True
 
 
 @dataclass(frozen=True)
