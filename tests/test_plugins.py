@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from riebench.cli import main
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.methods import create, find, method_names

@@ -17,12 +17,12 @@ import psutil
 import pytest
 
 import riebench
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_task import LoadedRun
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.ray_crew import RayCrew
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
 from riebench.engine.session import Workers
-from riebench.engine.tasks import Survey
 from riebench.instruments.handed_in import HandedIn
 from riebench.pairs import Pair
 from riebench.records import read_records
@@ -223,7 +223,7 @@ def test_no_more_workers_than_memory_holds(
     """The memory of the first worker is that of each; as many more are hired as fit into what it leaves free."""
     hired: list[int] = []
     monkeypatch.setattr(RayCrew, "_hire_some", lambda self, count: hired.append(count))
-    monkeypatch.setattr(RayCrew, "survey", lambda self, pairs: Survey([], {}, {}, "cpu", bytes=10**9))
+    monkeypatch.setattr(RayCrew, "describe", lambda self, pairs: LoadedRun([], {}, {}, "cpu", bytes=10**9))
     memory = psutil.virtual_memory()._replace(available=int(room * 10**9))
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     RayCrew(REQUEST, Workers(4, cpus=0.5, gpus=0)).close()
@@ -237,7 +237,7 @@ def test_no_more_workers_than_memory_holds(
 
 
 def test_a_worker_knows_its_memory() -> None:
-    assert PairWorker(REQUEST).survey(()).bytes > 100e6
+    assert PairWorker(REQUEST).describe(()).bytes > 100e6
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from riebench.engine.session import Session
 
 STAGES = {
-    "load models": "riebench.engine.pair_work:load_instruments",
-    "base and source run, masks": "riebench.engine.pair_work:PairWorker.observe",
-    "plan": "riebench.engine.pair_work:PairWorker._planned",
-    "edited runs": "riebench.engine.pair_work:PairWorker._generate",
-    "metrics": "riebench.engine.pair_work:PairWorker.score",
+    "load models": "riebench.engine.pair_worker:load_instruments",
+    "base and source run, masks": "riebench.engine.pair_work:PairWork.observe",
+    "plan": "riebench.engine.pair_work:PairWork._plan",
+    "edited runs": "riebench.engine.pair_work:PairWork._generate",
+    "metrics": "riebench.engine.pair_work:PairWork.score",
 }
 """What ``--trace`` times."""
 HELP = """Run a benchmark: methods, blocks and strengths over pairs.

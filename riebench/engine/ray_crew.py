@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 
-from riebench.engine.pair_work import PairResult, PairWorker
+from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request
 from riebench.engine.session import Workers
-from riebench.engine.tasks import Survey, Task
 from riebench.pairs import Pair
 from riebench.records import Record
 from riebench.util.errors import UserError
@@ -50,20 +50,20 @@ class _Worker:
         """Why this worker cannot work; empty if it can."""
         return self.fault
 
-    def survey(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> Survey:
+    def describe(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> LoadedRun:
         """The run as this worker knows it."""
         assert self.worker is not None
-        return self.worker.survey(pairs, before)
+        return self.worker.describe(pairs, before)
 
-    def work(self, task: Task) -> PairResult:
+    def work(self, task: PairTask) -> PairResult:
         """Work one task off."""
         assert self.worker is not None
         return self.worker.work(task)
 
-    def give_up(self, task: Task, reason: str) -> PairResult:
+    def give_up(self, task: PairTask, reason: str) -> PairResult:
         """The records of a pair that cost too many workers."""
         assert self.worker is not None
-        return PairResult(self.worker.recorder.failures(task, RuntimeError(reason), where="workers"))
+        return self.worker.give_up(task, reason)
 
 
 @dataclass
@@ -71,7 +71,7 @@ class _Flying:
     """A call that is under way: a task, or (without one) a new worker that is loading."""
 
     actor: Any
-    task: Task | None
+    task: PairTask | None
     giving_up: bool = False
 
 
@@ -146,7 +146,7 @@ class RayCrew:
         self._hire_some(1)
         count = self.workers.count
         if count > 1 and self.workers.address is None:
-            each = self.survey(()).bytes
+            each = self.describe(()).bytes
             fitting = 1 + int(psutil.virtual_memory().available // each)
             if fitting < count:
                 said = f"{count} workers were asked for; {fitting} fit into memory ({each / 1e9:.1f} GB each)"
@@ -174,12 +174,12 @@ class RayCrew:
             raise UserError(next(fault for fault in faults if fault))  # once, however many say it
         self.actors += hired
 
-    def survey(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> Survey:
+    def describe(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> LoadedRun:
         """The run as the first worker knows it."""
-        found: Survey = self.ray.get(self.actors[0].survey.remote(list(pairs), list(before)))
+        found: LoadedRun = self.ray.get(self.actors[0].describe.remote(list(pairs), list(before)))
         return found
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, PairResult]]:
+    def run(self, tasks: Sequence[PairTask]) -> Iterator[tuple[PairTask, PairResult]]:
         """Work tasks off, in the order in which they are done; what is under way at the end is finished."""
         waiting, idle = deque(tasks), list(self.actors)
         flying: dict[Any, _Flying] = {}
@@ -211,7 +211,7 @@ class RayCrew:
             else:
                 yield now.task, result
 
-    def _begin(self, actor: Any, task: Task, flying: dict[Any, _Flying]) -> None:
+    def _begin(self, actor: Any, task: PairTask, flying: dict[Any, _Flying]) -> None:
         lost = self.lost.get(task.pair.id, 0)
         if lost >= TRIES:
             reason = f"the pair was given to {lost} workers and each of them died"
@@ -219,7 +219,7 @@ class RayCrew:
         else:
             flying[actor.work.remote(task)] = _Flying(actor, task)
 
-    def _lose(self, now: _Flying, said: str, waiting: deque[Task], flying: dict[Any, _Flying]) -> None:
+    def _lose(self, now: _Flying, said: str, waiting: deque[PairTask], flying: dict[Any, _Flying]) -> None:
         """A worker died: its pair goes to another, and a new worker takes its place once there is room for it.
 
         Workers that die as they load, one after the other, are not replaced.
