@@ -186,6 +186,11 @@ class Unnamed:
     def plan(self, seen):
         return Plan(notes={1: 2})
 
+@method("half-letter")
+class HalfLetter:
+    def plan(self, seen):
+        return Plan(notes={"x": "\\udcff"})
+
 @method("misplaced")
 class Misplaced:
     def plan(self, seen):
@@ -216,10 +221,10 @@ class Quits:
     def plan(self, seen):
         raise SystemExit(0)
 
-@method("talkative")
-class Talkative:
+@method("garbled")
+class Garbled:
     def plan(self, seen):
-        raise ValueError("x" * 1000)
+        raise ValueError("\\udcff" + "x" * 1000)
 
 def quit(passing, step):
     raise SystemExit(0)
@@ -284,6 +289,7 @@ def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: py
         "Talks": "122 tokens, the text encoder takes 24",
         "Noted": "notes 'x' as Tensor",
         "Unnamed": "'unnamed': notes 1 as int, expected a name",
+        "HalfLetter": "expected text in Unicode",
         "Misplaced": "'misplaced': changes ('mid.0', None); its sites are",
         "Listed": "'listed': returned a Plan whose changes are list",
         "Wordless": "'wordless': returned a Plan whose prompt is int",
@@ -291,7 +297,7 @@ def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: py
         "Sparse": "'sparse': the change at mid.0 is a tensor of torch.sparse_coo",
         "Quits": "the method 'quits' raised SystemExit: 0",
         "LaterQuits": "the method 'later-quits' raised SystemExit: 0",
-        "Talkative": "xxx",
+        "Garbled": "\\udcffxxx",
     }
     pair = load_pairs(PAIRS)[0]
     every = ["steering", *(f"strangers:{name}" for name in strangers)]
@@ -319,7 +325,7 @@ def test_a_method_that_changes_shared_tensors_fails_its_pair_by_name(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other methods of the pair may have seen the changes; the next run is as if nothing had happened."""
-    monkeypatch.setattr(registry.METHODS, "registered", dict(registry.METHODS.registered))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "meddlers.py").write_text(MEDDLERS)
     pair = load_pairs(PAIRS)[0]
@@ -334,7 +340,7 @@ def test_a_method_that_changes_shared_tensors_fails_its_pair_by_name(
 
 
 def test_a_method_cannot_take_values_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry.METHODS, "registered", dict(registry.METHODS.registered))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "meddlers.py").write_text(MEDDLERS)
     taken, steered = records(["meddlers:Takes", "steering"], [1.0], load_pairs(PAIRS)[0])
@@ -342,7 +348,7 @@ def test_a_method_cannot_take_values_out(tmp_path: Path, monkeypatch: pytest.Mon
     assert "no attribute 'clear'" in str(taken.reason)
 
 
-UNWRITABLE = """
+MUTE = """
 from riebench.methods import Plan, method
 
 class Mute(Exception):
@@ -353,26 +359,15 @@ class Mute(Exception):
 class Mutes:
     def plan(self, seen):
         raise Mute
-
-@method("garbled")
-class Garbled:
-    def plan(self, seen):
-        raise ValueError("\\udcff")
 """
 
 
-@pytest.mark.parametrize(("name", "reason"), [("Mutes", "mute"), ("Garbled", "unicode")])
-def test_an_error_that_cannot_be_written_fails_its_pair(
-    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry.METHODS, "registered", dict(registry.METHODS.registered))
+def test_an_error_without_a_text_fails_its_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "unwritable.py").write_text(UNWRITABLE)
-    failed = records([f"unwritable:{name}", "steering"], [1.0], load_pairs(PAIRS)[0])
-    for record in failed:
-        assert record.status == "failed"
-        assert reason in str(record.reason)
-        assert record.model_validate_json(record.model_dump_json()) == record
+    (tmp_path / "mute.py").write_text(MUTE)
+    failed = records(["mute:Mutes", "steering"], [1.0], load_pairs(PAIRS)[0])
+    assert [(record.status, record.reason) for record in failed] == [("failed", "mute")] * 2
 
 
 def test_a_prompt_is_not_cut_off_unsaid() -> None:

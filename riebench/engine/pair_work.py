@@ -139,7 +139,9 @@ class PairWork:
 
     def _sites(self) -> tuple[list[str], list[str]]:
         """The sites whose values the task's conditions need, and those whose SAEs they need, as the model runs them."""
-        sites, captured, with_sae = self.model.sites, set(), set()
+        sites = self.model.sites
+        captured: set[str] = set()
+        with_sae: set[str] = set()
         for number in self.task.conditions:
             blocks, entry = self.request.conditions[number].sites, entry_of(self.recorder.methods[number])
             captured.update(blocks)
@@ -172,7 +174,8 @@ class PairWork:
         Raises:
             PairError: if a method changes tensors that all methods share.
         """
-        pictures, waiting = [EditedPicture(setting) for setting in settings], {}
+        pictures = [EditedPicture(setting) for setting in settings]
+        waiting: dict[tuple[str, Start | None], list[EditedPicture]] = {}
         for number in self._in_order({setting.condition for setting in settings}):
             plan = plans[number] if plans and number in plans else self._plan(number)
             if plans is not None:

@@ -167,7 +167,7 @@ class Recorder:
             measured_by=self._measured_by if metrics else {},
             metrics=dict(metrics or {}),
             notes=dict(notes or {}),
-            reason=(str(error) or type(error).__name__)[:LONGEST] if error else None,
+            reason=_reason(error) if error else None,
             error=type(error).__name__ if error else None,
             where=(error.where if isinstance(error, PairError) else where) if error else None,
         )
@@ -181,3 +181,8 @@ class Recorder:
 def _without_strength(setting: Setting) -> str:
     """A text that is the same for settings that differ in their strength alone."""
     return setting.model_dump_json(exclude={"strength"})
+
+
+def _reason(error: Exception) -> str:
+    """The text of an error, in letters that a file of UTF-8 can hold."""
+    return (str(error) or type(error).__name__)[:LONGEST].encode(errors="backslashreplace").decode()
