@@ -152,7 +152,7 @@ def _scorers(instruments: ModelInstruments, handed_in: HandedIn, metrics: Collec
 
 
 def measured_by(scorers: Scorers, names: Collection[str] | None) -> dict[str, str]:
-    """Metric to its own network with fingerprint, and to its code where it is not riebench's; others are left out.
+    """Metric to its code if it is not riebench's, and to the network that measures it alone; others are left out.
 
     Args:
         scorers: with the networks that these metrics need.
@@ -161,9 +161,10 @@ def measured_by(scorers: Scorers, names: Collection[str] | None) -> dict[str, st
     by_metric = {}
     for metric in metrics_of(names):
         network = scorers.more[metric.scorer] if metric.scorer else None
-        parts = [metric.own_code, network and f"{network.name}-{network.fingerprint}"]
-        if any(parts):
-            by_metric[metric.name] = " ".join(filter(None, parts))
+        parts = [] if metric.is_riebenchs else [metric.code]
+        parts += [f"{network.name}-{network.fingerprint}"] if network else []
+        if parts:
+            by_metric[metric.name] = " ".join(parts)
     return by_metric
 
 

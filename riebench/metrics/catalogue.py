@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from riebench.records.code import code_hash
 from riebench.records.schema import Record, Setting
-from riebench.util.errors import UserError, unknown
-from riebench.util.plugins import Registry, place_of
+from riebench.util.errors import unknown
+from riebench.util.plugins import Listed, Registry, place_of
 
 if TYPE_CHECKING:
     from riebench.metrics.seen import Seen
@@ -60,10 +60,17 @@ class Metric:
     files: tuple[str | Path, ...] = ()
 
     @property
-    def own_code(self) -> str | None:
-        """``module:function-HASH`` of a metric from outside riebench, with the hash of its files; None for others."""
-        if self.measure.__module__.partition(".")[0] == "riebench":
-            return None
+    def is_riebenchs(self) -> bool:
+        """Whether the metric is one of riebench's own."""
+        return self.measure.__module__.partition(".")[0] == "riebench"
+
+    @property
+    def code(self) -> str:
+        """``module:function-HASH``, with the hash of the function's files and of those that it reads.
+
+        Raises:
+            UserError: if a file cannot be read.
+        """
         return f"{place_of(self.measure)}-{code_hash(self.measure, map(str, self.files))}"
 
 
@@ -109,16 +116,18 @@ def metric(
 def find_metric(name: str) -> Metric:
     """The metric of a name, of ``package.module:function`` or of ``my_file.py:function``.
 
-    A metric that is loaded by this call is optional: only runs that name it measure it.
+    All metrics of a module that this call imports are optional: only runs that name one measure it.
 
     Raises:
         UserError: if there is no such metric, or its module cannot be imported.
     """
-    if name not in METRICS:
-        loaded = replace(_REGISTRY.find(name), optional=True)
-        METRICS[loaded.name] = loaded
-        return loaded
-    return METRICS[name]
+    if name in METRICS:
+        return METRICS[name]
+    before = set(METRICS)
+    found = _REGISTRY.find(name)
+    for new in {found.name, *METRICS} - before:
+        METRICS[new] = replace(METRICS.get(new, found), optional=True)
+    return METRICS[found.name]
 
 
 def metrics_of(names: Iterable[str] | None, with_truth: bool = True) -> list[Metric]:
@@ -170,12 +179,10 @@ def known_names() -> list[str]:
     return [*METRICS, *(name for name in _REGISTRY.names() if name not in METRICS)]
 
 
-def listed_metrics() -> list[Metric | UserError]:
-    """All metrics by name, loaded; of one that cannot be loaded, its error."""
-    every: list[Metric | UserError] = []
-    for name in known_names():
-        try:
-            every.append(find_metric(name))
-        except UserError as error:
-            every.append(error)
-    return every
+def listed_metrics(names: Iterable[str] | None = None) -> list[Listed[Metric]]:
+    """Metrics with their origin, loaded; one that cannot be loaded is listed with its error.
+
+    Args:
+        names: as :func:`find_metric` takes them; all that are registered or installed unless given.
+    """
+    return [_REGISTRY.listing(name) for name in names or known_names()]

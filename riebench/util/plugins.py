@@ -127,15 +127,16 @@ class Registry(Generic[Entry]):
         return entry
 
     def listed(self) -> list[Listed[Entry]]:
-        """Every name in order; a broken extension is listed with its error."""
-        every = []
-        for name in self.names():
-            origin = self.holder(name) or name
-            try:
-                every.append(Listed(name, origin, self.find(name)))
-            except UserError as error:
-                every.append(Listed[Entry](name, origin, error=str(error)))
-        return every
+        """Every name in order, see :meth:`listing`."""
+        return [self.listing(name) for name in self.names()]
+
+    def listing(self, name: str) -> Listed[Entry]:
+        """A name, or a place as :meth:`find` takes it; a broken extension is listed with its error."""
+        origin = self.holder(name) or name
+        try:
+            return Listed(name, origin, self.find(name))
+        except UserError as error:
+            return Listed(name, origin, error=str(error))
 
     def entry_of(self, name: str, loaded: Any) -> Entry:
         """The entry of a loaded object; registries of undecorated objects override this and :meth:`is_like_one`.
