@@ -17,10 +17,10 @@ from PIL import Image
 
 from riebench.cli import main
 from riebench.features.feature_index import FACTS, HEAT, PICTURES, FeatureIndex
+from riebench.features.feature_page import write_feature_page
 from riebench.features.feature_sheet import draw_feature, draw_features
-from riebench.features.index_request import IndexRequest, carry_out_index
-from riebench.features.index_writer import make_index
-from riebench.features.page import write_feature_page
+from riebench.features.index_making import make_index
+from riebench.features.located_saes import IndexRequest, carry_out_index
 from riebench.instruments.loading import Instruments
 from riebench.mini.grammar import parse, visible
 from riebench.models.mini import WEIGHTS

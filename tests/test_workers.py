@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,14 @@ import psutil
 import pytest
 
 import riebench
-from riebench.engine.pair_task import LoadedRun
 from riebench.engine.pair_worker import PairWorker
-from riebench.engine.ray_crew import RayCrew
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
-from riebench.engine.session import Workers
 from riebench.instruments.handed_in import HandedIn
 from riebench.pairs import Pair
 from riebench.records import read_records
 from riebench.util.errors import UserError
+from riebench.util.workers import RayCrew, Workers
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 TWO = Workers(2, cpus=1, gpus=0)
@@ -91,6 +90,10 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
     cluster.wait_for_nodes()
 
 
+def crew_of(request: Request, workers: Workers) -> RayCrew[PairWorker]:
+    return RayCrew(partial(PairWorker, request), workers, "pair")
+
+
 def one_and_six(method: str) -> tuple[Request, list[Pair]]:
     return resolve(method, "down.2.1", strength=1, category=[1, 6], limit=1, keep_images=0)
 
@@ -109,7 +112,7 @@ class Deadly:
 
 
 def test_a_pair_that_kills_its_workers_is_a_failure(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "deadly_method.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path)
@@ -120,7 +123,7 @@ def test_a_pair_that_kills_its_workers_is_a_failure(
     assert failed.category == 6
     assert failed.where == "workers"
     assert "given to 3 workers and each of them died" in str(failed.reason)
-    assert "it is given to another" in capsys.readouterr().err
+    assert "it is given to another" in caplog.text
 
 
 FICKLE = """
@@ -148,7 +151,7 @@ def test_workers_that_cannot_be_replaced_end_the_run(
     cluster: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     name: str,
     then: str,
     said: str,
@@ -158,28 +161,28 @@ def test_workers_that_cannot_be_replaced_end_the_run(
     request, pairs = one_and_six(f"{name}_method:Fickle")
     with pytest.raises(UserError, match="all workers were lost and new ones cannot load"):
         carry_out(request, pairs, tmp_path / "out", quiet=True, workers=TWO)
-    assert said in capsys.readouterr().err
+    assert said in caplog.text
 
 
 def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> None:
     lost = REQUEST.model_copy(update={"model": "no_such_module:entry"})
     with pytest.raises(UserError, match="the model 'no_such_module:entry' cannot be loaded"):
-        RayCrew(lost, TWO)
+        crew_of(lost, TWO)
     with pytest.raises(UserError, match="3 workers with 1 CPU each need more than the 2"):
-        RayCrew(REQUEST, Workers(3, cpus=1, gpus=0))
+        crew_of(REQUEST, Workers(3, cpus=1, gpus=0))
     with pytest.raises(UserError, match="masks cannot be handed to other processes"):
         carry_out(REQUEST, EIGHTEEN, tmp_path / "out", given=HandedIn(masks={}), workers=TWO)
 
 
 def test_gpus_are_shared_out(cluster: Any) -> None:
-    crew = RayCrew(REQUEST, Workers(2, cpus=1))
+    crew = crew_of(REQUEST, Workers(2, cpus=1))
     found = [actor.__ray_call__.remote(lambda worker: os.environ["CUDA_VISIBLE_DEVICES"]) for actor in crew.actors]
     assert [len(ids.split(",")) for ids in ray.get(found)] == [1, 1]
     assert crew.share["num_gpus"] == 1
     assert ray.available_resources().get("GPU", 0) == 0
     crew.close()
     with pytest.raises(UserError, match="2 workers with 2 GPU each need more than the 2"):
-        RayCrew(REQUEST, Workers(2, cpus=1, gpus=2))
+        crew_of(REQUEST, Workers(2, cpus=1, gpus=2))
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -196,14 +199,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_no_more_workers_than_pairs(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     hired = counted(monkeypatch)
     words: dict[str, Any] = {"strength": 1, "category": [1, 6], "limit": 1, "keep_images": 0, "quiet": True}
     result = riebench.run("none", "mid.0", workers=999, out=tmp_path / "many", **words)
     assert (sum(hired), result.session.pairs) == (2, 2)
-    said = "riebench: 999 workers were asked for; 2 are started, one for each pair\n"
-    assert capsys.readouterr().err == said
+    assert caplog.messages == ["999 workers were asked for; 2 are started, one for each pair"]
     # The pair that is left is worked off, and no other.
     lines = (tmp_path / "many" / "records.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "many" / "records.jsonl").write_text(lines[0])
@@ -216,28 +218,30 @@ def test_no_more_workers_than_memory_holds(
     cluster: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     room: float,
     fitting: int,
 ) -> None:
     """The memory of the first worker is that of each; as many more are hired as fit into what it leaves free."""
     hired: list[int] = []
     monkeypatch.setattr(RayCrew, "_hire_some", lambda self, count: hired.append(count))
-    monkeypatch.setattr(RayCrew, "describe", lambda self, pairs: LoadedRun([], {}, {}, "cpu", bytes=10**9))
+    monkeypatch.setattr(RayCrew, "bytes_of_each", lambda self: 10**9)
     memory = psutil.virtual_memory()._replace(available=int(room * 10**9))
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-    RayCrew(REQUEST, Workers(4, cpus=0.5, gpus=0)).close()
+    crew_of(REQUEST, Workers(4, cpus=0.5, gpus=0)).close()
     assert sum(hired) == fitting
-    said = f"riebench: 4 workers were asked for; {fitting} fit into memory (1.0 GB each)\n"
-    assert capsys.readouterr().err == ("" if fitting == 4 else said)
+    said = f"4 workers were asked for; {fitting} fit into memory (1.0 GB each)"
+    assert caplog.messages == ([] if fitting == 4 else [said])
     # Of the memory of other machines nothing is known here.
     hired.clear()
-    RayCrew(REQUEST, Workers(4, "auto", cpus=0.5, gpus=0)).close()
+    crew_of(REQUEST, Workers(4, "auto", cpus=0.5, gpus=0)).close()
     assert sum(hired) == 4
 
 
-def test_a_worker_knows_its_memory() -> None:
-    assert PairWorker(REQUEST).describe(()).bytes > 100e6
+def test_a_worker_knows_its_memory(cluster: Any) -> None:
+    crew = crew_of(REQUEST, Workers(1, "auto", cpus=1, gpus=0))
+    assert crew.bytes_of_each() > 100e6
+    crew.close()
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path) -> None:

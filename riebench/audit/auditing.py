@@ -11,9 +11,9 @@ from riebench.audit.evidence import Evidence, gather
 from riebench.audit.findings import Findings, find
 from riebench.audit.own_runs import FAULT, own_runs
 from riebench.engine.run import carry_out
-from riebench.engine.session import Workers
 from riebench.report.frame import records_file
 from riebench.util.errors import UserError
+from riebench.util.workers import Workers
 
 RUNS = "runs"
 

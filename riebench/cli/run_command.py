@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from riebench.engine.request import Request
     from riebench.engine.session import Session
 
-STAGES = {
-    "load models": "riebench.engine.pair_worker:load_instruments",
-    "base and source run, masks": "riebench.engine.pair_work:PairWork.observe",
-    "plan": "riebench.engine.pair_work:PairWork._plan",
-    "edited runs": "riebench.engine.pair_work:PairWork._generate",
-    "metrics": "riebench.engine.pair_work:PairWork.score",
-}
-"""What ``--trace`` times."""
 HELP = """Run a benchmark: methods, blocks and strengths over pairs.
 
 Examples:
@@ -160,7 +152,7 @@ def run_command(
         _print_plan(request)
         return 0
     from riebench.engine.run import carry_out
-    from riebench.engine.session import Workers
+    from riebench.util.workers import Workers
 
     with _tracing() if trace else nullcontext():
         done = carry_out(
@@ -180,7 +172,7 @@ def run_command(
 def _tracing() -> Iterator[None]:
     from riebench.util.trace import tracing
 
-    with tracing(STAGES) as seen:
+    with tracing() as seen:
         yield
     logging.getLogger(__name__).info("time and memory by stage\n%s", "\n".join(seen.lines()))
 

@@ -81,7 +81,6 @@ class LoadedRun:
         shared: what all records of the folder share, as ``run.json`` keeps it.
         locations: part of the model to where it lies.
         device: that the worker computes on.
-        bytes: memory of the worker's process.
         metrics: the names of those that a record must hold.
         measured_by: metric to the network of its own that measures it.
         search: options of the search for strengths, if there is one.
@@ -91,7 +90,6 @@ class LoadedRun:
     shared: Mapping[str, Any]
     locations: Mapping[str, str]
     device: str
-    bytes: int
     metrics: Sequence[str] = ()
     measured_by: Mapping[str, str] = field(default_factory=dict)
     search: SearchOptions | None = None

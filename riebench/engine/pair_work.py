@@ -29,6 +29,7 @@ from riebench.records import ACTS, INSIDE, OUTSIDE, Record
 from riebench.settings.lpips_search import lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
+from riebench.util.trace import stage
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class PairWork:
             records += more_records
         return PairResult(records, self._images(pictures) if self.task.keep_images else {})
 
+    @stage("base and source run, masks")
     def observe(self) -> None:
         """Base and source run with the values at every site that the task needs, and the masks."""
         pair, seed = self.task.pair, self.task.seed
@@ -197,6 +199,7 @@ class PairWork:
         firsts = {number: self.request.conditions[number].sites[:1] for number in conditions}
         return sorted(firsts, key=lambda number: (order.index(firsts[number][0]) if firsts[number] else -1, number))
 
+    @stage("plan")
     def _plan(self, number: int) -> Plan | Exception:
         """The plan of a condition, or the error that its method raised.
 
@@ -254,7 +257,8 @@ class PairWork:
         try:
             with _naming(self.recorder.methods[pictures[0].setting.condition]):
                 start, steps = pictures[0].start, self.request.steps
-                runs = self.model.generate(prompts, seeds, steps, edits=edits, start=start)
+                with stage("edited runs"):
+                    runs = self.model.generate(prompts, seeds, steps, edits=edits, start=start)
             for picture, run in zip(pictures, runs, strict=True):
                 picture.image, picture.edit = run.image, None
         except Exception as error:  # noqa: BLE001 - changes may be functions of a user's method
@@ -270,6 +274,7 @@ class PairWork:
         """Further runs, for methods that look at more than their pair."""
         return self.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
 
+    @stage("metrics")
     def score(self, pictures: Sequence[EditedPicture]) -> list[Record]:
         """The record of every edited picture, with its metrics or its error."""
         pair, truth, brackets = self.task.pair, self.instruments.truth, self.protocol.score_brackets

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
-
-import psutil
 
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.pair_work import PairWork
@@ -17,6 +15,7 @@ from riebench.methods.registry import entry_of
 from riebench.metrics import metrics_of
 from riebench.pairs import Pair
 from riebench.records import Record
+from riebench.util.trace import stage
 
 
 class PairWorker:
@@ -29,22 +28,22 @@ class PairWorker:
     Attributes:
         instruments: model, masks and scorers.
         recorder: makes settings and records.
-        ending: set it to begin no further task.
 
     Raises:
         UserError: if something cannot be loaded.
     """
 
     def __init__(self, request: Request, handed_in: HandedIn | None = None) -> None:
-        self.request, self.ending = request, False
-        self.instruments = load_instruments(
-            request.model,
-            request.settings,
-            request.protocol,
-            metrics=request.metrics,
-            batch=request.batch,
-            handed_in=handed_in,
-        )
+        self.request = request
+        with stage("load models"):
+            self.instruments = load_instruments(
+                request.model,
+                request.settings,
+                request.protocol,
+                metrics=request.metrics,
+                batch=request.batch,
+                handed_in=handed_in,
+            )
         self.recorder = Recorder(request, self.instruments)
         self._kept_for_all: dict[Hashable, Any] = {}
         for condition, method in zip(request.conditions, self.recorder.methods, strict=True):
@@ -84,17 +83,10 @@ class PairWorker:
             },
             locations=dict(instruments.locations),
             device=str(instruments.model.device),
-            bytes=psutil.Process().memory_info().rss,
             metrics=[metric.name for metric in metrics_of(request.metrics, instruments.truth is not None)],
             measured_by=dict(instruments.measured_by),
             search=request.at_lpips,
         )
-
-    def run(self, tasks: Sequence[PairTask]) -> Iterator[tuple[PairTask, PairResult]]:
-        """Work tasks off in order, until there are no more or :attr:`ending` is set."""
-        for task in tasks:
-            if not self.ending:
-                yield task, self.work(task)
 
     def begin(self, task: PairTask) -> PairWork:
         """The work on a task, before its first step."""

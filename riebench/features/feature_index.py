@@ -7,6 +7,7 @@ contents are ours; no source prescribes them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -323,3 +324,19 @@ def check_index_of(index: FeatureIndex, fingerprint: str) -> None:
             f"{index.folder} is the index of another SAE (fingerprint {index.facts.sae}, this one has {fingerprint});"
             " make its own with 'riebench sae index', or give another --index"
         )
+
+
+def check_index_folder(out: Path) -> None:
+    """See that a folder is new, empty or a feature index, and that it can be written.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if out.exists() and not is_index(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} holds something else than a feature index and would be lost; give another folder")
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {out} cannot be written: {error.strerror}; give another") from None
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise UserError(f"the folder {out} cannot be written; give another")

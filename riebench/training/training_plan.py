@@ -1,4 +1,4 @@
-"""What a training run will do, with all that can be wrong found before the first step. Needs no torch."""
+"""The plan of a training: its settings, the published ones by name, and the grid of SAEs. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,160 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.prompts import prompts_hash
 from riebench.training.capture import ALL, Capture, refuse_full_disk, resolve_capture, size_text
 from riebench.training.dataset import Dataset, open_dataset
-from riebench.training.training_grid import GridPoint, SAESettings, grid_points, settings_and_axes
-from riebench.util.errors import UserError
-from riebench.util.files import write_whole
+from riebench.util.errors import UserError, unknown
+from riebench.util.work_folder import WorkFolder
 
 TRAINING, CHECKPOINT = "training.json", "checkpoint.pt"
+
+
+class SAESettings(BaseModel):
+    """How SAEs are trained; the defaults are those of mini's own.
+
+    Attributes:
+        batch: vectors in a step.
+        steps: steps; 0 for as many as one pass over the data gives.
+        lr: Adam's learning rate.
+        eps: Adam's epsilon.
+        decay: share of the steps, the last ones, over which the learning rate falls linearly to 0.
+        auxk: dead features that reconstruct the residual.
+        aux_weight: weight of the auxiliary loss.
+        dead_after: vectors without an activation after which a feature counts as dead.
+        buffer: vectors of each site that are shuffled together.
+        shuffle_seed: of the order of the vectors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch: int = Field(4096, ge=1)
+    steps: int = Field(3000, ge=0)
+    lr: float = Field(1e-3, gt=0)
+    eps: float = Field(6.25e-10, gt=0)
+    decay: float = Field(0.2, ge=0, le=1)
+    auxk: int = Field(64, ge=1)
+    aux_weight: float = Field(1 / 32, ge=0)
+    dead_after: int = Field(200_000, ge=1)
+    buffer: int = Field(1 << 18, ge=1)
+    shuffle_seed: int = Field(0, ge=0, lt=1 << 23)
+
+
+class Axes(BaseModel):
+    """The axes of the grid.
+
+    Attributes:
+        k: active features.
+        expansion: features per dimension, n / d.
+        aux: whether dead features reconstruct the residual.
+        frozen: whether the decoder stays random, the baseline of arXiv 2602.14111.
+        seeds: of the start.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    k: tuple[int, ...] = (16,)
+    expansion: tuple[int, ...] = (4,)
+    aux: tuple[bool, ...] = (True,)
+    frozen: tuple[bool, ...] = (False,)
+    seeds: tuple[Annotated[int, Field(lt=1 << 63)], ...] = (0,)
+
+
+PUBLISHED: dict[str, Any] = {"steps": 0, "lr": 1e-4, "decay": 0.0, "auxk": 256, "dead_after": 10_000_000}
+PRESETS: dict[str, dict[str, Any]] = {
+    "mini": {},
+    "paper": {**PUBLISHED, "k": (160,)},
+    "paper-v1": {**PUBLISHED, "k": (10,)},
+}
+"""``paper``: the SAEs of RIEBench; ``paper-v1``: the first release (arXiv 2410.22366). n is 5120 at d = 1280."""
+
+
+class GridPoint(BaseModel):
+    """One SAE of the grid.
+
+    Attributes:
+        site: whose values it is trained on.
+        k: active features.
+        expansion: features per dimension.
+        aux: whether dead features reconstruct the residual.
+        frozen: whether the decoder stays as it started.
+        seed: of the start.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    site: str
+    k: int
+    expansion: int
+    aux: bool
+    frozen: bool = False
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder; begins with its site, so that ``sae.folder`` finds it."""
+        aux = f"aux-{'on' if self.aux else 'off'}" + "_frozen" * self.frozen
+        return f"{self.site.replace('/', '-')}_k{self.k}_x{self.expansion}_{aux}_seed{self.seed}"
+
+    @property
+    def start(self) -> tuple[str, int, int, bool, int]:
+        """What its training has in common with that of the SAE that differs in the auxiliary loss alone."""
+        return self.site, self.k, self.expansion, self.frozen, self.seed
+
+
+def settings_and_axes(preset: str | None, given: Mapping[str, Any]) -> tuple[SAESettings, Axes]:
+    """The settings and axes of a preset, with those that are given in their place; None leaves one as it is.
+
+    Raises:
+        UserError: if the preset or a name is unknown, or a value does not fit.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    known = [*SAESettings.model_fields, *Axes.model_fields]
+    for name in given:
+        if name not in known:
+            raise unknown("setting", name, known)
+    chosen = PRESETS[preset or "mini"] | {name: value for name, value in given.items() if value is not None}
+    try:
+        settings = SAESettings(**{n: v for n, v in chosen.items() if n in SAESettings.model_fields})
+        return settings, Axes(**{n: v for n, v in chosen.items() if n in Axes.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+
+
+def grid_points(axes: Axes, widths: Mapping[str, int]) -> list[GridPoint]:
+    """Every SAE of the grid, for sites with the widths of their vectors.
+
+    Raises:
+        UserError: if an axis is empty, has a value twice or below 1, or a k is above the number of features.
+    """
+    for name, values in axes.model_dump().items():
+        least = 1 if name in ("k", "expansion") else 0
+        if not values or len(set(values)) < len(values) or min(values) < least:
+            raise UserError(f"{name} is {_listed(values)}; expected different numbers, each {least} or more")
+    points = []
+    for site, k, expansion, frozen, seed, aux in product(
+        widths, axes.k, axes.expansion, axes.frozen, axes.seeds, axes.aux
+    ):
+        if k > (features := expansion * widths[site]):
+            raise UserError(
+                f"k is {k}, but an SAE of {site} has {features} features at expansion {expansion}; "
+                "lower k or raise the expansion"
+            )
+        points.append(GridPoint(site=site, k=k, expansion=expansion, aux=aux, frozen=frozen, seed=seed))
+    return points
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ",".join(map(str, values)) or "empty"
 
 
 @dataclass(frozen=True)
@@ -51,13 +192,13 @@ class TrainingPlan:
     def model_name(self) -> str:
         """The model whose values these are."""
         if self.data is not None:
-            return self.data.asked.model
+            return self.data.facts.model
         assert self.live is not None
         return self.live.entry.name
 
     @cached_property
-    def asked(self) -> dict[str, Any]:
-        """What decides the result; a run is gone on with only if this is the same."""
+    def facts(self) -> dict[str, Any]:
+        """All that decides the SAEs; a training is gone on with only if its facts are the same."""
         origin: dict[str, Any] = {"data": self.data.fingerprint} if self.data else {}
         if self.live is not None:
             live = self.live
@@ -96,32 +237,34 @@ class TrainingPlan:
             **self.settings.model_dump(include={"batch", "lr", "eps", "decay", "aux_weight", "shuffle_seed"}),
         }
 
-    def begin(self) -> bool:
-        """Note what is trained; whether there is something left to do.
+    def begin(self, folder: WorkFolder) -> bool:
+        """Write the facts of the training into its folder; whether there is something left to do.
 
         Raises:
             UserError: if the folder holds another training.
         """
         try:
             noted = json.loads((self.out / TRAINING).read_text())
-            found = {name: noted[name] for name in ("asked", "finished")}
+            earlier, finished = dict(noted["asked"]), bool(noted["finished"])
         except FileNotFoundError:
-            found = None
+            earlier, finished = self.facts, False
         except (ValueError, LookupError, TypeError):
             raise UserError(f"{self.out / TRAINING} cannot be read; remove it or give another --out") from None
-        if found is None or not (found["finished"] or (self.out / CHECKPOINT).is_file()):  # nothing to be lost
-            found = {"asked": self.asked, "finished": False}
-            write_whole(self.out / TRAINING, json.dumps(found, indent=1).encode())
-        for name, wanted in self.asked.items():
-            has = found["asked"].get(name)
-            if has != wanted:
-                raise UserError(f"{self.out} holds a training with {name} {has}, not {wanted}; give another --out")
-        return not found["finished"]
+        if not (finished or (self.out / CHECKPOINT).is_file()):  # nothing to be lost
+            earlier = self.facts
+            self._note(folder, finished=False)
+        for name, value in self.facts.items():
+            if (before := earlier.get(name)) != value:
+                raise UserError(f"{self.out} holds a training with {name} {before}, not {value}; give another --out")
+        return not finished
 
-    def mark_finished(self) -> None:
-        """Note that all SAEs are written, and let the checkpoint go."""
-        write_whole(self.out / TRAINING, json.dumps({"asked": self.asked, "finished": True}, indent=1).encode())
+    def mark_finished(self, folder: WorkFolder) -> None:
+        """Note that all SAEs are written, and remove the checkpoint."""
+        self._note(folder, finished=True)
         (self.out / CHECKPOINT).unlink(missing_ok=True)
+
+    def _note(self, folder: WorkFolder, finished: bool) -> None:
+        folder.write(TRAINING, json.dumps({"asked": self.facts, "finished": finished}, indent=1).encode())
 
 
 def plan_training(
@@ -149,7 +292,7 @@ def plan_training(
     if data is not None:
         named = [] if ALL in names else names
         dataset = open_dataset(Path(data), named)
-        widths = {name: stored.width for name, stored in dataset.asked.sites.items() if not named or name in named}
+        widths = {name: stored.width for name, stored in dataset.facts.sites.items() if not named or name in named}
     else:
         capture = resolve_capture(site=names, **(live or {}))
         widths = {name: there.width for name, there in capture.sites.items()}
