@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
 from riebench.engine.pair_task import PairResult, PairSetting, PairTask
+from riebench.engine.pair_work import PairWork
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request
 from riebench.engine.run import carry_out
@@ -149,7 +150,8 @@ def plain_setting(worker: PairWorker, task: PairTask, setting: PairSetting) -> S
         Exception: if the pair fails.
     """
     with nothing_kept(worker.instruments):
-        work = worker.begin(task._replace(settings=(setting,), searches=()))
+        alone = task._replace(settings=(setting,), searches=())
+        work = PairWork(alone, worker.recorder, worker.instruments, worker.kept_for_all)
         work.observe()
         (picture,) = work.edit([setting])
         if picture.error is not None:

@@ -53,11 +53,6 @@ class PairTask(NamedTuple):
     keep_images: bool = False
     searches: tuple[LpipsSearch, ...] = ()
 
-    @property
-    def conditions(self) -> set[int]:
-        """The numbers of the conditions that are run or searched."""
-        return {setting.condition for setting in self.settings} | {search.condition for search in self.searches}
-
 
 @dataclass
 class PairResult:

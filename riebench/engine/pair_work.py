@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from riebench.engine.pair_task import PairResult, PairSetting, PairTask
@@ -18,9 +17,8 @@ from riebench.engine.recorder import Recorder
 from riebench.instruments.loading import Instruments
 from riebench.masks import Mask, Region, to_grid
 from riebench.masks.region import DELETE_OBJECT
-from riebench.methods import Method, Observed, Plan
-from riebench.methods.interface import check_plan
-from riebench.methods.registry import entry_of
+from riebench.methods import Observed, Plan
+from riebench.methods.interface import RunName, check_plan
 from riebench.metrics import Reference, score_images
 from riebench.metrics.seen import Image
 from riebench.models import Edit, Run, Start, neuron_sites
@@ -102,7 +100,8 @@ class PairWork:
         Raises:
             Exception: if the whole pair fails.
         """
-        self.observe()
+        with stage("base and source run, masks"):
+            self.observe()
         self.stage = "engine"
         pictures = self.edit(self.task.settings)
         self.stage = "metrics"
@@ -112,7 +111,6 @@ class PairWork:
             records += more_records
         return PairResult(records, self._images(pictures) if self.task.keep_images else {})
 
-    @stage("base and source run, masks")
     def observe(self) -> None:
         """Base and source run with the values at every site that the task needs, and the masks."""
         pair, seed = self.task.pair, self.task.seed
@@ -122,6 +120,10 @@ class PairWork:
         source, base = self.model.generate(prompts, [seed, seed], self.request.steps, capture=captured)
         source_region, base_region = self.instruments.masks(pair, base.image, source.image)
         base_mask, source_mask = base_region.pixels(), source_region.pixels()
+        pictures: dict[RunName, Image] = {"base": base.image.view(), "source": source.image.view()}
+        regions: dict[RunName, Mask] = {"base": base_mask.view(), "source": source_mask.view()}
+        for array in (*pictures.values(), *regions.values()):
+            array.setflags(write=False)
         seen = Observed(
             pair=pair,
             sites=(),
@@ -132,8 +134,8 @@ class PairWork:
             saes=MappingProxyType({site: self.model.sae(site) for site in with_sae}),
             seed=seed,
             protocol=self.protocol,
-            pictures=MappingProxyType({"base": _read_only(base.image), "source": _read_only(source.image)}),
-            regions=MappingProxyType({"base": _read_only(base_mask), "source": _read_only(source_mask)}),
+            pictures=MappingProxyType(pictures),
+            regions=MappingProxyType(regions),
             generate=self._generate_without_edits,
             _kept_for_all=self._kept_for_all,
         )
@@ -144,8 +146,9 @@ class PairWork:
         sites = self.model.sites
         captured: set[str] = set()
         with_sae: set[str] = set()
-        for number in self.task.conditions:
-            blocks, entry = self.request.conditions[number].sites, entry_of(self.recorder.methods[number])
+        settings, searches = self.task.settings, self.task.searches
+        for number in {one.condition for one in settings} | {one.condition for one in searches}:
+            blocks, entry = self.request.conditions[number].sites, self.recorder.methods[number].entry
             captured.update(blocks)
             if entry.needs_neurons:
                 captured.update(site for block in blocks for site in neuron_sites(sites, block))
@@ -179,7 +182,10 @@ class PairWork:
         pictures = [EditedPicture(setting) for setting in settings]
         waiting: dict[tuple[str, Start | None], list[EditedPicture]] = {}
         for number in self._in_order({setting.condition for setting in settings}):
-            plan = plans[number] if plans and number in plans else self._plan(number)
+            plan = plans.get(number) if plans else None
+            if plan is None:
+                with stage("plan"):
+                    plan = self._plan(number)
             if plans is not None:
                 plans[number] = plan
             for picture in pictures:
@@ -199,28 +205,27 @@ class PairWork:
         firsts = {number: self.request.conditions[number].sites[:1] for number in conditions}
         return sorted(firsts, key=lambda number: (order.index(firsts[number][0]) if firsts[number] else -1, number))
 
-    @stage("plan")
     def _plan(self, number: int) -> Plan | Exception:
         """The plan of a condition, or the error that its method raised.
 
         Raises:
             PairError: if the method changes tensors that all methods share, so that the others cannot be trusted.
         """
-        method, seen = self.recorder.methods[number], self.observed.seen
+        method, entry, name, *_ = self.recorder.methods[number]
+        seen = self.observed.seen
         deletes = seen.pair.editing_type_id == DELETE_OBJECT
-        if deletes and not self.protocol.delete_only_adds and entry_of(method).values(method).get("only_add"):
+        if deletes and not self.protocol.delete_only_adds and entry.values(method).get("only_add"):
             method = replace(method, only_add=False)
         seen, before = replace(seen, sites=self.request.conditions[number].sites), _versions(seen)
         plan: Plan | Exception
         try:
-            with torch.no_grad(), _naming(method):
+            with torch.no_grad(), _naming(name):
                 plan = method.plan(seen)
                 check_plan(plan, seen)
         except Exception as error:  # noqa: BLE001 - a user's method may raise anything
             plan = error
         if not before.items() <= _versions(seen).items():
             self.model.forget_saes()  # the next pair reads their weights again
-            name = entry_of(method).record_name(method)
             changes = "changes the values, masks or SAEs that all methods share; let it change a clone"
             raise PairError(f"the method {name!r} {changes}", "method")
         return plan
@@ -254,11 +259,11 @@ class PairWork:
             return
         edits = [picture.edit for picture in pictures if picture.edit is not None]
         prompts, seeds = [picture.prompt for picture in pictures], [self.task.seed] * len(edits)
+        name = self.recorder.methods[pictures[0].setting.condition].name
         try:
-            with _naming(self.recorder.methods[pictures[0].setting.condition]):
+            with _naming(name), stage("edited runs"):
                 start, steps = pictures[0].start, self.request.steps
-                with stage("edited runs"):
-                    runs = self.model.generate(prompts, seeds, steps, edits=edits, start=start)
+                runs = self.model.generate(prompts, seeds, steps, edits=edits, start=start)
             for picture, run in zip(pictures, runs, strict=True):
                 picture.image, picture.edit = run.image, None
         except Exception as error:  # noqa: BLE001 - changes may be functions of a user's method
@@ -274,7 +279,6 @@ class PairWork:
         """Further runs, for methods that look at more than their pair."""
         return self.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
 
-    @stage("metrics")
     def score(self, pictures: Sequence[EditedPicture]) -> list[Record]:
         """The record of every edited picture, with its metrics or its error."""
         pair, truth, brackets = self.task.pair, self.instruments.truth, self.protocol.score_brackets
@@ -287,8 +291,9 @@ class PairWork:
             truth=truth(pair, self.task.seed) if truth else None,
         )
         images = [picture.image for picture in pictures if picture.image is not None]
-        names = self.request.metrics
-        scores = iter(score_images(self.instruments.scorers, reference, images, names) if images else [])
+        with stage("metrics"):
+            names = self.request.metrics
+            scores = iter(score_images(self.instruments.scorers, reference, images, names) if images else [])
         return [
             self.recorder.record(self.task, picture.setting, error=picture.error)
             if picture.image is None
@@ -343,20 +348,14 @@ def _versions(seen: Observed) -> Mapping[int, int]:
     return {id(tensor): tensor._version for tensor in shared}
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.setflags(write=False)
-    return view
-
-
 @contextmanager
-def _naming(method: Method) -> Iterator[None]:
+def _naming(method: str) -> Iterator[None]:
     """Around a method's code: its faults name the method, and ``sys.exit`` is one of them.
 
     Raises:
         PairError: naming the method.
     """
-    name = f"the method {entry_of(method).record_name(method)!r}"
+    name = f"the method {method!r}"
     try:
         yield
     except PairError as error:

@@ -11,7 +11,6 @@ from riebench.engine.pair_work import PairWork
 from riebench.engine.recorder import Recorder
 from riebench.engine.request import Request
 from riebench.instruments.loading import HandedIn, load_instruments
-from riebench.methods.registry import entry_of
 from riebench.metrics import metrics_of
 from riebench.pairs import Pair
 from riebench.records import Record
@@ -28,6 +27,7 @@ class PairWorker:
     Attributes:
         instruments: model, masks and scorers.
         recorder: makes settings and records.
+        kept_for_all: what methods keep from pair to pair.
 
     Raises:
         UserError: if something cannot be loaded.
@@ -45,9 +45,9 @@ class PairWorker:
                 handed_in=handed_in,
             )
         self.recorder = Recorder(request, self.instruments)
-        self._kept_for_all: dict[Hashable, Any] = {}
+        self.kept_for_all: dict[Hashable, Any] = {}
         for condition, method in zip(request.conditions, self.recorder.methods, strict=True):
-            for site in condition.sites if entry_of(method).needs_sae else ():
+            for site in condition.sites if method.entry.needs_sae else ():
                 self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair
 
     def describe(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> LoadedRun:
@@ -66,7 +66,7 @@ class PairWorker:
             shared={
                 "arms": [
                     {
-                        "method": entry_of(method).record_name(method),
+                        "method": method.name,
                         "options": condition.options,
                         "blocks": list(condition.sites),
                         "strengths": list(condition.strengths),
@@ -88,13 +88,10 @@ class PairWorker:
             search=request.at_lpips,
         )
 
-    def begin(self, task: PairTask) -> PairWork:
-        """The work on a task, before its first step."""
-        return PairWork(task, self.recorder, self.instruments, self._kept_for_all)
-
     def work(self, task: PairTask) -> PairResult:
         """The result of a task. A fault of the pair is a failed record with the reason."""
-        started, work = time.perf_counter(), self.begin(task)
+        started = time.perf_counter()
+        work = PairWork(task, self.recorder, self.instruments, self.kept_for_all)
         try:
             result = work.result()
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from riebench.engine.pair_task import PairSetting, PairTask, searches_of
 from riebench.engine.pictures import CODE, Pictures
 from riebench.engine.request import Request
-from riebench.methods.registry import create, find
+from riebench.methods import Method
+from riebench.methods.registry import MethodEntry, create, find
 from riebench.pairs import Pair
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_hash, code_version
@@ -26,11 +27,20 @@ LONGEST = 500
 PUBLISHED_SEED = 42
 
 
-class _Shared(NamedTuple):
-    """The fields that all records of a condition share."""
+class ConditionMethod(NamedTuple):
+    """The method of a condition, with what all of its records share.
 
+    Attributes:
+        method: with its options.
+        entry: of the method.
+        name: of the method in records.
+        code: hash of the files that the method is written in and reads.
+        parts: fingerprints of the weights that take part.
+    """
+
+    method: Method
+    entry: MethodEntry
     name: str
-    method_class: str
     code: str
     parts: dict[str, str]
 
@@ -43,25 +53,24 @@ class Recorder:
         instruments: of the run.
 
     Attributes:
-        methods: the method of each condition, with its options.
+        methods: the method of each condition.
     """
 
     def __init__(self, request: Request, instruments: Instruments) -> None:
         self.request = request
         self.conditions = dict(instruments.conditions)
-        self.methods = [create(c.method, c.options) for c in request.conditions]
-        self._shared = []
-        for condition, made in zip(request.conditions, self.methods, strict=True):
-            entry = find(condition.method)
+        self.methods: list[ConditionMethod] = []
+        for condition in request.conditions:
+            method, entry = create(condition.method, condition.options), find(condition.method)
             parts = {n: value for n, value in instruments.parts.items() if n != "sae" or entry.needs_sae}
-            code = CODE if entry.cls is Pictures else code_hash(entry.cls, entry.files(made))
-            self._shared.append(_Shared(entry.record_name(made), entry.place, code, parts))
+            code = CODE if entry.cls is Pictures else code_hash(entry.cls, entry.files(method))
+            self.methods.append(ConditionMethod(method, entry, entry.record_name(method), code, parts))
         self._code = code_version()
         self._measured_by = dict(instruments.measured_by)
         self._settings = [
             [
                 Setting(
-                    method=shared.name,
+                    method=method.name,
                     options=c.options,
                     blocks=c.sites,
                     strength=strength,
@@ -71,7 +80,7 @@ class Recorder:
                 for on_steps in c.on_steps
                 for strength in c.strengths
             ]
-            for c, shared in zip(request.conditions, self._shared, strict=True)
+            for c, method in zip(request.conditions, self.methods, strict=True)
         ]
 
     @cached_property
@@ -118,14 +127,14 @@ class Recorder:
         about_pair = task.pair.model_dump(exclude={"seed"})
         by_key: dict[str, PairSetting] = {}
         for number, setting, at_lpips in settings:
-            shared = self._shared[number]
+            method = self.methods[number]
             key = record_key(
                 pair=about_pair,
                 seed=task.seed,
                 setting=setting.model_dump(mode="json"),
-                method=shared.code,
+                method=method.code,
                 protocol=self.request.protocol,
-                parts=shared.parts,
+                parts=method.parts,
                 conditions=self.conditions,
                 numerics=NUMERICS,
             )
@@ -147,7 +156,7 @@ class Recorder:
         where: str = "method",
     ) -> Record:
         """The record of a setting: its metrics, or the error and the stage in which it was raised."""
-        shared, pair = self._shared[setting.condition], task.pair
+        method, pair = self.methods[setting.condition], task.pair
         return Record(
             key=setting.key,
             status="failed" if error else "ok",
@@ -158,10 +167,10 @@ class Recorder:
             editing_prompt=pair.editing_prompt,
             setting=setting.setting,
             at_lpips=setting.at_lpips,
-            method_class=shared.method_class,
+            method_class=method.entry.place,
             model=self.request.model,
             protocol=self.request.protocol,
-            parts=shared.parts,
+            parts=method.parts,
             conditions=self.conditions,
             code=self._code,
             measured_by=self._measured_by if metrics else {},
