@@ -102,7 +102,7 @@ def result_of(worker: PairWorker, pair: Pair) -> PairResult:
     result = worker.work(worker.recorder.task(pair)._replace(keep_images=True))
     for record in result.records:
         assert record.status == "ok", record.reason
-        assert record.protocol == worker.protocol.name
+        assert record.protocol == worker.request.protocol
     return result
 
 

@@ -9,8 +9,6 @@ from riebench.pairs.edited_images import PicturedPair
 from riebench.util.errors import PairError
 
 WHERE = "pictures"
-CODE = "8a22cfb65256cecf"
-"""Stands for this file in the keys of records, which therefore outlive a change here that changes no number."""
 
 
 class _AsItIs(Plan):
