@@ -204,7 +204,7 @@ def scored_pictures(result: PairResult) -> dict[str, int]:
 
 
 def _finish_floor(done: Bench, worker: PairWorker) -> None:
-    """Each run once; each distinct prompt, and each distinct picture and phrase that the plain loop asked for, once."""
+    """Fill in the floor: each run once, and each distinct prompt, picture and phrase of the plain loop once."""
     runs = done.pairs * (2 + done.settings)
     halves = 2 if worker.instruments.model.guided else 1
     done.floor |= {names.DENOISER: runs * worker.request.steps * halves, names.DECODER: runs}
@@ -270,11 +270,11 @@ def peak_memory() -> int:
 def memory_bar(request: Request, pairs: Sequence[Pair]) -> Bar:
     """Peak memory of a run over many pairs as a multiple of that over few, each in a process of its own.
 
-    One setting: steering at strength 1. Where there are not enough pairs they come again under new ids and seeds.
+    One setting: steering at strength 1. If there are too few pairs, they are repeated under new ids and seeds.
     """
     steering = next(c for c in request.conditions if c.method == "steering")
-    one = steering.model_copy(update={"strengths": (1.0,)})
-    request = request.model_copy(update={"conditions": (one,), "keep_images": 0})
+    condition = steering.model_copy(update={"strengths": (1.0,)})
+    request = request.model_copy(update={"conditions": (condition,), "keep_images": 0})
     few, many = (_peak_alone(request, list(repeated(pairs, count))) for count in (FEW, MANY))
     title = f"peak memory with {MANY} pairs ({many / 1e6:.0f} MB) over that with {FEW} ({few / 1e6:.0f} MB)"
     return Bar(title, many / few, f"<= {MEMORY:g}", many / few <= MEMORY)

@@ -101,8 +101,10 @@ def searches_of(
         done: key to record; the records whose pictures are points.
     """
     searches: dict[Searched, LpipsSearch] = {}
-    for one in sorted(settings, key=lambda one: one.key not in done):
-        search = searches.setdefault(one.searched, LpipsSearch(options, one.condition, one.setting))
-        if one.key in done:
-            search.points[one.setting.strength] = lpips_of(done[one.key])
+    for pair_setting in sorted(settings, key=lambda pair_setting: pair_setting.key not in done):
+        _, setting, key, _ = pair_setting
+        search = LpipsSearch(options, pair_setting.condition, setting)
+        search = searches.setdefault(pair_setting.searched, search)
+        if key in done:
+            search.points[setting.strength] = lpips_of(done[key])
     return searches

@@ -30,25 +30,6 @@ from riebench.util.errors import PairError
 from riebench.util.trace import stage
 
 
-@dataclass(frozen=True)
-class _Observation:
-    """Base and source run of the pair, and the regions of its phrases in pixels.
-
-    Attributes:
-        base: the run without an edit, with its values.
-        source: the run of the edit prompt, with its values.
-        base_mask: boolean ``[height, width]``: where the original phrase is in the base image.
-        source_mask: boolean ``[height, width]``: where the edit phrase is in the source image.
-        seen: what methods see; the sites are those of each condition.
-    """
-
-    base: Run
-    source: Run
-    base_mask: Mask
-    source_mask: Mask
-    seen: Observed
-
-
 @dataclass
 class EditedPicture:
     """The edited picture of a setting, how it is made, or why it failed.
@@ -83,7 +64,18 @@ class PairWork:
 
     Attributes:
         stage: of the work, as a failed record names it.
+        base: the run without an edit, with its values; this and the following from :meth:`observe` on.
+        source: the run of the edit prompt, with its values.
+        base_mask: boolean ``[height, width]``: where the original phrase is in the base image.
+        source_mask: boolean ``[height, width]``: where the edit phrase is in the source image.
+        seen: what methods see; the sites are those of each condition.
     """
+
+    base: Run
+    source: Run
+    base_mask: Mask
+    source_mask: Mask
+    seen: Observed
 
     def __init__(
         self, task: PairTask, recorder: Recorder, instruments: Instruments, kept_for_all: dict[Hashable, Any]
@@ -124,7 +116,7 @@ class PairWork:
         regions: dict[RunName, Mask] = {"base": base_mask.view(), "source": source_mask.view()}
         for array in (*pictures.values(), *regions.values()):
             array.setflags(write=False)
-        seen = Observed(
+        self.seen = Observed(
             pair=pair,
             sites=(),
             base=MappingProxyType(base.values),
@@ -139,7 +131,7 @@ class PairWork:
             generate=self._generate_without_edits,
             _kept_for_all=self._kept_for_all,
         )
-        self.observed = _Observation(base, source, base_mask, source_mask, seen)
+        self.base, self.source, self.base_mask, self.source_mask = base, source, base_mask, source_mask
 
     def _sites(self) -> tuple[list[str], list[str]]:
         """The sites whose values the task's conditions need, and those whose SAEs they need, as the model runs them."""
@@ -147,7 +139,7 @@ class PairWork:
         captured: set[str] = set()
         with_sae: set[str] = set()
         settings, searches = self.task.settings, self.task.searches
-        for number in {one.condition for one in settings} | {one.condition for one in searches}:
+        for number in {setting.condition for setting in settings} | {search.condition for search in searches}:
             blocks, entry = self.request.conditions[number].sites, self.recorder.methods[number].entry
             captured.update(blocks)
             if entry.needs_neurons:
@@ -212,11 +204,10 @@ class PairWork:
             PairError: if the method changes tensors that all methods share, so that the others cannot be trusted.
         """
         method, entry, name, *_ = self.recorder.methods[number]
-        seen = self.observed.seen
-        deletes = seen.pair.editing_type_id == DELETE_OBJECT
+        deletes = self.task.pair.editing_type_id == DELETE_OBJECT
         if deletes and not self.protocol.delete_only_adds and entry.values(method).get("only_add"):
             method = replace(method, only_add=False)
-        seen, before = replace(seen, sites=self.request.conditions[number].sites), _versions(seen)
+        seen, before = replace(self.seen, sites=self.request.conditions[number].sites), _versions(self.seen)
         plan: Plan | Exception
         try:
             with torch.no_grad(), _naming(name):
@@ -236,7 +227,7 @@ class PairWork:
             picture.error = plan
             return False
         setting, steps, pair = picture.setting.setting, self.request.steps, self.task.pair
-        base, source = self.observed.base.image, self.observed.source.image
+        base, source = self.base.image, self.source.image
         picture.prompt = pair.base_prompt if plan.prompt is None else plan.prompt
         picture.notes = {ACTS: INSIDE if plan.changes else OUTSIDE, **plan.notes}
         begin = plan.first_step(setting.strength, steps) if plan.redo else 0
@@ -283,11 +274,11 @@ class PairWork:
         """The record of every edited picture, with its metrics or its error."""
         pair, truth, brackets = self.task.pair, self.instruments.truth, self.protocol.score_brackets
         reference = Reference(
-            base=self.observed.base.image,
-            source=self.observed.source.image,
+            base=self.base.image,
+            source=self.source.image,
             edit_prompt=pair.editing_prompt if brackets else pair.edit_prompt,
             original_prompt=pair.original_prompt if brackets else pair.base_prompt,
-            region=self.observed.base_mask | self.observed.source_mask,
+            region=self.base_mask | self.source_mask,
             truth=truth(pair, self.task.seed) if truth else None,
         )
         images = [picture.image for picture in pictures if picture.image is not None]
@@ -310,12 +301,12 @@ class PairWork:
         Args:
             records: of the task's settings.
         """
-        searches = {one.searched: replace(one, points=dict(one.points)) for one in self.task.searches}
+        searches = {known.searched: replace(known, points=dict(known.points)) for known in self.task.searches}
         for setting, record in zip(self.task.settings, records, strict=True):
             searches[setting.searched].points[setting.setting.strength] = lpips_of(record)
-        order, batch = self._in_order({one.condition for one in searches.values()}), self.model.batch
+        order, batch = self._in_order({number for number, _ in searches}), self.model.batch
         for start in range(0, len(order), batch):
-            together = [one for one in searches.values() if one.condition in order[start : start + batch]]
+            together = [search for key, search in searches.items() if key[0] in order[start : start + batch]]
             plans: dict[int, Plan | Exception] = {}
             while settings := self.recorder.next_of(self.task, together):
                 try:
@@ -330,12 +321,12 @@ class PairWork:
 
     def _images(self, pictures: Sequence[EditedPicture]) -> dict[str, Image]:
         """The pictures of the pair by name; masks in black and white."""
-        observed, white = self.observed, np.uint8(255)
+        white = np.uint8(255)
         return {
-            "base": observed.base.image,
-            "source": observed.source.image,
-            "mask-base": observed.base_mask.astype(np.uint8) * white,
-            "mask-source": observed.source_mask.astype(np.uint8) * white,
+            "base": self.base.image,
+            "source": self.source.image,
+            "mask-base": self.base_mask.astype(np.uint8) * white,
+            "mask-source": self.source_mask.astype(np.uint8) * white,
             **{picture.setting.key: picture.image for picture in pictures if picture.image is not None},
         }
 

@@ -97,7 +97,7 @@ class PairWorker:
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
             result = PairResult(self.recorder.failures(task, error, work.stage))
         share = round((time.perf_counter() - started) / max(1, len(result.records)), 4)
-        return PairResult([one.model_copy(update={"seconds": share}) for one in result.records], result.images)
+        return PairResult([record.model_copy(update={"seconds": share}) for record in result.records], result.images)
 
     def give_up(self, task: PairTask, reason: str) -> PairResult:
         """The failed records of a pair whose workers died."""

@@ -87,7 +87,7 @@ class Recorder:
     @cached_property
     def _condition_of(self) -> dict[str, int]:
         """A setting without its strength to the number of its condition."""
-        return {_without_strength(one): number for number, group in enumerate(self._settings) for one in group}
+        return {_without_strength(s): number for number, group in enumerate(self._settings) for s in group}
 
     def task(self, pair: Pair, before: Iterable[Record] = ()) -> PairTask:
         """All settings of a pair in the order of its records; of settings with the same key, the first.

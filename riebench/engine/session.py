@@ -104,7 +104,7 @@ def writing_run_file(folder: RunFolder, run: LoadedRun, request: Request, sessio
             "finished": datetime.now().isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 1),
         }
-        seconds = round(sum(one.get("seconds", 0.0) for one in [*earlier, facts]), 1)
+        seconds = round(sum(entry.get("seconds", 0.0) for entry in [*earlier, facts]), 1)
         top = {name: facts[name] for name in (*last, "finished")} | {"seconds": seconds}
         try:
             folder.write_run(shared | top | {"sessions": [*earlier, facts]})
