@@ -15,7 +15,7 @@ import toy_family
 from torch import Tensor
 
 import riebench
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.methods import Observed, Plan, method

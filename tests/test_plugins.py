@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from riebench.cli import main
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.methods import create, find, method_names
@@ -326,7 +326,7 @@ def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[
     worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     (record,) = worker.work(worker.recorder.task(pairs[0])).records
     again = Record.model_validate_json(record.model_dump_json())
-    read, (ran,) = again.setting, worker.recorder.methods
+    read, ran = again.setting, worker.recorder.methods[0].method
     assert again.method_class is not None
     assert create(again.method_class, read.options) == ran  # as an import path, too
     assert create(read.method, read.options) == ran
