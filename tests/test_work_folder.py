@@ -110,9 +110,9 @@ def test_work_ends_after_the_task_under_way(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_stages_are_timed_while_a_trace_is_on() -> None:
-    @stage("plan")
     def plan(number: int) -> int:
-        return number + 1
+        with stage("plan"):
+            return number + 1
 
     plan(0)
     with tracing() as trace:
