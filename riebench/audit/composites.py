@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from riebench.engine.completing import Kept, kept_pictures, pixels, reference_of
+from riebench.engine.kept_pictures import KeptPictures, kept_pictures, pixels
 from riebench.engine.request import requests_of
 from riebench.instruments.loading import load_scorers
 from riebench.instruments.model_instruments import TruthOf
@@ -54,10 +54,10 @@ def score_composites(folder: Path, chosen: pd.DataFrame) -> tuple[pd.DataFrame, 
 
 
 def _scored_pair(
-    kept: Kept, scorers: Scorers, truth: TruthOf | None, pairs: Mapping[str, Pair]
+    kept: KeptPictures, scorers: Scorers, truth: TruthOf | None, pairs: Mapping[str, Pair]
 ) -> list[dict[str, str | float | None]]:
     """The metrics of each composite of a pair, with the key of its record."""
-    first, reference = kept.records[0], reference_of(kept)
+    first, reference = kept.records[0], kept.reference()
     judge = truth(pairs[first.pair_id], first.seed) if truth else None
     names = [*NEEDED, *(name for name, metric in METRICS.items() if judge and metric.drawn_world)]
     pictures = [composite(pixels(path), reference) for path in kept.pictures]
