@@ -20,7 +20,7 @@ import pytest
 import riebench
 from riebench.ablation.ablation_request import resolve_ablation
 from riebench.ablation.ablation_worker import AblationWorker
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
 from riebench.instruments.handed_in import HandedIn

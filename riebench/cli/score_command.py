@@ -106,17 +106,17 @@ def _add(run: Path, metrics: str | None, command: str | None, settings: Mapping[
     """Add metrics to a run; gives the exit code."""
     missing: dict[Path, None] = {}
     if metrics is not None:
-        from riebench.engine.completing import add_metrics
+        from riebench.engine.add_metrics import add_metrics
 
         added = add_metrics(run, [metrics], settings)
-        print(f"{added.records} records have {', '.join(added.metrics)}")
+        print(f"{added.records} records have {', '.join(added.names)}")
         missing |= dict.fromkeys(added.missing)
     if command is not None:
-        from riebench.engine.commanded import add_by_command
+        from riebench.engine.add_metrics import add_by_command
 
-        names, count, lost = add_by_command(run, command)
-        print(f"{count} records have got {', '.join(names)}")
-        missing |= dict.fromkeys(lost)
+        added = add_by_command(run, command)
+        print(f"{added.records} records have got {', '.join(added.names)}")
+        missing |= dict.fromkeys(added.missing)
     _say_missing(list(missing))
     return 1 if missing else 0
 
@@ -151,7 +151,7 @@ def metrics_command(
             continue
         sets = [name for name, has in (("default", not metric.optional), ("published", metric.published)) if has]
         needs = metric.scorer or ("the drawn world" if metric.drawn_world else "")
-        origin = "riebench" if metric.is_riebenchs else listed.origin
+        origin = "riebench" if metric.from_riebench else listed.origin
         table.add_row(*map(Text, (metric.name, ", ".join(sets), needs, metric.says, origin)))
     wide_console().print(table)
 

@@ -21,7 +21,7 @@ from riebench.pairs.edited_images import pictured
 from riebench.records.folder import read_run
 from riebench.sae.folders import feature_count
 from riebench.settings.intervals import Intervals, parse_intervals
-from riebench.settings.lpips_search import LpipsSearch, parse_search
+from riebench.settings.lpips_search import SearchOptions, parse_search
 from riebench.settings.protocols import NAMED, ONE_FAULT, PROTOCOLS
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 STRENGTHS = (0.25, 0.5, 1, 1.5, 2)
 ALL = "all"
-PICTURES = "riebench.engine.external_images:Pictures"
+PICTURES = "riebench.engine.pictures:Pictures"
 """The method that stands for pictures from elsewhere."""
 NAMES = {"strengths": "strength"}
 """Fields whose argument is called otherwise."""
@@ -96,7 +96,7 @@ class Request(BaseModel):
     handed_in: tuple[str, ...] = ()
     metrics: tuple[str, ...] | None = None
     images: Path | None = None
-    at_lpips: LpipsSearch | None = None
+    at_lpips: SearchOptions | None = None
 
     def pairs(self) -> list[Pair]:
         """The same pairs again.
