@@ -72,7 +72,7 @@ def records(folder: Path) -> list[Record]:
 
 def differences(expected: list[Record], folder: Path) -> list[str]:
     """What is wrong with the records of a folder."""
-    found, lines = read_records(folder), (folder / "records.jsonl").read_bytes().count(b"\n")
+    found, lines = read_records(folder), (folder / "records.jsonl").read_bytes().count(b'{"key":')
     said = []
     if lines != len(found):
         said.append(f"{lines} lines for {len(found)} records")

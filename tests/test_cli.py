@@ -10,6 +10,7 @@ import pytest
 
 from riebench.cli import main
 from riebench.models.mini import PAIRS
+from riebench.records import read_records
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -71,7 +72,7 @@ def test_run_writes_what_it_says(capsys: pytest.CaptureFixture[str], tmp_path: P
         assert (out / name).stat().st_size > 0
     names = {p.name for p in (out / "sheets").glob("*.png")}
     assert names == {"sae-down.2.1.png", "sae-down.2.1-6.png", "sae-down.2.1-9.png"}
-    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    records = [json.loads(record.model_dump_json()) for record in read_records(out)]
     assert len(records) == 4
     assert records[0]["notes"]["k"] >= 1
     code, text, _ = run(capsys, "table", str(out), "--overall", "--strength", "1", "--markdown")

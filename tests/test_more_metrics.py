@@ -263,7 +263,7 @@ def test_networks_of_single_metrics_are_found_or_named(tmp_path: Path, dino: Din
 
 
 def lines(folder: Path) -> list[dict[str, dict[str, float | None]]]:
-    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    return [json.loads(record.model_dump_json()) for record in read_records(folder)]
 
 
 def test_a_record_keeps_the_metrics_of_an_earlier_one(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from riebench.models import Edit, Run
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
+from riebench.records import read_records
 from riebench.settings.protocols import PAPER, PROTOCOLS, RIEBENCH, Protocol
 from riebench.settings.settings import described, parse_settings
 from riebench.util.errors import UserError
@@ -328,7 +329,7 @@ def test_settings_from_words() -> None:
 def test_records_name_their_protocol_and_conditions(tmp_path: Path) -> None:
     words = ("run", "--method", "none", "--block", "mid.0", "--limit", "1", "--category", "6", "--out", "out")
     assert command(*words, "--set", "masker.blur_kernel=3", "--strength", "1") == 0
-    record = json.loads((tmp_path / "out" / "records.jsonl").read_text().splitlines()[0])
+    record = json.loads(read_records(tmp_path / "out")[0].model_dump_json())
     assert record["protocol"] == "riebench"
     assert record["conditions"]["masks.blur_kernel"] == 3
     assert record["conditions"]["dtype"] == "float32"

@@ -90,7 +90,7 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
     assert (done.pairs, done.failed) == (18, 0)
     killed = numbers(tmp_path / "killed")
     assert killed == alone
-    assert len((tmp_path / "killed" / "records.jsonl").read_text().splitlines()) == len(alone)
+    assert (tmp_path / "killed" / "records.jsonl").read_text().count('{"key":') == len(alone)
     cluster.add_node(num_cpus=1, num_gpus=1)
     cluster.wait_for_nodes()
 
@@ -257,7 +257,7 @@ def test_no_more_workers_than_pairs(
     assert caplog.messages == ["999 workers were asked for; 2 are started, one for each pair"]
     # The pair that is left is worked off, and no other.
     lines = (tmp_path / "many" / "records.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "many" / "records.jsonl").write_text(lines[0])
+    (tmp_path / "many" / "records.jsonl").write_text("".join(lines[:2]))  # a shared part and one record
     result = riebench.run("none", "mid.0", workers=2, out=tmp_path / "many", **words)
     assert (len(result.records), result.session.pairs) == (2, 1)
 
