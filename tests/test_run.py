@@ -13,6 +13,7 @@ import torch
 
 from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.engine.request import Request, resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments, load_instruments
 from riebench.methods import registry
 from riebench.models.mini import PAIRS
@@ -36,7 +37,7 @@ def _mini_once(mini: Instruments) -> Iterator[None]:
 def request_of(
     methods: list[str], strengths: list[float], blocks: tuple[str, ...] = FOUR, steps: int = 1, **more: Any
 ) -> Request:
-    return resolve(methods, blocks, strength=strengths, steps=steps, limit=1, **more)[0]
+    return resolve(RunOptions(methods, blocks, strength=strengths, steps=steps, limit=1, **more))[0]
 
 
 def worker(methods: list[str], strengths: list[float], blocks: tuple[str, ...] = FOUR, **more: Any) -> PairWorker:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,18 @@ from riebench.engine.pair_work import PairWorker
 from riebench.engine.ray_crew import RayCrew
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
+from riebench.engine.run_options import RunOptions
 from riebench.engine.session import Workers
 from riebench.engine.tasks import Survey
-from riebench.instruments.handed_in import HandedIn
 from riebench.pairs import Pair
 from riebench.records import read_records
 from riebench.util.errors import UserError
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 TWO = Workers(2, cpus=1, gpus=0)
+BY_TWO = RunOptions(quiet=True, workers=2, cpus_per_worker=1, gpus_per_worker=0)
 ROOT = Path(__file__).parents[1]
-REQUEST, EIGHTEEN = resolve(["steering", "none"], "down.2.1", strength=[1, 2], limit=2, keep_images=0)
+REQUEST, EIGHTEEN = resolve(RunOptions(["steering", "none"], "down.2.1", strength=[1, 2], limit=2, keep_images=0))
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +63,14 @@ def numbers(folder: Path) -> dict[str, Any]:
 
 
 def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(cluster: Any, tmp_path: Path) -> None:
-    carry_out(REQUEST, EIGHTEEN, tmp_path / "one", quiet=True)
+    carry_out(REQUEST, EIGHTEEN, RunOptions(out=tmp_path / "one", quiet=True))
     alone = numbers(tmp_path / "one")
     assert len(alone) == 18 * 4
 
-    for workers in (TWO, Workers(4, cpus=0.5, gpus=0)):  # all of one thread, as this process is
-        folder = tmp_path / str(workers.count)
-        carry_out(REQUEST, EIGHTEEN, folder, quiet=True, workers=workers)
+    for workers, cpus in ((2, 1), (4, 0.5)):  # all of one thread, as this process is
+        folder = tmp_path / str(workers)
+        options = RunOptions(out=folder, quiet=True, workers=workers, cpus_per_worker=cpus, gpus_per_worker=0)
+        carry_out(REQUEST, EIGHTEEN, options)
         assert numbers(folder) == alone
 
     # The second node is killed while pairs are under way.
@@ -81,7 +84,7 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
 
     killer = threading.Thread(target=kill)
     killer.start()
-    done = carry_out(REQUEST, EIGHTEEN, tmp_path / "killed", quiet=True, workers=TWO)
+    done = carry_out(REQUEST, EIGHTEEN, replace(BY_TWO, out=tmp_path / "killed"))
     killer.join()
     assert (done.pairs, done.failed) == (18, 0)
     killed = numbers(tmp_path / "killed")
@@ -92,7 +95,7 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
 
 
 def one_and_six(method: str) -> tuple[Request, list[Pair]]:
-    return resolve(method, "down.2.1", strength=1, category=[1, 6], limit=1, keep_images=0)
+    return resolve(RunOptions(method, "down.2.1", strength=1, category=[1, 6], limit=1, keep_images=0))
 
 
 DEADLY = """
@@ -109,18 +112,18 @@ class Deadly:
 
 
 def test_a_pair_that_kills_its_workers_is_a_failure(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "deadly_method.py").write_text(DEADLY)
     monkeypatch.syspath_prepend(tmp_path)
     request, pairs = one_and_six("deadly_method:Deadly")
-    done = carry_out(request, pairs, tmp_path / "out", quiet=True, workers=TWO)
+    done = carry_out(request, pairs, replace(BY_TWO, out=tmp_path / "out"))
     assert (done.pairs, done.failed) == (2, 1)
     (failed,) = [r for r in read_records(tmp_path / "out") if r.status == "failed"]
     assert failed.category == 6
     assert failed.where == "workers"
     assert "given to 3 workers and each of them died" in str(failed.reason)
-    assert "it is given to another" in capsys.readouterr().err
+    assert "it is given to another" in caplog.text
 
 
 FICKLE = """
@@ -148,7 +151,7 @@ def test_workers_that_cannot_be_replaced_end_the_run(
     cluster: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     name: str,
     then: str,
     said: str,
@@ -157,8 +160,8 @@ def test_workers_that_cannot_be_replaced_end_the_run(
     monkeypatch.syspath_prepend(tmp_path)
     request, pairs = one_and_six(f"{name}_method:Fickle")
     with pytest.raises(UserError, match="all workers were lost and new ones cannot load"):
-        carry_out(request, pairs, tmp_path / "out", quiet=True, workers=TWO)
-    assert said in capsys.readouterr().err
+        carry_out(request, pairs, replace(BY_TWO, out=tmp_path / "out"))
+    assert said in caplog.text
 
 
 def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> No
     with pytest.raises(UserError, match="3 workers with 1 CPU each need more than the 2"):
         RayCrew(REQUEST, Workers(3, cpus=1, gpus=0))
     with pytest.raises(UserError, match="masks cannot be handed to other processes"):
-        carry_out(REQUEST, EIGHTEEN, tmp_path / "out", given=HandedIn(masks={}), workers=TWO)
+        carry_out(REQUEST, EIGHTEEN, replace(BY_TWO, out=tmp_path / "out", masks={}))
 
 
 def test_gpus_are_shared_out(cluster: Any) -> None:
@@ -196,14 +199,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_no_more_workers_than_pairs(
-    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     hired = counted(monkeypatch)
     words: dict[str, Any] = {"strength": 1, "category": [1, 6], "limit": 1, "keep_images": 0, "quiet": True}
     result = riebench.run("none", "mid.0", workers=999, out=tmp_path / "many", **words)
     assert (sum(hired), result.session.pairs) == (2, 2)
-    said = "riebench: 999 workers were asked for; 2 are started, one for each pair\n"
-    assert capsys.readouterr().err == said
+    assert caplog.messages == ["999 workers were asked for; 2 are started, one for each pair"]
     # The pair that is left is worked off, and no other.
     lines = (tmp_path / "many" / "records.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "many" / "records.jsonl").write_text(lines[0])
@@ -216,7 +218,7 @@ def test_no_more_workers_than_memory_holds(
     cluster: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     room: float,
     fitting: int,
 ) -> None:
@@ -228,8 +230,8 @@ def test_no_more_workers_than_memory_holds(
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
     RayCrew(REQUEST, Workers(4, cpus=0.5, gpus=0)).close()
     assert sum(hired) == fitting
-    said = f"riebench: 4 workers were asked for; {fitting} fit into memory (1.0 GB each)\n"
-    assert capsys.readouterr().err == ("" if fitting == 4 else said)
+    said = f"4 workers were asked for; {fitting} fit into memory (1.0 GB each)"
+    assert caplog.messages == ([] if fitting == 4 else [said])
     # Of the memory of other machines nothing is known here.
     hired.clear()
     RayCrew(REQUEST, Workers(4, "auto", cpus=0.5, gpus=0)).close()

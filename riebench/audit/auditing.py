@@ -11,7 +11,7 @@ from riebench.audit.evidence import Evidence, gather
 from riebench.audit.findings import Findings, find
 from riebench.audit.own_runs import FAULT, own_runs
 from riebench.engine.run import carry_out
-from riebench.engine.session import Workers
+from riebench.engine.run_options import RunOptions
 from riebench.report.frame import records_file
 from riebench.util.errors import UserError
 
@@ -78,7 +78,7 @@ def audit(
         for one in asked:
             step(f"run {one.name}")
             path = folder / RUNS / one.name
-            done = carry_out(one.request, one.pairs, path, quiet=quiet, workers=Workers(workers or 1))
+            done = carry_out(one.request, one.pairs, RunOptions(out=path, quiet=quiet, workers=workers or 1))
             failed += list(done.statuses.values()).count("failed")
             if done.signal is not None:
                 return Audited(folder, None, failed, done.signal)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from riebench.cli.messages import is_quiet
 from riebench.cli.sae_collect_command import Column, Count
-from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, Model, with_settings
 
 
+@with_settings
 def ablate_command(
     out: Annotated[Path, typer.Option(help="Folder for records, tables, figures and the contact sheet.")],
     blocks: Annotated[
@@ -36,18 +38,8 @@ def ablate_command(
     column: Column = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's own unless given.")] = None,
     model: Model = "mini",
-    weights: Weights = None,
-    device: Device = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_ABLATE_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
     keep_images: Annotated[int, typer.Option(min=0, help="Prompts whose pictures are kept and on the sheet.")] = 4,
     batch: Batch = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes that generate, by Ray if more than one.")] = 1,
@@ -73,7 +65,7 @@ def ablate_command(
         keep_images=keep_images,
         workers=workers,
         quiet=is_quiet(),
-        settings={"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
+        settings=settings,
     )
     if done.signal is not None:
         return 128 + done.signal

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from riebench.cli.shared_options import Model, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Model, with_settings
 
 
+@with_settings
 def blocks_command(
     model: Model = "mini",
-    weights: Weights = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_BLOCKS_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
 ) -> None:
     """List a model's blocks in the order in which they run: width, grid, neurons, and the SAE where there is one.
 
@@ -35,8 +28,8 @@ def blocks_command(
     from riebench.sae.folders import feature_count, read_config
     from riebench.settings.settings import parse_settings
 
-    entry, settings = entry_named(model), parse_settings({"weights": weights, **dict(setting or ())})
-    sites, saes = entry.sites(settings), entry.saes(settings)
+    entry, parsed = entry_named(model), parse_settings(settings)
+    sites, saes = entry.sites(parsed), entry.saes(parsed)
     table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
     for block in [site for site in sites if NEURONS not in site]:
         height, width = sites[block].grid

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, with_settings
 
 IndexedSae = Annotated[
     str, typer.Argument(metavar="SAE", help="Folder of an SAE, or a site of the model that has one, as mid.0.")
@@ -20,6 +21,7 @@ Count = Annotated[int | None, typer.Option(min=1, help="Prompts. Default: all of
 Column = Annotated[str | None, typer.Option(help="Column of a table that holds the prompts.")]
 
 
+@with_settings
 def sae_index_command(
     sae: IndexedSae,
     out: Annotated[Path, typer.Option(help="Folder of the index. 'sae show' finds SAE-index beside an SAE folder.")],
@@ -31,17 +33,8 @@ def sae_index_command(
     count: Count = None,
     column: Column = None,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 1,
-    weights: Weights = None,
-    device: Device = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_SAE_INDEX_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
     batch: Batch = 8,
 ) -> None:
     """Generate pictures and write down how often, where and in which of them each feature of an SAE is active.
@@ -51,7 +44,8 @@ def sae_index_command(
     from riebench.features.index_request import IndexRequest, carry_out_index
     from riebench.settings.settings import parse_settings
 
-    settings = parse_settings({"weights": weights, "device": device, **dict(setting or ())})
-    index = carry_out_index(IndexRequest(sae, model, settings, site, prompts, count, column, steps, batch), out)
+    index = carry_out_index(
+        IndexRequest(sae, model, parse_settings(settings), site, prompts, count, column, steps, batch), out
+    )
     pictures = len(index.facts.prompted)
     print(f"{out}: {len(index)} features, {pictures} of {index.facts.pictures_made} pictures stored")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from riebench.cli.sae_index_command import Column, Count, Prompts, SiteName
-from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, with_settings
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class SortBy(StrEnum):
     number = "number"
 
 
+@with_settings
 def sae_show_command(
     sae: Annotated[
         str, typer.Argument(metavar="SAE", help="Folder of an SAE or of a feature index, or a site of the model.")
@@ -46,17 +48,8 @@ def sae_show_command(
     prompts: Prompts = None,
     count: Count = None,
     column: Column = None,
-    weights: Weights = None,
-    device: Device = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_SAE_SHOW_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
     batch: Batch = 8,
 ) -> None:
     """Show the features of an SAE, or one: facts, a drawing, and an HTML page to look through them all.
@@ -75,10 +68,9 @@ def sae_show_command(
     from riebench.features.page import write_feature_page
     from riebench.settings.settings import parse_settings
 
-    settings = parse_settings({"weights": weights, "device": device, **dict(setting or ())})
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
-    request = IndexRequest(sae, model, settings, site, prompts, count, column, batch=batch)
+    request = IndexRequest(sae, model, parse_settings(settings), site, prompts, count, column, batch=batch)
     found = find_or_make_index(request, index, feature)
     name = Path(found.facts.name).name  # an index may come from strangers
     if feature is None:

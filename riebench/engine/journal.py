@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from riebench.engine.request import Request
+from riebench.engine.run_options import RunOptions
 from riebench.engine.tasks import Survey
 from riebench.records import RunFolder
 from riebench.records.code import code_version
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def writing_journal(folder: RunFolder, survey: Survey, request: Request, session: Session) -> Iterator[None]:
+def writing_journal(
+    folder: RunFolder, survey: Survey, request: Request, options: RunOptions, session: Session
+) -> Iterator[None]:
     """Write ``run.json`` when a session begins and when it ends, however it ends.
 
     At the top of the file stand the settings and pairs of all sessions together, what they share, and (as ``command``,
     ``code``, ``device``, ``started``, ``finished``) the last session; ``seconds`` is the sum of all. In ``sessions``
-    each has its command, request, code, host and times; one that was killed has no ``finished``.
+    each has its command, options, request, code, host and times; one that was killed has no ``finished``.
     """
     old = folder.run() if folder.records else {}
     earlier = [one for one in old.get("sessions") or [] if isinstance(one, dict)]
@@ -36,6 +39,7 @@ def writing_journal(folder: RunFolder, survey: Survey, request: Request, session
     clock = time.perf_counter()
     about: dict[str, Any] = {
         "command": sys.argv,
+        "options": options.as_json(),
         "request": request.model_dump(mode="json"),
         "seeds": {task.pair.id: task.seed for task in survey.tasks},
         "code": code_version(),
