@@ -12,7 +12,7 @@ from gpu_checks.checking import carry_out
 from gpu_checks.place import Place
 from gpu_checks.written import facts_of, write
 
-from riebench.models.model import pick_device
+from riebench.models.devices import pick_device
 from riebench.util.errors import UserError
 
 

@@ -17,8 +17,7 @@ from killing import attempt
 
 import riebench
 from riebench.ablation import ablation_report  # noqa: F401 - so that no attempt has to import it
-from riebench.instruments.own import own_instruments
-from riebench.metrics import Scorers
+from riebench.instruments.model_instruments import assemble_scorers, model_instruments
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings
 from riebench.training.collect_values import collect
@@ -65,8 +64,7 @@ def main() -> int:
             quiet=True,
         )
 
-    own = own_instruments(model.entry, Settings(), PROTOCOLS["riebench"])
-    scorers = Scorers(own.clip(), own.lpips())
+    scorers = assemble_scorers(model_instruments(model.entry, Settings(), PROTOCOLS["riebench"]))
 
     def ablating(folder: Path) -> None:
         riebench.ablate(model, "default", prompts=6, scorers=scorers, keep_images=2, out=folder, quiet=True)

@@ -19,7 +19,8 @@ from riebench.engine.pair_work import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
-from riebench.methods import Observed, Plan, method, registry
+from riebench.methods import Observed, Plan, method
+from riebench.methods.registry import METHODS
 from riebench.mini.grammar import contrasts, held_out, parse
 from riebench.models import Run, entry_named
 from riebench.pairs import Pair, read_contrasts
@@ -236,7 +237,7 @@ def test_a_picture_at_strength_1_is_itself_bit_for_bit() -> None:
 
 
 def test_an_interval_of_a_run_that_begins_late(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     method("late")(Late)
     _, records, images = worked(mini, "late", 4, 1, on_steps=["0-1", "2-3", "all"])
     assert [record.setting.on_steps for record in records] == [(0, 1), (2, 3), None]
@@ -321,14 +322,14 @@ class OddPlan:
 ODD = (
     "returned a picture of uint8 [127, 128, 3], expected uint8 [128, 128, 3]",
     "returned a picture of float64 [128, 128, 3], expected uint8 [128, 128, 3]",
-    "returned a Plan with a picture and what to generate; expected one of them",
+    "returned a Plan with a picture and changes, a prompt or redo; expected the picture alone",
     "returned a Plan whose redo is 1.5, expected a number above 0 up to 1",
     "assignment destination is read-only",
 )
 
 
 def test_odd_plans_are_failures_with_a_reason(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     method("odd-plan")(OddPlan)
     for kind, reason in enumerate(ODD):
         _, (record,), _ = worked(mini, "odd-plan", 1, 1, options={"kind": kind})

@@ -18,7 +18,7 @@ from riebench.engine.counting import CLIP_TEXT, counting
 from riebench.instruments.loading import Instruments
 from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.models import Model
-from riebench.models.diffusers_model import open_pipeline, pipeline_fingerprint
+from riebench.models.diffusers_entry import open_pipeline, pipeline_fingerprint
 from riebench.models.sdxl import SDXL, TURBO
 from riebench.sae.topk import TopKSAE
 from riebench.settings.settings import parse_settings

@@ -209,7 +209,7 @@ class NoTorch:
         if name == "torch" or name.startswith("torch."):
             raise ImportError("torch is blocked")
 sys.meta_path.insert(0, NoTorch())
-from riebench.sae import FeatureIndex
+from riebench.features import FeatureIndex
 index = FeatureIndex(sys.argv[1])
 print(index.feature(7).density, index.search("red")[0].number, index.pictures(7)[0].image().size)
 from riebench.cli import main

@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline
 
 from riebench.models import Edit
-from riebench.models.model import pick_device
+from riebench.models.devices import pick_device
 from riebench.models.sdxl import BASE, SDXL, TURBO
 from riebench.settings.settings import parse_settings
 from riebench.util.errors import UserError

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
 from riebench.masks import MaskRules, Region, ground, pair_regions, to_grid
-from riebench.masks.given import from_user
 from riebench.masks.grid import grow, lanczos_matrix
+from riebench.masks.user_masks import regions_of_user_masks
 from riebench.pairs import Pair
 from riebench.util.errors import PairError
 
@@ -231,7 +231,7 @@ def test_given_masks_become_regions() -> None:
     left[:, :20] = True
     pair = PAIR.model_copy(update={"id": "a"})
     for given in ({"a": (left, np.stack([left, ~left]))}, lambda *_: (left, np.stack([left, ~left]))):
-        source, base = from_user(given)(pair, IMAGE, IMAGE)
+        source, base = regions_of_user_masks(given)(pair, IMAGE, IMAGE)
         assert np.array_equal(source.instances, left[np.newaxis])
         assert np.array_equal(base.instances, [left, ~left])
         assert not source.complement
@@ -242,7 +242,7 @@ def test_given_masks_become_regions() -> None:
         ({"a": (left, left & ~left)}, "a mask is empty"),
     ):
         with pytest.raises(PairError, match=message):
-            from_user(wrong)(pair, IMAGE, IMAGE)
+            regions_of_user_masks(wrong)(pair, IMAGE, IMAGE)
 
 
 def test_regions_of_a_pairs_phrases() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ from torch import Tensor, nn
 
 from riebench.instruments.loading import Instruments
 from riebench.models import Edit, Site, Start, neuron_sites
+from riebench.models.diffusers_entry import folder_fingerprint
 from riebench.models.mini import MINI
 from riebench.models.sdxl import BASE, FOUR, SDXL, TURBO, module_path
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import PairError, UserError
+from riebench.util.files import fingerprint
 
 ELEVEN = [
     *("down.1.0", "down.1.1", "down.2.0", "down.2.1", "mid.0"),
@@ -470,3 +474,46 @@ def test_a_guided_run_begins_from_finished_latents(random_pipeline: Any) -> None
     *_, noise = (torch.randn((1, 4, 16, 16), generator=generator) for _ in range(3))
     expected = guided.finished("a cat", 5, 2) + guided.pipeline.scheduler.sigmas[1] * noise
     assert torch.allclose(given[1], expected.expand(2, -1, -1, -1), atol=1e-3)
+
+
+def write_component(folder: Path, name: str, weights: bytes) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "model.safetensors").write_bytes(weights)
+    (folder / name / "config.json").write_text("{}")
+
+
+def pipeline_folder(folder: Path, third: bytes = b"T5", **index: Any) -> Path:
+    """A pipeline's folder with two components of SDXL's and FLUX's, and with ``text_encoder_3`` if there is one."""
+    for name in ("transformer", "text_encoder", *(["text_encoder_3"] if third else [])):
+        write_component(folder, name, third if name == "text_encoder_3" else b"weights")
+    named = {path.name: ["transformers", "SomeClass"] for path in folder.iterdir()}
+    unused = {"image_encoder": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "SomePipeline", **named, **unused, **index}))
+    return folder
+
+
+def test_the_fingerprint_of_a_folder_names_every_component_of_its_index(tmp_path: Path) -> None:
+    first, same = pipeline_folder(tmp_path / "first"), pipeline_folder(tmp_path / "same")
+    other = pipeline_folder(tmp_path / "other", third=b"another T5")
+    assert folder_fingerprint(first) == folder_fingerprint(same) != folder_fingerprint(other)
+    (same / "text_encoder_3" / "config.json").write_text('{"layers": 2}')
+    assert folder_fingerprint(first) != folder_fingerprint(same)
+    setting = pipeline_folder(tmp_path / "setting", is_distilled=True)
+    assert folder_fingerprint(setting) != folder_fingerprint(first)
+
+
+def test_the_fingerprint_of_a_usual_sdxl_or_flux_is_that_of_earlier_records(tmp_path: Path) -> None:
+    plain, usual = (
+        pipeline_folder(tmp_path / "plain", b""),
+        pipeline_folder(
+            tmp_path / "usual",
+            b"",
+            force_zeros_for_empty_prompt=True,
+            add_watermarker=None,
+            _diffusers_version="0.19.0",
+        ),
+    )
+    components = [file for name in ("transformer", "text_encoder") for file in (plain / name).iterdir()]
+    assert folder_fingerprint(plain) == folder_fingerprint(usual) == fingerprint(components, plain)
+    zeros = pipeline_folder(tmp_path / "zeros", b"", force_zeros_for_empty_prompt=False)
+    assert folder_fingerprint(zeros) != folder_fingerprint(plain)

@@ -25,7 +25,7 @@ import pytest
 from paint_helpers import Served, serving
 from PIL import Image
 
-from riebench.models.model import weights_fingerprint
+from riebench.models.devices import weights_fingerprint
 from riebench.paint import BrushMask, State, picture
 from riebench.paint.guard import Access
 from riebench.paint.queue import MOST_WAITING, Busy, Dropped, Queue, Rank, Ticket

@@ -17,12 +17,12 @@ from riebench.engine.pair_work import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
-from riebench.methods import create, find, method_names, registry
+from riebench.methods import create, find, method_names
 from riebench.methods.options import options_of
-from riebench.methods.registry import catalogue
+from riebench.methods.registry import METHODS, catalogue
 from riebench.methods.scaffold import write_method
 from riebench.records import Record, read_records
-from riebench.records.code import method_code
+from riebench.records.code import code_hash
 from riebench.util.errors import UserError
 
 METHOD = """
@@ -49,7 +49,7 @@ Install = Callable[..., None]
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Puts a distribution on the path: its module and its entry points."""
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
 
     def put(distribution: str, module: str, code: str, **points: str) -> None:
         site = tmp_path / "site"
@@ -60,11 +60,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (info / "entry_points.txt").write_text("\n".join(["[riebench.methods]", *lines, ""]))
         (site / f"{module}.py").write_text(code)
         monkeypatch.syspath_prepend(site)
-        registry._installed.cache_clear()
+        METHODS.__dict__.pop("installed", None)
 
     yield put
     monkeypatch.undo()
-    registry._installed.cache_clear()
+    METHODS.__dict__.pop("installed", None)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -152,10 +152,10 @@ def test_broken_plugins_are_listed_and_spare_the_others(
     for _ in range(2):  # what a module registered before it broke must not count the second time
         found = {known.name: known for known in catalogue()}
         for name, reason in said.items():
-            assert found[name].cls is None
+            assert found[name].entry is None
             assert reason in found[name].error
             assert "\n" not in found[name].error
-        assert found["fine"].cls is not None
+        assert found["fine"].entry is not None
     code, text, _ = run(capsys, "methods")
     assert code == 0
     assert text.count("BROKEN") == len(said)
@@ -192,7 +192,7 @@ def test_a_name_that_two_distributions_have_is_refused(capsys: pytest.CaptureFix
     assert all(one.split()[0] in text for one in both)
     assert "same" not in method_names()
     # The way out: its import path.
-    assert find("two:Mine").method_name == "same"
+    assert find("two:Mine").name == "same"
     with pytest.raises(UserError, match="is taken twice"):
         find("same")
 
@@ -204,7 +204,7 @@ def test_an_entry_point_may_name_where_a_class_is_imported(install: Install, tmp
     (site / "folded_up").mkdir()
     (site / "folded_up" / "__init__.py").write_text("from folded_up.deep import Mine")
     (site / "folded_up" / "deep.py").write_text(METHOD.format(name="folded"))
-    assert find("folded").__module__ == "folded_up.deep"
+    assert find("folded").place == "folded_up.deep:Mine"
 
 
 def test_a_file_cannot_take_an_installed_name(tmp_path: Path, install: Install) -> None:
@@ -233,7 +233,7 @@ def test_options_are_shown(capsys: pytest.CaptureFixture[str], install: Install)
         "count": ("whole number", "not set", ""),
         "flag": ("true or false", "true", ""),
     }
-    assert {o.name: (o.type, o.default, o.doc) for o in options_of(find("shown"))} == rows
+    assert {o.name: (o.type, o.default, o.doc) for o in options_of(find("shown").cls)} == rows
     text = run(capsys, "methods", "shown")[1]
     assert "Adds nothing." in text
     for name, cells in rows.items():
@@ -248,17 +248,17 @@ def test_options_are_shown(capsys: pytest.CaptureFixture[str], install: Install)
 def test_an_option_without_a_default_must_be_given(install: Install) -> None:
     code = METHOD.format(name="strict").replace("    flag: bool = True\n", "")
     install("strict", "strictly", code.replace("    scale", "    flag: bool\n    scale"), strict="Mine")
-    assert options_of(find("strict"))[0].default == ""
+    assert options_of(find("strict").cls)[0].default == ""
     with pytest.raises(UserError, match="'strict' needs its option 'flag'; give --option flag=value"):
         create("strict", {})
 
 
 def test_every_option_of_the_baselines_is_documented() -> None:
     for known in catalogue():
-        assert known.cls is not None, known.error
+        assert known.entry is not None, known.error
         if known.origin.startswith("riebench "):
-            assert known.cls.__doc__
-            assert all(option.doc for option in options_of(known.cls)), known.name
+            assert known.entry.cls.__doc__
+            assert all(option.doc for option in options_of(known.entry.cls)), known.name
 
 
 @pytest.mark.parametrize(
@@ -283,32 +283,32 @@ def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[
 
 
 def test_a_change_anywhere_in_a_package_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     package = tmp_path / "edited_package"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "helper.py").write_text("FACTOR = 1\n")
     (package / "inside.py").write_text("from edited_package.helper import FACTOR\n" + METHOD.format(name="edited"))
     monkeypatch.syspath_prepend(tmp_path)
-    cls = find("edited_package.inside:Mine")
-    before = method_code(cls)
-    assert method_code(cls) == before
+    cls = find("edited_package.inside:Mine").cls
+    before = code_hash(cls)
+    assert code_hash(cls) == before
     (package / "helper.py").write_text("FACTOR = 2\n")
-    assert method_code(cls) != before
+    assert code_hash(cls) != before
 
 
 def test_a_method_in_no_file_is_another_in_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     lines = METHOD.format(name="in-no-file")
     scope: dict[str, Any] = {"__name__": "__main__"}
     exec(lines, scope)
-    before = method_code(scope["Mine"])
+    before = code_hash(scope["Mine"])
     assert before
-    assert method_code(scope["Mine"]) == before
+    assert code_hash(scope["Mine"]) == before
     scope = {"__name__": "__main__"}
     exec(lines, scope)  # the cell again, perhaps edited
-    assert method_code(scope["Mine"]) not in ("", before)
+    assert code_hash(scope["Mine"]) not in ("", before)
 
 
 def test_an_option_that_is_not_finite_is_refused(install: Install) -> None:
@@ -318,18 +318,18 @@ def test_an_option_that_is_not_finite_is_refused(install: Install) -> None:
 
 
 def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     (tmp_path / "beside_helper.py").write_text("import beside_deep\n")
     (tmp_path / "beside_deep.py").write_text("FACTOR = 1\n")
     (tmp_path / "beside_other.py").write_text("FACTOR = 1\n")
     (tmp_path / "beside_method.py").write_text("import torch, beside_helper\n" + METHOD.format(name="beside"))
     monkeypatch.syspath_prepend(tmp_path)
-    cls = find("beside_method:Mine")
-    before = method_code(cls)
+    cls = find("beside_method:Mine").cls
+    before = code_hash(cls)
     (tmp_path / "beside_other.py").write_text("FACTOR = 2\n")
-    assert method_code(cls) == before
+    assert code_hash(cls) == before
     (tmp_path / "beside_deep.py").write_text("FACTOR = 2\n")
-    assert method_code(cls) != before
+    assert code_hash(cls) != before
     with pytest.raises(UserError, match="unknown method in beside_method 'Mines'; did you mean 'Mine'"):
         find("beside_method:Mines")
 

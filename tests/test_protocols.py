@@ -22,7 +22,8 @@ from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.masks import MaskRules, Region, pair_regions, to_grid
-from riebench.methods import Observed, Plan, method, registry, relative_score
+from riebench.methods import Observed, Plan, method, relative_score
+from riebench.methods.registry import METHODS
 from riebench.models import Edit, Run
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
@@ -193,7 +194,7 @@ def test_complements_are_taken_on_the_grid_in_a_whole_run(
 def test_backgrounds_of_minis_masker_on_every_grid(
     mini: Instruments, protocol: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     seen_masks: dict[str, np.ndarray] = {}
 
     @method("mask-reader")

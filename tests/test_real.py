@@ -21,7 +21,7 @@ from riebench.instruments.published import PublishedInstruments
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import Features, LpipsScorer
 from riebench.models import entry_named
-from riebench.models.diffusers_model import open_pipeline
+from riebench.models.diffusers_entry import open_pipeline
 from riebench.models.sdxl import FOUR, SDXL, TURBO
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import parse_settings

@@ -21,7 +21,7 @@ from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments
-from riebench.methods import registry
+from riebench.methods.registry import METHODS
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, read_records
 from riebench.util.errors import UserError
@@ -88,7 +88,7 @@ class Full(Base):
 def _mini_once(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run takes the mini that is loaded already, and finds the strangers' methods."""
     monkeypatch.setattr("riebench.engine.pair_work.load_instruments", lambda *_, **__: mini)
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     (tmp_path / "resumed_strangers.py").write_text(STRANGERS)
     monkeypatch.syspath_prepend(tmp_path)
 

@@ -15,7 +15,7 @@ from riebench.engine.pair_work import PairResult, PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments, load_instruments
-from riebench.methods import registry
+from riebench.methods.registry import METHODS
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
 from riebench.models.sites import Edit
@@ -280,7 +280,7 @@ class Takes(Meddles):
 
 
 def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "strangers.py").write_text(STRANGERS)
     strangers = {
@@ -332,7 +332,7 @@ def test_a_method_that_changes_what_it_is_given_spares_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those before it, whose additions may be what it changed, and those after it."""
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "meddlers.py").write_text(MEDDLERS)
     pair = load_pairs(PAIRS)[0]
@@ -451,7 +451,7 @@ def test_option_for_nobody() -> None:
 
 
 def test_stranger_as_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     code = readme.split("```python\n", 1)[1].split("```", 1)[0]
     assert len(code.splitlines()) <= 40

@@ -16,7 +16,8 @@ from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
 from riebench.models import Batch, Model, ModelEntry, Site
-from riebench.models.model import DECODER, DENOISER, TEXT, weights_fingerprint
+from riebench.models.devices import weights_fingerprint
+from riebench.models.model import DECODER, DENOISER, TEXT
 from riebench.sae.folders import find_saes
 from riebench.settings.settings import Settings
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from riebench.ablation.ablation_folder import Ablation, Zeroing
 from riebench.ablation.ablation_request import MASKER, AblationRequest, BlockSet
 from riebench.features.switching import zeroed
-from riebench.instruments.own import own_instruments, own_scorers, world_of
+from riebench.instruments.model_instruments import assemble_scorers, model_instruments, world_of
 from riebench.models.sites import Edit
 from riebench.prompts import Prompted, prompts_hash
 from riebench.records.schema import Value
@@ -51,8 +51,8 @@ class AblationWorker:
         conditions: dict[str, Value] = dict(self.model.conditions)
         if request.scorers is None:
             without = (*MASKER, "model") if request.model else MASKER
-            own = own_instruments(entry, settings, PROTOCOLS[PROTOCOL], without)
-            self.scorers = own_scorers(own)
+            own = model_instruments(entry, settings, PROTOCOLS[PROTOCOL], without)
+            self.scorers = assemble_scorers(own)
             conditions |= own.conditions
         else:
             self.scorers = request.scorers

@@ -11,7 +11,7 @@ import pandas as pd
 from riebench.engine.completing import Kept, kept_pictures, pixels, reference_of
 from riebench.engine.request import requests_of
 from riebench.instruments.loading import load_scorers
-from riebench.instruments.own import TruthOf
+from riebench.instruments.model_instruments import TruthOf
 from riebench.metrics import METRICS, Reference, Scorers, score_images
 from riebench.metrics.seen import Image
 from riebench.pairs import Pair

@@ -12,7 +12,7 @@ from rich.text import Text
 from riebench.report.summary import wide_console
 
 if TYPE_CHECKING:
-    from riebench.methods.registry import MethodClass
+    from riebench.methods.registry import MethodEntry
 
 
 def methods_command(
@@ -31,27 +31,27 @@ def methods_command(
 
     table = Table("method", "options", "what it does", "from")
     for known in catalogue():
-        options = "\n".join(f"{o.name}={o.default}" for o in options_of(known.cls)) if known.cls else ""
-        said = _summary(known.cls) if known.cls else f"BROKEN: {known.error}"
-        table.add_row(*map(Text, (known.name, options, said, known.origin)))
+        options = "\n".join(f"{o.name}={o.default}" for o in options_of(known.entry.cls)) if known.entry else ""
+        summary = _summary(known.entry) if known.entry else f"BROKEN: {known.error}"
+        table.add_row(*map(Text, (known.name, options, summary, known.origin)))
     wide_console().print(table)
 
 
-def _summary(cls: MethodClass) -> str:
-    return (cls.__doc__ or "").strip().partition("\n")[0]
+def _summary(entry: MethodEntry) -> str:
+    return (entry.cls.__doc__ or "").strip().partition("\n")[0]
 
 
-def _show(cls: MethodClass) -> None:
+def _show(entry: MethodEntry) -> None:
     """Print one method: what it does, what it needs, and its options."""
     from inspect import cleandoc
 
     from riebench.methods.options import options_of
 
-    needs = [what for what, wanted in (("SAEs", cls.needs_sae), ("neurons", cls.needs_neurons)) if wanted]
-    print(f"{cls.method_name} ({cls.__module__}:{cls.__qualname__})\n\n{cleandoc(cls.__doc__ or '')}\n")
+    needs = [what for what, needed in (("SAEs", entry.needs_sae), ("neurons", entry.needs_neurons)) if needed]
+    print(f"{entry.name} ({entry.place})\n\n{cleandoc(entry.cls.__doc__ or '')}\n")
     if needs:
         print(f"Needs {' and '.join(needs)} of the blocks.\n")
-    options = options_of(cls)
+    options = options_of(entry.cls)
     if not options:
         print("It has no options.")
         return

@@ -93,20 +93,29 @@ def _say_missing(missing: Sequence[Path]) -> None:
         logging.getLogger(__name__).warning(message, len(missing), paths)
 
 
-def metrics_command() -> None:
-    """List metrics: what each says, whether it is measured unless others are named, and what it needs.
+def metrics_command(
+    name: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Metrics, also as my_file.py:function.")
+    ] = None,
+) -> None:
+    """List metrics: what each measures, its sets, and what it needs; broken plug-ins with their error.
 
-    Example: riebench metrics
+    Examples: riebench metrics; riebench metrics my_file.py:sharpness
     """
     from rich.table import Table
     from rich.text import Text
 
-    from riebench.metrics import METRICS
+    from riebench.metrics.catalogue import listed_metrics
     from riebench.report.summary import wide_console
 
-    table = Table("metric", "sets", "needs", "what it says")
-    for metric in METRICS.values():
+    table = Table("metric", "sets", "needs", "what it measures", "from")
+    for listed in listed_metrics(name):
+        metric = listed.entry
+        if metric is None:
+            table.add_row(*map(Text, (listed.name, "", "", f"BROKEN: {listed.error}", listed.origin)))
+            continue
         sets = [name for name, has in (("default", not metric.optional), ("published", metric.published)) if has]
         needs = metric.scorer or ("the drawn world" if metric.drawn_world else "")
-        table.add_row(*map(Text, (metric.name, ", ".join(sets), needs, metric.says)))
+        origin = "riebench" if metric.is_riebenchs else listed.origin
+        table.add_row(*map(Text, (metric.name, ", ".join(sets), needs, metric.says, origin)))
     wide_console().print(table)

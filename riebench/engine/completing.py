@@ -14,8 +14,8 @@ from PIL import UnidentifiedImageError
 from riebench.engine.request import metrics_named, requests_of
 from riebench.engine.resume import lacking, refuse_other_scorers
 from riebench.instruments.loading import load_scorers, measured_by
-from riebench.instruments.own import TruthOf
-from riebench.metrics import METRICS, Reference, Scorers, score_images
+from riebench.instruments.model_instruments import TruthOf
+from riebench.metrics import METRICS, Reference, Scorers, metrics_of, score_images
 from riebench.metrics.seen import Image
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
@@ -24,7 +24,7 @@ from riebench.records import Record, RunFolder
 from riebench.records.folder import IMAGES
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import changed
-from riebench.util.errors import UserError
+from riebench.util.errors import PairError, UserError
 
 REFERENCES = ("base", "source", "mask-base", "mask-source")
 
@@ -85,7 +85,7 @@ def complete(
         The records as they are now, without those whose pictures are missing, and the missing files.
 
     Raises:
-        UserError: if the records cannot be written.
+        UserError: if the records cannot be written, or a metric raises on a pair.
     """
     found, missing = kept_pictures(folder.path, records)
     by = measured_by(scorers, names)
@@ -95,7 +95,10 @@ def complete(
         lack = [name for name in names if any(name not in record.metrics for record in kept.records)]
         judge = truth(pairs[first.pair_id], first.seed) if truth else None
         reference = reference_of(kept)._replace(truth=judge)
-        scores = score_images(scorers, reference, [pixels(path) for path in kept.pictures], lack)
+        try:
+            scores = score_images(scorers, reference, [pixels(path) for path in kept.pictures], lack)
+        except PairError as error:
+            raise UserError(f"pair {first.pair_id!r}: {error}; mend it, and the same command goes on") from None
         mine = [
             record.model_copy(
                 update={
@@ -144,12 +147,10 @@ def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | 
     request = request.model_copy(update={"settings": now})
     entry = entry_named(request.model)
     named = metrics_named(entry, words)
-    names = [m.name for m in METRICS.values() if (not m.optional if named is None else m.name in named)]
-    request = request.model_copy(update={"metrics": tuple(names)})
-    scorers, truth = load_scorers(request.model, request.settings, request.protocol, request.metrics)
+    scorers, truth = load_scorers(request.model, request.settings, request.protocol, named)
     if request.handed_in:  # the truth is known of pairs that a file holds and of the model's own pictures
         truth = None
-    names = [name for name in names if truth is not None or not METRICS[name].drawn_world]
+    names = [metric.name for metric in metrics_of(named, truth is not None)]
     with RunFolder(path) as folder:
         _refuse_other_scorers(folder, scorers, names)
         lack = lacking(folder.records, names)

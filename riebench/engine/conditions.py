@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from riebench.engine.presets import Sweep
 from riebench.engine.run_options import ALL, STRENGTHS, RunOptions, many
-from riebench.methods.registry import MethodClass, create, find, method_names
+from riebench.methods.registry import MethodEntry, create, find, method_names
 from riebench.models.model import Model, ModelEntry
 from riebench.models.sites import NEURONS, Site, neuron_sites
 from riebench.pairs import Pair
@@ -88,7 +88,7 @@ class ModelSites(NamedTuple):
         together = tuple(sorted(blocks, key=known.index))
         return [together, *((block,) for block in together)] if alone and len(together) > 1 else [together]
 
-    def candidates(self, method: MethodClass, blocks: Sequence[str]) -> int | None:
+    def candidates(self, method: MethodEntry, blocks: Sequence[str]) -> int | None:
         """How many features or neurons a method chooses from; None if it does not choose, or SAEs must be fetched.
 
         Raises:
@@ -121,7 +121,7 @@ def sweep_of(options: RunOptions) -> Sweep:
     return Sweep(list(dict.fromkeys(names)), strengths, many(further.pop("k", options.k)), further)
 
 
-def usable_methods(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodClass]:
+def usable_methods(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodEntry]:
     """The methods of a sweep that can be run on the pairs in so many steps.
 
     Args:
@@ -133,23 +133,21 @@ def usable_methods(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: b
     Raises:
         UserError: if a method does not exist, or refuses and is not to be left out.
     """
-    classes = {name: find(name) for name in sweep.methods}
-    for name in [name for name, cls in classes.items() if hasattr(cls, "check")]:
-        fields = classes[name].__dataclass_fields__
-        method: Any = create(name, {option: value for option, value in sweep.options.items() if option in fields})
+    methods = {name: find(name) for name in sweep.methods}
+    for name, method in [(name, method) for name, method in methods.items() if method.checks_runs]:
         try:
-            method.check(pairs, steps)
+            method.check_run(create(name, _shared_options(sweep, method)), pairs, steps)
         except UserError as error:
             if not leave_out:
                 raise
             logger.warning("left out: %s", error)
-            del classes[name]
-    return classes
+            del methods[name]
+    return methods
 
 
 def conditions_of(
     sweep: Sweep,
-    methods: Mapping[str, MethodClass],
+    methods: Mapping[str, MethodEntry],
     block_sets: Sequence[tuple[str, ...]],
     intervals: Intervals,
     model_sites: ModelSites,
@@ -166,37 +164,40 @@ def conditions_of(
     Raises:
         UserError: if no method has an option, a value does not fit, or the model lacks an SAE.
     """
-    fields = {name: cls.__dataclass_fields__ for name, cls in methods.items()}
+    known = sorted({option for method in methods.values() for option in method.option_names})
     for option in [*sweep.options, *(["k"] if sweep.k else [])]:
-        if not any(option in own for own in fields.values()):
-            every = sorted({name for own in fields.values() for name in own})
-            raise unknown(f"option of {', '.join(map(repr, fields))}", option, every or ["none"])
+        if option not in known:
+            raise unknown(f"option of {', '.join(map(repr, methods))}", option, known or ["none"])
     conditions = [
         Condition(method=name, options=options, sites=blocks, strengths=sweep.strengths, on_steps=intervals)
         for name, method in methods.items()
         for blocks in block_sets
-        for options in _option_sets(sweep, name, fields[name], blocks, model_sites.candidates(method, blocks))
+        for options in _option_sets(sweep, name, method, blocks, model_sites.candidates(method, blocks))
     ]
     return [condition for number, condition in enumerate(conditions) if condition not in conditions[:number]]
 
 
 def _option_sets(
-    sweep: Sweep, name: str, fields: Mapping[str, Any], blocks: Sequence[str], candidates: int | None
+    sweep: Sweep, name: str, method: MethodEntry, blocks: Sequence[str], candidates: int | None
 ) -> list[dict[str, Any]]:
     """The options of one method on one set of blocks in full, once for each k.
 
     A k of a sweep for another model's number of candidates becomes the same share of this model's.
     """
-    shared = {option: value for option, value in sweep.options.items() if option in fields}
+    shared = _shared_options(sweep, method)
     scale = candidates / sweep.candidates if sweep.candidates and candidates else None
     option_sets = []
-    for k in sweep.k if sweep.k and "k" in fields else [None]:
+    for k in sweep.k if sweep.k and "k" in method.option_names else [None]:
         scaled = k if scale is None or k is None else max(1, round(k * scale))
-        method = create(name, shared if k is None else {**shared, "k": scaled})
-        options = {option: getattr(method, option) for option in fields}
+        options = method.values(create(name, shared if k is None else {**shared, "k": scaled}))
         most = options.get("k")
         if isinstance(most, int) and candidates is not None and most > candidates:
             where = f"{name!r} in {'+'.join(blocks)}"
             raise UserError(f"k is {most}, but {where} has {candidates} to choose from; give a smaller --k")
         option_sets.append(options)
     return option_sets
+
+
+def _shared_options(sweep: Sweep, method: MethodEntry) -> dict[str, Any]:
+    """The options of a sweep that a method has."""
+    return {option: value for option, value in sweep.options.items() if option in method.option_names}

@@ -25,9 +25,10 @@ class Pictures:
 
     name: str
 
-    def __post_init__(self) -> None:
-        """Records have the given name."""
-        object.__setattr__(self, "method_name", self.name)
+    @property
+    def record_name(self) -> str:
+        """The name in records."""
+        return self.name
 
     def plan(self, seen: Observed) -> Plan:
         assert isinstance(seen.pair, PicturedPair)

@@ -21,10 +21,11 @@ from riebench.engine.searching import course_of, courses, next_settings
 from riebench.engine.tasks import Survey, Task, Wanted
 from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.masks import Mask, Region, to_grid
-from riebench.masks.phrases import DELETE_OBJECT
-from riebench.methods import Observed, Plan
+from riebench.masks.region import DELETE_OBJECT
+from riebench.methods import Method, Observed, Plan
 from riebench.methods.interface import check_plan
-from riebench.metrics import METRICS, Reference, score_images
+from riebench.methods.registry import entry_of
+from riebench.metrics import Reference, metrics_of, score_images
 from riebench.models import Edit, Run, Start, neuron_sites
 from riebench.pairs import Pair
 from riebench.prompts import Prompted
@@ -100,7 +101,7 @@ class PairWorker:
         self.ending = False
         self._kept_for_all: dict[Hashable, Any] = {}
         model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
-        needed = {site for c, method in methods if getattr(method, "needs_sae", False) for site in c.sites}
+        needed = {site for c, method in methods if entry_of(method).needs_sae for site in c.sites}
         self.saes = {site: model.sae(site) for site in model.sites if site in needed}
 
     def survey(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> Survey:
@@ -109,7 +110,7 @@ class PairWorker:
         tried: dict[str, list[Record]] = {}
         for record in before:
             tried.setdefault(record.pair_id, []).append(record)
-        names = [method.method_name for method in self.recorder.methods]  # type: ignore[attr-defined]
+        names = [entry_of(method).record_name(method) for method in self.recorder.methods]
         return Survey(
             tasks=[self.recorder.task(pair, tried.get(pair.id, ())) for pair in pairs],
             shared={
@@ -133,12 +134,7 @@ class PairWorker:
             locations=dict(instruments.locations),
             device=str(instruments.model.device),
             bytes=psutil.Process().memory_info().rss,
-            metrics=[
-                m.name
-                for m in METRICS.values()
-                if (not m.optional if request.metrics is None else m.name in request.metrics)
-                and (instruments.truth is not None or not m.drawn_world)
-            ],
+            metrics=[metric.name for metric in metrics_of(request.metrics, instruments.truth is not None)],
             measured_by=dict(instruments.measured_by),
             at_lpips=request.at_lpips,
         )
@@ -185,7 +181,7 @@ class PairWorker:
         for number in conditions:
             blocks = self.request.conditions[number].sites
             needed.update(blocks)
-            if getattr(self.recorder.methods[number], "needs_neurons", False):
+            if entry_of(self.recorder.methods[number]).needs_neurons:
                 needed.update(site for block in blocks for site in neuron_sites(sites, block))
         return [site for site in sites if site in needed]
 
@@ -232,7 +228,7 @@ class PairWorker:
             before = _versions(observed)
             plan = refused.get(number) or (plans or {}).get(number) or self._planned(number, observed)
             if not before.items() <= _versions(observed).items():
-                name = self.recorder.methods[number].method_name  # type: ignore[attr-defined]
+                name = entry_of(self.recorder.methods[number]).name
                 wrong = f"the method {name!r} changes the values, masks or SAEs that it is given; change a clone"
                 refused[number] = PairError(wrong, "method")
                 return None
@@ -341,9 +337,9 @@ class PairWorker:
 
     def _planned(self, number: int, observed: Observed) -> Plan | Exception:
         """The plan of a condition, or why there is none."""
-        method: Any = self.recorder.methods[number]
+        method = self.recorder.methods[number]
         deletes = observed.pair.editing_type_id == DELETE_OBJECT
-        if deletes and not self.protocol.delete_only_adds and getattr(method, "only_add", False):
+        if deletes and not self.protocol.delete_only_adds and entry_of(method).values(method).get("only_add"):
             method = replace(method, only_add=False)
         sites = self.request.conditions[number].sites
         try:
@@ -415,13 +411,13 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 @contextmanager
-def _named(method: Any) -> Iterator[None]:
+def _named(method: Method) -> Iterator[None]:
     """Around a method's code: faults of its own are told with its name, and ``sys.exit`` is one of them.
 
     Raises:
         PairError: naming the method.
     """
-    name = f"the method {method.method_name!r}"
+    name = f"the method {entry_of(method).record_name(method)!r}"
     try:
         yield
     except PairError as error:

@@ -12,7 +12,7 @@ from riebench.engine.tasks import Task, Wanted
 from riebench.methods.registry import create, find
 from riebench.pairs import Pair
 from riebench.records import Record, Setting, record_key
-from riebench.records.code import code_version, method_code
+from riebench.records.code import code_hash, code_version
 from riebench.util.errors import PairError
 
 if TYPE_CHECKING:
@@ -51,11 +51,10 @@ class Recorder:
         self.methods = [create(c.method, c.options) for c in request.conditions]
         self._facts = []
         for condition, made in zip(request.conditions, self.methods, strict=True):
-            cls = find(condition.method)
-            parts = {n: value for n, value in instruments.parts.items() if n != "sae" or cls.needs_sae}
-            where = f"{cls.__module__}:{cls.__qualname__}"
-            name = str(vars(made).get("method_name", cls.method_name))
-            self._facts.append(_Facts(name, where, method_code(cls, getattr(made, "files", ())), parts))
+            entry = find(condition.method)
+            parts = {n: value for n, value in instruments.parts.items() if n != "sae" or entry.needs_sae}
+            code = code_hash(entry.cls, entry.files(made))
+            self._facts.append(_Facts(entry.record_name(made), entry.place, code, parts))
         self._code = code_version()
         self._measured_by = dict(instruments.measured_by)
         self._settings = [

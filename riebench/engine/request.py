@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from riebench.engine.conditions import Condition, ModelSites, conditions_of, sweep_of, usable_methods
 from riebench.engine.presets import Preset, preset_named
 from riebench.engine.run_options import ALL, RunOptions, many
-from riebench.methods.registry import holder
+from riebench.methods.registry import METHODS
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
 from riebench.pairs import Pair, category_named, load_pairs, select
@@ -149,7 +149,7 @@ def resolve_pictures(name: str, images: Path, options: RunOptions) -> tuple[Requ
     """
     if not re.fullmatch(r"[\w.+-]+", name):
         raise UserError(f"the name {name!r} will not do; expected letters, digits and . + - _")
-    if taken := holder(name):
+    if taken := METHODS.holder(name):
         raise UserError(f"the name {name!r} is that of a method ({taken}); give another --name")
     request, pairs = resolve(replace(options, method="none", block=ALL))
     from riebench.engine.external_images import Pictures  # only here, or "--method all" would run it
@@ -169,10 +169,10 @@ def metrics_named(entry: ModelEntry, words: Sequence[str]) -> tuple[str, ...] | 
     names = [name.strip() for word in words for name in word.split(",")]
     if names == ["default"]:
         return None
-    from riebench.metrics import METRICS, chosen
+    from riebench.metrics import chosen, metrics_of
 
     found = chosen(names)
-    for needed in (METRICS[name] for name in found):
+    for needed in metrics_of(found):
         if needed.scorer is not None and needed.scorer not in entry.scorers:
             why = f"a network for photographs ({needed.scorer}), which says nothing of the pictures of {entry.name}"
             raise UserError(f"the metric {needed.name} needs {why}; leave it out")

@@ -12,7 +12,7 @@ from riebench.settings.lpips_search import WITHIN
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
-    from riebench.masks.given import GivenMasks
+    from riebench.masks.user_masks import UserMasks
     from riebench.metrics.seen import Scorers
     from riebench.models.model import Model
 
@@ -107,7 +107,7 @@ class RunOptions:
         Settings, Option("Settings of model and instruments, see 'riebench settings'.", flag="set", named=True)
     ] = None
     masks: Annotated[
-        "GivenMasks | None", Option("Regions of the pairs, see riebench.masks.given.GivenMasks.", python_only=True)
+        "UserMasks | None", Option("Regions of the pairs, see riebench.masks.user_masks.UserMasks.", python_only=True)
     ] = None
     scorers: Annotated["Scorers | None", Option("Loaded CLIP and LPIPS.", python_only=True)] = None
     pairs: Annotated[

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +28,7 @@ from riebench.sae.folders import read_config
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
+from riebench.util.plugins import load_object, one_line_errors
 from riebench.util.progress import tracked
 
 if TYPE_CHECKING:
@@ -230,16 +228,10 @@ def _given_target(
 
 
 def _imported_dictionary(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:  # a stranger's file lies where one stands
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-        ready = hasattr(found, "encode") and not isinstance(found, type)
-        return found() if callable(found) and not ready else found
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"the dictionary {name!r} cannot be loaded ({said}); expected module:function") from None
+    loaded = load_object("dictionary", name)
+    ready = hasattr(loaded, "encode") and not isinstance(loaded, type)
+    with one_line_errors("dictionary", name):
+        return loaded() if callable(loaded) and not ready else loaded
 
 
 def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
@@ -264,7 +256,7 @@ def _fit_prompts(request: ScoreRequest) -> Sequence[Prompted]:
 
 
 def _world_of(entry: ModelEntry) -> World | None:
-    from riebench.instruments.own import world_of
+    from riebench.instruments.model_instruments import world_of
 
     return world_of(entry)
 
@@ -284,14 +276,14 @@ def _descriptions(path: Path | None) -> Described:
 
 def _pictures(entry: ModelEntry, request: ScoreRequest, prompted: Sequence[Prompted]) -> SharedPictures:
     from riebench.features.held_out_pictures import SharedPictures
-    from riebench.instruments.own import mask_rules, own_instruments, own_scorers
+    from riebench.instruments.model_instruments import assemble_scorers, mask_rules, model_instruments
 
     protocol = PROTOCOLS[PROTOCOL]
     masker = ("detector", "text-encoder", "segmenter")
-    own = own_instruments(entry, request.settings, protocol, masker)
+    own = model_instruments(entry, request.settings, protocol, masker)
     model = entry.load(request.settings) if isinstance(request.model, str) else request.model
     model.batch = request.batch
-    scorers = own_scorers(own)
+    scorers = assemble_scorers(own)
     world = _world_of(entry) if model.own else None
     rules = mask_rules(entry, request.settings, protocol)
     return SharedPictures(model, scorers, world, rules, prompted, request.scores)

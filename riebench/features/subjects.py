@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riebench.models.model import weights_fingerprint
+from riebench.models.devices import weights_fingerprint
 from riebench.sae.dictionary import Dictionary
 from riebench.util.errors import UserError
 

@@ -1,1 +1,1 @@
-"""What judges pictures: the masker, scorers and known truth that belong to a model."""
+"""The instruments of a model: its masker, the networks that score its pictures, and the known truth."""

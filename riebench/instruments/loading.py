@@ -1,4 +1,4 @@
-"""Everything a run measures with: model, masks, CLIP, LPIPS; loaded by the model's name, or handed in."""
+"""Load what a run generates and measures with: model, masker, CLIP, LPIPS; or take what the user hands in."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riebench.instruments.handed_in import HandedIn
-from riebench.instruments.own import OwnInstruments, TruthOf, mask_rules, own_instruments, own_scorers, with_networks
+from riebench.instruments.model_instruments import (
+    ModelInstruments,
+    TruthOf,
+    assemble_scorers,
+    mask_rules,
+    model_instruments,
+    with_networks,
+)
 from riebench.masks import Masker, MaskRules, pair_regions
-from riebench.masks.given import MaskSource, from_user, given_fingerprint
-from riebench.metrics import METRICS, Scorers
+from riebench.masks.user_masks import MaskSource, regions_of_user_masks, user_masks_fingerprint
+from riebench.metrics import Scorers, metrics_of
+from riebench.models.devices import weights_fingerprint
 from riebench.models.entries import entry_named
-from riebench.models.model import Model, weights_fingerprint
+from riebench.models.model import Model
 from riebench.records.schema import Value
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings
@@ -36,15 +44,15 @@ class Instruments:
 
     Attributes:
         model: the model.
-        masks: pair, base image and source image to the regions of (source, base).
-        rules: how regions come to a site's grid.
+        masks: a function of a pair, its base image and its source image that returns the regions of (source, base).
+        rules: how a region becomes a mask on a site's grid.
         scorers: CLIP and LPIPS.
-        truth: pair and seed to a judge of its edited images, where the truth is known.
-        parts: fingerprints of all weights.
-        conditions: further settings that can change numbers, as the type of the weights.
-        locations: where the parts were found, with the revision where it is known.
-        masker: what finds the regions of phrases; None if masks are given.
-        measured_by: metric to the network of its own that measures it.
+        truth: judges edited images of a pair and a seed; None where the truth is unknown.
+        parts: name of a part to the fingerprint of its weights.
+        conditions: settings that can change numbers beside the weights, as their type.
+        locations: name of a part to its folder, with the revision where it is known.
+        masker: finds the regions of phrases; None if the user hands in masks.
+        measured_by: metric to what measures it, see :func:`measured_by`.
     """
 
     model: Model
@@ -68,13 +76,13 @@ def load_instruments(
     batch: int = 8,
     handed_in: HandedIn | None = None,
 ) -> Instruments:
-    """Load all that a run measures with.
+    """Load the model and its instruments.
 
     Args:
         model: its name.
         settings: of model and instruments.
         protocol: name of the protocol.
-        metrics: names of what is measured; None for all but the optional ones.
+        metrics: names of metrics; None for all but the optional ones.
         batch: rows in one forward pass at most.
         handed_in: loaded parts that are used instead.
 
@@ -84,24 +92,24 @@ def load_instruments(
     handed_in = handed_in or HandedIn()
     entry = handed_in.model.entry if handed_in.model else entry_named(model)
     rules = mask_rules(entry, settings, PROTOCOLS[protocol])
-    own = own_instruments(entry, settings, PROTOCOLS[protocol], handed_in.parts)
+    instruments = model_instruments(entry, settings, PROTOCOLS[protocol], handed_in.parts)
     loaded = handed_in.model or entry.load(settings)
     loaded.batch = batch
-    masker = own.masker() if handed_in.masks is None else None
+    masker = instruments.masker() if handed_in.masks is None else None
     masks: MaskSource
     if masker is not None:
         masks, masks_name = partial(pair_regions, masker, rules), f"{masker.name}-{masker.fingerprint}"
     else:
         assert handed_in.masks is not None
-        masks, masks_name = from_user(handed_in.masks), given_fingerprint(handed_in.masks)
-    scorers = _scorers(own, handed_in, metrics)
+        masks, masks_name = regions_of_user_masks(handed_in.masks), user_masks_fingerprint(handed_in.masks)
+    scorers = _scorers(instruments, handed_in, metrics)
     options = dict(getattr(masker, "describe", dict)())
     return Instruments(
         model=loaded,
         masks=masks,
         rules=rules,
         scorers=scorers,
-        truth=own.truth if loaded.own else None,
+        truth=instruments.truth if loaded.own else None,
         parts={
             "model": loaded.fingerprint,
             "masker": masks_name,
@@ -115,45 +123,56 @@ def load_instruments(
             **loaded.conditions,
             **{f"masks.{name}": value for name, value in asdict(rules).items()},
             **{f"masker.{name}": value for name, value in options.items() if name != "device"},
-            **(own.conditions if handed_in.scorers is None else {}),
+            **(instruments.conditions if handed_in.scorers is None else {}),
         },
-        locations=own.locations,
+        locations=instruments.locations,
         masker=masker,
-        measured_by={} if metrics is None else measured_by(scorers, metrics),
+        measured_by=measured_by(scorers, metrics),
     )
 
 
 def load_scorers(
     model: str, settings: Settings, protocol: str, metrics: Collection[str] | None, handed_in: HandedIn | None = None
 ) -> tuple[Scorers, TruthOf | None]:
-    """What scores pictures, without the model that makes them and its masker; arguments as of :func:`load_instruments`.
+    """The scorers and the truth of a model, without the model and its masker; arguments as of :func:`load_instruments`.
 
     Raises:
         UserError: if weights are missing or do not fit.
     """
     handed_in = handed_in or HandedIn()
     without = (*handed_in.parts, *NOT_SCORERS)
-    own = own_instruments(entry_named(model), settings, PROTOCOLS[protocol], without)
-    return _scorers(own, handed_in, metrics), own.truth
+    instruments = model_instruments(entry_named(model), settings, PROTOCOLS[protocol], without)
+    return _scorers(instruments, handed_in, metrics), instruments.truth
 
 
-def _scorers(own: OwnInstruments, handed_in: HandedIn, metrics: Collection[str] | None) -> Scorers:
+def _scorers(instruments: ModelInstruments, handed_in: HandedIn, metrics: Collection[str] | None) -> Scorers:
     if handed_in.scorers is None:
-        return own_scorers(own, metrics or ())
-    return with_networks(handed_in.scorers, own, metrics or ())
+        return assemble_scorers(instruments, metrics or ())
+    return with_networks(handed_in.scorers, instruments, metrics or ())
 
 
-def measured_by(scorers: Scorers, names: Collection[str]) -> dict[str, str]:
-    """Metric to the fingerprint of the network of its own that measures it."""
-    own = {name: scorers.more[of] for name in names if (of := METRICS[name].scorer)}
-    return {name: f"{scorer.name}-{scorer.fingerprint}" for name, scorer in own.items()}
+def measured_by(scorers: Scorers, names: Collection[str] | None) -> dict[str, str]:
+    """Metric to its code if it is not riebench's, and to the network that measures it alone; others are left out.
+
+    Args:
+        scorers: with the networks that these metrics need.
+        names: of metrics; None for all but the optional ones.
+    """
+    by_metric = {}
+    for metric in metrics_of(names):
+        network = scorers.more[metric.scorer] if metric.scorer else None
+        parts = [] if metric.is_riebenchs else [metric.code]
+        parts += [f"{network.name}-{network.fingerprint}"] if network else []
+        if parts:
+            by_metric[metric.name] = " ".join(parts)
+    return by_metric
 
 
 def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:
     """A short hash of all SAEs of a model; ``none`` where there are none."""
-    folders = [found for found in saes.values() if isinstance(found, Path)]
+    folders = [sae for sae in saes.values() if isinstance(sae, Path)]
     if folders:
         files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
         return fingerprint(files, Path(os.path.commonpath(folders)))
-    names = sorted((site, weights_fingerprint(found)) for site, found in saes.items() if not isinstance(found, Path))
+    names = sorted((site, weights_fingerprint(sae)) for site, sae in saes.items() if not isinstance(sae, Path))
     return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else "none"

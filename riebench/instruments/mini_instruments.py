@@ -26,10 +26,12 @@ MASKER_WEIGHTS = WEIGHTS / "masker" / "masker.safetensors"
 
 
 class MiniInstruments:
-    """Mini's own instruments, from the package; see :class:`riebench.instruments.own.OwnInstruments`.
+    """Mini's own instruments, whose weights come with the package.
+
+    See :class:`riebench.instruments.model_instruments.ModelInstruments`.
 
     Raises:
-        UserError: if a part is not in the package.
+        UserError: if the package lacks a part.
     """
 
     locations: Mapping[str, str] = {}
@@ -46,26 +48,24 @@ class MiniInstruments:
     ) -> None:
         for path in (CLIP_WEIGHTS, LPIPS_TRUNK, MASKER_WEIGHTS):
             if not path.exists():
-                raise UserError(
-                    f"{path}, a part of mini, is not there; reinstall riebench or run scripts/train_mini.py"
-                )
+                raise UserError(f"{path}, a part of mini, is missing; reinstall riebench or run scripts/train_mini.py")
         device = "auto" if settings is None else settings.model.device
         self._device = "cpu" if device == "auto" else device  # as its models
         self._clip = fingerprint([CLIP_WEIGHTS, CLIP_CONFIG], WEIGHTS)
         self._lpips, self._masker = fingerprint([LPIPS_TRUNK], WEIGHTS), fingerprint([MASKER_WEIGHTS], WEIGHTS)
 
     def masker(self) -> MiniMasker:
-        """The masker, which knows no threshold of boxes."""
+        """Mini's masker; it has no boxes, so no threshold applies."""
         return MiniMasker(MASKER_WEIGHTS, self._masker, self._device)
 
     def clip(self) -> ClipScorer:
-        """CLIP, by the call that loads any open_clip model."""
+        """CLIP trained on the drawn world, loaded as any model of open_clip."""
         return ClipScorer(CLIP_NAME, CLIP_WEIGHTS, self._clip, configs=CLIP_CONFIG, device=self._device)
 
     def lpips(self) -> LpipsScorer:
-        """LPIPS on a trunk trained on the drawn world; not the published metric."""
+        """LPIPS with a trunk trained on the drawn world; its numbers are not those of the published metric."""
         return LpipsScorer(LPIPS_NAME, LPIPS_TRUNK, self._lpips, device=self._device)
 
     def scorer(self, name: str) -> Any:
-        """None: networks for photographs say nothing of drawings, and none is trained on this world."""
-        raise UserError(f"the drawn world has no network {name!r}; leave out the metrics that need it")
+        """Always refused: networks for photographs do not fit drawings, and none is trained on this world."""
+        raise UserError(f"mini and mini-flux have no network {name!r}; leave out the metrics that need it")

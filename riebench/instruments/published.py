@@ -1,4 +1,4 @@
-"""The instruments that the published benchmark scores real models with: Grounded SAM 2, CLIP ViT-L-14, LPIPS."""
+"""The published benchmark's instruments for real models: Grounded SAM 2, CLIP ViT-L-14, LPIPS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from riebench.masks import Masker
 from riebench.metrics import Truth
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
-from riebench.models.model import ModelEntry, pick_device
+from riebench.models.devices import pick_device
+from riebench.models.model import ModelEntry
 from riebench.pairs import Pair
 from riebench.settings.protocols import Protocol
 from riebench.settings.settings import Settings
@@ -28,21 +29,23 @@ TRUNKS = {
     "vgg": "vgg16-397923af.pth",
     "squeeze": SQUEEZENET,
 }
-"""torchvision's files; the end of a name is the start of the file's SHA-256."""
+"""LPIPS's trunk to the file name of torchvision's weights, which ends with the start of the file's SHA-256."""
 PUBLISHED_CLIP = "ViT-L-14"
 
 
 class PublishedInstruments:
-    """Masker and scorers found on this machine; see :class:`riebench.instruments.own.OwnInstruments`.
+    """Loads the masker and the scorers from the weights on this machine.
+
+    See :class:`riebench.instruments.model_instruments.ModelInstruments`.
 
     Args:
         entry: the model.
         settings: of the run.
         protocol: gives the settings that are not set.
-        without: names of parts that the user hands in loaded.
+        without: names of parts that are not needed.
 
     Raises:
-        UserError: if weights are missing; SAEs may be, until they are asked for.
+        UserError: if weights are missing; SAEs may be missing until a method needs them.
     """
 
     truth: Callable[[Pair, int], Truth] | None = None
@@ -55,18 +58,18 @@ class PublishedInstruments:
 
     @cached_property
     def locations(self) -> dict[str, str]:
-        """Folder of each part, with the revision that was fetched or that the hub's cache names."""
+        """Name of a part to its folder, followed by the revision that was fetched or that the hub's cache names."""
         fetched = read_ledger(self.weights.root)
-        found = {}
+        locations = {}
         for name, folder in self.weights.folders.items():
             cached = folder.name if folder.parent.name == "snapshots" else None
             revision = cached or fetched.get(name, {}).get("revision")
-            found[name] = f"{folder} @ {revision}" if revision else str(folder)
-        return found
+            locations[name] = f"{folder} @ {revision}" if revision else str(folder)
+        return locations
 
     @property
     def conditions(self) -> dict[str, bool]:
-        """CLIP's activation, which its checkpoint does not tell."""
+        """CLIP's activation, which its checkpoint does not hold."""
         return {"clip.quick_gelu": self._quick_gelu}
 
     @property
@@ -79,11 +82,11 @@ class PublishedInstruments:
         return str(pick_device(self.settings.model.device))
 
     def _fingerprint(self, files: list[Path], root: Path) -> str:
-        """Random weights are called so wherever they are named."""
+        """The fingerprint of a part's files; that of random weights begins with ``standin-``."""
         return ("standin-" if self.weights.standin else "") + fingerprint(files, root)
 
     def masker(self) -> Masker:
-        """Grounded SAM 2, its masks kept on the disk."""
+        """Grounded SAM 2; its masks are cached on the disk."""
         from riebench.masks.cache import CachedMasker
         from riebench.masks.gsam import (
             DETECTOR,
@@ -102,7 +105,7 @@ class PublishedInstruments:
         return CachedMasker(GroundedSAM2.load(files, options), settings.cache or cache_folder() / "masks")
 
     def clip(self) -> ClipScorer:
-        """CLIP; a model other than the published one needs its own file."""
+        """CLIP; a model other than ViT-L-14 needs the setting ``clip.location``."""
         settings = self.settings.clip
         location = settings.location or self.weights.folders["clip"]
         if settings.location is None and settings.model != PUBLISHED_CLIP:
@@ -114,12 +117,12 @@ class PublishedInstruments:
         return ClipScorer(settings.model, location, name, quick_gelu=self._quick_gelu, device=self._device)
 
     def lpips(self) -> LpipsScorer:
-        """LPIPS; the trunk's file is checked by the hash in its name."""
+        """LPIPS; the trunk's file must have the hash that its name ends with."""
         settings = self.settings.lpips
         trunk = settings.location or self.weights.folders["lpips"] / TRUNKS[settings.net]
         if not trunk.is_file():
             raise UserError(
-                f"there is no {trunk}, the trunk of LPIPS; download https://download.pytorch.org/models/"
+                f"{trunk}, the trunk of LPIPS, is missing; download https://download.pytorch.org/models/"
                 f"{TRUNKS[settings.net]} and name it with --set lpips.location=FILE"
             )
         if not self.weights.standin:
@@ -128,7 +131,7 @@ class PublishedInstruments:
         return LpipsScorer(title, trunk, self._fingerprint([trunk], trunk.parent), settings.net, self._device)
 
     def scorer(self, name: str) -> Any:
-        """A network that a single metric needs, by the name of its part."""
+        """The network that a single metric needs, by the name of its part."""
         file = scorer_file(name, self.weights.model, self.settings)
         if not self.weights.standin:
             check_named_hash(file)
@@ -143,10 +146,10 @@ class PublishedInstruments:
 
 
 def check_named_hash(path: Path) -> None:
-    """See that a file begins its SHA-256 as its name says, where it says so.
+    """Check a file's SHA-256 against the digits that end its name, as torchvision's do; other names pass.
 
     Raises:
-        UserError: if it does not.
+        UserError: if the SHA-256 begins with other digits.
     """
     named = re.search(r"-([0-9a-f]{8,64})\.\w+$", path.name)
     if named and not file_hash(path).startswith(named.group(1)):

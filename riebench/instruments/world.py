@@ -1,4 +1,4 @@
-"""What the suite asks of a world whose truth is known. Needs no torch."""
+"""The interface of a world whose truth is known: what prompts and pictures show there. Needs no torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class World(Protocol):
         """
 
     def read(self, image: Image, prompt: str, seed: int) -> Mapping[str, str]:
-        """The value of every attribute that a picture ``[height, width, 3]`` shows, meant for a prompt or edited."""
+        """The value of every attribute that a picture ``[height, width, 3]`` shows, made from the prompt or edited."""
 
     def area(self, prompt: str, seed: int, attribute: str | None = None) -> Mask:
-        """Where an attribute is in the true picture ``[height, width]``; without one, where the object is."""
+        """The mask ``[height, width]`` of an attribute in the true picture; without an attribute, of the object."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from riebench.masks.phrases import Image, Mask, Masker
+from riebench.masks.region import Image, Mask, Masker
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 

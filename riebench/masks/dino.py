@@ -13,10 +13,9 @@ from PIL import Image as Pictures
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from riebench.masks.checkpoint import fit, read_state
 from riebench.masks.dino_bert import random_bert, read_tokenizer, text_encoder
-from riebench.masks.extra import gsam_module, quiet
-from riebench.masks.phrases import Image
+from riebench.masks.gsam_loading import fit, gsam_module, quiet, read_state
+from riebench.masks.region import Image
 from riebench.util.errors import PairError, UserError
 
 ADDRESS = "https://github.com/IDEA-Research/GroundingDINO/releases/download/v0.1.0-alpha/groundingdino_swint_ogc.pth"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from riebench.masks.extra import gsam_module
+from riebench.masks.gsam_loading import gsam_module
 from riebench.util.errors import UserError
 
 ADDRESS = "https://huggingface.co/google-bert/bert-base-uncased"

@@ -7,8 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.masks.region import Mask, Region
-from riebench.masks.rules import Fallback, MaskRules
+from riebench.masks.region import Fallback, Mask, MaskRules, Region
 from riebench.util.errors import PairError
 
 TAPS = 4  # Lanczos-4 reads four pixels to each side of a cell's centre

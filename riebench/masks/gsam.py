@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from riebench.masks import dino_bert, sam
 from riebench.masks.dino import GroundingDINODetector, load_detector
-from riebench.masks.phrases import Image, Mask
+from riebench.masks.region import Image, Mask
 from riebench.masks.sam import Segmenter, load_segmenter
 from riebench.util.errors import UserError
 from riebench.util.files import fingerprint

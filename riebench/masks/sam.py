@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.masks.checkpoint import fit, read_state
-from riebench.masks.extra import gsam_module, quiet
-from riebench.masks.phrases import Image, Mask
+from riebench.masks.gsam_loading import fit, gsam_module, quiet, read_state
+from riebench.masks.region import Image, Mask
 from riebench.util.errors import UserError
 
 ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt"

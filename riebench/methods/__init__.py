@@ -66,13 +66,13 @@ Helpers: :func:`spread` lays values over a mask, :func:`rank` chooses the k that
 
 from riebench.methods.choosing import k_of_share, rank, relative_score, spread
 from riebench.methods.interface import Method, Observed, Plan
-from riebench.methods.registry import MethodClass, create, find, method, method_names
+from riebench.methods.registry import MethodEntry, create, find, method, method_names
 from riebench.models.sites import Change
 
 __all__ = [
     "Change",
     "Method",
-    "MethodClass",
+    "MethodEntry",
     "Observed",
     "Plan",
     "create",

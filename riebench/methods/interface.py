@@ -1,11 +1,12 @@
-"""What a method sees of a pair, and what it hands back; :mod:`riebench.methods` says how to write one."""
+"""The interface of a method: :class:`Observed` goes in, :class:`Plan` comes out. :mod:`riebench.methods` says how to
+write one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import Field, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, runtime_checkable
 from typing import Protocol as TypeProtocol
 
 from riebench.models.sites import NEURONS, Change, Run, Values
@@ -33,7 +34,7 @@ def _no_model(prompts: Sequence[str], seeds: Sequence[int], capture: Collection[
 
 @dataclass(frozen=True)
 class Observed:
-    """One pair as a method sees it; other methods see the same tensors.
+    """One pair as a method sees it. Other methods see the same tensors, so change a clone.
 
     Attributes:
         pair: prompts, category, phrases.
@@ -41,15 +42,15 @@ class Observed:
         base: site to the values ``[steps, positions, width]`` of the base run; for a method that needs neurons, also
             those of :attr:`neuron_sites`.
         source: the same of the source run.
-        base_masks: site to boolean ``[positions]``: where the original phrase was found in the base image.
-        source_masks: site to boolean ``[positions]``: where the edit phrase was found in the source image.
+        base_masks: site to boolean ``[positions]``: True where the original phrase is in the base image.
+        source_masks: site to boolean ``[positions]``: True where the edit phrase is in the source image.
         saes: site to its SAE, for a method that needs SAEs.
-        seed: of the pair, for methods that draw.
-        protocol: what is done where the published behaviour is doubtful.
-        pictures: of the base and the source run, ``[height, width, 3]``; read-only.
-        regions: where their phrases were found, in pixels: boolean ``[height, width]``; read-only.
-        generate: prompts, seeds and sites to further runs without edits, one after the other, with the values at
-            these sites.
+        seed: of the pair, for methods that draw at random.
+        protocol: the rules of the run, see :data:`riebench.settings.protocols.PROTOCOLS`.
+        pictures: of the base and the source run, uint8 ``[height, width, 3]``; read-only.
+        regions: masks of the two phrases in pixels, boolean ``[height, width]``; read-only.
+        generate: a function of prompts, seeds and sites. It generates further runs without edits and yields them one
+            by one, with the values at these sites.
     """
 
     pair: Pair
@@ -69,24 +70,24 @@ class Observed:
 
     @property
     def neuron_sites(self) -> tuple[str, ...]:
-        """The neurons of every layer of the chosen blocks, in order."""
+        """The sites of the neurons of every layer of the blocks to edit, in the order in which they run."""
         return tuple(site for site in self.base if NEURONS in site and site.partition("/")[0] in self.sites)
 
     def codes(self, run: RunName, site: str) -> Tensor:
-        """SAE codes ``[steps, positions, features]`` of the base or the source run, encoded once for a pair."""
+        """SAE codes ``[steps, positions, features]`` of the base or the source run; encoded once for a pair."""
         values = self.base if run == "base" else self.source
         return self.once(("codes", run, site, self.saes[site]), lambda: self.saes[site].encode(values[site]))
 
     def once(self, key: Hashable, make: Callable[[], T], for_all_pairs: bool = False) -> T:
-        """What ``make`` gives, once for a pair or for all pairs, shared by all methods that ask for the key."""
+        """The value of ``make()``, computed once for a pair (or for all pairs); methods with the same key share it."""
         kept = self._kept_for_all if for_all_pairs else self._kept
         if key not in kept:
             kept[key] = make()
-        found: T = kept[key]
-        return found
+        value: T = kept[key]
+        return value
 
     def generator(self) -> torch.Generator:
-        """A seeded generator of the pair's own."""
+        """A new random generator with the pair's seed."""
         import torch
 
         return torch.Generator().manual_seed(self.seed)
@@ -97,17 +98,17 @@ class Plan:
     """One pair's intervention at strength 1; the engine scales it.
 
     Attributes:
-        changes: site to what is added there: values ``[steps, positions, width]``, or a function of the values that
-            pass in one step ``[positions, width]`` and of the step's number from 0, which returns the same shape.
-            Sites that are left out are left alone; a plan without changes gives the base image.
-        prompt: the prompt of the edited run, if it is not the original one.
-        notes: figures to keep in the record, as the k that was used.
-        redo: share of the steps, above 0 up to 1, that are done again: the edited run begins with the finished base
-            run, noised for the first of its last steps. Strength multiplies it, to at most all steps. Changes and
-            intervals number the steps as in the whole run: of 4 steps of which 2 are done again, these are 2 and 3,
-            and what is on in 0 and 1 alone does nothing.
-        picture: the edited picture itself, ``[height, width, 3]`` in uint8, so that nothing is generated. Strength
-            multiplies its difference from the base picture. It stands alone, without changes, prompt and redo.
+        changes: site to the values that are added there, ``[steps, positions, width]``. A function in their place gets
+            the values of one step, ``[positions, width]``, and the number of the step from 0; it returns the change
+            of that step in the same shape. A site that is left out stays as it is; without changes, the edited picture
+            is the base picture.
+        prompt: the prompt of the edited run; None for the original prompt.
+        notes: figures to keep in the record, such as the k that was used.
+        redo: share of the denoising steps to do again, above 0 and at most 1: the edited run starts from the finished
+            base picture, noised for that many last steps. Strength multiplies the share. Steps keep their numbers:
+            with ``redo=0.5`` of 4 steps, steps 2 and 3 run, and a change for steps 0 and 1 has no effect.
+        picture: the edited picture itself, uint8 ``[height, width, 3]``; nothing is generated. Strength multiplies its
+            difference from the base picture. A plan with a picture has no changes, prompt or redo.
     """
 
     changes: Mapping[str, Change] = field(default_factory=dict)
@@ -117,13 +118,13 @@ class Plan:
     picture: Picture | None = None
 
     def first_step(self, strength: float, steps: int) -> int:
-        """The step, from 0, that the edited run begins with; ``steps`` where none is done again."""
+        """The number, from 0, of the first step of the edited run; ``steps`` if no step is done again."""
         if self.redo is None:
             return 0
         return steps - min(steps, max(0, math.floor(self.redo * strength * steps + 0.5)))
 
     def blended(self, base: Picture, strength: float) -> Picture:
-        """``base + strength * (picture - base)``, rounded and cut off at black and white."""
+        """``base + strength * (picture - base)`` as uint8 ``[height, width, 3]``, rounded and clipped to 0..255."""
         import numpy as np
 
         assert self.picture is not None
@@ -132,7 +133,9 @@ class Plan:
 
 
 class Method(TypeProtocol):
-    """An intervention method: any class decorated with :func:`riebench.methods.method` that has this function."""
+    """An intervention method: a class decorated with :func:`riebench.methods.method` that has this function."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def plan(self, seen: Observed) -> Plan:
         """Plan the intervention for one pair; called without gradients, once for all strengths.
@@ -143,8 +146,37 @@ class Method(TypeProtocol):
         ...
 
 
+@runtime_checkable
+class RunChecker(TypeProtocol):
+    """A method that cannot do every run."""
+
+    def check(self, pairs: Sequence[Pair], steps: int) -> None:
+        """Refuse a run before anything is loaded (UserError)."""
+        ...
+
+
+@runtime_checkable
+class FileReader(TypeProtocol):
+    """A method that reads files: records are made again when they change."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Paths of the files."""
+        ...
+
+
+@runtime_checkable
+class NamedByItself(TypeProtocol):
+    """A method whose name in records differs from the name of its class."""
+
+    @property
+    def record_name(self) -> str:
+        """The name in records."""
+        ...
+
+
 def check_plan(plan: Any, seen: Observed) -> None:
-    """See that a method returned a plan for the sites of its condition, with notes that a record can keep.
+    """Check that a method returned a plan for the sites of its condition, with notes that a record can keep.
 
     Shapes and numbers are checked by the model when the changes are used.
 
@@ -153,16 +185,16 @@ def check_plan(plan: Any, seen: Observed) -> None:
     """
     if not isinstance(plan, Plan):
         raise _fault(f"returned {type(plan).__name__}, expected a Plan")
-    for part, found in (("changes", plan.changes), ("notes", plan.notes)):
-        if not isinstance(found, Mapping):
-            raise _fault(f"returned a Plan whose {part} are {type(found).__name__}, expected a mapping")
+    for part, content in (("changes", plan.changes), ("notes", plan.notes)):
+        if not isinstance(content, Mapping):
+            raise _fault(f"returned a Plan whose {part} are {type(content).__name__}, expected a mapping")
     if not isinstance(plan.prompt, str | None):
         raise _fault(f"returned a Plan whose prompt is {type(plan.prompt).__name__}, expected text")
     for site in plan.changes:
         if not isinstance(site, str) or site.partition("/")[0] not in seen.sites:
             raise _fault(f"changes {site!r}; its sites are {', '.join(seen.sites)}")
     if plan.redo is not None and not (isinstance(plan.redo, int | float) and 0 < plan.redo <= 1):
-        raise _fault(f"returned a Plan whose redo is {plan.redo!r}, expected a number above 0 up to 1")
+        raise _fault(f"returned a Plan whose redo is {plan.redo!r}, expected a number above 0 and at most 1")
     if plan.picture is not None:
         _check_picture(plan, seen.pictures["base"])
     for name, value in plan.notes.items():
@@ -175,12 +207,12 @@ def check_plan(plan: Any, seen: Observed) -> None:
 
 
 def _check_picture(plan: Plan, base: Picture) -> None:
-    found: Any = plan.picture
+    picture: Any = plan.picture
     if plan.changes or plan.prompt is not None or plan.redo is not None:
-        raise _fault("returned a Plan with a picture and what to generate; expected one of them")
-    if getattr(found, "dtype", None) != base.dtype or getattr(found, "shape", None) != base.shape:
-        wrong = f"{getattr(found, 'dtype', type(found).__name__)} {list(getattr(found, 'shape', []))}"
-        raise _fault(f"returned a picture of {wrong}, expected uint8 {list(base.shape)}")
+        raise _fault("returned a Plan with a picture and changes, a prompt or redo; expected the picture alone")
+    dtype, shape = getattr(picture, "dtype", type(picture).__name__), getattr(picture, "shape", ())
+    if (dtype, shape) != (base.dtype, base.shape):
+        raise _fault(f"returned a picture of {dtype} {list(shape)}, expected uint8 {list(base.shape)}")
 
 
 def _fault(wrong: str) -> PairError:

@@ -1,181 +1,156 @@
-"""Names of methods: those in this process, entry points of installed packages, and ``module:Class``."""
+"""Methods by name, and a method made with its options."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import logging
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
+from riebench.methods.interface import FileReader, Method, NamedByItself, RunChecker
 from riebench.methods.options import options_of
 from riebench.util.errors import UserError, unknown
+from riebench.util.plugins import Listed, Registry, place_of
 
 if TYPE_CHECKING:
-    from riebench.methods.interface import Method
+    from collections.abc import Sequence
 
-GROUP = "riebench.methods"
-MethodClass = type[Any]
-C = TypeVar("C", bound=type[Any])
-_REGISTERED: dict[str, MethodClass] = {}
+    from riebench.pairs import Pair
+    from riebench.records.schema import Value
+
+MethodClass = TypeVar("MethodClass", bound=type[Any])
 
 
-def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> Callable[[C], C]:
-    """Class decorator that makes a method known under a name; its fields become the method's typed options.
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method by name, before it has options; :func:`method` makes it.
+
+    Attributes:
+        name: as given to ``--method``.
+        cls: the decorated class.
+        needs_sae: whether every block that it is run on must have an SAE.
+        needs_neurons: whether the values of neurons must be captured for it.
+    """
+
+    name: str
+    cls: type[Method]
+    needs_sae: bool = False
+    needs_neurons: bool = False
+
+    @property
+    def place(self) -> str:
+        """``package.module:Class``, as records keep it and ``--method`` takes it."""
+        return place_of(self.cls)
+
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        """The names of its options, in the order of the class's fields."""
+        return tuple(field.name for field in fields(self.cls))
+
+    def values(self, made: Method) -> dict[str, Value]:
+        """All options of a method of this entry, by name."""
+        return {name: getattr(made, name) for name in self.option_names}
+
+    def files(self, made: Method) -> Sequence[str]:
+        """Paths of the files that a method of this entry reads."""
+        return made.files if isinstance(made, FileReader) else ()
+
+    def record_name(self, made: Method) -> str:
+        """The name that records give to a method of this entry."""
+        return made.record_name if isinstance(made, NamedByItself) else self.name
+
+    @property
+    def checks_runs(self) -> bool:
+        """Whether a method of this entry may refuse a run, see :meth:`check_run`."""
+        return issubclass(self.cls, RunChecker)
+
+    def check_run(self, made: Method, pairs: Sequence[Pair], steps: int) -> None:
+        """Let a method of this entry refuse a run.
+
+        Raises:
+            UserError: if the method cannot do it.
+        """
+        if isinstance(made, RunChecker):
+            made.check(pairs, steps)
+
+
+METHODS: Registry[MethodEntry] = Registry("method")
+"""Every method; entry points are those of the group ``riebench.methods``."""
+
+
+@dataclass_transform(frozen_default=True)
+def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> Callable[[MethodClass], MethodClass]:
+    """Make a class a frozen dataclass and register it as a method; its fields become the method's typed options.
 
     Args:
         name: as given to ``--method``.
-        needs_sae: whether every block it is run on must have an SAE; its option ``k``, if it has one, then counts
+        needs_sae: whether every block that it is run on must have an SAE; its option ``k``, if it has one, then counts
             SAE features.
         needs_neurons: whether neurons must be captured for it; its option ``k`` then counts neurons.
 
     Raises:
-        ValueError: if the name is taken by another class.
+        ValueError: if another class has the name.
     """
 
-    def register(cls: C) -> C:
-        made: Any = dataclasses.dataclass(frozen=True)(cls)
-        made.method_name, made.needs_sae, made.needs_neurons = name, needs_sae, needs_neurons
-        points, before = _installed().get(name, []), _REGISTERED.get(name)
-        own = any(point.module.partition(".")[0] == cls.__module__.partition(".")[0] for point in points)
-        same = before is not None and (before.__module__, before.__qualname__) == (cls.__module__, cls.__qualname__)
-        if (points or before is not None) and not (own or same):
-            raise ValueError(f"the method name {name!r} is taken by {holder(name)}; choose another")
-        _REGISTERED[name] = made
-        return made
+    def register(cls: MethodClass) -> MethodClass:
+        dataclass(frozen=True)(cls)  # it changes the class itself
+        METHODS.register(cls, MethodEntry(name, cls, needs_sae, needs_neurons))
+        return cls
 
     return register
 
 
-def holder(name: str) -> str | None:
-    """The distributions that installed a name, or the class that registered it in this process; None if it is free."""
-    points = _installed().get(name, [])
-    origins = [
-        f"{p.dist.name} {p.dist.version} ({p.value})" if p.dist else f"an unnamed distribution ({p.value})"
-        for p in points
-    ]
-    if not origins and name in _REGISTERED:
-        origins = [f"{_REGISTERED[name].__module__}:{_REGISTERED[name].__qualname__}"]
-    return " and ".join(origins) or None
-
-
-@cache
-def _installed() -> dict[str, list[EntryPoint]]:
-    """Entry points by name; more than one where distributions quarrel about it."""
-    found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        found.setdefault(point.name, []).append(point)
-    return found
-
-
-@dataclasses.dataclass(frozen=True)
-class Known:
-    """A name that was registered or installed.
-
-    Attributes:
-        name: as given to ``--method``.
-        origin: the distribution, or the class if none installed it.
-        cls: the method; None if it cannot be used.
-        error: why it cannot, in one line.
-    """
-
-    name: str
-    origin: str
-    cls: MethodClass | None = None
-    error: str = ""
-
-
-def catalogue() -> list[Known]:
-    """Every name, usable or not, in order; a broken plug-in is an entry with its error."""
-    found = []
-    for name in sorted({*_REGISTERED, *_installed()}):
-        origin = holder(name) or name
-        try:
-            cls = find(name)
-            _check_options(cls)
-            found.append(Known(name, origin, cls))
-        except UserError as error:
-            found.append(Known(name, origin, error=str(error)))
-    return found
+def catalogue() -> list[Listed[MethodEntry]]:
+    """Every name in order; a method that cannot be used is listed with its error."""
+    return [_with_readable_options(listed) for listed in METHODS.listed()]
 
 
 def method_names() -> list[str]:
-    """Every method that can be run; for one that is broken there is a warning on stderr."""
+    """Every method that can be run; a warning is logged for each broken one."""
     every = catalogue()
-    for known in every:
-        if known.error:
-            logging.getLogger(__name__).warning("left out: %s", known.error)
-    return [known.name for known in every if known.cls]
+    for listed in every:
+        if listed.error:
+            logging.getLogger(__name__).warning("left out: %s", listed.error)
+    return [listed.name for listed in every if listed.entry]
 
 
-def find(name: str) -> MethodClass:
-    """The class of a method, given by its name or as ``package.module:Class``.
+def find(name: str) -> MethodEntry:
+    """The entry of a method, by its name, as ``package.module:Class`` or as ``my_file.py:Class``.
 
     Raises:
         UserError: if there is no such method, two distributions have that name, its module cannot be imported, or
-            it is not a method.
+            the object is not a method.
     """
-    points = _installed().get(name, [])
-    if len(points) > 1:
-        raise UserError(
-            f"the method name {name!r} is taken twice, by {holder(name)}; uninstall one, or give package.module:Class"
-        )
-    if name in _REGISTERED:
-        cls: Any = _REGISTERED[name]
-    elif points or ":" in name:
-        cls = _imported(name, points[0].value if points else name)
-    else:
-        raise unknown("method", name, sorted({*_REGISTERED, *_installed()}))
-    if not isinstance(cls, type) or "method_name" not in vars(cls):
-        raise UserError(f"{name} is not a method; decorate its class with @riebench.methods.method(name)")
-    if not callable(getattr(cls, "plan", None)):
+    entry = METHODS.find(name)
+    if not callable(getattr(entry.cls, "plan", None)):
         raise UserError(f"{name} has no plan; give it the function plan(self, seen: Observed) -> Plan")
-    found: MethodClass = cls
-    if points and found.method_name != name:
-        raise UserError(
-            f"the method {name!r} calls itself {found.method_name!r} in {holder(name)}; "
-            "expected the same name in the entry point and in @method"
-        )
-    return found
+    return entry
 
 
-def _imported(name: str, target: str) -> Any:
-    """What ``module:attribute`` names; a module that breaks leaves no methods behind."""
-    module, _, attribute = target.partition(":")
-    if target == name and os.getcwd() not in sys.path:  # a stranger's file lies where one stands
-        sys.path.insert(0, os.getcwd())
-    before = dict(_REGISTERED)
+def entry_of(made: Method) -> MethodEntry:
+    """The entry of a method that was made from its class."""
+    return METHODS.entry_of(place_of(type(made)), type(made))
+
+
+def _with_readable_options(listed: Listed[MethodEntry]) -> Listed[MethodEntry]:
+    """The same, broken if an option has a type that a record cannot keep, or the class has no plan."""
+    if listed.entry is None:
+        return listed
     try:
-        found = importlib.import_module(module)
-        for part in attribute.split("."):
-            if not hasattr(found, part):
-                methods = [other for other, value in vars(found).items() if hasattr(value, "method_name")]
-                raise unknown(f"method in {module}", part, methods or ["none"])
-            found = getattr(found, part)
-        return found
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
-        _REGISTERED.clear()
-        _REGISTERED.update(before)
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"the method {name!r} cannot be loaded ({reason}); expected package.module:Class") from None
-
-
-def _check_options(cls: MethodClass) -> None:
-    try:
-        options_of(cls)
+        options_of(find(listed.name).cls)
+    except UserError as error:
+        return replace(listed, entry=None, error=str(error))
     except Exception as error:  # noqa: BLE001 - pydantic raises many kinds for types that it does not know
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{cls.__module__}:{cls.__qualname__} has an option that cannot be read: {reason}") from None
+        return replace(listed, entry=None, error=_unreadable(listed.entry, error))
+    return listed
+
+
+def _unreadable(entry: MethodEntry, error: Exception) -> str:
+    return f"{entry.place} has an option that cannot be read: {str(error).splitlines()[0]}"
 
 
 def create(name: str, options: Mapping[str, Any]) -> Method:
@@ -184,30 +159,24 @@ def create(name: str, options: Mapping[str, Any]) -> Method:
     Raises:
         UserError: for an unknown method or option, a value of the wrong type, or one that a record cannot keep.
     """
-    cls = find(name)
-    fields = cls.__dataclass_fields__
+    entry = find(name)
     for option in options:
-        if option not in fields:
-            raise (
-                unknown(f"option of method {name!r}", option, fields)
-                if fields
-                else UserError(f"the method {name!r} has no options, but {option!r} was given")
-            )
-    defaults = {f.name: f.default for f in fields.values() if f.default is not dataclasses.MISSING}
+        if not entry.option_names:
+            raise UserError(f"the method {name!r} has no options; leave out {option!r}")
+        if option not in entry.option_names:
+            raise unknown(f"option of method {name!r}", option, entry.option_names)
+    defaults = {field.name: field.default for field in fields(entry.cls) if field.default is not MISSING}
     try:
-        made: Method = TypeAdapter(cls).validate_python(defaults | dict(options))  # a default may be wrong, too
+        made = TypeAdapter(entry.cls).validate_python(defaults | dict(options))  # a default may be wrong, too
     except ValidationError as error:
         first = error.errors()[0]
-        at = str(first["loc"][0])
+        option = str(first["loc"][0])
         if first["type"] == "missing":
-            raise UserError(f"the method {name!r} needs its option {at!r}; give --option {at}=value") from None
-        raise UserError(f"option {at!r} of method {name!r} is {first['input']!r}: {first['msg']}") from None
+            raise UserError(f"the method {name!r} needs its option {option!r}; give --option {option}=value") from None
+        raise UserError(f"option {option!r} of method {name!r} is {first['input']!r}: {first['msg']}") from None
     except PydanticUserError as error:
-        raise UserError(
-            f"{cls.__module__}:{cls.__qualname__} has an option that cannot be read: {str(error).splitlines()[0]}"
-        ) from None
-    for option in fields:
-        value = getattr(made, option)
+        raise UserError(_unreadable(entry, error)) from None
+    for option, value in entry.values(made).items():
         if not isinstance(value, bool | int | float | str | None):
             wrong = f"is {type(value).__name__}, which a record cannot keep; options are numbers, text or booleans"
             raise UserError(f"option {option!r} of method {name!r} {wrong}")

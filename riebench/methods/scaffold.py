@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from riebench.methods.registry import holder
+from riebench.methods.registry import METHODS
 from riebench.util.errors import UserError
 
 LONGEST = 30  # letters; longer ones break lines in the files that are written
@@ -64,7 +64,7 @@ def _words(name: str) -> list[str]:
         raise UserError(f"the method name is {name!r}; expected {expected}")
     if name in RESERVED:
         raise UserError(f"the method name {name!r} stands for every method in --method; choose another")
-    taken = holder(name)
+    taken = METHODS.holder(name)
     if taken is not None:
         raise UserError(f"the method name {name!r} is taken by {taken}; choose another")
     return name.split("-")

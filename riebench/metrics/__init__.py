@@ -1,12 +1,11 @@
 """How well an edit arrived (CLIP), what it cost (LPIPS), and, where it is known, the truth. Needs no torch.
 
-Importing a module of metrics registers them, in the order of their columns.
+``riebench/metrics/README.md`` says how to write a metric of your own.
 """
 
-from riebench.metrics import whole, regions  # isort: skip
-from riebench.metrics import drawn  # isort: skip
-from riebench.metrics import directional, outside, structure  # isort: skip
-from riebench.metrics.catalogue import METRICS, Metric, chosen, metric, scorers_of
+# Importing a module registers its metrics: the order of this line is that of the columns of records.
+from riebench.metrics import whole, regions, drawn, directional, outside, structure  # isort: skip
+from riebench.metrics.catalogue import METRICS, Metric, chosen, metric, metrics_of, scorers_of
 from riebench.metrics.scoring import score_images
 from riebench.metrics.seen import Reference, Scorers, Scores, Seen, Truth
 
@@ -22,6 +21,7 @@ __all__ = [
     "directional",
     "drawn",
     "metric",
+    "metrics_of",
     "outside",
     "regions",
     "score_images",

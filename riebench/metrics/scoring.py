@@ -1,14 +1,16 @@
-"""Look at all pictures of a pair once, so that each metric is a function of what was seen."""
+"""Score the edited pictures of a pair: each network gets each picture once; metrics are functions of the result."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from riebench.metrics.catalogue import CLIP, LPIPS, METRICS, REGIONS
+from riebench.metrics.catalogue import CLIP, LPIPS, REGIONS, Metric, metrics_of
 from riebench.metrics.seen import Image, Reference, Scorers, Scores, Seen
+from riebench.util.errors import PairError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,25 +21,38 @@ if TYPE_CHECKING:
 def score_images(
     scorers: Scorers, reference: Reference, images: Sequence[Image], names: Collection[str] | None = None
 ) -> list[Scores]:
-    """Metrics of edited pictures, and those of the base picture that cost nothing as ``NAME_base``.
+    """The metrics of each edited picture, and as ``NAME_base`` those of the base picture that cost nothing.
 
-    A picture that comes more than once is looked at once.
+    Equal pictures are measured once.
 
     Args:
         scorers: the networks.
-        reference: what the pictures are compared with.
-        images: ``[height, width, 3]`` each.
-        names: of the metrics; all but the optional ones unless given. Those of the drawn world need its truth.
+        reference: the pictures, prompts and region of the pair.
+        images: edited pictures, uint8 ``[height, width, 3]``.
+        names: of the metrics; all but the optional ones unless given. Metrics of the drawn world are left out where
+            the truth is not known.
+
+    Raises:
+        PairError: if a metric raises, or returns anything but one number (or None) for each picture.
     """
     pictures, of = _distinct(images)
-    known = [m for m in METRICS.values() if reference.truth is not None or not m.drawn_world]
-    metrics = [m for m in known if (not m.optional if names is None else m.name in names)]
-    seen = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
-    # The base image in the pictures' place, as far as it has been looked at already.
-    base = seen._replace(pictures=[reference.base], clip=seen.clip_base[None], lpips_source=seen.lpips_source[-1:])
-    of_base = {f"{m.name}_base": m.measure(base)[0] for m in metrics if m.of_base}
-    columns = {m.name: m.measure(seen) for m in metrics}
+    metrics = metrics_of(names, with_truth=reference.truth is not None)
+    seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
+    of_base = {f"{m.name}_base": _measured(m, base)[0] for m in metrics if m.of_base}
+    columns = {m.name: _measured(m, seen) for m in metrics}
     return [{**{name: values[i] for name, values in columns.items()}, **of_base} for i in of]
+
+
+def _measured(metric: Metric, seen: Seen) -> list[float | None]:
+    """One number for each picture of ``seen``; what is not finite is None."""
+    try:
+        numbers = [None if number is None else float(number) for number in metric.measure(seen)]
+    except (Exception, SystemExit) as error:
+        raise PairError(f"the metric {metric.name!r} raised {type(error).__name__}: {error}", "metrics") from error
+    if len(numbers) != len(seen.pictures):
+        wrong = f"gave {len(numbers)} numbers for {len(seen.pictures)} pictures; expected one for each"
+        raise PairError(f"the metric {metric.name!r} {wrong}", "metrics")
+    return [number if number is not None and math.isfinite(number) else None for number in numbers]
 
 
 def look_at(
@@ -45,14 +60,17 @@ def look_at(
     reference: Reference,
     pictures: Sequence[Image],
     needs: Set[str] = frozenset((CLIP, LPIPS, REGIONS)),
-) -> Seen:
-    """Look at distinct pictures: each, whole and by region, goes through CLIP once, and whole through LPIPS once.
+) -> tuple[Seen, Seen]:
+    """Embed and compare distinct pictures: CLIP gets each once, whole and by region, and LPIPS gets each once.
 
     Args:
         scorers: the networks.
-        reference: what the pictures are compared with.
-        pictures: distinct ones.
-        needs: see :attr:`riebench.metrics.Metric.needs`.
+        reference: the pictures, prompts and region of the pair.
+        pictures: distinct ones, uint8 ``[height, width, 3]``.
+        needs: see :attr:`riebench.metrics.Metric.needs`; the rest of the result is empty.
+
+    Returns:
+        The pictures, and the base picture in their place as far as it costs nothing more.
     """
     base, source, _, _, region, truth = reference
     keeps = np.repeat(region[..., None], base.shape[2], 2)  # of the shape of a picture, which multiplies fastest
@@ -75,7 +93,8 @@ def look_at(
         to_source = [layers(features[i], features[of_source]) for i in [*of_pictures, of_base]]
         if REGIONS in needs:
             by_region = scorers.lpips.means_by_region(to_base, region)
-    return Seen(
+    *lpips_source, of_base_to_source = scorers.lpips.totals(to_source) or [0.0]
+    seen = Seen(
         pictures=pictures,
         reference=reference,
         clip=embedded[of_pictures],
@@ -86,11 +105,27 @@ def look_at(
         clip_inside=embedded[of_inside] if inside else None,
         clip_outside=embedded[of_outside] if outside else None,
         lpips_base=scorers.lpips.totals(to_base),
-        lpips_source=scorers.lpips.totals(to_source),
+        lpips_source=lpips_source,
         lpips_inside=by_region[0],
         lpips_outside=by_region[1],
         verdicts=[truth(picture) for picture in pictures] if truth else None,
         more=scorers.more,
+    )
+    return seen, _base_in_place(seen, of_base_to_source)
+
+
+def _base_in_place(seen: Seen, lpips_source: float) -> Seen:
+    """The base picture in the place of the pictures; without what would have to be computed."""
+    return seen._replace(
+        pictures=[seen.reference.base],
+        clip=seen.clip_base[None],
+        clip_inside=None,
+        clip_outside=None,
+        lpips_base=[0.0],
+        lpips_source=[lpips_source],
+        lpips_inside=[],
+        lpips_outside=[],
+        verdicts=None,
     )
 
 
@@ -101,14 +136,14 @@ def _embedded(clip: ClipScorer, pictures: Sequence[Image], reference: Reference)
 
 
 def _nothing_embedded(count: int) -> tuple[Tensor, list[Tensor]]:
-    """The same without any width."""
+    """The same with no columns, where no metric needs CLIP."""
     import torch
 
     return torch.empty(count, 0), [torch.empty(0)] * 2
 
 
 def _distinct(images: Sequence[Image]) -> tuple[list[Image], list[int]]:
-    """Distinct pictures in the order in which they come first, and where each of the given is among them."""
+    """Distinct pictures in the order of their first appearance, and the index of each image among them."""
     places: dict[bytes, int] = {}
     of = [places.setdefault(image.tobytes(), len(places)) for image in images]
     return [images[of.index(i)] for i in range(len(places))], of

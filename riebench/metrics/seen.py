@@ -76,7 +76,7 @@ class Seen(NamedTuple):
         clip_inside: of the pictures with all but the region black ``[n, d]``; None where the region is empty.
         clip_outside: of the pictures with the region black; None where nothing is outside.
         lpips_base: LPIPS of each picture to the base image.
-        lpips_source: the same to the source image; of the base image last.
+        lpips_source: the same to the source image.
         lpips_inside: means over the region of the LPIPS maps to the base image; null where it is empty.
         lpips_outside: means over the rest.
         verdicts: of the truth on each picture; None where it is not known.

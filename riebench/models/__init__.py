@@ -1,8 +1,8 @@
 """Models as named sites: how to load one, read and add to its values, and generate. Importing it needs no torch."""
 
 from riebench.models.entries import entry_named, load, model_names
-from riebench.models.model import Batch, Model, ModelEntry
-from riebench.models.sites import Change, Edit, Run, Site, Start, Values, neuron_sites
+from riebench.models.model import Model, ModelEntry
+from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, Values, neuron_sites
 
 __all__ = [
     "Batch",

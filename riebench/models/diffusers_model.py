@@ -1,121 +1,29 @@
-"""What the families on diffusers' pipelines share: where a pipeline lies, how it is loaded, what is computed once.
+"""What the families on diffusers' pipelines share once loaded: sampling, and results that are computed once.
 
 Importing it needs no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.model import GIVEN, Batch, Model, ModelEntry, pick_device, weights_fingerprint
-from riebench.models.sites import Site
+from riebench.models.diffusers_entry import DiffusersEntry
+from riebench.models.model import Model
+from riebench.models.sites import Batch, Site
 from riebench.settings.settings import Settings
-from riebench.util.errors import PairError, UserError
-from riebench.util.files import fingerprint
-from riebench.weights import find_part, hub_snapshot, is_standin, weights_root
+from riebench.util.errors import PairError
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from riebench.models.replay import Recording
 
-COMPONENTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
-"""Folders of a pipeline whose files its fingerprint names."""
-PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
-"""As much of the autoencoders of SDXL and of FLUX.1 as sites depend on, for plans without weights."""
 KEPT_TEXTS, KEPT_LATENTS = 64, 4
-
-
-@dataclass(frozen=True)
-class DiffusersEntry(ModelEntry):
-    """A pipeline of diffusers by name.
-
-    Attributes:
-        own_pipeline: folder of a pipeline that comes with a package.
-        canvas: seed to initial latents ``[channels, height, width]`` of unit scale, if they are not plain noise.
-        denoiser: name of the pipeline's part that holds the sites.
-        published: part to as much of its published configuration as sites depend on, for plans without weights.
-        loading: what else the pipeline is loaded with.
-    """
-
-    own_pipeline: Path | None = None
-    canvas: Callable[[int], NDArray[np.float32]] | None = None
-    denoiser: ClassVar[str]
-    published: ClassVar[Mapping[str, Mapping[str, Any]]]
-    loading: ClassVar[Mapping[str, Any]] = {}
-
-    def folder(self, settings: Settings) -> Path | None:
-        """Where the pipeline is on this machine; None if it is nowhere."""
-        if self.own_pipeline is not None:
-            return self.own_pipeline
-        location = settings.model.location
-        if location is not None:
-            return Path(location) if Path(location).is_dir() else hub_snapshot(location, settings.model.revision)
-        return find_part(self.parts[0], weights_root(settings)).path
-
-    def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """See :class:`ModelEntry`; of the published shape where there are no weights."""
-        folder = self.folder(settings)
-        configs = {part: part_config(folder, part, known) for part, known in self.published.items()}
-        return self.sites_for(configs, settings.model.size)
-
-    @abstractmethod
-    def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
-        """The sites of a pipeline, from the configurations of its parts, for a picture size or the model's own."""
-
-    @abstractmethod
-    def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
-        """A loaded pipeline as a model."""
-
-    def load(self, settings: Settings) -> Model:
-        """The pipeline from its folder, or from the hub's cache for a hub id."""
-        folder = self.folder(settings)
-        if folder is None:
-            hint = f"see 'riebench doctor --model {self.name}'"
-            raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
-        files = [f for c in COMPONENTS if (folder / c).is_dir() for f in (folder / c).rglob("*") if f.is_file()]
-        mark = "standin-" if is_standin(weights_root(settings)) else ""
-        pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
-        model = self.model_of(pipeline, settings, f"{mark}{self.name}-{fingerprint(files, folder)}")
-        model.saes = self.saes(settings)
-        return model
-
-    def wrap(self, pipeline: Any, settings: Settings) -> Model:
-        """A pipeline that is loaded already, as a model of this name with no SAEs."""
-        return self.model_of(pipeline, settings, f"{GIVEN}{pipeline_fingerprint(pipeline)}")
-
-
-def pipeline_fingerprint(pipeline: Any) -> str:
-    """A short hash of all that a loaded pipeline generates with: weights of its parts, and how it samples."""
-    import torch
-
-    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-    weights = sorted((name, weights_fingerprint(part)) for name, part in parts.items())
-    sampler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
-    facts = [weights, type(pipeline.scheduler).__name__, sorted(sampler.items())]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-
-def part_config(folder: Path | None, part: str, published: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration of a pipeline's part; as published where the folder has none that can be read."""
-    try:
-        found: Mapping[str, Any] = json.loads((folder / part / "config.json").read_text())  # type: ignore[operator]
-    except (OSError, ValueError, TypeError):
-        return published
-    return found
 
 
 class DiffusersModel(Model):
@@ -135,7 +43,12 @@ class DiffusersModel(Model):
         before: block to the paths of the modules that have done their work when it begins, none inside another.
         size: side of the pictures, pixels.
         conditions: settings of the family that can change what is generated; type and size are added.
+
+    Attributes:
+        packing: rows and columns of cells of the latents that make one position of the denoiser's input.
     """
+
+    packing: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -200,31 +113,64 @@ class DiffusersModel(Model):
             raise PairError(f"the prompt {prompt[:40]!r}... has {wrong}; shorten it", where="text")
         return tokens.to(self.device)
 
-    def drawn_latents(
-        self, seeds: Sequence[int], generators: Sequence[torch.Generator], channels: int, side: int
-    ) -> Tensor:
-        """Initial latents ``[rows, channels, side, side]`` in float32, so that a seed means one picture in any type."""
+    @abstractmethod
+    def call_arguments(self, rows: int) -> dict[str, Any]:
+        """The arguments of the pipeline's call that only this family has, for a number of pictures."""
+
+    def packed(self, latents: Tensor) -> Tensor:
+        """Initial latents ``[rows, channels, side, side]`` in the shape that the pipeline's call takes."""
+        return latents
+
+    def sample(self, batch: Batch) -> Tensor:
+        """See :class:`Model`; the pipeline's own call, from text states and latents."""
+        import torch
+
+        rows = len(batch.prompts)
+        states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
+        latents = self.packed(self._initial_latents(batch.seeds, generators))
+        decoder_type = self.pipeline.vae.dtype
+        try:
+            with self._first_step(batch):
+                pixels: Tensor = self.pipeline(
+                    prompt_embeds=states,
+                    pooled_prompt_embeds=pooled,
+                    latents=latents.to(self.device, self.dtype),
+                    generator=generators,
+                    num_inference_steps=batch.steps,
+                    height=self.size,
+                    width=self.size,
+                    output_type="pt",
+                    callback_on_step_end=self._after_step(batch, generators),
+                    **self.call_arguments(rows),
+                ).images
+        except BaseException:
+            # In float16 SDXL's pipeline decodes in float32 and casts back at the end; an error skips the cast.
+            self.pipeline.vae.to(dtype=decoder_type)
+            raise
+        return pixels
+
+    def _initial_latents(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+        """Latents ``[rows, channels, side, side]`` in float32, so that a seed gives one picture in any type."""
         import numpy as np
         import torch
 
         if self._canvas is not None:
             return torch.from_numpy(np.stack([self._canvas(seed) for seed in seeds]))
-        return torch.cat([torch.randn((1, channels, side, side), generator=generator) for generator in generators])
+        side = self.size // self.pipeline.vae_scale_factor
+        shape = (1, self.denoiser.config.in_channels // self.packing**2, side, side)
+        return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
 
-    def first_step(self, batch: Batch, halves: int = 1) -> AbstractContextManager[Any]:
-        """Keep what the last row of a captured run computes before its blocks, or let edits start from that.
+    def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
+        """Record the first step of a captured run, or replay it in an edited run, inside the ``with`` statement.
 
-        The last row, because it is in the last batch, however small batches are.
-
-        Args:
-            batch: what is generated inside the ``with`` statement.
-            halves: 2 if it has an unconditional half.
+        The last row is recorded: it is in the last batch, however small batches are.
         """
         from riebench.models.replay import Recording, recording, replaying
 
         if not self.replay:
             return nullcontext()
-        rows = len(batch.prompts)
+        rows, halves = len(batch.prompts), 2 if self.guided else 1
         starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
         touched = {site.partition("/")[0] for edit in batch.edits for site in edit.changes}
         touched |= {site.partition("/")[0] for site in batch.capture}
@@ -249,7 +195,7 @@ class DiffusersModel(Model):
             self._finished = run, found[0]
         return self._finished[1]
 
-    def after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
+    def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
         """The pipeline's callback, which puts in the latents that a batch begins with, or hands out finished ones.
 
         Args:
@@ -275,77 +221,3 @@ class DiffusersModel(Model):
             return {}
 
         return after
-
-
-def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:
-    """A pipeline on its device, from safetensors alone.
-
-    Half-precision files (``.fp16.safetensors``) are taken where the denoiser has no others.
-
-    Args:
-        entry: of the model.
-        folder: where it lies.
-        settings: type of the weights and offloading.
-        device: where it is to compute.
-
-    Raises:
-        UserError: if the folder cannot be read, or offloading is asked for without a GPU.
-    """
-    import torch
-
-    chosen = settings.model
-    if chosen.offload != "none" and device.type == "cpu":
-        raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
-    files = [path.name for path in (folder / entry.denoiser).glob("*.safetensors")]
-    try:
-        pipeline = pipeline_on(entry, device).from_pretrained(
-            folder,
-            dtype=getattr(torch, chosen.dtype),
-            variant="fp16" if files and all(".fp16" in name for name in files) else None,
-            use_safetensors=True,
-            local_files_only=True,
-            **entry.loading,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the pipeline in {folder} cannot be loaded: {reason}") from None
-    return prepared(pipeline, chosen.offload, device)
-
-
-def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:
-    """The class of an entry's pipeline, quiet and for a device."""
-    import diffusers
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    # Bars of the loaders would cover up the run's own.
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    # In float16 SDXL's pipeline casts its autoencoder at every call, and warns of it each time.
-    logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", "`upcast_vae`", FutureWarning)
-    # Else diffusers looks for the device in every module, several times a call.
-    return type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})
-
-
-def prepared(pipeline: Any, offload: str, device: torch.device) -> Any:
-    """A pipeline ready to be sampled from: without gradients, decoding one picture at a time, its weights in place.
-
-    Args:
-        pipeline: is changed in place.
-        offload: see :class:`riebench.settings.settings.ModelSettings`.
-        device: where it is to compute.
-    """
-    import torch
-
-    pipeline.vae.enable_slicing()  # decoding a batch at once takes more memory than all the rest
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval().requires_grad_(False)
-    if offload == "none":
-        pipeline.to(device, silence_dtype_warnings=True)
-    elif offload == "model":
-        pipeline.enable_model_cpu_offload(device=device)
-    else:
-        pipeline.enable_sequential_cpu_offload(device=device)
-    return pipeline

@@ -1,63 +1,59 @@
-"""Names of models: entry points of the group ``riebench.models``, or ``module:attribute``. Needs no torch."""
+"""Models by name: their entries, and how one is loaded. Needs no torch."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from riebench.models.model import ModelEntry
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
+from riebench.util.plugins import Registry
 
 if TYPE_CHECKING:
     from riebench.models.model import Model
     from riebench.sae.topk import TopKSAE
 
-GROUP = "riebench.models"
 INDEX = "model_index.json"
 
 
-@cache
-def _installed() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
+class _Models(Registry[ModelEntry]):
+    """Entry points and places of models name a :class:`ModelEntry`, or a function without arguments that gives one."""
+
+    def entry_of(self, name: str, loaded: Any) -> ModelEntry:
+        entry = loaded() if callable(loaded) else loaded
+        if not isinstance(entry, ModelEntry):
+            raise UserError(f"{name} is a {type(entry).__name__}, expected a riebench.models.ModelEntry")
+        return entry
+
+    def is_like_one(self, loaded: Any) -> bool:
+        return isinstance(loaded, ModelEntry | FunctionType)
+
+
+MODELS = _Models("model")
+"""Every model; entry points are those of the group ``riebench.models``."""
 
 
 def model_names() -> list[str]:
     """Every model that is installed under a name."""
-    return sorted(_installed())
+    return MODELS.names()
 
 
 @cache
 def entry_named(name: str) -> ModelEntry:
-    """The entry of a model by its name or as ``package.module:attribute``, which is an entry or a function giving one.
+    """The entry of a model by its name, as ``package.module:name`` or as ``my_file.py:name``.
+
+    The object is a :class:`ModelEntry`, or a function without arguments that gives one.
 
     Raises:
-        UserError: if there is no such model, or what is there is none.
+        UserError: if there is no such model, or the object is none.
     """
-    points = _installed()
-    if name not in points and ":" not in name:
-        raise unknown("model", name, model_names())
-    target = points[name].value if name in points else name
-    module, _, attribute = target.partition(":")
-    if name not in points and os.getcwd() not in sys.path:  # a stranger's file lies where one stands
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-        entry = found() if callable(found) else found
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - importing a stranger's file may raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"the model {name!r} cannot be loaded ({said}); expected package.module:function") from None
-    if not isinstance(entry, ModelEntry):
-        raise UserError(f"{target} is a {type(entry).__name__}, expected a riebench.models.ModelEntry")
-    return entry
+    return MODELS.find(name)
 
 
 def load(
@@ -66,11 +62,12 @@ def load(
     """Load a model: no masker, no CLIP, no LPIPS.
 
     Args:
-        model: a name (``mini``, ``sdxl-turbo``, ...), ``package.module:function``, or a folder in diffusers' layout.
-        pipeline: a loaded pipeline that takes the place of the model's own weights.
-        saes: site to SAE, in place of the model's own.
-        settings: as ``riebench settings`` lists them: ``device="cuda"`` for ``model.device``, ``sae__folder="DIR"``
-            for ``sae.folder``, ``weights="DIR"``.
+        model: a name (``mini``, ``sdxl-turbo``, ...), ``package.module:name``, ``my_file.py:name``, or a folder in
+            diffusers' layout.
+        pipeline: a loaded pipeline, used instead of the model's own weights.
+        saes: site to SAE, used instead of the model's own.
+        settings: by name, as ``riebench settings`` lists them: ``device="cuda"`` for ``model.device``,
+            ``sae__folder="DIR"`` for ``sae.folder``, ``weights="DIR"``.
 
     Raises:
         UserError: if there is no such model or site, weights are missing, or a setting is unknown.
@@ -85,9 +82,9 @@ def load(
     return loaded
 
 
-def entry_and_settings(model: str | Path, given: Mapping[str, Any]) -> tuple[ModelEntry, Settings]:
+def entry_and_settings(model: str | Path, settings: Mapping[str, Any]) -> tuple[ModelEntry, Settings]:
     """The entry of a model by its name or its folder, and its settings; arguments and errors as of :func:`load`."""
-    parsed = parse_settings(given)
+    parsed = parse_settings(settings)
     if str(model) not in model_names() and Path(model).is_dir():
         entry = _entry_of_folder(Path(model))
         parsed = parsed.model_copy(update={"model": parsed.model.model_copy(update={"location": str(model)})})
@@ -104,7 +101,7 @@ def _entry_of_folder(folder: Path) -> ModelEntry:
         raise UserError(f"{folder} has no {INDEX} that names a pipeline; give a folder in diffusers' layout") from None
     classes = set()
     for name in model_names():
-        with suppress(UserError):  # a plug-in that is broken is no hindrance to others
+        with suppress(UserError):  # a broken plug-in must not hinder the others
             entry = entry_named(name)
             if entry.pipeline_class == kind and entry.parts:
                 return entry

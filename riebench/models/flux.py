@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel
-from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
+from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry
+from riebench.models.diffusers_model import DiffusersModel
+from riebench.models.model import DECODER, DENOISER, TEXT, Model
 from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
 from riebench.settings.settings import Settings
@@ -131,6 +132,8 @@ class Flux(DiffusersModel):
         UserError: see :func:`sites_of_transformer`.
     """
 
+    packing: ClassVar[int] = PACKED
+
     def __init__(self, pipeline: Any, entry: FluxEntry, settings: Settings, fingerprint: str) -> None:
         size = settings.model.size or entry.size
         sites = sites_of_transformer(pipeline.transformer.config, pipeline.vae.config, size)
@@ -167,32 +170,14 @@ class Flux(DiffusersModel):
         changed[:, -self.sites[site].positions :] += delta.to(output.dtype)
         return changed
 
-    def sample(self, batch: Batch) -> Tensor:
-        """The pipeline's own call, from text states and latents."""
-        import torch
+    def packed(self, latents: Tensor) -> Tensor:
+        """Tokens ``[rows, positions, channels * 4]``: each holds two by two cells of the latents."""
+        tokens: Tensor = self.pipeline._pack_latents(latents, *latents.shape)
+        return tokens
 
-        states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
-        rows, side = len(generators), self.size // self.pipeline.vae_scale_factor
-        channels = self.pipeline.transformer.config.in_channels // PACKED**2
-        latents = self.drawn_latents(batch.seeds, generators, channels, side)
-        after_step = self.after_step(batch, generators)
-        tokens = self.pipeline._pack_latents(latents, rows, channels, side, side)
-        with self.first_step(batch):
-            pixels: Tensor = self.pipeline(
-                prompt_embeds=states,
-                pooled_prompt_embeds=pooled,
-                latents=tokens.to(self.device, self.dtype),
-                generator=generators,
-                num_inference_steps=batch.steps,
-                guidance_scale=0.0,
-                height=self.size,
-                width=self.size,
-                max_sequence_length=self.text_tokens,
-                output_type="pt",
-                callback_on_step_end=after_step,
-            ).images
-        return pixels
+    def call_arguments(self, rows: int) -> dict[str, Any]:
+        """No guidance, and the length of T5's text."""
+        return {"guidance_scale": 0.0, "max_sequence_length": self.text_tokens}
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         """T5's states and CLIP's pooled vector; CLIP takes fewer tokens and sees the first of them, as published."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from riebench.mini.layout import canvas_of_seed
-from riebench.models.diffusers_model import DiffusersEntry
+from riebench.models.devices import pick_device
+from riebench.models.diffusers_entry import DiffusersEntry
 from riebench.models.flux import FluxEntry
-from riebench.models.model import Model, pick_device
+from riebench.models.model import Model
 from riebench.models.sdxl import SDXLEntry
 from riebench.pairs import Pair
 from riebench.settings.settings import Settings
@@ -69,7 +70,7 @@ class DrawnEntry(DiffusersEntry):
         """The pipeline; the CPU is the default device."""
         import torch
 
-        from riebench.models.diffusers_model import open_pipeline
+        from riebench.models.diffusers_entry import open_pipeline
 
         folder, device = self.own_pipeline, settings.model.device
         fingerprint = files_fingerprint([path for path in folder.rglob("*") if path.is_file()], folder)

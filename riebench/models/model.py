@@ -6,16 +6,16 @@ hook is given. Hooks live inside one call of :meth:`Model.generate` alone, so a 
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from riebench.models.sites import Change, Edit, Run, Site, Start
+from riebench.models.hooks import check_edits, site_hook
+from riebench.models.sites import Batch, Change, Edit, Run, Site, Start
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
 
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from riebench.weights import Part
 
 
-GIVEN = "given-"
-"""How fingerprints of weights begin that were handed in."""
-
-
+USER_WEIGHTS = "given-"
+"""The start of the fingerprint of weights that a user hands in."""
 DENOISER, DECODER, TEXT = "denoiser", "decoder", "text encoder"
-"""The networks of :meth:`Model.networks` whose passes are compared with the least number that will do."""
+"""The networks of :meth:`Model.networks` whose passes ``riebench bench`` compares with the least possible number."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class ModelEntry(ABC):
         blur_kernel: side of the blur that masks get before they go to a site's grid, pixels.
         parts: weights that must be found on this machine, the pipeline first; none if they come with a package.
         instruments: the masker and scorers that belong to it: ``published``, ``mini``, or ``module:class`` of
-            :class:`riebench.instruments.own.OwnInstruments`.
+            :class:`riebench.instruments.model_instruments.ModelInstruments`.
         scorers: networks that single metrics need and that can judge its pictures, by the names of their parts.
         pipeline_class: name of its pipeline in a ``model_index.json``, so that a folder can be loaded by its path.
         pipeline_parameters: number of weights in the pipeline, for plans; 0 where it is small.
@@ -119,23 +117,6 @@ class ModelEntry(ABC):
         """Refuse pairs that this model cannot judge (UserError); any will do unless a family says otherwise."""
 
 
-class Batch(NamedTuple):
-    """Rows that are generated together; the edits are empty or one a row.
-
-    ``begin`` holds finished latents, one a row, and the step before which they are noised and take the place of the
-    rows' own (see :class:`riebench.models.sites.Start`). ``finished``, if there is such a list, is given the rows'
-    finished latents.
-    """
-
-    prompts: Sequence[str]
-    seeds: Sequence[int]
-    steps: int
-    edits: Sequence[Edit] = ()
-    capture: Collection[str] = ()
-    begin: tuple[Tensor, int] | None = None
-    finished: list[Tensor] | None = None
-
-
 class Model(ABC):
     """A loaded model.
 
@@ -182,7 +163,7 @@ class Model(ABC):
         self.conditions = conditions
         self.saes: Mapping[str, Path | TopKSAE] = {}
         self.batch = 8
-        self.own = not fingerprint.startswith(GIVEN)
+        self.own = not fingerprint.startswith(USER_WEIGHTS)
         self._loaded_saes: dict[tuple[str, Path | TopKSAE], TopKSAE] = {}
         self._turn = RLock()  # hooks sit on the modules, where every thread would meet them
 
@@ -276,21 +257,12 @@ class Model(ABC):
             raise UserError(
                 f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row"
             )
-        beyond = {step for edit in rows for step in edit.on_steps or () if step not in range(steps)}
-        if beyond:
-            raise UserError(f"on_steps names the step {min(beyond)}; expected steps from 0 to {steps - 1}")
         if start is not None and start.step not in range(1, steps):
             raise UserError(f"the start is before step {start.step}; expected 1 to {steps - 1}")
-        changes = [
-            change for edit in {id(edit.changes): edit for edit in rows}.values() for change in edit.changes.items()
-        ]
-        for site in [*capture, *(site for site, _ in changes)]:
+        check_edits(rows, self.sites, steps, self.device)
+        for site in capture:
             if site not in self.sites:
                 raise unknown("site", site, self.sites)
-        for site, change in changes:
-            if not callable(change):
-                (height, width), length = self.sites[site].grid, self.sites[site].width
-                _check_change(site, change, (steps, height * width, length), self.device)
 
         def work(part: slice) -> list[Run]:
             begin = None
@@ -332,111 +304,10 @@ class Model(ABC):
         with ExitStack() as hooks:
             for site in self.sites:
                 if site in edited or site in batch.capture:
-                    hook = self._hook(site, batch, values)
+                    hook = site_hook(site, batch, self.read, self.add, values)
                     hooks.callback(self.modules[site].register_forward_hook(hook, with_kwargs=True).remove)
             pixels = self.sample(batch)
         if not bool(pixels.isfinite().all()):
             raise PairError("the picture has values that are not finite", where="model")
         images = pixels.float().mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return [Run(image, {site: values[site][i] for site in batch.capture}) for i, image in enumerate(images)]
-
-    def _hook(self, site: str, batch: Batch, values: dict[str, Tensor]) -> Callable[..., Any]:
-        """Adds the edits to the output of a site's module, then keeps its values; counts the steps."""
-        step = -1
-
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            nonlocal step
-            step += 1
-            if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
-                found = self.read(site, args, kwargs, output)
-                output = self.add(site, output, self._delta(site, found, batch.edits, step))
-            if site in batch.capture:
-                found = self.read(site, args, kwargs, output)
-                if step == 0:
-                    values[site] = found.new_empty(len(found), batch.steps, *found.shape[1:])
-                values[site][:, step] = found
-            return output
-
-        return hook
-
-    def _delta(self, site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tensor:
-        """What the edits add to the values ``[rows, positions, width]`` of a site in one step."""
-        delta = values.new_zeros(values.shape)
-        for row, edit in enumerate(edits):
-            change = edit.changes.get(site)
-            if change is None or not _is_on(edit, step):
-                continue
-            if callable(change):
-                found = change(values[row].float().clone(), step)
-                _check_change(site, found, values[row].shape, self.device)
-                delta[row] = edit.strength * found
-            else:
-                delta[row] = edit.strength * change[step]
-        return delta
-
-
-def pick_device(name: str) -> torch.device:
-    """A device by name; ``auto`` is the best of this machine.
-
-    Raises:
-        UserError: if this machine has no such device.
-    """
-    import torch
-
-    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(best if name == "auto" else name)
-    except RuntimeError:
-        raise UserError(f"the device {name!r} is not known; expected auto, cpu, cuda, cuda:N or mps") from None
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not present.get(device.type, False):
-        raise UserError(f"the device {name!r} is not on this machine; the best one here is {best!r}")
-    return device
-
-
-def weights_fingerprint(module: nn.Module) -> str:
-    """A short hash of a module's parameters: names, shapes, types and bytes, wherever they lie."""
-    import torch
-
-    digest, state = hashlib.sha256(), module.state_dict()
-    if any(value.is_meta for value in state.values()):  # offloading holds them elsewhere
-        from accelerate.utils.modeling import get_state_dict_offloaded_model
-
-        held = get_state_dict_offloaded_model(module)
-        state = {name: held.get(name, value) for name, value in state.items()}
-    for name, value in state.items():
-        digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
-def _is_on(edit: Edit, step: int) -> bool:
-    """Whether an edit adds anything in a step."""
-    return edit.strength != 0 and (edit.on_steps is None or step in edit.on_steps)
-
-
-def _check_change(site: str, change: Any, shape: Sequence[int], device: torch.device) -> None:
-    """See that a change is a dense, real, finite tensor of a shape, on the model's device.
-
-    Raises:
-        PairError: if it is not.
-    """
-    import torch
-
-    if not isinstance(change, torch.Tensor):
-        wrong, wanted = f"a {type(change).__name__}", "a tensor"
-    elif change.is_complex() or change.layout != torch.strided:
-        wrong, wanted = f"a tensor of {change.dtype if change.is_complex() else change.layout}", "dense real numbers"
-    elif change.shape != torch.Size(shape):
-        wrong, wanted = f"of the shape {list(change.shape)}", f"{list(shape)}"
-    elif change.device.type != device.type:
-        wrong, wanted = f"on {change.device}", f"one on {device}"
-    elif not bool(change.isfinite().all()):
-        wrong, wanted = "not finite", "finite numbers"
-    else:
-        return
-    raise PairError(f"the change at {site} is {wrong}, expected {wanted}", where="method")

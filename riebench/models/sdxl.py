@@ -8,8 +8,9 @@ from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.diffusers_model import PUBLISHED_VAE, DiffusersEntry, DiffusersModel
-from riebench.models.model import DECODER, DENOISER, TEXT, Batch, Model
+from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry
+from riebench.models.diffusers_model import DiffusersModel
+from riebench.models.model import DECODER, DENOISER, TEXT, Model
 from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
 from riebench.settings.settings import SaeSettings, Settings
@@ -45,7 +46,6 @@ PUBLISHED_UNET: dict[str, Any] = {
 GEGLU = 4  # a layer's neurons for each of its channels
 PIPELINE_UNIT = 8
 """Diffusers' pipeline takes sizes that are multiples of this, whatever the autoencoder's factor."""
-UNET_WEIGHTS = "unet/diffusion_pytorch_model{}.safetensors"
 SAE_SUFFIX = "_k160_hidden5120_auxk256_bs4096_lr0.0001"
 """RIEBench's choice among the published SAEs: k 160, 5120 features."""
 PIPELINE_FILES = (
@@ -214,38 +214,14 @@ class SDXL(DiffusersModel):
     def _conditional(self, value: Tensor) -> Tensor:
         return value[len(value) // 2 :] if self.guided else value
 
-    def sample(self, batch: Batch) -> Tensor:
-        """The pipeline's own call, from text states and latents."""
-        import torch
-
-        states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
-        no_states, no_pooled = self._no_text(len(batch.prompts)) if self.guided else (None, None)
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
-        side = self.size // self.pipeline.vae_scale_factor
-        latents = self.drawn_latents(batch.seeds, generators, self.pipeline.unet.config.in_channels, side)
-        after_step = self.after_step(batch, generators)
-        decoder_type = self.pipeline.vae.dtype
-        try:
-            with self.first_step(batch, 2 if self.guided else 1):
-                pixels: Tensor = self.pipeline(
-                    prompt_embeds=states,
-                    pooled_prompt_embeds=pooled,
-                    negative_prompt_embeds=no_states,
-                    negative_pooled_prompt_embeds=no_pooled,
-                    latents=latents.to(self.device, self.dtype),
-                    generator=generators,
-                    num_inference_steps=batch.steps,
-                    guidance_scale=self.guidance,
-                    height=self.size,
-                    width=self.size,
-                    output_type="pt",
-                    callback_on_step_end=after_step,
-                ).images
-        except BaseException:
-            # In float16 the pipeline decodes in float32 and casts back at the end, which a fault keeps it from.
-            self.pipeline.vae.to(dtype=decoder_type)
-            raise
-        return pixels
+    def call_arguments(self, rows: int) -> dict[str, Any]:
+        """Guidance, and the text states of the unconditional half."""
+        states, pooled = self._no_text(rows) if self.guided else (None, None)
+        return {
+            "guidance_scale": self.guidance,
+            "negative_prompt_embeds": states,
+            "negative_pooled_prompt_embeds": pooled,
+        }
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         import torch

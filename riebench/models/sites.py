@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
 if TYPE_CHECKING:
@@ -74,6 +74,29 @@ class Run(NamedTuple):
 
     image: NDArray[np.uint8]
     values: Mapping[str, Values]
+
+
+class Batch(NamedTuple):
+    """Pictures that are generated together, one in each row.
+
+    Attributes:
+        prompts: one a row.
+        seeds: one a row.
+        steps: denoising steps.
+        edits: one a row; empty edits nothing.
+        capture: sites whose values are kept.
+        begin: finished latents ``[rows, ...]``, and the step from 1 before which they are noised and take the place of
+            the rows' own; see :class:`Start`.
+        finished: a list that gets the finished latents ``[rows, ...]``.
+    """
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    steps: int
+    edits: Sequence[Edit] = ()
+    capture: Collection[str] = ()
+    begin: tuple[Tensor, int] | None = None
+    finished: list[Tensor] | None = None
 
 
 def neuron_sites(sites: Iterable[str], block: str) -> list[str]:

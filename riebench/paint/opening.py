@@ -119,7 +119,7 @@ class Prepared:
 
     def _make_indexes(self, model: Model, sites: Sequence[str], location: str, prompted: Sequence[Prompted]) -> None:
         from riebench.features.index_writer import IndexPart, make_indexes
-        from riebench.instruments.own import world_of
+        from riebench.instruments.model_instruments import world_of
 
         print(f"riebench: making the feature index of {', '.join(sites)}, once", file=sys.stderr)
         parts = [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.instruments.own import OwnInstruments, own_instruments
+from riebench.instruments.model_instruments import ModelInstruments, model_instruments
 from riebench.masks import Masker, MaskRules, Region, ground, to_grid
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer
@@ -46,10 +46,10 @@ class Judges:
         self._masker_parts = self._own("masker")
         self.world = getattr(clip, "world", None)
 
-    def _own(self, name: str) -> OwnInstruments | None:
+    def _own(self, name: str) -> ModelInstruments | None:
         others = [part.name for part in self._entry.parts if part.name not in NEEDED[name]]
         try:
-            return own_instruments(self._entry, self._settings, RIEBENCH, others)
+            return model_instruments(self._entry, self._settings, RIEBENCH, others)
         except UserError as error:
             self.missing[name] = str(error).partition("\n")[0]
             return None

@@ -8,7 +8,7 @@ import inspect
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
@@ -53,39 +53,43 @@ def code_version() -> dict[str, str | bool | None]:
     }
 
 
-def method_code(method: type[Any], reads: Iterable[str] = ()) -> str:
-    """Hash of the files that a method's class is written in and of those it reads, so that an edit makes new records.
+def code_hash(code: type[Any] | Callable[..., Any], reads: Iterable[str] = ()) -> str:
+    """A hash of the files that a class or function is written in, and of the files that it reads.
 
-    Of a stranger's package all files count, since any may be what the method calls. A class in no file, as in a
-    notebook, has another hash in each process.
+    All files of a stranger's package are hashed, since it may call any of them. A class or function in no file, as in
+    a notebook, has another hash in each process.
+
+    Args:
+        code: the class of a method, or the function of a metric.
+        reads: paths of the files that it reads.
 
     Raises:
-        UserError: if a file that it reads cannot be read.
+        UserError: if such a file cannot be read.
     """
-    files = _files_of(method)
+    files = _files_of(code)
     try:
         read = b"".join(Path(file).read_bytes() for file in reads)
     except OSError as error:
-        raise UserError(f"a file that the method reads cannot be read: {error}") from None
+        raise UserError(f"a file that {code.__qualname__} reads cannot be read: {error}") from None
     return (
         hashlib.sha256(b"".join([*(f.read_bytes() for f in files), read])).hexdigest()[:16]
         if files
-        else _UNWRITTEN.setdefault(id(method), uuid.uuid4().hex[:16])
+        else _UNWRITTEN.setdefault(id(code), uuid.uuid4().hex[:16])
     )
 
 
 _UNWRITTEN: dict[int, str] = {}
-"""A class in no file, by its identity, to what stands for its code in this process."""
+"""Identity of a class or function in no file to the hash that it has in this process."""
 
 
-def _files_of(method: type[Any]) -> list[Path]:
+def _files_of(code: type[Any] | Callable[..., Any]) -> list[Path]:
     try:
-        file = inspect.getsourcefile(method)
+        file = inspect.getsourcefile(code)
     except (OSError, TypeError):
         file = None
     if file is None or not Path(file).is_file():
         return []
-    package = method.__module__.partition(".")[0]
+    package = code.__module__.partition(".")[0]
     top = getattr(sys.modules.get(package), "__file__", None)
     if package in OURS:
         return [Path(file)]

@@ -16,8 +16,8 @@ from transformers import BertConfig
 
 from riebench.masks.dino import DetectorSizes, build_detector
 from riebench.masks.dino_bert import read_tokenizer
-from riebench.masks.extra import gsam_module, quiet
 from riebench.masks.gsam import DETECTOR, SEGMENTER, TEXT_ENCODER
+from riebench.masks.gsam_loading import gsam_module, quiet
 from riebench.masks.sam import build_sam2
 
 Size = Literal["tiny", "true"]

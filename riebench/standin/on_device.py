@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from riebench.models import Model, entry_named
-from riebench.models.diffusers_model import DiffusersEntry, pipeline_on, prepared
+from riebench.models.diffusers_entry import DiffusersEntry, pipeline_on, prepared
 from riebench.models.flux import FluxEntry
 from riebench.models.sdxl import FOUR
 from riebench.settings.settings import Settings

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from pkgutil import resolve_name
 
 from riebench.models import ModelEntry, entry_named, model_names
 from riebench.standin.size import Size, Writers
 from riebench.util.errors import UserError, unknown
+from riebench.util.plugins import load_object
 from riebench.weights.places import STANDIN
 
 
@@ -48,7 +48,7 @@ def _family_writer(entry: ModelEntry) -> Callable[[Path, str, Size, int], Writer
         from riebench.standin.flux_pipeline import flux_parts
 
         return flux_parts
-    writer: Callable[[Path, str, Size, int], Writers] = resolve_name(entry.standin)
+    writer: Callable[[Path, str, Size, int], Writers] = load_object("stand-in writer", entry.standin)
     return writer
 
 

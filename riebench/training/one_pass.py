@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riebench.models.model import pick_device
+from riebench.models.devices import pick_device
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import save_sae
 from riebench.sae.variance import geometric_median

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tqdm import tqdm
 
 from riebench.util.files import keep_facts, read_facts
 
+log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between lines where there is no terminal
 TIMINGS = "timings.json"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -24,40 +25,65 @@ Track = Callable[[Iterable[int]], Iterable[int]]
 """Passes numbers on and shows how far they are, as :func:`tracked` does; ``iter`` shows nothing."""
 
 
+class Advance(Protocol):
+    """Moves a bar on by one unit, in which ``count`` things were done."""
+
+    def __call__(self, count: int = 1) -> None: ...
+
+
 @contextmanager
-def run_progress(pairs: int, settings: int, console: Console) -> Iterator[Callable[[int], None]]:
-    """Show how far a run is, with the time left; gives a function to call with the number of records of each pair.
+def progress_bar(
+    title: str, total: int, *, counted: str = "", console: Console | None = None, quiet: bool = False
+) -> Iterator[Advance]:
+    """A bar on standard error with rate and time left; gives a function to call when a unit is done.
+
+    Without a terminal a line is logged every :data:`EVERY` seconds, and the bar is printed once at the end.
 
     Args:
-        pairs: how many there are; they may be done in any order.
-        settings: how many records a pair has.
-        console: where the bar is drawn; a quiet one shows nothing.
+        title: what the units are, in the plural: ``pairs``.
+        total: number of units, which may be done in any order.
+        counted: what the rate counts, in the plural, if it does not count the units.
+        console: where the bar is drawn.
+        quiet: whether to show nothing.
     """
+    console = console or Console(stderr=True, quiet=quiet)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("pairs, {task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     lines = not console.is_terminal and not console.quiet
     started = last = time.perf_counter()
-    done = records = 0
+    done = things = 0
 
-    def advance(count: int) -> None:
-        nonlocal done, records, last
-        done, records, now = done + 1, records + count, time.perf_counter()
-        rate = f"{records / max(1e-9, now - started):.1f} records/s"
+    def advance(count: int = 1) -> None:
+        nonlocal done, things, last
+        done, things, now = done + 1, things + count, time.perf_counter()
+        rate = f"{things / max(1e-9, now - started):.1f}{counted and f' {counted}'}/s"
         bar.update(task, advance=1, rate=rate)
         if lines and now - last >= EVERY:
-            last, left = now, (now - started) / done * (pairs - done)
-            text = f"{done} of {pairs} pairs, {rate}, about {left:.0f} s left"
-            print(f"riebench: {text}", file=sys.stderr, flush=True)
+            last, left = now, (now - started) / done * (total - done)
+            log.info("%s: %d of %d, %s, about %.0f s left", title, done, total, rate, left)
 
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(f"{pairs} pairs x {settings} settings", total=pairs, rate="")
+        task = bar.add_task(title, total=total, rate="")
         yield advance
+
+
+def tracked(title: str) -> Track:
+    """A :data:`Track` with a :func:`progress_bar` of a title."""
+
+    def track(numbers: Iterable[int]) -> Iterator[int]:
+        every = list(numbers)
+        with progress_bar(title, len(every)) as advance:
+            for number in every:
+                yield number
+                advance()
+
+    return track
 
 
 @contextmanager
@@ -70,31 +96,22 @@ def stopping(unit: str = "pair") -> Iterator[list[signal.Signals]]:
     Gives a list that holds the signal once somebody has asked for an end. Outside the main thread, where Python takes
     no signals, nothing changes.
     """
-    asked: list[signal.Signals] = []
+    signals: list[signal.Signals] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if signals:
             raise KeyboardInterrupt
-        asked.append(signal.Signals(number))
-        # Not print: the signal may have come in the middle of one.
+        signals.append(signal.Signals(number))
+        # Not logged: the signal may have come in the middle of writing a message.
         os.write(2, f"\nriebench: stopping after this {unit}; Ctrl-C again stops at once\n".encode())
 
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, ask) for number in SIGNALS} if main else {}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def tracked(name: str) -> Track:
-    """A :data:`Track` that draws a bar with an estimate on standard error, seldom where that is no terminal."""
-
-    def track(numbers: Iterable[int]) -> Iterable[int]:
-        return tqdm(list(numbers), desc=name, mininterval=0.1 if sys.stderr.isatty() else EVERY)
-
-    return track
 
 
 def keep_timing(model: str, device: str, seconds: float, rows: int) -> None:

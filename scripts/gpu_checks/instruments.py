@@ -9,8 +9,9 @@ import numpy as np
 from gpu_checks.checking import Numbers, Skipped, expect
 from gpu_checks.place import Place
 from riebench.engine.bench import difference
+from riebench.instruments.model_instruments import assemble_scorers
 from riebench.instruments.published import PublishedInstruments
-from riebench.metrics import Reference, Scorers, score_images
+from riebench.metrics import Reference, score_images
 from riebench.models import entry_named
 from riebench.settings.protocols import RIEBENCH
 from riebench.settings.settings import parse_settings
@@ -49,8 +50,7 @@ def scorers(place: Place, numbers: Numbers) -> None:
     reference = Reference(base, source, "a toad in a hat", "a newt in a hat", region)
     found = []
     for device in ("cpu", str(place.device)):
-        parts = instruments_on(device, place)
-        both = Scorers(parts.clip(), parts.lpips())
+        both = assemble_scorers(instruments_on(device, place))
         expect(both.clip.device.type == both.lpips.device.type == device.partition(":")[0], "scorers lie elsewhere")
         score_images(both, reference, [edited])
         scores, numbers[f"seconds on {device}"] = place.timed(lambda both=both: score_images(both, reference, [edited]))

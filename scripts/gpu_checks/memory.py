@@ -16,7 +16,7 @@ from gpu_checks.pictures import SEED, edited, near, observe, rewrapped, steering
 from gpu_checks.place import BASE, Place
 from riebench.engine.counting import put_in
 from riebench.models import Model, Run
-from riebench.models.diffusers_model import prepared
+from riebench.models.diffusers_entry import prepared
 from riebench.standin.pipeline import write_pipeline
 
 ROWS = 16

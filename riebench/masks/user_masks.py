@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from riebench.masks.phrases import Image
-from riebench.masks.region import Mask, Region
+from riebench.masks.region import Image, Mask, Region
 from riebench.pairs import Pair
 from riebench.util.errors import PairError
 
@@ -18,12 +17,12 @@ MaskSource = Callable[[Pair, Image, Image], tuple[Region, Region]]
 MaskFunction = Callable[[Pair, Image, Image], tuple[Mask, Mask]]
 """A user's function from a pair, its base image and its source image to its masks (source, base)."""
 
-GivenMasks = MaskFunction | Mapping[str, tuple[Mask, Mask]]
+UserMasks = MaskFunction | Mapping[str, tuple[Mask, Mask]]
 """A user's masks: a function, or pair id to (source mask, base mask). Each mask is boolean, ``[height, width]``, or
 ``[n, height, width]`` for several instances."""
 
 
-def from_user(given: GivenMasks) -> MaskSource:
+def regions_of_user_masks(given: UserMasks) -> MaskSource:
     """Regions of a user's masks, which are checked pair by pair.
 
     The function that is returned raises PairError if a pair has no masks, or if they do not fit its images.
@@ -54,7 +53,7 @@ def _region(mask: Mask, size: tuple[int, ...]) -> Region:
     return Region(array if array.ndim == 3 else array[np.newaxis])
 
 
-def given_fingerprint(given: GivenMasks) -> str:
+def user_masks_fingerprint(given: UserMasks) -> str:
     """A name for a user's masks in records: a hash of arrays, or the name of a function."""
     if callable(given):
         return f"given-{getattr(given, '__module__', '')}.{getattr(given, '__qualname__', type(given).__name__)}"

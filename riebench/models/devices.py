@@ -1,0 +1,51 @@
+"""Devices by name, and the fingerprint of weights on any device."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by name; ``auto`` is the best of this machine.
+
+    Raises:
+        UserError: if this machine has no such device.
+    """
+    import torch
+
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(best if name == "auto" else name)
+    except RuntimeError:
+        raise UserError(f"the device {name!r} is not known; expected auto, cpu, cuda, cuda:N or mps") from None
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        raise UserError(f"the device {name!r} is not on this machine; the best one here is {best!r}")
+    return device
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """A short hash of a module's parameters: names, shapes, types and bytes, wherever they lie."""
+    import torch
+
+    digest, state = hashlib.sha256(), module.state_dict()
+    if any(value.is_meta for value in state.values()):  # offloading holds them elsewhere
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        held = get_state_dict_offloaded_model(module)
+        state = {name: held.get(name, value) for name, value in state.items()}
+    for name, value in state.items():
+        digest.update(f"{name}{list(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

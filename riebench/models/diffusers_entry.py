@@ -1,0 +1,217 @@
+"""What the families on diffusers' pipelines share before their weights are loaded, and how a pipeline is loaded.
+
+Importing it needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from riebench.models.devices import pick_device, weights_fingerprint
+from riebench.models.model import USER_WEIGHTS, Model, ModelEntry
+from riebench.models.sites import Site
+from riebench.settings.settings import Settings
+from riebench.util.errors import UserError
+from riebench.util.files import files_under, fingerprint
+from riebench.weights import find_part, hub_snapshot, is_standin, weights_root
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+INDEX = "model_index.json"
+"""The file of a pipeline's folder that names its components: name to library and class."""
+SDXL_AND_FLUX = (
+    "unet",
+    "transformer",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+    "scheduler",
+)
+"""The components of SDXL and FLUX.1. They are hashed without the index, as in the records of earlier versions."""
+USUAL_SETTINGS = {"force_zeros_for_empty_prompt": True}
+"""What an index says beside its components in the published folders of SDXL."""
+PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
+"""As much of the autoencoders of SDXL and of FLUX.1 as sites depend on, for plans without weights."""
+
+
+@dataclass(frozen=True)
+class DiffusersEntry(ModelEntry):
+    """A pipeline of diffusers by name.
+
+    Attributes:
+        own_pipeline: folder of a pipeline that comes with a package.
+        canvas: seed to initial latents ``[channels, height, width]`` of unit scale, if they are not plain noise.
+        denoiser: name of the pipeline's part that holds the sites.
+        published: part to as much of its published configuration as sites depend on, for plans without weights.
+        loading: what else the pipeline is loaded with.
+    """
+
+    own_pipeline: Path | None = None
+    canvas: Callable[[int], NDArray[np.float32]] | None = None
+    denoiser: ClassVar[str]
+    published: ClassVar[Mapping[str, Mapping[str, Any]]]
+    loading: ClassVar[Mapping[str, Any]] = {}
+
+    def folder(self, settings: Settings) -> Path | None:
+        """Where the pipeline is on this machine; None if it is nowhere."""
+        if self.own_pipeline is not None:
+            return self.own_pipeline
+        location = settings.model.location
+        if location is not None:
+            return Path(location) if Path(location).is_dir() else hub_snapshot(location, settings.model.revision)
+        return find_part(self.parts[0], weights_root(settings)).path
+
+    def sites(self, settings: Settings) -> Mapping[str, Site]:
+        """See :class:`ModelEntry`; of the published shape where there are no weights."""
+        folder = self.folder(settings)
+        configs = {part: part_config(folder, part, known) for part, known in self.published.items()}
+        return self.sites_for(configs, settings.model.size)
+
+    @abstractmethod
+    def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
+        """The sites of a pipeline, from the configurations of its parts, for a picture size or the model's own."""
+
+    @abstractmethod
+    def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
+        """A loaded pipeline as a model."""
+
+    def load(self, settings: Settings) -> Model:
+        """The pipeline from its folder, or from the hub's cache for a hub id."""
+        folder = self.folder(settings)
+        if folder is None:
+            hint = f"see 'riebench doctor --model {self.name}'"
+            raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
+        pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
+        mark = "standin-" if is_standin(weights_root(settings)) else ""
+        model = self.model_of(pipeline, settings, f"{mark}{self.name}-{folder_fingerprint(folder)}")
+        model.saes = self.saes(settings)
+        return model
+
+    def wrap(self, pipeline: Any, settings: Settings) -> Model:
+        """A pipeline that is loaded already, as a model of this name with no SAEs."""
+        return self.model_of(pipeline, settings, f"{USER_WEIGHTS}{pipeline_fingerprint(pipeline)}")
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """A short hash of every component that a pipeline's folder holds: weights, configurations, tokenizers.
+
+    The index is hashed too, unless it names components of SDXL and FLUX.1 alone and settings as they are published.
+
+    Args:
+        folder: in diffusers' layout, with an index.
+    """
+    index = json.loads((folder / INDEX).read_text())
+    components = {name for name, value in index.items() if isinstance(value, list)}
+    settings = {name: index[name] for name in index.keys() - components if not name.startswith("_")}
+    unusual = {name: value for name, value in settings.items() if value not in (None, USUAL_SETTINGS.get(name))}
+    folders = [folder / name for name in components.union(SDXL_AND_FLUX) if (folder / name).is_dir()]
+    files = [file for component in folders for file in files_under(component)]
+    with_index = unusual or any(component.name not in SDXL_AND_FLUX for component in folders)
+    return fingerprint([*files, folder / INDEX] if with_index else files, folder)
+
+
+def pipeline_fingerprint(pipeline: Any) -> str:
+    """A short hash of all that a loaded pipeline generates with: weights of its parts, and how it samples."""
+    import torch
+
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    weights = sorted((name, weights_fingerprint(part)) for name, part in parts.items())
+    sampler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+    facts = [weights, type(pipeline.scheduler).__name__, sorted(sampler.items())]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def part_config(folder: Path | None, part: str, published: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a pipeline's part; as published where the folder has none that can be read."""
+    try:
+        found: Mapping[str, Any] = json.loads((folder / part / "config.json").read_text())  # type: ignore[operator]
+    except (OSError, ValueError, TypeError):
+        return published
+    return found
+
+
+def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:
+    """A pipeline on its device, from safetensors alone.
+
+    Half-precision files (``.fp16.safetensors``) are taken where the denoiser has no others.
+
+    Args:
+        entry: of the model.
+        folder: where it lies.
+        settings: type of the weights and offloading.
+        device: where it is to compute.
+
+    Raises:
+        UserError: if the folder cannot be read, or offloading is asked for without a GPU.
+    """
+    import torch
+
+    chosen = settings.model
+    if chosen.offload != "none" and device.type == "cpu":
+        raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
+    files = [path.name for path in (folder / entry.denoiser).glob("*.safetensors")]
+    try:
+        pipeline = pipeline_on(entry, device).from_pretrained(
+            folder,
+            dtype=getattr(torch, chosen.dtype),
+            variant="fp16" if files and all(".fp16" in name for name in files) else None,
+            use_safetensors=True,
+            local_files_only=True,
+            **entry.loading,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the pipeline in {folder} cannot be loaded: {reason}") from None
+    return prepared(pipeline, chosen.offload, device)
+
+
+def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:
+    """The class of an entry's pipeline, quiet and for a device."""
+    import diffusers
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    # Bars of the loaders would cover up the run's own.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    # In float16 SDXL's pipeline casts its autoencoder at every call, and warns of it each time.
+    logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`upcast_vae`", FutureWarning)
+    # Else diffusers looks for the device in every module, several times a call.
+    return type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})
+
+
+def prepared(pipeline: Any, offload: str, device: torch.device) -> Any:
+    """A pipeline ready to be sampled from: without gradients, decoding one picture at a time, its weights in place.
+
+    Args:
+        pipeline: is changed in place.
+        offload: see :class:`riebench.settings.settings.ModelSettings`.
+        device: where it is to compute.
+    """
+    import torch
+
+    pipeline.vae.enable_slicing()  # decoding a batch at once takes more memory than all the rest
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    if offload == "none":
+        pipeline.to(device, silence_dtype_warnings=True)
+    elif offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.enable_sequential_cpu_offload(device=device)
+    return pipeline

@@ -1,0 +1,215 @@
+"""Extensions by name: installed packages' entry points, ``package.module:name`` and ``my_file.py:name``.
+
+Each kind of extension (methods, models, metrics) has one :class:`Registry`. Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from pkgutil import resolve_name
+from types import ModuleType
+from typing import Any, Generic, Protocol, TypeVar
+
+from riebench.util.errors import UserError, unknown
+
+EXPECTED = "package.module:name or my_file.py:name"
+
+
+class Named(Protocol):
+    """An entry of a registry: it knows its own name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Entry = TypeVar("Entry", bound=Named)
+
+
+@dataclass(frozen=True)
+class Listed(Generic[Entry]):
+    """A name of a registry, whether its extension can be used or not.
+
+    Attributes:
+        name: as users give it.
+        origin: the distribution that installed it, or the ``module:name`` that registered it in this process.
+        entry: the extension; None if it is broken.
+        error: why it is broken, in one line.
+    """
+
+    name: str
+    origin: str
+    entry: Entry | None = None
+    error: str = ""
+
+
+class Registry(Generic[Entry]):
+    """All extensions of one kind: registered by a decorator, installed as entry points, or named by their place.
+
+    Args:
+        kind: the noun that messages use, as ``method``. Entry points are those of the group ``riebench.{kind}s``.
+
+    Attributes:
+        registered: name to entry, of those that a decorator registered in this process.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.registered: dict[str, Entry] = {}
+        self._decorated: dict[int, tuple[Any, Entry]] = {}  # by identity; holding the object keeps its identity
+        self._places: dict[str, str] = {}
+
+    @cached_property
+    def installed(self) -> dict[str, list[EntryPoint]]:
+        """Entry points by name; more than one where several distributions have the same name."""
+        by_name: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=f"riebench.{self.kind}s"):
+            by_name.setdefault(point.name, []).append(point)
+        return by_name
+
+    def names(self) -> list[str]:
+        """Every name that is registered or installed, sorted."""
+        return sorted({*self.registered, *self.installed})
+
+    def register(self, decorated: Any, entry: Entry) -> None:
+        """Register a decorated class or function; one that is defined again, as in a notebook, replaces the earlier.
+
+        Raises:
+            ValueError: if another distribution or another class or function has the name.
+        """
+        name, package = entry.name, decorated.__module__.partition(".")[0]
+        points, known = self.installed.get(name, []), name in self.registered
+        own = any(point.module.partition(".")[0] == package for point in points)
+        same = known and self._places[name] == place_of(decorated)
+        if (points or known) and not (own or same):
+            raise ValueError(f"the {self.kind} name {name!r} is taken by {self.holder(name)}; choose another")
+        self.registered[name], self._places[name] = entry, place_of(decorated)
+        self._decorated[id(decorated)] = (decorated, entry)
+
+    def holder(self, name: str) -> str | None:
+        """The distributions that installed a name, else the place that registered it; None if the name is free."""
+        origins = [
+            f"{p.dist.name} {p.dist.version} ({p.value})" if p.dist else f"an unnamed distribution ({p.value})"
+            for p in self.installed.get(name, [])
+        ]
+        if not origins and name in self.registered:
+            origins = [self._places[name]]
+        return " and ".join(origins) or None
+
+    def find(self, name: str) -> Entry:
+        """The entry of a name, of ``package.module:name`` or of ``my_file.py:name``.
+
+        Raises:
+            UserError: if nothing has the name, two distributions have it, its module cannot be imported, or the object
+                is no extension of this kind.
+        """
+        points = self.installed.get(name, [])
+        if len(points) > 1:
+            end = f"uninstall one, or give {EXPECTED}"
+            raise UserError(f"the {self.kind} name {name!r} is taken twice, by {self.holder(name)}; {end}")
+        if not points and ":" not in name:
+            if name not in self.registered:
+                raise unknown(self.kind, name, self.names())
+            return self.registered[name]
+        target = f"{points[0].module}:{points[0].attr}" if points else name
+        with one_line_errors(self.kind, name):
+            entry = self.entry_of(name, _load(self.kind, target, self.is_like_one))
+        if points and entry.name != name:
+            same = "expected the same name in the entry point and in the extension"
+            raise UserError(f"the {self.kind} {name!r} calls itself {entry.name!r} in {self.holder(name)}; {same}")
+        return entry
+
+    def listed(self) -> list[Listed[Entry]]:
+        """Every name in order, see :meth:`listing`."""
+        return [self.listing(name) for name in self.names()]
+
+    def listing(self, name: str) -> Listed[Entry]:
+        """A name, or a place as :meth:`find` takes it; a broken extension is listed with its error."""
+        origin = self.holder(name) or name
+        try:
+            return Listed(name, origin, self.find(name))
+        except UserError as error:
+            return Listed(name, origin, error=str(error))
+
+    def entry_of(self, name: str, loaded: Any) -> Entry:
+        """The entry of a loaded object; registries of undecorated objects override this and :meth:`is_like_one`.
+
+        Raises:
+            UserError: if the object is no extension of this kind.
+        """
+        if not self.is_like_one(loaded):
+            raise UserError(f"{name} is not a {self.kind}; decorate it with @riebench.{self.kind}s.{self.kind}(...)")
+        return self._decorated[id(loaded)][1]
+
+    def is_like_one(self, loaded: Any) -> bool:
+        """Whether an object of a module may be an extension of this kind: those are proposed for unknown names."""
+        return id(loaded) in self._decorated
+
+
+def place_of(decorated: Any) -> str:
+    """``module:name`` of a class or function."""
+    return f"{decorated.__module__}:{decorated.__qualname__}"
+
+
+def load_object(kind: str, target: str) -> Any:
+    """The object that ``package.module:name``, ``my_file.py:name`` or ``path/to/my_file:name`` names.
+
+    Modules are looked for in the working directory, too. A file is imported as a module of its own name, with its
+    folder on the path, so that it can import its neighbours.
+
+    Args:
+        kind: the noun that messages use for the object, as ``dictionary``.
+        target: its place.
+
+    Raises:
+        UserError: if the module cannot be imported or has no such name.
+    """
+    with one_line_errors(kind, target):
+        return _load(kind, target, callable)
+
+
+@contextmanager
+def one_line_errors(kind: str, name: str) -> Iterator[None]:
+    """Turn whatever a stranger's code raises inside the ``with`` statement, ``sys.exit`` included, into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's file may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"the {kind} {name!r} cannot be loaded ({reason}); expected {EXPECTED}") from None
+
+
+def _load(kind: str, target: str, is_like_one: Callable[[Any], bool]) -> Any:
+    location, _, path = target.partition(":")
+    module = _imported(location)
+    try:
+        return resolve_name(f"{module.__name__}:{path}")
+    except AttributeError:
+        like_one = [name for name, value in vars(module).items() if name[:1] != "_" and is_like_one(value)]
+        raise unknown(f"{kind} in {location}", path, like_one or ["none"]) from None
+
+
+def _imported(location: str) -> ModuleType:
+    """The module of a dotted name, or of a file with or without its ``.py``."""
+    if os.sep not in location and not location.endswith(".py"):
+        _put_on_path(os.getcwd())
+        return import_module(location)
+    file = Path(f"{location.removesuffix('.py')}.py").resolve(strict=True)
+    _put_on_path(str(file.parent))
+    module = import_module(file.stem)
+    if Path(module.__file__ or "").resolve() != file:
+        raise ImportError(f"another module is called {file.stem} ({module.__file__}); rename {file}")
+    return module
+
+
+def _put_on_path(folder: str) -> None:
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
