@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from riebench.training.learner import Learner, Start
 from riebench.training.one_pass import learners_of, step_all
-from riebench.training.training_grid import Axes, GridPoint, SAESettings, grid_points
+from riebench.training.training_plan import Axes, GridPoint, SAESettings, grid_points
 
 SITE = "site"
 SIX = Axes(k=(5, 10, 20), aux=(True, False))

@@ -21,8 +21,8 @@ from riebench.instruments.model_instruments import assemble_scorers, model_instr
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings
 from riebench.training.collect_values import collect
-from riebench.training.learning_curves import FIGURE
 from riebench.training.train_saes import train
+from riebench.training.training_log import FIGURE
 
 PROMPTS, SHARD = 60, 4
 STEPS, EVERY = 60, 4

@@ -17,10 +17,10 @@ from PIL import Image
 
 from riebench.cli import main
 from riebench.features.feature_index import FACTS, HEAT, PICTURES, FeatureIndex
+from riebench.features.feature_page import write_feature_page
 from riebench.features.feature_sheet import draw_feature, draw_features
-from riebench.features.index_request import IndexRequest, carry_out_index
-from riebench.features.index_writer import make_index
-from riebench.features.page import write_feature_page
+from riebench.features.index_making import make_index
+from riebench.features.located_saes import IndexRequest, carry_out_index
 from riebench.instruments.loading import Instruments
 from riebench.mini.grammar import parse, visible
 from riebench.models.mini import WEIGHTS
@@ -249,7 +249,7 @@ def test_show_makes_a_missing_index(
             main(words)
         assert left.value.code == 0
     said = capsys.readouterr()
-    assert said.err.count("100%") == 1  # the second time it is there
+    assert said.err.count("12/12") == 1  # the second time it is there
     assert said.out.count("384 features, 3 listed") == 2
     for other, wrong in ((("--count", "13"), "--count 12"), (("--prompts", "mine.txt"), "--prompts grammar")):
         with pytest.raises(SystemExit) as left:
@@ -329,7 +329,7 @@ main(sys.argv[1:])
         (("show", "no/where"), "no folder of that name"),
         (("show", "no/where", "--model", "sdxl-turbo"), "there is no SAE folder 'no/where'"),
         (("show", "empty"), "empty holds neither an SAE nor a feature index"),
-        (("show", "sae/mid.0"), "has no feature index; say which model makes one with --model, or give --index"),
+        (("show", "sae/mid.0"), "has no feature index; name the model that makes one with --model"),
         (("show", "sae/mid.0", "--index", "empty"), "empty is no feature index: it has no feature-index.json"),
         (("show", "sae/mid.0", "--index", "invented"), "invented is the index of another SAE (fingerprint 0000000000"),
         (("show", "sae/up.0.0", "3"), "sae/up.0.0-index is the index of another SAE"),
@@ -346,7 +346,7 @@ main(sys.argv[1:])
         (("index", "mid.0", "--out", "new", "--prompts", "no.txt"), "the prompt file no.txt cannot be read"),
         (("index", "mid.0", "--out", "new", "--steps", "2000"), "steps is 2000; expected 1 to 1000"),
         (("index", "sae/mid.0", "--out", "new", "--site", "mid.1"), "unknown site 'mid.1'; did you mean 'mid.0'?"),
-        (("index", "sae/renamed", "--out", "new"), "say it with --site"),
+        (("index", "sae/renamed", "--out", "new"), "give it with --site"),
         (("index", "sae/mid.0", "--out", "new", "--model", "sdxl-turbo"), "is 96 wide, the values at mid.0 of"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from feature_helpers import invented_index
 
 from riebench.features.feature_index import FeatureIndex
-from riebench.features.page import write_feature_page
+from riebench.features.feature_page import write_feature_page
 
 HOSTILE = "red </script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'> <!-- <script>"
 FEATURES = 250

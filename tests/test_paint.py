@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import riebench.features.index_writer
+import riebench.features.index_making
 from riebench.cli import main
 from riebench.paint import BrushMask, Layer, State, StepInterval, picture, read_state
 from riebench.paint.link import fragment_of, state_of
@@ -269,7 +269,7 @@ def test_indexes_are_made_once_and_kept(studio: Studio, monkeypatch: pytest.Monk
     def fail(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(riebench.features.index_writer, "make_indexes", fail)
+    monkeypatch.setattr(riebench.features.index_making, "make_indexes", fail)
     again = Prepared(Opening("mini", saes=["mid.0"]))
     assert again.missing() == []
     assert list(again.saes) == ["mid.0"]

@@ -73,7 +73,7 @@ def test_round_trip_and_torn_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, 300])
-def test_nothing_is_glued_to_a_torn_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], cut: int) -> None:
+def test_nothing_is_glued_to_a_torn_line(tmp_path: Path, caplog: pytest.LogCaptureFixture, cut: int) -> None:
     with RunFolder(tmp_path) as folder:
         folder.append(RECORDS[:3])
     file = tmp_path / "records.jsonl"
@@ -82,7 +82,7 @@ def test_nothing_is_glued_to_a_torn_line(tmp_path: Path, capsys: pytest.CaptureF
     with RunFolder(tmp_path) as folder:
         assert folder.records == RECORDS[:whole]
         folder.append(RECORDS[3:])
-    assert ("torn last line" in capsys.readouterr().err) == (cut > 1)
+    assert ("torn last line" in caplog.text) == (cut > 1)
     assert read_records(tmp_path) == [*RECORDS[:whole], RECORDS[3]]
     assert file.read_bytes().count(b"\n") == whole + 1
 
@@ -104,14 +104,13 @@ def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
     assert read_records(tmp_path) == last
 
 
-def test_force_discards_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_force_discards_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with RunFolder(tmp_path / "run") as folder:
         folder.append(RECORDS)
         folder.keep_image("a", np.zeros((2, 2, 3), np.uint8))
     with RunFolder(tmp_path / "run", force=True):
         pass
-    said = f"riebench: 4 records of 3 pairs in {tmp_path / 'run'} are discarded, with images\n"
-    assert capsys.readouterr().err == said
+    assert caplog.messages == [f"4 records of 3 pairs in {tmp_path / 'run'} are discarded, with images"]
     assert not (tmp_path / "run" / "images").exists()
     with pytest.raises(UserError, match="no records"):
         read_records(tmp_path / "run")

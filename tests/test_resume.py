@@ -217,7 +217,7 @@ def test_a_signal_ends_after_the_pair_in_flight(
 
 def test_two_signals_end_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     assert stranger("Twice") == 130
-    assert "riebench: ended at once; the pair in flight is lost" in capfd.readouterr().err
+    assert "riebench: stopped at once; the current pair is lost" in capfd.readouterr().err
     assert len(read_records(Path("r"))) == 1
     assert run_file()["sessions"][0]["ended"].startswith("KeyboardInterrupt")
     assert stranger("Twice") == 0

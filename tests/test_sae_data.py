@@ -24,9 +24,9 @@ from riebench.training.capture import resolve_capture
 from riebench.training.collect_values import collect
 from riebench.training.dataset import open_dataset, read_manifest, shard_name
 from riebench.training.train_saes import train
-from riebench.training.training_grid import SAESettings
 from riebench.training.training_log import read_log
-from riebench.training.vectors import Place, Portions
+from riebench.training.training_plan import SAESettings
+from riebench.training.vectors import Portions, StreamPosition
 from riebench.util.errors import UserError
 from riebench.util.files import file_hash
 
@@ -45,7 +45,7 @@ def data(mini: Instruments) -> Path:
 def test_values_are_those_of_the_runs(mini: Instruments, data: Path) -> None:
     dataset = open_dataset(data)
     assert [shard.vectors for shard in dataset.shards] == [dict.fromkeys(SITES, 128)] * 3
-    assert dataset.asked.fingerprint == mini.model.fingerprint
+    assert dataset.facts.fingerprint == mini.model.fingerprint
     prompted = read_prompts("grammar", 6, "train")
     for number, shard in enumerate(dataset.shards):
         stored = load_file(data / shard.name)
@@ -100,7 +100,7 @@ def test_words_that_pandas_takes_for_nothing_are_prompts() -> None:
 def test_prompts_of_a_table(mini: Instruments) -> None:
     pd.DataFrame({"caption": ["a red heart", None, "a blue star"]}).to_parquet("p.parquet")
     done = collect(mini.model, "mid.0", prompts="p.parquet", column="caption", out="d", quiet=True)
-    assert (done.asked.prompts, done.asked.vectors(0)) == (2, {"mid.0": 128})
+    assert (done.facts.prompts, done.facts.vectors(0)) == (2, {"mid.0": 128})
 
 
 def test_values_that_are_not_finite(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ class Numbered:
 def test_every_vector_once_in_a_pass_and_from_any_place() -> None:
     portions = Portions(Numbered(), SAESettings(batch=10, buffer=30))
     assert portions.batches_in_round() == 12
-    stream = portions.batches(Place())
+    stream = portions.batches(StreamPosition())
     taken = [(place, batch["a"].flatten().tolist()) for place, batch in (next(stream) for _ in range(24))]
     for pass_ in (taken[:12], taken[12:]):
         assert sorted(number for _, batch in pass_ for number in batch) == list(range(120))
@@ -218,8 +218,8 @@ def test_what_is_wrong_with_a_data_set(data: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"done holds a training with lr 0.001, not 0.1; give another --out"):
         train(data, out="done", **SMALL, lr=0.1)
     log = Path("done/log.jsonl").read_text()
-    Path("done/log.jsonl").write_text("{\n")
-    with pytest.raises(UserError, match=r"log.jsonl is damaged"):
+    Path("done/log.jsonl").write_text("{\n{}\n")
+    with pytest.raises(UserError, match=r"log.jsonl: line 1 is damaged"):
         train(data, out="done", **SMALL)
     Path("done/log.jsonl").write_text(log)
     Path("done/training.json").write_text("[]")
@@ -269,7 +269,7 @@ def test_values_that_became_no_number_are_named(data: Path) -> None:
     stored["mid.0"][5, 5] = float("nan")
     manifest = read_manifest(data)
     assert manifest is not None
-    save_file(stored, path, {"collection": manifest.asked.key})
+    save_file(stored, path, {"collection": manifest.facts.key})
     manifest.shards[0].sha256 = file_hash(path)
     manifest.shards[0].bytes = path.stat().st_size
     (data / "manifest.json").write_text(manifest.model_dump_json())

@@ -225,7 +225,7 @@ def refused(said: str, *words: str) -> None:
             "codes [2, 96] and of these vectors [2, 1]; expected codes [2, 96] and",
         ),
         (["stray:Nan", "--site", SITE], "codes or reconstructions that are not finite"),
-        (["json:JSONDecoder"], "say it with --site"),
+        (["json:JSONDecoder"], "give it with --site"),
         ([SITE, "--out", "empty.txt"], "is a file"),
         ([SITE, "--out", "empty.txt/scores"], "cannot be written"),
         (["--model", "sdxl-turbo", "mid.0"], "riebench"),

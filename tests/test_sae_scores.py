@@ -5,11 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from riebench.features.scores.causality import appeared, clip_causality, share_kept, vanished
+from riebench.features.scores.causality import (
+    appeared,
+    change_ratio,
+    clip_causality,
+    pixel_change,
+    share_kept,
+    vanished,
+)
 from riebench.features.scores.estimate import mean_estimate, one_minus, rank_correlation, ratio_estimate
 from riebench.features.scores.interpretability import (
+    active_share,
     auroc,
     best_thresholds,
+    captions_naming,
     detect,
     f1_gain,
     mean_similarity,
@@ -17,9 +26,7 @@ from riebench.features.scores.interpretability import (
     top_pictures,
     truths_of,
 )
-from riebench.features.scores.locality import change_ratio, pixel_change
 from riebench.features.scores.reconstruction import SquareSums, code_overlap, explained_share, normalised_error
-from riebench.features.scores.sensitivity import active_share, captions_naming
 
 
 def sums_of(x: np.ndarray, rebuilt: np.ndarray) -> SquareSums:

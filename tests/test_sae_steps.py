@@ -10,7 +10,7 @@ from riebench.sae.sparse import active, weighted_rows, weighted_rows_transposed
 from riebench.sae.variance import explained_variance
 from riebench.training.learner import Learner, Start, auxiliary_loss, constrain_gradient
 from riebench.training.one_pass import learners_of, learning_rate, step_all
-from riebench.training.training_grid import GridPoint, SAESettings
+from riebench.training.training_plan import GridPoint, SAESettings
 
 D, BATCH, LR = 6, 64, 1e-2
 CPU = torch.device("cpu")

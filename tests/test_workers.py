@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,19 @@ import psutil
 import pytest
 
 import riebench
+from riebench.ablation.ablation_request import resolve_ablation
+from riebench.ablation.ablation_worker import AblationWorker
 from riebench.engine.pair_work import PairWorker
-from riebench.engine.ray_crew import RayCrew
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
-from riebench.engine.session import Workers
-from riebench.engine.tasks import Survey
+from riebench.instruments.loading import Instruments
 from riebench.pairs import Pair
 from riebench.records import read_records
+from riebench.training.capture import resolve_capture
+from riebench.training.shard_writer import ShardWriter
 from riebench.util.errors import UserError
+from riebench.util.workers import RayCrew, Workers, hired
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 TWO = Workers(2, cpus=1, gpus=0)
@@ -94,6 +98,10 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
     cluster.wait_for_nodes()
 
 
+def crew_of(request: Request, workers: Workers) -> RayCrew[PairWorker]:
+    return RayCrew(partial(PairWorker, request), workers, "pair")
+
+
 def one_and_six(method: str) -> tuple[Request, list[Pair]]:
     return resolve(RunOptions(method, "down.2.1", strength=1, category=[1, 6], limit=1, keep_images=0))
 
@@ -124,6 +132,52 @@ def test_a_pair_that_kills_its_workers_is_a_failure(
     assert failed.where == "workers"
     assert "given to 3 workers and each of them died" in str(failed.reason)
     assert "it is given to another" in caplog.text
+
+
+def test_every_kind_of_work_survives_its_workers(
+    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Work without pairs: a task that kills one worker is done by another, one that kills all of them is given up."""
+
+    class Fragile:
+        def work(self, task: int) -> int:
+            flag = tmp_path / str(task)
+            if task == 2 or (task == 1 and not flag.exists()):
+                flag.touch()
+                os._exit(1)
+            if task == 3:
+                raise UserError("shard 3 is bad")
+            return 10 * task
+
+        def give_up(self, task: int, reason: str) -> int:
+            assert reason == "the shard was given to 3 workers and each of them died"
+            return -task
+
+    with hired(Fragile, TWO, 9, "shard") as crew:
+        assert crew.local is None
+        assert crew.ask(lambda worker: worker.work(0)) == 0
+        assert dict(crew.run([0, 1, 2, 4])) == {0: 0, 1: 10, 2: -2, 4: 40}
+    assert "a worker died at the shard '1'" in caplog.text
+    with hired(Fragile, TWO, 9, "shard") as crew:
+        results = crew.run([3, 0])
+        with pytest.raises(UserError, match=r"^shard 3 is bad$"):
+            assert dict(results) == {}
+        with pytest.raises(UserError, match=r"^shard 3 is bad$"):
+            crew.ask(lambda worker: worker.work(3))
+    with pytest.raises(UserError, match="workers is 0"), hired(Fragile, Workers(0), 9, "shard"):
+        pass
+
+
+def test_collecting_and_ablating_give_up_a_task(mini: Instruments) -> None:
+    written = resolve_capture(mini.model, "mid.0", prompts="grammar", count=2)
+    writer = ShardWriter(written, "float16", 1, Path("values"))
+    with pytest.raises(UserError, match="shard 1 cannot be made: died"):
+        writer.give_up(1, "died")
+    ablation = resolve_ablation(mini.model, "mid.0,up.0.0", prompts=2, scorers=mini.scorers)
+    result = AblationWorker(ablation).give_up(1, "died")
+    assert [(z.seed, z.status, z.reason) for z in result.zeroings] == [
+        (ablation.prompted[1].seed, "failed", "died")
+    ] * 2
 
 
 FICKLE = """
@@ -167,22 +221,22 @@ def test_workers_that_cannot_be_replaced_end_the_run(
 def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> None:
     lost = REQUEST.model_copy(update={"model": "no_such_module:entry"})
     with pytest.raises(UserError, match="the model 'no_such_module:entry' cannot be loaded"):
-        RayCrew(lost, TWO)
+        crew_of(lost, TWO)
     with pytest.raises(UserError, match="3 workers with 1 CPU each need more than the 2"):
-        RayCrew(REQUEST, Workers(3, cpus=1, gpus=0))
+        crew_of(REQUEST, Workers(3, cpus=1, gpus=0))
     with pytest.raises(UserError, match="masks cannot be handed to other processes"):
         carry_out(REQUEST, EIGHTEEN, replace(BY_TWO, out=tmp_path / "out", masks={}))
 
 
 def test_gpus_are_shared_out(cluster: Any) -> None:
-    crew = RayCrew(REQUEST, Workers(2, cpus=1))
+    crew = crew_of(REQUEST, Workers(2, cpus=1))
     found = [actor.__ray_call__.remote(lambda worker: os.environ["CUDA_VISIBLE_DEVICES"]) for actor in crew.actors]
     assert [len(ids.split(",")) for ids in ray.get(found)] == [1, 1]
     assert crew.share["num_gpus"] == 1
     assert ray.available_resources().get("GPU", 0) == 0
     crew.close()
     with pytest.raises(UserError, match="2 workers with 2 GPU each need more than the 2"):
-        RayCrew(REQUEST, Workers(2, cpus=1, gpus=2))
+        crew_of(REQUEST, Workers(2, cpus=1, gpus=2))
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -225,21 +279,23 @@ def test_no_more_workers_than_memory_holds(
     """The memory of the first worker is that of each; as many more are hired as fit into what it leaves free."""
     hired: list[int] = []
     monkeypatch.setattr(RayCrew, "_hire_some", lambda self, count: hired.append(count))
-    monkeypatch.setattr(RayCrew, "survey", lambda self, pairs: Survey([], {}, {}, "cpu", bytes=10**9))
+    monkeypatch.setattr(RayCrew, "bytes_of_each", lambda self: 10**9)
     memory = psutil.virtual_memory()._replace(available=int(room * 10**9))
     monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
-    RayCrew(REQUEST, Workers(4, cpus=0.5, gpus=0)).close()
+    crew_of(REQUEST, Workers(4, cpus=0.5, gpus=0)).close()
     assert sum(hired) == fitting
     said = f"4 workers were asked for; {fitting} fit into memory (1.0 GB each)"
     assert caplog.messages == ([] if fitting == 4 else [said])
     # Of the memory of other machines nothing is known here.
     hired.clear()
-    RayCrew(REQUEST, Workers(4, "auto", cpus=0.5, gpus=0)).close()
+    crew_of(REQUEST, Workers(4, "auto", cpus=0.5, gpus=0)).close()
     assert sum(hired) == 4
 
 
-def test_a_worker_knows_its_memory() -> None:
-    assert PairWorker(REQUEST).survey(()).bytes > 100e6
+def test_a_worker_knows_its_memory(cluster: Any) -> None:
+    crew = crew_of(REQUEST, Workers(1, "auto", cpus=1, gpus=0))
+    assert crew.bytes_of_each() > 100e6
+    crew.close()
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path) -> None:

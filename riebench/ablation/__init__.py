@@ -1,4 +1,4 @@
-"""Block ablation: what becomes of pictures when the update of a block is zeroed."""
+"""Block ablation: how pictures change when the update of a block is zeroed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ablate"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, as the folder's parts import one another.
+    # Imported on first use: a command that only reads a folder needs none of it.
     if name == "ablate":
         from riebench.ablation.ablating import ablate
 

@@ -1,9 +1,8 @@
-"""Carry an ablation out, prompt by prompt. Needs no torch until all that can be wrong has been looked at."""
+"""Carry an ablation out, prompt by prompt. Needs no torch until the request is checked."""
 
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,24 +11,19 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any
 
 from riebench.ablation.ablation_folder import (
+    ABLATION,
     Ablation,
-    Stored,
+    AblationFolder,
     Zeroing,
-    append_zeroings,
-    image_path,
+    image_name,
     read_stored,
     refuse_others,
-    whole_prompts,
-    write_stored,
-    write_zeroings,
 )
 from riebench.ablation.ablation_request import ALL, AblationRequest, resolve_ablation
-from riebench.records import only_writer
-from riebench.records.code import code_version
 from riebench.util.errors import UserError
-from riebench.util.files import write_whole
-from riebench.util.local_crew import Crew, local_crew
-from riebench.util.progress import Track, stopping, tracked
+from riebench.util.progress import progress_bar
+from riebench.util.work_folder import check_work_folder, full_disk, work_off
+from riebench.util.workers import Crew, Workers, hired
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,19 +35,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ablated:
-    """What became of an ablation.
+    """The result of an ablation.
 
     Attributes:
         folder: that holds it.
-        asked: what it is of.
-        zeroings: the records that are there now; all of them, prompt by prompt, unless it was ended early.
+        ablation: its facts.
+        zeroings: the records in the folder; all of them, prompt by prompt, unless it was ended early.
         table: see :func:`riebench.ablation.effects.effects`; None if it was ended early.
-        left: prompts that are missing.
+        left: number of prompts whose records are missing.
         signal: that ended it early, if one did.
     """
 
     folder: Path
-    asked: Ablation
+    ablation: Ablation
     zeroings: list[Zeroing]
     table: pd.DataFrame | None
     left: int = 0
@@ -101,12 +95,9 @@ def ablate(
         quiet: whether to show no progress.
 
     Raises:
-        UserError: if something asked for is unknown, weights are missing, or the folder is that of another ablation or
-            cannot be written; before anything is computed, and before torch is imported where no weights are needed
-            to find it.
+        UserError: if a name is unknown, weights are missing, or the folder is that of another ablation or cannot be
+            written; before anything is computed, and before torch is imported unless the check needs weights.
     """
-    if workers < 1:
-        raise UserError(f"workers is {workers}; expected 1 or more")
     request = resolve_ablation(
         model,
         blocks,
@@ -123,64 +114,52 @@ def ablate(
     if workers > 1 and (request.model or request.scorers):
         raise UserError("loaded models and scorers cannot be handed to other processes; leave out workers")
     folder = Path(out)
+    check_work_folder(folder, ABLATION)
     before = read_stored(folder)
     if before is not None:
-        refuse_others(before.asked, request, folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        crew = local_crew(partial(_worker, request), min(workers, len(request.prompted)))
-        with only_writer(folder), crew as hired:
-            done = _work(hired, request, folder, iter if quiet else tracked("prompts"))
-            return done if done.left else _finished(done)
-    except OSError as error:
-        raise UserError(
-            f"the folder {folder} cannot be written ({error.strerror or error}); give another --out"
-        ) from None
+        refuse_others(before.ablation, request, folder)
+    crew_of = hired(partial(_worker, request), Workers(workers), len(request.prompted), "prompt")
+    with AblationFolder(folder) as work_folder, crew_of as crew:
+        done = _work(crew, request, work_folder, quiet)
+        return done if done.left else _finished(done, work_folder)
 
 
 def _worker(request: AblationRequest) -> AblationWorker:
-    """Made in the process that it works in; here no torch is needed if others do."""
+    """Called in the process that the worker works in: torch is imported there alone."""
     from riebench.ablation.ablation_worker import AblationWorker
 
     return AblationWorker(request)
 
 
-def _work(crew: Crew[Ablation, PromptResult], request: AblationRequest, folder: Path, track: Track) -> Ablated:
-    """Make what is missing."""
-    before = read_stored(folder)
-    if before is not None and before.asked.but_the_prompts() != crew.asked.but_the_prompts():
-        what = "weights" if before.asked.parts != crew.asked.parts else "settings"
-        raise UserError(f"{folder} holds an ablation made with other {what}; give another --out")
-    write_stored(folder, Stored(asked=crew.asked, code=before.code if before else code_version()))
-    zeroings = whole_prompts(folder, crew.asked)
-    done = {one.seed for one in zeroings}
-    left = [number for number, one in enumerate(request.prompted) if one.seed not in done]
-    count = 0
-    with stopping("prompt") as ask:
-        results = crew.run(left)
-        for _ in track(range(len(left))):
-            number, result = next(results)
-            for blocks, picture in result.pictures.items():  # before the records, which promise them
-                write_whole(image_path(folder, number, blocks), _png(picture))
-            append_zeroings(folder, result.zeroings)
-            zeroings += result.zeroings
-            count += 1
-            if ask:
-                break
-    missing = len(left) - count
-    if missing:
-        _say(f"ended by {ask[0].name}; {missing} prompts are left, the same command goes on")
-    return Ablated(folder, crew.asked, zeroings, None, missing, ask[0] if missing else None)
+def _work(crew: Crew[AblationWorker], request: AblationRequest, folder: AblationFolder, quiet: bool) -> Ablated:
+    """Make the records of the prompts that the folder lacks."""
+    ablation = crew.ask(lambda worker: worker.ablation)
+    zeroings = folder.begin(ablation)
+    done = {zeroing.seed for zeroing in zeroings}
+    left = [number for number, prompted in enumerate(request.prompted) if prompted.seed not in done]
+
+    def keep(number: int, result: PromptResult) -> None:
+        for blocks, picture in result.pictures.items():  # before the records, which promise them
+            folder.write(image_name(number, blocks), _png(picture))
+        folder.append(result.zeroings)
+        zeroings.extend(result.zeroings)
+        advance()
+
+    with progress_bar("prompts", len(left), quiet=quiet) as advance:
+        ending = work_off(crew, left, keep, "prompt")
+    return Ablated(folder.path, ablation, zeroings, None, ending.left, ending.signal if ending.left else None)
 
 
-def _finished(done: Ablated) -> Ablated:
-    """Put the records in order, whoever made them first, and write table, figures and sheet."""
+def _finished(done: Ablated, folder: AblationFolder) -> Ablated:
+    """Put the records in the order of the prompts, and write table, figures and sheet."""
     from riebench.ablation.ablation_report import write_report
 
-    place = {blocks: number for number, blocks in enumerate(done.asked.sets)}
-    ordered = sorted(done.zeroings, key=lambda one: (one.seed, place[one.blocks]))
-    write_zeroings(done.folder, ordered)
-    return Ablated(done.folder, done.asked, ordered, write_report(done.folder, done.asked, ordered))
+    order = {blocks: number for number, blocks in enumerate(done.ablation.sets)}
+    zeroings = sorted(done.zeroings, key=lambda zeroing: (zeroing.seed, order[zeroing.blocks]))
+    folder.rewrite(zeroings)
+    with full_disk(done.folder):
+        table = write_report(done.folder, done.ablation, zeroings)
+    return Ablated(done.folder, done.ablation, zeroings, table)
 
 
 def _png(picture: Any) -> bytes:
@@ -189,7 +168,3 @@ def _png(picture: Any) -> bytes:
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "png")
     return data.getvalue()
-
-
-def _say(text: str) -> None:
-    print(f"riebench: {text}", file=sys.stderr, flush=True)

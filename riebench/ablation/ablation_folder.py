@@ -1,4 +1,4 @@
-"""A folder of an ablation: what was asked (``ablation.json``), a line for each prompt and set of blocks. No torch."""
+"""A folder of an ablation: its facts (``ablation.json``), a line for each prompt and set of blocks. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.ablation.ablation_request import AblationRequest, BlockSet
-from riebench.records.folder import IMAGES, RECORDS, append_whole
+from riebench.records.code import code_version
+from riebench.records.folder import IMAGES, RECORDS
 from riebench.records.schema import Value
 from riebench.util.errors import UserError
-from riebench.util.files import write_whole
+from riebench.util.files import remove_torn
+from riebench.util.json_lines import joined_lines, read_lines
+from riebench.util.work_folder import WorkFolder
 
 ABLATION = "ablation.json"
 
 
 class Ablation(BaseModel):
-    """What an ablation is of. Records of one prompt are equal in folders that are equal in all but the prompts.
+    """The facts of an ablation. Two folders whose facts differ in the prompts alone have equal records of one prompt.
 
     Attributes:
         model: its name.
@@ -56,17 +59,19 @@ class Stored(BaseModel):
 
     Attributes:
         riebench_ablation: version of the layout.
-        asked: what the folder is for.
+        ablation: its facts; ``asked`` in the file.
         code: that made its first record.
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     riebench_ablation: Literal[1] = 1
-    asked: Ablation
+    ablation: Ablation = Field(alias="asked")
     code: dict[str, str | bool | None]
 
 
 class Zeroing(BaseModel):
-    """What became of the picture of one prompt as the updates of a set of blocks were zeroed.
+    """The record of a prompt and a set of blocks: how the picture changes as the updates of the blocks are zeroed.
 
     Attributes:
         prompt: of the picture.
@@ -98,16 +103,16 @@ def set_name(blocks: Iterable[str]) -> str:
     return "+".join(blocks)
 
 
-def image_path(folder: Path, number: int, blocks: Iterable[str]) -> Path:
-    """Where the picture of a prompt, by its number, is kept; no blocks: the untouched one."""
-    return folder / IMAGES / f"{number:03d}-{set_name(blocks) or 'untouched'}.png"
+def image_name(number: int, blocks: Iterable[str]) -> str:
+    """The path in the folder of the picture of a prompt, by its number; without blocks, of the untouched picture."""
+    return f"{IMAGES}/{number:03d}-{set_name(blocks) or 'untouched'}.png"
 
 
 def read_stored(folder: Path) -> Stored | None:
-    """What a folder is for; None if nothing is in it yet.
+    """The content of ``ablation.json``; None if the folder has none yet.
 
     Raises:
-        UserError: if it is no folder, or holds something else.
+        UserError: if it cannot be read, or the folder holds other records.
     """
     try:
         return Stored.model_validate_json((folder / ABLATION).read_bytes())
@@ -115,83 +120,83 @@ def read_stored(folder: Path) -> Stored | None:
         if (folder / RECORDS).exists():
             raise UserError(f"{folder} holds records of no ablation; give another --out") from None
         return None
-    except NotADirectoryError:
-        raise UserError(f"{folder} is no folder; give another --out") from None
     except (ValidationError, OSError) as error:
-        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
-        raise UserError(f"{folder / ABLATION} cannot be read ({said}); give another --out") from None
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
+        raise UserError(f"{folder / ABLATION} cannot be read ({reason}); give another --out") from None
 
 
-def refuse_others(there: Ablation, request: AblationRequest, folder: Path) -> None:
+def refuse_others(before: Ablation, request: AblationRequest, folder: Path) -> None:
     """Refuse a folder of another ablation, as far as that is known without weights (UserError)."""
     both: dict[str, tuple[Any, Any]] = {
-        "model": (there.model, request.entry.name),
-        "steps": (there.steps, request.steps),
-        "blocks": (_sets_text(there.sets), _sets_text(request.sets)),
+        "model": (before.model, request.entry.name),
+        "steps": (before.steps, request.steps),
+        "blocks": (_sets_text(before.sets), _sets_text(request.sets)),
     }
-    for name, (has, wanted) in both.items():
-        if has != wanted:
-            raise UserError(f"{folder} holds an ablation of other {name}: {has}, not {wanted}; give another --out")
-    wanted_prompts = set(request.prompted)
-    for one in read_zeroings(folder):
-        if (one.prompt, one.seed) not in wanted_prompts:
-            said = f"the prompt {one.prompt[:40]!r} (seed {one.seed}), which is not asked for"
-            raise UserError(f"{folder} holds {said}; give another --out")
+    for name, (has, expected) in both.items():
+        if has != expected:
+            raise UserError(f"{folder} holds an ablation of other {name}: {has}, not {expected}; give another --out")
+    prompted = set(request.prompted)
+    for zeroing in read_zeroings(folder):
+        if (zeroing.prompt, zeroing.seed) not in prompted:
+            prompt = f"the prompt {zeroing.prompt[:40]!r} (seed {zeroing.seed}), which is not asked for"
+            raise UserError(f"{folder} holds {prompt}; give another --out")
 
 
 def _sets_text(sets: Iterable[BlockSet]) -> str:
     return ",".join(map(set_name, sets))
 
 
-def write_stored(folder: Path, stored: Stored) -> None:
-    """Write ``ablation.json`` (OSError)."""
-    write_whole(folder / ABLATION, (stored.model_dump_json(indent=1) + "\n").encode())
-
-
 def read_zeroings(folder: Path) -> list[Zeroing]:
-    """The records of a folder; a torn last line is left out.
+    """The records of a folder; a torn last line is left out with a warning.
 
     Raises:
         UserError: if another line is damaged.
     """
-    lines = (folder / RECORDS).read_bytes().split(b"\n") if (folder / RECORDS).exists() else []
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(Zeroing.model_validate_json(line))
-        except ValidationError:
-            if any(lines[number:]):
-                raise UserError(f"{folder / RECORDS}: line {number} is damaged; give another --out") from None
-    return found
+    try:
+        return read_lines(folder / RECORDS, Zeroing.model_validate_json)
+    except FileNotFoundError:
+        return []
 
 
-def whole_prompts(folder: Path, asked: Ablation) -> list[Zeroing]:
-    """The records of all prompts that are finished; what else a killed process left is taken out (OSError).
+class AblationFolder(WorkFolder):
+    """The folder of an ablation, inside a ``with`` statement; see :class:`riebench.util.work_folder.WorkFolder`."""
 
-    So a prompt is made again in the batches that it has in an unbroken run.
-    """
-    for part in [*folder.glob("*.part"), *folder.glob(f"{IMAGES}/*.part")]:
-        part.unlink()
-    found = read_zeroings(folder)
-    by_seed: dict[int, set[BlockSet]] = {}
-    for one in found:
-        by_seed.setdefault(one.seed, set()).add(one.blocks)
-    whole = [one for one in found if len(by_seed[one.seed]) == len(asked.sets)]
-    write_zeroings(folder, whole)
-    return whole
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, ABLATION)
 
+    def begin(self, ablation: Ablation) -> list[Zeroing]:
+        """Write the facts; gives the records of all finished prompts and removes the others.
 
-def write_zeroings(folder: Path, zeroings: Iterable[Zeroing]) -> None:
-    """Write all records, unless they stand there already (OSError)."""
-    data = _lines(zeroings)
-    if not (folder / RECORDS).exists() or (folder / RECORDS).read_bytes() != data:
-        write_whole(folder / RECORDS, data)
+        So a prompt is made again in the batches that it has in an unbroken run.
 
+        Raises:
+            UserError: if the folder holds another ablation, or cannot be written.
+        """
+        stored = read_stored(self.path)
+        if stored is not None and stored.ablation.but_the_prompts() != ablation.but_the_prompts():
+            difference = "weights" if stored.ablation.parts != ablation.parts else "settings"
+            raise UserError(f"{self.path} holds an ablation made with other {difference}; give another --out")
+        stored = Stored(ablation=ablation, code=stored.code if stored else code_version())
+        self.write(ABLATION, (stored.model_dump_json(indent=1, by_alias=True) + "\n").encode())
+        remove_torn(self.path / IMAGES)
+        zeroings = read_zeroings(self.path)
+        by_seed: dict[int, set[BlockSet]] = {}
+        for zeroing in zeroings:
+            by_seed.setdefault(zeroing.seed, set()).add(zeroing.blocks)
+        whole = [zeroing for zeroing in zeroings if len(by_seed[zeroing.seed]) == len(ablation.sets)]
+        self.rewrite(whole)
+        return whole
 
-def append_zeroings(folder: Path, zeroings: Iterable[Zeroing]) -> None:
-    """Add the records of a prompt, and have them on the disk before returning (OSError)."""
-    append_whole(folder / RECORDS, _lines(zeroings))
+    def rewrite(self, zeroings: Iterable[Zeroing]) -> None:
+        """Write all records, unless the file has them already (UserError)."""
+        data, file = _lines(zeroings), self.path / RECORDS
+        if not file.exists() or file.read_bytes() != data:
+            self.write(RECORDS, data)
+
+    def append(self, zeroings: Iterable[Zeroing]) -> None:
+        """Add the records of a prompt, and have them on the disk before returning (UserError)."""
+        self.append_to(RECORDS, _lines(zeroings))
 
 
 def _lines(zeroings: Iterable[Zeroing]) -> bytes:
-    return "".join(one.model_dump_json(exclude_none=True) + "\n" for one in zeroings).encode()
+    return joined_lines(zeroing.model_dump_json(exclude_none=True) for zeroing in zeroings)

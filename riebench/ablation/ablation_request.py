@@ -1,4 +1,4 @@
-"""What an ablation does, worked out before anything is loaded. Needs no torch."""
+"""The request of an ablation, checked before anything is loaded. Needs no torch."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class AblationRequest:
 
     Attributes:
         entry: the model.
-        settings: of the model and of what scores its pictures.
-        sets: what is zeroed in turn: single blocks first, in the order in which they run.
-        prompted: what the pictures are made from.
+        settings: of the model and of the scorers.
+        sets: the sets of blocks that are zeroed in turn: single blocks first, in the order in which they run.
+        prompted: prompts and seeds of the pictures.
         location: of the prompts.
         steps: denoising steps.
         batch: rows in one forward pass at most.
@@ -87,14 +87,14 @@ def resolve_ablation(
     steps = entry.steps if steps is None else steps
     if not 1 <= steps <= entry.most_steps:
         raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
-    for name, value, least in (("batch", batch, 1), ("keep_images", keep_images, 0)):
-        if value < least:
-            raise UserError(f"{name} is {value}; expected {least} or more")
+    for name, value, lowest in (("batch", batch, 1), ("keep_images", keep_images, 0)):
+        if value < lowest:
+            raise UserError(f"{name} is {value}; expected {lowest} or more")
     location, number = _which_prompts(prompts, count, entry)
     prompted = read_prompts(location, number, "held-out", column)
     if entry.parts:
-        given = {"model": loaded, "clip": scorers, "lpips": scorers}
-        not_needed = [*MASKER, *(name for name, part in given.items() if part is not None)]
+        handed_in = {"model": loaded, "clip": scorers, "lpips": scorers}
+        not_needed = [*MASKER, *(name for name, part in handed_in.items() if part is not None)]
         locate(entry.name, entry.parts, parsed, optional=("sae",), without=not_needed)
     return AblationRequest(entry, parsed, sets, prompted, location, steps, batch, keep_images, loaded, scorers)
 
@@ -113,7 +113,7 @@ def block_sets(
     Raises:
         UserError: if a block is unknown, none is named, or ``together`` names only one.
     """
-    order = {name: place for place, name in enumerate(known)}
+    order = {name: number for number, name in enumerate(known)}
 
     def expanded(word: str) -> list[BlockSet]:
         if word in (ALL, DEFAULT):
@@ -124,24 +124,24 @@ def block_sets(
                 raise unknown("block", name, [*known, ALL, DEFAULT])
         return [tuple(sorted(set(names), key=order.__getitem__))]
 
-    found = {one for word in _words(blocks) for one in expanded(word)}
-    named = {name for word in _words(together) for one in expanded(word) for name in one}
+    sets = {blocks for word in _words(blocks) for blocks in expanded(word)}
+    named = {name for word in _words(together) for blocks in expanded(word) for name in blocks}
     paired = sorted(named, key=order.__getitem__)
     if len(paired) == 1:
         raise UserError(f"together names {paired[0]} alone; expected two blocks or more, as default or mid.0,up.0.0")
-    found |= set(combinations(paired, 2))
-    if not found:
+    sets |= set(combinations(paired, 2))
+    if not sets:
         raise UserError("no block was named; give --blocks all, --blocks default, or names, as --blocks mid.0,up.0.0")
-    return tuple(sorted(found, key=lambda one: (len(one), [order[name] for name in one])))
+    return tuple(sorted(sets, key=lambda names: (len(names), [order[name] for name in names])))
 
 
-def _words(given: str | Iterable[str]) -> list[str]:
-    parts = [given] if isinstance(given, str) else list(given)
+def _words(names: str | Iterable[str]) -> list[str]:
+    parts = [names] if isinstance(names, str) else list(names)
     return [word.strip() for part in parts for word in part.split(",") if word.strip()]
 
 
 def _which_prompts(prompts: int | str | Path | None, count: int | None, entry: ModelEntry) -> tuple[str, int | None]:
-    """Where the prompts come from and how many are taken; None for all of a file."""
+    """The location of the prompts and how many are taken; None for all of a file."""
     if prompts is None and count is None:
         prompts = PUBLISHED_PROMPTS
     word = "" if prompts is None else str(prompts)
@@ -150,5 +150,5 @@ def _which_prompts(prompts: int | str | Path | None, count: int | None, entry: M
     if count is not None:
         raise UserError(f"the number of prompts is given twice, as {word} and as {count}; leave out one")
     if int(word) < 1:
-        raise UserError(f"{word} prompts were asked for; expected 1 or more, or a file")
+        raise UserError(f"--prompts is {word}; expected 1 or more, or a file")
     return entry.prompts_location(None), int(word)

@@ -1,4 +1,4 @@
-"""All the work on one prompt: its untouched picture, one for each set of blocks, and how far apart they are."""
+"""The work on one prompt: its untouched picture, a picture for each set of blocks, and their distances."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ Picture = NDArray[np.uint8]
 
 
 class PromptResult(NamedTuple):
-    """The records of a prompt and, where they are kept, its pictures by set of blocks; no blocks: the untouched one."""
+    """The records of a prompt and, if they are kept, its pictures by set of blocks; ``()`` is the untouched picture."""
 
     zeroings: list[Zeroing]
     pictures: Mapping[BlockSet, Picture]
 
 
 class AblationWorker:
-    """Holds the model and its instruments.
+    """The worker of an ablation: holds the model and its instruments.
 
     Args:
-        request: what is done.
+        request: the ablation.
 
     Attributes:
-        asked: the same, with the fingerprints of all weights.
+        ablation: its facts, with the fingerprints of all weights.
 
     Raises:
         UserError: if weights are missing, or a prompt is not of the model's world.
@@ -61,7 +61,7 @@ class AblationWorker:
         if self.world is not None:
             for prompt, _ in request.prompted:
                 self.world.shown(prompt)
-        self.asked = Ablation(
+        self.ablation = Ablation(
             model=entry.name,
             parts={
                 "model": self.model.fingerprint,
@@ -80,23 +80,32 @@ class AblationWorker:
     def work(self, task: int) -> PromptResult:
         """The records of a prompt by its number."""
         prompted, sets = self.request.prompted[task], self.request.sets
-        made = self._pictures(prompted, ((), *sets))
-        untouched = made[()]
-        pictures = {one: picture for one, picture in made.items() if not isinstance(picture, PairError)}
+        outcomes = self._pictures(prompted, ((), *sets))
+        untouched = outcomes[()]
+        pictures = {blocks: picture for blocks, picture in outcomes.items() if not isinstance(picture, PairError)}
         if isinstance(untouched, PairError):
             faults, scored = dict.fromkeys(sets, untouched), {}
         else:
-            faults = {one: fault for one, fault in made.items() if isinstance(fault, PairError)}
+            faults = {blocks: fault for blocks, fault in outcomes.items() if isinstance(fault, PairError)}
             scored = self._scored(prompted, pictures)
         failed = {
-            one: Zeroing(**prompted._asdict(), blocks=one, status="failed", reason=str(fault))
-            for one, fault in faults.items()
+            blocks: Zeroing(**prompted._asdict(), blocks=blocks, status="failed", reason=str(fault))
+            for blocks, fault in faults.items()
         }
         kept = pictures if task < self.request.keep_images else {}
-        return PromptResult([scored.get(one) or failed[one] for one in sets], kept)
+        return PromptResult([scored.get(blocks) or failed[blocks] for blocks in sets], kept)
+
+    def give_up(self, task: int, reason: str) -> PromptResult:
+        """Failed records of a prompt at which workers died."""
+        prompted = self.request.prompted[task]._asdict()
+        failed = [Zeroing(**prompted, blocks=blocks, status="failed", reason=reason) for blocks in self.request.sets]
+        return PromptResult(failed, {})
 
     def _pictures(self, prompted: Prompted, sets: Sequence[BlockSet]) -> dict[BlockSet, Picture | PairError]:
-        """A picture for each set of blocks; where one spoils its batch, one by one, so that only the guilty fail."""
+        """A picture or a fault for each set of blocks.
+
+        If a set fails its whole batch, each set is generated alone, so that the other sets have their pictures.
+        """
         prompt, seed = prompted
         edits = [Edit(dict.fromkeys(blocks, zeroed)) for blocks in sets]
         try:
@@ -105,7 +114,7 @@ class AblationWorker:
         except PairError as error:
             if len(sets) == 1:
                 return {sets[0]: error}
-            return {blocks: made for one in sets for blocks, made in self._pictures(prompted, [one]).items()}
+            return {blocks: self._pictures(prompted, [blocks])[blocks] for blocks in sets}
 
     def _scored(self, prompted: Prompted, pictures: Mapping[BlockSet, Picture]) -> dict[BlockSet, Zeroing]:
         """A record for each set of blocks that has a picture."""
@@ -130,9 +139,9 @@ class AblationWorker:
 
     def _distances(self, images: Sequence[Picture]) -> list[float]:
         """LPIPS of each picture to the first; the features of no more than a batch of them are in memory."""
-        lpips, found = self.scorers.lpips, []
+        lpips, totals = self.scorers.lpips, []
         (base,) = lpips.features(images[:1])
         for start in range(0, len(images), lpips.batch):
             features = lpips.features(images[start : start + lpips.batch])
-            found += lpips.totals([lpips.layers(base, one) for one in features])
-        return found
+            totals += lpips.totals([lpips.layers(base, picture) for picture in features])
+        return totals

@@ -74,8 +74,8 @@ def ablate_command(
     from riebench.report.summary import wide_console
     from riebench.report.texttable import print_table
 
-    print_table(effects_table(done.table, done.asked.prompts), wide_console())
+    print_table(effects_table(done.table, done.ablation.prompts), wide_console())
     names = ", ".join(sorted(path.name for path in out.iterdir() if path.suffix in (".md", ".csv", ".png")))
-    failed = sum(one.status == "failed" for one in done.zeroings)
+    failed = sum(zeroing.status == "failed" for zeroing in done.zeroings)
     print(f"{out}: {names}{f'; {failed} of {len(done.zeroings)} pictures failed' if failed else ''}")
     return 1 if failed else 0

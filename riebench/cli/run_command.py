@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from riebench.engine.request import Request
     from riebench.engine.session import Session
 
-STAGES = {
-    "load models": "riebench.engine.pair_work:load_instruments",
-    "base and source run, masks": "riebench.engine.pair_work:PairWorker.observe",
-    "plan": "riebench.engine.pair_work:PairWorker._planned",
-    "edited runs": "riebench.engine.pair_work:PairWorker._generate",
-    "metrics": "riebench.engine.pair_work:PairWorker.score",
-}
-"""What ``--trace`` times."""
-
 
 @with_run_options()
 def run_command(
@@ -67,7 +58,7 @@ def run_command(
 def _tracing() -> Iterator[None]:
     from riebench.util.trace import tracing
 
-    with tracing(STAGES) as seen:
+    with tracing() as seen:
         yield
     logging.getLogger(__name__).info("time and memory by stage\n%s", "\n".join(seen.lines()))
 

@@ -70,6 +70,6 @@ def sae_collect_command(
         workers=workers,
         settings=dict(settings),
     )
-    total = sum(done.asked.vectors(n)[s] for n in range(done.asked.shard_count) for s in done.asked.sites)
-    print(f"{done.shards} of {done.asked.shard_count} shards in {done.folder}; {total:,} vectors when all are there")
+    total = sum(done.facts.vectors(n)[s] for n in range(done.facts.shard_count) for s in done.facts.sites)
+    print(f"{done.shards} of {done.facts.shard_count} shards in {done.folder}; {total:,} vectors when all are there")
     return 0 if done.signal is None else 128 + done.signal

@@ -41,7 +41,7 @@ def sae_index_command(
 
     Example: riebench sae index mid.0 --model mini --out mid.0-index
     """
-    from riebench.features.index_request import IndexRequest, carry_out_index
+    from riebench.features.located_saes import IndexRequest, carry_out_index
     from riebench.settings.settings import parse_settings
 
     index = carry_out_index(

@@ -63,9 +63,9 @@ def sae_show_command(
       riebench sae show my-sae-index --find "at night" --out night
     """
     from riebench.features.feature_index import sort_features
+    from riebench.features.feature_page import write_feature_page
     from riebench.features.feature_sheet import draw_feature, draw_features, write_png
-    from riebench.features.index_request import IndexRequest, find_or_make_index
-    from riebench.features.page import write_feature_page
+    from riebench.features.located_saes import IndexRequest, find_or_make_index
     from riebench.settings.settings import parse_settings
 
     if out.exists() and not out.is_dir():

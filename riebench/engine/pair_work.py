@@ -33,6 +33,7 @@ from riebench.records import ACTS, INSIDE, OUTSIDE, Record
 from riebench.settings.lpips_search import LpipsSearch, lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
+from riebench.util.trace import stage
 
 Image = NDArray[np.uint8]
 
@@ -80,25 +81,24 @@ class PairWorker:
     Attributes:
         instruments: model, masks and scorers.
         recorder: knows the settings of a pair and writes records.
-        ending: to be set where no further task is to be begun.
 
     Raises:
         UserError: if something cannot be loaded.
     """
 
     def __init__(self, request: Request, given: HandedIn | None = None) -> None:
-        self.instruments = load_instruments(
-            request.model,
-            request.settings,
-            request.protocol,
-            metrics=request.metrics,
-            batch=request.batch,
-            handed_in=given,
-        )
+        with stage("load models"):
+            self.instruments = load_instruments(
+                request.model,
+                request.settings,
+                request.protocol,
+                metrics=request.metrics,
+                batch=request.batch,
+                handed_in=given,
+            )
         self.recorder = Recorder(request, self.instruments)
         self.request = request
         self.protocol = PROTOCOLS[request.protocol]
-        self.ending = False
         self._kept_for_all: dict[Hashable, Any] = {}
         model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
         needed = {site for c, method in methods if entry_of(method).needs_sae for site in c.sites}
@@ -139,12 +139,6 @@ class PairWorker:
             at_lpips=request.at_lpips,
         )
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, PairResult]]:
-        """Work tasks off in order, until there are no more or :attr:`ending` is set."""
-        for task in tasks:
-            if not self.ending:
-                yield task, self.work(task)
-
     def work(self, task: Task) -> PairResult:
         """Run the settings of a task. Any fault of the pair becomes a record with the reason."""
         started, where = time.perf_counter(), "observing"
@@ -164,6 +158,11 @@ class PairWorker:
         share = round((time.perf_counter() - started) / max(1, len(records)), 4)
         return PairResult([record.model_copy(update={"seconds": share}) for record in records], images)
 
+    def give_up(self, task: Task, reason: str) -> PairResult:
+        """The records of a pair at which workers died."""
+        return PairResult(self.recorder.failures(task, RuntimeError(reason), where="workers"))
+
+    @stage("base and source run, masks")
     def observe(self, task: Task) -> _Runs:
         """Base and source run with their values at every site that the task needs, and the regions of the phrases."""
         wanted = (*task.wanted, *(one for one, _ in task.known))
@@ -335,6 +334,7 @@ class PairWorker:
             _kept_for_all=self._kept_for_all,
         )
 
+    @stage("plan")
     def _planned(self, number: int, observed: Observed) -> Plan | Exception:
         """The plan of a condition, or why there is none."""
         method = self.recorder.methods[number]
@@ -355,6 +355,7 @@ class PairWorker:
         """Runs without edits, for methods that look at more than their pair."""
         return self.instruments.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
 
+    @stage("edited runs")
     def _generate(self, seed: int, outcomes: Sequence[_Outcome]) -> None:
         """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
         if not outcomes:
@@ -374,6 +375,7 @@ class PairWorker:
             for outcome in outcomes:
                 self._generate(seed, [outcome])
 
+    @stage("metrics")
     def score(self, task: Task, runs: _Runs, outcomes: Sequence[_Outcome]) -> list[Record]:
         """The record of every setting."""
         pair, truth, brackets = task.pair, self.instruments.truth, self.protocol.score_brackets

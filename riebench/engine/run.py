@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from inspect import signature
 from itertools import count as counted
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -20,17 +19,23 @@ from riebench.engine.journal import writing_journal
 from riebench.engine.request import Request, resolve
 from riebench.engine.resume import lacking, left_to_do, refuse_other_runs
 from riebench.engine.run_options import ALL, OPTIONS, RunOptions, field_type
-from riebench.engine.session import Session, Workers
-from riebench.engine.tasks import Survey
+from riebench.engine.session import Session
+from riebench.engine.tasks import Survey, Task
 from riebench.instruments.handed_in import HandedIn
 from riebench.methods.registry import find
 from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
-from riebench.records import Record, RunFolder, only_writer, read_records
+from riebench.records import Record, RunFolder, read_records
+from riebench.records.folder import RUN
 from riebench.util.errors import UserError, unknown
-from riebench.util.progress import keep_timing, run_progress, stopping
+from riebench.util.progress import keep_timing, progress_bar
+from riebench.util.work_folder import check_work_folder, work_off
+from riebench.util.workers import Crew, Workers, hired
 from riebench.weights import locate, scorer_file
+
+if TYPE_CHECKING:
+    from riebench.engine.pair_work import PairResult, PairWorker
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +54,16 @@ def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions) -> S
     """
     path, given = Path(options.out) if options.out else _new_folder(), options.handed_in
     _check_weights(request, given)
-    _check_free(path)
+    check_work_folder(path, RUN)
     kept = _first_of_each(pairs, request.keep_images)
-    with _crew(request, options, len(pairs)) as crew, RunFolder(path, options.force) as folder:
+    workers = Workers(options.workers, options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
+    if given.names and (workers.count > 1 or workers.address):
+        raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
+    crew_of = hired(partial(_worker, request, given), workers, len(pairs), "pair", lambda task: task.pair.id)
+    with crew_of as crew, RunFolder(path, options.force) as folder:
         before = folder.records
-        survey = crew.survey(pairs, [record for record in before if record.at_lpips or request.at_lpips])
+        searched = [record for record in before if record.at_lpips or request.at_lpips]
+        survey = crew.ask(lambda worker: worker.survey(pairs, searched))
         refuse_other_runs(survey, before, path)
         if before:
             before = _asked_for_now(folder, before, survey)
@@ -83,15 +93,14 @@ def _asked_for_now(folder: RunFolder, before: Sequence[Record], survey: Survey) 
 
 
 def _completed(
-    crew: Any, folder: RunFolder, lack: Sequence[Record], survey: Survey, request: Request, given: HandedIn
+    crew: Crew[PairWorker], folder: RunFolder, lack: Sequence[Record], survey: Survey, request: Request, given: HandedIn
 ) -> list[Record]:
     """The records of a folder, those that lack a metric completed as far as their pictures are kept there."""
     from riebench.engine.completing import complete
     from riebench.instruments.loading import load_scorers
 
-    loaded = getattr(crew, "instruments", None)
-    if loaded is not None:
-        scorers, truth = loaded.scorers, loaded.truth
+    if crew.local is not None:
+        scorers, truth = crew.local.instruments.scorers, crew.local.instruments.truth
     else:
         scorers, truth = load_scorers(request.model, request.settings, request.protocol, request.metrics, given)
     pairs = {task.pair.id: task.pair for task in survey.tasks}
@@ -104,54 +113,36 @@ def _completed(
     return [by_key.get(record.key, record) for record in folder.records]
 
 
-@contextmanager
-def _crew(request: Request, options: RunOptions, pairs: int) -> Iterator[Any]:
-    """The workers: one in this process, or those of a Ray cluster, no more than there are pairs."""
-    given = options.handed_in
-    workers = Workers(options.workers, options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
-    if workers.count == 1 and workers.address is None:
-        from riebench.engine.pair_work import PairWorker
+def _worker(request: Request, given: HandedIn) -> PairWorker:
+    """Called in the process that the worker works in: torch is imported there alone."""
+    from riebench.engine.pair_work import PairWorker
 
-        yield PairWorker(request, given)
-        return
-    if given.names:
-        raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
-    if workers.count > pairs:
-        logger.warning("%d workers were asked for; %d are started, one for each pair", workers.count, pairs)
-        workers = replace(workers, count=pairs)
-    from riebench.engine.ray_crew import RayCrew
-
-    crew = RayCrew(request, workers)
-    try:
-        yield crew
-    finally:
-        crew.close()
+    return PairWorker(request, given)
 
 
-def _work(crew: Any, tasks: Sequence[Any], folder: RunFolder, session: Session, options: RunOptions) -> None:
+def _work(
+    crew: Crew[PairWorker], tasks: Sequence[Task], folder: RunFolder, session: Session, options: RunOptions
+) -> None:
     """Work the tasks off, until they are done or there is a reason to end."""
     console, max_failures = Console(stderr=True, quiet=options.quiet), options.max_failures
     started = time.perf_counter()
+
+    def keep(task: Task, result: PairResult) -> str | None:
+        for name, image in result.images.items():  # before the records, which promise them
+            folder.keep_image(f"{task.pair.id}-{name}", image)
+        folder.append(result.records)
+        session.count(result.records)
+        advance(len(result.records))
+        if max_failures is not None and session.failed_pairs >= max_failures:
+            return f"ended after {session.failed_pairs} pairs with failures (--max-failures {max_failures})"
+        return None
+
     settings = max((len(task.wanted) for task in tasks), default=0)
-    with stopping() as asked, run_progress(len(tasks), settings, console) as advance:
-        for task, result in crew.run(tasks):
-            for name, image in result.images.items():  # before the records, which promise them
-                folder.keep_image(f"{task.pair.id}-{name}", image)
-            folder.append(result.records)
-            session.count(result.records)
-            advance(len(result.records))
-            if asked:
-                session.signal, session.ended = asked[0], f"ended by {asked[0].name}"
-            elif max_failures is not None and session.failed_pairs >= max_failures:
-                bad = f"{session.failed_pairs} pairs with failures (--max-failures {max_failures})"
-                session.ended = f"ended after {bad}"
-            crew.ending = session.ended != "finished"
+    title = f"{len(tasks)} pairs x {settings} settings"
+    with progress_bar(title, len(tasks), counted="records", console=console) as advance:
+        ending = work_off(crew, tasks, keep, "pair")
     session.seconds = time.perf_counter() - started
-    if session.pairs == len(tasks):  # the wish to end came when all were under way
-        session.ended = "finished"
-    if session.ended != "finished":
-        pairs_left = len(tasks) - session.pairs
-        logger.warning("%s; %d pairs are left, the same command goes on with them", session.ended, pairs_left)
+    session.signal, session.ended = ending.signal, ending.reason or "finished"
 
 
 def _first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
@@ -172,18 +163,6 @@ def _check_weights(request: Request, given: HandedIn) -> None:
         needs_sae = any(find(condition.method).needs_sae for condition in request.conditions)
         optional = () if needs_sae else ("sae",)
         locate(entry.name, entry.parts, request.settings, optional=optional, without=given.parts)
-
-
-def _check_free(path: Path) -> None:
-    """Refuse a folder that cannot be written or that another process writes to, before anything heavy is imported."""
-    above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    try:
-        with only_writer(path) if path.is_dir() else TemporaryDirectory(dir=above):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"the folder {path} cannot be written ({error.strerror or error}); give another with --out"
-        ) from None
 
 
 def _new_folder() -> Path:

@@ -10,23 +10,6 @@ from pathlib import Path
 from riebench.records import Record
 
 
-@dataclass(frozen=True)
-class Workers:
-    """How many workers there are and what each gets.
-
-    Attributes:
-        count: number of workers; 1 without an address works in this process, without Ray.
-        address: of a running Ray cluster, or ``auto``; None starts one on this machine.
-        gpus: for each worker; None splits the GPUs evenly.
-        cpus: for each worker; None splits the cores evenly.
-    """
-
-    count: int = 1
-    address: str | None = None
-    gpus: float | None = None
-    cpus: float | None = None
-
-
 @dataclass
 class Session:
     """What became of a run.

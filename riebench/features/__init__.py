@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from riebench.features.feature_index import FeatureIndex as FeatureIndex
-    from riebench.features.index_writer import make_index as make_index
+    from riebench.features.index_making import make_index as make_index
     from riebench.features.score_request import score as score
 
 __all__ = ["FeatureIndex", "make_index", "score"]
 
 _LAZY = {
     "FeatureIndex": "riebench.features.feature_index",
-    "make_index": "riebench.features.index_writer",
+    "make_index": "riebench.features.index_making",
     "score": "riebench.features.score_request",
 }
 

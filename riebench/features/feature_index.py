@@ -7,6 +7,7 @@ contents are ours; no source prescribes them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -39,8 +40,8 @@ class Columns(_Strict):
         density: share of positions at which it is active.
         mean: mean code where it is active; null if it never is.
         maximum: largest code; 0 if it is never active.
-        label: what it detects; null if nobody knows.
-        score: how well it detects that.
+        label: what the feature detects; null if unknown.
+        score: how well the feature detects its label.
         pictures: numbers of the pictures with the largest codes, the largest first.
         highest: the largest code in each of those.
         nearest: the features whose decoder directions have the largest cosines with its own.
@@ -197,9 +198,9 @@ class FeatureIndex:
         except ValidationError as error:
             first = error.errors()[0]
             at = ".".join(map(str, first["loc"][:3]))
-            said = " ".join(f"{at}: {first['msg']}".split())
+            reason = " ".join(f"{at}: {first['msg']}".split())
             raise UserError(
-                f"the feature index {self.folder} cannot be read ({said}); make it again with 'riebench sae index'"
+                f"the feature index {self.folder} cannot be read ({reason}); make it again with 'riebench sae index'"
             ) from None
 
     def __len__(self) -> int:
@@ -229,12 +230,12 @@ class FeatureIndex:
         """
         check_feature(number, len(self), self.facts.name)
         c, scale = self.facts.columns, self.facts.columns.maximum[number] / FULL
-        found = []
+        pictures = []
         for place, (picture, highest) in enumerate(zip(c.pictures[number], c.highest[number], strict=True)):
             prompt, seed = self.facts.prompted[picture]
             heat = self.heat[number, place] * np.float32(scale)
-            found.append(TopPicture(prompt, seed, highest, self.file(picture), heat))
-        return found
+            pictures.append(TopPicture(prompt, seed, highest, self.file(picture), heat))
+        return pictures
 
     def search(self, text: str, least_score: float | None = None) -> list[IndexedFeature]:
         """Features by number or words.
@@ -254,8 +255,7 @@ class FeatureIndex:
             ranks = {number: self._match(number, words) for number in range(len(self))}
             numbers = sorted((n for n, rank in ranks.items() if rank is not None), key=lambda n: (ranks[n], n))
         scores = self.facts.columns.score
-        wanted = (n for n in numbers if least_score is None or (scores[n] or 0) >= least_score)
-        return [self.feature(number) for number in wanted]
+        return [self.feature(n) for n in numbers if least_score is None or (scores[n] or 0) >= least_score]
 
     def file(self, picture: int) -> Path:
         """Where a stored picture lies."""
@@ -272,15 +272,15 @@ class FeatureIndex:
         expected = (len(self), most, *self.facts.grid)
         try:
             with np.load(self.folder / HEAT, allow_pickle=False) as file:
-                found: NDArray[np.uint8] = file["heat"]
+                heat: NDArray[np.uint8] = file["heat"]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise UserError(
                 f"the heat maps {self.folder / HEAT} cannot be read: {error}; make the index again"
             ) from None
-        if found.shape != expected or found.dtype != np.uint8:
-            said = f"they are {found.dtype} {list(found.shape)}, expected uint8 {list(expected)}"
-            raise UserError(f"the heat maps {self.folder / HEAT} do not fit: {said}; make the index again")
-        return found
+        if heat.shape != expected or heat.dtype != np.uint8:
+            reason = f"they are {heat.dtype} {list(heat.shape)}, expected uint8 {list(expected)}"
+            raise UserError(f"the heat maps {self.folder / HEAT} do not fit: {reason}; make the index again")
+        return heat
 
     def _match(self, number: int, words: list[str]) -> tuple[float, float] | None:
         """How well the words fit a feature, as a key for sorting (smaller is better); None if they do not."""
@@ -323,3 +323,19 @@ def check_index_of(index: FeatureIndex, fingerprint: str) -> None:
             f"{index.folder} is the index of another SAE (fingerprint {index.facts.sae}, this one has {fingerprint});"
             " make its own with 'riebench sae index', or give another --index"
         )
+
+
+def check_index_folder(out: Path) -> None:
+    """See that a folder is new, empty or a feature index, and that it can be written.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if out.exists() and not is_index(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} holds something else than a feature index and would be lost; give another folder")
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {out} cannot be written: {error.strerror}; give another") from None
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise UserError(f"the folder {out} cannot be written; give another")

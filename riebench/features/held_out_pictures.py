@@ -1,4 +1,4 @@
-"""The held-out pictures that all dictionaries of a call are judged on, and what is known of them."""
+"""The held-out pictures that all dictionaries of a call are judged on, with their embeddings, readings and areas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from riebench.features.scan import Scan
 from riebench.features.score_settings import ScoreSettings
 from riebench.features.scores.estimate import Array
 from riebench.features.scores.interpretability import Truths, truths_of
@@ -54,10 +53,6 @@ class SharedPictures:
         self._read: dict[int, Mapping[str, str]] = {}
         self._features: dict[int, Features] = {}
         self.zeroed_at: dict[str, list[Picture]] = {}
-
-    def look(self, scan: Scan) -> None:
-        """Take the pictures of the pass over all dictionaries."""
-        self.images = list(scan.images)
 
     @cached_property
     def embeddings(self) -> Array:

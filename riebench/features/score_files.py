@@ -1,20 +1,23 @@
-"""Score files: one JSON for each dictionary, and the table over all in a folder. Needs no torch."""
+"""Score files: one JSON for each dictionary, and tables and a figure over all files of a folder. Needs no torch."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 
-from riebench.features.step_scores import write_step_scores
+from riebench.report.style import DASHES, METADATA, PAPER
 from riebench.report.texttable import DASH, TextTable, interval, markdown_table, number, print_table, write_csv
-from riebench.util.errors import UserError
-from riebench.util.files import write_whole
+from riebench.training.training_log import COLOURS
+from riebench.util.work_folder import WorkFolder, full_disk
 
 VERSION = 1
 """Of the scores: it grows whenever a score comes to mean something else."""
@@ -41,50 +44,38 @@ COLUMNS = {
 }
 """Scores of the tables with their headings; the CSV has all."""
 DIGITS = {"l0": 1, "locality": 1, "lpips": 4, "zeroed_lpips": 4}
+STEP_TABLE, STEP_FIGURE = "by-step.csv", "by-step.png"
+PANELS = {
+    "explained_variance": "explained variance",
+    "code_cosine": "cosine with the next step's codes",
+    "code_iou": "IoU with the next step's features",
+}
+SCREEN = 130  # dots per inch
 Facts = Mapping[str, Any]
 
 
-def make_score_folder(folder: Path) -> None:
-    """See, before anything is judged, that scores can be written.
-
-    Raises:
-        UserError: if they cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UserError(f"--out {folder} is a file; give a folder") from None
-    except OSError as error:
-        raise UserError(f"the folder {folder} cannot be written ({error.strerror}); give another --out") from None
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"the folder {folder} cannot be written; give another --out")
-
-
 def score_path(folder: Path, name: str, key: str) -> Path:
-    """Where the scores of a dictionary lie."""
+    """The score file of a dictionary."""
     safe = "".join(c if c.isalnum() or c in ".-_" else "_" for c in name)
     return folder / f"{safe}-{key[:8]}.json"
 
 
 def read_scores(path: Path) -> dict[str, Any] | None:
-    """The content of a score file; None if it is none."""
+    """The content of a score file; None for any other file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and "summary" in found and "key" in found else None
+    return facts if isinstance(facts, dict) and "summary" in facts and "key" in facts else None
 
 
-def write_scores(path: Path, facts: Facts) -> None:
+def write_scores(folder: WorkFolder, name: str, facts: Facts) -> None:
     """Write a score file, undefined numbers as null.
 
     Raises:
         UserError: if it cannot be written.
     """
-    try:
-        write_whole(path, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); give another --out") from None
+    folder.write(name, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_score_tables(folder: Path) -> list[dict[str, Any]]:
@@ -93,18 +84,16 @@ def write_score_tables(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: if they cannot be written.
     """
-    found = sorted(
+    scores = sorted(
         (facts for facts in map(read_scores, folder.glob("*.json")) if facts),
         key=lambda facts: (facts["block"], facts["kind"] not in ("sae", "dictionary"), facts["name"]),
     )
-    text = markdown_table(score_table(found, intervals=True))
-    try:
+    text = markdown_table(score_table(scores, intervals=True))
+    with full_disk(folder / "scores.md"):
         (folder / "scores.md").write_text(f"{text}\n{EXPLAINED}", encoding="utf-8")
-        write_csv(_frame(found), folder / "scores.csv")
-        write_step_scores(folder, found)
-    except OSError as error:
-        raise UserError(f"tables cannot be written to {folder} ({error.strerror}); give another --out") from None
-    return found
+        write_csv(_frame(scores), folder / "scores.csv")
+        write_step_scores(folder, scores)
+    return scores
 
 
 EXPLAINED = """Means with 95 % intervals by bootstrap; a dash is undefined.
@@ -124,9 +113,9 @@ EXPLAINED = """Means with 95 % intervals by bootstrap; a dash is undefined.
 """
 
 
-def score_table(found: list[dict[str, Any]], intervals: bool) -> TextTable:
+def score_table(scores: Sequence[Facts], intervals: bool) -> TextTable:
     """A row for each score file; columns that are undefined in all of them are left out."""
-    columns = [name for name in COLUMNS if any(_value(facts, name) is not None for facts in found)]
+    columns = [name for name in COLUMNS if any(_value(facts, name) is not None for facts in scores)]
     rows = [
         [
             facts["name"],
@@ -135,14 +124,14 @@ def score_table(found: list[dict[str, Any]], intervals: bool) -> TextTable:
             str(facts["features_count"]),
             *(_cell(facts["summary"].get(name), DIGITS.get(name, 3), intervals) for name in columns),
         ]
-        for facts in found
+        for facts in scores
     ]
     return TextTable("", ["name", "kind", "site", "features", *(COLUMNS[name] for name in columns)], rows, left=3)
 
 
-def print_scores(found: list[dict[str, Any]], console: Console) -> None:
+def print_scores(scores: Sequence[Facts], console: Console) -> None:
     """Show the table, without intervals, in two parts that fit a terminal."""
-    table = score_table(found, intervals=False)
+    table = score_table(scores, intervals=False)
     middle = 4 + (len(table.head) - 4 + 1) // 2
     for part in (range(4, middle), range(middle, len(table.head))):
         print_table(table.only([0, 1, 3, *part]), console)
@@ -161,11 +150,74 @@ def _cell(estimate: Facts | None, digits: int, intervals: bool) -> str:
     return number(estimate["value"], digits)
 
 
-def _frame(found: list[dict[str, Any]]) -> pd.DataFrame:
+def _frame(scores: Sequence[Facts]) -> pd.DataFrame:
     rows = []
-    for facts in found:
+    for facts in scores:
         row = {name: facts[name] for name in ("name", "kind", "block", "model", "features_count", "key")}
         for name, estimate in facts["summary"].items():
             row |= {name: estimate["value"], f"{name}_low": estimate["low"], f"{name}_high": estimate["high"]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def write_step_scores(folder: Path, scores: Sequence[Facts]) -> None:
+    """Write ``by-step.csv`` and ``by-step.png`` of the score files with scores by step; nothing if no file has any."""
+    frame = step_frame(scores)
+    if not frame.empty:
+        write_csv(frame, folder / STEP_TABLE)
+        draw_step_scores(frame, folder / STEP_FIGURE)
+
+
+def step_frame(scores: Sequence[Facts]) -> pd.DataFrame:
+    """A row for each dictionary, score and step, from 0; codes are compared from a step to the next."""
+    rows = [
+        {
+            **{name: facts[name] for name in ("block", "name", "kind")},
+            "steps": facts["settings"]["steps"],
+            **{"score": score, "step": step, **estimate},
+        }
+        for facts in scores
+        for score, several in facts["steps"].items()
+        for step, estimate in enumerate(several)
+    ]
+    return pd.DataFrame(rows)
+
+
+def draw_step_scores(frame: pd.DataFrame, path: Path) -> None:
+    """Draw a row of panels for each site, with a line for each dictionary and its interval.
+
+    A site's dictionaries are told apart by their kind and, where a kind has several, by their names.
+    """
+    sites = list(frame["block"].unique())
+    labels = list(dict.fromkeys(frame.apply(_label, axis=1)))
+    with rc_context(PAPER):
+        figure = Figure(figsize=(7.2, 0.8 + 1.7 * len(sites) + 0.12 * len(labels)), layout="constrained")
+        axes = figure.subplots(len(sites), len(PANELS), squeeze=False, sharex=True, sharey="col")
+        for row, site in zip(axes, sites, strict=True):
+            for panel, (score, title) in zip(row, PANELS.items(), strict=True):
+                here = frame[(frame["block"] == site) & (frame["score"] == score)]
+                _draw_panel(panel, here, labels)
+                panel.set_title(f"{site}: {title}" if score == "explained_variance" else title)
+                panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+                if site == sites[-1]:
+                    panel.set_xlabel("step")
+        handles = {
+            label: line for panel in axes.flat for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False)
+        figure.savefig(path, dpi=SCREEN, metadata=METADATA["png"])
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """A model's own SAEs have the names of their sites, which stand in the titles."""
+    kind = row["kind"] if row["name"] == row["block"] or row["kind"] not in ("sae", "dictionary") else row["name"]
+    return f"{kind}, {row['steps']} steps"
+
+
+def _draw_panel(panel: Axes, here: pd.DataFrame, labels: Sequence[str]) -> None:
+    panel.set_ylim(-0.05, 1.05)
+    for (label, _), line in here.groupby([here.apply(_label, axis=1), "name"], sort=False):
+        number = labels.index(label)
+        colour, style = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+        panel.plot(line["step"], line["value"], color=colour, linestyle=style, marker="o", markersize=2.5, label=label)
+        panel.fill_between(line["step"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)

@@ -1,4 +1,4 @@
-"""From what is asked for to score files. What needs no weights is checked before torch is imported."""
+"""The request of ``riebench sae score``, carried out. Torch is imported once all that needs no weights is checked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from signal import Signals
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from riebench.features.locate import FINAL, locate_sae, site_of
+from riebench.features.located_saes import FINAL, locate_sae, site_of
 from riebench.features.score_files import (
     VERSION,
-    make_score_folder,
     read_scores,
     score_path,
     write_score_tables,
@@ -29,11 +29,12 @@ from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import load_object, one_line_errors
-from riebench.util.progress import tracked
+from riebench.util.progress import progress_bar, tracked
+from riebench.util.work_folder import InTurn, WorkFolder, check_work_folder, work_off
 
 if TYPE_CHECKING:
     from riebench.features.held_out_pictures import SharedPictures
-    from riebench.features.score_pass import Result
+    from riebench.features.judge import Scores
     from riebench.features.subjects import Subject
     from riebench.instruments.world import World
     from riebench.models.model import Model
@@ -41,20 +42,20 @@ if TYPE_CHECKING:
 FROM_GRAMMAR = 400
 """Held-out prompts from the grammar unless told otherwise."""
 PROTOCOL = "riebench"
-Described = Mapping[str, Mapping[int, str]]
+SiteDescriptions = Mapping[str, Mapping[int, str]]
 """Site to feature to its description."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """A dictionary that is to be judged, before it is loaded.
+class LocatedDictionary:
+    """A dictionary to judge, before it is loaded.
 
     Attributes:
-        name: as it will be called.
+        name: in tables.
         kind: ``sae`` or ``dictionary``.
-        site: where its values come from.
-        load: gives it.
-        config: of its folder.
+        site: of its values.
+        load: loads the dictionary.
+        config: the configuration in its folder.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Scores that are asked for; see the options of ``riebench sae score``."""
+    """The options of ``riebench sae score``."""
 
     saes: Sequence[Any]
     model: str | Model
@@ -101,7 +102,7 @@ def score(
     Args:
         saes: folders of SAEs (or of several), sites of the model that have one, ``module:function`` that gives a
             dictionary, or dictionaries themselves; one or several. None: the model's own.
-        out: folder; what is there with the same key is not done again.
+        out: folder; a dictionary is not judged again if the folder has its scores with the same key.
         model: a name, or a loaded model.
         site: of the dictionaries, if their folders do not say.
         baselines: which stand beside them.
@@ -128,7 +129,23 @@ def score(
 
 
 def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
-    """Check what is asked for, load what is needed, judge what is not there yet."""
+    """Check a request, load what it needs, and judge the dictionaries whose scores the folder lacks."""
+    entry = _checked_entry(request)
+    targets = [target for sae in request.saes or _own(entry, request) for target in _targets(sae, entry, request)]
+    request = replace(request, prompts=entry.prompts_location(request.prompts))
+    prompted = _prompts(entry, request)
+    descriptions = _read_descriptions(request.descriptions)
+    check_work_folder(out)
+    with WorkFolder(out) as folder:
+        pictures = _pictures(entry, request, prompted)
+        subjects = _subjects(targets, pictures.model, request, prompted, descriptions)
+        if left := _left_to_judge(subjects, _facts(request, pictures), descriptions, out):
+            _judge_all(left, pictures, _fit_prompts(request), folder)
+        return write_score_tables(out)
+
+
+def _checked_entry(request: ScoreRequest) -> ModelEntry:
+    """The entry of the model, once the options are checked (UserError)."""
     entry = entry_named(request.model) if isinstance(request.model, str) else request.model.entry
     entry.check_settings(request.settings)
     for baseline in request.baselines:
@@ -136,46 +153,58 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
             raise unknown("baseline", baseline, [*BASELINES, NO_BASELINE])
     if request.scores.steps > entry.most_steps:
         raise UserError(f"steps is {request.scores.steps}; expected 1 to {entry.most_steps}, the most of the sampler")
-    targets = [target for sae in request.saes or _own(entry, request) for target in _targets(sae, entry, request)]
-    request = replace(request, prompts=entry.prompts_location(request.prompts))
-    prompted = _prompts(entry, request)
-    described = _descriptions(request.descriptions)
-    make_score_folder(out)
-    from riebench.features.baseline_subjects import train_frozen
+    return entry
 
-    pictures = _pictures(entry, request, prompted)
-    subjects = _subjects(targets, pictures.model, request, prompted, described)
-    base = _facts(request, pictures)
-    todo = []
+
+class _Judgement(NamedTuple):
+    """A subject whose scores are missing: the facts of its score file, and the descriptions of its features."""
+
+    subject: Subject
+    facts: dict[str, Any]
+    descriptions: Mapping[int, str]
+
+
+def _left_to_judge(
+    subjects: Sequence[Subject], facts: Mapping[str, Any], descriptions: SiteDescriptions, out: Path
+) -> list[_Judgement]:
+    """The subjects of which the folder holds no scores with the same key."""
+    left = []
     for subject in subjects:
-        facts = base | _facts_of(subject, _described(subject, described))
-        # What the configuration of a dictionary says is in its weights; of a baseline it says how it is trained.
+        own = {} if subject.kind in BASELINES else descriptions.get(subject.block, {})
+        full = {**facts, **_facts_of(subject, own)}
+        # The configuration of a dictionary says nothing beside its weights; that of a baseline says how it is trained.
         left_out = ("name",) if subject.kind in BASELINES else ("name", "config")
-        facts["key"] = record_key(**{name: value for name, value in facts.items() if name not in left_out})
-        path = score_path(out, subject.name, facts["key"])
-        if (read_scores(path) or {}).get("key") != facts["key"]:
-            todo.append((subject, facts, path))
-    if todo:
-        fit = _fit_prompts(request)
-        train_frozen([subject for subject, _, _ in todo], pictures.model, fit, request.scores.seed, tracked("fit"))
-        _judge_all(todo, pictures, described)
-    return write_score_tables(out)
+        full["key"] = record_key(**{name: value for name, value in full.items() if name not in left_out})
+        if (read_scores(score_path(out, subject.name, full["key"])) or {}).get("key") != full["key"]:
+            left.append(_Judgement(subject, full, own))
+    return left
 
 
 def _judge_all(
-    todo: Sequence[tuple[Subject, dict[str, Any], Path]],
-    pictures: SharedPictures,
-    described: Described,
+    left: Sequence[_Judgement], pictures: SharedPictures, fit: Sequence[Prompted], folder: WorkFolder
 ) -> None:
-    from riebench.features.score_pass import Judge
+    """Judge subjects and write their score files; a first Ctrl-C ends it after the current one."""
+    from riebench.features.judge import Judge
+    from riebench.features.subjects import train_frozen
 
-    judge = Judge(pictures, [subject for subject, _, _ in todo], tracked("pictures"))
-    for number in tracked("dictionaries")(range(len(todo))):
-        subject, facts, path = todo[number]
+    subjects = [judgement.subject for judgement in left]
+    train_frozen(subjects, pictures.model, fit, pictures.settings.seed, tracked("fit"))
+    judge = Judge(pictures, subjects, tracked("pictures"))
+
+    def work(judgement: _Judgement) -> dict[str, Any]:
         started = time.perf_counter()
-        result = judge.score(subject, _described(subject, described))
-        code = {"code": code_version(), "seconds": round(time.perf_counter() - started, 1)}
-        write_scores(path, facts | code | _written(result))
+        scores = judge.score(judgement.subject, judgement.descriptions)
+        return _written(scores) | {"code": code_version(), "seconds": round(time.perf_counter() - started, 1)}
+
+    def keep(judgement: _Judgement, scores: dict[str, Any]) -> None:
+        facts = judgement.facts
+        write_scores(folder, score_path(folder.path, judgement.subject.name, facts["key"]).name, {**facts, **scores})
+        advance()
+
+    with progress_bar("dictionaries", len(left)) as advance:
+        ending = work_off(InTurn(work), left, keep, "score file")
+    if ending.left and ending.signal:
+        raise KeyboardInterrupt if ending.signal is Signals.SIGINT else SystemExit(128 + ending.signal)
 
 
 def _own(entry: ModelEntry, request: ScoreRequest) -> list[str]:
@@ -185,22 +214,22 @@ def _own(entry: ModelEntry, request: ScoreRequest) -> list[str]:
     return sites
 
 
-def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[Target]:
+def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[LocatedDictionary]:
     """The dictionaries that an argument stands for."""
     if not isinstance(sae, (str, Path)):
-        return [_given_target(type(sae).__name__, sae, lambda: sae, entry, request)]
+        return [_checked_dictionary(type(sae).__name__, sae, lambda: sae, entry, request)]
     name, folder = str(sae), Path(sae)
     if ":" in name and not folder.exists():
         made = _imported_dictionary(name)
-        return [_given_target(name, made, lambda: made, entry, request)]
+        return [_checked_dictionary(name, made, lambda: made, entry, request)]
     folders: list[str] = [name]
     if folder.is_dir() and all(read_config(f) is None for f in (folder, folder / FINAL)):
         inside = [f for f in sorted(folder.iterdir()) if f.is_dir()]
         folders = [str(f) for f in inside if any(read_config(g) is not None for g in (f, f / FINAL))] or [name]
-    return [_folder_target(one, entry, request) for one in folders]
+    return [_dictionary_in(name, entry, request) for name in folders]
 
 
-def _folder_target(sae: str, entry: ModelEntry, request: ScoreRequest) -> Target:
+def _dictionary_in(sae: str, entry: ModelEntry, request: ScoreRequest) -> LocatedDictionary:
     located = locate_sae(sae, entry, request.settings)
     site = site_of(located, entry, request.settings, request.site)
     config = read_config(located.folder) or {}
@@ -210,21 +239,21 @@ def _folder_target(sae: str, entry: ModelEntry, request: ScoreRequest) -> Target
 
         return load_sae(located.folder)
 
-    return Target(located.name, "sae", site, load, config)
+    return LocatedDictionary(located.name, "sae", site, load, config)
 
 
-def _given_target(
+def _checked_dictionary(
     name: str, dictionary: Any, load: Callable[[], Any], entry: ModelEntry, request: ScoreRequest
-) -> Target:
+) -> LocatedDictionary:
     site, sites = request.site, entry.sites(request.settings)
     if site is None:
-        raise UserError(f"nothing says which site of {entry.name} {name} belongs to; say it with --site mid.0")
+        raise UserError(f"the site of {name} in {entry.name} is unknown; give it with --site, as --site mid.0")
     if site not in sites:
         raise unknown("site", site, sites)
     from riebench.features.subjects import check_dictionary
 
     check_dictionary(name, site, sites[site].width, dictionary)
-    return Target(name, "dictionary", site, load, {})
+    return LocatedDictionary(name, "dictionary", site, load, {})
 
 
 def _imported_dictionary(name: str) -> Any:
@@ -248,11 +277,11 @@ def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
 
 
 def _fit_prompts(request: ScoreRequest) -> Sequence[Prompted]:
-    """Prompts of the training split, by number as many as are asked for or as the file holds."""
+    """Prompts of the training split: ``fit`` of them, or fewer if the file holds fewer."""
     assert request.prompts is not None
     count = request.scores.fit if request.prompts == GRAMMAR else None
-    found = read_prompts(request.prompts, count, "train", request.column)
-    return found[: request.scores.fit]
+    prompted = read_prompts(request.prompts, count, "train", request.column)
+    return prompted[: request.scores.fit]
 
 
 def _world_of(entry: ModelEntry) -> World | None:
@@ -261,16 +290,16 @@ def _world_of(entry: ModelEntry) -> World | None:
     return world_of(entry)
 
 
-def _descriptions(path: Path | None) -> Described:
+def _read_descriptions(path: Path | None) -> SiteDescriptions:
     if path is None:
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {site: {int(i): str(text) for i, text in several.items()} for site, several in found.items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {site: {int(i): str(text) for i, text in several.items()} for site, several in content.items()}
     except (OSError, ValueError, AttributeError) as error:
-        said = str(error).split("\n", maxsplit=1)[0]
+        reason = str(error).split("\n", maxsplit=1)[0]
         raise UserError(
-            f'the descriptions {path} cannot be read ({said}); expected JSON as {{"mid.0": {{"12": "a red heart"}}}}'
+            f'the descriptions {path} cannot be read ({reason}); expected JSON as {{"mid.0": {{"12": "a red heart"}}}}'
         ) from None
 
 
@@ -290,27 +319,29 @@ def _pictures(entry: ModelEntry, request: ScoreRequest, prompted: Sequence[Promp
 
 
 def _subjects(
-    targets: Sequence[Target], model: Model, request: ScoreRequest, prompted: Sequence[Prompted], described: Described
+    targets: Sequence[LocatedDictionary],
+    model: Model,
+    request: ScoreRequest,
+    prompted: Sequence[Prompted],
+    descriptions: SiteDescriptions,
 ) -> list[Subject]:
-    """The dictionaries, and beside them the baselines: those with features as many as a dictionary has, once for each
-    site, number of features and sparsity."""
-    from riebench.features.baseline_subjects import make_baselines
-    from riebench.features.subjects import Subject, check_dictionary
+    """The dictionaries, loaded and checked, and their baselines."""
+    from riebench.features.subjects import Subject, check_dictionary, make_baselines
 
-    found: list[Subject] = []
+    subjects: list[Subject] = []
     for target in targets:
         dictionary = target.load()
         check_dictionary(target.name, target.site, model.sites[target.site].width, dictionary)
         placed = dictionary.to(model.device) if hasattr(dictionary, "to") else dictionary
-        found.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
-        for number in described.get(target.site, {}):
+        subjects.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
+        for number in descriptions.get(target.site, {}):
             if not 0 <= number < len(placed.W_dec):
                 raise UserError(f"{target.name} has no feature {number} to describe; it has {len(placed.W_dec)}")
-    return found + make_baselines(found, model, request.baselines, request.scores.seed, prompted)
+    return subjects + make_baselines(subjects, model, request.baselines, request.scores.seed, prompted)
 
 
 def _facts(request: ScoreRequest, pictures: SharedPictures) -> dict[str, Any]:
-    """What all score files of a call say of how they were made."""
+    """The facts that all score files of a call share."""
     model, scorers = pictures.model, pictures.scorers
     measuring: dict[str, Any] = {"clip": scorers.clip, "lpips": scorers.lpips}
     return {
@@ -330,12 +361,7 @@ def _facts(request: ScoreRequest, pictures: SharedPictures) -> dict[str, Any]:
     }
 
 
-def _described(subject: Subject, described: Described) -> Mapping[int, str]:
-    """The descriptions of a dictionary's features; a baseline has none."""
-    return {} if subject.kind in BASELINES else described.get(subject.block, {})
-
-
-def _facts_of(subject: Subject, described: Mapping[int, str]) -> dict[str, Any]:
+def _facts_of(subject: Subject, descriptions: Mapping[int, str]) -> dict[str, Any]:
     return {
         "name": subject.name,
         "kind": subject.kind,
@@ -344,18 +370,18 @@ def _facts_of(subject: Subject, described: Mapping[int, str]) -> dict[str, Any]:
         "features_count": sum(len(part.W_dec) for part in subject.parts.values()),
         "dictionary": subject.fingerprint(),
         "config": dict(subject.config),
-        "descriptions": {str(number): text for number, text in described.items()},
+        "descriptions": {str(number): text for number, text in descriptions.items()},
     }
 
 
-def _written(result: Result) -> dict[str, Any]:
-    """A result as JSON takes it: columns, six digits, null where undefined."""
+def _written(scores: Scores) -> dict[str, Any]:
+    """Scores as a score file keeps them: columns, six digits, null where undefined."""
     return {
-        "summary": {name: _plain(estimate._asdict()) for name, estimate in result.summary.items()},
-        "steps": {name: [_plain(one._asdict()) for one in several] for name, several in result.steps.items()},
-        "coverage": _plain(result.coverage),
-        "features": {name: _plain(list(column)) for name, column in result.features.items()},
-        "switched": _plain(result.switched),
+        "summary": {name: _plain(estimate._asdict()) for name, estimate in scores.summary.items()},
+        "steps": {name: [_plain(estimate._asdict()) for estimate in several] for name, several in scores.steps.items()},
+        "coverage": _plain(scores.coverage),
+        "features": {name: _plain(list(column)) for name, column in scores.features.items()},
+        "switched": _plain(scores.switched),
     }
 
 

@@ -1,4 +1,4 @@
-"""What can be chosen about the scores of dictionaries. Needs no torch."""
+"""The settings of scores of dictionaries. Needs no torch."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class ScoreSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "features": 1, "best": 0, "pictures": 1, "downstream": 1, "fit": 1}
-        for name, bound in least.items():
+        lowest = {"steps": 1, "features": 1, "best": 0, "pictures": 1, "downstream": 1, "fit": 1}
+        for name, bound in lowest.items():
             if getattr(self, name) < bound:
                 raise UserError(f"{name} is {getattr(self, name)}; expected {bound} or more")
         if not self.strengths or min(*self.strengths, self.area_strength) <= 0:

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riebench.features.feature_index import FeatureIndex, check_index_of
-from riebench.features.index_request import FROM_GRAMMAR
-from riebench.features.locate import FINAL, LocatedSae, find_index, index_in_cache, locate_sae, site_of
+from riebench.features.located_saes import (
+    FINAL,
+    FROM_GRAMMAR,
+    LocatedSae,
+    find_index,
+    index_in_cache,
+    locate_sae,
+    site_of,
+)
 from riebench.models.entries import entry_and_settings
 from riebench.paint.snippet import Origin
 from riebench.prompts import GRAMMAR, read_prompts
@@ -118,7 +125,7 @@ class Prepared:
         return Studio(model, shelves, Judges(self.entry, self.settings), self.origin())
 
     def _make_indexes(self, model: Model, sites: Sequence[str], location: str, prompted: Sequence[Prompted]) -> None:
-        from riebench.features.index_writer import IndexPart, make_indexes
+        from riebench.features.index_making import IndexPart, make_indexes
         from riebench.instruments.model_instruments import world_of
 
         print(f"riebench: making the feature index of {', '.join(sites)}, once", file=sys.stderr)

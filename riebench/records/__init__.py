@@ -1,6 +1,6 @@
 """The run folder: what is written, how it is read back. Needs no torch."""
 
-from riebench.records.folder import RunFolder, only_writer, read_records, read_run
+from riebench.records.folder import RunFolder, read_records, read_run
 from riebench.records.schema import ACTS, ALL_STEPS, INSIDE, OUTSIDE, Record, Setting, interval_name, record_key
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "RunFolder",
     "Setting",
     "interval_name",
-    "only_writer",
     "read_records",
     "read_run",
     "record_key",

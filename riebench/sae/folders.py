@@ -21,22 +21,22 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """
     for name in (CONFIG, SAELENS_CONFIG):
         try:
-            found = json.loads((folder / name).read_text())
+            config = json.loads((folder / name).read_text())
         except (OSError, ValueError):
             continue
-        return _with_size(found) if isinstance(found, dict) else None
+        return _with_size(config) if isinstance(config, dict) else None
     return None
 
 
 def _with_size(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with ``k`` and ``n_dirs_local``, which libraries name otherwise."""
+    """A configuration with ``k`` and ``n_dirs_local``, read from the names that other libraries give them."""
     trainer = config.get("trainer")
     inner: dict[str, Any] = trainer if isinstance(trainer, dict) else {}  # dictionary_learning
     expanded = (config.get("d_in") or 0) * (config.get("expansion_factor") or 0)  # sparsify
     size = (config.get("d_sae"), inner.get("dict_size"), config.get("num_latents") or None, expanded or None)
     k = (inner.get("k"), (config.get("activation_fn_kwargs") or {}).get("k"))
-    found = {"n_dirs_local": next(filter(None, size), None), "k": next(filter(None, k), None), **config}
-    return {name: value for name, value in found.items() if value is not None}
+    sized = {"n_dirs_local": next(filter(None, size), None), "k": next(filter(None, k), None), **config}
+    return {name: value for name, value in sized.items() if value is not None}
 
 
 def feature_count(folder: Path) -> int:
@@ -52,15 +52,15 @@ def feature_count(folder: Path) -> int:
     return count
 
 
-def find_saes(root: Path, names: Mapping[str, Iterable[str]], wanted: SaeSettings) -> dict[str, Path]:
+def find_saes(root: Path, names: Mapping[str, Iterable[str]], settings: SaeSettings) -> dict[str, Path]:
     """Site to SAE folder, for a folder of SAE folders (or one SAE folder) named for their sites.
 
     Published folders have the SAE in a folder ``final`` of theirs.
 
     Args:
         root: the folder.
-        names: site to what the names of its folders are or, before ``_``, begin with.
-        wanted: its ``k`` and ``features`` choose where a site has several.
+        names: site to names of its folders; a folder's name may go on after a ``_``.
+        settings: its ``k`` and ``features`` choose where a site has several.
 
     Raises:
         UserError: if a site has several that fit, or there are none at all.
@@ -76,7 +76,7 @@ def find_saes(root: Path, names: Mapping[str, Iterable[str]], wanted: SaeSetting
         if site is None or config is None:
             continue
         size = config.get("n_dirs_local")
-        if wanted.k in (None, config.get("k")) and wanted.features in (None, size):
+        if settings.k in (None, config.get("k")) and settings.features in (None, size):
             fitting.setdefault(site, []).append(inside)
     for site, folders in fitting.items():
         if len(folders) > 1:

@@ -63,13 +63,13 @@ def read_saelens(folder: Path, config: dict[str, Any]) -> tuple[int, dict[str, T
     kind = config.get("architecture", "standard")
     if kind != "topk" and config.get("activation_fn", config.get("activation_fn_str")) != "topk":
         raise ValueError(f"its architecture is {kind!r}, expected 'topk'")
-    for name, wanted in (
+    for name, expected in (
         ("apply_b_dec_to_input", (True,)),
         ("normalize_activations", ("none", None)),
         ("reshape_activations", ("none", None)),
     ):
-        if config.get(name, wanted[0]) not in wanted:
-            raise ValueError(f"{name} is {config[name]!r}, expected {wanted[0]!r}")
+        if config.get(name, expected[0]) not in expected:
+            raise ValueError(f"{name} is {config[name]!r}, expected {expected[0]!r}")
     state = load_file(folder / SAELENS_WEIGHTS)
     norms = state["W_dec"].float().norm(dim=1)
     if config.get("rescale_acts_by_decoder_norm") and not torch.allclose(norms, torch.ones_like(norms), atol=1e-3):

@@ -52,8 +52,8 @@ def load_sae(folder: Path) -> TopKSAE:
             f"the SAE folder {folder} cannot be used: its file of weights holds more than tensors"
         ) from None
     except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-        said = " ".join(str(error).split("\n")[:2])
-        raise UserError(f"the SAE folder {folder} cannot be used: {type(error).__name__}: {said}") from None
+        reason = " ".join(str(error).split("\n")[:2])
+        raise UserError(f"the SAE folder {folder} cannot be used: {type(error).__name__}: {reason}") from None
     return sae.eval().requires_grad_(False)
 
 

@@ -1,4 +1,4 @@
-"""What is captured from a model: resolved, with all that can be wrong found, before any weights are read."""
+"""The values that are captured from a model: the request, checked before any weights are read."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Capture:
-    """Which values of which runs of which model.
+    """A request for values: the model, its runs, sites and positions.
 
     Attributes:
         entry: the model.
         settings: of the model.
         sites: by name, in the order in which they run.
-        prompted: what the runs are made from.
+        prompted: prompts and seeds of the runs.
         location: of the prompts.
         split: of the prompts.
         steps: denoising steps.
@@ -59,8 +59,8 @@ class Capture:
 
     def positions(self, site: str) -> int:
         """Vectors taken from each step of a run at a site."""
-        there = self.sites[site].positions
-        return there if self.sampled is None else min(there, self.sampled)
+        positions = self.sites[site].positions
+        return positions if self.sampled is None else min(positions, self.sampled)
 
     @property
     def run_bytes(self) -> int:
@@ -69,11 +69,11 @@ class Capture:
 
     def drawn(self, site: str, seed: int, step: int) -> NDArray[np.int64] | None:
         """The positions taken from a step of the run with a seed, sorted; None for all of them."""
-        there = self.sites[site].positions
-        if self.positions(site) == there:
+        positions = self.sites[site].positions
+        if self.positions(site) == positions:
             return None
         rng = np.random.default_rng([seed, step, crc32(site.encode())])
-        return np.sort(rng.choice(there, self.positions(site), replace=False))
+        return np.sort(rng.choice(positions, self.positions(site), replace=False))
 
     def load(self) -> Model:
         """The model with its weights.
@@ -99,7 +99,7 @@ def resolve_capture(
     batch: int = 8,
     settings: Mapping[str, Any] | None = None,
 ) -> Capture:
-    """See :class:`Capture`.
+    """The checked request.
 
     Args:
         model: name, folder of a pipeline, or a model that :func:`riebench.load` loaded.
@@ -118,13 +118,13 @@ def resolve_capture(
         known, loaded = entry.sites(parsed), None
     else:
         if settings:
-            raise UserError("settings are for a model that is named; this one is loaded already")
+            raise UserError("settings are for a model given by its name; this model is loaded already")
         entry, parsed, known, loaded = model.entry, Settings(), model.sites, model
     if split not in FIRST_SEEDS:
         raise unknown("split", split, FIRST_SEEDS)
     names = [site] if isinstance(site, str) else list(site)
-    wanted = [name for given in names for name in (entry.default_sites if given == ALL else (given,))]
-    for name in wanted:
+    chosen = [name for word in names for name in (entry.default_sites if word == ALL else (word,))]
+    for name in chosen:
         if name not in known:
             raise unknown("site", name, known)
     for what, value, most in (
@@ -139,7 +139,7 @@ def resolve_capture(
     prompted = read_prompts(str(prompts), count, split, column)
     if loaded is None and entry.parts:
         locate(entry.name, entry.parts, parsed, optional=("sae",), without=NOT_NEEDED)
-    sites = {name: known[name] for name in known if name in wanted}
+    sites = {name: known[name] for name in known if name in chosen}
     return Capture(entry, parsed, sites, prompted, str(prompts), split, steps, positions, batch, loaded)
 
 

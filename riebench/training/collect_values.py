@@ -1,8 +1,8 @@
-"""Collect values into a folder, shard by shard. Needs no torch until all that can be wrong has been looked at."""
+"""Collect values into a folder, shard by shard. Needs no torch until the request is checked."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,37 +11,38 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any, get_args
 
 from riebench.prompts import prompts_hash
-from riebench.records import only_writer
 from riebench.training.capture import Capture, refuse_full_disk, resolve_capture, size_text
-from riebench.training.dataset import MANIFEST, Collection, Manifest, Shard, StoredType, read_manifest, shard_name
+from riebench.training.dataset import MANIFEST, DatasetFacts, Manifest, Shard, StoredType, read_manifest, shard_name
 from riebench.util.errors import UserError, unknown
-from riebench.util.files import file_hash, remove_torn, write_whole
-from riebench.util.local_crew import Crew, local_crew
-from riebench.util.progress import Track, stopping, tracked
+from riebench.util.files import file_hash
+from riebench.util.progress import progress_bar
+from riebench.util.work_folder import WorkFolder, check_work_folder, work_off
+from riebench.util.workers import Crew, Workers, hired
 
 if TYPE_CHECKING:
     from riebench.models.model import Model
     from riebench.prompts import Split
     from riebench.training.shard_writer import ShardWriter
 
+log = logging.getLogger(__name__)
 SHARD_PROMPTS, SHARD_BYTES = 100, 256 << 20
 """A shard has so many prompts, or fewer where their values are larger."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What became of collecting.
+    """A folder after collecting.
 
     Attributes:
         folder: that holds the values.
-        asked: what the folder is for.
-        before: shards that were there already.
-        shards: shards that are there now.
+        facts: of the whole data set.
+        before: number of shards that the folder held at the start.
+        shards: number of shards that it holds now.
         signal: that ended it early, if one did.
     """
 
     folder: Path
-    asked: Collection
+    facts: DatasetFacts
     before: int
     shards: int
     signal: Signals | None = None
@@ -79,13 +80,11 @@ def collect(
         quiet: whether to show no progress.
 
     Raises:
-        UserError: if something asked for is unknown, the folder holds other values, or the disk is too small, before
+        UserError: if a name is unknown, the folder holds other values, or the disk is too small, before
             anything is computed; or if a value is not finite or the disk is full.
     """
     if store not in get_args(StoredType):
         raise unknown("type", store, get_args(StoredType))
-    if workers < 1:
-        raise UserError(f"workers is {workers}; expected 1 or more")
     if workers > 1 and not isinstance(model, (str, Path)):
         raise UserError("a loaded model cannot be handed to other processes; leave out workers")
     capture = resolve_capture(
@@ -102,64 +101,58 @@ def collect(
     )
     each = shard_prompts or max(1, min(SHARD_PROMPTS, SHARD_BYTES // capture.run_bytes))
     folder = Path(out)
+    check_work_folder(folder, MANIFEST)
     before = read_manifest(folder)
     if before is not None:
-        _refuse_others(before.asked, capture, store, shard_prompts, folder)
-        each = before.asked.shard_prompts
-    there = sum(shard.bytes for shard in before.shards.values()) if before else 0
-    free = refuse_full_disk(folder, len(capture.prompted) * capture.run_bytes - there)
+        _refuse_others(before.facts, capture, store, shard_prompts, folder)
+        each = before.facts.shard_prompts
+    stored = sum(shard.bytes for shard in before.shards.values()) if before else 0
+    free = refuse_full_disk(folder, len(capture.prompted) * capture.run_bytes - stored)
     vectors = {name: len(capture.prompted) * steps * capture.positions(name) for name in capture.sites}
     if not quiet:
         several = ", ".join(f"{name} {number:,}" for name, number in vectors.items())
         total = size_text(len(capture.prompted) * capture.run_bytes)
-        _say(f"vectors: {several}; {total} on disk, {size_text(free)} are free")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        make = partial(_shard_writer, capture, store, each, folder.absolute())
-        with only_writer(folder), local_crew(make, workers) as crew:
-            return _collect(crew, folder, tracked("shards") if not quiet else iter)
-    except OSError as error:
-        raise UserError(
-            f"the folder {folder} cannot be written ({error.strerror or error}); give another --out"
-        ) from None
+        log.info("vectors: %s; %s on disk, %s are free", several, total, size_text(free))
+    make = partial(_shard_writer, capture, store, each, folder.absolute())
+    shards = -(-len(capture.prompted) // each)
+    with WorkFolder(folder, MANIFEST) as work_folder, hired(make, Workers(workers), shards, "shard") as crew:
+        return _collect(crew, work_folder, quiet)
 
 
-def _collect(crew: Crew[Collection, Shard], folder: Path, track: Track) -> Collected:
-    manifest = read_manifest(folder) or Manifest(asked=crew.asked)
-    if manifest.asked != crew.asked:
+def _collect(crew: Crew[ShardWriter], folder: WorkFolder, quiet: bool) -> Collected:
+    """Write the shards that are missing or torn."""
+    facts = crew.ask(lambda writer: writer.facts)
+    manifest = read_manifest(folder.path) or Manifest(facts=facts)
+    if manifest.facts != facts:
         raise UserError(
-            f"{folder} holds values of {manifest.asked.fingerprint}, this model is {crew.asked.fingerprint}"
-            if manifest.asked.fingerprint != crew.asked.fingerprint
-            else f"{folder} holds values made with other settings of the model; give another --out"
+            f"{folder.path} holds values of {manifest.facts.fingerprint}, this model is {facts.fingerprint}; "
+            "give another --out"
+            if manifest.facts.fingerprint != facts.fingerprint
+            else f"{folder.path} holds values made with other settings of the model; give another --out"
         )
-    for name in (MANIFEST, "shard-*"):
-        remove_torn(folder, name)
     before = len(manifest.shards)
-    for number in range(crew.asked.shard_count):
-        if number not in manifest.shards and (shard := _adopted(folder, crew.asked, number)):
+    for number in range(facts.shard_count):
+        if number not in manifest.shards and (shard := _adopted(folder.path, facts, number)):
             manifest.shards[number] = shard
-        elif number in manifest.shards and not _whole(folder, manifest.shards[number]):
+        elif number in manifest.shards and not _whole(folder.path, manifest.shards[number]):
             del manifest.shards[number]
     _write(manifest, folder)
-    left = [number for number in range(crew.asked.shard_count) if number not in manifest.shards]
-    with stopping("shard") as ask:
-        results = crew.run(left)
-        for _ in track(range(len(left))):
-            number, shard = next(results)
-            manifest.shards[number] = shard
-            _write(manifest, folder)
-            if ask:
-                break
-        done = len(manifest.shards)
-        ended = ask[0] if ask and done < crew.asked.shard_count else None
-    if ended is not None:
-        _say(f"ended by {ended.name}; {crew.asked.shard_count - done} shards are left, the same command goes on")
-    return Collected(folder, crew.asked, before, done, ended)
+    left = [number for number in range(facts.shard_count) if number not in manifest.shards]
+
+    def keep(number: int, shard: Shard) -> None:
+        manifest.shards[number] = shard
+        _write(manifest, folder)
+        advance()
+
+    with progress_bar("shards", len(left), quiet=quiet) as advance:
+        ending = work_off(crew, left, keep, "shard")
+    return Collected(folder.path, facts, before, len(manifest.shards), ending.signal if ending.left else None)
 
 
-def _write(manifest: Manifest, folder: Path) -> None:
+def _write(manifest: Manifest, folder: WorkFolder) -> None:
     shards = dict(sorted(manifest.shards.items()))
-    write_whole(folder / MANIFEST, manifest.model_copy(update={"shards": shards}).model_dump_json(indent=1).encode())
+    text = manifest.model_copy(update={"shards": shards}).model_dump_json(indent=1, by_alias=True)
+    folder.write(MANIFEST, text.encode())
 
 
 def _whole(folder: Path, shard: Shard) -> bool:
@@ -167,18 +160,18 @@ def _whole(folder: Path, shard: Shard) -> bool:
     return path.is_file() and path.stat().st_size == shard.bytes
 
 
-def _adopted(folder: Path, asked: Collection, number: int) -> Shard | None:
+def _adopted(folder: Path, facts: DatasetFacts, number: int) -> Shard | None:
     """A whole shard of the same collection whose entry in the manifest was lost with the process."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / shard_name(number)
     try:
         with safe_open(path, framework="np") as file:
-            if (file.metadata() or {}).get("collection") != asked.key:
+            if (file.metadata() or {}).get("collection") != facts.key:
                 return None
     except (OSError, SafetensorError):
         return None
-    return Shard(name=path.name, vectors=asked.vectors(number), bytes=path.stat().st_size, sha256=file_hash(path))
+    return Shard(name=path.name, vectors=facts.vectors(number), bytes=path.stat().st_size, sha256=file_hash(path))
 
 
 def _shard_writer(capture: Capture, store: StoredType, shard_prompts: int, folder: Path) -> ShardWriter:
@@ -189,24 +182,20 @@ def _shard_writer(capture: Capture, store: StoredType, shard_prompts: int, folde
 
 
 def _refuse_others(
-    there: Collection, capture: Capture, store: StoredType, shard_prompts: int | None, folder: Path
+    before: DatasetFacts, capture: Capture, store: StoredType, shard_prompts: int | None, folder: Path
 ) -> None:
     """Refuse a folder of other values, as far as that is known without weights (UserError)."""
     pairs: dict[str, tuple[Any, Any]] = {
-        "model": (there.model, capture.entry.name),
-        "sites": (list(there.sites), list(capture.sites)),
-        "steps": (there.steps, capture.steps),
-        "positions": (there.sampled, capture.sampled),
-        "split": (there.split, capture.split),
-        "number of prompts": (there.prompts, len(capture.prompted)),
-        "prompts": (there.prompts_sha256[:8], prompts_hash(capture.prompted)[:8]),
-        "type": (there.dtype, store),
-        "prompts of a shard": (there.shard_prompts, shard_prompts or there.shard_prompts),
+        "model": (before.model, capture.entry.name),
+        "sites": (list(before.sites), list(capture.sites)),
+        "steps": (before.steps, capture.steps),
+        "positions": (before.sampled, capture.sampled),
+        "split": (before.split, capture.split),
+        "number of prompts": (before.prompts, len(capture.prompted)),
+        "prompts": (before.prompts_sha256[:8], prompts_hash(capture.prompted)[:8]),
+        "type": (before.dtype, store),
+        "prompts of a shard": (before.shard_prompts, shard_prompts or before.shard_prompts),
     }
-    for name, (has, wanted) in pairs.items():
-        if has != wanted:
-            raise UserError(f"{folder} holds values of other {name}: {has}, not {wanted}; give another --out")
-
-
-def _say(text: str) -> None:
-    print(f"riebench: {text}", file=sys.stderr, flush=True)
+    for name, (has, expected) in pairs.items():
+        if has != expected:
+            raise UserError(f"{folder} holds values of other {name}: {has}, not {expected}; give another --out")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.util.errors import UserError, unknown
 
@@ -48,8 +48,8 @@ class Shard(BaseModel):
     sha256: str
 
 
-class Collection(BaseModel):
-    """What values were asked for; two folders with equal ones hold equal values.
+class DatasetFacts(BaseModel):
+    """All that decides the values of a data set; two folders with equal facts hold equal values.
 
     Attributes:
         model: its name.
@@ -88,7 +88,7 @@ class Collection(BaseModel):
 
     @property
     def key(self) -> str:
-        """A hash of all of this; each shard carries it."""
+        """A hash of the facts; each shard carries it."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def vectors(self, shard: int) -> dict[str, int]:
@@ -96,22 +96,20 @@ class Collection(BaseModel):
         runs = min(self.shard_prompts, self.prompts - shard * self.shard_prompts)
         return {name: runs * self.steps * site.positions for name, site in self.sites.items()}
 
-    def shard_bytes(self, shard: int) -> int:
-        """Bytes of the vectors in a shard, by its number."""
-        return sum(count * self.sites[name].width * HALF for name, count in self.vectors(shard).items())
-
 
 class Manifest(BaseModel):
     """The content of ``manifest.json``.
 
     Attributes:
         riebench_sae_data: version of the layout.
-        asked: what was to be collected.
+        facts: of the whole data set; ``asked`` in the file.
         shards: those that are finished, by their number.
     """
 
+    model_config = ConfigDict(populate_by_name=True)
+
     riebench_sae_data: Literal[1] = 1
-    asked: Collection
+    facts: DatasetFacts = Field(alias="asked")
     shards: dict[int, Shard] = {}
 
 
@@ -120,19 +118,19 @@ class Dataset:
     """A whole data set, its files checked by size.
 
     Attributes:
-        folder: where it lies.
-        asked: what was collected.
+        folder: that holds it.
+        facts: see :class:`DatasetFacts`.
         shards: in order.
     """
 
     folder: Path
-    asked: Collection
+    facts: DatasetFacts
     shards: Sequence[Shard]
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what was collected and of all contents."""
-        return hashlib.sha256("".join([self.asked.key, *(s.sha256 for s in self.shards)]).encode()).hexdigest()[:16]
+        """A hash of the facts and of the contents of all shards."""
+        return hashlib.sha256("".join([self.facts.key, *(s.sha256 for s in self.shards)]).encode()).hexdigest()[:16]
 
 
 def shard_name(number: int) -> str:
@@ -153,17 +151,17 @@ def read_manifest(folder: Path) -> Manifest | None:
     except NotADirectoryError:
         raise UserError(f"{folder} is no folder; give one that 'riebench sae collect' has filled") from None
     except ValidationError as error:
-        said = error.errors()[0]["msg"]
-        raise UserError(f"{folder / MANIFEST} is no manifest of 'riebench sae collect': {said}") from None
+        reason = error.errors()[0]["msg"]
+        raise UserError(f"{folder / MANIFEST} is no manifest of 'riebench sae collect': {reason}") from None
     except OSError as error:
         raise UserError(f"{folder / MANIFEST} cannot be read: {error.strerror}") from None
 
 
 def open_dataset(folder: Path, sites: Sequence[str] = ()) -> Dataset:
-    """A data set that is whole: every shard is there with the size that the manifest says.
+    """A data set that is whole: every shard has the size that the manifest says.
 
     Args:
-        folder: where it lies.
+        folder: that holds it.
         sites: those that are needed.
 
     Raises:
@@ -173,16 +171,16 @@ def open_dataset(folder: Path, sites: Sequence[str] = ()) -> Dataset:
     if manifest is None:
         raise UserError(f"{folder} holds no {MANIFEST}; give a folder that 'riebench sae collect' has filled")
     for site in sites:
-        if site not in manifest.asked.sites:
-            raise unknown("site", site, manifest.asked.sites)
-    done, wanted = len(manifest.shards), manifest.asked.shard_count
-    if done < wanted:
-        raise UserError(f"{folder} holds {done} of {wanted} shards; the same 'riebench sae collect' command goes on")
-    shards = [manifest.shards[number] for number in range(wanted)]
+        if site not in manifest.facts.sites:
+            raise unknown("site", site, manifest.facts.sites)
+    done, count = len(manifest.shards), manifest.facts.shard_count
+    if done < count:
+        raise UserError(f"{folder} holds {done} of {count} shards; the same 'riebench sae collect' command goes on")
+    shards = [manifest.shards[number] for number in range(count)]
     for shard in shards:
         path = folder / shard.name
         size = path.stat().st_size if path.is_file() else 0
         if size != shard.bytes:
             wrong = f"has {size:,} of {shard.bytes:,} bytes" if path.exists() else "is missing"
             raise UserError(f"{path} {wrong}; the same 'riebench sae collect' command makes it again")
-    return Dataset(folder, manifest.asked, shards)
+    return Dataset(folder, manifest.facts, shards)

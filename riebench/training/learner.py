@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from riebench.sae.sparse import Decode, Encode, active
 from riebench.sae.topk import TopKSAE
-from riebench.training.training_grid import GridPoint, SAESettings
+from riebench.training.training_plan import GridPoint, SAESettings
 
 
 class Start(NamedTuple):

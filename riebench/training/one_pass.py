@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,48 +17,50 @@ from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import save_sae
 from riebench.sae.variance import geometric_median
 from riebench.training.learner import Learner, Start, StepResult
-from riebench.training.training_grid import GridPoint, SAESettings
 from riebench.training.training_log import TrainingLog, read_log
-from riebench.training.training_plan import CHECKPOINT, TrainingPlan
-from riebench.training.vectors import GeneratedVectors, Place, Portions, StoredVectors, Vectors
+from riebench.training.training_plan import CHECKPOINT, GridPoint, SAESettings, TrainingPlan
+from riebench.training.vectors import GeneratedVectors, Portions, StoredVectors, StreamPosition, Vectors
 from riebench.util.errors import UserError
 from riebench.util.files import writing_whole
-from riebench.util.progress import Track, stopping
+from riebench.util.progress import progress_bar
+from riebench.util.work_folder import InTurn, WorkFolder, full_disk, work_off
 
 SAMPLE = 1 << 15
 """Vectors from which a site's median and variance are taken."""
 
 
-def train_plan(plan: TrainingPlan, track: Track) -> Signals | None:
-    """Train all that a plan asks for, from its checkpoint if there is one.
+def train_plan(plan: TrainingPlan, folder: WorkFolder, quiet: bool) -> Signals | None:
+    """Train all SAEs of a plan, from its checkpoint if there is one, and write them.
 
     Returns:
         The signal that ended it early; None if it came to its end.
 
     Raises:
-        UserError: if the device is not there, the data are too few or damaged, or a loss is not finite.
+        UserError: if the device is missing, the data are too few or damaged, or a loss is not finite.
     """
     training = _Training(plan)
-    with stopping("step") as asked:
-        for _ in track(range(training.step, training.steps)):
-            training.advance()
-            if training.step % plan.checkpoint_every == 0 or asked:
-                training.keep()
-            if asked:
-                break
-    if training.step < training.steps:
-        print(f"riebench: ended at step {training.step} of {training.steps}; the same command goes on", file=sys.stderr)
-        return asked[0]
-    training.finish()
+    steps = range(training.step, training.steps)
+
+    def keep(step: int, _: None) -> None:
+        advance()
+        if training.step % plan.checkpoint_every == 0:
+            training.keep()
+
+    with progress_bar("steps", len(steps), quiet=quiet) as advance:
+        ending = work_off(InTurn(training.advance), steps, keep, "step")
+    if ending.left:
+        training.keep()
+        return ending.signal
+    training.finish(folder)
     return None
 
 
 class _Training:
-    """Where a training run is.
+    """The state of a training.
 
     Attributes:
-        step: steps that are done.
-        steps: steps in all.
+        step: number of finished steps.
+        steps: number of all steps.
     """
 
     def __init__(self, plan: TrainingPlan) -> None:
@@ -67,7 +68,7 @@ class _Training:
         stream = self._stream()
         portions = Portions(stream, plan.settings)
         self.steps = plan.settings.steps or portions.batches_in_round()
-        self.step, self.place = 0, Place()
+        self.step, self.position = 0, StreamPosition()
         state = _read_checkpoint(plan.out / CHECKPOINT)
         if state is None:
             self.starts = {site: start_of(x) for site, x in portions.sample(SAMPLE).items()}
@@ -78,13 +79,14 @@ class _Training:
                 for site, width in plan.widths.items()
             }
         else:
-            self.step, self.place = state["step"], Place(**state["place"])
+            self.step, self.position = state["step"], StreamPosition(**state["place"])
             self.starts = {site: Start(*values) for site, values in state["starts"].items()}
             self.learners = {
-                site: [self._restored(site, kept) for kept in several] for site, several in state["learners"].items()
+                site: [self._restored(site, learner) for learner in several]
+                for site, several in state["learners"].items()
             }
         self.log = TrainingLog(plan.out, self.step)
-        self.batches = portions.batches(self.place)
+        self.batches = portions.batches(self.position)
         self.results: dict[GridPoint, StepResult] = {}
 
     def _stream(self) -> Vectors:
@@ -96,20 +98,20 @@ class _Training:
         self.device = stream.model.device if self.plan.device == "auto" else pick_device(self.plan.device)
         return stream
 
-    def _restored(self, site: str, kept: Mapping[str, Any]) -> Learner:
-        points = [GridPoint(**point) for point in kept["points"]]
+    def _restored(self, site: str, state: Mapping[str, Any]) -> Learner:
+        points = [GridPoint(**point) for point in state["points"]]
         learner = Learner(points, self.plan.widths[site], self.starts[site], self.plan.settings, self.device)
-        learner.restore(kept)
+        learner.restore(state)
         return learner
 
-    def advance(self) -> None:
-        """One step of all SAEs.
+    def advance(self, _: int) -> None:
+        """Do the next step of all SAEs.
 
         Raises:
             UserError: if the stream cannot be read any more (the checkpoint is written first), or a loss is not finite.
         """
         try:
-            self.place, batch = next(self.batches)
+            self.position, batch = next(self.batches)
         except UserError:
             self.keep()
             raise
@@ -125,7 +127,7 @@ class _Training:
                 self.log.add(point.name, self.step, self.step * self.plan.settings.batch, measured)
 
     def keep(self) -> None:
-        """Write the checkpoint.
+        """Write the checkpoint and the log up to it.
 
         Raises:
             UserError: if it cannot be written, or a loss is not finite.
@@ -134,25 +136,24 @@ class _Training:
         self.log.flush()
         state = {
             "step": self.step,
-            "place": asdict(self.place),
+            "place": asdict(self.position),
             "starts": {site: tuple(start) for site, start in self.starts.items()},
             "learners": {site: [learner.state() for learner in several] for site, several in self.learners.items()},
         }
         path = self.plan.out / CHECKPOINT
-        try:
-            with writing_whole(path) as file:
+        with full_disk(path), writing_whole(path) as file:
+            try:
                 torch.save(state, file)
-        except (OSError, RuntimeError) as error:
-            said = str(error).splitlines()[0]
-            raise UserError(f"{path} cannot be written ({said}); make room and give the same command again") from None
+            except RuntimeError as error:  # torch's word for a full disk
+                raise OSError(str(error).splitlines()[0]) from None
 
     def _check(self) -> None:
         for point, seen in self.results.items():
             if not bool(seen.loss.isfinite()):
                 raise UserError(f"the loss of {point.name} is not finite at step {self.step}; try a lower --lr")
 
-    def finish(self) -> None:
-        """Write the SAEs, then let the checkpoint go."""
+    def finish(self, folder: WorkFolder) -> None:
+        """Write the SAEs, then remove the checkpoint."""
         self.log.flush()
         last = {line["sae"]: line["explained"] for line in read_log(self.plan.out)}
         for learner in (learner for several in self.learners.values() for learner in several):
@@ -161,7 +162,7 @@ class _Training:
                 config = self.plan.config(point, self.steps) | {"explained_variance": last[point.name]}
                 save_sae(sae, self.plan.out / point.name, config)
                 save_for_saelens(sae, self.plan.out / point.name, self.plan.model_name, point.site)
-        self.plan.mark_finished()
+        self.plan.mark_finished(folder)
 
 
 def learners_of(
@@ -185,7 +186,7 @@ def step_all(learners: list[Learner], x: Tensor, lr: float) -> dict[GridPoint, S
 
 
 def start_of(x: Tensor) -> Start:
-    """What the SAEs of vectors ``[n, d]`` begin with."""
+    """The start of SAEs that are trained on vectors like these ``[n, d]``."""
     return Start(geometric_median(x), (x - x.mean(0)).square().mean())
 
 
@@ -196,7 +197,7 @@ def learning_rate(settings: SAESettings, step: int, steps: int) -> float:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state that was kept; None if there is none.
+    """The state in a checkpoint; None if there is no checkpoint.
 
     Raises:
         UserError: if it cannot be read.
@@ -206,6 +207,6 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
-        said = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read ({said}); remove it to start over") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read ({reason}); remove it to start over") from None
     return state

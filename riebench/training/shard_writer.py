@@ -1,4 +1,4 @@
-"""Generate, take the values, write one shard of them."""
+"""Generate pictures, take the values at sites, and write a shard of them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from riebench.models.model import Model
 from riebench.models.sites import Run
 from riebench.prompts import Prompted, prompts_hash
 from riebench.training.capture import Capture
-from riebench.training.dataset import Collection, Shard, StoredSite, StoredType, shard_name
+from riebench.training.dataset import DatasetFacts, Shard, StoredSite, StoredType, shard_name
 from riebench.util.errors import PairError, UserError
 from riebench.util.files import write_whole
+from riebench.util.work_folder import full_disk
 
 TYPES: dict[StoredType, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class ShardWriter:
-    """Holds the model and writes shards.
+    """The worker of a collection: holds the model and writes shards.
 
     Args:
-        capture: what is taken.
+        capture: the request.
         dtype: of the stored numbers.
         shard_prompts: prompts of each shard.
         folder: for the shards.
+
+    Attributes:
+        facts: of the whole data set.
 
     Raises:
         UserError: if the model cannot be loaded.
@@ -37,7 +41,7 @@ class ShardWriter:
     def __init__(self, capture: Capture, dtype: StoredType, shard_prompts: int, folder: Path) -> None:
         self.capture, self.folder = capture, folder
         self.model = capture.load()
-        self.asked = Collection(
+        self.facts = DatasetFacts(
             model=capture.entry.name,
             fingerprint=self.model.fingerprint,
             conditions=dict(self.model.conditions),
@@ -56,25 +60,25 @@ class ShardWriter:
             shard_prompts=shard_prompts,
         )
 
+    def give_up(self, number: int, reason: str) -> Shard:
+        """Raise a UserError: a data set lacks no shard."""
+        raise UserError(f"shard {number} cannot be made: {reason}")
+
     def work(self, number: int) -> Shard:
         """Write a shard by its number.
 
         Raises:
             UserError: if a value is not finite in half precision, a prompt is too long, or the disk is full.
         """
-        start = number * self.asked.shard_prompts
-        part = self.capture.prompted[start : start + self.asked.shard_prompts]
-        vectors = half_vectors(self.model, self.capture, part, TYPES[self.asked.dtype])
-        data = save(vectors, {"collection": self.asked.key})
-        try:
-            write_whole(self.folder / shard_name(number), data)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder / shard_name(number)} cannot be written ({error.strerror or error}); "
-                "make room and give the same command again"
-            ) from None
+        start = number * self.facts.shard_prompts
+        part = self.capture.prompted[start : start + self.facts.shard_prompts]
+        vectors = half_vectors(self.model, self.capture, part, TYPES[self.facts.dtype])
+        data = save(vectors, {"collection": self.facts.key})
+        path = self.folder / shard_name(number)
+        with full_disk(path):
+            write_whole(path, data)
         counts = {site: len(rows) for site, rows in vectors.items()}
-        return Shard(name=shard_name(number), vectors=counts, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        return Shard(name=path.name, vectors=counts, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def half_vectors(
@@ -104,7 +108,7 @@ def half_vectors(
 
 
 def _rows_of(run: Run, seed: int, capture: Capture) -> Iterator[tuple[str, Tensor]]:
-    """Each site with what is taken of one run."""
+    """Each site with the vectors that are taken of a run."""
     values: Mapping[str, Tensor] = run.values
     for site in capture.sites:
         for step, rows in enumerate(values[site]):

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
 from typing import Any
 
-from riebench.records import only_writer
 from riebench.training.capture import ALL, size_text
-from riebench.training.training_plan import plan_training
-from riebench.util.errors import UserError
+from riebench.training.training_plan import TRAINING, plan_training
 from riebench.util.files import remove_torn
-from riebench.util.progress import tracked
+from riebench.util.work_folder import WorkFolder, check_work_folder, unwritable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of a training.
+    """The result of a training.
 
     Attributes:
         folders: of the SAEs; empty if it ended early.
@@ -41,7 +41,7 @@ def train(
     log_every: int = 50,
     checkpoint_every: int = 500,
     quiet: bool = False,
-    **given: Any,
+    **options: Any,
 ) -> Trained:
     """Train a grid of SAEs in one pass over the data; goes on from the checkpoint that ``out`` holds.
 
@@ -52,12 +52,12 @@ def train(
         preset: ``mini``, ``paper`` or ``paper-v1``.
         live: arguments of :func:`riebench.training.capture.resolve_capture` but ``site``, to train on what the model
             generates, without a data set.
-        device: ``auto`` takes the best there is.
+        device: ``auto`` takes the best of this machine.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints.
         quiet: whether to show no progress.
-        given: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
-            :class:`riebench.training.training_grid.Axes` and :class:`riebench.training.training_grid.SAESettings`.
+        options: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
+            :class:`riebench.training.training_plan.Axes` and :class:`riebench.training.training_plan.SAESettings`.
 
     Raises:
         UserError: before the first step, if the data are not whole, the grid cannot be, the disk is too small or
@@ -72,29 +72,23 @@ def train(
         device=device,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
-        **given,
+        **options,
     )
+    check_work_folder(plan.out, TRAINING)
     if not quiet:
-        _say(f"{len(plan.points)} SAEs of {', '.join(plan.widths)}; up to {size_text(plan.bytes)} in {plan.out}")
+        sites, size = ", ".join(plan.widths), size_text(plan.bytes)
+        log.info("%d SAEs of %s; up to %s in %s", len(plan.points), sites, size, plan.out)
     folders = [plan.out / point.name for point in plan.points]
-    try:
-        plan.out.mkdir(parents=True, exist_ok=True)
-        with only_writer(plan.out):
-            for folder in (plan.out, *folders):
-                remove_torn(folder)
-            if plan.begin():
-                from riebench.training.one_pass import train_plan
+    with WorkFolder(plan.out, TRAINING) as folder, unwritable(plan.out):
+        for sae_folder in folders:
+            remove_torn(sae_folder)
+        if plan.begin(folder):
+            from riebench.training.one_pass import train_plan
 
-                ended = train_plan(plan, tracked("steps") if not quiet else iter)
-                if ended is not None:
-                    return Trained([], ended)
-            from riebench.training.learning_curves import draw_learning_curves
+            signal = train_plan(plan, folder, quiet)
+            if signal is not None:
+                return Trained([], signal)
+        from riebench.training.training_log import draw_learning_curves
 
-            draw_learning_curves(plan.out)
-    except OSError as error:
-        raise UserError(f"the folder {plan.out} cannot be written ({error.strerror or error})") from None
+        draw_learning_curves(plan.out)
     return Trained(folders)
-
-
-def _say(text: str) -> None:
-    print(f"riebench: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The log of a training run, one JSON line for each SAE now and then, and its figure. Needs no torch."""
+"""The log of a training, one JSON line for each SAE now and then, and its figure. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from riebench.util.errors import UserError
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from riebench.report.style import DASHES, METADATA, PAPER
 from riebench.util.files import write_whole
+from riebench.util.json_lines import append_lines, joined_lines, read_lines
+from riebench.util.work_folder import full_disk
 
 LOG = "log.jsonl"
+FIGURE = "learning.png"
+PANELS = {"explained": "explained variance", "auxiliary": "auxiliary loss", "dead": "share of dead features"}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
+SCREEN = 130  # dots per inch
 
 
 class TrainingLog:
@@ -18,39 +28,70 @@ class TrainingLog:
 
     Args:
         folder: that holds it.
-        step: where training goes on; lines of later steps, which a killed process wrote, are taken out.
+        step: where training goes on; lines of later steps, which a killed process wrote, are removed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / LOG
-        kept = [line for line in read_log(folder) if line["step"] <= step]
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        kept = [json.dumps(line) for line in read_log(folder) if line["step"] <= step]
+        write_whole(self.path, joined_lines(kept))
         self._waiting: list[str] = []
 
     def add(self, sae: str, step: int, vectors: int, measured: Mapping[str, float]) -> None:
-        """One line; written with the next :meth:`flush`."""
-        self._waiting.append(json.dumps({"sae": sae, "step": step, "vectors": vectors, **measured}) + "\n")
+        """Add a line; it is written with the next :meth:`flush`."""
+        self._waiting.append(json.dumps({"sae": sae, "step": step, "vectors": vectors, **measured}))
         if len(self._waiting) >= 100:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        with self.path.open("a") as file:
-            file.writelines(self._waiting)
+        """Write the lines that wait.
+
+        Raises:
+            UserError: if they cannot be written.
+        """
+        with full_disk(self.path):
+            append_lines(self.path, self._waiting)
         self._waiting.clear()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a torn last one is left out, and without a file there are none.
+    """The lines of a log; a torn last line is left out, and a folder without a log has none.
 
     Raises:
-        UserError: if it is something else.
+        UserError: if another line is damaged.
     """
     try:
-        lines = (folder / LOG).read_text().splitlines(keepends=True)
-    except OSError:
+        return read_lines(folder / LOG, json.loads)
+    except FileNotFoundError:
         return []
-    try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except ValueError:
-        raise UserError(f"{folder / LOG} is damaged; remove it, or give another --out") from None
+
+
+def draw_learning_curves(folder: Path) -> Path | None:
+    """Draw ``learning.png`` of a training's folder: a row of panels for each site, a line for each SAE.
+
+    Returns:
+        Its path; None where the log is empty.
+    """
+    lines = pd.DataFrame(read_log(folder))
+    if lines.empty:
+        return None
+    lines[["site", "what"]] = lines["sae"].str.extract(r"(.*?)_(k.*)")
+    sites, saes = list(lines["site"].unique()), list(lines["what"].unique())
+    with rc_context(PAPER):
+        figure = Figure(figsize=(7.2, 1.0 + 1.9 * len(sites) + 0.09 * len(saes)), layout="constrained")
+        axes = figure.subplots(len(sites), len(PANELS), squeeze=False, sharex=True)
+        for row, site in zip(axes, sites, strict=True):
+            for panel, (column, title) in zip(row, PANELS.items(), strict=True):
+                for number, what in enumerate(saes):
+                    part = lines[(lines["site"] == site) & (lines["what"] == what)]
+                    style = DASHES[number % len(DASHES)]  # lines that coincide are both seen
+                    colour = COLOURS[number % len(COLOURS)]
+                    panel.plot(part["vectors"], part[column], color=colour, linestyle=style, linewidth=1, label=what)
+                panel.set_title(f"{site}: {title}")
+                if site == sites[-1]:
+                    panel.set_xlabel("vectors trained on")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        readable = [label.replace("_", ", ").replace("aux-", "aux ").replace("seed", "seed ") for label in labels]
+        figure.legend(handles, readable, loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(folder / FIGURE, dpi=SCREEN, metadata=METADATA["png"])
+    return folder / FIGURE

@@ -1,4 +1,4 @@
-"""What a training run will do, with all that can be wrong found before the first step. Needs no torch."""
+"""The plan of a training: its settings, the published ones by name, and the grid of SAEs. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,32 +6,173 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.prompts import prompts_hash
 from riebench.training.capture import ALL, Capture, refuse_full_disk, resolve_capture, size_text
 from riebench.training.dataset import Dataset, open_dataset
-from riebench.training.training_grid import GridPoint, SAESettings, grid_points, settings_and_axes
-from riebench.util.errors import UserError
-from riebench.util.files import write_whole
+from riebench.util.errors import UserError, unknown
+from riebench.util.work_folder import WorkFolder
 
 TRAINING, CHECKPOINT = "training.json", "checkpoint.pt"
 
 
+class SAESettings(BaseModel):
+    """How SAEs are trained; the defaults are those of mini's own.
+
+    Attributes:
+        batch: vectors in a step.
+        steps: steps; 0 for as many as one pass over the data gives.
+        lr: Adam's learning rate.
+        eps: Adam's epsilon.
+        decay: share of the steps, the last ones, over which the learning rate falls linearly to 0.
+        auxk: dead features that reconstruct the residual.
+        aux_weight: weight of the auxiliary loss.
+        dead_after: vectors without an activation after which a feature counts as dead.
+        buffer: vectors of each site that are shuffled together.
+        shuffle_seed: of the order of the vectors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch: int = Field(4096, ge=1)
+    steps: int = Field(3000, ge=0)
+    lr: float = Field(1e-3, gt=0)
+    eps: float = Field(6.25e-10, gt=0)
+    decay: float = Field(0.2, ge=0, le=1)
+    auxk: int = Field(64, ge=1)
+    aux_weight: float = Field(1 / 32, ge=0)
+    dead_after: int = Field(200_000, ge=1)
+    buffer: int = Field(1 << 18, ge=1)
+    shuffle_seed: int = Field(0, ge=0, lt=1 << 23)
+
+
+class Axes(BaseModel):
+    """The axes of the grid.
+
+    Attributes:
+        k: active features.
+        expansion: features per dimension, n / d.
+        aux: whether dead features reconstruct the residual.
+        frozen: whether the decoder stays random, the baseline of arXiv 2602.14111.
+        seeds: of the start.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    k: tuple[int, ...] = (16,)
+    expansion: tuple[int, ...] = (4,)
+    aux: tuple[bool, ...] = (True,)
+    frozen: tuple[bool, ...] = (False,)
+    seeds: tuple[Annotated[int, Field(lt=1 << 63)], ...] = (0,)
+
+
+PUBLISHED: dict[str, Any] = {"steps": 0, "lr": 1e-4, "decay": 0.0, "auxk": 256, "dead_after": 10_000_000}
+PRESETS: dict[str, dict[str, Any]] = {
+    "mini": {},
+    "paper": {**PUBLISHED, "k": (160,)},
+    "paper-v1": {**PUBLISHED, "k": (10,)},
+}
+"""``paper``: the SAEs of RIEBench; ``paper-v1``: the first release (arXiv 2410.22366). n is 5120 at d = 1280."""
+
+
+class GridPoint(BaseModel):
+    """One SAE of the grid.
+
+    Attributes:
+        site: whose values it is trained on.
+        k: active features.
+        expansion: features per dimension.
+        aux: whether dead features reconstruct the residual.
+        frozen: whether the decoder stays as it started.
+        seed: of the start.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    site: str
+    k: int
+    expansion: int
+    aux: bool
+    frozen: bool = False
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder; begins with its site, so that ``sae.folder`` finds it."""
+        aux = f"aux-{'on' if self.aux else 'off'}" + "_frozen" * self.frozen
+        return f"{self.site.replace('/', '-')}_k{self.k}_x{self.expansion}_{aux}_seed{self.seed}"
+
+    @property
+    def start(self) -> tuple[str, int, int, bool, int]:
+        """The facts that decide the start of the training; SAEs that differ in the auxiliary loss alone share them."""
+        return self.site, self.k, self.expansion, self.frozen, self.seed
+
+
+def settings_and_axes(preset: str | None, options: Mapping[str, Any]) -> tuple[SAESettings, Axes]:
+    """The settings and axes of a preset, changed by options; an option of None changes nothing.
+
+    Raises:
+        UserError: if the preset or a name is unknown, or a value does not fit.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    known = [*SAESettings.model_fields, *Axes.model_fields]
+    for name in options:
+        if name not in known:
+            raise unknown("setting", name, known)
+    chosen = PRESETS[preset or "mini"] | {name: value for name, value in options.items() if value is not None}
+    try:
+        settings = SAESettings(**{n: v for n, v in chosen.items() if n in SAESettings.model_fields})
+        return settings, Axes(**{n: v for n, v in chosen.items() if n in Axes.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+
+
+def grid_points(axes: Axes, widths: Mapping[str, int]) -> list[GridPoint]:
+    """Every SAE of the grid, for sites with the widths of their vectors.
+
+    Raises:
+        UserError: if an axis is empty, has a value twice or below 1, or a k is above the number of features.
+    """
+    for name, values in axes.model_dump().items():
+        lowest = 1 if name in ("k", "expansion") else 0
+        if not values or len(set(values)) < len(values) or min(values) < lowest:
+            raise UserError(f"{name} is {_listed(values)}; expected different numbers, each {lowest} or more")
+    points = []
+    for site, k, expansion, frozen, seed, aux in product(
+        widths, axes.k, axes.expansion, axes.frozen, axes.seeds, axes.aux
+    ):
+        if k > (features := expansion * widths[site]):
+            raise UserError(
+                f"k is {k}, but an SAE of {site} has {features} features at expansion {expansion}; "
+                "lower k or raise the expansion"
+            )
+        points.append(GridPoint(site=site, k=k, expansion=expansion, aux=aux, frozen=frozen, seed=seed))
+    return points
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ",".join(map(str, values)) or "empty"
+
+
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A training run.
+    """A training.
 
     Attributes:
         out: folder of the SAE folders.
         settings: of all SAEs.
         points: the SAEs.
         widths: site to the width of its vectors.
-        data: a data set, or
-        live: what the model generates.
+        data: the data set; None for ``live``.
+        live: the values that the model generates during training; None for ``data``.
         device: where it is trained.
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints.
@@ -51,13 +192,13 @@ class TrainingPlan:
     def model_name(self) -> str:
         """The model whose values these are."""
         if self.data is not None:
-            return self.data.asked.model
+            return self.data.facts.model
         assert self.live is not None
         return self.live.entry.name
 
     @cached_property
-    def asked(self) -> dict[str, Any]:
-        """What decides the result; a run is gone on with only if this is the same."""
+    def facts(self) -> dict[str, Any]:
+        """All that decides the SAEs; a training is gone on with only if its facts are the same."""
         origin: dict[str, Any] = {"data": self.data.fingerprint} if self.data else {}
         if self.live is not None:
             live = self.live
@@ -77,16 +218,16 @@ class TrainingPlan:
 
     @property
     def bytes(self) -> int:
-        """What the run writes at most: two checkpoints at one time, then each SAE in two layouts."""
+        """Bytes that the training writes at most: two checkpoints at one time, then each SAE in two layouts."""
         return self.weights * (2 * 3 + 2)
 
     @property
     def memory(self) -> int:
-        """What the run holds in memory at least: weights, gradients and Adam's two means."""
+        """Bytes that the training holds in memory at least: weights, gradients and Adam's two means."""
         return self.weights * 4
 
     def config(self, point: GridPoint, steps: int) -> dict[str, Any]:
-        """What the ``config.json`` of an SAE says beside its size."""
+        """The content of an SAE's ``config.json`` beside its size."""
         return {
             "auxk": self.settings.auxk if point.aux else None,
             "dead_steps_threshold": self.settings.dead_after // self.settings.batch,
@@ -96,32 +237,34 @@ class TrainingPlan:
             **self.settings.model_dump(include={"batch", "lr", "eps", "decay", "aux_weight", "shuffle_seed"}),
         }
 
-    def begin(self) -> bool:
-        """Note what is trained; whether there is something left to do.
+    def begin(self, folder: WorkFolder) -> bool:
+        """Write the facts of the training into its folder; whether there is something left to do.
 
         Raises:
             UserError: if the folder holds another training.
         """
         try:
             noted = json.loads((self.out / TRAINING).read_text())
-            found = {name: noted[name] for name in ("asked", "finished")}
+            earlier, finished = dict(noted["asked"]), bool(noted["finished"])
         except FileNotFoundError:
-            found = None
+            earlier, finished = self.facts, False
         except (ValueError, LookupError, TypeError):
             raise UserError(f"{self.out / TRAINING} cannot be read; remove it or give another --out") from None
-        if found is None or not (found["finished"] or (self.out / CHECKPOINT).is_file()):  # nothing to be lost
-            found = {"asked": self.asked, "finished": False}
-            write_whole(self.out / TRAINING, json.dumps(found, indent=1).encode())
-        for name, wanted in self.asked.items():
-            has = found["asked"].get(name)
-            if has != wanted:
-                raise UserError(f"{self.out} holds a training with {name} {has}, not {wanted}; give another --out")
-        return not found["finished"]
+        if not (finished or (self.out / CHECKPOINT).is_file()):  # nothing to be lost
+            earlier = self.facts
+            self._note(folder, finished=False)
+        for name, value in self.facts.items():
+            if (before := earlier.get(name)) != value:
+                raise UserError(f"{self.out} holds a training with {name} {before}, not {value}; give another --out")
+        return not finished
 
-    def mark_finished(self) -> None:
-        """Note that all SAEs are written, and let the checkpoint go."""
-        write_whole(self.out / TRAINING, json.dumps({"asked": self.asked, "finished": True}, indent=1).encode())
+    def mark_finished(self, folder: WorkFolder) -> None:
+        """Note that all SAEs are written, and remove the checkpoint."""
+        self._note(folder, finished=True)
         (self.out / CHECKPOINT).unlink(missing_ok=True)
+
+    def _note(self, folder: WorkFolder, finished: bool) -> None:
+        folder.write(TRAINING, json.dumps({"asked": self.facts, "finished": finished}, indent=1).encode())
 
 
 def plan_training(
@@ -134,14 +277,14 @@ def plan_training(
     live: Mapping[str, Any] | None = None,
     log_every: int = 50,
     checkpoint_every: int = 500,
-    **given: Any,
+    **options: Any,
 ) -> TrainingPlan:
-    """See :func:`train`.
+    """The plan of a training; the arguments are those of :func:`riebench.training.train`.
 
     Raises:
-        UserError: if something is unknown or cannot be; see there.
+        UserError: before the first step, as :func:`riebench.training.train` does.
     """
-    settings, axes = settings_and_axes(preset, given)
+    settings, axes = settings_and_axes(preset, options)
     if (data is None) == (live is None):
         raise UserError("give either a folder that 'riebench sae collect' has filled, or a model to generate with")
     names = [site] if isinstance(site, str) else list(site)
@@ -149,10 +292,10 @@ def plan_training(
     if data is not None:
         named = [] if ALL in names else names
         dataset = open_dataset(Path(data), named)
-        widths = {name: stored.width for name, stored in dataset.asked.sites.items() if not named or name in named}
+        widths = {name: stored.width for name, stored in dataset.facts.sites.items() if not named or name in named}
     else:
         capture = resolve_capture(site=names, **(live or {}))
-        widths = {name: there.width for name, there in capture.sites.items()}
+        widths = {name: site.width for name, site in capture.sites.items()}
     points = grid_points(axes, widths)
     for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every)):
         if value < 1:
@@ -165,11 +308,11 @@ def plan_training(
 
 
 def _refuse_full_memory(plan: TrainingPlan) -> None:
-    """Refuse what this machine cannot hold; how much a GPU holds is known once torch is there."""
-    there = psutil.virtual_memory().total
-    if plan.memory > there and not plan.device.startswith("cuda"):
+    """Refuse a training that does not fit this machine's memory; a GPU's memory is unknown without torch."""
+    total = psutil.virtual_memory().total
+    if plan.memory > total and not plan.device.startswith("cuda"):
         raise UserError(
-            f"training the SAEs takes {size_text(plan.memory)} of memory, this machine has {size_text(there)}; take a "
+            f"training the SAEs takes {size_text(plan.memory)} of memory, this machine has {size_text(total)}; take a "
             "lower --expansion, or fewer at a time"
         )
 

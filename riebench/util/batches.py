@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
-SAID = (
+log = logging.getLogger(__name__)
+OUT_OF_MEMORY = (
     *("out of memory", "not enough memory", "can't allocate memory"),
     *("alloc_failed", "allocation_failed", "unable to find an engine"),  # cuBLAS and cuDNN without room to work in
 )
-"""How it is worded where PyTorch has no exception of its own: on the CPU and in libraries below it."""
+"""Words of errors for which PyTorch has no exception of its own: on the CPU and in libraries below it."""
 
 
 class Batched(Protocol):
-    """Whoever works in batches: ``batch`` rows at most."""
+    """Something that works in batches of ``batch`` rows at most."""
 
     batch: int
 
@@ -26,7 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in SAID)
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def in_batches(owner: Batched, count: int, work: Callable[[slice], list[T]]) -> list[T]:
@@ -36,8 +37,8 @@ def in_batches(owner: Batched, count: int, work: Callable[[slice], list[T]]) -> 
 
     Args:
         owner: holds the size.
-        count: how many rows there are.
-        work: gives the results of a slice of the rows, one a row.
+        count: number of rows.
+        work: returns the results of a slice of the rows, one a row.
 
     Raises:
         Exception: whatever ``work`` raises; out of memory only for a single row.
@@ -57,6 +58,5 @@ def in_batches(owner: Batched, count: int, work: Callable[[slice], list[T]]) -> 
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        said = f"out of memory with {rows} pictures at once; {owner.batch} at most from now on"
-        print(f"riebench: {said}", file=sys.stderr, flush=True)
+        log.warning("out of memory with %d pictures at once; %d at most from now on", rows, owner.batch)
     return done

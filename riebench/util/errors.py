@@ -1,4 +1,4 @@
-"""Errors that a user can mend, said in one line."""
+"""Errors that a user can mend; their texts are one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PairError(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """An error for a name that is not known, with the nearest one that is."""
+    """An error for an unknown name; its text suggests the nearest known name."""
     known = list(known)
     near = get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""

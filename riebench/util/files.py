@@ -101,14 +101,12 @@ def writing_whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def remove_torn(folder: Path, name: str = "*") -> None:
-    """Remove what :func:`writing_whole` left half written in a folder when its process was killed; nothing else.
+def remove_torn(folder: Path) -> None:
+    """Remove the files that :func:`writing_whole` left half written in a folder as its process was killed; no others.
 
-    Args:
-        folder: not looked into below.
-        name: pattern of the names that the files would have got.
+    Folders below are not looked into.
     """
-    for torn in folder.glob(f"{name}{TORN}"):
+    for torn in folder.glob(f"*{TORN}"):
         if torn.is_file():
             torn.unlink()
 
@@ -121,10 +119,10 @@ def cache_folder() -> Path:
 def read_facts(name: str) -> dict[str, Any]:
     """The facts kept under a file name; empty where they are missing or damaged."""
     try:
-        found = json.loads((cache_folder() / name).read_text())
+        facts = json.loads((cache_folder() / name).read_text())
     except (OSError, json.JSONDecodeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def keep_facts(name: str, facts: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ def templates(folder: Path) -> Environment:
 
 
 def asset(own: Path, shared: Path) -> Markup:
-    """A page's own style sheet or script, after the one that all pages share."""
+    """The style sheet or script that all pages share, followed by the page's own."""
     return Markup(shared.read_text(encoding="utf-8") + own.read_text(encoding="utf-8"))
 
 

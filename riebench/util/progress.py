@@ -64,7 +64,7 @@ def progress_bar(
         done, things, now = done + 1, things + count, time.perf_counter()
         rate = f"{things / max(1e-9, now - started):.1f}{counted and f' {counted}'}/s"
         bar.update(task, advance=1, rate=rate)
-        if lines and now - last >= EVERY:
+        if lines and done < total and now - last >= EVERY:
             last, left = now, (now - started) / done * (total - done)
             log.info("%s: %d of %d, %s, about %.0f s left", title, done, total, rate, left)
 

@@ -1,4 +1,4 @@
-"""A folder that long work fills and goes on with: opened, locked, refused to others, written, worked off task by task."""
+"""The folder of long work: opened, locked, refused to others, written, and gone on with task by task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,7 @@ from pathlib import Path
 from signal import Signals
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -34,8 +34,6 @@ KINDS = {
 }
 """The file by which each kind of folder is known."""
 Task = TypeVar("Task")
-Task_contra = TypeVar("Task_contra", contravariant=True)
-Task_co = TypeVar("Task_co", covariant=True)
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -81,7 +79,7 @@ class WorkFolder:
         with full_disk(self.path / name):
             write_whole(self.path / name, data)
 
-    def append(self, name: str, data: bytes) -> None:
+    def append_to(self, name: str, data: bytes) -> None:
         """Append to a file whole or not at all, and have it on the disk before returning.
 
         Raises:
@@ -112,11 +110,13 @@ def full_disk(file: Path) -> Iterator[None]:
 
 
 def refuse_other_kinds(folder: Path, kind: str) -> None:
-    """Refuse a folder that holds another kind of work, unless it holds this kind as well.
+    """Refuse a file, and a folder that holds another kind of work, unless the folder holds this kind as well.
 
     Raises:
         UserError: if it does; the message names the kind.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the folder {folder} cannot be written (it is a file); give another with --out")
     if kind and not (folder / kind).exists():
         for file, content in KINDS.items():
             if (folder / file).exists():
@@ -169,12 +169,27 @@ def _holder(folder: Path) -> str:
 
 
 class Results(Protocol[Task, Result_co]):
-    """Gives the results of tasks as they are done; :class:`riebench.util.workers.Workers` is one."""
+    """Gives the results of tasks as they are done: :class:`InTurn`, or the workers of :mod:`riebench.util.workers`."""
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Result_co]]: ...
 
     def stop(self) -> None:
         """Begin no further task; the tasks under way are still finished and given."""
+
+
+class InTurn(Generic[Task, Result]):
+    """The results of tasks in their order, by a function; see :class:`Results`."""
+
+    def __init__(self, work: Callable[[Task], Result]) -> None:
+        self._work, self._stopped = work, False
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+        for task in tasks:
+            if not self._stopped:
+                yield task, self._work(task)
+
+    def stop(self) -> None:
+        self._stopped = True
 
 
 @dataclass(frozen=True)
@@ -196,7 +211,7 @@ class Ending:
 
 def work_off(
     results: Results[Task, Result],
-    tasks: list[Task],
+    tasks: Sequence[Task],
     keep: Callable[[Task, Result], str | None],
     unit: str,
 ) -> Ending:
@@ -226,7 +241,7 @@ def work_off(
                 results.stop()
     left = len(tasks) - done
     if left:
-        log.info("%s; %d %ss are left, the same command goes on with them", reason, left, unit)
+        log.warning("%s; %d %ss are left, the same command goes on with them", reason, left, unit)
     else:  # the wish to end came when all were under way
         reason = ""
     return Ending(done, left, signals[0] if signals else None, reason)

@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import psutil
 
 from riebench.util.errors import UserError
+from riebench.util.work_folder import InTurn
 
 log = logging.getLogger(__name__)
 TRIES = 3
@@ -109,7 +110,7 @@ def hired(
     if workers.count < 1:
         raise UserError(f"workers is {workers.count}; expected 1 or more")
     if workers.count > max(1, tasks):
-        log.info("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
+        log.warning("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
         workers = replace(workers, count=max(1, tasks))
     if workers.count == 1 and workers.address is None:
         yield InProcess(make())
@@ -121,23 +122,16 @@ def hired(
         crew.close()
 
 
-class InProcess(Generic[W]):
+class InProcess(InTurn[Any, Any], Generic[W]):
     """One worker in this process; see :class:`Crew`."""
 
     def __init__(self, worker: W) -> None:
+        super().__init__(worker.work)
         self.local: W | None = worker
-        self._worker, self._stopped = worker, False
+        self._worker = worker
 
     def ask(self, question: Callable[[W], Answer]) -> Answer:
         return question(self._worker)
-
-    def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        for task in tasks:
-            if not self._stopped:
-                yield task, self._worker.work(task)
-
-    def stop(self) -> None:
-        self._stopped = True
 
 
 @dataclass(frozen=True)
@@ -243,18 +237,18 @@ class RayCrew(Generic[W]):
 
     def _share_out(self) -> None:
         """Decide what each worker gets, and see that the cluster has it."""
-        resources, count = self.ray.cluster_resources(), self.workers.count
-        each = {"CPU": self.workers.cpus, "GPU": self.workers.gpus}
-        for name, share in each.items():
-            whole = resources.get(name, 0.0) / count
-            each[name] = share = (float(int(whole)) if whole >= 1 else whole) if share is None else share
-            if share * count > resources.get(name, 0.0) + 1e-6:
-                total = resources.get(name, 0.0)
-                raise UserError(
-                    f"{count} workers with {share:g} {name} each need more than the {total:g} of the cluster"
-                )
-        self.share = {"num_cpus": each["CPU"], "num_gpus": each["GPU"]}
-        self.threads = max(1, int(each["CPU"] or 0))
+        cpus = self._share_of("CPU", self.workers.cpus)
+        self.share = {"num_cpus": cpus, "num_gpus": self._share_of("GPU", self.workers.gpus)}
+        self.threads = max(1, int(cpus))
+
+    def _share_of(self, name: str, each: float | None) -> float:
+        """What each worker gets of a resource: an even share, rounded down to a whole number above 1, unless given."""
+        total, count = self.ray.cluster_resources().get(name, 0.0), self.workers.count
+        if each is None:
+            each = float(total // count) or total / count
+        if each * count > total + 1e-6:
+            raise UserError(f"{count} workers with {each:g} {name} each need more than the {total:g} of the cluster")
+        return each
 
     def _hire(self) -> Any:
         # Files of methods in the current folder are importable in the workers, too.

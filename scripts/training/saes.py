@@ -12,7 +12,7 @@ from riebench.sae.store import load_sae, save_sae
 from riebench.settings.settings import Settings
 from riebench.training.collect_values import collect
 from riebench.training.train_saes import train
-from riebench.training.training_grid import Axes, GridPoint
+from riebench.training.training_plan import Axes, GridPoint
 
 VECTORS = 256_000
 """Of each site."""

@@ -53,9 +53,9 @@ def mean_estimate(values: Array) -> Estimate:
     """The mean of ``[units]`` with its interval by bootstrap over the units; NaN has no part in it."""
     if not np.isfinite(values).any():
         return UNDEFINED
-    found = _resamples(len(values)).means(np.asarray(values, float)[:, None])
-    low, high = number_or_none(found.low[0]), number_or_none(found.high[0])
-    return Estimate(float(found.mean[0]), low, high, int(found.count[0]))
+    means = _resamples(len(values)).means(np.asarray(values, float)[:, None])
+    low, high = number_or_none(means.low[0]), number_or_none(means.high[0])
+    return Estimate(float(means.mean[0]), low, high, int(means.count[0]))
 
 
 def ratio_estimate(above: Array, below: Array) -> Estimate:

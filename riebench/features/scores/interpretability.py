@@ -1,7 +1,8 @@
-"""Does a feature mean one thing? By CLIP similarity of its top pictures, and as a detector of true values."""
+"""Does a feature mean one thing? Similarity of its top pictures, detection of true values, activity where named."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from riebench.features.scores.estimate import Array
 
 TOP_SHARE, DRAWN = 0.05, 10
+AREAS = (0.01, 0.1, 0.3)
+"""The shares of the picture's positions on which a feature has to be active."""
 CHUNK = 256  # features whose thresholds are tried at once
 Flags = NDArray[np.bool_]
 Indices = NDArray[np.intp]
@@ -30,12 +33,12 @@ def top_pictures(highest: Array, seed: int, share: float = TOP_SHARE, drawn: int
     top = min(pictures, max(drawn, int(np.ceil(share * pictures))))
     order = np.argsort(-highest, axis=0, kind="stable")[:top]
     rng = np.random.default_rng(seed)
-    found = []
+    chosen = []
     for feature in range(features):
         best = order[:, feature]
         active = best[highest[best, feature] > 0]
-        found.append(np.sort(rng.permutation(active)[:drawn]))
-    return found
+        chosen.append(np.sort(rng.permutation(active)[:drawn]))
+    return chosen
 
 
 def mean_similarity(embeddings: Array) -> float:
@@ -76,8 +79,8 @@ def best_thresholds(activation: Array, labels: Flags) -> tuple[Array, Array]:
         ordered = np.take_along_axis(part, order, 0)
         below = np.vstack([ordered[1:], np.zeros((1, part.shape[1]), part.dtype)])
         hits = np.cumsum(labels[order], axis=0, dtype=np.float32)  # [pictures, features, labels]
-        said = np.arange(1, len(part) + 1, dtype=np.float32)[:, None, None]
-        f1 = 2 * hits / (said + positives)
+        detected = np.arange(1, len(part) + 1, dtype=np.float32)[:, None, None]
+        f1 = 2 * hits / (detected + positives)
         f1 = np.where(((ordered > below) & (ordered > 0))[..., None], f1, 0)
         best = f1.argmax(0)
         score = np.take_along_axis(f1, best[None], 0)[0]
@@ -99,11 +102,11 @@ def f1_gain(f1: Array, prevalence: Array) -> Array:
         return np.asarray(np.where(floor < 1, (f1 - floor) / (1 - floor), np.nan))
 
 
-def f1_score(said: Flags, labels: Flags, known: Flags) -> Array:
+def f1_score(detected: Flags, labels: Flags, known: Flags) -> Array:
     """F1 of each column of ``[pictures, columns]`` over the known pictures; NaN where none has the label."""
-    positives, yes = (labels & known).sum(0), (said & known).sum(0)
+    positives, yes = (labels & known).sum(0), (detected & known).sum(0)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(positives > 0, 2 * (said & labels & known).sum(0) / (positives + yes), np.nan))
+        return np.asarray(np.where(positives > 0, 2 * (detected & labels & known).sum(0) / (positives + yes), np.nan))
 
 
 def auroc(activation: Array, labels: Flags, known: Flags) -> Array:
@@ -197,7 +200,7 @@ def detect(activations: Sequence[Array], truths: Truths, first: Flags) -> Detect
     by_value = gains.transpose(2, 0, 1).reshape(values, -1)
     kind, detector = np.unravel_index(by_value.argmax(1), (kinds, features))
     best = tested[kind, :, detector].T
-    said = best > level[kind, detector, np.arange(values)]
+    detected = best > level[kind, detector, np.arange(values)]
     return Detection(
         value=value,
         where=where,
@@ -206,7 +209,7 @@ def detect(activations: Sequence[Array], truths: Truths, first: Flags) -> Detect
         f1=f1,
         gain=f1_gain(f1, _prevalence(truths, report)[value]),
         area=auroc(chosen, labels, known),
-        coverage=f1_score(said, truths.labels[report], truths.known[report]),
+        coverage=f1_score(detected, truths.labels[report], truths.known[report]),
         detector=detector,
     )
 
@@ -225,3 +228,25 @@ def _fits(activation: Array, truths: Truths, rows: Flags) -> tuple[Array, Array]
         columns = (known == pattern[:, None]).all(0)
         fit[:, columns], level[:, columns] = best_thresholds(activation[pattern], labels[pattern][:, columns])
     return fit, level
+
+
+def active_share(share: Array, named: Flags, known: Flags, area: float) -> tuple[Array, Array]:
+    """Share of pictures in which each feature is active on an area, ``[n]``: of those that name its meaning, of others.
+
+    Args:
+        share: share of the positions at which a feature is active ``[pictures, n]``.
+        named: whether a picture names the meaning of the feature ``[pictures, n]``.
+        known: whether it is known ``[pictures, n]``.
+        area: from 0 to 1.
+    """
+    active = share >= area
+    with np.errstate(invalid="ignore"):
+        inside = (active & named & known).sum(0) / (named & known).sum(0)
+        outside = (active & ~named & known).sum(0) / (~named & known).sum(0)
+    return np.asarray(inside), np.asarray(outside)
+
+
+def captions_naming(captions: Sequence[str], phrases: Sequence[str]) -> Flags:
+    """Whether each caption holds each phrase as whole words, in any case ``[captions, phrases]``."""
+    patterns = [re.compile(rf"(?<!\w){re.escape(phrase.strip())}(?!\w)", re.IGNORECASE) for phrase in phrases]
+    return np.array([[bool(p.search(caption)) for p in patterns] for caption in captions], bool)

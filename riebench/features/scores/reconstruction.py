@@ -56,10 +56,10 @@ def code_overlap(codes: Array) -> tuple[Array, Array]:
     Cosine similarity, and intersection over union of the active features; positions where either is undefined (no
     active feature) are left out.
     """
-    one, two = codes[:-1], codes[1:]
+    codes, following = codes[:-1], codes[1:]
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = (one * two).sum(-1) / (np.linalg.norm(one, axis=-1) * np.linalg.norm(two, axis=-1))
-        both, either = ((one > 0) & (two > 0)).sum(-1), ((one > 0) | (two > 0)).sum(-1)
+        cosine = (codes * following).sum(-1) / (np.linalg.norm(codes, axis=-1) * np.linalg.norm(following, axis=-1))
+        both, either = ((codes > 0) & (following > 0)).sum(-1), ((codes > 0) | (following > 0)).sum(-1)
         shared = both / either
     return _mean_defined(cosine), _mean_defined(shared)
 

@@ -16,7 +16,7 @@ from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 from riebench.util.html import BASE_CSS, COMMON_JS, asset, data_uri, script_json, templates
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
 BLOCK = 64
 """Pictures, or features' heat maps, in one script element; the page reads an element when it shows one of them."""
 
@@ -39,12 +39,12 @@ def write_feature_page(index: FeatureIndex, path: Path) -> None:
     }
     silent = sum(density == 0 for density in columns.density)
     text = (
-        templates(HERE)
+        templates(PAGE)
         .get_template("features.html")
         .render(
             title=f"Features of {facts.name}",
-            css=asset(HERE / "features.css", BASE_CSS),
-            js=asset(HERE / "features.js", COMMON_JS),
+            css=asset(PAGE / "features.css", BASE_CSS),
+            js=asset(PAGE / "features.js", COMMON_JS),
             facts=page_facts(index),
             silent=f"{silent} of {len(index)} features are active nowhere." if silent else "",
             score_name=facts.score_name,
@@ -60,7 +60,7 @@ def write_feature_page(index: FeatureIndex, path: Path) -> None:
 
 
 def page_facts(index: FeatureIndex) -> dict[str, Any]:
-    """What all features of an index have in common, for people."""
+    """The facts that all features of an index share, as the page shows them."""
     facts = index.facts
     steps = f"{facts.steps} step" + "s" * (facts.steps > 1)
     return {

@@ -9,32 +9,38 @@ from typing import Any
 import numpy as np
 
 from riebench.features.held_out_pictures import Picture, SharedPictures
-from riebench.features.observations import Observations, joined
-from riebench.features.scan import Activity, scan
-from riebench.features.scores.causality import share_kept
+from riebench.features.picture_pass import Activity, Observations, generate_and_encode, joined
+from riebench.features.scores.causality import pixel_change, share_kept
 from riebench.features.scores.estimate import Array, Estimate, mean_estimate, rank_correlation
-from riebench.features.scores.interpretability import Detection, Flags, Indices, detect, specificity, top_pictures
-from riebench.features.scores.locality import pixel_change
+from riebench.features.scores.interpretability import (
+    AREAS,
+    Detection,
+    Flags,
+    Indices,
+    active_share,
+    captions_naming,
+    detect,
+    specificity,
+    top_pictures,
+)
 from riebench.features.scores.reconstruction import explained_share, normalised_error
-from riebench.features.scores.sensitivity import AREAS, active_share, captions_naming
 from riebench.features.subjects import Subject
-from riebench.features.switch_trials import Chosen, Described, Trials, switched_summary
-from riebench.features.switching import reconstructed, zeroed
+from riebench.features.switching import Chosen, Descriptions, Trials, reconstructed, switched_summary, zeroed
 from riebench.util.progress import Track
 
 Estimates = dict[str, Estimate]
 
 
 @dataclass(frozen=True)
-class Result:
+class Scores:
     """The scores of a subject.
 
     Attributes:
         summary: score to its estimate.
         steps: score by step, in runs of several steps.
         coverage: attribute value to the F1 of its best single feature.
-        features: what is known of each feature, in columns.
-        switched: what became of each feature that was switched on and off.
+        features: facts of the features, in columns.
+        switched: results of the features that were switched on and off.
     """
 
     summary: Estimates
@@ -46,7 +52,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Responses:
-    """What the features of one subject did in the shared pictures; ``[pictures, n]``, parts side by side."""
+    """The activity of a subject's features in the shared pictures ``[pictures, n]``, parts side by side."""
 
     highest: Array
     share: Array
@@ -79,18 +85,20 @@ class Judge:
         self.pictures, self.settings = pictures, pictures.settings
         parts = {name: part for subject in subjects for name, part in subject.named_parts().items()}
         self.observed = Observations(parts, None if pictures.world is None else pictures.cells)
-        found = scan(pictures.model, parts, pictures.prompted, self.settings.steps, track, self.observed)
-        pictures.look(found)
-        self.activity: Mapping[str, Activity] = found.activity
+        images, activity = generate_and_encode(
+            pictures.model, parts, pictures.prompted, self.settings.steps, track, self.observed
+        )
+        pictures.images = images
+        self.activity: Mapping[str, Activity] = activity
 
-    def score(self, subject: Subject, described: Described | None = None) -> Result:
+    def score(self, subject: Subject, descriptions: Descriptions | None = None) -> Scores:
         """All scores of one subject.
 
         Args:
-            subject: one of those that the pictures were looked through for.
-            described: descriptions of its features, which then stand for their top pictures.
+            subject: one of those that the judge was made for.
+            descriptions: of its features; they take the place of the top pictures.
         """
-        pictures, described = self.pictures, described or {}
+        pictures, descriptions = self.pictures, descriptions or {}
         seen = self._seen(subject)
         summary, steps = self._reconstruction(subject, seen)
         if subject.reconstructs:
@@ -108,12 +116,12 @@ class Judge:
         coverage: dict[str, float] = {}
         if detected is not None:
             coverage = self._add_detection(detected, seen, columns, summary, specific)
-        self._add_sensitivity(detected, described, seen, columns, summary)
+        self._add_sensitivity(detected, descriptions, seen, columns, summary)
         levels = {int(i): seen.level(int(i), tops[i]) for i in np.flatnonzero(seen.live)}
         norms = {site: self.observed.norm(site) for site in subject.parts}
-        trials = Trials(pictures, subject, self._chosen(seen, detected, specific, described), levels, norms)
-        switched = trials.run(tops, described)
-        return Result(summary | switched_summary(switched), steps, coverage, columns, switched)
+        trials = Trials(pictures, subject, self._chosen(seen, detected, specific, descriptions), levels, norms)
+        switched = trials.run(tops, descriptions)
+        return Scores(summary | switched_summary(switched), steps, coverage, columns, switched)
 
     def _seen(self, subject: Subject) -> Responses:
         names = list(subject.named_parts())
@@ -142,8 +150,8 @@ class Judge:
         sums = self.observed.sums(name)
         summary |= {"explained_variance": explained_share(sums), "nmse": normalised_error(sums)}
         if self.settings.steps > 1:
-            each = [sums.at_step(step) for step in range(self.settings.steps)]
-            steps["explained_variance"] = [explained_share(one) for one in each]
+            by_step = [sums.at_step(step) for step in range(self.settings.steps)]
+            steps["explained_variance"] = [explained_share(part) for part in by_step]
         return summary, steps
 
     def _downstream(self, subject: Subject) -> Estimates:
@@ -153,12 +161,12 @@ class Judge:
         ((site, dictionary),) = subject.parts.items()
         if site not in pictures.zeroed_at:
             pictures.zeroed_at[site] = pictures.edited(numbers, [{site: zeroed}] * len(numbers))
-        found: Estimates = {}
+        summary: Estimates = {}
         edited = pictures.edited(numbers, [{site: reconstructed(dictionary)}] * len(numbers))
         for kind, images in (("", edited), ("zeroed_", pictures.zeroed_at[site])):
             columns = self._against_untouched(numbers, images)
-            found |= {f"{kind}{name}": mean_estimate(column) for name, column in zip(names, columns, strict=True)}
-        return found
+            summary |= {f"{kind}{name}": mean_estimate(column) for name, column in zip(names, columns, strict=True)}
+        return summary
 
     def _against_untouched(self, numbers: Sequence[int], images: Sequence[Picture]) -> list[Array]:
         """Distances of edited pictures to the untouched ones: the columns of :meth:`_downstream`."""
@@ -212,7 +220,7 @@ class Judge:
     def _add_sensitivity(
         self,
         detected: Detection | None,
-        described: Described,
+        descriptions: Descriptions,
         seen: Responses,
         columns: dict[str, Any],
         summary: Estimates,
@@ -226,10 +234,10 @@ class Judge:
             share = share[report]
         else:
             named, known = (np.zeros(share.shape, bool) for _ in range(2))
-            if described:
-                numbers = list(described)
+            if descriptions:
+                numbers = list(descriptions)
                 captions = [prompt for prompt, _ in pictures.prompted]
-                named[:, numbers] = captions_naming(captions, list(described.values()))
+                named[:, numbers] = captions_naming(captions, list(descriptions.values()))
                 known[:, numbers] = True
         for area in AREAS:
             inside, outside = active_share(share, named, known, area)
@@ -238,14 +246,14 @@ class Judge:
                 summary[f"{name}_{round(100 * area)}"] = mean_estimate(values[seen.live])
 
     def _chosen(
-        self, seen: Responses, detected: Detection | None, specific: Array, described: Described
+        self, seen: Responses, detected: Detection | None, specific: Array, descriptions: Descriptions
     ) -> list[Chosen]:
         """Live features drawn by the seed, and those that detect their value best (most specific, without a truth).
 
         Where features are described, only those are taken.
         """
         settings, truths = self.settings, self.pictures.truths
-        live = np.array([i for i in np.flatnonzero(seen.live) if not described or i in described], int)
+        live = np.array([i for i in np.flatnonzero(seen.live) if not descriptions or i in descriptions], int)
         drawn = np.random.default_rng(settings.seed).permutation(live)[: settings.features]
         rank = np.nan_to_num(specific, nan=-np.inf) if detected is None else detected.chosen_gain
         best = live[np.argsort(-rank[live], kind="stable")][: settings.best]

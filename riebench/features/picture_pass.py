@@ -1,4 +1,4 @@
-"""What every score starts from, collected in one pass over the pictures for all dictionaries."""
+"""One pass over generated pictures for any number of dictionaries: what their features do, and sums for all scores."""
 
 from __future__ import annotations
 
@@ -7,25 +7,90 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from riebench.features.scores.estimate import Array
 from riebench.features.scores.reconstruction import SquareSums, code_overlap
 from riebench.masks.region import Mask
+from riebench.models.model import Model
+from riebench.prompts import Prompted
 from riebench.sae.dictionary import Dictionary
 from riebench.util.errors import UserError
+from riebench.util.progress import Track
 
 LARGEST = torch.finfo(torch.half).max
 """Codes are kept in half precision."""
 Area = Callable[[int, str], Mask]
 """Number of a picture and a site to the object's cells ``[positions]`` there."""
+Watch = Callable[[int, str, Tensor, Tensor], None]
+"""Is given the number of a picture, the name of a dictionary, the values ``[steps, positions, d]`` at its site and
+their codes ``[steps, positions, n]``."""
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What each feature does in each picture, over all its positions and steps; ``[pictures, n]``, on the CPU.
+
+    Attributes:
+        highest: the largest code.
+        share: share of the positions at which the code is above zero.
+        mean: mean over all positions of the codes above zero, the rest counting as 0; over ``share`` it is that of the
+            active ones.
+    """
+
+    highest: Tensor
+    share: Tensor
+    mean: Tensor
+
+
+def generate_and_encode(
+    model: Model,
+    dictionaries: Mapping[str, tuple[str, Dictionary]],
+    prompted: Sequence[Prompted],
+    steps: int = 1,
+    track: Track = iter,
+    watch: Watch | None = None,
+) -> tuple[list[NDArray[np.uint8]], dict[str, Activity]]:
+    """Generate a picture for each prompt and encode its values with every dictionary.
+
+    Args:
+        model: the model.
+        dictionaries: name to the site and its dictionary.
+        prompted: prompts and seeds.
+        steps: denoising steps.
+        track: shows how far the pictures are.
+        watch: called with the number of each picture, the name of each dictionary, its values and codes there.
+
+    Returns:
+        The pictures ``[height, width, 3]``, and the name of each dictionary to what its features do in them.
+    """
+    sites = {site for site, _ in dictionaries.values()}
+    images: list[NDArray[np.uint8]] = []
+    rows: dict[str, list[list[Tensor]]] = {name: [[], [], []] for name in dictionaries}
+    runs = model.runs(prompted, steps, sites)
+    with torch.no_grad():
+        for _ in track(range(len(prompted))):
+            run = next(runs)
+            images.append(run.image)
+            for name, (site, dictionary) in dictionaries.items():
+                values = run.values[site].float()
+                codes = dictionary.encode(values)
+                if watch is not None:
+                    watch(len(images) - 1, name, values, codes)
+                codes = codes.flatten(0, -2)
+                measures = codes.amax(0), (codes > 0).float().mean(0), codes.clamp(min=0).mean(0)
+                for kept, value in zip(rows[name], measures, strict=True):
+                    kept.append(value.half().cpu())
+    activity = {name: Activity(*(torch.stack(kept).float() for kept in three)) for name, three in rows.items()}
+    return images, activity
 
 
 @dataclass
 class Observations:
     """Sums over the values and codes of each picture, added up as the pictures pass.
 
-    Its call is a :data:`riebench.features.scan.Watch`.
+    Its call is a :data:`Watch`.
 
     Attributes:
         dictionaries: name to the site and its dictionary.

@@ -1,0 +1,235 @@
+"""The SAE that a folder or the name of a site means, and its feature index. Torch is imported only to make an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from riebench.features.feature_index import (
+    FeatureIndex,
+    check_feature,
+    check_index_folder,
+    check_index_of,
+    is_index,
+)
+from riebench.models.entries import entry_named
+from riebench.models.model import ModelEntry
+from riebench.prompts import GRAMMAR, read_prompts
+from riebench.sae.folders import feature_count, read_config, sae_fingerprint
+from riebench.settings.settings import Settings
+from riebench.util.errors import UserError, unknown
+from riebench.util.files import cache_folder
+from riebench.util.progress import tracked
+
+FINAL = "final"
+"""The folder inside a published SAE folder that holds the SAE."""
+OWN_MODEL = "mini"
+FROM_GRAMMAR = 1000
+"""Prompts from the grammar unless told otherwise."""
+
+
+class LocatedSae(NamedTuple):
+    """An SAE on the disk.
+
+    Attributes:
+        folder: with its configuration and weights.
+        fingerprint: of both.
+    """
+
+    folder: Path
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return (self.folder.parent if self.folder.name == FINAL else self.folder).resolve().name
+
+
+def locate_sae(sae: str, entry: ModelEntry | None, settings: Settings) -> LocatedSae:
+    """The SAE of a folder, or of a site of the model.
+
+    Raises:
+        UserError: if there is none.
+    """
+    folder = Path(sae)
+    if not folder.is_dir():
+        known = entry.saes(settings) if entry else {}
+        if sae not in known:
+            if not known:
+                raise UserError(f"there is no SAE folder {sae!r}; give a folder, or a site and its --model")
+            raise unknown("SAE (no folder of that name, and no site of the model that has one)", sae, known)
+        folder = known[sae]
+    elif read_config(folder) is None and (folder / FINAL).is_dir():
+        folder /= FINAL
+    if read_config(folder) is None:
+        raise UserError(f"{folder} holds neither an SAE nor a feature index; expected config.json and weights in it")
+    return LocatedSae(folder, sae_fingerprint(folder))
+
+
+def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | None) -> str:
+    """The site of an SAE: the given one, else that of its configuration, else that of its folder's name.
+
+    Raises:
+        UserError: if the model has no such site, its values are not as wide as the SAE's, or the site is unknown.
+    """
+    config, sites = read_config(sae.folder) or {}, entry.sites(settings)
+    site = site or config.get("site") or _site_by_name(sae, entry, settings)
+    if site not in sites:
+        raise unknown("site", str(site), sites)
+    width = config.get("d_model", config.get("d_in"))
+    if width not in (None, sites[site].width):
+        here = f"the values at {site} of {entry.name} are {sites[site].width} wide"
+        raise UserError(f"the SAE {sae.folder} is {width} wide, {here}; say where it belongs with --site and --model")
+    return site
+
+
+def _site_by_name(sae: LocatedSae, entry: ModelEntry, settings: Settings) -> str:
+    root = sae.folder.parent if sae.folder.name == FINAL else sae.folder
+    named = settings.model_copy(update={"sae": settings.sae.model_copy(update={"folder": str(root)})})
+    for known in (entry.saes(settings), _saes_or_none(entry, named)):
+        for site, folder in known.items():
+            if folder.resolve() == sae.folder.resolve():
+                return site
+    raise UserError(
+        f"the site of the SAE {sae.folder} in {entry.name} is unknown; give it with --site, as --site mid.0"
+    )
+
+
+def _saes_or_none(entry: ModelEntry, settings: Settings) -> Mapping[str, Path]:
+    try:
+        return entry.saes(settings)
+    except UserError:
+        return {}
+
+
+def index_beside(sae: LocatedSae) -> Path:
+    """The folder of an SAE's index beside the SAE's: NAME-index."""
+    return sae.folder.with_name(f"{sae.folder.name}-index")
+
+
+def index_in_cache(sae: LocatedSae) -> Path:
+    """The folder in the user's cache in which ``riebench sae show`` keeps an index that it makes."""
+    return cache_folder() / "feature-index" / f"{sae.name}-{sae.fingerprint}"
+
+
+def find_index(sae: LocatedSae) -> Path | None:
+    """The index of an SAE beside it or in the user's cache; None if there is none."""
+    return next((folder for folder in (index_beside(sae), index_in_cache(sae)) if is_index(folder)), None)
+
+
+@dataclass(frozen=True)
+class IndexRequest:
+    """The options of ``riebench sae index``."""
+
+    sae: str
+    model: str | None
+    settings: Settings
+    site: str | None = None
+    prompts: str | None = None
+    count: int | None = None
+    column: str | None = None
+    steps: int = 1
+    batch: int = 8
+
+
+def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
+    """Load the model and the SAE, and make the index in the folder ``out``.
+
+    Raises:
+        UserError: for bad input; before torch is imported unless the check needs weights.
+    """
+    entry = entry_named(request.model or _model_in_config(request.sae) or OWN_MODEL)
+    entry.check_settings(request.settings)
+    sae = locate_sae(request.sae, entry, request.settings)
+    site = site_of(sae, entry, request.settings, request.site)
+    if not 1 <= request.steps <= entry.most_steps:
+        raise UserError(f"steps is {request.steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
+    location = entry.prompts_location(request.prompts)
+    count = request.count or (FROM_GRAMMAR if location == GRAMMAR else None)
+    prompted = read_prompts(location, count, "held-out", request.column)
+    check_index_folder(out)
+    from riebench.features.index_making import make_index
+    from riebench.instruments.model_instruments import world_of
+
+    model = entry.load(request.settings)
+    model.batch = request.batch
+    model.saes = {site: sae.folder}
+    return make_index(
+        model,
+        site,
+        model.sae(site),
+        prompted,
+        out,
+        name=sae.name,
+        fingerprint=sae.fingerprint,
+        prompts=location,
+        world=world_of(entry),
+        steps=request.steps,
+        track=tracked("pictures"),
+    )
+
+
+def find_or_make_index(request: IndexRequest, folder: Path | None, feature: int | None = None) -> FeatureIndex:
+    """The index of an SAE.
+
+    It is ``request.sae`` if that folder is an index, else the index in ``folder``, else the index beside the SAE or in
+    the user's cache; if there is none, a new index, for which the model must be known.
+
+    Args:
+        request: the SAE, and how a new index is made.
+        folder: of the index; a new index is made there.
+        feature: a feature that it must have.
+
+    Raises:
+        UserError: if there is no such SAE or feature, the index belongs to another SAE, or none can be made.
+    """
+    if is_index(Path(request.sae)):
+        if folder is not None:
+            raise UserError(f"{request.sae} is a feature index itself; leave out --index")
+        index = FeatureIndex(request.sae)
+    else:
+        index = _index_of_sae(request, folder, feature)
+    if feature is not None:
+        index.feature(feature)
+    return index
+
+
+def _index_of_sae(request: IndexRequest, folder: Path | None, feature: int | None) -> FeatureIndex:
+    model = request.model or (_model_in_config(request.sae) if Path(request.sae).is_dir() else OWN_MODEL)
+    sae = locate_sae(request.sae, entry_named(model) if model else None, request.settings)
+    if folder is None:
+        index_folder = find_index(sae)
+    else:
+        index_folder = folder if is_index(folder) or (folder.exists() and model is None) else None
+    if index_folder is not None:
+        index = FeatureIndex(index_folder)
+        check_index_of(index, sae.fingerprint)
+        _refuse_other_pictures(index, request)
+        return index
+    if model is None:
+        raise UserError(
+            f"the SAE {request.sae} has no feature index; name the model that makes one with --model, or give --index"
+        )
+    if feature is not None:
+        check_feature(feature, feature_count(sae.folder), sae.name)
+    return carry_out_index(replace(request, model=model), folder or index_in_cache(sae))
+
+
+def _refuse_other_pictures(index: FeatureIndex, request: IndexRequest) -> None:
+    """Refuse an index of another model, site, prompts or number of prompts than the request names (UserError)."""
+    facts = index.facts
+    options = {"model": facts.model, "site": facts.site, "prompts": facts.prompts, "count": facts.pictures_made}
+    for name, value in options.items():
+        if getattr(request, name) not in (None, value):
+            raise UserError(
+                f"the index {index.folder} was made with --{name} {value}; leave out --{name}, or make another with "
+                "'riebench sae index --out'"
+            )
+
+
+def _model_in_config(sae: str) -> str | None:
+    """The model that the configuration in a folder of an SAE names."""
+    model = (read_config(Path(sae)) or {}).get("model")
+    return model if isinstance(model, str) else None
