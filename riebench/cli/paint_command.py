@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from riebench.cli.sae_index_command import Column, Count, Prompts
+from riebench.cli.sae_show_command import Column, Count, Prompts
 from riebench.cli.shared_options import with_settings
 from riebench.util.errors import PairError, UserError
 

@@ -1,4 +1,4 @@
-"""``riebench run``."""
+"""``riebench run`` and ``riebench rerun``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -109,3 +110,28 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@with_run_options("retry_failed", "max_failures")
+def rerun_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to run in anew; without it, DIR gets what it lacks.")] = None,
+    *,
+    options: RunOptions,
+) -> int:
+    """Repeat a run from its run.json: every command that wrote to the folder, in order.
+
+    Example: riebench rerun runs/demo --out runs/again
+    """
+    from riebench.engine.request import requests_of
+
+    requests = [(request, request.pairs()) for request in requests_of(folder)]
+    from riebench.engine.run import carry_out
+
+    code, options = 0, replace(options, out=out or folder, quiet=is_quiet())
+    for request, pairs in requests:
+        session = carry_out(request, pairs, options)
+        code = max(code, sum_up(session))
+        if session.signal is not None:
+            break
+    return code

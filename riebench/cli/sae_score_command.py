@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from riebench.cli.sae_index_command import Column, Prompts
+from riebench.cli.sae_show_command import Column, Prompts
 from riebench.cli.shared_options import Batch, Model, with_settings
 from riebench.features.score_settings import BASELINES, NO_BASELINE
 from riebench.util.errors import UserError
