@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from typing import Any
 
 import typer
 
@@ -22,7 +23,7 @@ from riebench.cli.score_command import metrics_command, score_command
 from riebench.cli.studies_command import ablate_command, audit_command
 from riebench.util.errors import UserError
 
-COMMANDS = {
+COMMANDS: dict[str, dict[str, Any]] = {
     "Run and report": {
         "run": run_command,
         "rerun": rerun_command,
