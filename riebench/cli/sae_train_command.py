@@ -90,7 +90,7 @@ def sae_train_command(
             "batch": rows,
             "settings": settings,
         }
-    elif prompts is not None or any(value for name, value in settings.items() if name != "device"):
+    elif prompts is not None or settings.keys() - {"device"}:
         raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
     given: dict[str, Any] = {
         "k": _numbers("k", k),
@@ -115,7 +115,7 @@ def sae_train_command(
         site=site or "all",
         preset=preset,
         live=live,
-        device=settings["device"] or "auto",
+        device=settings.get("device", "auto"),
         log_every=log_every,
         checkpoint_every=checkpoint_every,
         **given,

@@ -57,7 +57,7 @@ def with_settings(command: Command) -> Command:
     """A command whose parameter ``settings`` is filled from ``--weights``, ``--device``, ``--dtype`` and ``--set``."""
 
     def settings(values: Mapping[str, Any]) -> dict[str, Any]:
-        named = {name: values[name] for name in SETTINGS if name != "set"}
+        named = {name: values[name] for name in SETTINGS if name != "set" and values[name] is not None}
         return named | dict(values["set"] or ())
 
     parameters = [_parameter(name, annotation, None) for name, annotation in SETTINGS.items()]
@@ -76,7 +76,7 @@ def with_run_options(*names: str) -> Callable[[Command], Command]:
 
     def options(values: Mapping[str, Any]) -> RunOptions:
         given = {name: _python_value(name, values[flag]) for flag, name in flags.items()}
-        return RunOptions(**given, settings=values.get("settings"))
+        return RunOptions(**given, settings=values.get("settings") or None)
 
     parameters = [
         _parameter("settings", Mapping[str, Any], None) if name == "settings" else _run_parameter(name)
