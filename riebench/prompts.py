@@ -19,17 +19,17 @@ Split = Literal["train", "held-out"]
 
 
 class Prompted(NamedTuple):
-    """What one picture is made from."""
+    """The prompt and the seed of one picture."""
 
     prompt: str
     seed: int
 
 
 class GrammarPrompts(Sequence[Prompted]):
-    """Prompts of mini's grammar, each drawn when it is asked for: however many, they take no time until then.
+    """Prompts of mini's grammar, each drawn at its first access, so that any number of them is made at once.
 
     Args:
-        count: how many.
+        count: number of prompts.
         split: see :func:`read_prompts`.
     """
 
@@ -59,20 +59,20 @@ class GrammarPrompts(Sequence[Prompted]):
 
 
 def read_prompts(location: str, count: int | None, split: Split, column: str | None = None) -> Sequence[Prompted]:
-    """The first ``count`` prompts of a file, or as many from mini's grammar; seeds count up from the split's first.
+    """The first ``count`` prompts of a file or of mini's grammar, with seeds that count up from the split's first.
 
     Args:
         location: a text file (one prompt a line, empty lines are skipped), a ``.csv``, a ``.parquet``, or ``grammar``.
-        count: how many; all of a file unless given. A grammar has no end, so it needs the number.
-        split: training never draws the scenes of the grammar's held-out tenth, and held-out draws only those.
-        column: of a table, the column with the prompts.
+        count: number of prompts; None for all of a file. The grammar has no end and needs a number.
+        split: ``train`` never draws scenes of the grammar's held-out tenth, and ``held-out`` draws only these.
+        column: name of the column with the prompts in a table.
 
     Raises:
         UserError: if the file cannot be read, has no such column, holds no prompt, or fewer than ``count``.
     """
     if location == GRAMMAR:
         if count is None:
-            raise UserError("prompts from the grammar never end; say how many with --count")
+            raise UserError("the grammar has prompts without end; say how many with --count")
         return GrammarPrompts(count, split)
     prompts = list(islice(_in_file(Path(location), column), count))
     if not prompts:
@@ -85,13 +85,13 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
 def _in_file(path: Path, column: str | None) -> list[str]:
     try:
         if path.suffix in (".csv", ".parquet"):
-            found = _in_table(path, column)
+            lines = _in_table(path, column)
         else:
-            found = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        said = str(error).split("\n", maxsplit=1)[0]
-        raise UserError(f"the prompt file {path} cannot be read: {said}") from None
-    return [prompt.strip() for prompt in found if prompt.strip()]
+        reason = str(error).split("\n", maxsplit=1)[0]
+        raise UserError(f"the prompt file {path} cannot be read: {reason}") from None
+    return [prompt.strip() for prompt in lines if prompt.strip()]
 
 
 def _in_table(path: Path, column: str | None) -> list[str]:
@@ -100,7 +100,7 @@ def _in_table(path: Path, column: str | None) -> list[str]:
     table = pd.read_csv(path, keep_default_na=False) if path.suffix == ".csv" else pd.read_parquet(path)
     if column not in table:
         known = ", ".join(map(str, table.columns))
-        raise UserError(f"the prompt file {path} has no column {column!r}; say which with --column, of: {known}")
+        raise UserError(f"the prompt file {path} has no column {column!r}; give --column, one of: {known}")
     return [str(value) for value in table[column].dropna()]
 
 

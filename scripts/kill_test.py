@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from killing import attempt
 
-from riebench.engine import pair_work
+from riebench.engine import pair_worker
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
@@ -36,8 +36,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="an empty folder for the runs")
     given = parser.parse_args()
     torch.set_num_threads(1)  # a process with a pool of threads must not fork
-    loaded = pair_work.load_instruments(REQUEST.model, REQUEST.settings, REQUEST.protocol)
-    pair_work.load_instruments = lambda *_, **__: loaded
+    loaded = pair_worker.load_instruments(REQUEST.model, REQUEST.settings, REQUEST.protocol)
+    pair_worker.load_instruments = lambda *_, **__: loaded
     attempt(carry_out_in, given.work / "unbroken", None)
     expected = read_records(given.work / "unbroken")
     moments, kills, round_, faults = random.Random(given.seed), 0, 0, []

@@ -1,4 +1,4 @@
-"""Put the leaderboard of all blocks together, in short, between the README's markers."""
+"""Write the ranked rows of all blocks together between the results markers of the README."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ COLUMNS = {"gain": "CLIP gain", "edit_success": "edit_success", "kept": "kept"}
 
 
 def main(board: Path, readme: Path) -> None:
-    """Write the table of ``leaderboard.csv`` into a README."""
+    """Write the table of the file ``board`` (``leaderboard.csv``) into a README."""
     rows = pd.read_csv(board)
-    rows = rows[
-        (rows["category"] == "all") & (rows["blocks"].str.contains("+", regex=False) | (rows["blocks"] == "any"))
-    ]
+    blocks = rows["blocks"]
+    together = blocks.str.contains("+", regex=False) | (blocks == "any")
+    rows = rows[(rows["category"] == "all") & together & rows["rank"].notna()]
     head = ["rank", "group", "method", "pairs", *COLUMNS.values()]
     lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- | ---: | ---: | ---: | ---: |"]
     for _, row in rows.iterrows():
-        words = ["–" if pd.isna(row["rank"]) else f"{row['rank']:.0f}", "" if pd.isna(row["group"]) else row["group"]]
-        words += [
+        words = [
+            f"{row['rank']:.0f}",
+            row["group"],
             f"{row['method']} †" if row["acts"] == "outside" else row["method"],
             f"{row['gain_pairs']}/{row['attempted']}",
             *(with_interval(row, name) for name in COLUMNS),
         ]
         lines.append("| " + " | ".join(map(str, words)) + " |")
-    said = (
+    caption = (
         f"{rows['attempted'].max()} pairs; the column pairs says how many of them reach that LPIPS. "
-        "Ranks count the rows of single blocks, too. †: changes nothing inside the denoiser."
+        "Ranks also count rows of single blocks. †: changes nothing inside the denoiser."
     )
-    block = f"<!-- results -->\n{said}\n\n" + "\n".join(lines) + "\n<!-- end of results -->"
+    block = f"<!-- results -->\n{caption}\n\n" + "\n".join(lines) + "\n<!-- end of results -->"
     text = readme.read_text()
     readme.write_text(re.sub(r"<!-- results -->.*<!-- end of results -->", lambda _: block, text, flags=re.S))
 

@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from riebench.instruments.loading import Instruments, load_instruments
 from riebench.models.sdxl import SDXL, TURBO
-from riebench.paint.opening import Opening, Prepared
+from riebench.paint.paint_request import PaintRequest
 from riebench.paint.studio import Studio
 from riebench.settings.settings import Settings
 
@@ -126,7 +126,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         described = {"up.0.0": {240: "violet <b>paint</b>"}}
-        yield Prepared(Opening("mini", count=24, descriptions=described)).open()
+        yield PaintRequest("mini", count=24, descriptions=described).open_studio()
 
 
 @pytest.fixture

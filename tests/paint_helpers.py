@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from riebench.paint.guard import Access
+from riebench.paint.listening import Connection, listen
 from riebench.paint.queue import Queue
 from riebench.paint.server import make_app
-from riebench.paint.serving import Connection, listen
 from riebench.paint.studio import Studio
 
 CLIENT = "0123456789abcdef"

@@ -13,29 +13,32 @@ from report_helpers import record, write_run
 
 import riebench
 from riebench.cli import main
-from riebench.engine.pair_work import PairWorker
-from riebench.records import Record, read_records
+from riebench.engine.pair_work import PairWork
+from riebench.records import Record, Setting, read_records
 from riebench.records.folder import RECORDS
 from riebench.report.analysis import Options, analyse
 from riebench.report.groups import read_groups
 from riebench.report.reached import ABOVE, BETWEEN, BEYOND, JUMP, MET
 from riebench.report.tables import leaderboard, reached_table
-from riebench.settings.lpips_search import LEAST, NARROW, LpipsSearch, parse_search
+from riebench.settings.lpips_search import LEAST, NARROW, LpipsSearch, SearchOptions, parse_search
 from riebench.util.errors import UserError
 
-ASKED = (0.25, 0.5, 1.0, 1.5, 2.0)
+GIVEN = (0.25, 0.5, 1.0, 1.5, 2.0)
+SETTING = Setting(method="steering", blocks=("mid.0",), strength=1, steps=4, on_steps=(0, 1))
 BUDGETS = (0.05, 0.1, 0.2)
 
 
 def searched(
-    lpips: Callable[[float], float | None], search: LpipsSearch, asked: tuple[float, ...] = ASKED
+    lpips: Callable[[float], float | None], options: SearchOptions, strengths: tuple[float, ...] = GIVEN
 ) -> dict[float, float | None]:
-    """All points when the search of a course is over."""
-    points = {strength: lpips(strength) for strength in asked}
-    while strengths := search.next_strengths(points):
-        assert not set(strengths) & set(points)
-        points |= {strength: lpips(strength) for strength in strengths}
-    return points
+    """All points at the end of a search."""
+    search = LpipsSearch(options, 0, SETTING, {strength: lpips(strength) for strength in strengths})
+    while settings := search.next_settings():
+        tried = [setting.strength for setting in settings]
+        assert not set(tried) & set(search.points)
+        assert all(setting.model_copy(update={"strength": SETTING.strength}) == SETTING for setting in settings)
+        search.points.update({strength: lpips(strength) for strength in tried})
+    return search.points
 
 
 def sides(points: dict[float, float | None], budget: float) -> tuple[float, float]:
@@ -57,14 +60,14 @@ def sides(points: dict[float, float | None], budget: float) -> tuple[float, floa
     ids=["straight", "steep", "flat at first", "bent", "all below the least strength"],
 )
 def test_every_budget_is_met_in_few_runs(lpips: Callable[[float], float]) -> None:
-    points = searched(lpips, LpipsSearch(budgets=BUDGETS))
+    points = searched(lpips, SearchOptions(budgets=BUDGETS))
     for budget in BUDGETS:
         assert any(abs(value - budget) <= 0.05 * budget for value in points.values() if value)
     assert len(points) <= 8 * len(BUDGETS)
 
 
 def test_a_jump_is_narrowed_from_both_sides() -> None:
-    points = searched(lambda s: 0.01 * s + 0.3 * (s > 1.234), LpipsSearch(budgets=BUDGETS))
+    points = searched(lambda s: 0.01 * s + 0.3 * (s > 1.234), SearchOptions(budgets=BUDGETS))
     low, high = sides(points, 0.1)
     assert low < 1.234 < high <= low / (1 - NARROW)
     assert not any(0.05 < value < 0.3 for value in points.values() if value)
@@ -72,36 +75,36 @@ def test_a_jump_is_narrowed_from_both_sides() -> None:
 
 
 def test_a_budget_out_of_reach_is_looked_for_up_to_the_largest_strength() -> None:
-    points = searched(lambda s: 0.04 * s / (1 + s), LpipsSearch(budgets=(0.2,)))
+    points = searched(lambda s: 0.04 * s / (1 + s), SearchOptions(budgets=(0.2,)))
     assert max(points) == 32
-    assert max(searched(lambda s: 0.04 * s / (1 + s), LpipsSearch(budgets=(0.2,), most=5))) == 5
-    asked_above = searched(lambda s: 0.001 * s, LpipsSearch(budgets=(0.05,), most=8), (1, 100))
+    assert max(searched(lambda s: 0.04 * s / (1 + s), SearchOptions(budgets=(0.2,), most=5))) == 5
+    asked_above = searched(lambda s: 0.001 * s, SearchOptions(budgets=(0.05,), most=8), (1, 100))
     assert set(asked_above) == {1, 4, 8, 100}
 
 
 def test_an_lpips_that_every_strength_costs_more_than_ends_the_search() -> None:
-    points = searched(lambda s: 0.3 + 0.001 * s, LpipsSearch(budgets=BUDGETS))
+    points = searched(lambda s: 0.3 + 0.001 * s, SearchOptions(budgets=BUDGETS))
     assert 0 < min(points) <= LEAST
     assert len(points) <= 16 * len(BUDGETS)
 
 
 @pytest.mark.parametrize("asked", [(0.5, 1, 2), (2, 4), (0.001, 0.002)])
 def test_strengths_that_all_cost_the_same_may_be_too_strong_or_too_weak(asked: tuple[float, ...]) -> None:
-    points = searched(lambda s: min(0.9, 5 * s) if s > 0.01 else 0.0, LpipsSearch(budgets=BUDGETS), asked)
+    points = searched(lambda s: min(0.9, 5 * s) if s > 0.01 else 0.0, SearchOptions(budgets=BUDGETS), asked)
     for budget in BUDGETS:
         assert any(abs(value - budget) <= 0.05 * budget for value in points.values() if value), budget
 
 
 def test_the_search_ends_where_there_is_no_picture_and_where_the_strength_does_not_matter() -> None:
-    assert max(searched(lambda s: None if s > 6 else 0.01 * s, LpipsSearch(budgets=(0.2,)))) == 8
-    assert set(searched(lambda s: None, LpipsSearch(budgets=BUDGETS))) == set(ASKED)
-    assert len(searched(lambda s: 0.07, LpipsSearch(budgets=BUDGETS))) <= len(ASKED) + 2
-    assert len(searched(lambda s: 0.0, LpipsSearch(budgets=BUDGETS))) == len(ASKED) + 1
+    assert max(searched(lambda s: None if s > 6 else 0.01 * s, SearchOptions(budgets=(0.2,)))) == 8
+    assert set(searched(lambda s: None, SearchOptions(budgets=BUDGETS))) == set(GIVEN)
+    assert len(searched(lambda s: 0.07, SearchOptions(budgets=BUDGETS))) <= len(GIVEN) + 2
+    assert len(searched(lambda s: 0.0, SearchOptions(budgets=BUDGETS))) == len(GIVEN) + 1
 
 
 def test_where_the_lpips_first_comes_to_a_budget_counts() -> None:
     """A path that falls back and rises again is met on its first way up."""
-    points = searched(lambda s: 0.15 * np.sin(s) + 0.15 * (s > 4), LpipsSearch(budgets=(0.1,)))
+    points = searched(lambda s: 0.15 * np.sin(s) + 0.15 * (s > 4), SearchOptions(budgets=(0.1,)))
     [met] = [s for s, value in sorted(points.items()) if abs(value - 0.1) <= 0.005][:1]
     assert met < np.pi / 2
 
@@ -189,7 +192,8 @@ def test_part_of_a_pair_is_completed(made: tuple[Path, list[Record]], tmp_path: 
     done = riebench.run(**RUN, at_lpips=[0.02, 0.06], out=tmp_path / "run")
     for (pair, method), mine in by_course(done.records).items():
         lpips = {one.setting.strength: one.metrics["lpips_base"] for one in mine}
-        assert LpipsSearch(budgets=(0.02, 0.06)).next_strengths(lpips) == [], (pair, method)
+        search = LpipsSearch(SearchOptions(budgets=(0.02, 0.06)), 0, mine[0].setting, lpips)
+        assert search.next_strengths() == [], (pair, method)
 
 
 def test_further_budgets_use_what_is_known(made: tuple[Path, list[Record]], tmp_path: Path) -> None:
@@ -221,15 +225,15 @@ def test_a_fault_in_the_search_is_a_record_and_costs_no_other(
 ) -> None:
     _, records = made
     asked = {**RUN, "keep_images": 0, "strength": [0.5, 1]}
-    scored, score = [], PairWorker.score
+    scored, score = [], PairWork.score
 
-    def once(self: PairWorker, task: Any, *rest: Any) -> list[Record]:
-        scored.append(task.pair.id)
-        if scored.count(task.pair.id) > 1:
+    def once(self: PairWork, pictures: Any) -> list[Record]:
+        scored.append(self.task.pair.id)
+        if scored.count(self.task.pair.id) > 1:
             raise RuntimeError("no more")
-        return score(self, task, *rest)
+        return score(self, pictures)
 
-    monkeypatch.setattr(PairWorker, "score", once)
+    monkeypatch.setattr(PairWork, "score", once)
     done = riebench.run(**asked, at_lpips=[0.02, 0.06], out=tmp_path / "search")
     assert {r.setting.strength for r in done.records if r.status == "ok"} == {0.5, 1}
     failed = [r for r in done.records if r.status == "failed"]
@@ -243,7 +247,7 @@ def test_a_pair_that_cannot_be_observed_again_is_a_failure(
     (tmp_path / "run").mkdir()
     asked = "".join(f"{one.model_dump_json()}\n" for one in records if not one.at_lpips)
     (tmp_path / "run" / RECORDS).write_text(asked)
-    monkeypatch.setattr(PairWorker, "observe", lambda self, task: 1 / 0)
+    monkeypatch.setattr(PairWork, "observe", lambda self: 1 / 0)
     done = riebench.run(**RUN, at_lpips=[0.02, 0.06], out=tmp_path / "run")
     failed = [one for one in done.records if one.status == "failed"]
     assert {one.pair_id for one in failed} == {one.pair_id for one in records}

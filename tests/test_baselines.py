@@ -15,7 +15,7 @@ import toy_family
 from torch import Tensor
 
 import riebench
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
@@ -323,7 +323,7 @@ ODD = (
     "returned a picture of uint8 [127, 128, 3], expected uint8 [128, 128, 3]",
     "returned a picture of float64 [128, 128, 3], expected uint8 [128, 128, 3]",
     "returned a Plan with a picture and changes, a prompt or redo; expected the picture alone",
-    "returned a Plan whose redo is 1.5, expected a number above 0 up to 1",
+    "returned a Plan whose redo is 1.5, expected a number above 0 and at most 1",
     "assignment destination is read-only",
 )
 

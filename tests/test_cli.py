@@ -122,30 +122,6 @@ def test_bare_commands_show_their_help(capsys: pytest.CaptureFixture[str]) -> No
         assert "Usage" in out + err
 
 
-def test_examples_of_the_readme_are_understood(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each ``riebench run`` of the README gets as far as the output folder, which is a file here, or the weights, or
-    prints its plan."""
-    monkeypatch.setenv("RIEBENCH_WEIGHTS", str(tmp_path))
-    (tmp_path / "file").write_text("")
-    (tmp_path / "pairs.json").write_text(PAIRS.read_text())
-    (tmp_path / "flux-saes" / "double.18").mkdir(parents=True)
-    (tmp_path / "flux-saes" / "double.18" / "config.json").write_text(
-        '{"n_dirs_local": 12288, "d_model": 3072, "k": 20}'
-    )
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    readme = readme.replace("--set sae.folder=saes", "")  # which a command before it makes
-    lines = [line.split("#")[0].split() for line in readme.splitlines() if line.startswith("    riebench run")]
-    assert len(lines) >= 4
-    for words in lines:
-        code, _, err = run(capsys, *words[1:], "--out", str(tmp_path / "file" / "below"))
-        assert (code, err) == (0, "") if "--dry-run" in words else code == 2, words
-        missing = {"sdxl-turbo": "7 of 7 parts are missing", "flux-schnell": "6 of 6 parts are missing"}
-        said = next((missing[model] for model in missing if model in words), "cannot be written")
-        assert said in err or "--dry-run" in words, words
-
-
 def test_commands_stand_below_headings(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "--help")[1]
     assert "Commands:" not in out

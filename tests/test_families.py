@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments
 from riebench.methods import Observed, Plan, method
-from riebench.models import Edit, Model, Site, entries, entry_named, neuron_sites
+from riebench.models import Edit, Model, Site, entry_named, neuron_sites
+from riebench.models.entries import MODELS
 from riebench.pairs import Pair
 from riebench.sae.store import save_sae
 from riebench.sae.topk import TopKSAE
@@ -307,18 +309,14 @@ def test_the_bench_measures_a_strangers_family(
     assert said == "riebench: the family of toy does not say which networks to measure; give it networks()"
 
 
-class Broken:
-    """An entry point whose module is not there."""
-
-    value = "no_such_file:toy"
+BROKEN = EntryPoint("a-broken-one", "no_such_file:toy", "riebench.models")
 
 
 @pytest.mark.parametrize("others", [False, True])
 def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool) -> None:
     """Another's plug-in that is broken is no hindrance, nor is a folder of a model's name."""
     if others:
-        points: Any = {"a-broken-one": Broken(), **entries._installed()}
-        monkeypatch.setattr(entries, "_installed", lambda: points)
+        monkeypatch.setattr(MODELS, "installed", {"a-broken-one": [BROKEN], **MODELS.installed})
     kinds = {
         "pipe": "StableDiffusionXLPipeline",
         "flux": "FluxPipeline",
@@ -343,11 +341,11 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
     ("name", "said"),
     [
         ("no_such_file:toy", "No module named 'no_such_file'"),
-        ("toy_family:nothing", "has no attribute 'nothing'"),
+        ("toy_family:nothing", "unknown model in toy_family 'nothing'"),
         ("toy_family:broken", "OSError: the disk is on fire"),
         ("toy_family:NOT_AN_ENTRY", r"is a str, expected a riebench\.models\.ModelEntry"),
         ("toy_family:ToyModel", "cannot be loaded"),
-        ("toy_family:", "cannot be loaded"),
+        ("toy_family:", "toy_family: is a module, expected"),
         ("cracked:toy", "SyntaxError"),
         ("raising:toy", "ZeroDivisionError"),
         ("leaving:toy", "SystemExit"),

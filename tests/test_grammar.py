@@ -36,7 +36,7 @@ def test_words_of_a_prompt() -> None:
 
 def test_defaults_fill_what_is_not_said() -> None:
     assert parse("a heart") == Scene(shape="heart")
-    with pytest.raises(ValueError, match="cannot be left unsaid"):
+    with pytest.raises(ValueError, match="cannot be left out"):
         prompt(Scene(colour="blue"), leave_out={"colour"})
 
 

@@ -226,7 +226,7 @@ def test_published_defaults() -> None:
 
 
 def test_a_device_that_is_not_there(folder: Path) -> None:
-    with pytest.raises(UserError, match="no device 'tpu' here; there is cpu"):
+    with pytest.raises(UserError, match="device 'tpu' is not on this machine; expected one of: cpu"):
         GroundedSAM2.load(GroundedSAM2Files.in_folder(folder), GroundedSAM2Options(device="tpu"))
 
 

@@ -74,9 +74,9 @@ def test_a_negative_prompt_is_the_pipelines_own(guided: SDXL, negative: str) -> 
 
 @pytest.mark.parametrize(("name", "value"), [("negative_prompt", "a"), ("unconditional", "subtract")])
 def test_what_is_for_the_unconditional_half_needs_guidance(name: str, value: str) -> None:
-    with pytest.raises(UserError, match=r"needs a guidance above 1, here it is 0; set model\.guidance"):
+    with pytest.raises(UserError, match=r"above 1, and the guidance is 0; give --set model\.guidance"):
         TURBO.check_settings(parse_settings({name: value}))
-    with pytest.raises(UserError, match="here it is 1"):
+    with pytest.raises(UserError, match="the guidance is 1"):
         BASE.check_settings(parse_settings({name: value, "guidance": 1.0}))
     BASE.check_settings(parse_settings({name: value}))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from riebench.cli import main
 from riebench.engine.bench import denoiser_flops, difference, plain_pair, scored_pictures
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, DECODER, DENOISER, LPIPS, MASKER, TEXT, counting
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
@@ -189,7 +189,7 @@ def test_same_pictures_with_and_without_replay(mini: Instruments, monkeypatch: p
         at_work = worker(mini, asked(batch))
         assert mini.model.batch == batch
         found.append(work(at_work, pair, keep_images=True))
-        assert [r.key for r in found[-1].records] == [wanted.key for wanted in at_work.recorder.task(pair).wanted]
+        assert [r.key for r in found[-1].records] == [wanted.key for wanted in at_work.recorder.task(pair).settings]
     spared, full = found
     assert len(spared.records) == 10
     assert [r.metrics for r in spared.records] == [r.metrics for r in full.records]

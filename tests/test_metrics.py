@@ -16,9 +16,8 @@ from PIL import Image
 
 import riebench
 from riebench.cli import main
-from riebench.engine.bench import difference
-from riebench.engine.pair_work import PairWorker
-from riebench.engine.plain import plain_setting
+from riebench.engine.bench import difference, plain_setting
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
@@ -203,13 +202,13 @@ def test_the_bench_compares_every_metric(mini: Instruments, toy: list[int]) -> N
     worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     task = worker.recorder.task(pair)
     (record,) = worker.work(task).records
-    plain = plain_setting(worker, task, task.wanted[0])
+    plain = plain_setting(worker, task, task.settings[0])
     default = {name for name, known in METRICS.items() if not known.optional}
     assert set(plain) == set(record.metrics) == default | {f"{m.name}_base" for m in METRICS.values() if m.of_base}
     # All agree but the one that counts how often it was asked.
     assert difference(record.metrics, plain) == pytest.approx(1, abs=1e-3)
     del METRICS["calls"]
-    assert difference(worker.work(task).records[0].metrics, plain_setting(worker, task, task.wanted[0])) < 1e-3
+    assert difference(worker.work(task).records[0].metrics, plain_setting(worker, task, task.settings[0])) < 1e-3
 
 
 @pytest.mark.parametrize("category", [1, 3, 8, 9])
@@ -229,7 +228,7 @@ def test_every_record_knows_the_base_picture(mini: Instruments, category: int) -
     edited = [record.metrics for record in records if record.setting.method == "steering"]
     assert all(metrics["clip_text_edit"] != metrics["clip_text_edit_base"] for metrics in edited)
     # A task with one setting alone, as in a resumed run, knows it too.
-    (last,) = worker.work(task._replace(wanted=task.wanted[-1:])).records
+    (last,) = worker.work(task._replace(settings=task.settings[-1:])).records
     for name in names:
         assert last.metrics[f"{name}_base"] == pytest.approx(nothing[name], abs=1e-6)
 

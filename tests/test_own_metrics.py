@@ -22,9 +22,11 @@ from riebench.records.code import code_hash
 from riebench.util.errors import UserError
 
 FILE = """
+import torch
 from riebench.metrics import metric
 
 @metric("{name}", "mean step between neighbours", needs=(), of_base=True)
+@torch.no_grad()
 def {name}(seen):
     return [float(abs(p[1:] - p[:-1].astype(float)).mean()) for p in seen.pictures]
 """

@@ -16,12 +16,11 @@ from PIL import Image
 import riebench.features.index_making
 from riebench.cli import main
 from riebench.paint import BrushMask, Layer, State, StepInterval, picture, read_state
-from riebench.paint.link import fragment_of, state_of
-from riebench.paint.opening import Opening, Prepared
+from riebench.paint.paint_request import PaintRequest
 from riebench.paint.painting import changes_of, grid_cells
 from riebench.paint.queue import Dropped
 from riebench.paint.snippet import Origin, python_code
-from riebench.paint.state import checked
+from riebench.paint.state import checked, fragment_of, state_of
 from riebench.paint.studio import STRENGTHS, Studio
 from riebench.util.errors import PairError, UserError
 
@@ -158,7 +157,7 @@ def test_masks_finer_than_the_grid(studio: Studio) -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (state(model="mini-flux"), "the state is of the model 'mini-flux', this one is 'mini'"),
+        (state(model="mini-flux"), "the model 'mini-flux', not 'mini'"),
         (state(layer(site="mid.1")), "layer 1: unknown SAE 'mid.1'; did you mean 'mid.0'?"),
         (state(layer(site="../../etc/passwd")), "unknown SAE"),
         (state(layer(), layer(feature=384)), "layer 2: there is no feature 384"),
@@ -234,7 +233,7 @@ def test_headless(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[
         (("--sae", "mid.0", "--sae", "mid.0"), "are both of mid.0"),
         (("--sae", "mid.0", "--model", "mini", "--model", "mini"), "--sae is for one --model"),
         (("--model", "mini", "--model", "mini"), "two of --model are the same model"),
-        (("--model", "sdxl-turbo"), "sdxl-turbo has no SAE here"),
+        (("--model", "sdxl-turbo"), "sdxl-turbo has no SAE"),
         (("--descriptions", "state.json"), 'expected JSON as {"mid.0"'),
         (("--port", "70000"), "--port"),
         (("--set", "model.guidance=3"), "the setting model.guidance is not for mini"),
@@ -270,18 +269,20 @@ def test_indexes_are_made_once_and_kept(studio: Studio, monkeypatch: pytest.Monk
         raise AssertionError("made again")
 
     monkeypatch.setattr(riebench.features.index_making, "make_indexes", fail)
-    again = Prepared(Opening("mini", saes=["mid.0"]))
-    assert again.missing() == []
+    again = PaintRequest("mini", saes=["mid.0"])
+    assert again.sites_without_index() == []
     assert list(again.saes) == ["mid.0"]
     assert again.origin().saes == {"mid.0": Path(riebench.__file__).parent / "mini" / "weights" / "sae" / "mid.0"}
 
 
 def test_copied_python_loads_the_model_in_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(riebench.__file__).parent / "mini" / "weights")
-    asked = Opening("mini", settings={"device": "cpu", "sae.folder": "sae", "model.replay": "false", "weights": None})
+    request = PaintRequest(
+        "mini", settings={"device": "cpu", "sae.folder": "sae", "model.replay": "false", "weights": None}
+    )
     folder = str(Path("sae").resolve())
     loaded = {"model__device": "cpu", "model__replay": False, "sae__folder": folder}
-    assert Prepared(asked).origin() == Origin("mini", loaded, {})
+    assert request.origin() == Origin("mini", loaded, {})
 
 
 def test_features_of_a_site(studio: Studio) -> None:

@@ -21,9 +21,9 @@ from paint_helpers import Served, serving
 from PIL import Image
 
 from riebench.paint import State, picture, read_state
-from riebench.paint.link import fragment_of, state_of
 from riebench.paint.queue import Rank
 from riebench.paint.snippet import python_code
+from riebench.paint.state import fragment_of, state_of
 from riebench.paint.studio import Studio
 
 ROOT = Path(__file__).parents[1]
@@ -333,7 +333,7 @@ def test_links_files_and_python(opened: Open, served: Served, studio: Studio, tm
     assert page.input_value("#text") == python_code(one, studio.origin)  # which another test runs
     page.keyboard.press("Escape")
     lost = opened("#s=AAAA")
-    assert lost.inner_text("#status") == "the address cannot be used: it holds no state; copy all of the link"
+    assert lost.inner_text("#status") == "the address cannot be used: it holds no state; copy the whole link"
 
 
 def test_the_prompts_choices(opened: Open) -> None:

@@ -28,9 +28,9 @@ from PIL import Image
 from riebench.models.devices import weights_fingerprint
 from riebench.paint import BrushMask, State, picture
 from riebench.paint.guard import Access
+from riebench.paint.listening import listen
 from riebench.paint.queue import MOST_WAITING, Busy, Dropped, Queue, Rank, Ticket
 from riebench.paint.server import page_files
-from riebench.paint.serving import listen
 from riebench.paint.studio import Studio
 
 ROOT = Path(__file__).parents[1]
@@ -71,11 +71,11 @@ def test_pictures_and_the_rest(served: Served, studio: Studio) -> None:
     assert (facts["name"], facts["size"], facts["masker"]) == ("mini", 128, True)
     assert [site["site"] for site in facts["sites"]] == ["down.2.1", "mid.0", "up.0.0", "up.0.1"]
     word = served.ask("/api/features?model=mini&site=up.0.0&sort=score").json["rows"][0]["label"].split()[1]
-    found = served.ask(f"/api/features?model=mini&site=up.0.0&find={word}&sort=score").json
-    assert 0 < found["found"] <= len(found["rows"]) < found["total"] == 384
+    listed = served.ask(f"/api/features?model=mini&site=up.0.0&find={word}&sort=score").json
+    assert 0 < listed["matches"] <= len(listed["rows"]) < listed["total"] == 384
     assert len(served.ask("/api/features?model=mini&site=up.0.0&start=200").json["rows"]) == 184
-    card = served.ask(f"/api/feature?model=mini&site=up.0.0&number={found['rows'][0]['number']}").json
-    assert card["label"] == found["rows"][0]["label"]
+    card = served.ask(f"/api/feature?model=mini&site=up.0.0&number={listed['rows'][0]['number']}").json
+    assert card["label"] == listed["rows"][0]["label"]
     top = served.ask(f"/api/top?model=mini&site=up.0.0&number={card['tops'][0]['picture']}")
     assert pixels(top.body).shape == (128, 128, 3)
     active = served.ask("/api/active", {"state": BODY, "site": "up.0.0", "x": 0.3, "y": 0.5}).json
@@ -172,7 +172,7 @@ def test_only_the_own_page_may_ask(served: Served) -> None:
 
 
 def test_who_never_finishes_a_request_is_sent_away(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("riebench.paint.serving.HEAD_SECONDS", 0.2)
+    monkeypatch.setattr("riebench.paint.listening.HEAD_SECONDS", 0.2)
     whole = f"GET /api/models HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode()
     for begun in (b"", whole[:30], whole + whole[:30]):
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
@@ -432,7 +432,7 @@ def test_a_thousand_requests(served: Served, studio: Studio) -> None:
 
 
 def test_faults_of_the_program_are_not_told(
-    served: Served, studio: Studio, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    served: Served, studio: Studio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*args: Any) -> None:
         raise RuntimeError("a secret")
@@ -440,7 +440,7 @@ def test_faults_of_the_program_are_not_told(
     monkeypatch.setattr(studio, "run", fail)
     answer = served.ask("/api/picture", BODY)
     assert (answer.status, answer.said) == (500, "the server failed at this request; its terminal shows why")
-    wait_until(lambda: "a secret" in capfd.readouterr().err)
+    wait_until(lambda: "a secret" in caplog.text)
     monkeypatch.undo()
     assert served.ask("/api/picture", BODY).status == 200
 

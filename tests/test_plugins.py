@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from riebench.cli import main
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
@@ -21,9 +21,12 @@ from riebench.methods import create, find, method_names
 from riebench.methods.options import options_of
 from riebench.methods.registry import METHODS, catalogue
 from riebench.methods.scaffold import write_method
+from riebench.metrics.catalogue import find_metric
+from riebench.models import entry_named
 from riebench.records import Record, read_records
 from riebench.records.code import code_hash
 from riebench.util.errors import UserError
+from riebench.util.plugins import load_object
 
 METHOD = """
 from typing import Annotated, Literal
@@ -114,7 +117,7 @@ def test_new_method_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     before = (tmp_path / "p" / "riebench_mine.py").read_text()
     install("stranger", "strange", METHOD.format(name="taken"), taken="Mine")
     for words, said in {
-        ("mine", "--out", tmp_path / "p"): "is there already and not empty",
+        ("mine", "--out", tmp_path / "p"): "exists and is not empty",
         ("sae",): "is taken by riebench",
         ("taken",): "is taken by stranger 1.0 (strange:Mine)",
         ("all",): "stands for every method",
@@ -225,6 +228,55 @@ def test_a_file_where_one_stands_runs_by_its_path(
     assert "did you mean 'standing'" in run(capsys, "methods", "standign")[2]
 
 
+def test_a_file_anywhere_runs_by_its_path(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)  # so that what is added to the path is taken off again
+    for folder, name in (("deep", "deeply"), ("other", "otherly")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same_stem.py").write_text("import beside_stem\n" + METHOD.format(name=name))
+        (tmp_path / folder / "beside_stem.py").write_text("")
+    words = ("run", "--method", "deep/same_stem.py:Mine", *ON_MINI, "--option", "scale=2", "--out", "r")
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, *words)[0] == 0
+    (record,) = read_records(tmp_path / "r")
+    assert (record.setting.method, record.method_class) == ("deeply", "same_stem:Mine")
+    assert find("deep/same_stem:Mine") is find(f"{tmp_path}/deep/same_stem.py:Mine") is find("same_stem:Mine")
+    with pytest.raises(UserError, match=r"another module is called same_stem .*rename .*other/same_stem\.py"):
+        find("other/same_stem.py:Mine")
+    with pytest.raises(UserError, match=r"the method 'deep/no_such\.py:Mine' cannot be loaded \(FileNotFoundError"):
+        find("deep/no_such.py:Mine")
+    with pytest.raises(UserError, match="unknown method in deep/same_stem 'Mines'; did you mean 'Mine'"):
+        find("deep/same_stem:Mines")
+
+
+def test_every_kind_of_extension_is_loaded_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cracked_file.py").write_text("1 / 0\n")
+    (tmp_path / "leaving_file.py").write_text("import sys; sys.exit('bye\\nbye')\n")
+    (tmp_path / "whole_file.py").write_text("def toy(): pass\n")
+    loaders: dict[str, Callable[[str], Any]] = {
+        "method": find,
+        "model": entry_named,
+        "metric": find_metric,
+        "dictionary": lambda place: load_object("dictionary", place),
+    }
+    for kind, load in loaders.items():
+        for place, reason in {
+            "cracked_file:toy": "ZeroDivisionError: division by zero",
+            "cracked_file.py:toy": "ZeroDivisionError: division by zero",
+            "leaving_file:toy": "SystemExit: bye bye",
+            "nowhere_file:toy": "ModuleNotFoundError",
+            "nowhere_file.py:toy": "FileNotFoundError",
+        }.items():
+            with pytest.raises(UserError, match=f"the {kind} '{place}' cannot be loaded") as refused:
+                load(place)
+            assert reason in str(refused.value)
+            assert "\n" not in str(refused.value)
+        with pytest.raises(UserError, match=f"unknown {kind} in whole_file 'tyo'"):
+            load("whole_file:tyo")
+
+
 def test_options_are_shown(capsys: pytest.CaptureFixture[str], install: Install) -> None:
     install("shown", "showing", METHOD.format(name="shown"), shown="Mine")
     rows = {
@@ -275,7 +327,7 @@ def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[
     worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     (record,) = worker.work(worker.recorder.task(pairs[0])).records
     again = Record.model_validate_json(record.model_dump_json())
-    read, (ran,) = again.setting, worker.recorder.methods
+    read, ran = again.setting, worker.recorder.methods[0].method
     assert again.method_class is not None
     assert create(again.method_class, read.options) == ran  # as an import path, too
     assert create(read.method, read.options) == ran

@@ -15,7 +15,8 @@ from test_masks import grid_by_hand
 
 from riebench.cli import main
 from riebench.engine.forecast import forecast
-from riebench.engine.pair_work import PairResult, PairWorker
+from riebench.engine.pair_task import PairResult
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.presets import PRESETS
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
@@ -102,7 +103,7 @@ def result_of(worker: PairWorker, pair: Pair) -> PairResult:
     result = worker.work(worker.recorder.task(pair)._replace(keep_images=True))
     for record in result.records:
         assert record.status == "ok", record.reason
-        assert record.protocol == worker.protocol.name
+        assert record.protocol == worker.request.protocol
     return result
 
 

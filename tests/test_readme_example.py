@@ -1,4 +1,4 @@
-"""The code of the README's section on models does what the section says."""
+"""The code of the README's section on Python does what the section says."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def example() -> str:
-    found = re.search(r"\n## A model in Python\n.*?\n```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None, f"{README} has no section 'A model in Python' with code"
-    return found[1]
+    section = re.search(r"\n## In Python\n.*?\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert section is not None, f"{README} has no section 'In Python' with code"
+    return section[1]
 
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the code leaves behind, with its folder."""
+    """Return the names that the code defines, together with the folder that it ran in."""
     folder = tmp_path_factory.mktemp("readme")
-    left: dict[str, Any] = {"folder": folder}
+    namespace: dict[str, Any] = {"folder": folder}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        exec(compile(example(), str(README), "exec"), left)
-    return left
+        exec(compile(example(), str(README), "exec"), namespace)
+    return namespace
 
 
 def test_the_edit_is_where_it_was_painted(names: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import riebench
 from riebench.cli import main
-from riebench.engine.recording import Recorder
+from riebench.engine.recorder import Recorder
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
@@ -87,7 +87,7 @@ class Full(Base):
 @pytest.fixture(autouse=True)
 def _mini_once(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run takes the mini that is loaded already, and finds the strangers' methods."""
-    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", lambda *_, **__: mini)
+    monkeypatch.setattr("riebench.engine.pair_worker.load_instruments", lambda *_, **__: mini)
     monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     (tmp_path / "resumed_strangers.py").write_text(STRANGERS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -270,7 +270,7 @@ def test_pictures_are_there_before_the_records_that_promise_them(monkeypatch: py
 def test_a_second_process_is_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("riebench.engine.pair_worker.load_instruments", lambda *_, **__: pytest.fail("loaded"))
     with RunFolder(Path("r")):
         assert stranger("Plain", "--force") == 2
     assert "is writing to r; wait for it, or give another --out" in capsys.readouterr().err
@@ -344,7 +344,7 @@ def test_a_key_is_of_what_changes_numbers(mini: Instruments) -> None:
     def key(change: dict[str, Any] | None = None, pair: Pair = THREE[0], **more: Any) -> str:
         given: dict[str, Any] = {"method": "steering", "block": "mid.0", "strength": 1.0} | more
         request, _ = resolve(RunOptions(**given))
-        return Recorder(request, replace(mini, **(change or {}))).task(pair).wanted[0].key
+        return Recorder(request, replace(mini, **(change or {}))).task(pair).settings[0].key
 
     first = key()
     assert first == key(on_steps="all") == key(on_steps="0")  # the only step

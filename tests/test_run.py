@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from riebench.engine.pair_work import PairResult, PairWorker
+from riebench.engine.pair_task import PairResult
+from riebench.engine.pair_work import PairWork
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments, load_instruments
@@ -30,7 +32,7 @@ EVERY = ["none", "prompt", "random", "steering", "sae", "sae-adaptive", "neurons
 def _mini_once(mini: Instruments) -> Iterator[None]:
     """Every worker takes the mini that is loaded already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("riebench.engine.pair_work.load_instruments", lambda *_, **__: mini)
+        patch.setattr("riebench.engine.pair_worker.load_instruments", lambda *_, **__: mini)
         yield
 
 
@@ -220,6 +222,11 @@ class Quits:
     def plan(self, seen):
         raise SystemExit(0)
 
+@method("garbled")
+class Garbled:
+    def plan(self, seen):
+        raise ValueError("\\udcff" + "x" * 1000)
+
 def quit(passing, step):
     raise SystemExit(0)
 
@@ -228,19 +235,6 @@ class LaterQuits:
     def plan(self, seen):
         return Plan({"mid.0": quit})
 
-class Mute(Exception):
-    def __str__(self):
-        raise RuntimeError
-
-@method("mute")
-class Mutes:
-    def plan(self, seen):
-        raise Mute
-
-@method("garbled")
-class Garbled:
-    def plan(self, seen):
-        raise ValueError("\\udcff" + "x" * 1000)
 """
 
 MEDDLERS = """
@@ -304,7 +298,6 @@ def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: py
         "Sparse": "'sparse': the change at mid.0 is a tensor of torch.sparse_coo",
         "Quits": "the method 'quits' raised SystemExit: 0",
         "LaterQuits": "the method 'later-quits' raised SystemExit: 0",
-        "Mutes": "Mute",
         "Garbled": "\\udcffxxx",
     }
     pair = load_pairs(PAIRS)[0]
@@ -328,27 +321,54 @@ def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: py
     assert "finds no 'elephant'" in str(failed.reason)
 
 
-def test_a_method_that_changes_what_it_is_given_spares_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["Zeroes", "Unmasks", "Recodes", "Rescales"])
+def test_a_method_that_changes_shared_tensors_fails_its_pair_by_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those before it, whose additions may be what it changed, and those after it."""
+    """The other methods of the pair may have seen the changes; the next run is as if nothing had happened."""
     monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "meddlers.py").write_text(MEDDLERS)
     pair = load_pairs(PAIRS)[0]
-    alone = {record.key: record for record in records(["sae", "steering", "random"], [1.0], pair)}
-    meddlers = ["meddlers:Zeroes", "meddlers:Unmasks", "meddlers:Recodes", "meddlers:Rescales", "meddlers:Takes"]
-    found = records(["sae", *meddlers, "steering", "random"], [1.0], pair)
-    assert [record.status for record in found] == ["ok", *["failed"] * 5, "ok", "ok"]
-    for record in found:
-        if record.status == "ok":
-            assert record.metrics == pytest.approx(alone[record.key].metrics, abs=1e-5)
-        else:
-            assert record.where == "method"
-            said = (
-                "no attribute 'clear'" if record.setting.method == "takes" else "changes the values, masks or SAEs that"
-            )
-            assert said in str(record.reason)
+    alone = records(["sae", "steering"], [1.0], pair)
+    failed = records(["sae", f"meddlers:{name}", "steering"], [1.0, 2.0], pair)
+    assert len(failed) == 6
+    for record in failed:
+        assert (record.status, record.where) == ("failed", "method")
+        assert f"the method {name.lower()!r} changes the values, masks or SAEs" in str(record.reason)
+    again = records(["sae", "steering"], [1.0], pair)
+    assert [record.metrics for record in again] == [record.metrics for record in alone]
+
+
+def test_a_method_cannot_take_values_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "meddlers.py").write_text(MEDDLERS)
+    taken, steered = records(["meddlers:Takes", "steering"], [1.0], load_pairs(PAIRS)[0])
+    assert (taken.status, taken.where, steered.status) == ("failed", "method", "ok")
+    assert "no attribute 'clear'" in str(taken.reason)
+
+
+MUTE = """
+from riebench.methods import Plan, method
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("mute")
+
+@method("mutes")
+class Mutes:
+    def plan(self, seen):
+        raise Mute
+"""
+
+
+def test_an_error_without_a_text_fails_its_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mute.py").write_text(MUTE)
+    failed = records(["mute:Mutes", "steering"], [1.0], load_pairs(PAIRS)[0])
+    assert [(record.status, record.reason) for record in failed] == [("failed", "mute")] * 2
 
 
 def test_a_prompt_is_not_cut_off_unsaid() -> None:
@@ -365,23 +385,23 @@ def test_some_settings_of_a_pair(mini: Instruments, monkeypatch: pytest.MonkeyPa
     worker_ = worker(["steering", "sae", "prompt"], [1.0, 2.0], blocks=("mid.0",))
     task = worker_.recorder.task(pair)
     whole = {record.key: record for record in worker_.work(task).records}
-    assert list(whole) == [wanted.key for wanted in task.wanted]
+    assert list(whole) == [wanted.key for wanted in task.settings]
     planned: list[str] = []
     rows: list[int] = []
-    plan, generate = PairWorker._planned, mini.model.generate
+    plan, generate = PairWork._plan, mini.model.generate
 
-    def planning(self: PairWorker, number: int, seen: Any) -> Any:
+    def planning(self: PairWork, number: int) -> Any:
         planned.append(self.request.conditions[number].method)
-        return plan(self, number, seen)
+        return plan(self, number)
 
     def generating(prompts: list[str], *given: Any, **more: Any) -> Any:
         rows.append(len(prompts))
         return generate(prompts, *given, **more)
 
-    monkeypatch.setattr(PairWorker, "_planned", planning)
+    monkeypatch.setattr(PairWork, "_plan", planning)
     monkeypatch.setattr(mini.model, "generate", generating)
-    last = task.wanted[3]
-    (record,) = worker_.work(task._replace(wanted=(last,))).records
+    last = task.settings[3]
+    (record,) = worker_.work(task._replace(settings=(last,))).records
     assert record.metrics == pytest.approx(whole[last.key].metrics, abs=2e-3)
     assert (record.key, record.setting.method, record.setting.strength) == (last.key, "sae", 2.0)
     assert (planned, rows) == (["sae"], [2, 1])
@@ -436,7 +456,7 @@ def test_half_precision_edits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     (pair,) = select(load_pairs(PAIRS), categories=[6], limit=1)
     methods = ["steering", "sae", "sae-adaptive", "neurons"]
     full_records = records(methods, [1.0], pair)
-    monkeypatch.setattr("riebench.engine.pair_work.load_instruments", load_instruments)
+    monkeypatch.setattr("riebench.engine.pair_worker.load_instruments", load_instruments)
     half_records = records(methods, [1.0], pair, settings={"model.dtype": "bfloat16"})
     for full, other in zip(full_records, half_records, strict=True):
         assert other.status == "ok", other.reason
@@ -450,10 +470,10 @@ def test_option_for_nobody() -> None:
         request_of(["sae", "none"], [1.0], options={"spatal": "1"})
 
 
-def test_stranger_as_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stranger_as_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    code = readme.split("```python\n", 1)[1].split("```", 1)[0]
+    page = (Path(__file__).parents[1] / "riebench" / "methods" / "README.md").read_text()
+    code = page.split("```python\n", 1)[1].split("```", 1)[0]
     assert len(code.splitlines()) <= 40
     (tmp_path / "my_method.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

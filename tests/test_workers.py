@@ -21,7 +21,7 @@ import pytest
 import riebench
 from riebench.ablation.ablation_request import resolve_ablation
 from riebench.ablation.ablation_worker import AblationWorker
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
@@ -134,9 +134,7 @@ def test_a_pair_that_kills_its_workers_is_a_failure(
     assert "it is given to another" in caplog.text
 
 
-def test_every_kind_of_work_survives_its_workers(
-    cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_any_work_survives_its_workers(cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Work without pairs: a task that kills one worker is done by another, one that kills all of them is given up."""
 
     class Fragile:

@@ -78,9 +78,9 @@ def ablate(
 
     Args:
         model: name, folder of a pipeline, or a model that :func:`riebench.load` loaded.
-        blocks: what is zeroed in turn: ``all`` blocks of the model, its ``default`` ones, or names; several with
+        blocks: blocks that are zeroed in turn: ``all`` of the model, its ``default`` ones, or names; several with
             commas between or as a list; ``mid.0+up.0.0`` is both at once.
-        together: blocks of which every two are zeroed at once, too; as ``blocks``.
+        together: blocks of which every two are also zeroed at once; as ``blocks``.
         prompts: how many of the model's own, or a file (see :func:`riebench.prompts.read_prompts`); 20 of the
             model's own unless given, as many as in the paper.
         count: prompts taken from a file; all unless given.

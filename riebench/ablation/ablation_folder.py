@@ -29,7 +29,7 @@ class Ablation(BaseModel):
         metric_names: names of CLIP and LPIPS.
         conditions: settings that can change numbers.
         steps: denoising steps.
-        sets: what is zeroed in turn.
+        sets: the sets of blocks that are zeroed in turn.
         truth: whether the attributes of each picture are read.
         location: of the prompts.
         prompts: their number.
@@ -50,7 +50,7 @@ class Ablation(BaseModel):
     prompts_sha256: str
 
     def but_the_prompts(self) -> dict[str, Any]:
-        """What all records of a folder must share."""
+        """The facts that all records of a folder must share."""
         return self.model_dump(exclude={"location", "prompts", "prompts_sha256"})
 
 

@@ -106,9 +106,9 @@ def block_sets(
 
     Args:
         blocks: each of them a set; a name, names joined by ``+``, ``all`` or ``default``; several with commas between.
-        together: blocks of which every two are a set, too.
+        together: blocks of which every two are also a set.
         known: the model's blocks in the order in which they run.
-        default: the blocks that ``default`` stands for.
+        default: the blocks that ``default`` means.
 
     Raises:
         UserError: if a block is unknown, none is named, or ``together`` names only one.

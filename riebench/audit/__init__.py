@@ -1,4 +1,4 @@
-"""The audit: what can the benchmark's scores tell, from how many pairs on, and where do they mislead?"""
+"""The audit of the benchmark: what its scores can tell, from how many pairs on, and where they mislead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["audit"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, as the folder's parts import one another.
+    # Imported on first use: the audit imports pandas and the engine.
     if name == "audit":
         from riebench.audit.auditing import audit
 

@@ -1,8 +1,9 @@
-"""Carry an audit out: make the runs that are missing, work out every part, write the report."""
+"""Run an audit: make the missing runs, compute every part, write the report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -16,17 +17,18 @@ from riebench.report.frame import records_file
 from riebench.util.errors import UserError
 
 RUNS = "runs"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Audited:
-    """What became of an audit.
+    """The result of an audit.
 
     Attributes:
-        folder: that holds it.
-        findings: None if it was ended early.
-        failed: records that failed in its own runs.
-        signal: that ended it early, if one did.
+        folder: the folder that holds its files.
+        findings: its results; None if a signal ended it early.
+        failed: number of failed records in its own runs.
+        signal: the signal that ended it early, or None.
     """
 
     folder: Path
@@ -44,26 +46,24 @@ def audit(
     workers: int | None = None,
     budget: float = 0.05,
     quiet: bool = False,
-    step: Callable[[str], object] = lambda what: None,
 ) -> Audited:
-    """Audit the benchmark: what can its scores tell, from how many pairs on, and where do they mislead?
+    """Compute what the benchmark's scores can tell, from how many pairs on, and where they mislead.
 
-    Without runs it makes its own on mini, in ``out/runs``; records that are there already are not made again.
+    Without ``runs`` the audit makes its own runs on mini in ``out/runs``; existing records there are kept.
 
     Args:
-        runs: folders of finished runs, or files of records. The first is audited; others are the same pairs with other
-            seeds or by another protocol. What they cannot tell is left out, with the reason.
+        runs: folders of finished runs, or files of records. The first is audited. The others must have the same pairs
+            with other seeds or by another protocol. A part that the runs do not allow is left out, with the reason.
         out: folder for text, page, tables and figures.
-        limit: pairs of each category at most, of its own runs.
-        seeds: how many of its own runs have other seeds; 2 unless given.
-        workers: processes that its own runs take; 1 unless given.
+        limit: largest number of pairs of each category in the audit's own runs; None for all.
+        seeds: number of its own runs with other seeds; None for 2.
+        workers: number of processes for its own runs; None for 1.
         budget: LPIPS at which the arms are compared.
-        quiet: whether to show no progress.
-        step: called with the name of each own run and each part before it begins.
+        quiet: whether to hide the progress of its own runs.
 
     Raises:
-        UserError: if a run cannot be read, options of its own runs are given beside runs, fewer than two arms have the
-            budget, or the folder cannot be written.
+        UserError: if a run cannot be read, ``limit``, ``seeds`` or ``workers`` stand beside ``runs``, fewer than two
+            arms reach the budget, or the folder cannot be written.
     """
     from riebench.audit.audit_files import write_audit
 
@@ -71,32 +71,34 @@ def audit(
     _check(folder, [Path(run) for run in runs], budget)
     if runs:
         if (limit, seeds, workers) != (None, None, None):
-            raise UserError("limit, seeds and workers are of the audit's own runs; leave them out, or the runs")
+            raise UserError(
+                "--limit, --seeds and --workers are for the audit's own runs; leave them out, or name no run"
+            )
         evidence = gather([Path(run) for run in runs])
     else:
-        asked = own_runs(limit, 2 if seeds is None else seeds, budget)
-        for one in asked:
-            step(f"run {one.name}")
-            path = folder / RUNS / one.name
-            done = carry_out(one.request, one.pairs, RunOptions(out=path, quiet=quiet, workers=workers or 1))
+        planned = own_runs(limit, 2 if seeds is None else seeds, budget)
+        for run in planned:
+            log.info("run %s", run.name)
+            options = RunOptions(out=folder / RUNS / run.name, quiet=quiet, workers=workers or 1)
+            done = carry_out(run.request, run.pairs, options)
             failed += list(done.statuses.values()).count("failed")
             if done.signal is not None:
                 return Audited(folder, None, failed, done.signal)
-        evidence = _own_evidence(folder / RUNS, [one.name for one in asked])
-    findings = find(evidence, budget, step)
-    step("report")
+        evidence = _own_evidence(folder / RUNS, [run.name for run in planned])
+    findings = find(evidence, budget)
+    log.info("report")
     write_audit(findings, folder)
     return Audited(folder, findings, failed)
 
 
 def _check(folder: Path, runs: Sequence[Path], budget: float) -> None:
-    """Refuse what cannot be done before anything is computed."""
+    """Check the folders and the budget before anything is computed."""
     if not 0 < budget < float("inf"):
-        raise UserError(f"budget is {budget:g}; expected an LPIPS above 0, as 0.05")
+        raise UserError(f"--budget is {budget:g}; expected an LPIPS above 0, such as 0.05")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give a folder")
     if any(folder.resolve() in (run.resolve(), records_file(run).parent.resolve()) for run in runs):
-        raise UserError(f"--out {folder} is one of the runs; give another folder")
+        raise UserError(f"--out {folder} is a folder of one of the runs; give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,6 +107,6 @@ def _check(folder: Path, runs: Sequence[Path], budget: float) -> None:
 
 
 def _own_evidence(folder: Path, names: Sequence[str]) -> Evidence:
-    """The evidence of the audit's own runs."""
+    """The records of the audit's own runs, by what they can tell."""
     plain, faulty = ([folder / name for name in names if name.startswith(FAULT) == fault] for fault in (False, True))
     return gather(plain, faulty)

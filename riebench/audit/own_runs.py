@@ -1,4 +1,4 @@
-"""The runs that an audit makes of its own, all on mini, where the truth is known. Needs no torch."""
+"""The runs that an audit makes itself, all on mini, where the truth is known. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from riebench.settings.protocols import ONE_FAULT, PAPER, RIEBENCH
 INTERVENTIONS = ("steering", "sae", "sae-adaptive", "neurons", "caa")
 CONTROLS = ("random", "sae-random", "noise", "paste", "prompt", "none")
 FAULTY = ("steering", "sae", "neurons", "sae-adaptive")
-"""Methods that the published code has, so that its faults can be in them."""
+"""Methods of the published code, which its faults can change."""
 BUDGETS = (0.02, 0.05, 0.1)
 SEED_STEP = 1_000_003
-"""Between the seeds of a pair in two reseeded runs; larger than any range of seeds in a pair file."""
+"""Added to the seeds of all pairs from one reseeded run to the next; larger than any range of seeds in a pair file."""
 PLAIN, FAULT = "plain", "fault-"
 
 
 class OwnRun(NamedTuple):
-    """A run that the audit makes.
+    """A run of the audit's own.
 
     Attributes:
-        name: of its folder.
-        request: what is run.
-        pairs: on which pairs.
+        name: name of its folder.
+        request: its methods, settings and protocol.
+        pairs: its pairs.
     """
 
     name: str
@@ -36,16 +36,16 @@ class OwnRun(NamedTuple):
 
 
 def own_runs(limit: int | None, seeds: int, budget: float) -> list[OwnRun]:
-    """All runs: ``plain``, whose pictures are kept; the same with other seeds; the same by the protocol ``paper``; and
-    one by each protocol with a single fault, beside one without a fault.
+    """List all runs of an audit.
 
-    The runs with faults have settings of their own, each method with ``only_add`` and without, as two of the faults
-    are in this option.
+    They are ``plain``, which keeps its pictures; the same with other seeds (``seed-1``, ...); the same by the protocol
+    ``paper``; and runs of fewer methods, by ``riebench`` and by each protocol with a single fault (``fault-...``).
+    The last have each method with ``only_add`` and without, as two of the faults are faults of this option.
 
     Args:
-        limit: pairs of each category at most.
-        seeds: how many runs have other seeds.
-        budget: LPIPS that is searched for besides :data:`BUDGETS`.
+        limit: largest number of pairs of each category; None for all.
+        seeds: number of runs with other seeds.
+        budget: LPIPS to search strengths for besides :data:`BUDGETS`.
     """
     options = RunOptions(
         [*INTERVENTIONS, *CONTROLS],

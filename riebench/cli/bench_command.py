@@ -35,18 +35,15 @@ def bench_command(
 
     Example: riebench bench --pairs 20 --json bench.json
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from riebench.engine.request import resolve
+    from riebench.util.progress import progress_bar
 
     request, everything = resolve(replace(options, preset="bench", pairs=pair_file, keep_images=0))
     chosen = spread_over_categories(everything, pairs)
     from riebench.engine.bench import bench, memory_bar
 
-    with Progress(console=Console(stderr=True, quiet=is_quiet())) as progress:
-        task = progress.add_task(f"{len(chosen)} pairs", total=len(chosen))
-        done = bench(request, chosen, lambda: progress.advance(task))
+    with progress_bar("pairs", len(chosen), quiet=is_quiet()) as advance:
+        done = bench(request, chosen, advance)
     if memory:
         logging.getLogger(__name__).info("measuring the peak memory with 10 and with 1,000 pairs")
         done.bars.append(memory_bar(request, everything))

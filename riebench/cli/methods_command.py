@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def methods_command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One method, or package.module:Class.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One method, also as my_file.py:Class.")] = None,
 ) -> None:
     """List methods, broken plug-ins with their error; with a NAME, its options: type, default, meaning.
 

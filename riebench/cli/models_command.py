@@ -115,7 +115,7 @@ def doctor_command(
     """
     from riebench.models.entries import entry_named
     from riebench.settings.settings import Settings
-    from riebench.weights import SCORERS, HubFiles, default_root, find_part, is_standin, look
+    from riebench.weights import SCORERS, HubFiles, default_root, find_part, find_parts, is_standin
     from riebench.weights.places import describe
 
     entry, root = entry_named(model), weights or default_root()
@@ -126,7 +126,7 @@ def doctor_command(
         extra = dict.fromkeys(p for part in entry.parts for p in part.packages if p in INSTALL)
         missing += _packages(list(extra), GSAM)
         print(f"\nweights of {model} under {root}" + (" (random stand-ins)" if is_standin(root) else ""))
-        for found in look(entry.parts, Settings(weights=weights)):
+        for found in find_parts(entry.parts, Settings(weights=weights)):
             if found.path is not None:
                 print(f"  ok       {found.part.name:13} {found.path}")
             else:

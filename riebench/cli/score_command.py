@@ -71,17 +71,17 @@ def _add(run: Path, options: RunOptions, command: str | None) -> int:
     """Add metrics to a run: those that the options name, and those of a command; gives the exit code."""
     missing: dict[Path, None] = {}
     if options.metrics is not None:
-        from riebench.engine.completing import add_metrics
+        from riebench.engine.add_metrics import add_metrics
 
         added = add_metrics(run, many(options.metrics), options.settings or {})
-        print(f"{added.records} records have {', '.join(added.metrics)}")
+        print(f"{added.records} records have {', '.join(added.names)}")
         missing |= dict.fromkeys(added.missing)
     if command is not None:
-        from riebench.engine.commanded import add_by_command
+        from riebench.engine.add_metrics import add_by_command
 
-        names, count, lost = add_by_command(run, command)
-        print(f"{count} records have got {', '.join(names)}")
-        missing |= dict.fromkeys(lost)
+        added = add_by_command(run, command)
+        print(f"{added.records} records have got {', '.join(added.names)}")
+        missing |= dict.fromkeys(added.missing)
     _say_missing(list(missing))
     return 1 if missing else 0
 
@@ -116,6 +116,6 @@ def metrics_command(
             continue
         sets = [name for name, has in (("default", not metric.optional), ("published", metric.published)) if has]
         needs = metric.scorer or ("the drawn world" if metric.drawn_world else "")
-        origin = "riebench" if metric.is_riebenchs else listed.origin
+        origin = "riebench" if metric.from_riebench else listed.origin
         table.add_row(*map(Text, (metric.name, ", ".join(sets), needs, metric.says, origin)))
     wide_console().print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -109,8 +108,6 @@ def audit_command(
     Example: riebench audit --limit 2 --out runs/audit
     """
     from riebench.audit.auditing import audit
-    from riebench.audit.findings import PARTS
-    from riebench.audit.verdicts import ranking_verdicts
 
     done = audit(
         runs or (),
@@ -120,18 +117,17 @@ def audit_command(
         workers=workers,
         budget=budget,
         quiet=is_quiet(),
-        step=logging.getLogger(__name__).info,
     )
     if done.signal is not None:
         return 128 + done.signal
     assert done.findings is not None
-    for name, said in ranking_verdicts(done.findings).items():
-        print(f"\nranking by {name}")
-        for sentence in said:
+    for ranking, sentences in done.findings.verdicts().items():
+        print(f"\nranking by {ranking}")
+        for sentence in sentences:
             print(f"  {sentence}")
     print()
-    for part in (part for part in PARTS if part in done.findings.left_out):
-        print(f"left out: {part}: {done.findings.left_out[part]}")
+    for part, reason in done.findings.left_out.items():
+        print(f"left out: {part}: {reason}")
     failed = f"; {done.failed} records failed" if done.failed else ""
     print(f"{out}: audit.md, index.html, CSV files, figures{failed}")
     return 1 if done.failed else 0

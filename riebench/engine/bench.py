@@ -1,4 +1,4 @@
-"""Measure the engine against the least work that will do, and against a plain loop."""
+"""The engine measured against the fewest passes that suffice, and against a plain loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
@@ -20,12 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
-from riebench.engine.pair_work import PairResult, PairWorker
-from riebench.engine.plain import nothing_kept, plain_setting
+from riebench.engine.pair_task import PairResult, PairSetting, PairTask
+from riebench.engine.pair_work import PairWork
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.handed_in import HandedIn
+from riebench.instruments.loading import Instruments
 from riebench.masks import pair_regions
 from riebench.metrics import Scores
 from riebench.models.model import Model
@@ -38,7 +40,7 @@ MANY, FEW = 1000, 10
 
 @dataclass(frozen=True)
 class Bar:
-    """One thing that was measured and what it has to be."""
+    """A measured value and the bar that it has to meet."""
 
     name: str
     value: float
@@ -48,7 +50,7 @@ class Bar:
 
 @dataclass
 class Side:
-    """What the engine, or the plain loop, took."""
+    """The passes, time and arithmetic of the engine or of the plain loop."""
 
     counts: Counts = field(default_factory=Counts)
     seconds: float = 0.0
@@ -56,7 +58,7 @@ class Side:
 
     @property
     def outside(self) -> float:
-        """Share of the time outside networks."""
+        """The share of the time outside networks."""
         return 1 - self.counts.inside / self.seconds
 
 
@@ -67,10 +69,10 @@ class Bench:
     Attributes:
         pairs: number of pairs.
         settings: of each pair.
-        engine: what the engine took.
-        plain: what the plain loop took.
-        floor: network to the fewest passes that will do.
-        flops_without_replay: of the denoiser on the first pair, if the engine computes everything.
+        engine: passes and time of the engine.
+        plain: passes and time of the plain loop.
+        floor: network to the fewest passes that suffice.
+        flops_without_replay: of the denoiser on the first pair without replay.
         difference: the largest between the metrics of the two.
         peak: of the process, bytes.
         bars: all of them.
@@ -91,7 +93,7 @@ def bench(
     request: Request,
     pairs: Sequence[Pair],
     progress: Callable[[], None] = lambda: None,
-    given: HandedIn | None = None,
+    handed_in: HandedIn | None = None,
 ) -> Bench:
     """Run the settings of a request through the engine and through the plain loop, pair by pair in turn.
 
@@ -101,17 +103,17 @@ def bench(
         request: what to run.
         pairs: on which.
         progress: called after each pair.
-        given: loaded parts.
+        handed_in: loaded parts.
 
     Raises:
         UserError: if it cannot be run, or a pair fails.
     """
-    worker = PairWorker(request, given)
+    worker = PairWorker(request, handed_in)
     instruments = worker.instruments
     inner = getattr(instruments.masker, "masker", None)
-    if inner is not None:  # masks from the disk would be nobody's work
+    if inner is not None:  # masks from the disk would cost nothing
         instruments.masker, instruments.masks = inner, partial(pair_regions, inner, instruments.rules)
-    settings = len(worker.recorder.task(pairs[0]).wanted)
+    settings = len(worker.recorder.task(pairs[0]).settings)
     done = Bench(len(pairs), settings, Side(), Side(), dict.fromkeys(names.COUNTED, 0))
     with nothing_kept(instruments):  # of its prompts, when the counting begins
         _count_flops(done, worker, pairs[0])
@@ -138,22 +140,55 @@ def bench(
     return done
 
 
+def plain_setting(worker: PairWorker, task: PairTask, setting: PairSetting) -> Scores:
+    """The metrics of one setting of a pair by the plain loop, which shares nothing between settings.
+
+    The loop does what the published code does: a base run, a source run and an edited run for each setting, masks each
+    time, each prompt encoded when it is used, one picture at a time in CLIP and LPIPS. Its time and its numbers are
+    what the engine is compared with.
+
+    Raises:
+        Exception: if the pair fails.
+    """
+    with nothing_kept(worker.instruments):
+        alone = task._replace(settings=(setting,), searches=())
+        work = PairWork(alone, worker.recorder, worker.instruments, worker.kept_for_all)
+        work.observe()
+        (picture,) = work.edit([setting])
+        if picture.error is not None:
+            raise picture.error
+        (record,) = work.score([picture])
+        return record.metrics
+
+
+@contextmanager
+def nothing_kept(instruments: Instruments) -> Iterator[None]:
+    """Encode each prompt whenever it is used, replay nothing, and score one picture at a time."""
+    model, clip = instruments.model, instruments.scorers.clip
+    with ExitStack() as stack:
+        stack.enter_context(model.keeping_nothing())
+        put_in(stack, clip, "text", clip._text)
+        for owner in (model, clip, instruments.scorers.lpips):
+            put_in(stack, owner, "batch", 1)
+        yield
+
+
 def plain_pair(worker: PairWorker, pair: Pair) -> list[Scores]:
-    """The plain loop over a worker's settings."""
+    """The metrics of every setting of a pair by the plain loop."""
     task = worker.recorder.task(pair)
-    return [plain_setting(worker, task, wanted) for wanted in task.wanted]
+    return [plain_setting(worker, task, setting) for setting in task.settings]
 
 
 def difference(engine: Scores, plain: Scores) -> float:
     """The largest difference of a metric; infinite where only one of the two is null."""
-    found = [0.0]
+    differences = [0.0]
     for name in engine.keys() | plain.keys():
         a, b = engine.get(name), plain.get(name)
         if a is None or b is None:
-            found.append(0.0 if a is b else float("inf"))
+            differences.append(0.0 if a is b else float("inf"))
         else:
-            found.append(abs(a - b))
-    return max(found)
+            differences.append(abs(a - b))
+    return max(differences)
 
 
 def scored_pictures(result: PairResult) -> dict[str, int]:
@@ -170,7 +205,7 @@ def scored_pictures(result: PairResult) -> dict[str, int]:
 
 
 def _finish_floor(done: Bench, worker: PairWorker) -> None:
-    """Each run once; each distinct prompt, and each distinct picture and phrase that the plain loop asked for, once."""
+    """Fill in the floor: each run once, and each distinct prompt, picture and phrase of the plain loop once."""
     runs = done.pairs * (2 + done.settings)
     halves = 2 if worker.instruments.model.guided else 1
     done.floor |= {names.DENOISER: runs * worker.request.steps * halves, names.DECODER: runs}
@@ -215,8 +250,8 @@ def _bars(done: Bench) -> list[Bar]:
     bars.append(
         Bar("share of time outside networks", done.engine.outside, f"<= {OUTSIDE:g}", done.engine.outside <= OUTSIDE)
     )
-    said = "largest difference of a metric from the plain loop's"
-    bars.append(Bar(said, done.difference, f"<= {DIFFERENCE:g}", done.difference <= DIFFERENCE))
+    title = "largest difference of a metric from the plain loop's"
+    bars.append(Bar(title, done.difference, f"<= {DIFFERENCE:g}", done.difference <= DIFFERENCE))
     return bars
 
 
@@ -236,18 +271,18 @@ def peak_memory() -> int:
 def memory_bar(request: Request, pairs: Sequence[Pair]) -> Bar:
     """Peak memory of a run over many pairs as a multiple of that over few, each in a process of its own.
 
-    One setting: steering at strength 1. Where there are not enough pairs they come again under new ids and seeds.
+    One setting: steering at strength 1. If there are too few pairs, they are repeated under new ids and seeds.
     """
     steering = next(c for c in request.conditions if c.method == "steering")
-    one = steering.model_copy(update={"strengths": (1.0,)})
-    request = request.model_copy(update={"conditions": (one,), "keep_images": 0})
+    condition = steering.model_copy(update={"strengths": (1.0,)})
+    request = request.model_copy(update={"conditions": (condition,), "keep_images": 0})
     few, many = (_peak_alone(request, list(repeated(pairs, count))) for count in (FEW, MANY))
     title = f"peak memory with {MANY} pairs ({many / 1e6:.0f} MB) over that with {FEW} ({few / 1e6:.0f} MB)"
     return Bar(title, many / few, f"<= {MEMORY:g}", many / few <= MEMORY)
 
 
 def repeated(pairs: Sequence[Pair], count: int) -> Iterator[Pair]:
-    """As many pairs as asked for."""
+    """Pairs under new ids and seeds, over and over up to a count."""
     for number, pair in enumerate(islice(cycle(pairs), count)):
         yield pair.model_copy(update={"id": f"{pair.id}-{number}", "seed": number})
 

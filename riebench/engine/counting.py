@@ -1,4 +1,4 @@
-"""Count what goes through a run's networks, and the time it takes there."""
+"""Counts of the passes through a run's networks, and the time inside them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ COUNTED = (DENOISER, DECODER, TEXT, MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS)
 
 @dataclass
 class Count:
-    """What one network did.
+    """The passes through one network.
 
     Attributes:
         passes: pictures or prompts that went through it; a batch of n counts n.
         seconds: time inside it.
-        inputs: of the prompts and of (picture, phrase): each that was asked for.
+        inputs: the distinct prompts, or (picture, phrase), that went in.
     """
 
     passes: int = 0
@@ -37,12 +37,12 @@ class Count:
 
 @dataclass
 class Counts:
-    """All of it.
+    """The counts of all networks.
 
     Attributes:
         by_name: network to count.
-        inside: seconds inside any network; one that runs inside another is not counted twice.
-        wait: returns when the device has done all that it was given.
+        inside: seconds inside any network; a network that runs inside another is not counted twice.
+        wait: returns when the device has finished its work.
     """
 
     by_name: dict[str, Count] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Counts:
         rows: Callable[..., int],
         inputs: Callable[..., list[Hashable]] | None,
     ) -> Callable[..., Any]:
-        """A function that counts, and does what the given one does."""
+        """The function, with its passes and its time counted."""
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             count = self[name]
@@ -72,7 +72,7 @@ class Counts:
             started = time.perf_counter()
             try:
                 output = function(*args, **kwargs)
-                self.wait()  # a GPU works on after the call; what it does then is the network's
+                self.wait()  # a GPU goes on after the call; that time is the network's
                 return output
             finally:
                 seconds = time.perf_counter() - started
@@ -85,7 +85,7 @@ class Counts:
 
 @contextmanager
 def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator[Counts]:
-    """Watch the networks of a run inside the ``with`` statement.
+    """Count the passes through the networks of a run inside the ``with`` statement.
 
     The denoiser's time includes what is captured from it and added to it, and that of LPIPS its differences and their
     maps; the SAEs and the reader of the drawn world are networks (or stand for one), too.
@@ -137,9 +137,9 @@ def put_in(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
 
 
 def _rows(*args: Any, **kwargs: Any) -> int:
-    """Rows of the first tensor that a network was given, whatever it calls it; 1 without one."""
-    found = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-    return 1 if found is None else len(found)
+    """The rows of the first tensor among a network's arguments; 1 without a tensor."""
+    tensor = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+    return 1 if tensor is None else len(tensor)
 
 
 def _one(*args: Any, **kwargs: Any) -> int:
@@ -147,5 +147,5 @@ def _one(*args: Any, **kwargs: Any) -> int:
 
 
 def _prompts(*args: Any, **kwargs: Any) -> list[Hashable]:
-    given = next(iter((*args, *kwargs.values())))
-    return [tuple(row) for row in given.tolist()] if isinstance(given, Tensor) else [given]
+    prompts = next(iter((*args, *kwargs.values())))
+    return [tuple(row) for row in prompts.tolist()] if isinstance(prompts, Tensor) else [prompts]

@@ -1,68 +1,50 @@
-"""All the work on one pair: observe, plan, edit, score. What is common to its settings is done once."""
+"""The work on one pair: base and source run, masks, plans, edited runs, metrics, records."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from riebench.engine.recording import Recorder
-from riebench.engine.request import Request
-from riebench.engine.searching import course_of, courses, next_settings
-from riebench.engine.tasks import Survey, Task, Wanted
-from riebench.instruments.loading import HandedIn, load_instruments
+from riebench.engine.pair_task import PairResult, PairSetting, PairTask
+from riebench.engine.recorder import Recorder
+from riebench.instruments.loading import Instruments
 from riebench.masks import Mask, Region, to_grid
 from riebench.masks.region import DELETE_OBJECT
-from riebench.methods import Method, Observed, Plan
-from riebench.methods.interface import check_plan
-from riebench.methods.registry import entry_of
-from riebench.metrics import Reference, metrics_of, score_images
+from riebench.methods import Observed, Plan
+from riebench.methods.interface import RunName, check_plan
+from riebench.metrics import Reference, score_images
+from riebench.metrics.seen import Image
 from riebench.models import Edit, Run, Start, neuron_sites
-from riebench.pairs import Pair
 from riebench.prompts import Prompted
 from riebench.records import ACTS, INSIDE, OUTSIDE, Record
-from riebench.settings.lpips_search import LpipsSearch, lpips_of
+from riebench.settings.lpips_search import lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
 from riebench.util.trace import stage
 
-Image = NDArray[np.uint8]
-
 
 @dataclass
-class PairResult:
-    """Records of a pair and, where asked for, its pictures by name."""
+class EditedPicture:
+    """The edited picture of a setting, how it is made, or why it failed.
 
-    records: list[Record]
-    images: dict[str, Image] = field(default_factory=dict)
+    Attributes:
+        setting: the setting.
+        prompt: of the edited run.
+        start: where the edited run begins, if not with noise.
+        edit: to generate; None if nothing is generated, or the picture is.
+        notes: of the plan, for the record.
+        image: the picture; None until it is generated, and after an error.
+        error: why there is no picture.
+    """
 
-
-@dataclass(frozen=True)
-class _Runs:
-    """Base and source run of a pair, and the regions of its phrases, also in pixels."""
-
-    base: Run
-    source: Run
-    base_region: Region
-    source_region: Region
-    base_pixels: Mask
-    source_pixels: Mask
-
-
-@dataclass
-class _Outcome:
-    """What becomes of one setting: a picture, or an error."""
-
-    wanted: Wanted
+    setting: PairSetting
     prompt: str = ""
     start: Start | None = None
     edit: Edit | None = None
@@ -71,372 +53,303 @@ class _Outcome:
     error: Exception | None = None
 
 
-class PairWorker:
-    """Works pairs off, one by one.
+class PairWork:
+    """The work on one pair. What its settings share is done once.
 
     Args:
-        request: what to run.
-        given: loaded parts.
+        task: the pair and its settings.
+        recorder: of the run.
+        instruments: of the run.
+        kept_for_all: what methods keep from pair to pair.
 
     Attributes:
-        instruments: model, masks and scorers.
-        recorder: knows the settings of a pair and writes records.
-
-    Raises:
-        UserError: if something cannot be loaded.
+        stage: of the work, as a failed record names it.
+        base: the run without an edit, with its values; this and the following from :meth:`observe` on.
+        source: the run of the edit prompt, with its values.
+        base_mask: boolean ``[height, width]``: where the original phrase is in the base image.
+        source_mask: boolean ``[height, width]``: where the edit phrase is in the source image.
+        seen: what methods see; the sites are those of each condition.
     """
 
-    def __init__(self, request: Request, given: HandedIn | None = None) -> None:
-        with stage("load models"):
-            self.instruments = load_instruments(
-                request.model,
-                request.settings,
-                request.protocol,
-                metrics=request.metrics,
-                batch=request.batch,
-                handed_in=given,
-            )
-        self.recorder = Recorder(request, self.instruments)
-        self.request = request
-        self.protocol = PROTOCOLS[request.protocol]
-        self._kept_for_all: dict[Hashable, Any] = {}
-        model, methods = self.instruments.model, zip(request.conditions, self.recorder.methods, strict=True)
-        needed = {site for c, method in methods if entry_of(method).needs_sae for site in c.sites}
-        self.saes = {site: model.sae(site) for site in model.sites if site in needed}
+    base: Run
+    source: Run
+    base_mask: Mask
+    source_mask: Mask
+    seen: Observed
 
-    def survey(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> Survey:
-        """The run as this worker knows it; ``before`` are records that a search goes on from."""
-        instruments, request = self.instruments, self.request
-        tried: dict[str, list[Record]] = {}
-        for record in before:
-            tried.setdefault(record.pair_id, []).append(record)
-        names = [entry_of(method).record_name(method) for method in self.recorder.methods]
-        return Survey(
-            tasks=[self.recorder.task(pair, tried.get(pair.id, ())) for pair in pairs],
-            shared={
-                "arms": [
-                    {
-                        "method": name,
-                        "options": c.options,
-                        "blocks": list(c.sites),
-                        "strengths": list(c.strengths),
-                        "on_steps": [interval and list(interval) for interval in c.on_steps],
-                    }
-                    for c, name in zip(request.conditions, names, strict=True)
-                ],
-                "steps": request.steps,
-                "model": request.model,
-                "protocol": request.protocol,
-                "parts": instruments.parts,
-                "conditions": dict(instruments.conditions),
-                "metric_names": {"clip": instruments.scorers.clip.name, "lpips": instruments.scorers.lpips.name},
-            },
-            locations=dict(instruments.locations),
-            device=str(instruments.model.device),
-            bytes=psutil.Process().memory_info().rss,
-            metrics=[metric.name for metric in metrics_of(request.metrics, instruments.truth is not None)],
-            measured_by=dict(instruments.measured_by),
-            at_lpips=request.at_lpips,
-        )
+    def __init__(
+        self, task: PairTask, recorder: Recorder, instruments: Instruments, kept_for_all: dict[Hashable, Any]
+    ) -> None:
+        self.task, self.recorder, self.instruments = task, recorder, instruments
+        self.request, self.model = recorder.request, instruments.model
+        self.protocol = PROTOCOLS[self.request.protocol]
+        self.stage = "observing"
+        self._kept_for_all = kept_for_all
 
-    def work(self, task: Task) -> PairResult:
-        """Run the settings of a task. Any fault of the pair becomes a record with the reason."""
-        started, where = time.perf_counter(), "observing"
-        images: dict[str, Image] = {}
-        try:
-            runs = self.observe(task)
-            where = "engine"
-            outcomes = self.edit(task, runs)
-            where = "metrics"
-            records = self.score(task, runs, outcomes)
-            if self.request.at_lpips is not None:
-                self.search(task, runs, outcomes, records, self.request.at_lpips)
-            if task.keep_images:
-                images = _pictures(runs, outcomes)
-        except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
-            records = self.recorder.failures(task, error, where)
-        share = round((time.perf_counter() - started) / max(1, len(records)), 4)
-        return PairResult([record.model_copy(update={"seconds": share}) for record in records], images)
+    def result(self) -> PairResult:
+        """The records of all settings and of the search, and the pictures if they are kept.
 
-    def give_up(self, task: Task, reason: str) -> PairResult:
-        """The records of a pair at which workers died."""
-        return PairResult(self.recorder.failures(task, RuntimeError(reason), where="workers"))
+        Raises:
+            Exception: if the whole pair fails.
+        """
+        with stage("base and source run, masks"):
+            self.observe()
+        self.stage = "engine"
+        pictures = self.edit(self.task.settings)
+        self.stage = "metrics"
+        records = self.score(pictures)
+        for more_pictures, more_records in self._search(records) if self.task.searches else ():
+            pictures += more_pictures
+            records += more_records
+        return PairResult(records, self._images(pictures) if self.task.keep_images else {})
 
-    @stage("base and source run, masks")
-    def observe(self, task: Task) -> _Runs:
-        """Base and source run with their values at every site that the task needs, and the regions of the phrases."""
-        wanted = (*task.wanted, *(one for one, _ in task.known))
-        pair, sites = task.pair, self._sites({one.condition for one in wanted})
+    def observe(self) -> None:
+        """Base and source run with the values at every site that the task needs, and the masks."""
+        pair, seed = self.task.pair, self.task.seed
         # The base run last: what it computes first is what edited runs start from.
-        prompts, seeds = [pair.edit_prompt, pair.base_prompt], [task.seed, task.seed]
-        source, base = self.instruments.model.generate(prompts, seeds, self.request.steps, capture=sites)
+        prompts = [pair.edit_prompt, pair.base_prompt]
+        captured, with_sae = self._sites()
+        source, base = self.model.generate(prompts, [seed, seed], self.request.steps, capture=captured)
         source_region, base_region = self.instruments.masks(pair, base.image, source.image)
-        return _Runs(base, source, base_region, source_region, base_region.pixels(), source_region.pixels())
+        base_mask, source_mask = base_region.pixels(), source_region.pixels()
+        pictures: dict[RunName, Image] = {"base": base.image.view(), "source": source.image.view()}
+        regions: dict[RunName, Mask] = {"base": base_mask.view(), "source": source_mask.view()}
+        for array in (*pictures.values(), *regions.values()):
+            array.setflags(write=False)
+        self.seen = Observed(
+            pair=pair,
+            sites=(),
+            base=MappingProxyType(base.values),
+            source=MappingProxyType(source.values),
+            base_masks=MappingProxyType(self._on_grids(base_region, captured)),
+            source_masks=MappingProxyType(self._on_grids(source_region, captured)),
+            saes=MappingProxyType({site: self.model.sae(site) for site in with_sae}),
+            seed=seed,
+            protocol=self.protocol,
+            pictures=MappingProxyType(pictures),
+            regions=MappingProxyType(regions),
+            generate=self._generate_without_edits,
+            _kept_for_all=self._kept_for_all,
+        )
+        self.base, self.source, self.base_mask, self.source_mask = base, source, base_mask, source_mask
 
-    def _sites(self, conditions: Collection[int]) -> list[str]:
-        """The sites whose values some conditions need, in the order in which they run."""
-        sites = self.instruments.model.sites
-        needed: set[str] = set()
-        for number in conditions:
-            blocks = self.request.conditions[number].sites
-            needed.update(blocks)
-            if entry_of(self.recorder.methods[number]).needs_neurons:
-                needed.update(site for block in blocks for site in neuron_sites(sites, block))
-        return [site for site in sites if site in needed]
+    def _sites(self) -> tuple[list[str], list[str]]:
+        """The sites whose values the task's conditions need, and those whose SAEs they need, as the model runs them."""
+        sites = self.model.sites
+        captured: set[str] = set()
+        with_sae: set[str] = set()
+        settings, searches = self.task.settings, self.task.searches
+        for number in {setting.condition for setting in settings} | {search.condition for search in searches}:
+            blocks, entry = self.request.conditions[number].sites, self.recorder.methods[number].entry
+            captured.update(blocks)
+            if entry.needs_neurons:
+                captured.update(site for block in blocks for site in neuron_sites(sites, block))
+            if entry.needs_sae:
+                with_sae.update(blocks)
+        return [site for site in sites if site in captured], [site for site in sites if site in with_sae]
 
-    def edit(self, task: Task, runs: _Runs, plans: dict[int, Plan] | None = None) -> list[_Outcome]:
-        """The edited picture of every setting, or why there is none.
+    def _on_grids(self, region: Region, sites: Sequence[str]) -> dict[str, Tensor]:
+        """Site to the region on its grid, boolean ``[positions]`` on the model's device."""
+        grids = {site: self.model.sites[site].grid for site in sites}
+        cells = {grid: to_grid(region, *grid, self.instruments.rules).ravel() for grid in set(grids.values())}
+        on_device = {grid: torch.from_numpy(mask).to(self.model.device) for grid, mask in cells.items()}
+        return {site: on_device[grid] for site, grid in grids.items()}
 
-        A method that changes what it is given, which others see too, fails; all is then done again without it.
+    def edit(
+        self, settings: Sequence[PairSetting], plans: dict[int, Plan | Exception] | None = None
+    ) -> list[EditedPicture]:
+        """The edited picture of every setting.
+
+        A condition is planned when its turn in a batch comes, so that no more plans are in memory than a batch needs.
+        Conditions that begin with the same site are neighbours, so that a batch shares all that the model does before
+        this site.
 
         Args:
-            task: the settings.
-            runs: of the pair.
-            plans: number of a condition to its plan; those that are missing are made, and kept there for a next call.
+            settings: of the pair.
+            plans: condition to plan; missing plans are made and added. None keeps no plan.
+
+        Raises:
+            PairError: if a method changes tensors that all methods share.
         """
-        refused: dict[int, Exception] = {}
-        while True:
-            outcomes = self._edited(task, runs, refused, plans)
-            if outcomes is not None:
-                return outcomes
-            runs = self.observe(task)
-            if plans:
-                plans.clear()
-            self.instruments.model.forget_saes()
-            self.saes = {site: self.instruments.model.sae(site) for site in self.saes}
-
-    def _edited(
-        self, task: Task, runs: _Runs, refused: dict[int, Exception], plans: dict[int, Plan] | None
-    ) -> list[_Outcome] | None:
-        """The outcome of every setting; None if a condition changed what others see, which is then refused.
-
-        Conditions are planned as their turn in a batch comes, so that no more plans are in memory than a batch needs.
-        Those that begin with the same site come together, so that a batch shares all that the model does before it.
-
-        Args:
-            task: the settings.
-            runs: of the pair.
-            refused: number of a condition to why it is not planned.
-            plans: see :meth:`edit`.
-        """
-        outcomes = [_Outcome(wanted) for wanted in task.wanted]
-        observed, batch = self._observed(task, runs), self.instruments.model.batch
-        waiting: dict[tuple[str, Start | None], list[_Outcome]] = {}
-        for number in self._in_order({one.condition for one in task.wanted}):
-            mine = [outcome for outcome in outcomes if outcome.wanted.condition == number]
-            before = _versions(observed)
-            plan = refused.get(number) or (plans or {}).get(number) or self._planned(number, observed)
-            if not before.items() <= _versions(observed).items():
-                name = entry_of(self.recorder.methods[number]).name
-                wrong = f"the method {name!r} changes the values, masks or SAEs that it is given; change a clone"
-                refused[number] = PairError(wrong, "method")
-                return None
-            if isinstance(plan, Exception):
-                for outcome in mine:
-                    outcome.error = plan
-                continue
+        pictures = [EditedPicture(setting) for setting in settings]
+        waiting: dict[tuple[str, Start | None], list[EditedPicture]] = {}
+        for number in self._in_order({setting.condition for setting in settings}):
+            plan = plans.get(number) if plans else None
+            if plan is None:
+                with stage("plan"):
+                    plan = self._plan(number)
             if plans is not None:
                 plans[number] = plan
-            for outcome in mine:
-                self._prepare(outcome, plan, task, runs)
-                if outcome.edit is not None:
-                    waiting.setdefault((outcome.prompt, outcome.start), []).append(outcome)
+            for picture in pictures:
+                if picture.setting.condition == number and self._prepare(picture, plan):
+                    waiting.setdefault((picture.prompt, picture.start), []).append(picture)
             for queue in waiting.values():
-                while len(queue) >= batch:
-                    self._generate(task.seed, queue[:batch])
-                    del queue[:batch]
+                while len(queue) >= self.model.batch:
+                    self._generate(queue[: self.model.batch])
+                    del queue[: self.model.batch]
         for queue in waiting.values():
-            self._generate(task.seed, queue)
-        return outcomes
-
-    def _prepare(self, outcome: _Outcome, plan: Plan, task: Task, runs: _Runs) -> None:
-        """What is to be generated for a setting; where nothing is, its picture."""
-        setting, steps = outcome.wanted.setting, self.request.steps
-        outcome.prompt = task.pair.base_prompt if plan.prompt is None else plan.prompt
-        outcome.notes = {ACTS: INSIDE if plan.changes else OUTSIDE, **plan.notes}
-        begin = plan.first_step(setting.strength, steps) if plan.redo else 0
-        made = {task.pair.edit_prompt: runs.source.image, task.pair.base_prompt: runs.base.image}
-        if plan.picture is not None:
-            outcome.image = plan.blended(runs.base.image, setting.strength)
-        elif begin == steps:  # nothing is done again
-            outcome.image = runs.base.image
-        # With nothing to add, the edited run is one that was made already.
-        elif not begin and outcome.prompt in made and (setting.strength == 0 or not plan.changes):
-            outcome.image = made[outcome.prompt]
-        else:
-            outcome.start = Start(task.pair.base_prompt, begin) if begin else None
-            outcome.edit = Edit(plan.changes, setting.strength, setting.on_steps)
+            self._generate(queue)
+        return pictures
 
     def _in_order(self, conditions: Collection[int]) -> list[int]:
         """Conditions in the order in which the first of their sites run."""
-        order = list(self.instruments.model.sites)
-        places = {number: self.request.conditions[number].sites[:1] for number in conditions}
-        return sorted(places, key=lambda number: (order.index(places[number][0]) if places[number] else -1, number))
+        order = list(self.model.sites)
+        firsts = {number: self.request.conditions[number].sites[:1] for number in conditions}
+        return sorted(firsts, key=lambda number: (order.index(firsts[number][0]) if firsts[number] else -1, number))
 
-    def search(
-        self, task: Task, runs: _Runs, outcomes: list[_Outcome], records: list[Record], search: LpipsSearch
-    ) -> None:
-        """Edit at further strengths, until every condition has met the LPIPS that is searched for, or cannot.
+    def _plan(self, number: int) -> Plan | Exception:
+        """The plan of a condition, or the error that its method raised.
 
-        A fault ends the search of the conditions that are searched together, and is the reason in the records of the
-        strengths that were to be tried.
-
-        Args:
-            task: the settings that were run, and those that are known.
-            runs: of the pair.
-            outcomes: of the former; what is searched is added.
-            records: likewise.
-            search: what is searched for.
+        Raises:
+            PairError: if the method changes tensors that all methods share, so that the others cannot be trusted.
         """
-        run = zip(task.wanted, map(lpips_of, records), strict=True)
-        points = courses([*task.known, *run])
-        like = [*task.wanted, *(wanted for wanted, _ in task.known)]
-        order = self._in_order({number for number, _ in points})
-        for start in range(0, len(order), self.instruments.model.batch):  # as many plans as a batch needs
-            together = order[start : start + self.instruments.model.batch]
-            mine = {course: known for course, known in points.items() if course[0] in together}
-            plans: dict[int, Plan] = {}
-            while settings := next_settings(search, mine, like):
-                part = task._replace(wanted=self.recorder.wanted(task, settings))
-                try:
-                    made = self.edit(part, runs, plans)
-                    found = self.score(part, runs, made)
-                except Exception as error:  # noqa: BLE001 - as any fault of a pair
-                    records += self.recorder.failures(part, error, "search")
-                    break
-                outcomes += made
-                records += found
-                for wanted, record in zip(part.wanted, found, strict=True):
-                    mine[course_of(wanted)][wanted.setting.strength] = lpips_of(record)
-
-    def _observed(self, task: Task, runs: _Runs) -> Observed:
-        """What methods see; each sees the sites of its own condition."""
-        model, names = self.instruments.model, runs.base.values
-        grids = {name: model.sites[name].grid for name in names}
-        masks = []
-        for region in (runs.base_region, runs.source_region):
-            cells = {grid: to_grid(region, *grid, self.instruments.rules).ravel() for grid in set(grids.values())}
-            on_device = {grid: torch.from_numpy(mask).to(model.device) for grid, mask in cells.items()}
-            masks.append({name: on_device[grid] for name, grid in grids.items()})
-        return Observed(
-            pair=task.pair,
-            sites=(),
-            base=MappingProxyType(runs.base.values),
-            source=MappingProxyType(runs.source.values),
-            base_masks=MappingProxyType(masks[0]),
-            source_masks=MappingProxyType(masks[1]),
-            saes=MappingProxyType(self.saes),
-            seed=task.seed,
-            protocol=self.protocol,
-            pictures=MappingProxyType({"base": _read_only(runs.base.image), "source": _read_only(runs.source.image)}),
-            regions=MappingProxyType({"base": _read_only(runs.base_pixels), "source": _read_only(runs.source_pixels)}),
-            generate=self._further,
-            _kept_for_all=self._kept_for_all,
-        )
-
-    @stage("plan")
-    def _planned(self, number: int, observed: Observed) -> Plan | Exception:
-        """The plan of a condition, or why there is none."""
-        method = self.recorder.methods[number]
-        deletes = observed.pair.editing_type_id == DELETE_OBJECT
-        if deletes and not self.protocol.delete_only_adds and entry_of(method).values(method).get("only_add"):
+        method, entry, name, *_ = self.recorder.methods[number]
+        deletes = self.task.pair.editing_type_id == DELETE_OBJECT
+        if deletes and not self.protocol.delete_only_adds and entry.values(method).get("only_add"):
             method = replace(method, only_add=False)
-        sites = self.request.conditions[number].sites
+        seen, before = replace(self.seen, sites=self.request.conditions[number].sites), _versions(self.seen)
+        plan: Plan | Exception
         try:
-            with torch.no_grad(), _named(method):
-                seen = replace(observed, sites=sites)
-                plan: Plan = method.plan(seen)
+            with torch.no_grad(), _naming(name):
+                plan = method.plan(seen)
                 check_plan(plan, seen)
-                return plan
-        except Exception as error:  # noqa: BLE001 - a stranger's method may raise anything
-            return error
+        except Exception as error:  # noqa: BLE001 - a user's method may raise anything
+            plan = error
+        if not before.items() <= _versions(seen).items():
+            self.model.forget_saes()  # the next pair reads their weights again
+            changes = "changes the values, masks or SAEs that all methods share; let it change a clone"
+            raise PairError(f"the method {name!r} {changes}", "method")
+        return plan
 
-    def _further(self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str]) -> Iterator[Run]:
-        """Runs without edits, for methods that look at more than their pair."""
-        return self.instruments.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
+    def _prepare(self, picture: EditedPicture, plan: Plan | Exception) -> bool:
+        """Fill in what a plan says of an edited picture; tells whether the picture is still to be generated."""
+        if isinstance(plan, Exception):
+            picture.error = plan
+            return False
+        setting, steps, pair = picture.setting.setting, self.request.steps, self.task.pair
+        base, source = self.base.image, self.source.image
+        picture.prompt = pair.base_prompt if plan.prompt is None else plan.prompt
+        picture.notes = {ACTS: INSIDE if plan.changes else OUTSIDE, **plan.notes}
+        begin = plan.first_step(setting.strength, steps) if plan.redo else 0
+        made = {pair.edit_prompt: source, pair.base_prompt: base}
+        if plan.picture is not None:
+            picture.image = plan.blended(base, setting.strength)
+        elif begin == steps:  # no step is done again
+            picture.image = base
+        # With nothing to add, the edited run is one that was made already.
+        elif not begin and picture.prompt in made and (setting.strength == 0 or not plan.changes):
+            picture.image = made[picture.prompt]
+        else:
+            picture.start = Start(pair.base_prompt, begin) if begin else None
+            picture.edit = Edit(plan.changes, setting.strength, setting.on_steps)
+        return picture.image is None
 
-    @stage("edited runs")
-    def _generate(self, seed: int, outcomes: Sequence[_Outcome]) -> None:
-        """Generate edits together; when one spoils its batch, one by one, so that only the guilty fail."""
-        if not outcomes:
+    def _generate(self, pictures: Sequence[EditedPicture]) -> None:
+        """Generate pictures in one batch; if one of them fails, one by one, so that the others do not fail with it."""
+        if not pictures:
             return
-        edits = [outcome.edit for outcome in outcomes if outcome.edit is not None]
+        edits = [picture.edit for picture in pictures if picture.edit is not None]
+        prompts, seeds = [picture.prompt for picture in pictures], [self.task.seed] * len(edits)
+        name = self.recorder.methods[pictures[0].setting.condition].name
         try:
-            with _named(self.recorder.methods[outcomes[0].wanted.condition]):
-                prompts = [outcome.prompt for outcome in outcomes]
-                start, steps = outcomes[0].start, self.request.steps
-                runs = self.instruments.model.generate(prompts, [seed] * len(edits), steps, edits=edits, start=start)
-            for outcome, run in zip(outcomes, runs, strict=True):
-                outcome.image, outcome.edit = run.image, None
-        except Exception as error:  # noqa: BLE001 - changes may be functions of a stranger's
-            if len(outcomes) == 1:
-                outcomes[0].error = error
+            with _naming(name), stage("edited runs"):
+                start, steps = pictures[0].start, self.request.steps
+                runs = self.model.generate(prompts, seeds, steps, edits=edits, start=start)
+            for picture, run in zip(pictures, runs, strict=True):
+                picture.image, picture.edit = run.image, None
+        except Exception as error:  # noqa: BLE001 - changes may be functions of a user's method
+            if len(pictures) == 1:
+                pictures[0].error = error
                 return
-            for outcome in outcomes:
-                self._generate(seed, [outcome])
+            for picture in pictures:
+                self._generate([picture])
 
-    @stage("metrics")
-    def score(self, task: Task, runs: _Runs, outcomes: Sequence[_Outcome]) -> list[Record]:
-        """The record of every setting."""
-        pair, truth, brackets = task.pair, self.instruments.truth, self.protocol.score_brackets
+    def _generate_without_edits(
+        self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str]
+    ) -> Iterator[Run]:
+        """Further runs, for methods that look at more than their pair."""
+        return self.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
+
+    def score(self, pictures: Sequence[EditedPicture]) -> list[Record]:
+        """The record of every edited picture, with its metrics or its error."""
+        pair, truth, brackets = self.task.pair, self.instruments.truth, self.protocol.score_brackets
         reference = Reference(
-            base=runs.base.image,
-            source=runs.source.image,
+            base=self.base.image,
+            source=self.source.image,
             edit_prompt=pair.editing_prompt if brackets else pair.edit_prompt,
             original_prompt=pair.original_prompt if brackets else pair.base_prompt,
-            region=runs.base_pixels | runs.source_pixels,
-            truth=truth(pair, task.seed) if truth else None,
+            region=self.base_mask | self.source_mask,
+            truth=truth(pair, self.task.seed) if truth else None,
         )
-        made = [outcome.image for outcome in outcomes if outcome.image is not None]
-        names = self.request.metrics
-        scores = iter(score_images(self.instruments.scorers, reference, made, names) if made else [])
+        images = [picture.image for picture in pictures if picture.image is not None]
+        with stage("metrics"):
+            names = self.request.metrics
+            scores = iter(score_images(self.instruments.scorers, reference, images, names) if images else [])
         return [
-            self.recorder.record(task, o.wanted, error=o.error)
-            if o.image is None
-            else self.recorder.record(task, o.wanted, next(scores), o.notes)
-            for o in outcomes
+            self.recorder.record(self.task, picture.setting, error=picture.error)
+            if picture.image is None
+            else self.recorder.record(self.task, picture.setting, next(scores), picture.notes)
+            for picture in pictures
         ]
 
+    def _search(self, records: Sequence[Record]) -> Iterator[tuple[list[EditedPicture], list[Record]]]:
+        """Pictures and records at further strengths, until every search has met its budgets or cannot.
 
-def _versions(observed: Observed) -> dict[int, int]:
-    """How often each tensor that methods share was changed in place, by its identity."""
-    groups = (observed.base, observed.source, observed.base_masks, observed.source_masks, observed._kept)
+        As many conditions are searched together as there are rows in a batch, so that as many plans are in memory. A
+        fault ends their searches, and is the reason in the records of the strengths that come next.
+
+        Args:
+            records: of the task's settings.
+        """
+        searches = {known.searched: replace(known, points=dict(known.points)) for known in self.task.searches}
+        for setting, record in zip(self.task.settings, records, strict=True):
+            searches[setting.searched].points[setting.setting.strength] = lpips_of(record)
+        order, batch = self._in_order({number for number, _ in searches}), self.model.batch
+        for start in range(0, len(order), batch):
+            together = [search for key, search in searches.items() if key[0] in order[start : start + batch]]
+            plans: dict[int, Plan | Exception] = {}
+            while settings := self.recorder.next_of(self.task, together):
+                try:
+                    pictures = self.edit(settings, plans)
+                    records = self.score(pictures)
+                except Exception as error:  # noqa: BLE001 - as any fault of a pair
+                    yield [], self.recorder.failures(self.task._replace(settings=settings), error, "search")
+                    break
+                yield pictures, list(records)
+                for setting, record in zip(settings, records, strict=True):
+                    searches[setting.searched].points[setting.setting.strength] = lpips_of(record)
+
+    def _images(self, pictures: Sequence[EditedPicture]) -> dict[str, Image]:
+        """The pictures of the pair by name; masks in black and white."""
+        white = np.uint8(255)
+        return {
+            "base": self.base.image,
+            "source": self.source.image,
+            "mask-base": self.base_mask.astype(np.uint8) * white,
+            "mask-source": self.source_mask.astype(np.uint8) * white,
+            **{picture.setting.key: picture.image for picture in pictures if picture.image is not None},
+        }
+
+
+def _versions(seen: Observed) -> Mapping[int, int]:
+    """The identity of each tensor that methods share, to how often it was changed in place."""
+    groups = (seen.base, seen.source, seen.base_masks, seen.source_masks, seen._kept)
     shared = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
-    shared += [weight for sae in observed.saes.values() for weight in sae.parameters()]
+    shared += [weight for sae in seen.saes.values() for weight in sae.parameters()]
     return {id(tensor): tensor._version for tensor in shared}
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.setflags(write=False)
-    return view
-
-
 @contextmanager
-def _named(method: Method) -> Iterator[None]:
-    """Around a method's code: faults of its own are told with its name, and ``sys.exit`` is one of them.
+def _naming(method: str) -> Iterator[None]:
+    """Around a method's code: its faults name the method, and ``sys.exit`` is one of them.
 
     Raises:
         PairError: naming the method.
     """
-    name = f"the method {entry_of(method).record_name(method)!r}"
+    name = f"the method {method!r}"
     try:
         yield
     except PairError as error:
         raise PairError(f"{name}: {error}", error.where) if error.where in ("method", "model") else error from None
-    except (Exception, KeyboardInterrupt):  # the former are records already, the latter is the user's
-        raise
-    except BaseException as error:
-        raise PairError(f"{name} raised {type(error).__name__}: {error}".removesuffix(": "), "method") from error
-
-
-def _pictures(runs: _Runs, outcomes: Sequence[_Outcome]) -> dict[str, Image]:
-    """The pictures of a pair by name; masks in black and white."""
-    white = np.uint8(255)
-    return {
-        "base": runs.base.image,
-        "source": runs.source.image,
-        "mask-base": runs.base_pixels.astype(np.uint8) * white,
-        "mask-source": runs.source_pixels.astype(np.uint8) * white,
-        **{outcome.wanted.key: outcome.image for outcome in outcomes if outcome.image is not None},
-    }
+    except SystemExit as error:
+        raise PairError(f"{name} raised SystemExit: {error}", "method") from error

@@ -19,7 +19,7 @@ from riebench.pairs import Pair, category_named, load_pairs, select
 from riebench.pairs.edited_images import pictured
 from riebench.records.folder import read_run
 from riebench.settings.intervals import parse_intervals
-from riebench.settings.lpips_search import LpipsSearch, parse_search
+from riebench.settings.lpips_search import SearchOptions, parse_search
 from riebench.settings.protocols import NAMED, ONE_FAULT, PROTOCOLS
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
@@ -66,7 +66,7 @@ class Request(BaseModel):
     handed_in: tuple[str, ...] = ()
     metrics: tuple[str, ...] | None = None
     images: Path | None = None
-    at_lpips: LpipsSearch | None = None
+    at_lpips: SearchOptions | None = None
 
     def pairs(self) -> list[Pair]:
         """The same pairs again.
@@ -152,7 +152,7 @@ def resolve_pictures(name: str, images: Path, options: RunOptions) -> tuple[Requ
     if taken := METHODS.holder(name):
         raise UserError(f"the name {name!r} is that of a method ({taken}); give another --name")
     request, pairs = resolve(replace(options, method="none", block=ALL))
-    from riebench.engine.external_images import Pictures  # only here, or "--method all" would run it
+    from riebench.engine.pictures import Pictures  # only here, or "--method all" would run it
 
     method, strengths = f"{Pictures.__module__}:{Pictures.__qualname__}", request.conditions[0].strengths
     condition = Condition(method=method, options={"name": name}, sites=(), strengths=strengths)
@@ -223,7 +223,7 @@ def _protocol(options: RunOptions, preset: Preset | None) -> str:
     return protocol
 
 
-def _search(options: RunOptions) -> LpipsSearch | None:
+def _search(options: RunOptions) -> SearchOptions | None:
     """The search for strengths at given LPIPS; None without one."""
     bounds = {"within": options.at_lpips_within, "most": options.at_lpips_most}
     if options.at_lpips is None and all(bound is None for bound in bounds.values()):

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from riebench.engine.journal import writing_journal
+from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.request import Request, resolve
 from riebench.engine.resume import lacking, left_to_do, refuse_other_runs
 from riebench.engine.run_options import ALL, OPTIONS, RunOptions, field_type
-from riebench.engine.session import Session
-from riebench.engine.tasks import Survey, Task
+from riebench.engine.session import Session, writing_run_file
 from riebench.instruments.handed_in import HandedIn
 from riebench.methods.registry import find
 from riebench.metrics import scorers_of
@@ -35,7 +34,7 @@ from riebench.util.workers import Crew, Workers, hired
 from riebench.weights import locate, scorer_file
 
 if TYPE_CHECKING:
-    from riebench.engine.pair_work import PairResult, PairWorker
+    from riebench.engine.pair_worker import PairWorker
 
 logger = logging.getLogger(__name__)
 
@@ -63,29 +62,29 @@ def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions) -> S
     with crew_of as crew, RunFolder(path, options.force) as folder:
         before = folder.records
         searched = [record for record in before if record.at_lpips or request.at_lpips]
-        survey = crew.ask(lambda worker: worker.survey(pairs, searched))
-        refuse_other_runs(survey, before, path)
+        loaded_run = crew.ask(lambda worker: worker.describe(pairs, searched))
+        refuse_other_runs(loaded_run, before, path)
         if before:
-            before = _asked_for_now(folder, before, survey)
-        asked = {wanted.key for task in survey.tasks for wanted in task.wanted}
-        if lack := lacking((record for record in before if record.key in asked), survey.metrics):
-            before = _completed(crew, folder, lack, survey, request, given)
-        tasks = left_to_do(survey, before, kept, options.retry_failed)
+            before = _asked_for_now(folder, before, loaded_run)
+        asked = {setting.key for task in loaded_run.tasks for setting in task.settings}
+        if lack := lacking((record for record in before if record.key in asked), loaded_run.metrics):
+            before = _completed(crew, folder, lack, loaded_run, request, given)
+        tasks = left_to_do(loaded_run, before, kept, options.retry_failed)
         session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
         if before:
-            left = sum(len(task.wanted) for task in tasks)
+            left = sum(len(task.settings) for task in tasks)
             logger.info("%d records are in %s; %d are left to make", len(before), path, left)
-        with writing_journal(folder, survey, request, options, session):
+        with writing_run_file(folder, loaded_run, request, options, session):
             _work(crew, tasks, folder, session, options)
-    rows = request.steps * sum(2 + len(task.wanted) for task in tasks[: session.pairs])
+    rows = request.steps * sum(2 + len(task.settings) for task in tasks[: session.pairs])
     if rows:
-        keep_timing(request.model, survey.device, session.seconds, rows)
+        keep_timing(request.model, loaded_run.device, session.seconds, rows)
     return session
 
 
-def _asked_for_now(folder: RunFolder, before: Sequence[Record], survey: Survey) -> list[Record]:
+def _asked_for_now(folder: RunFolder, before: Sequence[Record], loaded_run: LoadedRun) -> list[Record]:
     """The records of a folder; those of strengths that a search had chosen, and that are asked for now, say so."""
-    asked = {wanted.key for task in survey.tasks for wanted in task.wanted if wanted.at_lpips is None}
+    asked = {setting.key for task in loaded_run.tasks for setting in task.settings if setting.at_lpips is None}
     newly = {r.key: r.model_copy(update={"at_lpips": None}) for r in before if r.at_lpips and r.key in asked}
     if newly:
         folder.append(newly.values())
@@ -93,19 +92,24 @@ def _asked_for_now(folder: RunFolder, before: Sequence[Record], survey: Survey) 
 
 
 def _completed(
-    crew: Crew[PairWorker], folder: RunFolder, lack: Sequence[Record], survey: Survey, request: Request, given: HandedIn
+    crew: Crew[PairWorker],
+    folder: RunFolder,
+    lack: Sequence[Record],
+    loaded_run: LoadedRun,
+    request: Request,
+    given: HandedIn,
 ) -> list[Record]:
     """The records of a folder, those that lack a metric completed as far as their pictures are kept there."""
-    from riebench.engine.completing import complete
+    from riebench.engine.add_metrics import complete
     from riebench.instruments.loading import load_scorers
 
     if crew.local is not None:
         scorers, truth = crew.local.instruments.scorers, crew.local.instruments.truth
     else:
         scorers, truth = load_scorers(request.model, request.settings, request.protocol, request.metrics, given)
-    pairs = {task.pair.id: task.pair for task in survey.tasks}
-    done, _ = complete(folder, lack, survey.metrics, scorers, truth, pairs)
-    names = sorted({name for record in lack for name in set(survey.metrics) - record.metrics.keys()})
+    pairs = {task.pair.id: task.pair for task in loaded_run.tasks}
+    done, _ = complete(folder, lack, loaded_run.metrics, scorers, truth, pairs)
+    names = sorted({name for record in lack for name in set(loaded_run.metrics) - record.metrics.keys()})
     again = len(lack) - len(done)
     message = "%d records lack %s: %d get it from kept pictures, %d are made again"
     logger.info(message, len(lack), ", ".join(names), len(done), again)
@@ -115,19 +119,19 @@ def _completed(
 
 def _worker(request: Request, given: HandedIn) -> PairWorker:
     """Called in the process that the worker works in: torch is imported there alone."""
-    from riebench.engine.pair_work import PairWorker
+    from riebench.engine.pair_worker import PairWorker
 
     return PairWorker(request, given)
 
 
 def _work(
-    crew: Crew[PairWorker], tasks: Sequence[Task], folder: RunFolder, session: Session, options: RunOptions
+    crew: Crew[PairWorker], tasks: Sequence[PairTask], folder: RunFolder, session: Session, options: RunOptions
 ) -> None:
     """Work the tasks off, until they are done or there is a reason to end."""
     console, max_failures = Console(stderr=True, quiet=options.quiet), options.max_failures
     started = time.perf_counter()
 
-    def keep(task: Task, result: PairResult) -> str | None:
+    def keep(task: PairTask, result: PairResult) -> str | None:
         for name, image in result.images.items():  # before the records, which promise them
             folder.keep_image(f"{task.pair.id}-{name}", image)
         folder.append(result.records)
@@ -137,7 +141,7 @@ def _work(
             return f"ended after {session.failed_pairs} pairs with failures (--max-failures {max_failures})"
         return None
 
-    settings = max((len(task.wanted) for task in tasks), default=0)
+    settings = max((len(task.settings) for task in tasks), default=0)
     title = f"{len(tasks)} pairs x {settings} settings"
     with progress_bar(title, len(tasks), counted="records", console=console) as advance:
         ending = work_off(crew, tasks, keep, "pair")

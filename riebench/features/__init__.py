@@ -1,4 +1,4 @@
-"""What the features of SAEs do: feature indexes with their pages, and scores of SAEs."""
+"""Features of SAEs: feature indexes with their pages, and scores of SAEs."""
 
 from __future__ import annotations
 

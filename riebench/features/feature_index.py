@@ -24,7 +24,7 @@ from riebench.util.errors import UserError
 
 FACTS, HEAT, PICTURES = "feature-index.json", "heat.npz", "pictures"
 FULL = 255
-"""The heat that stands for a feature's maximum."""
+"""The heat of a feature's maximum."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Counter = Annotated[int, Field(ge=0)]
 
@@ -74,7 +74,7 @@ class IndexFacts(_Strict):
         steps: denoising steps of each picture.
         prompts: where the prompts come from: a file or ``grammar``.
         pictures_made: how many pictures were generated; only those that some feature shows are stored.
-        score_name: what the scores are; null where there are none.
+        score_name: name of the scores; null without scores.
         columns: the features.
         prompted: number of each stored picture to its prompt and seed.
     """
@@ -141,8 +141,8 @@ class TopPicture(NamedTuple):
     """A picture in which a feature is strongly active.
 
     Attributes:
-        prompt: what it was generated from.
-        seed: with which seed.
+        prompt: of the picture.
+        seed: of the picture.
         highest: the feature's largest code in it.
         file: the picture, a small WebP.
         heat: the feature's code at each position ``[rows, columns]``; over several steps, the largest.

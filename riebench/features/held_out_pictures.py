@@ -26,12 +26,12 @@ Flags = NDArray[np.bool_]
 
 
 class SharedPictures:
-    """Pictures with their embeddings, readings and areas; each is worked out once.
+    """Pictures with their embeddings, readings and areas; each is computed once.
 
     Args:
         model: the model.
         scorers: CLIP and LPIPS.
-        world: what the pictures truly show, if that is known.
+        world: the truth about the pictures, if it is known.
         rules: how areas in pixels come to a site's grid.
         prompted: prompts and seeds.
         settings: of the scores.
@@ -73,7 +73,7 @@ class SharedPictures:
 
     @cached_property
     def shown(self) -> list[Mapping[str, str]]:
-        """What each prompt's true picture shows."""
+        """The attributes of each prompt's true picture."""
         assert self.world is not None
         return [self.world.shown(prompt) for prompt, _ in self.prompted]
 
@@ -115,13 +115,13 @@ class SharedPictures:
         return torch.from_numpy(cells).to(self.model.device)
 
     def reading(self, number: int) -> Mapping[str, str]:
-        """What the untouched picture shows."""
+        """The attributes that the reader sees in the untouched picture."""
         if number not in self._read:
             self._read[number] = self.read(self.images[number], number)
         return self._read[number]
 
     def read(self, image: Picture, number: int) -> Mapping[str, str]:
-        """What a picture shows that was made from a prompt and seed of these."""
+        """The attributes that the reader sees in a picture; ``number`` is that of its prompt."""
         assert self.world is not None
         return self.world.read(image, *self.prompted[number])
 

@@ -30,7 +30,7 @@ their codes ``[steps, positions, n]``."""
 
 @dataclass(frozen=True)
 class Activity:
-    """What each feature does in each picture, over all its positions and steps; ``[pictures, n]``, on the CPU.
+    """The activity of each feature in each picture, over all its positions and steps; ``[pictures, n]``, on the CPU.
 
     Attributes:
         highest: the largest code.

@@ -105,9 +105,9 @@ def score(
         out: folder; a dictionary is not judged again if the folder has its scores with the same key.
         model: a name, or a loaded model.
         site: of the dictionaries, if their folders do not say.
-        baselines: which stand beside them.
+        baselines: names of the baselines beside them.
         prompts: a file, or ``grammar``.
-        count: how many prompts.
+        count: number of prompts.
         column: of a table of prompts.
         descriptions: a JSON file, site to feature to its description.
         batch: rows in one forward pass at most.
@@ -118,7 +118,7 @@ def score(
         The contents of all score files in the folder.
 
     Raises:
-        UserError: for bad input; before torch is imported, unless weights are needed to find it.
+        UserError: for bad input; before torch is imported unless the check needs weights.
     """
     several = list(saes) if isinstance(saes, (list, tuple)) else [saes]
     file = None if descriptions is None else Path(descriptions)
@@ -215,7 +215,7 @@ def _own(entry: ModelEntry, request: ScoreRequest) -> list[str]:
 
 
 def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[LocatedDictionary]:
-    """The dictionaries that an argument stands for."""
+    """The dictionaries that an argument names."""
     if not isinstance(sae, (str, Path)):
         return [_checked_dictionary(type(sae).__name__, sae, lambda: sae, entry, request)]
     name, folder = str(sae), Path(sae)

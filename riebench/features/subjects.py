@@ -1,4 +1,4 @@
-"""What is judged: dictionaries with their sites, and the baselines beside them."""
+"""The subjects of scores: dictionaries with their sites, and the baselines beside them."""
 
 from __future__ import annotations
 

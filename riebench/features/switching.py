@@ -185,7 +185,7 @@ class Trials:
         return {site: switched_on(direction, strength * level, self.pictures.area(cells), self.settings.steps)}
 
     def _direction(self, number: int, random: bool) -> Tensor:
-        """What a feature writes, or a random direction of the same norm, the same for all its pictures."""
+        """The direction of a feature, or a random one of the same norm that is the same for all its pictures."""
         own = self.subject.feature(number).direction()
         if not random:
             return own

@@ -161,7 +161,7 @@ def measured_by(scorers: Scorers, names: Collection[str] | None) -> dict[str, st
     by_metric = {}
     for metric in metrics_of(names):
         network = scorers.more[metric.scorer] if metric.scorer else None
-        parts = [] if metric.is_riebenchs else [metric.code]
+        parts = [] if metric.from_riebench else [metric.code]
         parts += [f"{network.name}-{network.fingerprint}"] if network else []
         if parts:
             by_metric[metric.name] = " ".join(parts)

@@ -1,4 +1,4 @@
-"""Measure the models of the drawn world against their bars, on prompts and seeds that no training saw."""
+"""Measure the models of the drawn world against their quality bars, on prompts and seeds that no training saw."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIRST_SEED = 500_000
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure with its bar; ``at_least`` None means that it is shown only."""
+    """One number with its bars; without a bar it is only shown."""
 
     name: str
     value: float
@@ -42,14 +42,14 @@ class Measure:
 
     @property
     def passed(self) -> bool:
-        """Whether the bar is met."""
+        """Whether the number meets its bars."""
         low = self.at_least is None or self.value >= self.at_least
         return low and (self.at_most is None or self.value <= self.at_most)
 
 
 @dataclass(frozen=True)
 class Bars:
-    """What a model of the drawn world has to reach.
+    """The quality that a model of the drawn world has to reach.
 
     Attributes:
         read: attribute to the share of pictures that show it as prompted, in one step; four may lose .08 of it.
@@ -97,16 +97,16 @@ def accuracy(model: Model, count: int, steps: int, track: Track = iter) -> list[
         runs = model.generate(prompts, [seed for _, seed in part], steps)
         for (scene, seed), run in zip(part, runs, strict=True):
             image, layout = _unit(run.image), layout_of_seed(seed)
-            found = {name: value == getattr(scene, name) for name, value in read_all(image, scene, layout).items()}
-            for name, ok in found.items():
+            correct = {name: value == getattr(scene, name) for name, value in read_all(image, scene, layout).items()}
+            for name, ok in correct.items():
                 right[name].append(ok)
-            right["all at once"].append(all(found.values()))
+            right["all at once"].append(all(correct.values()))
             errors.append(float(np.mean((image - draw(scene, layout).image) ** 2)))
     less = 0.0 if steps == 1 else 0.08
     bars, unit = BARS[model.entry.name], f"{steps} step" + "s" * (steps > 1)
     measures = [
-        Measure(f"{unit}: {name}", float(np.mean(found)), bars.read[name] - less if name in bars.read else None)
-        for name, found in right.items()
+        Measure(f"{unit}: {name}", float(np.mean(shares)), bars.read[name] - less if name in bars.read else None)
+        for name, shares in right.items()
     ]
     psnr = float(np.mean([-10 * np.log10(e) for e in errors]))
     return [*measures, Measure(f"{unit}: PSNR, dB", psnr, bars.psnr if steps == 1 else None)]
@@ -149,8 +149,8 @@ def steering(model: Model, count: int, track: Track = iter) -> list[Measure]:
         measures += [Measure(f"steering {name} x {strength:g}: {a}", value) for a, value in by.items()]
         if name == "together":
             mean = float(np.mean([v for a, v in by.items() if a not in bars.but]))
-            said = " but ".join(["mean", *bars.but])
-            measures.append(Measure(f"steering together x 1: {said}", mean, bars.steered))
+            name_of_mean = " but ".join(["mean", *bars.but])
+            measures.append(Measure(f"steering together x 1: {name_of_mean}", mean, bars.steered))
         else:
             measures.append(Measure(f"steering {name} x 2: best attribute", max(by.values()), bars.alone))
     return measures
@@ -174,7 +174,7 @@ def reader(count: int, track: Track = iter) -> list[Measure]:
 
 
 def masks(count: int, track: Track = iter, masker: MiniMasker | None = None) -> list[Measure]:
-    """Mean IoU of the masker over nouns that are there, and how often one that is not gives a mask."""
+    """Mean IoU of the masker over nouns that the picture shows, and the share of other nouns that give a mask."""
     masker = masker or MiniInstruments().masker()
     ious: dict[str, list[float]] = defaultdict(list)
     alarms: list[bool] = []
@@ -185,8 +185,8 @@ def masks(count: int, track: Track = iter, masker: MiniMasker | None = None) -> 
         image = np.round(drawing.image * 255).astype(np.uint8)
         for noun in NOUNS:
             truth = noun_mask(scene, drawing, noun)
-            found = masker.find(image, noun)
-            union = found.any(0) if len(found) else np.zeros_like(truth)
+            instances = masker.find(image, noun)
+            union = instances.any(0) if len(instances) else np.zeros_like(truth)
             if truth.any():
                 ious[noun].append(float((union & truth).sum() / (union | truth).sum()))
             elif noun not in BACKGROUND_NOUNS or scene.style != "sketch":
@@ -229,17 +229,17 @@ def captions(count: int, track: Track = iter) -> list[Measure]:
 
 def _wrong_captions(scene: Scene, rng: np.random.Generator, count: int) -> list[Scene]:
     """Scenes that differ visibly in one or more attributes."""
-    found: list[Scene] = []
+    scenes: list[Scene] = []
     names = [a for a in ATTRIBUTES if visible(scene, a)]
-    while len(found) < count:
+    while len(scenes) < count:
         changed = {
             str(a): str(rng.choice(ATTRIBUTES[a]))
             for a in rng.choice(names, size=int(rng.integers(1, 5)), replace=False)
         }
         other = scene.changed(**changed)
         if other != scene:
-            found.append(other)
-    return found
+            scenes.append(other)
+    return scenes
 
 
 def saes(model: Model, count: int, track: Track = iter) -> list[Measure]:
@@ -262,5 +262,5 @@ def saes(model: Model, count: int, track: Track = iter) -> list[Measure]:
 
 
 def shown(scene: Scene, image: np.ndarray, layout: Layout) -> dict[str, str]:
-    """What a generated picture shows, attribute by attribute, if it is meant to be a scene."""
+    """Attribute to the value that a generated picture shows, given the scene that it is meant to show."""
     return read_all(_unit(image), scene, layout)

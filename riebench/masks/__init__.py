@@ -1,4 +1,4 @@
-"""From a phrase and a picture to a region, from a region to a mask on a block's grid."""
+"""Masks: the region that a phrase names in a picture, and that region on a block's grid."""
 
 from riebench.masks.grid import to_grid
 from riebench.masks.region import Mask, Masker, MaskRules, Region, ground, pair_regions

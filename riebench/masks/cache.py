@@ -1,4 +1,4 @@
-"""Masks kept on disk by content, so that a sweep detects once."""
+"""A cache of masks on the disk, by picture and phrase, so that a sweep detects once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from riebench.util.files import write_whole
 
 
 class DescribedMasker(Masker, Protocol):
-    """A masker that says which options its masks depend on."""
+    """A masker with a description of the options that its masks depend on."""
 
     def describe(self) -> Mapping[str, str | float]:
         """Every option that can change a mask, as JSON takes it."""
@@ -27,14 +27,14 @@ class DescribedMasker(Masker, Protocol):
 
 
 class CachedMasker:
-    """A masker that asks another one only for what it has not seen.
+    """A masker that caches the masks of another masker.
 
     Args:
-        masker: the one that finds masks.
-        folder: where they are kept; any number of processes may share it.
+        masker: the other masker.
+        folder: of the cache; several processes may share it.
 
     Raises:
-        UserError: if the folder cannot be made.
+        UserError: if the folder cannot be created.
     """
 
     def __init__(self, masker: DescribedMasker, folder: Path) -> None:
@@ -52,10 +52,10 @@ class CachedMasker:
         return self.masker.describe()
 
     def find(self, image: Image, phrase: str) -> Mask:
-        """Instance masks ``[n, height, width]``, from the disk if they are there; "nothing found" is kept too.
+        """Instance masks ``[n, height, width]``, from the cache if possible; n = 0 is cached too.
 
         Raises:
-            PairError: from the inner masker; it is not kept.
+            PairError: from the inner masker; it is not cached.
             UserError: if a mask cannot be written.
         """
         path = self._path(image, phrase)
@@ -66,7 +66,7 @@ class CachedMasker:
         return kept
 
     def _path(self, image: Image, phrase: str) -> Path:
-        asked = {
+        request = {
             "masker": self.name,
             "weights": self.fingerprint,
             "options": dict(self.describe()),
@@ -74,28 +74,28 @@ class CachedMasker:
             "shape": image.shape,
             "image": hashlib.sha256(image.tobytes()).hexdigest(),
         }
-        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.npz"
 
 
 def read_masks(path: Path, height: int, width: int) -> Mask | None:
-    """Masks ``[n, height, width]`` of a file, or None if it is missing, damaged or of another size."""
+    """The masks ``[n, height, width]`` in a file; None if the file is missing, damaged or of another size."""
     try:
         with np.load(path, allow_pickle=False) as saved:
             bits, count = saved["bits"], int(saved["count"])
             pixels = np.unpackbits(bits, count=count * height * width)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    # Packing rounds up to whole bytes; any other length is not what was written.
+    # Packing rounds up to whole bytes; any other length is damage.
     right = bits.size == -(-count * height * width // 8)
     return pixels.reshape(count, height, width).astype(bool) if right else None
 
 
 def write_masks(path: Path, masks: Mask) -> None:
-    """Write masks ``[n, height, width]`` so that a reader sees all of the file or none of it.
+    """Write masks ``[n, height, width]``; a reader sees the whole file or none.
 
     Raises:
-        UserError: if it cannot be written.
+        UserError: if the file cannot be written.
     """
     data = io.BytesIO()
     np.savez_compressed(data, bits=np.packbits(masks), count=np.int64(len(masks)))

@@ -20,7 +20,7 @@ from riebench.util.errors import PairError, UserError
 
 ADDRESS = "https://github.com/IDEA-Research/GroundingDINO/releases/download/v0.1.0-alpha/groundingdino_swint_ogc.pth"
 PUBLISHED = "groundingdino.config.GroundingDINO_SwinT_OGC"
-# Left over in published files: a buffer that transformers no longer saves, and the labels of denoising training.
+# Remains in published files: a buffer that transformers no longer saves, and the labels of denoising training.
 HARMLESS = ("bert.embeddings.position_ids", "label_enc.weight")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
@@ -99,9 +99,9 @@ class GroundingDINODetector:
         if count > self.model.max_text_len:
             raise PairError(f"a phrase has {count} tokens, of at most {self.model.max_text_len}", where="masks")
         with quiet():
-            found = self.model(prepare(image, short_side, long_side)[None].to(self.device), captions=[caption])
-        tokens = found["pred_logits"][0].sigmoid().cpu()
-        boxes = found["pred_boxes"][0].cpu()
+            output = self.model(prepare(image, short_side, long_side)[None].to(self.device), captions=[caption])
+        tokens = output["pred_logits"][0].sigmoid().cpu()
+        boxes = output["pred_boxes"][0].cpu()
         if bool(tokens.isnan().any() | boxes.isnan().any()):
             raise PairError("Grounding DINO's output is not a number", where="masks")
         return np.asarray(boxes[tokens.amax(1) > threshold].numpy())
@@ -111,7 +111,7 @@ def read_sizes(checkpoint: Path) -> DetectorSizes:
     """The sizes beside a checkpoint, or the published ones.
 
     Raises:
-        UserError: if the file is not right.
+        UserError: if the file holds anything but sizes.
     """
     path = checkpoint.with_suffix(".json")
     if not path.is_file():
@@ -134,8 +134,8 @@ def build_detector(sizes: DetectorSizes, text_encoder_folder: Path) -> Any:
     backbones, swin = gsam_module(f"{package}.backbone.backbone"), gsam_module(f"{package}.backbone.swin_transformer")
     published = {name: value for name, value in vars(gsam_module(PUBLISHED)).items() if not name.startswith("_")}
     # Checkpointing saves memory in training only.
-    given = sizes.model_dump() | {"use_checkpoint": False, "use_transformer_ckpt": False}
-    settings = SimpleNamespace(**(published | given))
+    own = sizes.model_dump() | {"use_checkpoint": False, "use_transformer_ckpt": False}
+    settings = SimpleNamespace(**(published | own))
     with quiet(), text_encoder(read_tokenizer(text_encoder_folder), random_bert(text_encoder_folder)):
         trunk = swin.SwinTransformer(
             embed_dim=sizes.swin_width,

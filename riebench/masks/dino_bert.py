@@ -1,7 +1,7 @@
 """The text encoder of Grounding DINO from a local folder, under transformers 5.
 
-Grounding DINO wraps a ``BertModel`` and calls three methods on it that transformers 4 had and transformers 5
-removed or changed. They are given to a subclass here, so that no other BERT of the process is touched.
+Grounding DINO wraps a ``BertModel`` and calls three of its methods that transformers 5 removed or changed. A subclass
+has them here, so that no other BERT of the process changes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from riebench.masks.gsam_loading import gsam_module
 from riebench.util.errors import UserError
 
 ADDRESS = "https://huggingface.co/google-bert/bert-base-uncased"
-VOCABULARIES = ("tokenizer.json", "vocab.txt")  # either will do, the first goes before
+VOCABULARIES = ("tokenizer.json", "vocab.txt")  # one of them is enough; the first takes precedence
 FILES = ("config.json", "tokenizer_config.json", *VOCABULARIES)
 
 
 class DinoBertConfig(BertConfig):
-    """BERT's settings with the one name that the wrapper reads and transformers 5 calls deprecated."""
+    """BERT's settings with a name that the wrapper reads and transformers 5 deprecates."""
 
     @property
     def use_return_dict(self) -> bool:
@@ -46,13 +46,13 @@ class DinoBert(BertModel):
     def get_extended_attention_mask(
         self, attention_mask: Tensor, input_shape: Any = None, device: Any = None
     ) -> Tensor:
-        """What attention adds to its scores: 0 where it may look, the lowest number where it may not.
+        """The numbers that attention adds to its scores: 0 where it may look, the lowest number elsewhere.
 
         Args:
             attention_mask: ``[n, tokens]`` (1 = a token, 0 = padding), or ``[n, tokens, tokens]``, which token
                 may look at which: Grounding DINO keeps the phrases of a caption apart with it.
-            input_shape: not needed.
-            device: not needed.
+            input_shape: ignored.
+            device: ignored.
 
         Returns:
             ``[n, 1, 1, tokens]`` or ``[n, 1, tokens, tokens]``, which broadcasts over the heads.
@@ -63,14 +63,14 @@ class DinoBert(BertModel):
         return torch.where(seen.bool(), 0.0, torch.finfo(self.dtype).min).to(self.dtype)
 
     def invert_attention_mask(self, encoder_attention_mask: Tensor) -> Tensor:
-        """The same for cross-attention, which an encoder has none of."""
+        """See :meth:`get_extended_attention_mask`; an encoder has no cross-attention."""
         return self.get_extended_attention_mask(encoder_attention_mask)
 
     def get_head_mask(self, head_mask: Tensor | None, num_hidden_layers: int) -> list[None]:
-        """No head is masked: one None for each layer.
+        """One None for each layer: no head is masked.
 
         Raises:
-            ValueError: if one should be; transformers 5 has no head masks.
+            ValueError: if there is a head mask; transformers 5 has none.
         """
         if head_mask is not None:
             raise ValueError("head masks are not supported")
@@ -78,7 +78,7 @@ class DinoBert(BertModel):
 
 
 def _without_past(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The arguments of a call without the length of a cache, which an encoder has none of."""
+    """The arguments of a call without the length of a cache; an encoder has no cache."""
     return args, {name: value for name, value in named.items() if name != "past_key_values_length"}
 
 
@@ -115,17 +115,17 @@ def _read(kind: Any, folder: Path) -> Any:
 
 @contextmanager
 def text_encoder(tokenizer: BertTokenizer, bert: DinoBert) -> Iterator[None]:
-    """While open, Grounding DINO's constructor takes this tokenizer and this text encoder.
+    """Let Grounding DINO's constructor use this tokenizer and this text encoder inside the ``with`` statement.
 
-    The constructor asks a helper module of its own package for both, by name, and would get a plain
-    ``BertModel``; the name is swapped for the time of the construction and put back.
+    The constructor gets both from a helper module of its own package, which would return a plain ``BertModel``; the
+    helper is replaced meanwhile.
     """
-    asking = gsam_module("groundingdino.models.GroundingDINO.groundingdino")
-    helper = asking.get_tokenlizer
-    asking.get_tokenlizer = SimpleNamespace(
+    package = gsam_module("groundingdino.models.GroundingDINO.groundingdino")
+    helper = package.get_tokenlizer
+    package.get_tokenlizer = SimpleNamespace(
         get_tokenlizer=lambda _: tokenizer, get_pretrained_language_model=lambda _: bert
     )
     try:
         yield
     finally:
-        asking.get_tokenlizer = helper
+        package.get_tokenlizer = helper

@@ -1,4 +1,4 @@
-"""Bring a region to the grid of a block."""
+"""Turn a region of a picture into a mask on the grid of a block."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ ROUNDING = 1e-9  # sampled values up to this are 0: a row's weights sum to 1 onl
 def to_grid(region: Region, height: int, width: int, rules: MaskRules) -> Mask:
     """A region as a mask ``[height, width]`` on a grid (PROTOCOL.md, Masks).
 
-    Each instance is blurred, sampled with Lanczos-4 and kept where the result is positive; where no cell is left,
-    ``rules.fallback`` chooses some. The instances' grid masks are united, and of a complement the other cells are the
-    mask. With ``rules.union == "before"`` the instances are united in pixels instead, and go to the grid as one.
-    An instance without a pixel gives no cell.
+    Each instance is blurred and sampled with Lanczos-4; its cells are those with a positive result. If there are none,
+    ``rules.fallback`` chooses cells. The mask is the union of the instances' cells; for a complement, all other cells.
+    With ``rules.union == "before"`` the instances are united in pixels first. An instance without a pixel has no cell.
 
     Raises:
         PairError: if the mask has no cell.
@@ -39,7 +38,7 @@ def to_grid(region: Region, height: int, width: int, rules: MaskRules) -> Mask:
 
 
 def _instance_to_grid(mask: Mask, height: int, width: int, rules: MaskRules) -> Mask:
-    """One instance ``[h, w]`` as a mask ``[height, width]``."""
+    """The cells ``[height, width]`` of one instance ``[h, w]``."""
     if not mask.any() or mask.all():
         return np.full((height, width), mask.any())
     wide = grow(mask, rules.blur_kernel).astype(np.float64)

@@ -19,19 +19,19 @@ from riebench.util.files import fingerprint
 DETECTOR = "groundingdino_swint_ogc.pth"
 TEXT_ENCODER = "bert-base-uncased"
 SEGMENTER = "sam2.1_hiera_large.pt"
-LEAST_SIDE = 224  # with less, the picture has fewer places than the published detector has queries (900)
+MIN_SIDE = 224  # a smaller picture has fewer positions than the published detector has queries (900)
 
 
 @dataclass(frozen=True)
 class GroundedSAM2Options:
     """Settings of Grounded SAM 2; the defaults are the published ones for the reference images (PROTOCOL.md, Masks).
 
-    The published text threshold chooses the words that name a box. No mask depends on it, and it is left out.
+    The published text threshold is left out: it chooses the words that name a box, and no mask depends on it.
 
     Attributes:
         box_threshold: a box counts if its best token scores above this. The published interventions use 0.25.
-        short_side: of the picture that the detector is given, pixels; fewer where ``long_side`` would be exceeded.
-        long_side: of that picture at most, pixels.
+        short_side: of the detector's input, pixels; smaller where the long side would exceed ``long_side``.
+        long_side: largest long side of the detector's input, pixels.
         device: ``cpu``, ``cuda`` (or ``cuda:1``) or ``mps``.
 
     Raises:
@@ -46,14 +46,14 @@ class GroundedSAM2Options:
     def __post_init__(self) -> None:
         if not 0 <= self.box_threshold <= 1:
             raise UserError(f"box_threshold is {self.box_threshold}; expected a number from 0 to 1")
-        if not LEAST_SIDE <= self.short_side <= self.long_side:
+        if not MIN_SIDE <= self.short_side <= self.long_side:
             sides = f"short_side is {self.short_side}, long_side {self.long_side}"
-            raise UserError(f"{sides}; expected {LEAST_SIDE} or more, and long_side at least short_side")
+            raise UserError(f"{sides}; expected {MIN_SIDE} or more, and long_side at least short_side")
 
 
 @dataclass(frozen=True)
 class GroundedSAM2Files:
-    """Where the weights are.
+    """The files of the weights.
 
     Attributes:
         detector: checkpoint of Grounding DINO.
@@ -75,7 +75,7 @@ class GroundedSAM2Files:
     def fingerprint(self) -> str:
         """Three hashes with dots between them: of the detector's files, the text encoder's and the segmenter's.
 
-        A file that is optional and missing is left out.
+        Optional files that are missing are left out.
 
         Raises:
             OSError: if a file cannot be read.
@@ -96,7 +96,7 @@ class GroundedSAM2:
         detector: finds boxes.
         segmenter: turns them into masks.
         fingerprint: names the weights of both.
-        options: see there.
+        options: of both.
     """
 
     name = "grounded-sam-2"
@@ -123,7 +123,7 @@ class GroundedSAM2:
         return cls(detector, segmenter, files.fingerprint(), options)
 
     def describe(self) -> dict[str, str | float]:
-        """Every option that can change a mask."""
+        """The options that can change a mask."""
         return asdict(self.options)
 
     def find(self, image: Image, phrase: str) -> Mask:
@@ -149,7 +149,7 @@ def to_corners(boxes: NDArray[np.float32], height: int, width: int) -> NDArray[n
 
 def _check_device(device: str) -> None:
     kind = device.partition(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, False):
-        known = ", ".join(name for name, ready in there.items() if ready)
-        raise UserError(f"no device {device!r} here; there is {known}")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(kind, False):
+        known = ", ".join(name for name, ready in available.items() if ready)
+        raise UserError(f"the device {device!r} is not on this machine; expected one of: {known}")

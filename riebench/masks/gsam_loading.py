@@ -22,7 +22,7 @@ SHOWN = 3  # keys that an error names of each kind
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide the warnings of other libraries, and of transformers' log, that these packages cause by deprecated names."""
+    """Hide warnings about deprecated names that these packages cause in other libraries and in transformers' log."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -47,16 +47,16 @@ def gsam_module(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(f"Grounded SAM 2 needs the package {error.name!r}, which is not here; run: {INSTALL}") from None
     except ImportError as error:
-        # OpenCV is the one part that wants libraries which a server may not have.
+        # OpenCV needs system libraries that a server may lack.
         raise UserError(f"Grounded SAM 2 cannot start ({error}); if a system library is missing: {HEADLESS}") from None
 
 
 def read_state(path: Path, address: str) -> dict[str, Tensor]:
-    """The tensors under ``model`` in a checkpoint, without the prefix ``module.`` of a parallel wrapper.
+    """The tensors under ``model`` in a checkpoint; the prefix ``module.`` of a parallel wrapper is removed.
 
     Args:
-        path: a file that ``torch.save`` wrote.
-        address: where the published file is.
+        path: of a file that ``torch.save`` wrote.
+        address: of the published file, for messages.
 
     Raises:
         UserError: if the file is missing, damaged, or holds anything but tensors.
@@ -74,13 +74,13 @@ def read_state(path: Path, address: str) -> dict[str, Tensor]:
 
 
 def fit(model: nn.Module, state: dict[str, Tensor], path: Path, harmless: Collection[str] = ()) -> None:
-    """Load tensors into a model, every one of them.
+    """Load tensors into a model, all that the model has.
 
     Args:
-        model: takes them in place.
-        state: as ``read_state`` gives it.
-        path: for the message.
-        harmless: keys that may be there beside the model's own.
+        model: is changed in place.
+        state: the result of :func:`read_state`.
+        path: of the checkpoint, for messages.
+        harmless: keys that the checkpoint may hold beside the model's own.
 
     Raises:
         UserError: if a key is missing, unexpected or of another shape.
@@ -93,8 +93,8 @@ def fit(model: nn.Module, state: dict[str, Tensor], path: Path, harmless: Collec
         "of another shape": {f"{key} {has} for {wants}" for key, (has, wants) in shapes.items() if has != wants},
     }
     if any(faults.values()):
-        said = "; ".join(_some(kind, keys) for kind, keys in faults.items() if keys)
-        raise UserError(f"{path} does not fit its model: {said}; take the published file, or its own sizes beside it")
+        reasons = "; ".join(_some(kind, keys) for kind, keys in faults.items() if keys)
+        raise UserError(f"{path} does not fit its model: {reasons}; take the published file, or add its sizes")
     model.load_state_dict({key: state[key] for key in own})
 
 

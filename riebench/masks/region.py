@@ -21,13 +21,13 @@ FOREGROUND, COMPLEMENT = "foreground", "~"
 
 @dataclass(frozen=True)
 class Region:
-    """Where a phrase is in a picture: instances, or all but them.
+    """The part of a picture that a phrase names: instances, or everything but them.
 
-    The instances stay apart, because each goes to a grid alone, and a complement is taken on the grid and not in
+    The instances are kept apart, because each goes to a grid alone, and a complement is taken on the grid and not in
     pixels (PROTOCOL.md, Masks).
 
     Attributes:
-        instances: masks ``[n, height, width]`` of the objects found.
+        instances: masks ``[n, height, width]``, one of each object.
         complement: whether the phrase names everything but these objects, as ``background`` does.
     """
 
@@ -42,15 +42,15 @@ class Region:
 
 @dataclass(frozen=True)
 class MaskRules:
-    """The rules of PROTOCOL's section on masks; the defaults are the published ones, faults mended.
+    """The rules of PROTOCOL.md, Masks; the defaults are the published ones with their faults mended.
 
     Attributes:
         blur_kernel: side of the blur before the grid, pixels.
-        union: whether instances go to the grid one by one and are united there, or are united before.
-        fallback: what stands for an instance of which nothing is left: the one cell that it covers most, or
-            every cell it touches (what the published code returns).
-        add_object: whether the source mask stands for both, or each picture has a mask of its own.
-        delete_object: the same of the base mask.
+        union: ``instances`` unites the instances on the grid; ``before`` unites them in pixels.
+        fallback: the cells of an instance that is too small for the grid: ``largest``, the cell that it covers most, or
+            ``touched``, every cell that it touches (as the published code does).
+        add_object: ``source`` uses the source mask for both pictures; ``both`` gives each picture its own mask.
+        delete_object: ``base`` uses the base mask for both pictures; ``both`` gives each picture its own mask.
         special_phrases: whether ``#everything``, ``background`` and ``~`` have their meaning.
     """
 
@@ -63,7 +63,12 @@ class MaskRules:
 
 
 class Masker(Protocol):
-    """Finds the objects that a phrase names in a picture."""
+    """Finds the objects that a phrase names in a picture.
+
+    Attributes:
+        name: of the masker, for records.
+        fingerprint: hash of its weights.
+    """
 
     name: str
     fingerprint: str
@@ -76,25 +81,25 @@ class Masker(Protocol):
 def ground(masker: Masker, image: Image, phrase: str, special: bool = True) -> Region:
     """The region of a phrase in a picture ``[height, width, 3]`` (PROTOCOL.md, Masks).
 
-    ``#everything`` is the whole picture. A phrase that contains ``background`` is the complement of "foreground", one
-    that contains ``~`` the complement of the rest of the phrase. Without ``special`` these are phrases like any other.
+    ``#everything`` is the whole picture. A phrase with ``background`` is the complement of "foreground", a phrase with
+    ``~`` the complement of the rest of the phrase. With ``special=False`` these are ordinary phrases.
 
     Raises:
-        PairError: if the phrase is not found, or, of a complement, the object that it leaves out.
+        PairError: if the masker finds no object of the phrase, or, for a complement, of the phrase's rest.
     """
     if special and phrase.strip() == EVERYTHING:
         return Region(np.ones((1, *image.shape[:2]), bool))
     if special and BACKGROUND in phrase:
-        wanted, complement = FOREGROUND, True
+        noun, complement = FOREGROUND, True
     elif special and COMPLEMENT in phrase:
-        wanted, complement = phrase.replace(COMPLEMENT, " ").strip(), True
+        noun, complement = phrase.replace(COMPLEMENT, " ").strip(), True
     else:
-        wanted, complement = phrase, False
-    found = masker.find(image, wanted)
-    if not found.any():
+        noun, complement = phrase, False
+    instances = masker.find(image, noun)
+    if not instances.any():
         reason = f", so there is no {phrase!r}" if complement else ""
-        raise PairError(f"{masker.name} finds no {wanted!r} in the picture{reason}", where="masks")
-    return Region(found, complement)
+        raise PairError(f"{masker.name} finds no {noun!r} in the picture{reason}", where="masks")
+    return Region(instances, complement)
 
 
 def pair_regions(masker: Masker, rules: MaskRules, pair: Pair, base: Image, source: Image) -> tuple[Region, Region]:
@@ -115,9 +120,9 @@ def pair_regions(masker: Masker, rules: MaskRules, pair: Pair, base: Image, sour
     """
     category, special = pair.editing_type_id, rules.special_phrases
     if category == DELETE_OBJECT and rules.delete_object == "base":
-        found = ground(masker, base, pair.original_gsam_prompt, special)
-        return found, found
-    found = ground(masker, source, pair.editing_gsam_prompt, special)
+        region = ground(masker, base, pair.original_gsam_prompt, special)
+        return region, region
+    region = ground(masker, source, pair.editing_gsam_prompt, special)
     if category == ADD_OBJECT and rules.add_object == "source":
-        return found, found
-    return found, ground(masker, base, pair.original_gsam_prompt, special)
+        return region, region
+    return region, ground(masker, base, pair.original_gsam_prompt, special)

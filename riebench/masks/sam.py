@@ -16,8 +16,8 @@ from riebench.util.errors import UserError
 
 ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_large.pt"
 PUBLISHED = "configs/sam2.1/sam2.1_hiera_l.yaml"
-# What the package's own loader adds to every configuration: where the one mask of a prompt changes much with
-# the threshold, the best of three takes its place.
+# The package's own loader adds this to every configuration: if the single mask of a prompt changes much with the
+# threshold, the best of three masks replaces it.
 STABILITY = {
     "dynamic_multimask_via_stability": True,
     "dynamic_multimask_stability_delta": 0.05,
@@ -75,7 +75,7 @@ def build_sam2(config: str = PUBLISHED, sizes: Path | None = None) -> Any:
         sizes: a JSON file of settings that replace those of ``model`` in the configuration.
 
     Raises:
-        UserError: if there is no such configuration, or if the file gives sizes that do not go.
+        UserError: if there is no such configuration, or the model cannot have the file's sizes.
     """
     package = Path(gsam_module("sam2").__file__).parent
     omegaconf, hydra, errors = (gsam_module(name) for name in ("omegaconf", "hydra.utils", "hydra.errors"))
@@ -94,18 +94,18 @@ def build_sam2(config: str = PUBLISHED, sizes: Path | None = None) -> Any:
 
 
 def _with_sizes(settings: Any, path: Path) -> Any:
-    """Settings with those of a file in place of their own; it may change values and add nothing."""
+    """Settings with the values of a file, which may change values and add none."""
     omegaconf = gsam_module("omegaconf")
     try:
-        given = json.loads(path.read_bytes())
+        sizes = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); expected sizes of SAM 2") from None
-    # A target names code to run, and a file of weights has no say in that.
-    if "_target_" in json.dumps(given):
+    # A target names code to run, which a file beside weights must not choose.
+    if "_target_" in json.dumps(sizes):
         raise UserError(f"{path} sets '_target_', which is not a size; take it out")
     omegaconf.OmegaConf.set_struct(settings, True)
     try:
-        merged = omegaconf.OmegaConf.merge(settings, given)
+        merged = omegaconf.OmegaConf.merge(settings, sizes)
     except (omegaconf.errors.OmegaConfBaseException, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise UserError(f"{path}: {first}; expected sizes of SAM 2") from None

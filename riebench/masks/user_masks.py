@@ -1,4 +1,4 @@
-"""Masks that a user hands in, as arrays or a function, in the place of a masker's."""
+"""Masks that a user hands in, as arrays or a function, in place of a masker."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from riebench.pairs import Pair
 from riebench.util.errors import PairError
 
 MaskSource = Callable[[Pair, Image, Image], tuple[Region, Region]]
-"""From a pair, its base image and its source image to its regions (source, base); PairError where there are none."""
+"""A function of a pair, its base image and its source image that returns the regions (source, base) or raises
+PairError."""
 
 MaskFunction = Callable[[Pair, Image, Image], tuple[Mask, Mask]]
-"""A user's function from a pair, its base image and its source image to its masks (source, base)."""
+"""A user's function of a pair, its base image and its source image that returns the masks (source, base)."""
 
 UserMasks = MaskFunction | Mapping[str, tuple[Mask, Mask]]
 """A user's masks: a function, or pair id to (source mask, base mask). Each mask is boolean, ``[height, width]``, or
 ``[n, height, width]`` for several instances."""
 
 
-def regions_of_user_masks(given: UserMasks) -> MaskSource:
-    """Regions of a user's masks, which are checked pair by pair.
+def regions_of_user_masks(user_masks: UserMasks) -> MaskSource:
+    """The function that returns the regions of a user's masks, checked pair by pair.
 
-    The function that is returned raises PairError if a pair has no masks, or if they do not fit its images.
+    It raises PairError if a pair has no masks, or if the masks do not fit the pair's images.
     """
 
     def find(pair: Pair, base: Image, source: Image) -> tuple[Region, Region]:
-        if callable(given):
-            masks = given(pair, base, source)
-        elif pair.id in given:
-            masks = given[pair.id]
+        if callable(user_masks):
+            masks = user_masks(pair, base, source)
+        elif pair.id in user_masks:
+            masks = user_masks[pair.id]
         else:
             raise PairError(f"no masks were given for the pair {pair.id!r}", where="masks")
-        found = [_region(mask, base.shape[:2]) for mask in masks]
-        if len(found) != 2:
-            raise PairError(f"{len(found)} masks were given, expected two: (source, base)", where="masks")
-        return found[0], found[1]
+        regions = [_region(mask, base.shape[:2]) for mask in masks]
+        if len(regions) != 2:
+            raise PairError(f"{len(regions)} masks were given, expected two: (source, base)", where="masks")
+        return regions[0], regions[1]
 
     return find
 
@@ -53,13 +54,13 @@ def _region(mask: Mask, size: tuple[int, ...]) -> Region:
     return Region(array if array.ndim == 3 else array[np.newaxis])
 
 
-def user_masks_fingerprint(given: UserMasks) -> str:
-    """A name for a user's masks in records: a hash of arrays, or the name of a function."""
-    if callable(given):
-        return f"given-{getattr(given, '__module__', '')}.{getattr(given, '__qualname__', type(given).__name__)}"
+def user_masks_fingerprint(masks: UserMasks) -> str:
+    """The name of a user's masks in records: a hash of arrays, or the name of a function."""
+    if callable(masks):
+        return f"given-{getattr(masks, '__module__', '')}.{getattr(masks, '__qualname__', type(masks).__name__)}"
     digest = hashlib.sha256()
-    for name in sorted(given):
-        for mask in given[name]:
+    for name in sorted(masks):
+        for mask in masks[name]:
             array = np.ascontiguousarray(mask)
             digest.update(f"{name}{array.shape}".encode() + array.tobytes())
     return f"given-{digest.hexdigest()[:16]}"

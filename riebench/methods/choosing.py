@@ -1,4 +1,4 @@
-"""Choose what to move, and lay it over a mask: pure functions on values (PROTOCOL.md, Choosing features)."""
+"""Rank features, and spread values over a mask: pure functions on tensors (PROTOCOL.md, Choosing features)."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def spread(values: Tensor, mask: Tensor, spatial: bool = True) -> Tensor:
 def relative_score(source: Tensor, base: Tensor, shares: Shares = "absolute") -> Tensor:
     """``s_src / sum(s_src) - s_base / sum(s_base)`` of mean activations ``[n]``; a sum of 0 counts as all zeros.
 
-    As published (``sum``) the formula is for activations that are never negative: sums of signed ones can be
-    near zero or below, which blows scores up or turns their order round. ``absolute`` divides by the sum of
-    absolute values instead; for SAE codes the two are the same.
+    The published formula (``sum``) is for activations that are never negative. The sum of signed activations can be
+    near zero or negative, which inflates the scores or reverses their order; ``absolute`` divides by the sum of
+    absolute values instead. For SAE codes the two are the same.
     """
 
     def share(s: Tensor) -> Tensor:
@@ -55,16 +55,16 @@ def relative_score(source: Tensor, base: Tensor, shares: Shares = "absolute") ->
 def rank(
     source: Sequence[Tensor], base: Sequence[Tensor], k: int, shares: Shares = "absolute"
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The k features to add and the k to remove, all sites ranked jointly.
+    """The k features to add and the k features to remove, ranked jointly over all sites.
 
     Args:
         source: mean activations ``[n_s]`` of each site s in the source run.
         base: the same of the base run.
-        k: how many in each direction.
+        k: number of features in each direction.
         shares: see :func:`relative_score`.
 
     Returns:
-        For each site the indices to add and the indices to remove.
+        For each site the indices ``[n]`` of the features to add, and those of the features to remove.
 
     Raises:
         UserError: if k is larger than the number of candidates.
@@ -87,5 +87,5 @@ def rank(
 
 
 def k_of_share(share: float, candidates: int) -> int:
-    """A default k that goes with the number of candidates."""
+    """A share of the number of candidates, rounded up, at least 1: a default k for any model."""
     return max(1, math.ceil(share * candidates))

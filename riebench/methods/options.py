@@ -20,7 +20,7 @@ K = Annotated[
 ScoreStep = Annotated[
     Score, Field(description="Rank by the activations of the first step, or by their mean over all steps.")
 ]
-OnlyAdd = Annotated[bool, Field(description="Add what the source shows, and take nothing of the base away.")]
+OnlyAdd = Annotated[bool, Field(description="Add the source's values, and do not remove those of the base.")]
 Spatial = Annotated[
     bool, Field(description="Keep the values of each position; else their mean over the mask stands at each.")
 ]
@@ -31,12 +31,12 @@ UNSET = "not set"
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option of a method, as text for people.
+    """One option of a method, as text.
 
     Attributes:
         name: as given to ``--option name=value``.
-        type: as "whole number > 0".
-        default: its text, ``not set`` for None, or empty if the option must be given.
+        type: such as "whole number > 0".
+        default: its text; ``not set`` for None; empty if the option must be given.
         doc: its description; empty if it has none.
     """
 
@@ -51,12 +51,12 @@ def options_of(cls: type[Any]) -> list[Option]:
 
     Raises:
         TypeError: if an option has a type that a record cannot keep.
-        pydantic.errors.PydanticUserError: if pydantic does not know the type at all.
+        pydantic.errors.PydanticUserError: if pydantic does not know a type.
     """
-    fields = TypeAdapter(cls).json_schema().get("properties", {})
+    schemas = TypeAdapter(cls).json_schema().get("properties", {})
     return [
-        Option(name, _type(name, found), _text(found["default"]) if "default" in found else "", _doc(found))
-        for name, found in fields.items()
+        Option(name, _type(name, schema), _text(schema["default"]) if "default" in schema else "", _doc(schema))
+        for name, schema in schemas.items()
     ]
 
 
@@ -65,9 +65,9 @@ _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "m
 
 
 def _type(name: str, schema: Mapping[str, Any]) -> str:
-    """A JSON schema of a value in words; that it may be left unset is said by its default."""
+    """The type of a JSON schema in words, without null: the default shows that an option may be unset."""
     if "anyOf" in schema:
-        return " or ".join(_type(name, one) for one in schema["anyOf"] if one.get("type") != "null")
+        return " or ".join(_type(name, variant) for variant in schema["anyOf"] if variant.get("type") != "null")
     if "enum" in schema or "const" in schema:
         return " or ".join(map(_text, schema.get("enum", [schema.get("const")])))
     if schema.get("type") not in _TYPES:
@@ -77,7 +77,7 @@ def _type(name: str, schema: Mapping[str, Any]) -> str:
 
 
 def _text(value: object) -> str:
-    """A value as it is given on the command line."""
+    """A value as the command line takes it."""
     if value is None:
         return UNSET
     return str(value).lower() if isinstance(value, bool) else str(value)

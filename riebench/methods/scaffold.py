@@ -1,4 +1,4 @@
-"""Write a package of its own for a new method."""
+"""Write a package with a new method, from the templates of the folder ``template``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from string import Template
 from riebench.methods.registry import METHODS
 from riebench.util.errors import UserError
 
-LONGEST = 30  # letters; longer ones break lines in the files that are written
+LONGEST = 30  # letters; a longer name breaks lines in the written files
 RESERVED = {"all"}
-"""Names that ``--method`` gives a meaning of their own."""
+"""Names with a meaning of their own in ``--method``."""
 
 
 def write_method(name: str, out: Path | None = None) -> list[Path]:
@@ -26,7 +26,7 @@ def write_method(name: str, out: Path | None = None) -> list[Path]:
         The files that were written.
 
     Raises:
-        UserError: if the name is malformed or taken, or the folder holds something or cannot be written.
+        UserError: if the name is malformed or taken, or the folder is not empty or cannot be written.
     """
     words = _words(name)
     module = "_".join(["riebench", *words])
@@ -38,7 +38,7 @@ def write_method(name: str, out: Path | None = None) -> list[Path]:
     }
     folder = out or Path(filled["distribution"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{str(folder)!r} is there already and not empty; give another folder with --out")
+        raise UserError(f"{str(folder)!r} exists and is not empty; give another folder with --out")
     targets = {
         "pyproject.toml": folder / "pyproject.toml",
         "README.md": folder / "README.md",
@@ -57,7 +57,7 @@ def write_method(name: str, out: Path | None = None) -> list[Path]:
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name that is well-formed and free."""
+    """The words of a name; UserError if the name is malformed or taken."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > LONGEST:
         near = "-".join(re.findall(r"[a-z0-9]+", name.lower()))[:LONGEST].strip("-") or "mean-shift"
         expected = f"at most {LONGEST} letters: lower-case words with dashes between, as {near!r}"

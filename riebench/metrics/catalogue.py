@@ -60,7 +60,7 @@ class Metric:
     files: tuple[str | Path, ...] = ()
 
     @property
-    def is_riebenchs(self) -> bool:
+    def from_riebench(self) -> bool:
         """Whether the metric is one of riebench's own."""
         return self.measure.__module__.partition(".")[0] == "riebench"
 
@@ -124,10 +124,10 @@ def find_metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     before = set(METRICS)
-    found = _REGISTRY.find(name)
-    for new in {found.name, *METRICS} - before:
-        METRICS[new] = replace(METRICS.get(new, found), optional=True)
-    return METRICS[found.name]
+    loaded = _REGISTRY.find(name)
+    for new in {loaded.name, *METRICS} - before:
+        METRICS[new] = replace(METRICS.get(new, loaded), optional=True)
+    return METRICS[loaded.name]
 
 
 def metrics_of(names: Iterable[str] | None, with_truth: bool = True) -> list[Metric]:
@@ -180,9 +180,15 @@ def known_names() -> list[str]:
 
 
 def listed_metrics(names: Iterable[str] | None = None) -> list[Listed[Metric]]:
-    """Metrics with their origin, loaded; one that cannot be loaded is listed with its error.
+    """Metrics with their origin, loaded.
 
     Args:
-        names: as :func:`find_metric` takes them; all that are registered or installed unless given.
+        names: as :func:`find_metric` takes them. None: all that are registered or installed; one that cannot be loaded
+            is listed with its error.
+
+    Raises:
+        UserError: if a named metric cannot be loaded.
     """
-    return [_REGISTRY.listing(name) for name in names or known_names()]
+    if names is not None:
+        return [Listed(name, _REGISTRY.holder(name) or name, find_metric(name)) for name in names]
+    return [_REGISTRY.listing(name) for name in known_names()]

@@ -28,15 +28,14 @@ class ClipScorer:
     """Unit embeddings of prompts and pictures.
 
     Args:
-        model: name of an open_clip model, as ``ViT-L-14``.
-        location: a checkpoint, or a folder in open_clip's own layout (its ``open_clip_config.json`` then says what
-            the model is).
+        model: name of an open_clip model, such as ``ViT-L-14``.
+        location: a checkpoint, or a folder in open_clip's own layout, whose ``open_clip_config.json`` names the model.
         fingerprint: names the weights in records.
         configs: a configuration file of the model, if open_clip does not know it.
-        quick_gelu: whether the model has OpenAI's activation. It must be said: a checkpoint does not tell, and
-            with the wrong one the embeddings are wrong without any error.
-        device: where it runs.
-        batch: pictures in one pass at most.
+        quick_gelu: whether the model has OpenAI's activation. A checkpoint does not tell; with the wrong activation
+            the embeddings are wrong without any error.
+        device: device of the network.
+        batch: largest number of pictures in one pass.
 
     Raises:
         UserError: if the model is unknown or the weights do not fit it.
@@ -58,28 +57,31 @@ class ClipScorer:
         self.fingerprint = fingerprint
         self.batch = batch
         self.device = torch.device(device)
-        described = (location / OPEN_CLIP_CONFIG).is_file()
-        named = f"local-dir:{location}" if described else model
+        own_layout = (location / OPEN_CLIP_CONFIG).is_file()
+        model_name = f"local-dir:{location}" if own_layout else model
         quiet = logging.getLogger().level
-        logging.getLogger().setLevel(logging.ERROR)  # it warns of what we settle ourselves
+        logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of the activation, which quick_gelu settles
         try:
             self.model, _, preprocess = open_clip.create_model_and_transforms(
-                named, pretrained=None if described else str(location), force_quick_gelu=quick_gelu, weights_only=True
+                model_name,
+                pretrained=None if own_layout else str(location),
+                force_quick_gelu=quick_gelu,
+                weights_only=True,
             )
-            self.tokenizer = open_clip.get_tokenizer(named)
+            self.tokenizer = open_clip.get_tokenizer(model_name)
         except (RuntimeError, OSError, ValueError, KeyError) as error:
-            said = str(error).strip().splitlines()[0]
-            raise UserError(f"CLIP {model!r} cannot be loaded from {location}: {said}") from None
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"CLIP {model!r} cannot be loaded from {location}: {reason}") from None
         finally:
             logging.getLogger().setLevel(quiet)
-        # The first of its transforms shape a picture; the last two, to a tensor and normalise, are done for a batch.
+        # The last two transforms, to a tensor and normalise, are done for a whole batch in images().
         self._reshape, normalize = Compose(preprocess.transforms[:-2]), preprocess.transforms[-1]
         self._mean, self._std = (torch.tensor(v)[:, None, None] for v in (normalize.mean, normalize.std))
         self.model.to(self.device).eval().requires_grad_(False)
         self.text = lru_cache(KEPT_TEXTS)(self._text)
 
     def _text(self, prompt: str) -> Tensor:
-        """The embedding ``[d]`` of a prompt on the CPU; of ``text`` the latest are kept for their next use."""
+        """The embedding ``[d]`` of a prompt on the CPU; ``text`` is the same with the latest results kept."""
         return self.texts([prompt])[0]
 
     @torch.no_grad()

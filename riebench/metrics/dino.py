@@ -1,4 +1,4 @@
-"""Self-similarities of a picture's parts in a vision transformer of timm's."""
+"""Self-similarities of a picture's patches in a vision transformer of timm's."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ Image = NDArray[np.uint8]
 class DinoScorer:
     """Cosine similarities between the keys of the last layer's attention.
 
-    The keys of all heads are joined, and the class token is a part like any patch, as in PnPInversion.
+    As in PnPInversion, the keys of all heads are joined, and the class token counts as a patch.
 
     Args:
-        name: how the network is called in records.
-        location: its checkpoint, timm's or the authors' own.
+        name: name of the network in records.
+        location: checkpoint, timm's or the authors' own.
         fingerprint: names the weights in records.
         model: name of the network in timm.
-        byte_range: hand pictures over in 0..255, as PnPInversion's code does, and not in 0..1 as DINO was trained.
-        device: where it runs.
-        batch: pictures in one pass at most.
+        byte_range: give the network pictures in 0..255, as PnPInversion's code does, rather than in 0..1, as DINO was
+            trained.
+        device: device of the network.
+        batch: largest number of pictures in one pass.
 
     Raises:
         UserError: if timm does not know the network, or the weights do not fit it.
@@ -57,8 +58,8 @@ class DinoScorer:
         try:
             self.model = cast("Any", timm.create_model(model, num_classes=0, checkpoint_path=str(location)))
         except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError, SafetensorError) as error:
-            said = str(error).strip().splitlines()[0]
-            raise UserError(f"DINO {model!r} cannot be loaded from {location}: {said}") from None
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"DINO {model!r} cannot be loaded from {location}: {reason}") from None
         config = self.model.pretrained_cfg
         self._mean, self._std = (torch.tensor(config[part], device=device)[:, None, None] for part in ("mean", "std"))
         self.size = self.model.patch_embed.img_size
@@ -66,7 +67,7 @@ class DinoScorer:
 
     @torch.no_grad()
     def self_similarities(self, images: Sequence[Image]) -> list[Tensor]:
-        """For each picture ``[height, width, 3]`` the similarities ``[1 + patches, 1 + patches]``, on the CPU."""
+        """Similarities ``[1 + patches, 1 + patches]`` of each picture ``[height, width, 3]``, on the CPU."""
 
         def work(rows: slice) -> list[Tensor]:
             part = torch.from_numpy(np.stack(images[rows])).to(self.device).permute(0, 3, 1, 2).float()
@@ -77,12 +78,12 @@ class DinoScorer:
         return in_batches(self, len(images), work)
 
     def _keys(self, inputs: Tensor) -> Tensor:
-        """Keys of unit length ``[n, 1 + patches, width]``; queries, keys and values are a third of a layer each."""
-        found: list[Tensor] = []
+        """Keys of unit length ``[n, 1 + patches, width]``: the middle third of the layer of queries, keys, values."""
+        outputs: list[Tensor] = []
         layer = self.model.blocks[-1].attn.qkv
-        handle = layer.register_forward_hook(lambda module, given, output: found.append(output))
+        handle = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         try:
             self.model.forward_features(inputs)
         finally:
             handle.remove()
-        return F.normalize(found[0].chunk(3, dim=-1)[1], dim=-1)
+        return F.normalize(outputs[0].chunk(3, dim=-1)[1], dim=-1)

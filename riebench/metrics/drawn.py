@@ -1,4 +1,4 @@
-"""What the truth of the drawn world says of an edit."""
+"""Metrics of the drawn world, whose truth an attribute reader knows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from riebench.metrics.seen import Seen
     needs=(),
 )
 def edit_success(seen: Seen) -> Sequence[float | None]:
-    """By the attribute reader."""
+    """The reader's verdict on the edited attribute."""
     return [verdict["edit_success"] for verdict in seen.verdicts or ()]
 
 
@@ -26,5 +26,5 @@ def edit_success(seen: Seen) -> Sequence[float | None]:
     needs=(),
 )
 def kept(seen: Seen) -> Sequence[float | None]:
-    """By the attribute reader."""
+    """The reader's verdict on the other attributes."""
     return [verdict["kept"] for verdict in seen.verdicts or ()]

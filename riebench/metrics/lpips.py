@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., 2018) by the lpips package, with each picture's features computed once."""
+"""LPIPS (Zhang et al., 2018) by the lpips package; the features of each picture are computed once."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Features = list[Tensor]
 
 
 class LpipsScorer:
-    """Distances of pictures, whole and by region.
+    """LPIPS distances of pictures, whole and by region.
 
     Args:
-        name: how the metric is called wherever it is shown; only the published trunk is plain ``lpips``.
+        name: name of the metric in records and tables; only the published trunk is plain ``lpips``.
         trunk: file with the trunk's convolutions under torchvision's names, safetensors or torchvision's own ``.pth``.
         fingerprint: names the weights in records.
         net: the trunk, ``alex``, ``vgg`` or ``squeeze``; its linear layers (v0.1) come with the lpips package.
-        device: where it runs.
-        batch: pictures in one pass at most.
+        device: device of the network.
+        batch: largest number of pictures in one pass.
 
     Raises:
         UserError: if the file does not hold the trunk.
@@ -59,8 +59,8 @@ class LpipsScorer:
         try:
             self._load_trunk(read_trunk(trunk))
         except (OSError, KeyError, RuntimeError, ValueError, AttributeError, UnpicklingError, SafetensorError) as error:
-            said = str(error).strip().splitlines()[0]
-            raise UserError(f"{trunk} does not hold the trunk {net!r} of LPIPS: {said}") from None
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{trunk} does not hold the trunk {net!r} of LPIPS: {reason}") from None
         self.model.to(self.device).eval().requires_grad_(False)
 
     def _load_trunk(self, state: dict[str, Tensor]) -> None:
@@ -68,15 +68,15 @@ class LpipsScorer:
         for slice_ in (getattr(self.model.net, f"slice{i + 1}") for i in range(self.model.net.N_slices)):
             for number, layer in slice_.named_children():
                 for name, parameter in layer.named_parameters():
-                    given = state[f"{number}.{name}"]
-                    if given.shape != parameter.shape:
-                        shapes = f"{list(given.shape)}, expected {list(parameter.shape)}"
+                    weights = state[f"{number}.{name}"]
+                    if weights.shape != parameter.shape:
+                        shapes = f"{list(weights.shape)}, expected {list(parameter.shape)}"
                         raise ValueError(f"features.{number}.{name} has the shape {shapes}")
-                    parameter.data.copy_(given)
+                    parameter.data.copy_(weights)
 
     @torch.no_grad()
     def features(self, images: Sequence[Image]) -> list[Features]:
-        """For each picture ``[height, width, 3]`` its unit-length features, one ``[channels, h, w]`` a layer."""
+        """Unit-length features of each picture ``[height, width, 3]``: one ``[channels, h, w]`` for each layer."""
 
         def work(rows: slice) -> list[Features]:
             part = torch.from_numpy(np.stack(images[rows])).to(self.device).permute(0, 3, 1, 2).float()
@@ -88,20 +88,20 @@ class LpipsScorer:
 
     @torch.no_grad()
     def layers(self, a: Features, b: Features) -> list[Tensor]:
-        """Weighted squared difference of each layer, ``[h, w]``."""
+        """Weighted squared difference ``[h, w]`` of each layer."""
         lins = self.model.lins
         return [lin((x - y).square()[None])[0, 0] for lin, x, y in zip(lins, a, b, strict=True)]
 
     def totals(self, pictures: Sequence[Sequence[Tensor]]) -> list[float]:
-        """The published distance from the difference of each layer ``[h, w]``: means over positions, summed."""
+        """The published distance of each picture: means of its layers' differences ``[h, w]``, summed."""
         return [float(sum(layer.cpu().double().mean() for layer in layers)) for layers in pictures]
 
     def means_by_region(
         self, pictures: Sequence[Sequence[Tensor]], region: NDArray[np.bool_]
     ) -> tuple[Sequence[float | None], Sequence[float | None]]:
-        """Means of each picture's distance map inside a region ``[height, width]`` and outside it; null where empty.
+        """Means of each picture's distance map inside a region ``[height, width]`` and outside it; None where empty.
 
-        A picture's map is the sum of its layers' differences ``[h, w]``, each brought to the size of the region.
+        The map of a picture is the sum of its layers' differences ``[h, w]``, each resized to the region.
         """
         by_layer = [torch.stack(layers)[:, None] for layers in zip(*pictures, strict=True)]
         maps = sum(lpips.upsample(layer, out_HW=region.shape)[:, 0] for layer in by_layer).cpu()

@@ -1,7 +1,6 @@
-"""What PnPInversion measures outside the edited region, of pictures whose region is black (PROTOCOL.md, Metrics).
+"""PnPInversion's metrics outside the edited region (arXiv 2310.01506 and its code; PROTOCOL.md, Metrics).
 
-Both pictures have the region set to 0, and means are over the whole picture, so that a large region makes for small
-errors. Published: arXiv 2310.01506 and its code.
+Both pictures have the region set to 0, and means are over the whole picture, so a large region makes errors small.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ SQUEEZE = "lpips-squeeze"
     optional=True,
 )
 def psnr_outside(seen: Seen) -> Sequence[float | None]:
-    """Of pictures in 0..1, by torchmetrics; it has no bound, so that equal pictures have none."""
+    """Of pictures in 0..1, by torchmetrics; None for equal pictures, whose PSNR is infinite."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     def measure(edited: Tensor, base: Tensor) -> float | None:
-        found = peak_signal_noise_ratio(edited, base, data_range=1.0).item()
-        return found if np.isfinite(found) else None
+        decibels = peak_signal_noise_ratio(edited, base, data_range=1.0).item()
+        return decibels if np.isfinite(decibels) else None
 
     return _each(seen, measure)
 
@@ -75,21 +74,21 @@ def lpips_squeeze_outside(seen: Seen) -> Sequence[float | None]:
         return [None] * len(seen.pictures)
     lpips = seen.more[SQUEEZE]
     *edited, base = lpips.features(pictures)
-    return lpips.totals([lpips.layers(one, base) for one in edited])
+    return lpips.totals([lpips.layers(features, base) for features in edited])
 
 
 def _outside(seen: Seen) -> list[Image] | None:
-    """The pictures and, last, the base image with the region black; None where nothing is outside."""
+    """The pictures and, last, the base picture, all with the region black; None if the region is the whole picture."""
     keeps = ~seen.reference.region[..., None]
     return [picture * keeps for picture in (*seen.pictures, seen.reference.base)] if keeps.any() else None
 
 
 def _each(seen: Seen, measure: Callable[[Tensor, Tensor], float | None]) -> Sequence[float | None]:
-    """A measure of each picture and the base image ``[1, 3, height, width]`` in 0..1, the region black in both."""
+    """``measure`` of each picture and the base picture, ``[1, 3, height, width]`` in 0..1, the region black in both."""
     import torch
 
     pictures = _outside(seen)
     if pictures is None:
         return [None] * len(seen.pictures)
     *edited, base = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).double().contiguous().div_(255)[:, None]
-    return [measure(one, base) for one in edited]
+    return [measure(picture, base) for picture in edited]

@@ -1,4 +1,4 @@
-"""The same inside the edited region and outside it."""
+"""CLIP similarity and LPIPS inside the edited region and outside it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from riebench.metrics.seen import Seen
 
 @metric(
     "clip_text_edit_inside",
-    "clip_text_edit with all outside the edited region black; null where it is empty",
+    "clip_text_edit with everything outside the edited region black; null where the region is empty",
     needs=(CLIP, REGIONS),
 )
 def clip_text_edit_inside(seen: Seen) -> Sequence[float | None]:
-    """Of the pictures with all but the region black."""
+    """Cosine of the edit prompt and the pictures with everything outside the region black; None if it is empty."""
     if seen.clip_inside is None:
         return [None] * len(seen.pictures)
     return (seen.clip_inside @ seen.clip_edit).tolist()
@@ -26,7 +26,7 @@ def clip_text_edit_inside(seen: Seen) -> Sequence[float | None]:
     needs=(CLIP, REGIONS),
 )
 def clip_text_edit_outside(seen: Seen) -> Sequence[float | None]:
-    """Of the pictures with the region black."""
+    """Cosine of the edit prompt and the pictures with the region black; None if nothing is outside."""
     if seen.clip_outside is None:
         return [None] * len(seen.pictures)
     return (seen.clip_outside @ seen.clip_edit).tolist()
@@ -34,7 +34,7 @@ def clip_text_edit_outside(seen: Seen) -> Sequence[float | None]:
 
 @metric("lpips_base_inside", "mean of the LPIPS map to the base image inside the edited region", needs=(LPIPS, REGIONS))
 def lpips_base_inside(seen: Seen) -> Sequence[float | None]:
-    """Mean of the spatial distance map over the region; null where it is empty."""
+    """Mean of the spatial distance map over the region; None if it is empty."""
     return seen.lpips_inside
 
 
@@ -42,5 +42,5 @@ def lpips_base_inside(seen: Seen) -> Sequence[float | None]:
     "lpips_base_outside", "mean of the LPIPS map to the base image outside the edited region", needs=(LPIPS, REGIONS)
 )
 def lpips_base_outside(seen: Seen) -> Sequence[float | None]:
-    """Mean of the spatial distance map over the rest of the picture; null where nothing is outside."""
+    """Mean of the spatial distance map over the rest of the picture; None if nothing is outside."""
     return seen.lpips_outside

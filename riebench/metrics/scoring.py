@@ -38,21 +38,24 @@ def score_images(
     pictures, of = _distinct(images)
     metrics = metrics_of(names, with_truth=reference.truth is not None)
     seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
-    of_base = {f"{m.name}_base": _measured(m, base)[0] for m in metrics if m.of_base}
-    columns = {m.name: _measured(m, seen) for m in metrics}
+    columns = _measured(metrics, seen)
+    of_base = {f"{name}_base": values[0] for name, values in _measured([m for m in metrics if m.of_base], base).items()}
     return [{**{name: values[i] for name, values in columns.items()}, **of_base} for i in of]
 
 
-def _measured(metric: Metric, seen: Seen) -> list[float | None]:
-    """One number for each picture of ``seen``; what is not finite is None."""
-    try:
-        numbers = [None if number is None else float(number) for number in metric.measure(seen)]
-    except (Exception, SystemExit) as error:
-        raise PairError(f"the metric {metric.name!r} raised {type(error).__name__}: {error}", "metrics") from error
-    if len(numbers) != len(seen.pictures):
-        wrong = f"gave {len(numbers)} numbers for {len(seen.pictures)} pictures; expected one for each"
-        raise PairError(f"the metric {metric.name!r} {wrong}", "metrics")
-    return [number if number is not None and math.isfinite(number) else None for number in numbers]
+def _measured(metrics: Sequence[Metric], seen: Seen) -> dict[str, list[float | None]]:
+    """Metric to one number for each picture of ``seen``; what is not finite is None."""
+    columns: dict[str, list[float | None]] = {}
+    for metric in metrics:
+        try:
+            numbers = [None if number is None else float(number) for number in metric.measure(seen)]
+        except (Exception, SystemExit) as error:
+            raise PairError(f"the metric {metric.name!r} raised {type(error).__name__}: {error}", "metrics") from error
+        if len(numbers) != len(seen.pictures):
+            wrong = f"gave {len(numbers)} numbers for {len(seen.pictures)} pictures; expected one for each"
+            raise PairError(f"the metric {metric.name!r} {wrong}", "metrics")
+        columns[metric.name] = [number if number is not None and math.isfinite(number) else None for number in numbers]
+    return columns
 
 
 def look_at(

@@ -1,4 +1,4 @@
-"""What is seen of the edited pictures of a pair before they are measured, and the networks that see it."""
+"""The input of metrics: edited pictures of a pair with their embeddings and distances, and the networks for these."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ if TYPE_CHECKING:
     from riebench.metrics.lpips import LpipsScorer
 
 Scores = dict[str, float | None]
-"""Metric to its number; null where it is undefined."""
+"""Metric to its number; None where it is undefined."""
 Image = NDArray[np.uint8]
-
-
 Mask = NDArray[np.bool_]
-
-
 Truth = Callable[[Image], Scores]
-"""Judges an edited picture of a pair whose truth is known."""
+"""From an edited picture ``[height, width, 3]`` to its scores, for a pair whose truth is known."""
 
 
 class Scorers(NamedTuple):
@@ -32,7 +28,7 @@ class Scorers(NamedTuple):
     Attributes:
         clip: CLIP.
         lpips: LPIPS.
-        more: those that single metrics need, by the name of their weights; each has a ``name`` and a ``fingerprint``.
+        more: networks of single metrics by the name of their weights; each has a ``name`` and a ``fingerprint``.
     """
 
     clip: ClipScorer
@@ -41,15 +37,15 @@ class Scorers(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What the edited pictures of a pair are compared with.
+    """The pictures, prompts and region of a pair, which edited pictures are compared with.
 
     Attributes:
-        base: base image ``[height, width, 3]``.
-        source: source image.
-        edit_prompt: as it is embedded.
-        original_prompt: as it is embedded.
-        region: the edited region ``[height, width]``: the union of the pair's masks.
-        truth: judges a picture, where the truth is known.
+        base: base picture, uint8 ``[height, width, 3]``.
+        source: source picture, of the same shape.
+        edit_prompt: as CLIP gets it.
+        original_prompt: as CLIP gets it.
+        region: the edited region, boolean ``[height, width]``: the union of the pair's two masks.
+        truth: judges a picture; None where the truth is unknown.
     """
 
     base: Image
@@ -61,26 +57,27 @@ class Reference(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Some pictures, and what CLIP, LPIPS and the truth see in them. A metric is a function of this.
+    """The n distinct edited pictures of a pair with their embeddings and distances: the input of a metric.
 
-    What none of the chosen metrics needs is empty.
+    An attribute is empty if no metric of the run needs it (:attr:`riebench.metrics.Metric.needs`). All embeddings are
+    unit vectors in float64 on the CPU.
 
     Attributes:
-        pictures: ``[height, width, 3]`` each.
-        reference: what they are compared with.
-        clip: CLIP embeddings ``[n, d]`` of the pictures, in float64 as all embeddings here.
-        clip_base: of the base image ``[d]``.
-        clip_source: of the source image.
-        clip_edit: of the edit prompt.
-        clip_original: of the original prompt.
-        clip_inside: of the pictures with all but the region black ``[n, d]``; None where the region is empty.
-        clip_outside: of the pictures with the region black; None where nothing is outside.
-        lpips_base: LPIPS of each picture to the base image.
-        lpips_source: the same to the source image.
-        lpips_inside: means over the region of the LPIPS maps to the base image; null where it is empty.
-        lpips_outside: means over the rest.
-        verdicts: of the truth on each picture; None where it is not known.
-        more: further scorers, see :class:`Scorers`.
+        pictures: uint8 ``[height, width, 3]`` each.
+        reference: the base and source picture, prompts and region of the pair.
+        clip: CLIP embeddings ``[n, d]`` of the pictures.
+        clip_base: ``[d]`` of the base picture.
+        clip_source: ``[d]`` of the source picture.
+        clip_edit: ``[d]`` of the edit prompt.
+        clip_original: ``[d]`` of the original prompt.
+        clip_inside: ``[n, d]`` of the pictures with everything outside the region black; None if the region is empty.
+        clip_outside: ``[n, d]`` of the pictures with the region black; None if the region is the whole picture.
+        lpips_base: LPIPS of each picture to the base picture.
+        lpips_source: LPIPS of each picture to the source picture.
+        lpips_inside: mean of the LPIPS map to the base picture over the region; None if the region is empty.
+        lpips_outside: mean of that map over the rest of the picture; None if there is none.
+        verdicts: scores of each picture by the truth; None where the truth is unknown.
+        more: further networks, see :class:`Scorers`.
     """
 
     pictures: Sequence[Image]

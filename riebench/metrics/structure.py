@@ -1,4 +1,4 @@
-"""Structure distance: how far the layout of a picture has moved, whatever its colours (PROTOCOL.md, Metrics)."""
+"""Structure distance: how much the layout of a picture changed, whatever its colours (PROTOCOL.md, Metrics)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ DINO = "dino"
     optional=True,
 )
 def structure_distance(seen: Seen) -> Sequence[float | None]:
-    """Of the whole pictures, as Tumanyan et al. (2022) and PnPInversion have it."""
+    """Mean squared difference of the whole pictures' self-similarities (Tumanyan et al., 2022; PnPInversion's code)."""
     *edited, base = seen.more[DINO].self_similarities([*seen.pictures, seen.reference.base])
-    return [(one - base).double().square().mean().item() for one in edited]
+    return [(own - base).double().square().mean().item() for own in edited]

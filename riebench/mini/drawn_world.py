@@ -1,4 +1,4 @@
-"""The drawn world as the SAE suite asks for it: what prompts show, what pictures show, where it is."""
+"""The drawn world behind the interface of worlds: the attributes of prompts and pictures, and their places."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from riebench.mini.render import draw
 from riebench.util.errors import UserError
 
 EVERYWHERE = ("addition", "style")
-"""Attributes that a picture without them has no place for yet, or that are in all of it."""
+"""Attributes whose area is the whole picture: an addition may come anywhere, a style is everywhere."""
 
 
 class DrawnWorld:
@@ -28,9 +28,9 @@ class DrawnWorld:
         return _visible_values(_scene(prompt))
 
     def read(self, image: NDArray[np.uint8], prompt: str, seed: int) -> dict[str, str]:
-        """By the attribute reader, which starts from the prompt's scene."""
-        found = read_scene(image.astype(np.float32) / np.float32(255), [_scene(prompt)], layout_of_seed(seed))
-        return _visible_values(found)
+        """The result of the attribute reader, which starts with the prompt's scene."""
+        scene = read_scene(image.astype(np.float32) / np.float32(255), [_scene(prompt)], layout_of_seed(seed))
+        return _visible_values(scene)
 
     def area(self, prompt: str, seed: int, attribute: str | None = None) -> Mask:
         """The object, its background, or everything for additions and styles."""

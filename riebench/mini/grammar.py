@@ -1,8 +1,8 @@
-"""The language of the drawn world: what a scene is made of, and the prompts that name it.
+"""The grammar of the drawn world: scenes, and the prompts that name them.
 
-A :class:`Scene` has eight attributes. A prompt is a scene written out; words for attributes that have
-their default value may be left out, so ``"a heart"`` is a complete prompt. Square brackets, which mark
-what an edit changes, are ignored on reading.
+A :class:`Scene` has eight attributes. A prompt is a scene in words; words of attributes with their default value may be
+left out, so ``"a heart"`` is a complete prompt. Square brackets, which mark the changed
+words of an edit, are ignored.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PHRASES: dict[str, dict[str, str]] = {
     },
     "style": {value: f"in {value} style" for value in ATTRIBUTES["style"]},
 }
-"""How a value is said where it takes more than its own name."""
+"""Attribute to value to its words, where they are more than the value's name."""
 
 BACKGROUND_NOUNS: dict[str, str] = {
     "sky": "sky",
@@ -50,7 +50,7 @@ BACKGROUND_NOUNS: dict[str, str] = {
     "meadow": "meadow",
     "paper": "grid",
 }
-"""Nouns that name a background, and the background each stands for."""
+"""Noun in a phrase to the background that it names."""
 
 ORDER = ("pose", "material", "colour", "shape", "inside", "addition", "background", "style")
 """The order in which a prompt names the attributes."""
@@ -58,7 +58,7 @@ ORDER = ("pose", "material", "colour", "shape", "inside", "addition", "backgroun
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn: one value for each attribute. Where and how large is the layout's affair."""
+    """The content of a picture: one value for each attribute. Place and size are the layout's."""
 
     shape: str = "square"
     colour: str = "red"
@@ -102,9 +102,9 @@ def prompt(scene: Scene, leave_out: frozenset[str] | set[str] = frozenset(), mar
     """Write a scene as a prompt.
 
     Args:
-        scene: what to say.
-        leave_out: attributes not to mention; each must have its default value in ``scene``.
-        mark: an attribute whose words are put in square brackets.
+        scene: to write.
+        leave_out: attributes without words; each must have its default value in ``scene``.
+        mark: an attribute whose words get square brackets.
 
     Raises:
         ValueError: if an attribute that is left out does not have its default value.
@@ -114,11 +114,11 @@ def prompt(scene: Scene, leave_out: frozenset[str] | set[str] = frozenset(), mar
         value = getattr(scene, name)
         if name in leave_out:
             if name == "shape" or value != getattr(DEFAULTS, name):
-                raise ValueError(f"{name} is {value!r} and cannot be left unsaid")
+                raise ValueError(f"{name} is {value!r} and cannot be left out")
             continue
-        said = phrase(name, value)
-        if said:
-            words.append(f"[{said}]" if name == mark else said)
+        text = phrase(name, value)
+        if text:
+            words.append(f"[{text}]" if name == mark else text)
     article = "an" if words[0].lstrip("[")[0] in "aeiou" else "a"
     return " ".join([article, *words])
 
@@ -146,25 +146,25 @@ VOCABULARY = sorted(_FILLER | set(_WORDS) | {"foreground", "object"})
 
 
 def parse(text: str) -> Scene:
-    """Read a prompt; what it does not mention gets its default value.
+    """Read a prompt; attributes that it does not mention have their default value.
 
     Raises:
         PromptError: if a word is unknown, an attribute is named twice with different values, or no shape
             is named.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for word in re.findall(r"[^\s\[\],.]+", text.lower()):
         if word in _FILLER:
             continue
         if word not in _WORDS:
             raise PromptError(f"the word {word!r} in the prompt {text!r} is not in the drawn world's grammar")
         name, value = _WORDS[word]
-        if found.get(name, value) != value:
-            raise PromptError(f"the prompt {text!r} names two values of {name}: {found[name]!r} and {value!r}")
-        found[name] = value
-    if "shape" not in found:
+        if values.get(name, value) != value:
+            raise PromptError(f"the prompt {text!r} names two values of {name}: {values[name]!r} and {value!r}")
+        values[name] = value
+    if "shape" not in values:
         raise PromptError(f"the prompt {text!r} names no shape; expected one of {', '.join(ATTRIBUTES['shape'])}")
-    return Scene(**found)
+    return Scene(**values)
 
 
 def held_out(scene: Scene) -> bool:
@@ -173,7 +173,7 @@ def held_out(scene: Scene) -> bool:
 
 
 def random_scene(rng: np.random.Generator, held: bool | None = None) -> Scene:
-    """A scene with every attribute drawn evenly; ``held`` asks for (True) or avoids (False) held-out ones."""
+    """A scene with every attribute drawn uniformly; ``held`` True draws held-out scenes only, False none of them."""
     while True:
         scene = Scene(**{name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()})
         if held is None or held_out(scene) == held:
@@ -181,7 +181,7 @@ def random_scene(rng: np.random.Generator, held: bool | None = None) -> Scene:
 
 
 def random_prompt(scene: Scene, rng: np.random.Generator) -> str:
-    """A prompt for the scene that leaves each default unsaid half of the time."""
+    """A prompt for the scene that leaves out each default value with probability one half."""
     silent = {
         name
         for name in ATTRIBUTES
@@ -191,9 +191,9 @@ def random_prompt(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def contrasts(original: str, edit: str, count: int) -> list[tuple[str, str]]:
-    """Other prompts that differ as two prompts do, of scenes drawn at random for each attribute, from no held-out one.
+    """Pairs of prompts with the same change as two prompts, of random scenes that are not held out.
 
-    The same scenes serve every change of an attribute.
+    Every change of an attribute has the same scenes.
 
     Raises:
         PromptError: if a prompt cannot be read, or the two do not differ in one attribute.
@@ -214,13 +214,13 @@ def contrasts(original: str, edit: str, count: int) -> list[tuple[str, str]]:
 
 
 def alternatives(scene: Scene, attribute: str) -> Iterator[Scene]:
-    """The scene with each value of one attribute in turn, its own among them."""
+    """The scene with each value of one attribute in turn, its own value included."""
     for value in ATTRIBUTES[attribute]:
         yield scene.changed(**{attribute: value})
 
 
 def neighbours(scene: Scene) -> list[tuple[str, Scene]]:
-    """All alternatives of each visible attribute, with its name; the scene itself is among those of each."""
+    """The alternatives of each visible attribute, with the attribute's name; each includes the scene itself."""
     return [(name, other) for name in ATTRIBUTES if visible(scene, name) for other in alternatives(scene, name)]
 
 

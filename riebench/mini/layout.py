@@ -1,7 +1,7 @@
-"""The seed's share of a picture: where the object is, how large and at which angle.
+"""The layout of a seed: place, size and angle of the object.
 
-The layout enters the model as a *canvas*, the initial latents: four channels that hold the object's own
-coordinates under a soft window, so that (prompt, seed) determines the picture.
+The model gets the layout as a *canvas*, the initial latents: four channels with the object's own coordinates under a
+soft window, so that prompt and seed determine the picture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Layout:
 
 
 def layout_of_seed(seed: int) -> Layout:
-    """The layout that a seed stands for."""
+    """The layout of a seed."""
     u = np.random.default_rng([seed, 0]).random(4)
     return Layout(
         cx=float(46 + 28 * u[0]),

@@ -1,7 +1,6 @@
 """Mini's own masker: a small convolutional network from (picture, phrase) to a mask.
 
-The picture is encoded once; the phrase steers the decoder by a scale and a shift of each channel (FiLM,
-Perez et al., 2018), so that more phrases about one picture cost only decoders.
+The phrase steers the decoder by a scale and a shift of each channel (FiLM, Perez et al., 2018).
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class PresenceHead(nn.Module):
-    """Which of the grammar's nouns a picture shows, from the encoder's features."""
+    """A network from the encoder's features to the grammar's nouns that a picture shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +58,7 @@ class PresenceHead(nn.Module):
 
 
 class MaskNet(nn.Module):
-    """Picture and phrase to mask logits."""
+    """A network from picture and phrase to mask logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +103,7 @@ class MiniMasker:
     """The trained masker behind the interface of all maskers."""
 
     name = "mini-masker"
-    MINIMUM = 12  # pixels; less is taken for nothing
+    MINIMUM = 12  # pixels; a smaller mask counts as none
 
     def __init__(self, path: Path, fingerprint: str, device: torch.device | str = "cpu") -> None:
         self.net = MaskNet().to(device).eval()

@@ -1,7 +1,7 @@
-"""Read which attributes a picture shows, by drawing every alternative and taking the nearest.
+"""Read the attributes that a picture shows: draw every alternative and choose the nearest.
 
-The world is known, so nothing is trained. With the layout given, each value of an attribute is drawn, and the
-one with the least squared error is what the picture shows. Drawings and pictures are compared at half size.
+Nothing is trained. In the layout of the seed each value of an attribute is drawn; the picture shows the value whose
+drawing has the smallest squared error. Drawings and pictures are compared at half size.
 """
 
 from __future__ import annotations
@@ -25,14 +25,20 @@ MOST_MOVES = 6
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The neighbours of a scene, each with the attribute that is varied, and their ``drawings [n, pixels]``."""
+    """The neighbours of a scene, each with the attribute that varies.
+
+    Attributes:
+        named: attribute and neighbour.
+        drawings: pictures ``[n, pixels]`` of the neighbours.
+        squares: sums of squares ``[n]`` of the pictures.
+    """
 
     named: list[tuple[str, Scene]]
     drawings: Array
     squares: Array
 
     def errors(self, image: Array) -> Array:
-        """Mean squared error ``[n]`` of a flat picture to each."""
+        """Mean squared errors ``[n]`` between a flat picture and the drawings."""
         return (self.squares - 2 * (self.drawings @ image) + image @ image) / len(image)
 
 
@@ -42,33 +48,32 @@ def _neighbours(scenes: tuple[Scene, ...], layout: Layout) -> list[_Drawn]:
     named = [neighbours(scene) for scene in scenes]
     drawings = draw_many([other for near in named for _, other in near], layout, SHRINK)
     squares = np.einsum("ij,ij->i", drawings, drawings)
-    found, start = [], 0
+    drawn, start = [], 0
     for near in named:
         rows = slice(start, start + len(near))
-        found.append(_Drawn(near, drawings[rows], squares[rows]))
+        drawn.append(_Drawn(near, drawings[rows], squares[rows]))
         start += len(near)
-    return found
+    return drawn
 
 
 def read_all(image: Array, scene: Scene, layout: Layout) -> dict[str, str]:
     """The value of each visible attribute that a picture ``[128, 128, 3]`` (0..1) shows.
 
-    Each is read with the other attributes taken from ``scene``, which must be what the picture is meant to be.
+    Each is read with the other attributes of ``scene``, which must be the scene that the picture is meant to show.
     """
     flat = smaller(image, SHRINK).astype(np.float32).ravel()
     (near,) = _neighbours((scene,), layout)
-    found: dict[str, tuple[float, str]] = {}
+    best: dict[str, tuple[float, str]] = {}
     for (name, other), error in zip(near.named, near.errors(flat), strict=True):
-        found[name] = min(found.get(name, (np.inf, "")), (float(error), getattr(other, name)))
-    return {name: value for name, (_, value) in found.items()}
+        best[name] = min(best.get(name, (np.inf, "")), (float(error), getattr(other, name)))
+    return {name: value for name, (_, value) in best.items()}
 
 
 def read_scene(image: Array, starts: Sequence[Scene], layout: Layout) -> Scene:
-    """The scene that a picture ``[128, 128, 3]`` (0..1) shows, whatever it is meant to be.
+    """The scene that a picture ``[128, 128, 3]`` (0..1) shows; it need not be any of the starts.
 
-    From each start, the one attribute whose change brings the drawing nearest is changed, again and again,
-    until no change helps; the nearest end of all starts is the answer. The starts go in step, and one that comes
-    where another was is left to that.
+    Greedy descent from each start: the attribute whose change reduces the error most is changed, until no change helps;
+    the nearest end is returned. The starts move together, and a start ends at a scene that another has visited.
     """
     flat = smaller(image, SHRINK).astype(np.float32).ravel()
     ends: list[tuple[float, int, Scene]] = []
@@ -92,12 +97,12 @@ def read_scene(image: Array, starts: Sequence[Scene], layout: Layout) -> Scene:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of an edit.
+    """The judgement of an edited picture.
 
     Attributes:
         edit_success: whether the edited attribute reads as the edit prompt says.
         kept: share of the other attributes visible in both scenes that read as in the base scene.
-        read_as: value of the edited attribute that the picture shows; None if it shows none.
+        read_as: value of the edited attribute that the picture shows; None if the attribute is invisible.
     """
 
     edit_success: bool
@@ -116,7 +121,7 @@ def judge(image: Array, base: Scene, source: Scene, layout: Layout) -> Verdict:
         raise ValueError(f"the scenes of a pair must differ in one attribute; these differ in {list(changed)}")
     (edited,) = changed
     shown = read_scene(image, [base, source], layout)
-    # What both scenes show must still be seen: a picture that became a sketch has lost its colours.
+    # Attributes that both scenes show must stay visible: a picture that became a sketch has lost its colours.
     others = [n for n in ATTRIBUTES if n != edited and visible(base, n) and visible(source, n)]
     kept = [visible(shown, n) and getattr(shown, n) == getattr(base, n) for n in others]
     value = getattr(shown, edited) if visible(shown, edited) else None
@@ -124,7 +129,7 @@ def judge(image: Array, base: Scene, source: Scene, layout: Layout) -> Verdict:
 
 
 class PairTruth:
-    """Judges edited images of one pair of the drawn world.
+    """The judge of edited pictures of one pair of the drawn world.
 
     Args:
         pair: its prompts differ in one attribute.

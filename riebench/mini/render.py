@@ -73,7 +73,7 @@ NOUNS: tuple[str, ...] = (
     "foreground",
     "object",
 )
-"""Every noun that may be asked for in a picture."""
+"""Every noun that has a mask in a picture."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def shape_distance(name: str, u: Array, v: Array) -> Array:
 
 
 def addition_distance(name: str, u: Array, v: Array) -> Array:
-    """Signed distance to the outline of a thing added to the object."""
+    """Signed distance to the outline of an addition."""
     if name == "hat":
         brim = box_distance(u, v, 0, -0.98, 0.6, 0.1)
         return np.minimum(brim, box_distance(u, v, 0, -1.25, 0.36, 0.3))
@@ -148,7 +148,7 @@ def addition_distance(name: str, u: Array, v: Array) -> Array:
 
 
 def inside_distance(name: str, u: Array, v: Array) -> Array:
-    """Signed distance to the outline of a thing inside the object."""
+    """Signed distance to the outline of the drawing inside the object."""
     if name == "bar":
         return box_distance(u, v, 0, 0.12, 0.44, 0.15)
     disc = disc_distance(u, v, 0, 0.12, 0.4)
@@ -218,7 +218,7 @@ def frame(layout: Layout, angle: float = 0.0, shrink: int = 1) -> tuple[Array, A
 def _part(
     distance: Callable[[str, Array, Array], Array], name: str, layout: Layout, angle: float, shrink: int
 ) -> Array:
-    """Distance to a part; kept, because a reader draws the same part in many scenes of one layout."""
+    """Distance to a part; cached, because the reader draws the same part in many scenes of one layout."""
     return distance(name, *frame(layout, angle, shrink))
 
 
@@ -228,7 +228,7 @@ def _pattern(name: str, layout: Layout, angle: float, shrink: int) -> Array:
 
 
 def draw(scene: Scene, layout: Layout, shrink: int = 1) -> Drawing:
-    """Draw a scene in a layout; with ``shrink`` 2 at half the size, four times as fast."""
+    """Draw a scene in a layout; ``shrink`` 2 draws at half the size, four times as fast."""
     where = (layout, TILT if scene.pose == "tilted" else 0.0, shrink)
     r, sketch, size, line = layout.r / shrink, scene.style == "sketch", SIZE // shrink, LINE / shrink
     image = np.broadcast_to(PAPER, (size, size, 3)) if sketch else _backdrop(scene.background, shrink)

@@ -1,4 +1,4 @@
-"""Models as named sites: how to load one, read and add to its values, and generate. Importing it needs no torch."""
+"""Models as named sites: load a model, generate pictures, read values and add to them. Importing it needs no torch."""
 
 from riebench.models.entries import entry_named, load, model_names
 from riebench.models.model import Model, ModelEntry

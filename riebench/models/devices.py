@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """A device by name; ``auto`` is the best of this machine.
+    """The device of a name; ``auto`` is the best of this machine.
 
     Raises:
         UserError: if this machine has no such device.
@@ -36,11 +36,11 @@ def pick_device(name: str) -> torch.device:
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """A short hash of a module's parameters: names, shapes, types and bytes, wherever they lie."""
+    """A hash of a module's names, shapes, types and bytes, 16 hexadecimal digits; the same on every device."""
     import torch
 
     digest, state = hashlib.sha256(), module.state_dict()
-    if any(value.is_meta for value in state.values()):  # offloading holds them elsewhere
+    if any(value.is_meta for value in state.values()):  # offloading keeps them outside the module
         from accelerate.utils.modeling import get_state_dict_offloaded_model
 
         held = get_state_dict_offloaded_model(module)

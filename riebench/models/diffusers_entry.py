@@ -1,4 +1,4 @@
-"""What the families on diffusers' pipelines share before their weights are loaded, and how a pipeline is loaded.
+"""The base of entries on diffusers' pipelines: find a pipeline's folder, load it, and hash it.
 
 Importing it needs no torch.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEX = "model_index.json"
-"""The file of a pipeline's folder that names its components: name to library and class."""
+"""The file of a pipeline's folder that names its components and its settings."""
 SDXL_AND_FLUX = (
     "unet",
     "transformer",
@@ -42,9 +42,9 @@ SDXL_AND_FLUX = (
 )
 """The components of SDXL and FLUX.1. They are hashed without the index, as in the records of earlier versions."""
 USUAL_SETTINGS = {"force_zeros_for_empty_prompt": True}
-"""What an index says beside its components in the published folders of SDXL."""
+"""The settings in the index of the published SDXL."""
 PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
-"""As much of the autoencoders of SDXL and of FLUX.1 as sites depend on, for plans without weights."""
+"""The part of the configuration of SDXL's and FLUX.1's autoencoders that sites depend on, for use without weights."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,12 @@ class DiffusersEntry(ModelEntry):
     """A pipeline of diffusers by name.
 
     Attributes:
-        own_pipeline: folder of a pipeline that comes with a package.
-        canvas: seed to initial latents ``[channels, height, width]`` of unit scale, if they are not plain noise.
-        denoiser: name of the pipeline's part that holds the sites.
-        published: part to as much of its published configuration as sites depend on, for plans without weights.
-        loading: what else the pipeline is loaded with.
+        own_pipeline: folder of a pipeline that comes with a package; None if the pipeline is among ``parts``.
+        canvas: a function of the seed that returns initial latents ``[channels, height, width]``; None for
+            Gaussian noise.
+        denoiser: name of the pipeline's component that holds the sites.
+        published: component to the part of its published configuration that sites depend on, for use without weights.
+        loading: further arguments of the pipeline's ``from_pretrained``.
     """
 
     own_pipeline: Path | None = None
@@ -66,7 +67,7 @@ class DiffusersEntry(ModelEntry):
     loading: ClassVar[Mapping[str, Any]] = {}
 
     def folder(self, settings: Settings) -> Path | None:
-        """Where the pipeline is on this machine; None if it is nowhere."""
+        """The folder of the pipeline on this machine; None if it is missing."""
         if self.own_pipeline is not None:
             return self.own_pipeline
         location = settings.model.location
@@ -75,21 +76,26 @@ class DiffusersEntry(ModelEntry):
         return find_part(self.parts[0], weights_root(settings)).path
 
     def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """See :class:`ModelEntry`; of the published shape where there are no weights."""
+        """See :class:`ModelEntry`; those of the published shape if the pipeline is missing."""
         folder = self.folder(settings)
-        configs = {part: part_config(folder, part, known) for part, known in self.published.items()}
+        configs = {name: component_config(folder, name, config) for name, config in self.published.items()}
         return self.sites_for(configs, settings.model.size)
 
     @abstractmethod
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
-        """The sites of a pipeline, from the configurations of its parts, for a picture size or the model's own."""
+        """The sites of a pipeline.
+
+        Args:
+            configs: component to its configuration.
+            size: side of the pictures, pixels; None for the model's own.
+        """
 
     @abstractmethod
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
-        """A loaded pipeline as a model."""
+        """A model around a loaded pipeline."""
 
     def load(self, settings: Settings) -> Model:
-        """The pipeline from its folder, or from the hub's cache for a hub id."""
+        """See :class:`ModelEntry`; a location that is not a folder is looked up in the hub's cache."""
         folder = self.folder(settings)
         if folder is None:
             hint = f"see 'riebench doctor --model {self.name}'"
@@ -101,14 +107,14 @@ class DiffusersEntry(ModelEntry):
         return model
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:
-        """A pipeline that is loaded already, as a model of this name with no SAEs."""
+        """See :class:`ModelEntry`; the model has no SAEs."""
         return self.model_of(pipeline, settings, f"{USER_WEIGHTS}{pipeline_fingerprint(pipeline)}")
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """A short hash of every component that a pipeline's folder holds: weights, configurations, tokenizers.
+    """A hash of all components in a pipeline's folder, 16 hexadecimal digits: weights, configurations, tokenizers.
 
-    The index is hashed too, unless it names components of SDXL and FLUX.1 alone and settings as they are published.
+    The index is hashed too, unless all components have names of SDXL's or FLUX.1's and all settings are usual ones.
 
     Args:
         folder: in diffusers' layout, with an index.
@@ -124,7 +130,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def pipeline_fingerprint(pipeline: Any) -> str:
-    """A short hash of all that a loaded pipeline generates with: weights of its parts, and how it samples."""
+    """A hash of a loaded pipeline, 16 hexadecimal digits: its networks' weights and its scheduler's settings."""
     import torch
 
     parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
@@ -134,28 +140,30 @@ def pipeline_fingerprint(pipeline: Any) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def part_config(folder: Path | None, part: str, published: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration of a pipeline's part; as published where the folder has none that can be read."""
-    try:
-        found: Mapping[str, Any] = json.loads((folder / part / "config.json").read_text())  # type: ignore[operator]
-    except (OSError, ValueError, TypeError):
+def component_config(folder: Path | None, component: str, published: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a pipeline's component; the published one if the folder has no readable one."""
+    if folder is None:
         return published
-    return found
+    try:
+        config: Mapping[str, Any] = json.loads((folder / component / "config.json").read_text())
+    except (OSError, ValueError):
+        return published
+    return config
 
 
 def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:
-    """A pipeline on its device, from safetensors alone.
+    """Load a pipeline from safetensors onto its device.
 
-    Half-precision files (``.fp16.safetensors``) are taken where the denoiser has no others.
+    Half-precision files (``.fp16.safetensors``) are loaded if the denoiser has no others.
 
     Args:
         entry: of the model.
-        folder: where it lies.
-        settings: type of the weights and offloading.
-        device: where it is to compute.
+        folder: of the pipeline.
+        settings: with the type of the weights and offloading.
+        device: that computes.
 
     Raises:
-        UserError: if the folder cannot be read, or offloading is asked for without a GPU.
+        UserError: if the folder cannot be read, or offloading is set without a GPU.
     """
     import torch
 
@@ -179,28 +187,28 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
 
 
 def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:
-    """The class of an entry's pipeline, quiet and for a device."""
+    """The class of an entry's pipeline, without progress bars, for a device."""
     import diffusers
     import diffusers.utils.logging
     import transformers.utils.logging
 
-    # Bars of the loaders would cover up the run's own.
+    # The loaders' bars would overwrite the run's own.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    # In float16 SDXL's pipeline casts its autoencoder at every call, and warns of it each time.
+    # In float16 SDXL's pipeline casts its autoencoder at every call, with a warning each time.
     logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`upcast_vae`", FutureWarning)
-    # Else diffusers looks for the device in every module, several times a call.
+    # Otherwise diffusers searches every module for the device, several times a call.
     return type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})
 
 
 def prepared(pipeline: Any, offload: str, device: torch.device) -> Any:
-    """A pipeline ready to be sampled from: without gradients, decoding one picture at a time, its weights in place.
+    """Prepare a pipeline for sampling: no gradients, decoding one picture at a time, weights on their device.
 
     Args:
         pipeline: is changed in place.
         offload: see :class:`riebench.settings.settings.ModelSettings`.
-        device: where it is to compute.
+        device: that computes.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What the families on diffusers' pipelines share once loaded: sampling, and results that are computed once.
+"""The base of loaded models on diffusers' pipelines: sampling, and results that are computed once.
 
 Importing it needs no torch.
 """
@@ -29,23 +29,23 @@ KEPT_TEXTS, KEPT_LATENTS = 64, 4
 class DiffusersModel(Model):
     """A pipeline of diffusers as a model.
 
-    Sampling is the pipeline's own call. A prompt's text states are computed once; so is what an edited run has in
-    common with the latest captured run (see :mod:`riebench.models.replay`).
+    Sampling is the pipeline's own call. A prompt's text states are computed once. The modules before the first edited
+    block are computed once for a captured run and its edited runs (see :mod:`riebench.models.replay`).
 
     Args:
         pipeline: the loaded pipeline.
-        denoiser: the network of it that holds the sites.
+        denoiser: the pipeline's network that holds the sites.
         entry: of the model.
-        settings: whether anything is replayed.
-        fingerprint: names the weights in records.
-        sites: every site by name, in the order in which they run.
+        settings: with the setting ``model.replay``.
+        fingerprint: see :class:`Model`.
+        sites: see :class:`Model`.
         paths: site to the path of its module inside the denoiser.
-        before: block to the paths of the modules that have done their work when it begins, none inside another.
+        before: block to the paths of the modules that have run when the block begins; no path lies inside another.
         size: side of the pictures, pixels.
-        conditions: settings of the family that can change what is generated; type and size are added.
+        conditions: settings of the family that can change the pictures; type and size are added.
 
     Attributes:
-        packing: rows and columns of cells of the latents that make one position of the denoiser's input.
+        packing: side of the square of latent cells that makes one position of the denoiser's input.
     """
 
     packing: ClassVar[int] = 1
@@ -68,7 +68,7 @@ class DiffusersModel(Model):
         self.pipeline, self.denoiser = pipeline, denoiser
         self.dtype: torch.dtype = denoiser.dtype  # type: ignore[assignment]
         common: dict[str, str | float] = {"dtype": str(self.dtype).removeprefix("torch."), "size": size}
-        # With offloading the weights lie elsewhere than where they are used.
+        # With offloading the weights are on another device than the one that computes.
         device = torch.device(pipeline._execution_device)
         modules = {site: denoiser.get_submodule(path) for site, path in paths.items()}
         super().__init__(entry, fingerprint, sites, modules, device, size, {**common, **conditions})
@@ -90,7 +90,7 @@ class DiffusersModel(Model):
 
     @contextmanager
     def keeping_nothing(self) -> Iterator[None]:
-        """Encode each prompt whenever it is used, and replay nothing."""
+        """Encode each prompt at each use, and replay nothing."""
         self._finished = None
         kept = self.encode_text, self.replay
         self.encode_text, self.replay = self._encode_text, False  # type: ignore[assignment]
@@ -100,10 +100,10 @@ class DiffusersModel(Model):
             self.encode_text, self.replay = kept
 
     def tokens(self, tokenizer: Any, prompt: str, most: int) -> Tensor:
-        """A prompt's tokens ``[1, tokens]``, padded to the most that its encoder takes.
+        """A prompt's tokens ``[1, most]``, padded to the largest number that the text encoder takes.
 
         Raises:
-            PairError: if there are more.
+            PairError: if the prompt has more tokens.
         """
         tokens: Tensor = tokenizer(
             prompt, padding="max_length", max_length=most, return_tensors="pt", verbose=False
@@ -129,7 +129,7 @@ class DiffusersModel(Model):
         states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
         latents = self.packed(self._initial_latents(batch.seeds, generators))
-        decoder_type = self.pipeline.vae.dtype
+        vae_type = self.pipeline.vae.dtype
         try:
             with self._first_step(batch):
                 pixels: Tensor = self.pipeline(
@@ -146,7 +146,7 @@ class DiffusersModel(Model):
                 ).images
         except BaseException:
             # In float16 SDXL's pipeline decodes in float32 and casts back at the end; an error skips the cast.
-            self.pipeline.vae.to(dtype=decoder_type)
+            self.pipeline.vae.to(dtype=vae_type)
             raise
         return pixels
 
@@ -158,7 +158,8 @@ class DiffusersModel(Model):
         if self._canvas is not None:
             return torch.from_numpy(np.stack([self._canvas(seed) for seed in seeds]))
         side = self.size // self.pipeline.vae_scale_factor
-        shape = (1, self.denoiser.config.in_channels // self.packing**2, side, side)
+        channels: int = self.denoiser.config.in_channels  # type: ignore[union-attr, assignment]
+        shape = (1, channels // self.packing**2, side, side)
         return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
 
     def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
@@ -182,25 +183,25 @@ class DiffusersModel(Model):
         kept = self._recording
         if kept is None or not before or set(starts) != {kept.start}:
             return nullcontext()
-        # A recording may be of other blocks, or of a run that broke off.
+        # The recording may be of other blocks, or of a run that failed.
         complete = kept.outputs.keys() >= set(before[0])
         return replaying(self.denoiser, kept, before[0], rows) if complete else nullcontext()
 
     def finished(self, prompt: str, seed: int, steps: int) -> Tensor:
-        """Finished latents ``[1, ...]`` as the pipeline has them; kept of the latest such run."""
+        """See :class:`Model`; the latents of the latest such run are kept."""
         run = (prompt, seed, steps)
         if self._finished is None or self._finished[0] != run:
-            found: list[Tensor] = []
-            self.sample(Batch([prompt], [seed], steps, finished=found))
-            self._finished = run, found[0]
+            latents: list[Tensor] = []
+            self.sample(Batch([prompt], [seed], steps, finished=latents))
+            self._finished = run, latents[0]
         return self._finished[1]
 
     def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
-        """The pipeline's callback, which puts in the latents that a batch begins with, or hands out finished ones.
+        """The pipeline's callback that inserts the latents of ``batch.begin`` and keeps those for ``batch.finished``.
 
         Args:
-            batch: what is generated.
-            generators: of its rows, from which the noise is drawn.
+            batch: that is generated; None is returned if it has neither.
+            generators: one a row, for the noise on the inserted latents.
         """
         if batch.begin is None and batch.finished is None:
             return None
@@ -214,7 +215,7 @@ class DiffusersModel(Model):
                 noise = randn_tensor(latents.shape, generators, latents.device, latents.dtype)
                 times = scheduler.timesteps[step + 1].expand(len(latents))
                 start = batch.begin[0].to(latents.dtype)
-                # Flow matching has a name of its own for it.
+                # Schedulers of flow matching have another name for the same.
                 if hasattr(scheduler, "scale_noise"):
                     return {"latents": scheduler.scale_noise(start, times, noise)}
                 return {"latents": scheduler.add_noise(start, noise, times)}

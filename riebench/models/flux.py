@@ -1,7 +1,7 @@
 """The family of FLUX.1-schnell: a transformer whose positions are tokens. Importing it needs no torch.
 
-A double block keeps text and picture apart, a single block joins them, text first. Only the picture's tokens are values
-of a site.
+A double block has separate streams of text and picture; a single block joins them, text first. The values of a site are
+of the picture's tokens alone.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ PUBLISHED_TRANSFORMER: dict[str, Any] = {
     "num_attention_heads": 24,
     "guidance_embeds": False,
 }
-"""As much of the published transformer as its sites depend on, for plans without weights."""
+"""The part of the published transformer's configuration that sites depend on, for use without weights."""
 PACKED = 2  # cells of the latents on each side of a token
 MLP = 4  # a block's neurons for each of its channels
 TEXT_TOKENS = 256
-"""To which schnell pads T5's tokens, if its tokenizer takes as many; more are not taken."""
+"""Number of T5's tokens, with padding; fewer if the tokenizer takes fewer."""
 MODULES = {"double": ("transformer_blocks", "ff.net.0"), "single": ("single_transformer_blocks", "act_mlp")}
-"""Kind of block to its list in the transformer, and to the module inside a block that puts out its neurons."""
+"""Kind of block to its list in the transformer, and to the path of its neurons' module inside a block."""
 
 
 def module_in_transformer(site: str) -> str:
-    """``double.18`` to ``transformer_blocks.18``, ``single.3/neurons.0`` to ``single_transformer_blocks.3.act_mlp``."""
+    """The path of a site's module in the transformer: ``double.18`` is ``transformer_blocks.18``."""
     block, _, neurons = site.partition(NEURONS)
     kind, _, number = block.partition(".")
     blocks, inside = MODULES[kind]
@@ -49,28 +49,30 @@ def module_in_transformer(site: str) -> str:
 
 
 def sites_of_transformer(transformer: Mapping[str, Any], vae: Mapping[str, Any], size: int) -> dict[str, Site]:
-    """Every site in the order in which they run: of each block its neurons, then its update.
+    """The sites of a transformer in the order in which they run: of each block its neurons, then its update.
 
     Args:
-        transformer: its configuration.
-        vae: the autoencoder's.
+        transformer: the transformer's configuration.
+        vae: the autoencoder's configuration.
         size: side of the pictures, pixels.
 
     Raises:
-        UserError: if the size does not fit the model, or the transformer is a guided one.
+        UserError: if the size does not fit the model, or the transformer takes a guidance scale.
     """
     if transformer["guidance_embeds"]:
-        raise UserError("the transformer takes a guidance scale, as FLUX.1-dev's does; expected FLUX.1-schnell's kind")
+        raise UserError(
+            "the transformer takes a guidance scale, as FLUX.1-dev does; give a model of FLUX.1-schnell's kind"
+        )
     unit = PACKED * 2 ** (len(vae["block_out_channels"]) - 1)
     if size % unit:
         raise UserError(f"the picture size is {size}; expected a multiple of {unit}")
     width, grid = transformer["attention_head_dim"] * transformer["num_attention_heads"], (size // unit, size // unit)
     counts = {"double": transformer["num_layers"], "single": transformer["num_single_layers"]}
-    found = {}
+    sites = {}
     for block in [f"{kind}.{number}" for kind, count in counts.items() for number in range(count)]:
-        found[f"{block}{NEURONS}0"] = Site(MLP * width, grid)
-        found[block] = Site(width, grid)
-    return found
+        sites[f"{block}{NEURONS}0"] = Site(MLP * width, grid)
+        sites[block] = Site(width, grid)
+    return sites
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class FluxEntry(DiffusersEntry):
     """A model of FLUX.1-schnell's shape by name.
 
     Attributes:
-        size: side of the pictures unless told otherwise, pixels. The configurations name none.
+        size: default side of the pictures, pixels; the configurations name none.
     """
 
     size: int = 512  # RIEBench's
@@ -91,7 +93,11 @@ class FluxEntry(DiffusersEntry):
     row_bytes: float = 0.4e9  # at 512 px, as measured on the CPU with published widths
 
     def check_settings(self, settings: Settings) -> None:
-        """Refuse guidance, of which schnell has none."""
+        """Refuse settings of guidance.
+
+        Raises:
+            UserError: if there are such settings.
+        """
         chosen = settings.model.model_dump(exclude_defaults=True)
         for name in ("guidance", "negative_prompt", "unconditional"):
             if name in chosen:
@@ -106,7 +112,7 @@ class FluxEntry(DiffusersEntry):
         return sites_of_transformer(configs["transformer"], configs["vae"], size or self.size)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Those of ``sae.folder``, whose folders are named for sites or for modules; there are none without it."""
+        """The SAEs in ``sae.folder``, in folders that are named after sites or modules; empty without that setting."""
         folder = settings.sae.folder
         if folder is None:
             return {}
@@ -125,8 +131,8 @@ class Flux(DiffusersModel):
     Args:
         pipeline: a loaded ``FluxPipeline``.
         entry: of the model.
-        settings: size, and whether anything is replayed.
-        fingerprint: names the weights in records.
+        settings: with size and replay.
+        fingerprint: see :class:`Model`.
 
     Raises:
         UserError: see :func:`sites_of_transformer`.
@@ -154,7 +160,7 @@ class Flux(DiffusersModel):
         }
 
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
-        """Output minus input of a block, in float32, or neurons in the model's type; of the picture's tokens."""
+        """Output minus input of a block in float32, or neurons in the model's type; of the picture's tokens."""
         if NEURONS in site:
             values: Tensor = output[:, -self.sites[site].positions :]
             return values
@@ -180,7 +186,7 @@ class Flux(DiffusersModel):
         return {"guidance_scale": 0.0, "max_sequence_length": self.text_tokens}
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """T5's states and CLIP's pooled vector; CLIP takes fewer tokens and sees the first of them, as published."""
+        """See :class:`DiffusersModel`: T5's states, and CLIP's pooled vector of the first tokens that CLIP takes."""
         pipeline = self.pipeline
         states = pipeline.text_encoder_2(self.tokens(pipeline.tokenizer_2, prompt, self.text_tokens))[0]
         most = pipeline.tokenizer.model_max_length

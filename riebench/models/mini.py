@@ -1,6 +1,6 @@
-"""The embedded models: ``mini`` of SDXL's shape and ``mini-flux`` of FLUX's, small, trained on a drawn world.
+"""The embedded models: ``mini`` of SDXL's layout and ``mini-flux`` of FLUX's, small, trained on a drawn world.
 
-Their weights come with the package. Importing it needs no torch.
+Their weights come with the package. Importing this file needs no torch.
 """
 
 from __future__ import annotations
@@ -26,48 +26,54 @@ WORLD: dict[str, Any] = {
     "canvas": canvas_of_seed,
     "pairs": PAIRS,
     "prompts": "grammar",
-    "blur_kernel": 15,  # the published 31 px belong to grid cells of 32 px; these are of 16 px
+    "blur_kernel": 15,  # published: 31 px for grid cells of 32 px; mini's cells have 16 px
     "instruments": "mini",
-    "scorers": (),  # no DINO and no SqueezeNet has seen such drawings, and none of this world is trained
+    "scorers": (),  # no DINO and no SqueezeNet is trained on such drawings
     "pipeline_parameters": 0.0,
     "row_bytes": 0.0,
 }
-"""What the models of the drawn world have in common."""
+"""Fields of the entries that the models of the drawn world share."""
 SETTINGS = (
     *("model.device", "model.dtype", "model.replay", "sae."),
     *("masker.blur_kernel", "masker.union", "masker.fallback"),
     *("masker.add_object", "masker.delete_object", "masker.special_phrases"),
 )
-"""The settings that they have, by how their names begin."""
+"""The beginnings of the names of the settings that these models have."""
 
 
 class DrawnEntry(DiffusersEntry):
-    """A model of the drawn world by name; stands before its family among the bases.
+    """A model of the drawn world by name; among the bases of a class it goes before the family's entry.
 
-    Its weights lie in one folder: ``pipeline``, and ``sae`` with a folder for each of its default sites.
+    One folder holds the weights: ``pipeline``, and ``sae`` with a folder for each of the default sites.
     """
 
     own_pipeline: Path
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Those of ``sae.folder``, else its own."""
+        """The SAEs in ``sae.folder``, else those that come with the package."""
         if settings.sae.folder is not None:
             return super().saes(settings)
         return {site: self.own_pipeline.parent / "sae" / site for site in self.default_sites}
 
     def check_settings(self, settings: Settings) -> None:
-        """Refuse settings that it does not have."""
+        """Refuse settings of weights that come with the package.
+
+        Raises:
+            UserError: if there are such settings, or the weights are missing.
+        """
         chosen = settings.model_dump(exclude_defaults=True)
         names = [f"{group}.{name}" for group, value in chosen.items() if isinstance(value, dict) for name in value]
         for name in names:
             if not name.startswith(SETTINGS):
-                raise UserError(f"the setting {name} is not for {self.name}, whose parts come with it; leave it out")
+                raise UserError(
+                    f"the setting {name} is not for {self.name}: its parts come with the package; leave it out"
+                )
         if not (self.own_pipeline / "model_index.json").exists():
             hint = "reinstall riebench or train them (scripts/train_mini.py)"
             raise UserError(f"the weights of {self.name} are not in {self.own_pipeline}; {hint}")
 
     def load(self, settings: Settings) -> Model:
-        """The pipeline; the CPU is the default device."""
+        """See :class:`ModelEntry`; the default device is the CPU."""
         import torch
 
         from riebench.models.diffusers_entry import open_pipeline
@@ -83,15 +89,15 @@ class DrawnEntry(DiffusersEntry):
         return model
 
     def check_pairs(self, pairs: Sequence[Pair]) -> None:
-        """Refuse pairs whose prompts are not of the drawn world or do not differ in exactly one attribute."""
+        """See :class:`ModelEntry`: prompts are of the drawn world and differ in exactly one attribute."""
         from riebench.mini.grammar import PromptError, parse
 
         for pair in pairs:
             try:
                 changed = parse(pair.original_prompt).differences(parse(pair.editing_prompt))
             except PromptError as error:
-                wrong = f"pair {pair.id!r} is not for {self.name}: {error}"
-                raise UserError(f"{wrong}; use pairs of the drawn world") from None
+                wrong = f"{self.name} cannot draw pair {pair.id!r}: {error}"
+                raise UserError(f"{wrong}; give pairs of the drawn world with --pairs") from None
             if len(changed) != 1:
                 wrong = f"pair {pair.id!r} changes {list(changed)}"
                 raise UserError(f"{wrong}; a pair for {self.name} changes one attribute")

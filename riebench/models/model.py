@@ -1,7 +1,7 @@
-"""What every loaded model can do: generate pictures while the values at its sites are read and added to.
+"""The base classes of a model family: its entry, known without weights, and its loaded model, which generates pictures.
 
-A family subclasses :class:`Model` and says how it samples, and how the values at a site are found in what a forward
-hook is given. Hooks live inside one call of :meth:`Model.generate` alone, so a model is as it was after any error.
+A family subclasses :class:`Model` with three methods: sample pictures, read a site's values from the arguments of a
+forward hook, and add to them. Hooks are removed at the end of each :meth:`Model.generate`, after an error too.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ DENOISER, DECODER, TEXT = "denoiser", "decoder", "text encoder"
 
 @dataclass(frozen=True)
 class ModelEntry(ABC):
-    """A model by name: what is known of it without its weights, and how they are loaded. A family subclasses it.
+    """A model by name: the facts that need no weights, and how the weights are loaded. A family subclasses it.
 
     Attributes:
-        name: as given to ``--model``.
-        default_sites: the blocks that ``--block all`` stands for.
-        steps: denoising steps unless told otherwise.
-        most_steps: the most that its sampler takes.
-        guidance: guidance scale unless told otherwise.
-        pairs: its own pair file, if it has one.
-        prompts: where prompts come from unless a user names a file, see :func:`riebench.prompts.read_prompts`.
-        blur_kernel: side of the blur that masks get before they go to a site's grid, pixels.
-        parts: weights that must be found on this machine, the pipeline first; none if they come with a package.
-        instruments: the masker and scorers that belong to it: ``published``, ``mini``, or ``module:class`` of
+        name: of the model, for ``--model``.
+        default_sites: the blocks that ``--block all`` names.
+        steps: default number of denoising steps.
+        most_steps: the largest number of steps that the sampler takes.
+        guidance: default guidance scale.
+        pairs: the model's own pair file; None if it has none.
+        prompts: the model's own source of prompts, see :func:`riebench.prompts.read_prompts`; None if it has none.
+        blur_kernel: side of the blur of masks before they go to a site's grid, pixels.
+        parts: weights that must be on this machine, the pipeline first; empty if they come with a package.
+        instruments: the masker and scorers of the model: ``published``, ``mini``, or the ``module:class`` of a
             :class:`riebench.instruments.model_instruments.ModelInstruments`.
-        scorers: networks that single metrics need and that can judge its pictures, by the names of their parts.
-        pipeline_class: name of its pipeline in a ``model_index.json``, so that a folder can be loaded by its path.
-        pipeline_parameters: number of weights in the pipeline, for plans; 0 where it is small.
-        row_bytes: memory of the activations of one row of a forward pass in float32, about.
-        standin: what writes random weights in its layout: ``sdxl``, ``flux``, or ``module:function`` as
-            :func:`riebench.standin.write.write_standin` says; none if empty.
+        scorers: names of the parts that single metrics need and that can judge the model's pictures.
+        pipeline_class: the pipeline's class in ``model_index.json``, so that a folder can be loaded by its path.
+        pipeline_parameters: number of weights in the pipeline, for forecasts; 0 where it is small.
+        row_bytes: approximate memory of the activations of one row of a forward pass in float32, bytes.
+        standin: the writer of random weights in the model's layout: ``sdxl``, ``flux``, or a ``module:function``, see
+            :func:`riebench.standin.write.write_standin`; empty if there is none.
     """
 
     name: str
@@ -76,26 +76,30 @@ class ModelEntry(ABC):
     standin: str = ""
 
     def check_settings(self, settings: Settings) -> None:  # noqa: B027 - most families have nothing to refuse
-        """Refuse settings that this model does not have (UserError); any will do unless a family says otherwise."""
+        """Check settings before anything is loaded; the base class accepts all.
+
+        Raises:
+            UserError: if the model does not have a setting.
+        """
 
     @abstractmethod
     def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """Every site in the order in which they run, read from configurations alone."""
+        """Name to site, in the order in which they run; read from configurations, without weights."""
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Site to the folder of its SAE; empty where there are none."""
+        """Site to the folder of its SAE; empty if there are no SAEs."""
         return {}
 
     @abstractmethod
     def load(self, settings: Settings) -> Model:
-        """The model with its weights.
+        """Load the model with its weights.
 
         Raises:
             UserError: if weights are missing or do not fit.
         """
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:
-        """A pipeline that is loaded already, as a model of this name.
+        """A model of this name around a loaded pipeline.
 
         Raises:
             UserError: if this family takes none.
@@ -103,7 +107,7 @@ class ModelEntry(ABC):
         raise UserError(f"{self.name} takes no loaded pipeline; leave out pipeline=")
 
     def prompts_location(self, chosen: str | None) -> str:
-        """Where prompts come from: the user's choice, else the model's own.
+        """The location of prompts: the user's choice, else the model's own.
 
         Raises:
             UserError: if there is neither.
@@ -114,25 +118,29 @@ class ModelEntry(ABC):
         return location
 
     def check_pairs(self, pairs: Sequence[Pair]) -> None:  # noqa: B027 - most families have nothing to refuse
-        """Refuse pairs that this model cannot judge (UserError); any will do unless a family says otherwise."""
+        """Check pairs before anything is loaded; the base class accepts all.
+
+        Raises:
+            UserError: if the model's instruments cannot judge a pair.
+        """
 
 
 class Model(ABC):
     """A loaded model.
 
     Attributes:
-        entry: what is known of it without its weights.
-        fingerprint: names the weights in records.
-        sites: every site by name, in the order in which they run.
+        entry: the facts that need no weights.
+        fingerprint: hash of the weights with the model's name, as records have it.
+        sites: name to site, in the order in which they run.
         modules: site to the module whose output holds its values.
-        device: where values lie.
+        device: of the values.
         size: side of the pictures, pixels.
-        conditions: settings that can change what it generates, as the type of its weights.
-        saes: site to its SAE, or to the folder that holds it.
-        batch: rows in one forward pass at most; halved when memory runs out.
-        own: whether these are the weights that the entry loads, and not somebody's own under its name.
+        conditions: settings that can change the pictures, as the type of the weights.
+        saes: site to its SAE, or to the SAE's folder.
+        batch: largest number of rows in one forward pass; halved when memory runs out.
+        own: whether the weights are the entry's own; False for weights that a user hands in.
         guided: whether a batch has an unconditional half, so that each picture takes two rows of the denoiser.
-        replay: whether edited runs take what the base run has computed already, in families that can do so.
+        replay: whether edited runs reuse what the base run has computed, in families that can do so.
     """
 
     guided = False
@@ -151,8 +159,8 @@ class Model(ABC):
         import torch
 
         if device.type == "cuda":
-            # PyTorch's default gives convolutions of float32 ten bits of mantissa on the GPUs that can do so, which
-            # moves metrics ten to three hundred times as far as rounding does (standin/GPU.md).
+            # By default PyTorch rounds the inputs of float32 convolutions to ten bits of mantissa on GPUs that can,
+            # which moves metrics ten to three hundred times as far as rounding does (standin/GPU.md).
             torch.backends.cudnn.allow_tf32 = False
         self.entry = entry
         self.fingerprint = fingerprint
@@ -165,17 +173,20 @@ class Model(ABC):
         self.batch = 8
         self.own = not fingerprint.startswith(USER_WEIGHTS)
         self._loaded_saes: dict[tuple[str, Path | TopKSAE], TopKSAE] = {}
-        self._turn = RLock()  # hooks sit on the modules, where every thread would meet them
+        self._turn = RLock()  # hooks are on the modules, which all threads share
 
     @property
     def default_sites(self) -> tuple[str, ...]:
-        """The blocks that ``--block all`` stands for."""
+        """The blocks that ``--block all`` names."""
         return self.entry.default_sites
 
     def runs(self, prompted: Iterable[tuple[str, int]], steps: int, capture: Collection[str]) -> Iterator[Run]:
-        """One run after the other of prompts with their seeds, generated ``batch`` at a time.
+        """Yield the run of each prompt and seed; no more than one batch's values are in memory.
 
-        The values of no more than one batch are in memory.
+        Args:
+            prompted: prompts with their seeds.
+            steps: denoising steps.
+            capture: sites whose values are kept.
         """
         queue = list(prompted)
         while queue:
@@ -184,40 +195,39 @@ class Model(ABC):
 
     @abstractmethod
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
-        """The values ``[rows, positions, width]`` of a site in what its module was given and put out."""
+        """The values ``[rows, positions, width]`` of a site, from the arguments and the output of its module."""
 
     @abstractmethod
     def add(self, site: str, output: Any, delta: Tensor) -> Any:
-        """The module's output with ``delta`` ``[rows, positions, width]`` added to the values of a site."""
+        """A module's output with ``delta`` ``[rows, positions, width]`` added to the values of its site."""
 
     @abstractmethod
     def sample(self, batch: Batch) -> Tensor:
-        """The pictures ``[rows, 3, height, width]`` of a batch, 0..1. Edits and captures happen in hooks, not here."""
+        """The pictures ``[rows, 3, height, width]`` of a batch, 0 to 1; hooks edit and capture meanwhile."""
 
     def finished(self, prompt: str, seed: int, steps: int) -> Tensor:
-        """The finished latents of a run without edits, ``[1, ...]``, in families whose :meth:`sample` can begin there.
+        """The finished latents ``[1, ...]`` of a run without edits, for a :class:`Start`.
 
         Raises:
-            UserError: if the family cannot.
+            UserError: if the family's :meth:`sample` cannot begin with latents.
         """
         raise UserError(f"{self.entry.name} cannot begin from a finished picture; its family has no finished()")
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:
-        """The networks that ``riebench bench`` counts and times: name to an object and the name of its function.
+        """The networks that ``riebench bench`` counts and times: name to an object and the name of its method.
 
-        The first tensor that such a function is given holds a row for each picture or prompt; one that is given none
-        works on one. The names :data:`DENOISER`, :data:`DECODER` and :data:`TEXT` (given a prompt, or its tokens) must
-        be among them; others are counted, too.
+        The first tensor among a method's arguments has a row for each picture or prompt; a call without a tensor
+        counts as one row. :data:`DENOISER`, :data:`DECODER` and :data:`TEXT` must be among the names.
 
         Raises:
-            UserError: if the family does not say.
+            UserError: if the family does not name its networks.
         """
         raise UserError(f"the family of {self.entry.name} does not say which networks to measure; give it networks()")
 
     def keeping_nothing(self) -> AbstractContextManager[None]:
-        """Inside the ``with`` statement nothing is kept from one call to the next, for the bench's plain loop.
+        """Keep nothing from one call to the next inside the ``with`` statement, for the bench's plain loop.
 
-        A family that keeps something, as the text states of a prompt, says here how not to.
+        A family that keeps results, as the text states of a prompt, overrides this.
         """
         return nullcontext()
 
@@ -238,11 +248,11 @@ class Model(ABC):
             prompts: one a row.
             seeds: one a row; they alone decide the initial latents and the sampler's noise.
             steps: denoising steps.
-            edits: one a row; none edits nothing.
-            capture: sites whose values are wanted, edits included.
-            on_steps: the steps, from 0, in which edits that name no steps are on; all unless given.
-            start: where the runs begin if not with noise. Steps are numbered as in the whole run; values of earlier
-                steps are of a run that is discarded, and edits that are on in these alone do nothing.
+            edits: one a row; empty edits nothing.
+            capture: sites whose values are returned, edits included.
+            on_steps: the steps, from 0, of edits that name no steps; None for all.
+            start: a finished picture that the runs begin with, in place of noise. Steps keep their numbers; the values
+                of earlier steps are of a run that is discarded, and edits in these steps do nothing.
 
         Raises:
             UserError: if the numbers of rows differ, a site or step does not exist, or the family has no such start.
@@ -274,26 +284,26 @@ class Model(ABC):
             return in_batches(self, len(prompts), work)
 
     def sae(self, site: str) -> TopKSAE:
-        """The SAE of a site on the model's device; it is loaded when it is asked for first.
+        """The SAE of a site, on the model's device; it is loaded at the first call.
 
         Raises:
-            UserError: if there is none, it cannot be read, or it does not fit the site.
+            UserError: if the site has no SAE, or the SAE cannot be read or does not fit the site.
         """
         from riebench.sae.store import load_sae
 
         if site not in self.saes:
             raise unknown("SAE", site, self.saes)
-        found = self.saes[site]
-        if (site, found) not in self._loaded_saes:
-            sae = (load_sae(found) if isinstance(found, Path) else found).to(self.device)
+        own = self.saes[site]
+        if (site, own) not in self._loaded_saes:
+            sae = (load_sae(own) if isinstance(own, Path) else own).to(self.device)
             if sae.d_model != self.sites[site].width:
                 wrong = f"{sae.d_model} wide, the values there are {self.sites[site].width} wide"
                 raise UserError(f"the SAE of {site} is {wrong}; give SAEs of this model with --set sae.folder=DIR")
-            self._loaded_saes[site, found] = sae
-        return self._loaded_saes[site, found]
+            self._loaded_saes[site, own] = sae
+        return self._loaded_saes[site, own]
 
     def forget_saes(self) -> None:
-        """Read SAEs from their folders again when they are asked for next, as somebody has changed their weights."""
+        """Load each SAE anew at its next use, after a caller has changed its weights."""
         self._loaded_saes.clear()
 
     def _batch(self, batch: Batch) -> list[Run]:

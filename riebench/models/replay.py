@@ -1,11 +1,11 @@
-"""Spare an edited run what the base run has computed already.
+"""Reuse in an edited run what the base run has computed.
 
-With the same prompt, seed and timestep, everything before the first edited block puts out what it put out in the base
-run. That holds at the first step alone: after it the latents differ.
+With the same prompt, seed and timestep, every module before the first edited block has the same output as in the base
+run. This holds at the first step only: after it the latents differ.
 
-A family says which modules have done their work when a block begins, each as large as can be. In a U-Net, a stage that
-lies before the block's own stage is replaced as a whole, with the skip connections that it hands on; in the block's own
-stage the earlier ResNets and transformer blocks are.
+A family names the modules that have run when a block begins, each as large as possible. In a U-Net these are whole
+stages before the block's own stage, with their skip connections, and the earlier ResNets and transformer blocks of its
+own stage.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from torch.utils._pytree import tree_map_only
 
 @dataclass
 class Recording:
-    """What a run computed at its first step.
+    """Outputs of modules at the first step of a run.
 
     Attributes:
-        start: prompt, seed and number of steps of the run; the first timestep depends on their number.
+        start: prompt, seed and number of steps of the run; the first timestep depends on the number of steps.
         paths: of the modules whose outputs are kept.
-        outputs: module path to the module's output, in which each tensor has one row (of a guided batch: one of each
-            half).
+        outputs: module path to the module's output; its tensors have one row, or one of each half in a guided batch.
     """
 
     start: tuple[str, int, int]
@@ -38,10 +37,15 @@ class Recording:
 
 
 def recording(denoiser: nn.Module, kept: Recording, rows: Sequence[int]) -> ExitStack:
-    """Inside the ``with`` statement, keep the first output of the modules of a recording, for some rows.
+    """Record the first output of modules inside the ``with`` statement.
 
-    Rows are cut out and put together again, which keeps a tensor's layout in memory: convolutions choose their
-    algorithm by it, and two algorithms round differently.
+    Rows are cut out and concatenated, which keeps a tensor's layout in memory: convolutions choose their algorithm by
+    the layout, and two algorithms round differently.
+
+    Args:
+        denoiser: the network.
+        kept: names the modules, and gets their outputs.
+        rows: the rows of a batch that are kept.
     """
 
     def keep(path: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -55,13 +59,13 @@ def recording(denoiser: nn.Module, kept: Recording, rows: Sequence[int]) -> Exit
 
 
 def replaying(denoiser: nn.Module, kept: Recording, paths: Sequence[str], rows: int) -> ExitStack:
-    """Inside the ``with`` statement, some modules put out what was recorded, the first time.
+    """Let modules return their recorded outputs at their first call inside the ``with`` statement.
 
     Args:
         denoiser: the network.
-        kept: what was recorded.
+        kept: the recorded outputs.
         paths: of the modules.
-        rows: how often each recorded row is repeated.
+        rows: number of times that each recorded row is repeated.
     """
 
     def replay(path: str, own: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -76,7 +80,7 @@ def replaying(denoiser: nn.Module, kept: Recording, paths: Sequence[str], rows: 
     stack = ExitStack()
     for path in paths:
         module = denoiser.get_submodule(path)
-        # Somebody, as offloading, may have given the module a forward of its own already.
+        # Offloading, for example, replaces a module's forward too.
         own = {name: value for name, value in vars(module).items() if name == "forward"}
         stack.callback(vars(module).update, own)
         stack.callback(vars(module).pop, "forward", None)

@@ -1,4 +1,4 @@
-"""The family of SDXL: SDXL Turbo, SDXL base and their like. Importing it needs no torch."""
+"""The family of SDXL: SDXL Turbo, SDXL base and models of the same layout. Importing it needs no torch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PUBLISHED_FOLDERS = {
     "up.0.0": "unet.up_blocks.0.attentions.0",
     "up.0.1": "unet.up_blocks.0.attentions.1",
 }
-"""The folders of the published SAEs, each followed by what it was trained with."""
+"""Block to the folder of its published SAE, without the suffix that names the training's settings."""
 FOUR = tuple(PUBLISHED_FOLDERS)
-"""The blocks that matter, in the order in which they run (PROTOCOL.md, Blocks)."""
+"""The four blocks of the published work, in the order in which they run (PROTOCOL.md, Blocks)."""
 PAPER_FEATURES = len(FOUR) * 5120
-"""SAE features that the published k's were chosen from."""
+"""Number of SAE features that the published k's choose from."""
 PAPER_NEURONS = len(FOUR) * 10 * 5120
-"""Neurons that the published k's were chosen from: ten layers of each of the four blocks."""
+"""Number of neurons that the published k's choose from: ten layers of each of the four blocks."""
 PUBLISHED_UNET: dict[str, Any] = {
     "sample_size": 64,
     "block_out_channels": [320, 640, 1280],
@@ -42,12 +42,12 @@ PUBLISHED_UNET: dict[str, Any] = {
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
     "transformer_layers_per_block": [1, 2, 10],
 }
-"""As much of SDXL Turbo's U-Net as its sites depend on, for plans without weights."""
+"""The part of SDXL Turbo's U-Net configuration that sites depend on, for use without weights."""
 GEGLU = 4  # a layer's neurons for each of its channels
 PIPELINE_UNIT = 8
-"""Diffusers' pipeline takes sizes that are multiples of this, whatever the autoencoder's factor."""
+"""Diffusers' pipeline takes picture sizes that are multiples of this number of pixels."""
 SAE_SUFFIX = "_k160_hidden5120_auxk256_bs4096_lr0.0001"
-"""RIEBench's choice among the published SAEs: k 160, 5120 features."""
+"""The suffix of RIEBench's choice among the published SAEs: k 160, 5120 features."""
 PIPELINE_FILES = (
     "model_index.json",
     "scheduler/*.json",
@@ -59,17 +59,17 @@ PIPELINE_FILES = (
 
 
 def module_path(block: str) -> str:
-    """``down.2.1`` to ``down_blocks.2.attentions.1``, ``mid.0`` to ``mid_block.attentions.0``, inside the U-Net."""
+    """The path of a block in the U-Net: of ``down.2.1`` ``down_blocks.2.attentions.1``."""
     stage, *numbers = block.split(".")
     return f"mid_block.attentions.{numbers[0]}" if stage == "mid" else f"{stage}_blocks.{'.attentions.'.join(numbers)}"
 
 
 def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
-    """Every site of a U-Net in the order in which they run: the neurons of a block's layers, then its update.
+    """The sites of a U-Net in the order in which they run: of each block the neurons of its layers, then its update.
 
     Args:
-        unet: its configuration.
-        side: of the latents.
+        unet: the U-Net's configuration.
+        side: of the latents, cells.
     """
     widths, each = list(unet["block_out_channels"]), unet["layers_per_block"]
     depths = unet["transformer_layers_per_block"]
@@ -78,16 +78,16 @@ def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
     stages = [(f"down.{i}", i, each) for i, kind in enumerate(unet["down_block_types"]) if "CrossAttn" in kind]
     stages.append(("mid", last, 1))
     stages += [(f"up.{i}", last - i, each + 1) for i, kind in enumerate(unet["up_block_types"]) if "CrossAttn" in kind]
-    found = {}
+    sites = {}
     for stage, level, count in stages:
         cells = side
         for _ in range(level):  # a strided convolution with padding rounds up
             cells = -(-cells // 2)
         for block in (f"{stage}.{number}" for number in range(count)):
             for layer in range(depths[level]):
-                found[f"{block}{NEURONS}{layer}"] = Site(GEGLU * widths[level], (cells, cells))
-            found[block] = Site(widths[level], (cells, cells))
-    return found
+                sites[f"{block}{NEURONS}{layer}"] = Site(GEGLU * widths[level], (cells, cells))
+            sites[block] = Site(widths[level], (cells, cells))
+    return sites
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,11 @@ class SDXLEntry(DiffusersEntry):
     row_bytes: float = 0.9e9  # at 512 px
 
     def check_settings(self, settings: Settings) -> None:
-        """Refuse what is for the unconditional half where there is none."""
+        """Refuse settings of the unconditional half if the guidance is 1 or less.
+
+        Raises:
+            UserError: if there are such settings.
+        """
         chosen = settings.model
         guidance = self.guidance if chosen.guidance is None else chosen.guidance
         needing = {
@@ -112,7 +116,8 @@ class SDXLEntry(DiffusersEntry):
         }
         for what, is_set in needing.items():
             if is_set and guidance <= 1:
-                raise UserError(f"{what} needs a guidance above 1, here it is {guidance:g}; set model.guidance")
+                hint = f"and the guidance is {guidance:g}; give --set model.guidance=NUMBER"
+                raise UserError(f"{what} needs a guidance above 1, {hint}")
 
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
         """See :class:`DiffusersEntry`."""
@@ -121,18 +126,18 @@ class SDXLEntry(DiffusersEntry):
         return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """Those of ``sae.folder``, else the published ones with RIEBench's k and size."""
-        wanted = settings.sae
+        """The SAEs in ``sae.folder``, else the published ones with RIEBench's k and number of features."""
+        chosen = settings.sae
         root = find_part(PUBLISHED_SAES, weights_root(settings)).path
-        if wanted.folder is not None:
-            root = Path(wanted.folder) if Path(wanted.folder).is_dir() else hub_snapshot(wanted.folder, None)
+        if chosen.folder is not None:
+            root = Path(chosen.folder) if Path(chosen.folder).is_dir() else hub_snapshot(chosen.folder, None)
         if root is None:
             return {}
-        if wanted == SaeSettings():
+        if chosen == SaeSettings():
             return {block: root / f"{name}{SAE_SUFFIX}" / "final" for block, name in PUBLISHED_FOLDERS.items()}
         every = [block for block in self.sites(settings) if NEURONS not in block]
         names = {block: (block, module_path(block), f"unet.{module_path(block)}") for block in every}
-        return find_saes(root, names, wanted)
+        return find_saes(root, names, chosen)
 
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
         """See :class:`DiffusersEntry`."""
@@ -140,7 +145,7 @@ class SDXLEntry(DiffusersEntry):
 
 
 def modules_before(unet: nn.Module, block: str) -> list[str]:
-    """Paths of the stages of a U-Net before a block's own, and of the ResNets and blocks before it in that one."""
+    """Paths of the modules that run before a block: the stages before its own, then ResNets and blocks of its stage."""
     stage, _, number = block.partition(".attentions.")
     stages = [f"down_blocks.{i}" for i in range(len(unet.down_blocks))]  # type: ignore[arg-type]
     stages += ["mid_block", *(f"up_blocks.{i}" for i in range(len(unet.up_blocks)))]  # type: ignore[arg-type]
@@ -155,8 +160,8 @@ class SDXL(DiffusersModel):
     Args:
         pipeline: a loaded ``StableDiffusionXLPipeline``.
         entry: of the model.
-        settings: size, guidance, negative prompt and what an edit does in the unconditional half.
-        fingerprint: names the weights in records.
+        settings: with size, guidance, negative prompt, and the effect of an edit on the unconditional half.
+        fingerprint: see :class:`Model`.
 
     Raises:
         UserError: if the size does not fit the model.
@@ -228,14 +233,17 @@ class SDXL(DiffusersModel):
 
         pipeline = self.pipeline
         both = (pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2)
-        found = [
+        outputs = [
             encoder(self.tokens(tokenizer, prompt, tokenizer.model_max_length), output_hidden_states=True)
             for tokenizer, encoder in both
         ]
-        return torch.cat([output.hidden_states[-2] for output in found], -1), found[1].text_embeds
+        return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds
 
     def _no_text(self, rows: int) -> tuple[Tensor, Tensor]:
-        """What stands for the prompt in the unconditional half: the negative prompt, or the pipeline's own choice."""
+        """Text states ``[rows, tokens, width]`` and pooled text ``[rows, width]`` of the unconditional half.
+
+        They are of the negative prompt; without one, of the empty prompt, or zeros if the pipeline is configured so.
+        """
         states, pooled = self.encode_text(self.negative or "")
         if self.negative is None and self.pipeline.config.force_zeros_for_empty_prompt:
             states, pooled = states * 0, pooled * 0
@@ -263,6 +271,6 @@ PUBLISHED_SAES = Part(
     ("torch",),
 )
 TURBO = SDXLEntry("sdxl-turbo", steps=4, standin="sdxl", parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
-# The paper leaves steps and guidance of the multi-step model open; these are usual ones.
+# The paper does not state steps and guidance of the multi-step model; these are usual ones.
 _BASE_PARTS = (_PARTS["sdxl-base"], PUBLISHED_SAES, *INSTRUMENTS)
 BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, standin="sdxl", parts=_BASE_PARTS)

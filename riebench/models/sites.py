@@ -1,4 +1,7 @@
-"""Sites: the named places in a model whose values are read and added to. Needs no torch."""
+"""Sites, the named places in a model whose values are read and added to, and what one generation takes and gives.
+
+Needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +29,26 @@ class Site(NamedTuple):
 
     @property
     def positions(self) -> int:
-        """How many positions there are."""
+        """Number of positions."""
         return self.grid[0] * self.grid[1]
 
 
 Values: TypeAlias = "Tensor"
-"""``[steps, positions, width]``, of block updates and of neurons alike."""
+"""Values at a site, ``[steps, positions, width]``; of updates and of neurons alike."""
 
 Change: TypeAlias = Union["Tensor", Callable[["Tensor", int], "Tensor"]]
-"""What is added at a site at strength 1: values ``[steps, positions, width]``, or a function of the values that pass
-in one step ``[positions, width]`` and of the step's number from 0, which returns the same shape."""
+"""What an edit adds at a site at strength 1: a tensor ``[steps, positions, width]``, or a function that is called in
+each step. The function takes the values ``[positions, width]`` of that step in float32 and the step's number from 0;
+it returns ``[positions, width]``."""
 
 
 class Edit(NamedTuple):
-    """The intervention in one row of a batch.
+    """An intervention in the generation of one picture.
 
     Attributes:
-        changes: site to what is added there at strength 1.
-        strength: the factor on all of them.
-        on_steps: the steps, from 0, in which they are added; None for all.
+        changes: site to the change that is added there at strength 1.
+        strength: the factor on all changes.
+        on_steps: the steps, from 0, in which the changes are added; None for all.
     """
 
     changes: Mapping[str, Change]
@@ -53,11 +57,11 @@ class Edit(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a run begins that is not made from noise alone: a finished picture, noised again.
+    """The beginning of a run that starts from a finished picture, noised again, and not from noise alone.
 
     Attributes:
-        prompt: of the run, with the same seed and number of steps, whose finished latents are noised.
-        step: from 1, counted as in the whole run, whose noise they get; the run goes on with that step.
+        prompt: of the finished picture, which is made with the run's own seed and number of steps.
+        step: the step, from 0, that the run continues with; at least 1. The picture gets the noise of that step.
     """
 
     prompt: str
@@ -65,11 +69,11 @@ class Start(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One finished generation.
+    """A generated picture.
 
     Attributes:
-        image: the picture ``[height, width, 3]``.
-        values: site to ``[steps, positions, width]`` for the captured sites.
+        image: the picture ``[height, width, 3]``, 0 to 255.
+        values: captured site to its values ``[steps, positions, width]``, on the model's device.
     """
 
     image: NDArray[np.uint8]
@@ -85,8 +89,8 @@ class Batch(NamedTuple):
         steps: denoising steps.
         edits: one a row; empty edits nothing.
         capture: sites whose values are kept.
-        begin: finished latents ``[rows, ...]``, and the step from 1 before which they are noised and take the place of
-            the rows' own; see :class:`Start`.
+        begin: finished latents ``[rows, ...]`` that replace the rows' own, and the step that they are noised for; see
+            :class:`Start`.
         finished: a list that gets the finished latents ``[rows, ...]``.
     """
 
@@ -100,5 +104,5 @@ class Batch(NamedTuple):
 
 
 def neuron_sites(sites: Iterable[str], block: str) -> list[str]:
-    """The sites with the neurons of a block's layers, in order."""
+    """The sites of the neurons of a block's layers, in the order in which they run."""
     return [site for site in sites if site.startswith(block + NEURONS)]

@@ -1,4 +1,4 @@
-"""Paint features into a picture: a state, the one function from a state to its picture, and a page that shows it.
+"""Paint features into a picture: a state, the function from a state to its picture, and a page that edits states.
 
 Importing it needs no torch.
 """
@@ -17,7 +17,7 @@ __all__ = ["BrushMask", "Layer", "State", "StepInterval", "picture", "read_state
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: it brings torch, which reading a state does without.
+    # Imported on first use, as it imports torch, which reading a state does not need.
     if name == "picture":
         return import_module("riebench.paint.painting").picture
     raise AttributeError(f"module 'riebench.paint' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Who may talk to the server: checks of Host, Origin and token on every request, and headers on every answer."""
+"""Access to the server: checks of Host, Origin and token on every request, and security headers on every answer."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ HEADERS = {
     "cache-control": "no-store",
 }
 SAME_SITE = ("same-origin", "none")
-"""Values of Sec-Fetch-Site that come from the page itself or from a person."""
+"""Values of Sec-Fetch-Site of requests by the page itself or by a person."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who is let in.
+    """The conditions for access.
 
     Attributes:
-        hosts: what Host may be; any where it is empty, for which there must be a token.
-        token: must come along, in a cookie that the printed address sets; None if there is none.
+        hosts: allowed values of Host; if empty, any value is allowed and a token is required.
+        token: required token, sent in a cookie that the printed address sets; None if no token is required.
         cookie: name of the cookie.
     """
 
@@ -44,7 +44,7 @@ class Access:
 
     @classmethod
     def of(cls, host: str, port: int) -> Access:
-        """The access to a server at an address: this machine's own names, or a new token."""
+        """The conditions for a server at an address: this machine's own names, or a new token."""
         names = ("127.0.0.1", "localhost", "[::1]")
         if is_local(host):
             return cls([f"{name}:{port}" for name in names] + (list(names) if port == 80 else []), None, "")
@@ -57,16 +57,16 @@ class Access:
 
 
 def is_local(host: str) -> bool:
-    """Whether an address is this machine's own, which nobody else can reach."""
+    """Whether an address is a loopback address, which other machines cannot reach."""
     return ipaddress.ip_address(host).is_loopback
 
 
 class Guard:
-    """Around an application: refuses what is not for it.
+    """Wraps an application and refuses requests without access.
 
     Args:
         app: the application.
-        access: who is let in.
+        access: the conditions for access.
     """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
@@ -90,17 +90,17 @@ class Guard:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.access.hosts and host not in self.access.hosts:
-            return PlainTextResponse("this server is not called so", 421)
+            return PlainTextResponse("Host is not an address of this server", 421)
         if origin is not None and origin.partition("://")[2] != host:
-            return PlainTextResponse("only the server's own page may ask", 403)
+            return PlainTextResponse("only the server's own page may send requests", 403)
         if scope["path"] != "/" and headers.get("sec-fetch-site", "none") not in SAME_SITE:
-            return PlainTextResponse("only the server's own page may ask", 403)
+            return PlainTextResponse("only the server's own page may send requests", 403)
         return None if self.access.token is None else self._without_token(scope, headers, self.access.token)
 
     def _without_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
-        """An answer to who has no token yet; who brings it in the address gets it as a cookie."""
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["path"] == "/" and _same(given, token):
+        """The answer to a request without the token in its cookie; a token in the address sets the cookie."""
+        token_in_address = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["path"] == "/" and _same(token_in_address, token):
             answer = RedirectResponse("/", 303)
             answer.set_cookie(self.access.cookie, token, httponly=True, samesite="strict")
             return answer
@@ -113,5 +113,6 @@ class Guard:
         return None
 
 
-def _same(given: str, token: str) -> bool:
-    return secrets.compare_digest(given.encode(), token.encode())
+def _same(sent: str, token: str) -> bool:
+    """Whether a token is right, in a time that does not depend on where it is wrong."""
+    return secrets.compare_digest(sent.encode(), token.encode())

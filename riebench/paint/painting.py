@@ -1,4 +1,4 @@
-"""From a state to its picture: the one way that the page, the command and the copied Python code take."""
+"""From a state to its picture: the function that the page, the command and the copied Python code share."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ def picture(model: Model, state: State) -> NDArray[np.uint8]:
         image = picture(model, read_state("state.json"))
 
     Raises:
-        UserError: if the state is not for this model: see :func:`check_fits`.
+        UserError: if the state does not fit this model: see :func:`check_fits`.
         PairError: if the prompt is too long or the strengths make the picture infinite.
     """
     return painted_run(model, state).image
 
 
 def painted_run(model: Model, state: State, capture: Collection[str] = ()) -> Run:
-    """The generation of a state, with the values of some sites after all layers; errors as of :func:`picture`."""
+    """Generate the picture of a state and capture the values of some sites; raises as :func:`picture` does.
+
+    The values include the changes of all layers.
+    """
     check_fits(model, state)
     changes = changes_of(model, state)
     edits = [Edit(changes)] if changes else []
@@ -43,7 +46,7 @@ def painted_run(model: Model, state: State, capture: Collection[str] = ()) -> Ru
 
 
 def changes_of(model: Model, state: State) -> dict[str, Tensor]:
-    """What the layers add at each site ``[steps, positions, width]``.
+    """Site to the change that the layers add, ``[steps, positions, width]``.
 
     A layer adds strength x unit x the feature's decoder column, at the positions of its mask and in its steps.
     """
@@ -65,8 +68,8 @@ def changes_of(model: Model, state: State) -> dict[str, Tensor]:
 def grid_cells(model: Model, site: str, mask: BrushMask) -> Mask:
     """The cells of a site's grid ``[rows, columns]`` that a brush mask paints.
 
-    A mask of the grid's own size is taken as it is. A finer one is brought to pixels, and from there to the grid as
-    the masks of the benchmark are, with the published rules and the model's blur.
+    A mask of the grid's size is used as it is. A finer mask is scaled to pixels and then to the grid as the masks of
+    the benchmark are, with the published rules and the model's blur.
     """
     grid, cells = model.sites[site].grid, mask.cells()
     if cells.shape == grid or not cells.any():
@@ -78,16 +81,16 @@ def grid_cells(model: Model, site: str, mask: BrushMask) -> Mask:
 
 
 def check_fits(model: Model, state: State) -> None:
-    """See that a state is for a model.
+    """Check that a state fits a model.
 
     Raises:
-        UserError: if it is of another model, has more steps than the sampler takes, or has a layer whose site,
-            feature, step interval or mask the model has not.
+        UserError: if it names another model, has more steps than the sampler allows, or has a layer whose site,
+            feature, step interval or mask the model does not have.
     """
     if state.model != model.entry.name:
-        raise UserError(f"the state is of the model {state.model!r}, this one is {model.entry.name!r}; load that")
+        raise UserError(f"the state is for the model {state.model!r}, not {model.entry.name!r}; load {state.model!r}")
     if state.steps > model.entry.most_steps:
-        raise UserError(f"steps is {state.steps}; expected 1 to {model.entry.most_steps}, as many as the sampler takes")
+        raise UserError(f"steps is {state.steps}; expected 1 to {model.entry.most_steps}")
     for number, layer in enumerate(state.layers, 1):
         try:
             _check_layer(model, layer, state.steps)

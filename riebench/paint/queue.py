@@ -1,4 +1,4 @@
-"""One worker before the model: requests wait in line, and one that nobody waits for is dropped. Needs no torch."""
+"""A queue with one worker thread: tickets wait for the model, and unneeded ones are dropped. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from enum import IntEnum
 from typing import Any
 
 Work = Callable[["Ticket"], Any]
-"""Gives a result, or is a generator: others with a better rank may go first at each ``yield``, the last value of which
-is the result."""
+"""A function that returns its result, or a generator: tickets of a better rank may go first at each ``yield``, and the
+last value that it yields is the result."""
 MOST_WAITING = 64
 
 
 class Rank(IntEnum):
-    """Who goes first."""
+    """Rank of a ticket; the smallest goes first."""
 
     picture = 0
     look = 1
@@ -24,25 +24,27 @@ class Rank(IntEnum):
 
 
 class Dropped(Exception):
-    """Nobody waits for the result any more, because a later request took its place or the client left."""
+    """The result is not needed any more: a later request replaced it or the client left."""
 
 
 class Busy(Exception):
-    """Too many requests wait already."""
+    """Too many tickets wait already."""
 
 
 @dataclass(order=True)
 class Ticket:
-    """A place in the line.
+    """A piece of work in the queue.
 
     Attributes:
-        rank: who goes first.
-        number: of those of one rank, the smallest goes first.
-        key: whose it is, and what for; a later ticket of the same key takes its place.
-        work: what is done.
-        result: of the work; cancelled if the ticket was dropped.
-        dropped: whether it is to end.
-        steps: denoising steps that were begun.
+        rank: the smallest rank goes first.
+        number: of one rank, the smallest number goes first.
+        key: client and kind of work; a later ticket with the same key replaces this one.
+        work: the work.
+        result: result of the work; cancelled if the ticket was dropped.
+        dropped: whether the work shall stop.
+        steps: number of denoising steps begun.
+        generator: the work after its first part, if it is a generator.
+        latest: the value that the generator yielded last.
     """
 
     rank: int
@@ -52,14 +54,14 @@ class Ticket:
     result: Future[Any] = field(compare=False, default_factory=Future)
     dropped: bool = field(compare=False, default=False)
     steps: int = field(compare=False, default=0)
-    going: Generator[Any, None, None] | None = field(compare=False, default=None)
+    generator: Generator[Any, None, None] | None = field(compare=False, default=None)
     latest: Any = field(compare=False, default=None)
 
     def at_step(self) -> None:
-        """Called in each denoising step.
+        """Count a denoising step.
 
         Raises:
-            Dropped: if nobody waits any more.
+            Dropped: if the ticket was dropped.
         """
         if self.dropped:
             raise Dropped
@@ -67,7 +69,7 @@ class Ticket:
 
 
 class Queue:
-    """One thread that works off tickets, the best first. All methods may be called from any thread."""
+    """A thread that works through tickets, the best first. All methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._tickets: dict[tuple[str, str], Ticket] = {}
@@ -77,10 +79,10 @@ class Queue:
         self._thread.start()
 
     def submit(self, client: str, kind: str, rank: Rank, work: Work) -> Ticket:
-        """Stand in line; an earlier ticket of the same client and kind is dropped.
+        """Add a ticket; an earlier ticket of the same client and kind is dropped.
 
         Raises:
-            Busy: if too many wait.
+            Busy: if too many tickets wait.
         """
         with self._changed:
             earlier = self._tickets.get((client, kind))
@@ -95,12 +97,12 @@ class Queue:
             return ticket
 
     def drop(self, ticket: Ticket) -> None:
-        """Nobody waits for this any more."""
+        """Drop a ticket whose result is not needed any more."""
         with self._changed:
             self._drop(ticket)
 
     def place(self, client: str) -> dict[str, dict[str, int]]:
-        """Kind to how many go before a client's ticket and how many denoising steps it has begun."""
+        """Kind of a client's ticket to the number of tickets before it and the number of denoising steps begun."""
         with self._changed:
             own = [ticket for (owner, _), ticket in self._tickets.items() if owner == client]
             return {
@@ -112,7 +114,7 @@ class Queue:
             }
 
     def close(self, seconds: float) -> bool:
-        """Drop all and end; says whether the worker has ended within some seconds."""
+        """Drop all tickets and end the thread; whether it ended within some seconds."""
         with self._changed:
             self._closed = True
             for ticket in list(self._tickets.values()):
@@ -138,18 +140,18 @@ class Queue:
             self._work(ticket)
 
     def _work(self, ticket: Ticket) -> None:
-        """Do all of a ticket's work, or the next part of it."""
+        """Do the work of a ticket, or its next part."""
         try:
-            if ticket.going is None:
-                found = ticket.work(ticket)
-                if not isinstance(found, Generator):
-                    self._finish(ticket, found)
+            if ticket.generator is None:
+                result = ticket.work(ticket)
+                if not isinstance(result, Generator):
+                    self._finish(ticket, result)
                     return
-                ticket.going = found
-            ticket.latest = next(ticket.going)
+                ticket.generator = result
+            ticket.latest = next(ticket.generator)
         except StopIteration:
             self._finish(ticket, ticket.latest)
-        except Exception as error:  # noqa: BLE001 - the worker lives on, whoever asked is told
+        except Exception as error:  # noqa: BLE001 - the worker goes on, and the client gets the error
             self._finish(ticket, error, failed=True)
 
     def _finish(self, ticket: Ticket, value: Any, failed: bool = False) -> None:

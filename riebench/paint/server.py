@@ -1,12 +1,11 @@
-"""The server's routes: the page's files from memory, and the questions of the page as JSON."""
+"""The server's routes: the files of the page from memory, and the requests of the page as JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from riebench.paint.studio import Studio, png
 from riebench.util.errors import PairError, UserError, unknown
 from riebench.util.html import BASE_CSS, COMMON_JS
 
+log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 BODY_SECONDS = 20.0
@@ -37,8 +37,8 @@ SiteName = Field(min_length=1, max_length=200)
 Share = Field(ge=0, lt=1)
 
 
-class Place(Limited):
-    """Which features are active here."""
+class ActiveQuery(Limited):
+    """The features that are most active at a place of a picture; ``x`` and ``y`` are shares of its sides."""
 
     state: State
     site: str = SiteName
@@ -46,8 +46,8 @@ class Place(Limited):
     y: float = Share
 
 
-class Alone(Limited):
-    """What a feature does alone."""
+class EffectQuery(Limited):
+    """The effect of a single feature."""
 
     model: str = SiteName
     site: str = SiteName
@@ -55,8 +55,8 @@ class Alone(Limited):
     seed: int = Field(ge=0, le=MOST_SEED)
 
 
-class Phrase(Limited):
-    """Where a phrase is."""
+class RegionQuery(Limited):
+    """The mask of a phrase in a picture."""
 
     state: State
     site: str = SiteName
@@ -65,8 +65,8 @@ class Phrase(Limited):
     columns: int = Field(ge=1, le=MOST_SIDE)
 
 
-class Listing(Limited):
-    """Which features of a site are listed."""
+class ListQuery(Limited):
+    """The features of a site that match a text, sorted."""
 
     model: str = SiteName
     site: str = SiteName
@@ -75,8 +75,8 @@ class Listing(Limited):
     start: int = Field(0, ge=0, le=10_000_000)
 
 
-class OfFeature(Limited):
-    """A feature, or a picture of a site's index."""
+class NumberQuery(Limited):
+    """A feature of a site, or a picture of the site's index, by number."""
 
     model: str = SiteName
     site: str = SiteName
@@ -87,37 +87,37 @@ def make_app(studios: Sequence[Studio], queue: Queue, access: Access) -> ASGIApp
     """The application.
 
     Args:
-        studios: the models that can be painted with, the first of which the page begins with.
-        queue: before them.
-        access: who is let in.
+        studios: the models to paint with; the page begins with the first.
+        queue: the queue of their work.
+        access: the conditions for access.
     """
-    desk = _Desk({studio.model.entry.name: studio for studio in studios}, queue)
+    answers = _Routes({studio.model.entry.name: studio for studio in studios}, queue)
     routes = [
         *(Route(path, _file(data, kind), methods=["GET"]) for path, (data, kind) in page_files().items()),
-        Route("/api/models", desk.models, methods=["GET"]),
-        Route("/api/features", desk.features, methods=["GET"]),
-        Route("/api/feature", desk.feature, methods=["GET"]),
-        Route("/api/top", desk.top, methods=["GET"]),
-        Route("/api/progress", desk.progress, methods=["GET"]),
+        Route("/api/models", answers.models, methods=["GET"]),
+        Route("/api/features", answers.features, methods=["GET"]),
+        Route("/api/feature", answers.feature, methods=["GET"]),
+        Route("/api/top", answers.top, methods=["GET"]),
+        Route("/api/progress", answers.progress, methods=["GET"]),
         *(
-            Route(f"/api/{name}", getattr(desk, name), methods=["POST"])
+            Route(f"/api/{name}", getattr(answers, name), methods=["POST"])
             for name in ("picture", "scores", "active", "effect", "region", "python")
         ),
     ]
     handlers: Mapping[Any, Callable[[Request, Any], Response]] = {
-        UserError: lambda request, error: _said(str(error).partition("\n")[0], 422),
-        PairError: lambda request, error: _said(str(error), 422),
-        Dropped: lambda request, error: _said("a later request took its place", 409),
-        Busy: lambda request, error: _said("too many requests wait already; try again", 503),
-        HTTPException: lambda request, error: _said(str(error.detail), error.status_code),
-        Exception: lambda request, error: _said("the server failed at this request; its terminal shows why", 500),
-        ClientDisconnect: lambda request, error: _said("the client left", 499),
+        UserError: lambda request, error: _error(str(error).partition("\n")[0], 422),
+        PairError: lambda request, error: _error(str(error), 422),
+        Dropped: lambda request, error: _error("a later request replaced this one", 409),
+        Busy: lambda request, error: _error("too many requests wait already; try again", 503),
+        HTTPException: lambda request, error: _error(str(error.detail), error.status_code),
+        Exception: lambda request, error: _error("the server failed at this request; its terminal shows why", 500),
+        ClientDisconnect: lambda request, error: _error("the client left", 499),
     }
-    return Guard(_Trouble(Starlette(routes=routes, exception_handlers=handlers)), access)
+    return Guard(_LoggedFaults(Starlette(routes=routes, exception_handlers=handlers)), access)
 
 
 def page_files() -> dict[str, tuple[bytes, str]]:
-    """Address to content and type of all files of the page, read once: no address is ever made into a path."""
+    """Address to content and type of each file of the page, read once, so that no address ever becomes a path."""
     files = {f"/{path.name}": path for path in sorted(PAGE.iterdir()) if path.suffix in KINDS}
     files |= {"/base.css": BASE_CSS, "/common.js": COMMON_JS, "/": files.pop("/index.html")}
     return {address: (path.read_bytes(), KINDS[path.suffix]) for address, path in files.items()}
@@ -130,12 +130,12 @@ def _file(data: bytes, kind: str) -> Callable[[Request], Any]:
     return answer
 
 
-def _said(text: str, status: int) -> JSONResponse:
+def _error(text: str, status: int) -> JSONResponse:
     return JSONResponse({"error": text}, status)
 
 
-class _Trouble:
-    """Shows faults of the program in the terminal; the client has its one sentence by then."""
+class _LoggedFaults:
+    """Wraps an application and logs exceptions that are faults of the program, after the client got its answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -143,12 +143,12 @@ class _Trouble:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
-        except Exception:  # noqa: BLE001 - whatever it is, the server lives on
-            traceback.print_exc(file=sys.stderr)
+        except Exception:
+            log.exception("a request failed")
 
 
-class _Desk:
-    """Answers of the server."""
+class _Routes:
+    """The answers of the server."""
 
     def __init__(self, studios: Mapping[str, Studio], queue: Queue) -> None:
         self.studios, self.queue = studios, queue
@@ -157,20 +157,20 @@ class _Desk:
         return JSONResponse([studio.facts() for studio in self.studios.values()])
 
     async def features(self, request: Request) -> Response:
-        asked = _query(Listing, request)
-        shelf = self._studio(asked.model).shelf(asked.site)
-        found = await asyncio.to_thread(shelf.find, asked.find, asked.sort)
-        rows = [shelf.row(feature) for feature in found[asked.start : asked.start + MOST_LISTED]]
-        return JSONResponse({"total": len(shelf.index), "found": len(found), "rows": rows})
+        query = _query(ListQuery, request)
+        shelf = self._studio(query.model).shelf(query.site)
+        matches = await asyncio.to_thread(shelf.find, query.find, query.sort)
+        rows = [shelf.row(feature) for feature in matches[query.start : query.start + MOST_LISTED]]
+        return JSONResponse({"total": len(shelf.index), "matches": len(matches), "rows": rows})
 
     async def feature(self, request: Request) -> Response:
-        asked = _query(OfFeature, request)
-        card = await asyncio.to_thread(self._studio(asked.model).shelf(asked.site).card, asked.number)
+        query = _query(NumberQuery, request)
+        card = await asyncio.to_thread(self._studio(query.model).shelf(query.site).card, query.number)
         return JSONResponse(card)
 
     async def top(self, request: Request) -> Response:
-        asked = _query(OfFeature, request)
-        data = self._studio(asked.model).shelf(asked.site).top_picture(asked.number)
+        query = _query(NumberQuery, request)
+        data = self._studio(query.model).shelf(query.site).top_picture(query.number)
         return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=3600"})
 
     async def progress(self, request: Request) -> Response:
@@ -194,31 +194,31 @@ class _Desk:
         return JSONResponse(await self._worked(request, "scores", Rank.later, work))
 
     async def active(self, request: Request) -> Response:
-        asked = await _body(Place, request)
-        studio = self._studio(asked.state.model)
+        query = await _body(ActiveQuery, request)
+        studio = self._studio(query.state.model)
 
         def work(ticket: Ticket) -> dict[str, Any]:
             with studio.watched(ticket.at_step):
-                return studio.active_here(asked.state, asked.site, asked.x, asked.y)
+                return studio.active_here(query.state, query.site, query.x, query.y)
 
         return JSONResponse(await self._worked(request, "active", Rank.look, work))
 
     async def effect(self, request: Request) -> Response:
-        asked = await _body(Alone, request)
-        studio = self._studio(asked.model)
-        work = _in_parts(studio, lambda: studio.effect(asked.site, asked.feature, asked.seed))
+        query = await _body(EffectQuery, request)
+        studio = self._studio(query.model)
+        work = _in_parts(studio, lambda: studio.effect(query.site, query.feature, query.seed))
         return Response(await self._worked(request, "effect", Rank.later, work), media_type="image/png")
 
     async def region(self, request: Request) -> Response:
-        asked = await _body(Phrase, request)
-        studio = self._studio(asked.state.model)
+        query = await _body(RegionQuery, request)
+        studio = self._studio(query.state.model)
 
         def work(ticket: Ticket) -> BrushMask:
             with studio.watched(ticket.at_step):
-                return studio.region(asked.state, asked.site, asked.phrase, (asked.rows, asked.columns))
+                return studio.region(query.state, query.site, query.phrase, (query.rows, query.columns))
 
-        found: BrushMask = await self._worked(request, "region", Rank.look, work)
-        return JSONResponse(found.model_dump())
+        mask: BrushMask = await self._worked(request, "region", Rank.look, work)
+        return JSONResponse(mask.model_dump())
 
     async def python(self, request: Request) -> Response:
         state = await _body(State, request)
@@ -230,10 +230,10 @@ class _Desk:
         return self.studios[model]
 
     async def _worked(self, request: Request, kind: str, rank: Rank, work: Work) -> Any:
-        """The result of work in the queue; it is dropped when the client leaves.
+        """The result of work in the queue; the work is dropped when the client leaves.
 
         Raises:
-            Dropped: if a later request took its place.
+            Dropped: if a later request replaced the work.
         """
         ticket = self.queue.submit(_client(request), kind, rank, work)
         result = asyncio.wrap_future(ticket.result)
@@ -251,23 +251,23 @@ class _Desk:
 
 
 def _in_parts(studio: Studio, parts: Callable[[], Any]) -> Work:
-    """Work that others may interrupt between its parts; its steps are watched in each of them."""
+    """Work that other tickets may interrupt between its parts; its denoising steps are counted."""
 
     def work(ticket: Ticket) -> Any:
-        going = parts()
+        remaining = parts()
         while True:
             with studio.watched(ticket.at_step):
                 try:
-                    found = next(going)
+                    part = next(remaining)
                 except StopIteration:
                     return
-            yield found
+            yield part
 
     return work
 
 
 async def _left(request: Request) -> None:
-    """Ends when the client has left."""
+    """Wait until the client has left."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -284,11 +284,11 @@ def _query(kind: type[Checked], request: Request) -> Checked:
 
 
 async def _body(kind: type[Checked], request: Request) -> Checked:
-    """A model from a request's body.
+    """Parse the body of a request.
 
     Raises:
-        HTTPException: if it is no JSON by its type, too long or too slow.
-        UserError: if something in it is wrong.
+        HTTPException: if its type is not JSON, or it is too long or too slow.
+        UserError: if it is not of this class.
     """
     _client(request)
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
@@ -301,5 +301,5 @@ async def _body(kind: type[Checked], request: Request) -> Checked:
                 if len(data) > MOST_BYTES:
                     raise HTTPException(413, f"the body is larger than {MOST_BYTES} bytes")
     except TimeoutError:
-        raise HTTPException(408, "the body takes too long") from None
+        raise HTTPException(408, "the body took too long") from None
     return checked(kind, bytes(data))

@@ -1,4 +1,4 @@
-"""The features of one site as the page asks for them: lists, and the card of one. Needs no torch."""
+"""The features of a site for the page: lists, and the card of a feature. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from riebench.util.errors import UserError
 
 Sort = Literal["score", "density", "mean", "maximum", "number"]
 BINS = 20
-"""Of a feature's histogram."""
+"""Number of bins of a feature's histogram."""
 
 
 @dataclass(frozen=True)
 class Shelf:
-    """One site with its feature index and what people wrote about its features.
+    """A site with its feature index and descriptions of its features by people.
 
     Attributes:
-        site: its name.
-        index: of the site's SAE.
-        descriptions: number of a feature to a description.
+        site: name of the site.
+        index: feature index of the site's SAE.
+        descriptions: number of a feature to its description.
     """
 
     site: str
@@ -33,28 +33,28 @@ class Shelf:
     descriptions: Mapping[int, str]
 
     def find(self, text: str, by: Sort) -> list[IndexedFeature]:
-        """Features by number, label, prompts of their pictures or description; sorted by a property."""
-        found = self.index.search(text)
-        known = {feature.number for feature in found}
+        """The features whose number, label, prompts of pictures or description match a text, sorted by a property."""
+        matches = self.index.search(text)
+        known = {feature.number for feature in matches}
         words = text.split()
-        described = (n for n, said in self.descriptions.items() if n not in known and has_words(said, words))
-        return sort_features([*found, *map(self.index.feature, described)], by)
+        described = (n for n, about in self.descriptions.items() if n not in known and has_words(about, words))
+        return sort_features([*matches, *map(self.index.feature, described)], by)
 
     def row(self, feature: IndexedFeature) -> dict[str, Any]:
-        """What a list shows of a feature."""
+        """The facts on a feature that a list shows."""
         return {
             **{name: getattr(feature, name) for name in ("number", "density", "mean", "maximum", "label", "score")},
             "description": self.descriptions.get(feature.number),
         }
 
     def card(self, number: int) -> dict[str, Any]:
-        """All that is known of a feature.
+        """All facts on a feature.
 
-        The histogram counts the positions of its top pictures at which it is active, in :data:`BINS` equal bins of
-        its code from 0 to its maximum. Heat is 0 to 255, which is its maximum.
+        The histogram counts the active positions in its top pictures, in :data:`BINS` equal bins of its code from 0 to
+        its maximum. Heat is its code scaled to 0 to 255, where 255 is its maximum.
 
         Raises:
-            UserError: if there is no such feature, or the index is damaged.
+            UserError: if the feature does not exist or the index is damaged.
         """
         feature = self.index.feature(number)
         pictures = self.index.facts.columns.pictures[number]
@@ -84,7 +84,7 @@ class Shelf:
         """A stored picture as WebP.
 
         Raises:
-            UserError: if the index stores none of this number.
+            UserError: if the index stores no picture of this number.
         """
         if picture not in self.index.facts.prompted:
             raise UserError(f"the index of {self.site} stores no picture {picture}")
@@ -95,16 +95,16 @@ class Shelf:
 
 
 def read_descriptions(file: Path) -> dict[str, dict[int, str]]:
-    """Site to feature to description, from JSON as ``{"mid.0": {"240": "a violet colour"}}``.
+    """Site to feature to description, from a JSON file such as ``{"mid.0": {"240": "a violet colour"}}``.
 
     Raises:
-        UserError: if the file cannot be read or is not of this form.
+        UserError: if the file cannot be read or has another form.
     """
     form = 'expected JSON as {"mid.0": {"240": "a violet colour"}}'
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        sites = json.loads(file.read_text(encoding="utf-8"))
         return {
-            str(site): {int(number): str(said) for number, said in features.items()} for site, features in found.items()
+            str(site): {int(number): str(text) for number, text in features.items()} for site, features in sites.items()
         }
     except OSError as error:
         raise UserError(f"the descriptions {file} cannot be read: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""A state as Python code that makes its picture. Needs no torch."""
+"""A state as Python code that generates its picture. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from riebench.paint.state import Layer, State
 
 @dataclass(frozen=True)
 class Origin:
-    """How the model of the page was loaded.
+    """The call that loaded the model of the page.
 
     Attributes:
-        model: as given to :func:`riebench.load`.
+        model: first argument of :func:`riebench.load`.
         settings: keyword arguments of that call.
-        saes: site to the folder of its SAE, where they were given one by one.
+        saes: site to the folder of its SAE, for SAEs of ``--sae``.
     """
 
     model: str
@@ -26,13 +26,13 @@ class Origin:
 
 
 def python_code(state: State, origin: Origin) -> str:
-    """A program on the public API that makes the picture of a state and saves it.
+    """A program that uses the public API to generate the picture of a state and save it.
 
-    Every text of the state is written as a Python literal, so nothing in it is code.
+    Texts of the state are written as Python literals, so that none of them runs as code.
     """
     names = ["BrushMask", "Layer", "State", *(["StepInterval"] if any(layer.steps for layer in state.layers) else [])]
     paths = ["from pathlib import Path", ""] if origin.saes else []
-    given = "".join(f", {name}={value!r}" for name, value in origin.settings.items())
+    keywords = "".join(f", {name}={value!r}" for name, value in origin.settings.items())
     return "\n".join(
         [
             *paths,
@@ -41,7 +41,7 @@ def python_code(state: State, origin: Origin) -> str:
             "import riebench",
             f"from riebench.paint import {', '.join(names if state.layers else ['State'])}, picture",
             "",
-            f"model = riebench.load({origin.model!r}{given})",
+            f"model = riebench.load({origin.model!r}{keywords})",
             *_own_saes(origin),
             "state = State(",
             f"    model={state.model!r},",

@@ -1,7 +1,10 @@
-"""The whole state of the page, within limits: what is generated and what is painted into it. Needs no torch."""
+"""The state of the painting page within limits, as JSON and as the fragment of an address. Needs no torch."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -13,30 +16,32 @@ from riebench.util.errors import UserError
 
 MOST_LAYERS = 32
 MOST_SIDE = 256
-"""Rows or columns of a brush mask at most."""
+"""Largest number of rows or columns of a brush mask."""
 MOST_RUNS = 16_384
 MOST_STRENGTH = 100.0
 MOST_UNIT = 1e6
 MOST_SEED = 2**53 - 1
-"""Larger whole numbers are not exact in JavaScript."""
+"""Larger integers are not exact in JavaScript."""
 MOST_STEPS = 1000
 MOST_LETTERS = 2000
 MOST_BYTES = 1_000_000
-"""Of a state as JSON."""
+"""Bytes of a state as JSON at most."""
+KEY = "s="
+"""Begins the fragment of an address that holds a state."""
 
 
 class Limited(BaseModel):
-    """Whatever comes from outside: nothing unknown, no number that is not finite."""
+    """A model of input from outside: it refuses unknown fields and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class BrushMask(Limited):
-    """Where a layer is painted: cells of the picture, true or false, counted row by row.
+    """The painted cells of a layer: a grid over the picture, true or false, in row order.
 
     Attributes:
-        rows: of cells.
-        columns: of cells.
+        rows: number of rows.
+        columns: number of columns.
         runs: lengths of runs of equal cells; the first run is false and may be empty.
     """
 
@@ -81,13 +86,13 @@ class Layer(Limited):
     """One feature painted into the picture.
 
     Attributes:
-        site: where it acts.
-        feature: its number in the SAE of the site.
-        unit: what strength 1 stands for: the feature's mean active value when it was chosen.
-        strength: multiple of the unit; a negative one takes the feature away.
-        mask: where it is painted.
-        steps: in which steps it acts; None for all.
-        on: whether it acts at all.
+        site: the site that the layer changes.
+        feature: number of the feature in the site's SAE.
+        unit: the code that strength 1 adds: the feature's mean active value when it was chosen.
+        strength: multiple of the unit; negative values remove the feature.
+        mask: the painted cells.
+        steps: the denoising steps in which the layer acts; None for all.
+        on: whether the layer is switched on.
     """
 
     site: str = Field(min_length=1, max_length=200)
@@ -100,20 +105,20 @@ class Layer(Limited):
 
     @property
     def acts(self) -> bool:
-        """Whether it can change the picture."""
+        """Whether the layer can change the picture."""
         return self.on and self.strength != 0 and self.unit != 0 and any(self.mask.runs[1::2])
 
 
 class State(Limited):
-    """What is generated, and what is painted into it.
+    """A picture to generate, and the features painted into it.
 
     Attributes:
-        version: counts up when a reader of an older one would fail.
+        version: version of the format; it grows when older readers would fail.
         model: name of the model.
-        prompt: as it is given to the model.
-        seed: of the initial latents.
-        steps: denoising steps.
-        layers: what is painted; the changes of all layers are added up.
+        prompt: the prompt, as the model gets it.
+        seed: seed of the initial latents.
+        steps: number of denoising steps.
+        layers: the painted features; the changes of all layers are summed.
     """
 
     version: Literal[1] = 1
@@ -124,7 +129,7 @@ class State(Limited):
     layers: list[Layer] = Field(default_factory=list, max_length=MOST_LAYERS)
 
     def unpainted(self) -> State:
-        """The same without layers."""
+        """The same state without layers."""
         return self.model_copy(update={"layers": []})
 
 
@@ -132,25 +137,30 @@ Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def checked(kind: type[Checked], text: bytes | str, name: str = "state") -> Checked:
-    """A model from JSON that may be anything.
+    """Parse JSON from outside.
+
+    Args:
+        kind: class of the result.
+        text: the JSON.
+        name: name of the input in messages.
 
     Raises:
-        UserError: saying the first thing that is wrong.
+        UserError: with the first fault, if the JSON is not of this class.
     """
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         at = ".".join(str(part)[:40] for part in first["loc"][:6])
-        said = " ".join(first["msg"].removeprefix("Value error, ").split())[:200]
-        raise UserError(f"the {name} cannot be used{f' ({at})' if at else ''}: {said}") from None
+        reason = " ".join(first["msg"].removeprefix("Value error, ").split())[:200]
+        raise UserError(f"the {name} cannot be used{f' ({at})' if at else ''}: {reason}") from None
 
 
 def read_state(file: Path | str) -> State:
     """The state in a JSON file.
 
     Raises:
-        UserError: if it cannot be read or is no state.
+        UserError: if the file cannot be read or holds no state.
     """
     try:
         with Path(file).open("rb") as opened:
@@ -160,3 +170,26 @@ def read_state(file: Path | str) -> State:
     if len(text) > MOST_BYTES:
         raise UserError(f"the state {file} is larger than {MOST_BYTES} bytes; give a JSON file of the page")
     return checked(State, text, f"state {file}")
+
+
+def fragment_of(state: State) -> str:
+    """The state as a fragment of an address without ``#``: deflated JSON in base64url, as ``page/link.js`` makes it."""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(state.model_dump_json(exclude_defaults=True).encode()) + packer.flush()
+    return KEY + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def state_of(fragment: str) -> State:
+    """The state in the fragment of an address.
+
+    Raises:
+        UserError: if the fragment holds no state.
+    """
+    text = fragment.removeprefix("#").removeprefix(KEY)
+    try:
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars="-_", validate=True)
+        unpacker = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        raw = unpacker.decompress(packed, MOST_BYTES)
+    except (binascii.Error, zlib.error, ValueError) as error:
+        raise UserError(f"the address holds no state: {error}; copy the whole link") from None
+    return checked(State, raw)

@@ -1,4 +1,4 @@
-"""A loaded model with its features and judges: all that the page asks of it. One thread at a time may use it."""
+"""A loaded model with its features and instruments, behind the page. Only one thread at a time may use it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, ORDER, phrase, prompt
 from riebench.mini.render import NOUNS
 from riebench.models.model import Model
 from riebench.models.sites import Run
+from riebench.paint.paint_instruments import PaintInstruments
 from riebench.paint.painting import painted_run
-from riebench.paint.picture_scores import Judges
 from riebench.paint.shelf import Shelf
 from riebench.paint.snippet import Origin
 from riebench.paint.state import MOST_LAYERS, MOST_SEED, MOST_STRENGTH, BrushMask, Layer, State
@@ -28,32 +28,34 @@ from riebench.util.errors import UserError, unknown
 
 KEPT_RUNS, KEPT_STRIPS = 6, 24
 FINE_SIDE = 128
-"""Rows and columns of a fine brush mask at most."""
+"""Largest number of rows and of columns of a fine brush mask."""
 STRENGTHS = (-2, -1, 0, 1, 2, 3, 4)
-"""Of a feature's effect alone."""
+"""Strengths of the pictures that show the effect of a single feature."""
 STRIP_SIDE = 160
 MOST_ACTIVE = 12
 
 
 class Studio:
-    """See the module.
+    """Generates the page's pictures and answers its questions on features and scores.
 
     Args:
         model: the loaded model.
         shelves: site to its features.
-        judges: scorers and masker.
-        origin: how the model was loaded, for copied code.
+        instruments: scorers and masker.
+        origin: the call that loads the model, for copied code.
     """
 
-    def __init__(self, model: Model, shelves: Mapping[str, Shelf], judges: Judges, origin: Origin) -> None:
-        self.model, self.shelves, self.judges, self.origin = model, shelves, judges, origin
+    def __init__(
+        self, model: Model, shelves: Mapping[str, Shelf], instruments: PaintInstruments, origin: Origin
+    ) -> None:
+        self.model, self.shelves, self.instruments, self.origin = model, shelves, instruments, origin
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._strips: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._drawn = model.entry.prompts == GRAMMAR
 
     def facts(self) -> dict[str, Any]:
-        """What the page needs to know before it asks for anything."""
-        entry, judges = self.model.entry, self.judges
+        """The facts on the model that the page needs at its start."""
+        entry, instruments = self.model.entry, self.instruments
         first = next(iter(self.shelves.values())).index.facts
         example = ("a red heart in a meadow", 3) if self._drawn else next(iter(first.prompted.values()))
         return {
@@ -68,29 +70,29 @@ class Studio:
             "grammar": _grammar() if self._drawn else None,
             "neutral": self.neutral,
             "strengths": STRENGTHS,
-            "masker": judges.has_masker,
-            "phrases": NOUNS if self._drawn and judges.has_masker else [],
-            "missing": judges.missing,
+            "masker": instruments.has_masker,
+            "phrases": NOUNS if self._drawn and instruments.has_masker else [],
+            "missing": instruments.missing,
             "limits": {"layers": MOST_LAYERS, "strength": MOST_STRENGTH, "seed": MOST_SEED},
         }
 
     @property
     def neutral(self) -> str:
-        """The prompt that shows a feature's effect alone."""
+        """The prompt of pictures that show the effect of a single feature; empty for models other than mini."""
         return prompt(DEFAULTS, {"material", "pose", "style", "background"}) if self._drawn else ""
 
     def shelf(self, site: str) -> Shelf:
         """The features of a site.
 
         Raises:
-            UserError: if it has none.
+            UserError: if the site has no features.
         """
         if site not in self.shelves:
             raise unknown("site with features", site, self.shelves)
         return self.shelves[site]
 
     def run(self, state: State) -> Run:
-        """The generation of a state; without layers with its values, so that *active here* costs nothing more."""
+        """The run of a state. Without active layers it holds the values of all sites, for :meth:`active_here`."""
         active = any(layer.acts for layer in state.layers)
         return self._run(state, "", () if active else tuple(self.shelves))
 
@@ -107,10 +109,10 @@ class Studio:
         """The features of a site that are most active at a place of a state's picture.
 
         Args:
-            state: its picture, layers and all.
-            site: of the features.
-            x: from the left edge, as a share of the width, below 1.
-            y: from the upper edge.
+            state: the state, with its layers.
+            site: the site.
+            x: distance from the left edge as a share of the width; 0 to below 1.
+            y: distance from the upper edge as a share of the height; 0 to below 1.
 
         Raises:
             UserError: if the site has no features.
@@ -121,26 +123,27 @@ class Studio:
             run = self._run(state, site, (site,))
         rows, columns = self.model.sites[site].grid
         row, column = int(y * rows), int(x * columns)
-        with torch.no_grad():  # over several steps the largest code, as in the index
+        with torch.no_grad():  # the largest code over all steps, as in the index
             codes = self.model.sae(site).encode(run.values[site].float()).amax(0)
         here = codes[row * columns + column]
         best = here.topk(min(MOST_ACTIVE, len(here)))
-        found = []
+        features = []
         for code, number in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             if code > 0:
                 feature = shelf.index.feature(number)
                 full = max(feature.maximum, float(codes[:, number].max()))
                 heat = (codes[:, number] * (FULL / full)).round().byte().tolist()
-                found.append({**shelf.row(feature), "code": code, "heat": heat})
-        return {"site": site, "grid": (rows, columns), "row": row, "column": column, "features": found}
+                features.append({**shelf.row(feature), "code": code, "heat": heat})
+        return {"site": site, "grid": (rows, columns), "row": row, "column": column, "features": features}
 
     def effect(self, site: str, number: int, seed: int) -> Iterator[bytes | None]:
-        """A feature's effect alone: pictures of the neutral prompt side by side, as one PNG.
+        """The effect of a single feature: pictures of the neutral prompt side by side, as one PNG.
 
-        The feature acts everywhere, with each of :data:`STRENGTHS`. Gives None between the pictures and the PNG last.
+        The feature acts at all positions, with each of :data:`STRENGTHS`. Yields None after each picture and the PNG
+        last.
 
         Raises:
-            UserError: if there is no such feature, or it is never active in the index and so has no unit.
+            UserError: if the feature does not exist, or is never active in the index and so has no unit of strength.
         """
         mean = self.shelf(site).index.feature(number).mean
         if mean is None:
@@ -167,30 +170,30 @@ class Studio:
         yield self._strips[key]
 
     def region(self, state: State, site: str, phrase: str, shape: tuple[int, int]) -> BrushMask:
-        """Where a phrase is in the picture of a state without layers; see :meth:`Judges.region`.
+        """The brush mask of a phrase in the picture of a state without layers; see :meth:`PaintInstruments.region`.
 
         Raises:
             UserError: if the site has no features or there is no masker.
-            PairError: if the phrase is not found.
+            PairError: if the masker does not detect the phrase.
         """
         self.shelf(site)
         image = self.run(state.unpainted()).image
-        return self.judges.region(image, phrase, shape, self.model.sites[site].grid)
+        return self.instruments.region(image, phrase, shape, self.model.sites[site].grid)
 
     def scores(self, state: State) -> Iterator[dict[str, Any]]:
-        """What the judges say of a state's picture and of that without layers; gives all found so far each time."""
-        found: dict[str, Any] = {"missing": self.judges.missing}
+        """Yield the scores of a state's picture against the picture without layers, each time with one more score."""
+        scores: dict[str, Any] = {"missing": self.instruments.missing}
         base = self.run(state.unpainted()).image
-        yield found
+        yield scores
         edited = self.run(state).image
-        yield found
-        for part in self.judges.scores(base, edited, state.prompt, state.seed):
-            found = found | part
-            yield found
+        yield scores
+        for part in self.instruments.scores(base, edited, state.prompt, state.seed):
+            scores = scores | part
+            yield scores
 
     @contextmanager
     def watched(self, at_step: Callable[[], None]) -> Iterator[None]:
-        """Inside the ``with`` statement a function is called in every denoising step; what it raises ends the work."""
+        """Call a function in every denoising step inside a ``with`` statement; its exception ends the generation."""
         last = [site for site in self.model.sites if site in self.shelves or site in self.model.default_sites][-1]
         handle = self.model.modules[last].register_forward_hook(lambda *_: at_step())
         try:
@@ -200,7 +203,7 @@ class Studio:
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
-    """A picture ``[height, width, 3]`` as PNG, quickly rather than small."""
+    """A picture ``[height, width, 3]`` as PNG, compressed fast rather than well."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -226,7 +229,7 @@ def _site_facts(shelf: Shelf) -> dict[str, Any]:
 
 
 def _grammar() -> list[dict[str, Any]]:
-    """The attributes in the order of a prompt, each value with its words; the first is the one that may go unsaid."""
+    """The attributes in the order of a prompt, each value with its words; the first value is the default."""
     return [
         {
             "attribute": name,

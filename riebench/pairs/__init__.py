@@ -1,4 +1,4 @@
-"""Benchmark items: pairs of prompts, their categories, and the files they come in."""
+"""Benchmark items: pairs of prompts, their categories, and their files. Needs no torch."""
 
 from riebench.pairs.contrasts import Contrast, change_of, read_contrasts
 from riebench.pairs.grounding import grounding_phrases

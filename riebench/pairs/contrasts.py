@@ -1,4 +1,4 @@
-"""Prompts that make the same edit as a pair, for methods that learn an edit from many prompts. Needs no torch."""
+"""Prompts with the same edit as a pair, for methods that learn an edit from many prompts. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Contrast(NamedTuple):
 
 
 Change: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
-"""What an edit changes: the words in square brackets of the original prompt and of the edit prompt."""
+"""The words in square brackets of an original prompt and of its edit prompt."""
 UNMARKED: Change = ((), ())
 
 
@@ -33,25 +33,25 @@ def change_of(original: str, edit: str) -> Change:
 
 
 def read_contrasts(file: Path) -> Mapping[Change, Sequence[Contrast]]:
-    """The prompts of a file by what they change.
+    """The prompts of a file, grouped by the words that they change.
 
     Args:
-        file: a line for each two prompts, original and edit with a tab between, brackets around what changes. Lines
-            without brackets are under :data:`UNMARKED`. Empty lines are skipped.
+        file: each line has an original prompt, a tab, and an edit prompt, with brackets around the changed words. Lines
+            without brackets are grouped under :data:`UNMARKED`; empty lines are skipped.
 
     Raises:
-        UserError: if the file cannot be read, or a line has not two prompts.
+        UserError: if the file cannot be read, or a line does not have two prompts.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"the prompt file {file} cannot be read: {error}") from None
-    found: dict[Change, list[Contrast]] = {}
+    by_change: dict[Change, list[Contrast]] = {}
     for number, line in enumerate(lines, 1):
         prompts = [part for part in line.split("\t") if part.strip()]
         if len(prompts) == 2:
-            found.setdefault(change_of(*prompts), []).append(Contrast(*map(without_brackets, prompts)))
+            by_change.setdefault(change_of(*prompts), []).append(Contrast(*map(without_brackets, prompts)))
         elif prompts:
-            wanted = "expected the original prompt, a tab, the edit prompt"
-            raise UserError(f"line {number} of the prompt file {file} has {len(prompts)} parts; {wanted}")
-    return found
+            hint = "expected the original prompt, a tab, the edit prompt"
+            raise UserError(f"line {number} of the prompt file {file} has {len(prompts)} parts; {hint}")
+    return by_change

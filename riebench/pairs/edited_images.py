@@ -1,8 +1,8 @@
-"""Pairs with pictures that something else has made of them: an editor, a service, a person."""
+"""Pairs with edited pictures from outside: of another editor, a service, a person."""
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,16 +12,16 @@ from riebench.pairs.pair import Pair
 from riebench.util.errors import UserError
 from riebench.util.files import file_hash
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class PicturedPair(Pair):
-    """A pair with the file of a picture.
+    """A pair with the file of an edited picture.
 
     Attributes:
-        picture: SHA-256 of the file; empty where there is none. It belongs to the pair, so that a record's key tells
-            which picture was scored.
-        file: where it is expected; the folder may move, and so it is not part of what the pair is.
+        picture: SHA-256 of the file, which is part of the record's key; empty if the file is missing.
+        file: path of the picture. The key leaves it out, so that the folder may move.
     """
 
     picture: str
@@ -29,10 +29,10 @@ class PicturedPair(Pair):
 
 
 def pictured(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
-    """Pairs with the pictures of a folder, each named by the id of its pair; other pictures are told of on stderr.
+    """The pairs with the pictures of a folder, each named by the id of its pair; others are logged.
 
     Raises:
-        UserError: if it is no folder, holds none of the pairs' pictures, or two for a pair.
+        UserError: if the folder is missing, holds no picture of a pair, or two of one pair.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give one with pictures, each named by the id of its pair")
@@ -42,12 +42,11 @@ def pictured(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
             if path.stem in files:
                 raise UserError(f"{files[path.stem]} and {path.name} are of one pair; keep one of them")
             files[path.stem] = path
-    strange = sorted(files.keys() - {pair.id for pair in pairs})
-    if len(strange) == len(files):
+    others = sorted(files.keys() - {pair.id for pair in pairs})
+    if len(others) == len(files):
         raise UserError(f"{folder} has no picture of a chosen pair; expected {pairs[0].id}.png and the like")
-    if strange:
-        first = files[strange[0]].name
-        print(f"riebench: {len(strange)} pictures in {folder} are of no chosen pair (first: {first})", file=sys.stderr)
+    if others:
+        log.warning("%d pictures in %s are of no chosen pair (first: %s)", len(others), folder, files[others[0]].name)
     return [
         PicturedPair(
             **pair.model_dump(),

@@ -9,7 +9,7 @@ the same kind, and is the same for any prompts:
    and it ends in ``-ed`` ("surrounded by") or, when "a" or "an" began the run, in ``-s`` ("a crow lands on").
 2. The *span* is what stands in brackets. It gives runs *inside* it, the run that goes on *after* it ("a [red] jug":
    "jug"), and the *subject*: the first run outside brackets, but not one that "of" follows ("a painting of a fox").
-3. Which of them names the thing depends on the category, the first that there is:
+3. The category decides which of them is the phrase, the first that is not empty:
 
    ================================  =====================  =========================
    category                          original phrase        edit phrase
@@ -23,10 +23,10 @@ the same kind, and is the same for any prompts:
    9 style                           ``#everything``        ``#everything``
    ================================  =====================  =========================
 
-   In 4 to 7 a prompt without brackets takes what the other one has outside its span (after, before), and a span that
-   only the edit has is passed over for the words that it was put beside ("a calf [statue]": "calf").
-4. With a ``blended_word``, the first of the runs that contains it is the phrase, so that "street lamp" stays whole,
-   and the word itself where none does; what is added or deleted (2, 3) is inside the span whatever the word is.
+   In 4 to 7 a prompt without brackets takes the other prompt's runs outside its span (after, before). If only the edit
+   has a span, the words beside the span take precedence over it ("a calf [statue]": "calf").
+4. With a ``blended_word``, the first of the runs that contains it is the phrase, so that "street lamp" stays whole; if
+   no run contains it, the word itself is. In 2 and 3 only the runs inside the span count.
 
 The original phrase of 2 and the edit phrase of 3 are not used by the masks (see :func:`riebench.masks.pair_regions`).
 """
@@ -87,7 +87,7 @@ class Marked:
         return cls(tuple(words), tuple(spans))
 
     def _function(self, i: int) -> bool:
-        """Whether word i is a function word or punctuation, or there is none."""
+        """Whether word i is a function word or punctuation, or beyond the prompt."""
         if not 0 <= i < len(self.words) or not self.words[i][0].isalnum():
             return True
         word, following = (w.lower() for w in (*self.words, "")[i : i + 2])
@@ -118,16 +118,16 @@ class Marked:
 
     def _runs(self, positions: list[int]) -> list[str]:
         """The runs of the words at some positions."""
-        found: list[list[str]] = []
+        runs: list[list[str]] = []
         last = -2
         for i in positions:
             if self._function(i) or self._verb(i):
                 continue
             if i != last + 1:
-                found.append([])
-            found[-1].append(self.words[i])
+                runs.append([])
+            runs[-1].append(self.words[i])
             last = i
-        return [" ".join(run) for run in found]
+        return [" ".join(run) for run in runs]
 
     @cached_property
     def inside(self) -> list[str]:
@@ -136,14 +136,14 @@ class Marked:
 
     @cached_property
     def after(self) -> list[str]:
-        """The run that goes on where the last span ends, if one does."""
+        """The run that begins where the last span ends, in a list; empty if no run begins there."""
         end = self.spans[-1][1] if self.spans else len(self.words)
-        there = end < len(self.words) and not self._function(end) and not self._verb(end)
-        return self._runs(list(range(end, len(self.words))))[:1] if there else []
+        goes_on = end < len(self.words) and not self._function(end) and not self._verb(end)
+        return self._runs(list(range(end, len(self.words))))[:1] if goes_on else []
 
     @cached_property
     def before(self) -> list[str]:
-        """The last run outside brackets that ends before the last span does."""
+        """The last run outside brackets before the last span, in a list; empty if there is none."""
         end = self.spans[-1][0] if self.spans else 0
         return self._runs([i for i in self._outside if i < end])[-1:]
 
@@ -153,7 +153,7 @@ class Marked:
 
     @cached_property
     def subject(self) -> list[str]:
-        """The first run outside brackets that "of" does not follow, or the first one."""
+        """The first run outside brackets that "of" does not follow, else the first run, in a list."""
         runs = self._runs(self._outside)
         text = " ".join(self.words)
         return ([run for run in runs if f"{run} of " not in text] or runs)[:1]
@@ -166,12 +166,12 @@ def grounding_phrases(
 
     Args:
         category: 1 to 9.
-        original: the original prompt, in balanced brackets what changes.
+        original: the original prompt, with balanced brackets around the changed words.
         edit: the edit prompt, likewise.
         blended: PIE-Bench's word for the thing in the original and in the edit; empty for none.
 
     Returns:
-        The phrase for the base image and the one for the source image; None where the rule finds none.
+        The phrases for the base image and for the source image; None where the rule finds no phrase.
     """
     if category in (8, 9):
         phrase = BACKGROUND if category == 8 else EVERYTHING
@@ -188,7 +188,7 @@ def grounding_phrases(
 
 
 def _candidates(category: int, own: Marked, other: Marked) -> list[str]:
-    """Runs that may name the thing in one prompt, the likeliest first."""
+    """The runs of one prompt that may be its phrase, the likeliest first."""
     if category == 1:
         return own.inside + own.after
     if not own.spans:

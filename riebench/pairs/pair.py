@@ -28,10 +28,9 @@ MAX_SEED = 2**63 - 1
 
 
 class Pair(BaseModel):
-    """A pair of prompts, with a grounding phrase for each; field names are those of RIEBench's file.
+    """A pair of prompts with a grounding phrase for each; the field names are those of RIEBench's file.
 
-    Square brackets in the prompts mark what changes; :attr:`base_prompt` and :attr:`edit_prompt` are
-    without them.
+    Square brackets in the prompts mark the changed words; :attr:`base_prompt` and :attr:`edit_prompt` are without them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -67,12 +66,12 @@ class Pair(BaseModel):
 
     @cached_property
     def base_prompt(self) -> str:
-        """The original prompt without brackets: of the base run and the edited run."""
+        """The prompt of the base run and of the edited runs: the original prompt without brackets."""
         return without_brackets(self.original_prompt)
 
     @cached_property
     def edit_prompt(self) -> str:
-        """The edit prompt without brackets: of the source run."""
+        """The prompt of the source run: the edit prompt without brackets."""
         return without_brackets(self.editing_prompt)
 
 
@@ -82,7 +81,7 @@ def without_brackets(prompt: str) -> str:
 
 
 def category_named(text: str) -> int:
-    """The number of a category given as a number or a name.
+    """The number of a category, from its number or its name.
 
     Raises:
         UserError: if there is no such category.
@@ -90,26 +89,26 @@ def category_named(text: str) -> int:
     if text.isdecimal() and int(text) in CATEGORIES:
         return int(text)
     names = {name: number for number, name in CATEGORIES.items()}
-    wanted = text.lower().replace("_", " ").replace("-", " ").replace("color", "colour")
-    # The last word will do where it is the only one of its kind: "colour", but not "object".
-    last = [number for name, number in names.items() if name.split()[-1] == wanted]
-    if wanted in names or len(last) == 1:
-        return names.get(wanted) or last[0]
+    name = text.lower().replace("_", " ").replace("-", " ").replace("color", "colour")
+    # The last word is enough if it ends one category's name alone: "colour", but not "object".
+    last = [number for known, number in names.items() if known.split()[-1] == name]
+    if name in names or len(last) == 1:
+        return names.get(name) or last[0]
     raise unknown("category", text, [*names, *map(str, CATEGORIES)])
 
 
 def select(
     pairs: Sequence[Pair], categories: Sequence[int] = (), ids: Sequence[str] = (), limit: int | None = None
 ) -> list[Pair]:
-    """Pairs of some categories (all if none is named) and ids, the first ``limit`` of each category.
+    """The pairs of the named categories and ids (empty: all), the first ``limit`` of each category.
 
     Raises:
-        UserError: if an id is unknown or nothing is left.
+        UserError: if an id is unknown or no pair is left.
     """
     known = {pair.id for pair in pairs}
-    for wanted in ids:
-        if wanted not in known:
-            raise unknown("pair", wanted, sorted(known))
+    for name in ids:
+        if name not in known:
+            raise unknown("pair", name, sorted(known))
     counts: dict[int, int] = dict.fromkeys(CATEGORIES, 0)
     chosen = []
     for pair in pairs:

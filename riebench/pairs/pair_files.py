@@ -16,7 +16,13 @@ from riebench.util.files import write_whole
 
 
 class Problem(NamedTuple):
-    """What is wrong with one item of a pair file: which item, which of its keys, and what."""
+    """A fault of one item in a pair file.
+
+    Attributes:
+        item: number and id of the item.
+        key: of the item; empty if the fault is of the whole item.
+        what: is wrong.
+    """
 
     item: str
     key: str
@@ -40,13 +46,13 @@ def load_pairs(path: Path) -> list[Pair]:
 
 
 def check_pairs(path: Path) -> tuple[list[Pair], list[Problem]]:
-    """Read a pair file and find everything that is wrong with it.
+    """Read a pair file and find all its faults.
 
-    Besides what :func:`load_pairs` refuses, these are brackets that do not pair up, prompts that are equal once the
-    brackets are taken off, and phrases that no masker can look for.
+    Beside the faults that :func:`load_pairs` refuses, these are unpaired brackets, prompts that are equal without
+    brackets, and phrases that no masker can look for.
 
     Returns:
-        The pairs that can be loaded, and the problems: first those that :func:`load_pairs` refuses.
+        The pairs that can be loaded, and the faults, first those that :func:`load_pairs` refuses.
 
     Raises:
         UserError: if the file is missing, is not JSON or is not a list.
@@ -56,10 +62,10 @@ def check_pairs(path: Path) -> tuple[list[Pair], list[Problem]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all.
+    """Write a JSON file; a reader sees the whole file or none.
 
     Raises:
-        UserError: if it cannot be written.
+        UserError: if the file cannot be written.
     """
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     try:
@@ -69,7 +75,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def as_items(pairs: Iterable[Pair]) -> list[dict[str, Any]]:
-    """Pairs as they stand in RIEBench's file, where the category is text."""
+    """The pairs as items of RIEBench's file, in which the category is text."""
     return [p.model_dump(exclude_none=True) | {"editing_type_id": str(p.editing_type_id)} for p in pairs]
 
 
@@ -78,8 +84,8 @@ def parse_json(path: Path, kind: str, hint: str) -> Any:
 
     Args:
         path: of the file.
-        kind: what it is, for messages, as "pair file".
-        hint: what to do if it is not there.
+        kind: of the file, for messages, as "pair file".
+        hint: advice for a missing file.
 
     Raises:
         UserError: if the file is missing or is not JSON.
@@ -97,14 +103,14 @@ def parse_json(path: Path, kind: str, hint: str) -> Any:
 
 
 def fault(error: ValidationError) -> tuple[str, str]:
-    """The key of the first fault that was found, and what is wrong there."""
+    """The key of the first fault, and the fault."""
     return next(_faults(error))
 
 
 def _faults(error: ValidationError) -> Iterator[tuple[str, str]]:
-    for one in error.errors():
-        said = "is missing" if one["type"] == "missing" else one["msg"].removeprefix("Value error, ")
-        yield ".".join(map(str, one["loc"])), said
+    for item in error.errors():
+        what = "is missing" if item["type"] == "missing" else item["msg"].removeprefix("Value error, ")
+        yield ".".join(map(str, item["loc"])), what
 
 
 def _read(path: Path) -> tuple[list[Pair], list[Problem]]:
@@ -123,7 +129,7 @@ def _read(path: Path) -> tuple[list[Pair], list[Problem]]:
         try:
             pair = Pair.model_validate(item)
         except ValidationError as error:
-            problems += [Problem(name, *found) for found in _faults(error)]
+            problems += [Problem(name, *fault) for fault in _faults(error)]
             continue
         if pair.id in seen:
             problems.append(Problem(f"item {number}", "id", f"{pair.id!r} is there twice; ids must be unique"))
@@ -134,7 +140,7 @@ def _read(path: Path) -> tuple[list[Pair], list[Problem]]:
 
 
 def _doubts(pair: Pair) -> Iterator[Problem]:
-    """What the schema does not catch."""
+    """The faults that the schema does not catch."""
     name = f"id {pair.id!r}"
     for key in ("original_prompt", "editing_prompt"):
         if unbalanced(getattr(pair, key)):

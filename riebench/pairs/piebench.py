@@ -22,12 +22,12 @@ RANDOM = 0
 
 
 class PieItem(BaseModel):
-    """One item of PIE-Bench; its image and mask are not used, for RIEBench generates its images.
+    """One item of PIE-Bench; its image and its mask are not used, because RIEBench generates its images.
 
     Attributes:
-        id: the key in the file.
-        blended_word: the thing in the original and in the edit, two words with a space between, or empty. Anything
-            else counts as empty.
+        id: the item's key in the file.
+        blended_word: two words with a space between, the object in the original and in the edit. Any other number of
+            words counts as none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,13 +49,13 @@ class PieItem(BaseModel):
 
     @property
     def blended(self) -> tuple[str, str]:
-        """The blended words of the original and of the edit, both empty if there are none."""
+        """The blended words of the original and of the edit; both empty if there are none."""
         words = self.blended_word.split()
         return (words[0], words[1]) if len(words) == 2 else ("", "")
 
 
 class LeftOut(NamedTuple):
-    """An item that makes no pair, and why."""
+    """An item that makes no pair, with the reason."""
 
     id: str
     category: int
@@ -64,7 +64,7 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Built:
-    """The pairs that were made, in the file's order, and what was left out."""
+    """The pairs that were made, in the file's order, and the items that were left out."""
 
     pairs: tuple[Pair, ...]
     left_out: tuple[LeftOut, ...]
@@ -99,8 +99,8 @@ def build_pairs(items: Sequence[PieItem], categories: Sequence[int] = (), limit:
 
     Args:
         items: of PIE-Bench.
-        categories: to keep; all nine if none is named. Kind 0 (random) never makes a pair.
-        limit: pairs of each category at most, the first ones; the published run takes at most 50.
+        categories: to keep; empty for all nine. Kind 0 (random) never makes a pair.
+        limit: largest number of pairs of each category, the first ones; 50 in the published run.
     """
     kept: dict[int, int] = dict.fromkeys(CATEGORIES, 0)
     pairs: list[Pair] = []
@@ -118,7 +118,7 @@ def build_pairs(items: Sequence[PieItem], categories: Sequence[int] = (), limit:
 
 
 def _made(item: PieItem, categories: Sequence[int]) -> Pair | str:
-    """The pair of an item, or why there is none."""
+    """The pair of an item, or the reason why the item makes none."""
     refused = _refusal(item, categories)
     if refused:
         return refused
@@ -129,7 +129,7 @@ def _made(item: PieItem, categories: Sequence[int]) -> Pair | str:
 
 
 def _refusal(item: PieItem, categories: Sequence[int]) -> str | None:
-    """What is against making a pair of an item, before phrases are looked for."""
+    """The reason why an item makes no pair, apart from missing phrases; None if there is no reason."""
     if item.editing_type_id == RANDOM:
         return "kind 0 (random)"
     if categories and item.editing_type_id not in categories:
@@ -145,9 +145,9 @@ def _refusal(item: PieItem, categories: Sequence[int]) -> str | None:
 
 
 def reasons(built: Built) -> Mapping[str, Mapping[int, int]]:
-    """How many items were left out, by reason and category."""
-    found: dict[str, dict[int, int]] = {}
+    """Reason to category to the number of items that were left out."""
+    by_reason: dict[str, dict[int, int]] = {}
     for item in built.left_out:
-        counts = found.setdefault(item.reason, {})
+        counts = by_reason.setdefault(item.reason, {})
         counts[item.category] = counts.get(item.category, 0) + 1
-    return found
+    return by_reason

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import inspect
 import subprocess
 import sys
 import uuid
@@ -83,10 +82,7 @@ _UNWRITTEN: dict[int, str] = {}
 
 
 def _files_of(code: type[Any] | Callable[..., Any]) -> list[Path]:
-    try:
-        file = inspect.getsourcefile(code)
-    except (OSError, TypeError):
-        file = None
+    file = getattr(sys.modules.get(code.__module__), "__file__", None)  # a decorator's wrapper is in another file
     if file is None or not Path(file).is_file():
         return []
     package = code.__module__.partition(".")[0]

@@ -147,6 +147,7 @@ def ranked(board: pd.DataFrame, pairs: int) -> tuple[pd.DataFrame, list[int]]:
     _, by_gain = _order(board, "gain_score", pairs)
     position = {arm: i for i, arm in enumerate(order)}
     board = board.drop(columns=["rank_score", "gain_score", "rank_pairs"], errors="ignore")
+    board = board.copy()  # pandas warns of inserting into a frame of many single columns
     whole = board["category"] == ALL
     board.insert(1, "rank", board["arm"].map(ranks).where(whole).astype("Int64"))
     if by_gain != ranks:
@@ -231,5 +232,6 @@ def grouped(board: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     place = {arm: i for i, arm in enumerate(ranked)}
     different = [(place[a], place[b]) for a, b in zip(told["arm_a"], told["arm_b"], strict=True)] if len(told) else []
     names = dict(zip(ranked, letters(len(ranked), different), strict=True))
+    board = board.copy()  # as above
     board.insert(2, "group", board["arm"].map(names).where(whole))
     return board

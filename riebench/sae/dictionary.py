@@ -1,4 +1,4 @@
-"""What the SAE suite asks of a dictionary of features: any object with these can be judged and shown."""
+"""The interface of a dictionary of features: any object with it can be judged and shown."""
 
 from __future__ import annotations
 

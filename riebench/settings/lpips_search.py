@@ -1,8 +1,9 @@
-"""Searching the strength at which an edited picture costs a given LPIPS. Needs no torch."""
+"""The search for the strength at which an edited picture has a given LPIPS. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,29 +11,31 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
-    from riebench.records import Record
+    from riebench.records import Record, Setting
 
 LPIPS = "lpips_base"
-"""The metric whose value is searched for."""
+"""The metric that the budgets are of."""
 NARROW = 0.02
-"""A jump is narrowed to this share of its upper strength at most."""
+"""A jump is narrowed until its two strengths differ by this share of the upper one."""
 DIGITS = 4
+"""Significant digits of a strength that is tried."""
 FARTHER = 4
+"""Factor on the largest strength as long as no budget is reached."""
 LEAST = 0.001
-"""Where the LPIPS is over a budget at so weak a strength, it jumps over it from 0."""
+"""No weaker strength is tried: an LPIPS above a budget at this strength jumps over the budget from 0."""
 TYPICAL_RUNS = 3
-"""Of each budget, on mini; more where an LPIPS is jumped over or out of reach."""
+"""Runs for each budget on mini; more where the LPIPS jumps over a budget or never reaches it."""
 WITHIN = 0.05
-"""Share of a budget by which a picture's LPIPS may differ from it, unless another is asked for."""
+"""The default share of a budget by which a picture's LPIPS may differ from it."""
+Searched = tuple[int, tuple[int, ...] | None]
+"""What one search is of: a condition by its number, in an interval of the steps."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Any
 """A float, or an array of floats."""
-Points = Mapping[float, float | None]
-"""The strengths at which a pair was edited, to LPIPS; None where there is no picture."""
 
 
-class LpipsSearch(BaseModel):
-    """What is searched for on every pair, by every condition, besides the strengths that were asked for.
+class SearchOptions(BaseModel):
+    """The LPIPS budgets of a run, for which strengths are searched on every pair by every condition.
 
     Attributes:
         budgets: values of LPIPS to the base image, smallest first.
@@ -46,63 +49,92 @@ class LpipsSearch(BaseModel):
     within: Annotated[float, Field(gt=0, lt=1)] = WITHIN
     most: Positive = 32
 
-    def next_strengths(self, points: Points) -> list[float]:
-        """The strengths to try next, one for each budget that is still searched for; none when all is done.
 
-        A budget is looked for where the LPIPS, from strength 0 up, first comes near it or passes it. As long as it
-        does neither, the strength is multiplied by :data:`FARTHER`, up to ``most`` or to a strength at which there is
-        no picture. Where it passes the budget between two strengths, one between these is tried: by turns the middle,
-        and where a straight line would meet the budget. If these two are close to each other, it is a jump, and the
-        search ends; that takes some twelve runs, and a budget that can be met three on average. It ends, too, where
-        the LPIPS is the same at all strengths, the largest 16 times the smallest at least: strength does not matter.
+@dataclass(frozen=True)
+class LpipsSearch:
+    """The search of one condition, in one interval of the steps, on one pair.
+
+    Attributes:
+        options: the budgets.
+        condition: the condition's number in the request.
+        setting: a setting of the condition in that interval; its strength is not used.
+        points: the strengths at which the pair was edited, to the LPIPS of the picture; None without a picture.
+    """
+
+    options: SearchOptions
+    condition: int
+    setting: Setting
+    points: dict[float, float | None] = field(default_factory=dict)
+
+    @property
+    def searched(self) -> Searched:
+        """The condition and the interval."""
+        return self.condition, self.setting.on_steps
+
+    def next_settings(self) -> list[Setting]:
+        """The settings to run next; none at the end of the search."""
+        return [self.setting.model_copy(update={"strength": strength}) for strength in self.next_strengths()]
+
+    def next_strengths(self) -> list[float]:
+        """The strengths to try next, one for each budget that is still searched for; none at the end of the search.
+
+        The search is for the first strength, from 0 up, whose LPIPS is near a budget or above it. Without one, the
+        strength is multiplied by :data:`FARTHER`, up to ``most`` or to a strength without a picture. If the LPIPS
+        passes the budget between two strengths, one between them is tried: in turn the middle, and where a straight
+        line meets the budget. If the two are close to each other, the LPIPS jumps over the budget and the search ends,
+        after some twelve runs; a budget that can be met takes three on average. The search also ends if the LPIPS is
+        the same at all strengths and the largest is at least 16 times the smallest: strength does not matter.
         """
-        path = [(0.0, 0.0), *sorted((s, v) for s, v in points.items() if 0 < s <= self.most and v is not None)]
-        same = len({value for _, value in path[1:]}) == 1
+        options = self.options
+        measured = sorted((s, v) for s, v in self.points.items() if 0 < s <= options.most and v is not None)
+        path = [(0.0, 0.0), *measured]
+        same = len({value for _, value in measured}) == 1
         if same and path[-1][0] >= FARTHER**2 * path[1][0]:
             return []
-        tries = [self._next(path, budget, len(points)) for budget in self.budgets]
-        limit = min((s for s, value in points.items() if s > 0 and value is None), default=float("inf"))
-        return list(dict.fromkeys(s for s in tries if s is not None and s < limit and s not in points))
+        tries = [self._next(path, budget) for budget in options.budgets]
+        limit = min((s for s, value in self.points.items() if s > 0 and value is None), default=float("inf"))
+        return list(dict.fromkeys(s for s in tries if s is not None and s < limit and s not in self.points))
 
-    def _next(self, path: Sequence[tuple[float, float]], budget: float, tried: int) -> float | None:
+    def _next(self, path: Sequence[tuple[float, float]], budget: float) -> float | None:
         """The next strength for one budget; None if it is met, jumped over, or too large for all strengths."""
-        after = next((i for i, (_, value) in enumerate(path) if value >= budget * (1 - self.within)), None)
+        within, most = self.options.within, self.options.most
+        after = next((i for i, (_, value) in enumerate(path) if value >= budget * (1 - within)), None)
         if after is None:
             top = path[-1][0]
-            return None if top >= self.most else min(FARTHER * top or 1.0, self.most)
+            return None if top >= most else min(FARTHER * top or 1.0, most)
         (low, below), (high, above) = path[after - 1], path[after]
-        if above <= budget * (1 + self.within) or ends(low, high):
+        if above <= budget * (1 + within) or ends(low, high):
             return None
-        share = 0.5 if tried % 2 else (budget - below) / (above - below)
+        share = 0.5 if len(self.points) % 2 else (budget - below) / (above - below)
         return float(f"{low + share * (high - low):.{DIGITS}g}")
 
 
 def ends(low: Number, high: Number) -> Number:
-    """Whether nothing is tried between two strengths, so that an LPIPS between theirs is jumped over."""
+    """Whether two strengths are so close that none between them is tried: an LPIPS between theirs is jumped over."""
     return (high - low <= NARROW * high) | (high <= LEAST)
 
 
-def parse_search(budgets: Sequence[float | str], bounds: Mapping[str, float | None]) -> LpipsSearch:
-    """A search from what was asked for.
+def parse_search(budgets: Sequence[float | str], bounds: Mapping[str, float | None]) -> SearchOptions:
+    """The options of a search from what the user gave.
 
     Args:
         budgets: of LPIPS.
-        bounds: further attributes of the search; None stands for a default.
+        bounds: the other attributes of the options; None stands for a default.
 
     Raises:
         UserError: if a number does not fit, or there are no budgets.
     """
     if not budgets:
-        raise UserError("bounds of a search were given, but no LPIPS to search for; give it with --at-lpips")
-    given = {name: value for name, value in bounds.items() if value is not None}
+        raise UserError("at_lpips_within or at_lpips_most without a budget; give it with --at-lpips")
+    named = {name: value for name, value in bounds.items() if value is not None}
     try:
-        found = LpipsSearch.model_validate({"budgets": tuple(budgets), **given})
+        options = SearchOptions.model_validate({"budgets": tuple(budgets), **named})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"at_lpips ({first['loc'][0]}) is {first['input']!r}: {first['msg'].lower()}") from None
-    return found.model_copy(update={"budgets": tuple(sorted(set(found.budgets)))})
+    return options.model_copy(update={"budgets": tuple(sorted(set(options.budgets)))})
 
 
 def lpips_of(record: Record) -> float | None:
-    """The LPIPS of a record's picture; None if there is no picture."""
+    """The LPIPS of a record's picture to the base image; None without a picture."""
     return record.metrics.get(LPIPS)

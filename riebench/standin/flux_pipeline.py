@@ -19,7 +19,7 @@ T5_LENGTH = 512
 
 @dataclass(frozen=True)
 class FluxShape:
-    """Widths and depths; the names of layers and files do not depend on them."""
+    """Widths and depths of a FLUX; the names of layers and files do not depend on them."""
 
     double: int
     single: int
@@ -36,7 +36,7 @@ class FluxShape:
 
 
 FLUX_SHAPES: dict[Size, FluxShape] = {
-    # Three blocks of either kind and two of T5's layers stand for all: the whole model would fill 67 GB in float32.
+    # Three blocks of each kind and two layers of T5: the whole model would fill 67 GB in float32.
     "true": FluxShape(
         double=3,
         single=3,
@@ -67,7 +67,7 @@ FLUX_SHAPES: dict[Size, FluxShape] = {
     ),
 }
 SAE_BLOCKS = ("double.1", "double.18")
-"""Blocks with a random SAE in the folder ``flux-saes``, where the model has them."""
+"""The blocks of the random SAEs in the folder ``flux-saes``; a model with fewer blocks has fewer SAEs."""
 LARGE = ("text_encoder_2", "transformer")
 FLUX_INDEX = {
     "_class_name": "FluxPipeline",
@@ -83,7 +83,7 @@ FLUX_INDEX = {
 
 
 def transformer_config(shape: FluxShape) -> dict[str, Any]:
-    """FLUX.1-schnell's transformer (its ``transformer/config.json``)."""
+    """The configuration of FLUX.1-schnell's transformer (``transformer/config.json``)."""
     width = shape.clip[0]
     return {
         "patch_size": 1,
@@ -100,7 +100,7 @@ def transformer_config(shape: FluxShape) -> dict[str, Any]:
 
 
 def vae_config(shape: FluxShape) -> dict[str, Any]:
-    """FLUX.1's autoencoder (its ``vae/config.json``)."""
+    """The configuration of FLUX.1's autoencoder (``vae/config.json``)."""
     return {
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -117,7 +117,7 @@ def vae_config(shape: FluxShape) -> dict[str, Any]:
 
 
 def t5_config(shape: FluxShape) -> Any:
-    """T5 v1.1's configuration, the encoder of which is used."""
+    """The configuration of T5 v1.1; only the encoder is used."""
     from transformers import T5Config
 
     width, head, feed_forward, layers, heads = shape.t5
@@ -133,7 +133,7 @@ def t5_config(shape: FluxShape) -> Any:
 
 
 def flux_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
-    """What belongs to FLUX.1-schnell: its pipeline, and random SAEs for ``sae.folder``."""
+    """The writers of a FLUX: its pipeline, and random SAEs for ``sae.folder``."""
     shape = FLUX_SHAPES[size]
     few = f"{shape.double} of 19 double and {shape.single} of 38 single blocks, {shape.t5[3]} of T5's 24 layers"
     return {
@@ -152,7 +152,7 @@ def _write_saes(folder: Path, shape: FluxShape, seed: int) -> None:
 
 
 def flux_networks(shape: FluxShape) -> Networks:
-    """The networks of a FLUX."""
+    """The networks of a FLUX, with random weights."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
     from transformers import CLIPTextModel, T5EncoderModel
 
@@ -165,14 +165,14 @@ def flux_networks(shape: FluxShape) -> Networks:
 
 
 def write_flux(folder: Path, shape: FluxShape, seed: int) -> None:
-    """Write a ``FluxPipeline`` with random weights; the large networks in several files, as published."""
+    """Write a ``FluxPipeline`` with random weights; large networks are split into several files, as published."""
     for name, make in flux_networks(shape).items():
         write_networks(folder, {name: make}, seed, shape.dtype, shape.shard if name in LARGE else WHOLE)
     write_flux_frame(folder)
 
 
 def write_flux_frame(folder: Path) -> None:
-    """Write all of a pipeline but its networks: scheduler, tokenizers, index."""
+    """Write the scheduler, the tokenizers and the index of a pipeline."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     scheduler: Any = FlowMatchEulerDiscreteScheduler(
@@ -185,7 +185,7 @@ def write_flux_frame(folder: Path) -> None:
 
 
 def write_t5_tokenizer(folder: Path) -> None:
-    """A tokenizer in the layout of T5's: letters, and words that CLIP's vocabulary has whole."""
+    """Write a tokenizer in T5's layout; its pieces are letters and whole words of CLIP's vocabulary."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import T5Tokenizer
 

@@ -6,7 +6,7 @@ import json
 import string
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from riebench.masks.dino_bert import read_tokenizer
 from riebench.masks.gsam import DETECTOR, SEGMENTER, TEXT_ENCODER
 from riebench.masks.gsam_loading import gsam_module, quiet
 from riebench.masks.sam import build_sam2
+from riebench.standin.size import Size
 
-Size = Literal["tiny", "true"]
 WIDTH = 256  # of the detector's transformer, which the package fixes
 
 TINY_DETECTOR = DetectorSizes(
@@ -67,12 +67,12 @@ COVERAGE = 0.3  # of the picture, by a mask
 def write_grounding_dino(folder: Path, size: Size, seed: int) -> None:
     """Write a random Grounding DINO: its checkpoint, its text encoder's folder and, if tiny, its sizes.
 
-    At a box threshold of 0.35 it finds something for any phrase in any picture, at 0.99 nothing.
+    At a box threshold of 0.35 it finds boxes for any phrase in any picture, at 0.99 none.
 
     Args:
-        folder: gets the published file names.
+        folder: for files with the published names.
         size: ``true`` has the published shapes; ``tiny`` has fewer layers and narrower ones.
-        seed: the same seed, the same weights.
+        seed: of the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sizes = TINY_DETECTOR if size == "tiny" else DetectorSizes()
@@ -96,9 +96,9 @@ def write_sam2(folder: Path, size: Size, seed: int) -> None:
     """Write a random SAM 2.1: its checkpoint and, if tiny, its sizes. Its masks cover a part of the picture.
 
     Args:
-        folder: gets the published file names.
+        folder: for files with the published names.
         size: ``true`` has the published shapes; ``tiny`` has fewer layers and narrower ones.
-        seed: the same seed, the same weights.
+        seed: of the weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SEGMENTER
@@ -111,12 +111,12 @@ def write_sam2(folder: Path, size: Size, seed: int) -> None:
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
-    """As published: a plain dict of tensors under ``model``."""
+    """Save tensors as published: a dict under ``model``."""
     torch.save({"model": {key: value.detach() for key, value in state.items()}}, path)
 
 
 def _write_sizes(checkpoint: Path, sizes: str | None) -> None:
-    """Sizes go beside a checkpoint that has its own; those of an earlier stand-in would be wrong for another."""
+    """Write sizes beside a checkpoint, or remove those of an earlier stand-in."""
     path = checkpoint.with_suffix(".json")
     path.unlink(missing_ok=True)
     if sizes is not None:
@@ -124,7 +124,7 @@ def _write_sizes(checkpoint: Path, sizes: str | None) -> None:
 
 
 def _set_scores(state: dict[str, Tensor], sizes: DetectorSizes, centre: float) -> None:
-    """Bring scores and boxes into a useful range, in place; the package starts them at ones and zeros."""
+    """Bring scores and boxes into a useful range, in place; the package initialises them with ones and zeros."""
     text = f"transformer.encoder.text_layers.{sizes.enc_layers - 1}.norm2"
     queries = "transformer.decoder.norm"
     state[f"{text}.weight"].fill_(SPREAD / 16)
@@ -142,7 +142,7 @@ def _set_scores(state: dict[str, Tensor], sizes: DetectorSizes, centre: float) -
 
 @torch.no_grad()
 def _set_masks(model: Any) -> None:
-    """Make masks of blobs, in place; as the package starts them they cover almost all or almost nothing.
+    """Make masks blobs, in place; as the package initialises them they cover almost everything or nothing.
 
     Strong position embeddings make the logits vary over the picture. A mask is the product of fine features
     with a vector for each of four kinds of mask: one feature is held near 4, and its weight lowers the logits by
@@ -163,9 +163,9 @@ def _set_masks(model: Any) -> None:
 
 
 def _write_tokenizer(folder: Path, size: Size) -> None:
-    """Tokenizer files and configuration in the layout of bert-base-uncased."""
+    """Write the tokenizer and the configuration in the layout of bert-base-uncased."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").unlink(missing_ok=True)  # it would go before the vocabulary
+    (folder / "tokenizer.json").unlink(missing_ok=True)  # it would take precedence over the vocabulary
     config = BertConfig()
     words = bert_vocabulary(config.vocab_size if size == "true" else None)
     if size == "tiny":
@@ -180,10 +180,10 @@ def _write_tokenizer(folder: Path, size: Size) -> None:
 
 
 def bert_vocabulary(entries: int | None) -> list[str]:
-    """Word pieces by id: special tokens where bert-base-uncased has them, characters, pairs of letters.
+    """Word pieces in the order of their ids: special tokens with bert-base-uncased's ids, characters, pairs of letters.
 
     Args:
-        entries: how many, filled up with ``[unusedN]``; None leaves the list as short as it can be.
+        entries: length of the list, filled up with ``[unusedN]``; None adds no filling.
     """
     words = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     signs = [c for c in map(chr, range(33, 127)) if c not in string.ascii_uppercase]

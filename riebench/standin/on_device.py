@@ -1,6 +1,6 @@
-"""Random models made where they compute, without files between.
+"""Random models made on their device, without files.
 
-At true shape the networks of an SDXL are 14 GB in float32. A GPU fills them with random numbers in seconds; writing
+At true shape the networks of an SDXL have 14 GB in float32. A GPU fills them with random numbers in seconds; writing
 them to a disk and reading them takes minutes.
 """
 
@@ -27,11 +27,11 @@ from riebench.standin.size import Size
 def model_on(device: torch.device, name: str, size: Size, settings: Settings, seed: int = 0) -> Model:
     """A model with random weights and SAEs, on a device.
 
-    The weights are drawn in float32 and then cast, so that they are the same in any type but for rounding; a device
-    draws numbers of its own.
+    Weights are drawn in float32 and then cast, so that they differ between types by rounding only. Each kind of device
+    draws other numbers.
 
     Args:
-        device: where it computes.
+        device: that computes.
         name: of an SDXL, or ``flux-schnell``.
         size: see :data:`riebench.standin.size.Size`; a FLUX has fewer blocks at true widths.
         settings: type, offloading, size of the pictures and the like.
@@ -56,7 +56,7 @@ def model_on(device: torch.device, name: str, size: Size, settings: Settings, se
 
 
 def networks_on(device: torch.device, networks: Networks, dtype: torch.dtype, seed: int) -> dict[str, Any]:
-    """Each network of a pipeline with random weights of a type, on a device, one after the other."""
+    """The networks of a pipeline with random weights on a device; each is made and cast before the next."""
     made = {}
     for name, make in networks.items():
         with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]), torch.device(device):

@@ -14,14 +14,14 @@ from riebench.standin.saes import write_saes
 from riebench.standin.size import Size, Writers
 
 WHOLE = "20GB"
-"""The most that one file holds, so that it holds all of a network, SDXL's U-Net included."""
+"""Largest size of a file, large enough for a whole network."""
 Networks: TypeAlias = Mapping[str, Callable[[], Any]]
-"""Name of a pipeline's part to what makes it, with random weights."""
+"""Component of a pipeline to the function that makes it with random weights."""
 
 
 @dataclass(frozen=True)
 class PipelineShape:
-    """Widths and depths; the names of layers and files do not depend on them."""
+    """Widths and depths of an SDXL; the names of layers and files do not depend on them."""
 
     unet: tuple[int, int, int]
     heads: tuple[int, int, int]
@@ -56,7 +56,7 @@ SHAPES: dict[Size, PipelineShape] = {
     ),
 }
 SIDES = {"sdxl-turbo": 64, "sdxl-base": 128}
-"""Latents of the models' own picture sizes, 512 and 1024 px."""
+"""Model to the side of its latents, in cells, at its own picture size (512 and 1024 px)."""
 
 
 INDEX = {
@@ -73,7 +73,7 @@ INDEX = {
 
 
 def unet_config(shape: PipelineShape, side: int) -> dict[str, Any]:
-    """SDXL's U-Net (stabilityai/sdxl-turbo, ``unet/config.json``)."""
+    """The configuration of SDXL's U-Net (stabilityai/sdxl-turbo, ``unet/config.json``)."""
     return {
         "sample_size": side,
         "block_out_channels": shape.unet,
@@ -93,7 +93,12 @@ def unet_config(shape: PipelineShape, side: int) -> dict[str, Any]:
 
 
 def clip_text_config(size: tuple[int, int, int], activation: str) -> Any:
-    """The published CLIP text encoders' configuration; ``size`` is width, layers, heads."""
+    """The configuration of a published CLIP text encoder.
+
+    Args:
+        size: width, layers, heads.
+        activation: of the layers.
+    """
     from transformers import CLIPTextConfig
 
     width, layers, heads = size
@@ -107,13 +112,13 @@ def clip_text_config(size: tuple[int, int, int], activation: str) -> Any:
         max_position_embeddings=77,
         hidden_act=activation,
         bos_token_id=0,
-        eos_token_id=2,  # as published; transformers then takes the highest id for the end of the text
+        eos_token_id=2,  # as published; transformers then ends a text at its highest id
         pad_token_id=1,
     )
 
 
 def write_tokenizer(folder: Path, padding: str) -> None:
-    """CLIP's own vocabulary, which the open_clip package carries, in the files of the published pipelines."""
+    """Write CLIP's tokenizer in the published layout; the vocabulary is the one in the open_clip package."""
     from open_clip.tokenizer import SimpleTokenizer
 
     simple = SimpleTokenizer()
@@ -150,10 +155,10 @@ def write_networks(
 
     Args:
         folder: of the pipeline.
-        networks: name to what makes one.
-        seed: of the weights of each.
+        networks: to write.
+        seed: of the weights of each network.
         dtype: of the weights.
-        shard: the most that one file holds.
+        shard: largest size of a file.
     """
     import transformers.utils.logging
 
@@ -169,7 +174,7 @@ def write_networks(
 
 
 def sdxl_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
-    """What belongs to an SDXL: its pipeline and its SAEs."""
+    """The writers of an SDXL: its pipeline and its SAEs."""
     return {
         "model": lambda: write_pipeline(root / model, model, size, seed),
         "sae": lambda: write_saes(root / "sdxl-turbo-saes", size, seed),
@@ -177,7 +182,7 @@ def sdxl_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
 
 
 def sdxl_networks(model: str, size: Size) -> Networks:
-    """The networks of an SDXL."""
+    """The networks of an SDXL, with random weights."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -207,7 +212,7 @@ def write_pipeline(folder: Path, model: str, size: Size, seed: int) -> None:
 
 
 def write_sdxl_frame(folder: Path, model: str) -> None:
-    """Write all of a pipeline but its networks: scheduler, tokenizers, index."""
+    """Write the scheduler, the tokenizers and the index of a pipeline."""
     _scheduler(model).save_pretrained(folder / "scheduler")
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
     write_tokenizer(folder / "tokenizer_2", "!")

@@ -26,7 +26,7 @@ def write_saes(folder: Path, size: Size, seed: int) -> None:
 
 
 def write_sae(folder: Path, config: Mapping[str, int], generator: torch.Generator) -> None:
-    """Write one: ``config.json`` and ``state_dict.pth``."""
+    """Write one SAE: ``config.json`` and ``state_dict.pth``."""
     sae = random_sae(config, generator)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config) + "\n")
@@ -34,7 +34,7 @@ def write_sae(folder: Path, config: Mapping[str, int], generator: torch.Generato
 
 
 def random_sae(config: Mapping[str, int], generator: torch.Generator) -> TopKSAE:
-    """An SAE of the sizes of a published ``config.json``; its encoder is its decoder transposed, as training starts."""
+    """A random SAE with the sizes of a published ``config.json``; its encoder is its decoder transposed."""
     sae = TopKSAE(config["d_model"], config["n_dirs_local"], config["k"])
     decoder = torch.randn(config["d_model"], config["n_dirs_local"], generator=generator)
     sae.decoder.weight.data = decoder / decoder.norm(dim=0)

@@ -1,4 +1,4 @@
-"""Random weights of the CLIP and of the LPIPS trunk that score."""
+"""Random weights of CLIP and of LPIPS's trunk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY_CLIP: dict[str, Any] = {
 
 
 def write_clip(folder: Path, size: Size, seed: int) -> None:
-    """Write ViT-L-14 as open_clip keeps it: ``open_clip_config.json`` and ``open_clip_model.safetensors``."""
+    """Write ViT-L-14 in open_clip's layout: ``open_clip_config.json`` and ``open_clip_model.safetensors``."""
     config = TINY_CLIP if size == "tiny" else open_clip.get_model_config("ViT-L-14")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -36,7 +36,7 @@ def write_clip(folder: Path, size: Size, seed: int) -> None:
 
 
 def write_trunk(folder: Path, size: Size, seed: int) -> None:
-    """Write AlexNet as torchvision keeps it. LPIPS fixes the convolutions; ``tiny`` has a smaller classifier."""
+    """Write AlexNet in torchvision's layout. LPIPS fixes the convolutions; ``tiny`` has a smaller classifier."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = torchvision.models.alexnet(weights=None)

@@ -1,4 +1,4 @@
-"""Write a complete set of random weights in the layouts that the real loaders read."""
+"""Write a complete set of random weights in the published layouts."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from riebench.weights.places import STANDIN
 
 
 def write_standin(root: Path, model: str, size: Size, seed: int = 0) -> Iterator[str]:
-    """Write every part of a model under ``root``; yields the name of each part before it is written.
+    """Write random weights of a model and its instruments; yields the name of each part before it is written.
 
-    The model's family writes its own parts: its entry names a function of ``root``, the model's name, size and seed
-    that gives :data:`Writers`. The instruments are the same for all.
+    The entry's ``standin`` names the function that returns the :data:`Writers` of the model's own parts. Its arguments
+    are those of this function. The instruments are the same for all models.
+
+    Args:
+        root: folder for the weights: empty, missing, or with an earlier stand-in.
+        model: name of the model.
+        size: of the weights.
+        seed: of the random numbers.
 
     Raises:
-        UserError: if the model has no stand-in, or there are weights in the folder that are none.
+        UserError: if the model's entry names no writer, or the folder holds other files.
     """
     entries = _entries()
     if model not in entries:
         raise unknown("model with stand-ins", model, entries)
     if root.exists() and any(root.iterdir()) and not (root / STANDIN).is_file():
-        raise UserError(f"{root} holds something that is no stand-in; give an empty folder")
+        raise UserError(f"{root} holds files that are no stand-in; give an empty folder")
     own = _family_writer(entries[model])(root, model, size, seed)
     parts: Writers = {**own, **masker_parts(root, size, seed), **scorer_parts(root, size, seed)}
     root.mkdir(parents=True, exist_ok=True)
@@ -39,7 +45,7 @@ def write_standin(root: Path, model: str, size: Size, seed: int = 0) -> Iterator
 
 
 def _family_writer(entry: ModelEntry) -> Callable[[Path, str, Size, int], Writers]:
-    """The function that writes the parts of a family's pipeline."""
+    """The function that returns the writers of a model's own parts."""
     if entry.standin == "sdxl":
         from riebench.standin.pipeline import sdxl_parts
 
@@ -53,7 +59,7 @@ def _family_writer(entry: ModelEntry) -> Callable[[Path, str, Size, int], Writer
 
 
 def masker_parts(root: Path, size: Size, seed: int) -> Writers:
-    """Grounded SAM 2.
+    """The writers of Grounded SAM 2.
 
     Raises:
         UserError: if its packages are not installed.
@@ -67,7 +73,7 @@ def masker_parts(root: Path, size: Size, seed: int) -> Writers:
 
 
 def scorer_parts(root: Path, size: Size, seed: int) -> Writers:
-    """CLIP and the trunk of LPIPS."""
+    """The writers of CLIP and of LPIPS's trunk."""
     from riebench.standin.scorers import write_clip, write_trunk
 
     return {
@@ -77,11 +83,11 @@ def scorer_parts(root: Path, size: Size, seed: int) -> Writers:
 
 
 def _entries() -> dict[str, ModelEntry]:
-    """The models by name whose families write stand-ins."""
-    found = {}
+    """Name to entry of the models whose entries name a writer."""
+    entries = {}
     for name in model_names():
-        with suppress(UserError):  # a plug-in that is broken is no hindrance to others
+        with suppress(UserError):  # a broken plug-in must not hinder others
             entry = entry_named(name)
             if entry.standin:
-                found[name] = entry
-    return found
+                entries[name] = entry
+    return entries

@@ -58,7 +58,7 @@ class Capture:
     model: Model | None = None
 
     def positions(self, site: str) -> int:
-        """Vectors taken from each step of a run at a site."""
+        """The number of positions taken from each step of a run at a site."""
         positions = self.sites[site].positions
         return positions if self.sampled is None else min(positions, self.sampled)
 
@@ -144,10 +144,10 @@ def resolve_capture(
 
 
 def refuse_full_disk(folder: Path, needed: int) -> int:
-    """How many bytes are free where a folder is or will be.
+    """The number of free bytes on the disk of a folder.
 
     Raises:
-        UserError: if fewer than are needed.
+        UserError: if fewer are free than ``needed``.
     """
     above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(above).free
@@ -160,7 +160,7 @@ def refuse_full_disk(folder: Path, needed: int) -> int:
 
 
 def size_text(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes with its unit, as 1.5 GB."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -16,7 +16,7 @@ from riebench.training.training_plan import GridPoint, SAESettings
 
 
 class Start(NamedTuple):
-    """What the SAEs of a site begin with.
+    """The start of all SAEs of a site.
 
     Attributes:
         median: geometric median ``[d]`` of a sample of the vectors.
@@ -28,7 +28,7 @@ class Start(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step measured, before it changed the weights; tensors without dimensions.
+    """The measures of a step, taken before it changed the weights; tensors without dimensions.
 
     Attributes:
         loss: mean squared error over the variance of the data.
@@ -49,17 +49,17 @@ class Learner:
     """An SAE with its optimiser.
 
     Two SAEs that differ in the auxiliary loss alone are the same until a feature has died; until then one learner
-    stands for both.
+    trains both.
 
     Args:
-        points: what it stands for.
+        points: the SAEs that it trains.
         d_model: width d of the vectors.
         start: of the site.
         settings: of the training.
         device: where it is trained.
 
     Attributes:
-        points: what it stands for.
+        points: the SAEs that it trains.
         W_enc: ``[n, d]``.
         W_dec: ``[n, d]``, rows of norm 1.
         pre_bias: ``[d]``.
@@ -202,7 +202,7 @@ def auxiliary_loss(pre: Tensor, W_dec: Tensor, residual: Tensor, auxk: int) -> T
     Args:
         pre: pre-activations of the dead features ``[batch, dead]``.
         W_dec: their directions ``[dead, d]``.
-        residual: what the active features left.
+        residual: values less their reconstruction from the active features.
         auxk: how many rebuild it, at most.
 
     Returns:

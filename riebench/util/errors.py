@@ -9,7 +9,7 @@ MOST_NAMES = 20
 
 
 class UserError(Exception):
-    """Bad input: what is wrong, what was expected, what to do. The command line prints it and exits with 2."""
+    """Bad input: the text says what is wrong, what was expected and what to do. The command line exits with 2."""
 
 
 class PairError(Exception):

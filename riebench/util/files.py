@@ -126,6 +126,6 @@ def read_facts(name: str) -> dict[str, Any]:
 
 
 def keep_facts(name: str, facts: dict[str, Any]) -> None:
-    """Keep facts under a file name. Where that fails they are worked out again next time."""
+    """Keep facts under a file name. If that fails, the facts are computed again the next time."""
     with suppress(OSError):
         write_whole(cache_folder() / name, json.dumps(facts).encode())

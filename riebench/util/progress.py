@@ -40,9 +40,9 @@ def progress_bar(
     Without a terminal a line is logged every :data:`EVERY` seconds, and the bar is printed once at the end.
 
     Args:
-        title: what the units are, in the plural: ``pairs``.
+        title: the name of the units, in the plural: ``pairs``.
         total: number of units, which may be done in any order.
-        counted: what the rate counts, in the plural, if it does not count the units.
+        counted: the name of the things that the rate counts, in the plural, if these are not the units.
         console: where the bar is drawn.
         quiet: whether to show nothing.
     """
@@ -88,13 +88,13 @@ def tracked(title: str) -> Track:
 
 @contextmanager
 def stopping(unit: str = "pair") -> Iterator[list[signal.Signals]]:
-    """Inside the ``with`` statement a first Ctrl-C or SIGTERM is a wish, and a second stops at once.
+    """Inside the ``with`` statement a first Ctrl-C or SIGTERM is only noted, and a second stops at once.
 
     Args:
-        unit: what is finished first.
+        unit: the name of the task that is finished first.
 
-    Gives a list that holds the signal once somebody has asked for an end. Outside the main thread, where Python takes
-    no signals, nothing changes.
+    Gives a list that holds the first signal once it has come. Outside the main thread, where Python takes no signals,
+    nothing changes.
     """
     signals: list[signal.Signals] = []
 

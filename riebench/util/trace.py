@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -55,13 +55,14 @@ def tracing() -> Iterator[Trace]:
         _TRACE.reset(before)
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """A stage of the work, as a ``with`` statement or as the decorator of a function; timed if a trace is on."""
+def stage(name: str) -> AbstractContextManager[None]:
+    """A stage of the work, as a ``with`` statement; timed if a trace is on."""
     trace = _TRACE.get()
-    if trace is None:
-        yield
-        return
+    return nullcontext() if trace is None else _timing(trace, name)
+
+
+@contextmanager
+def _timing(trace: Trace, name: str) -> Iterator[None]:
     started = time.perf_counter()
     times = trace.stages.setdefault(name, Times())
     try:

@@ -221,9 +221,9 @@ def work_off(
 
     Args:
         results: works the tasks off.
-        tasks: what is left to do.
+        tasks: the tasks that are left.
         keep: writes a result; returns a reason to end early, if there is one.
-        unit: what a task is called, in the singular: ``pair``.
+        unit: the name of a task, in the singular: ``pair``.
 
     Raises:
         KeyboardInterrupt: at a second Ctrl-C.

@@ -40,7 +40,7 @@ class Worker(Protocol[Task_contra, Result_co]):
         """The result of a task.
 
         Raises:
-            UserError: if the task and all others after it cannot be worked off.
+            UserError: if neither this task nor any later one can be done.
         """
 
     def give_up(self, task: Task_contra, reason: str) -> Result_co:
@@ -83,7 +83,7 @@ class Crew(Protocol[W]):
         """Each task with its result, in the order in which they are done.
 
         Raises:
-            UserError: if a worker raises one, or all workers are lost; what is under way is finished first.
+            UserError: if a worker raises one, or all workers are lost; the tasks under way are finished first.
         """
 
     def stop(self) -> None:
@@ -94,13 +94,13 @@ class Crew(Protocol[W]):
 def hired(
     make: Callable[[], W], workers: Workers, tasks: int, unit: str, name: Callable[[Any], str] = str
 ) -> Iterator[Crew[W]]:
-    """Workers that are let go at the end of the ``with`` statement.
+    """Workers for the ``with`` statement; their processes end with it.
 
     Args:
         make: makes a worker; called in the process that it works in.
         workers: how many and what each gets.
         tasks: number of tasks; more workers than tasks are not hired.
-        unit: what a task is called in messages, in the singular: ``pair``.
+        unit: the name of a task in messages, in the singular: ``pair``.
         name: gives the name of a task for messages.
 
     Raises:
@@ -195,7 +195,7 @@ class RayCrew(Generic[W]):
     Args:
         make: makes a worker; called in the process that it works in.
         workers: how many, and what each gets.
-        unit: what a task is called in messages.
+        unit: the name of a task in messages, in the singular.
         name: gives the name of a task for messages.
 
     Raises:
@@ -236,13 +236,13 @@ class RayCrew(Generic[W]):
             raise UserError(f"the Ray cluster {self.workers.address!r} cannot be reached: {reason}") from None
 
     def _share_out(self) -> None:
-        """Decide what each worker gets, and see that the cluster has it."""
+        """Set the cores and GPUs of each worker (UserError if the cluster has fewer)."""
         cpus = self._share_of("CPU", self.workers.cpus)
         self.share = {"num_cpus": cpus, "num_gpus": self._share_of("GPU", self.workers.gpus)}
         self.threads = max(1, int(cpus))
 
     def _share_of(self, name: str, each: float | None) -> float:
-        """What each worker gets of a resource: an even share, rounded down to a whole number above 1, unless given."""
+        """Each worker's share of a resource: the given one, else an even one, rounded down if it is above 1."""
         total, count = self.ray.cluster_resources().get(name, 0.0), self.workers.count
         if each is None:
             each = float(total // count) or total / count
@@ -251,7 +251,7 @@ class RayCrew(Generic[W]):
         return each
 
     def _hire(self) -> Any:
-        # Files of methods in the current folder are importable in the workers, too.
+        # So that workers also import files of methods in the current folder.
         path = os.pathsep.join(dict.fromkeys([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
         actor: Any = self.ray.remote(_Actor)
         remote = actor.options(**self.share, runtime_env={"env_vars": {"PYTHONPATH": path}})
@@ -374,7 +374,7 @@ class RayCrew(Generic[W]):
         calls[actor.ready.remote()] = _Call(actor, None)
 
     def close(self) -> None:
-        """Let the workers go, and the cluster if it was started here."""
+        """End the workers, and the cluster if it was started here."""
         for actor in self.actors:
             self.ray.kill(actor)
         if self.started:

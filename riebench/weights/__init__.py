@@ -1,15 +1,15 @@
-"""The weights of real models: which parts there are, where they lie, and where they come from. Needs no torch."""
+"""The weights of real models: their parts, their folders on this machine, and their download. Needs no torch."""
 
 from riebench.weights.parts import SCORERS, Download, HubFiles, Part
 from riebench.weights.places import (
-    Found,
+    LocatedPart,
     Weights,
     default_root,
     find_part,
+    find_parts,
     hub_snapshot,
     is_standin,
     locate,
-    look,
     scorer_file,
     weights_root,
 )
@@ -17,16 +17,16 @@ from riebench.weights.places import (
 __all__ = [
     "SCORERS",
     "Download",
-    "Found",
     "HubFiles",
+    "LocatedPart",
     "Part",
     "Weights",
     "default_root",
     "find_part",
+    "find_parts",
     "hub_snapshot",
     "is_standin",
     "locate",
-    "look",
     "scorer_file",
     "weights_root",
 ]

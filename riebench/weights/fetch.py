@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 import sys
 import time
@@ -19,24 +20,25 @@ from riebench.util.errors import UserError
 from riebench.util.files import file_hash
 from riebench.weights.parts import Download, HubFiles, Part
 
+log = logging.getLogger(__name__)
 LEDGER = "fetched.json"
-ROOM = 1.05  # free space that is asked for, as a multiple of the size of the files
-EVERY = 20.0  # seconds between lines of progress where there is no terminal
+FREE_SPACE = 1.05  # required free space, as a multiple of the size of the files
+EVERY = 20.0  # seconds between lines of progress if stderr is not a terminal
 
 
 def fetch(parts: Sequence[Part], root: Path, only: Collection[str] = ()) -> Iterator[tuple[Part, str]]:
-    """Download the parts that are missing; yields each part when it is complete, with its revision.
+    """Download missing parts; yields each part with its revision when it is complete.
 
-    Complete files are not fetched again; a file that was broken off starts from its beginning. Progress goes to stderr.
+    Complete files are not downloaded again; an incomplete file starts from its beginning. Progress goes to the log.
 
     Args:
         parts: of a model.
-        root: the weights folder; it is made.
+        root: the weights folder; it is created if it is missing.
         only: names of parts; empty for all.
 
     Raises:
-        UserError: if the folder cannot be written, a source cannot be reached, the disk is too small, or a file is
-            not the published one.
+        UserError: if the folder cannot be written, a source cannot be reached, the disk is too small, or the hash of
+            a file is not the published one.
     """
     for part in parts:
         if only and part.name not in only:
@@ -48,7 +50,7 @@ def fetch(parts: Sequence[Part], root: Path, only: Collection[str] = ()) -> Iter
             raise UserError(f"{folder} cannot be made: {error.strerror}; name another --weights") from None
         ledger = read_ledger(root)
         if isinstance(source, HubFiles):
-            # A branch moves; the commit that it was when it was fetched first is the one that is completed.
+            # A branch moves on; the commit of the first fetch is the one that is completed.
             first = ledger.get(part.name, {}).get("revision") if source.revision == "main" else None
             revision = _from_hub(source, first or source.revision, folder)
             ledger[part.name] = {"repo": source.repo, "revision": revision}
@@ -60,7 +62,7 @@ def fetch(parts: Sequence[Part], root: Path, only: Collection[str] = ()) -> Iter
 
 
 def read_ledger(root: Path) -> dict[str, Any]:
-    """The parts that were fetched into a weights folder: name to address and revision."""
+    """The parts that :func:`fetch` has downloaded into a weights folder: name to address and revision."""
     try:
         ledger: dict[str, Any] = json.loads((root / LEDGER).read_text())
     except FileNotFoundError:
@@ -71,9 +73,9 @@ def read_ledger(root: Path) -> dict[str, Any]:
 
 
 def _from_hub(source: HubFiles, revision: str, folder: Path) -> str:
-    """Files of a repository into a folder; gives the commit.
+    """Download files of a repository into a folder; returns the commit.
 
-    The hub's client checks sizes only, therefore the hashes are compared afterwards.
+    The hub's client checks sizes only, so the hashes are compared afterwards.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -93,15 +95,15 @@ def _from_hub(source: HubFiles, revision: str, folder: Path) -> str:
     commit = str(files[0].commit_hash)
     need = sum(file.file_size or 0 for file in files if file.will_download)
     _check_room(folder, need)
-    print(f"{source.repo}: {len(files)} files, {need / 1e9:.1f} GB to download", file=sys.stderr, flush=True)
+    log.info("%s: %d files, %.1f GB to download", source.repo, len(files), need / 1e9)
     with _one_line(source):
         download(revision=commit)
-        found = HfApi().verify_repo_checksums(source.repo, revision=commit, local_dir=folder)
-    wanted = {file.filename for file in files}
-    if missing := wanted.intersection(found.missing_paths):
+        checked = HfApi().verify_repo_checksums(source.repo, revision=commit, local_dir=folder)
+    names = {file.filename for file in files}
+    if missing := names.intersection(checked.missing_paths):
         raise UserError(f"{address} ended without {min(missing)}; give the same command again")
-    for wrong in found.mismatches:
-        if wrong["path"] in wanted:
+    for wrong in checked.mismatches:
+        if wrong["path"] in names:
             _put_aside(folder / wrong["path"], wrong["actual"], wrong["expected"])
     for name, published in source.sha256:
         if (actual := file_hash(folder / name)) != published:
@@ -111,7 +113,7 @@ def _from_hub(source: HubFiles, revision: str, folder: Path) -> str:
 
 @contextmanager
 def _one_line(source: HubFiles) -> Iterator[None]:
-    """Whatever the hub's client raises becomes a :class:`UserError`: its errors come from several libraries."""
+    """Turn every error of the hub's client into a :class:`UserError`: its errors come from several libraries."""
     from huggingface_hub.errors import RepositoryNotFoundError  # GatedRepoError is one of them
 
     try:
@@ -119,28 +121,32 @@ def _one_line(source: HubFiles) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001
         cause = error.__cause__ or error
         if isinstance(cause, RepositoryNotFoundError):
-            raise UserError(f"the hub does not give {source.repo} to you: {source.access}; then fetch again") from None
-        said = str(cause).strip().splitlines() or [type(cause).__name__]
-        raise UserError(f"{source.address} cannot be fetched: {said[0]}; the same command continues") from None
+            raise UserError(f"the hub refuses {source.repo}: {source.access}; then fetch again") from None
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise UserError(f"{source.address} cannot be fetched: {lines[0]}; the same command continues") from None
 
 
 def _check_room(folder: Path, need: int) -> None:
     free = shutil.disk_usage(folder).free
-    if need * ROOM > free:
+    if need * FREE_SPACE > free:
         raise UserError(
             f"{folder} has {free / 1e9:.1f} GB free, {need / 1e9:.1f} GB are needed; name another --weights"
         )
 
 
 def _put_aside(path: Path, actual: str, expected: str) -> None:
-    """Rename a file whose hash is wrong, so that it is neither used nor lost, and say so."""
+    """Rename a file whose hash is wrong, so that it is neither used nor lost.
+
+    Raises:
+        UserError: always; it names both hashes and the new name.
+    """
     aside = path.with_name(path.name + ".damaged")
     path.replace(aside)
     raise UserError(f"{path.name} has the hash {actual[:16]}, expected {expected[:16]}; it is now {aside}")
 
 
 def _from_address(source: Download, target: Path) -> str:
-    """One file from an address; gives its SHA-256."""
+    """Download one file from an address; returns its SHA-256."""
     from torch.hub import download_url_to_file
 
     if not target.is_file():
@@ -155,14 +161,14 @@ def _from_address(source: Download, target: Path) -> str:
 
 
 class ProgressLines(tqdm):
-    """The progress bars of the hub's client for a log: a line every 20 seconds instead of a line drawn anew."""
+    """Progress of the hub's client for a log: a line every 20 seconds instead of a bar that is redrawn."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.shown_at = time.monotonic()
-        super().__init__(*args, **{**kwargs, "file": io.StringIO()})  # control characters and empty lines go there
+        super().__init__(*args, **{**kwargs, "file": io.StringIO()})  # discards control characters
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Print the state, unless that was done a moment ago."""
+        """Log the state if the latest line is old enough."""
         if msg is None and time.monotonic() - self.shown_at >= EVERY:
             self.shown_at = time.monotonic()
-            print(self, file=sys.stderr, flush=True)
+            log.info("%s", self)

@@ -1,4 +1,4 @@
-"""What a part of a real model is, and the instruments that all real models share (PROTOCOL.md, Masks and Metrics)."""
+"""The parts of a real model, and the instruments that all real models share (PROTOCOL.md, Masks and Metrics)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class HubFiles:
     """Files of a repository on the Hugging Face hub.
 
     Attributes:
-        repo: as ``stabilityai/sdxl-turbo``.
-        revision: commit; ``main`` is resolved when it is fetched first, and kept from then on.
-        patterns: which files.
-        sha256: of single files whose published hash is known; the hub's own is checked for the others.
-        gated: whether the hub gives it only to those who have accepted its licence.
+        repo: name of the repository, as ``stabilityai/sdxl-turbo``.
+        revision: commit; ``main`` is resolved to a commit at the first fetch, and that commit is kept.
+        patterns: of the names of the files.
+        sha256: file name and SHA-256 of files whose hash is published elsewhere; others are checked by the hub's hash.
+        gated: whether the hub gives the files only to users who have accepted the licence.
     """
 
     repo: str
@@ -25,18 +25,23 @@ class HubFiles:
 
     @property
     def address(self) -> str:
-        """Where people find it."""
+        """Address of the repository's page."""
         return f"https://huggingface.co/{self.repo}"
 
     @property
     def access(self) -> str:
-        """What one must do to get a gated repository."""
+        """Instructions for access to a gated repository."""
         return f"accept its licence at {self.address} and log in with 'hf auth login' (or set HF_TOKEN)"
 
 
 @dataclass(frozen=True)
 class Download:
-    """One file at an address, with the start of its SHA-256."""
+    """One file at an address.
+
+    Attributes:
+        url: the address.
+        sha256: the start of the file's SHA-256.
+    """
 
     url: str
     sha256: str
@@ -49,15 +54,15 @@ class Download:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a model's instruments.
+    """Weights that a model or its instruments need, in one folder.
 
     Attributes:
-        name: as ``doctor`` calls it.
-        folder: where it lies under the weights folder.
-        needs: files (or folders) in it without which it cannot be loaded.
-        source: where it comes from.
+        name: of the part, as ``riebench doctor`` prints it.
+        folder: path under the weights folder.
+        needs: files and folders in it without which the part cannot be loaded.
+        source: origin of the download.
         size: of the download, bytes.
-        packages: distributions that read it.
+        packages: distributions that load the part.
     """
 
     name: str
@@ -93,7 +98,7 @@ INSTRUMENTS = (
         "text-encoder",
         "grounding-dino/bert-base-uncased",
         ("config.json", "vocab.txt"),
-        # The detector's checkpoint holds the weights of its text encoder; what lacks is its shape and tokenizer.
+        # The detector's checkpoint holds the text encoder's weights, but not its configuration and tokenizer.
         HubFiles(
             "google-bert/bert-base-uncased",
             "main",
@@ -159,4 +164,4 @@ SCORERS = (
         ("lpips",),
     ),
 )
-"""What single metrics need; not fetched unless it is named."""
+"""Networks that single metrics need; ``riebench fetch`` downloads them only if they are named."""

@@ -1,4 +1,4 @@
-"""Where the parts lie on this machine."""
+"""Find the parts of a model on this machine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def default_root() -> Path:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A part and where it is.
+class LocatedPart:
+    """A part with its folder on this machine.
 
     Attributes:
         part: the part.
-        path: its folder, or None if it is nowhere.
-        missing: what is not in the folder where it should be.
+        path: its folder; None if the part is missing.
+        missing: files that the part's folder lacks.
     """
 
     part: Part
@@ -38,12 +38,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Weights:
-    """All parts of a model, found.
+    """The folders of a model's parts.
 
     Attributes:
-        model: its name.
+        model: name of the model.
         root: the weights folder.
-        folders: part to its folder.
+        folders: name of a part to its folder.
     """
 
     model: str
@@ -52,7 +52,7 @@ class Weights:
 
     @property
     def standin(self) -> bool:
-        """Whether these are random weights, made to try the code."""
+        """Whether the weights are random, made by ``riebench standin``."""
         return is_standin(self.root)
 
 
@@ -62,21 +62,27 @@ def weights_root(settings: Settings) -> Path:
 
 
 def is_standin(root: Path) -> bool:
-    """Whether the weights in a folder are random, made to try the code."""
+    """Whether the weights in a folder are random, made by ``riebench standin``."""
     return (root / STANDIN).is_file()
 
 
-def find_part(part: Part, root: Path, given: Path | None = None) -> Found:
-    """Look for a part where it was said to be, else under the weights folder, else in the hub's own cache."""
-    folder = given or root / part.folder
+def find_part(part: Part, root: Path, named: Path | None = None) -> LocatedPart:
+    """Find a part: in the folder that the settings name, else under the weights folder, else in the hub's cache.
+
+    Args:
+        part: to find.
+        root: the weights folder.
+        named: the folder that the settings name; then no other is searched.
+    """
+    folder = named or root / part.folder
     missing = tuple(name for name in part.needs if not (folder / name).exists())
     if not missing:
-        return Found(part, folder)
-    if given is None and isinstance(part.source, HubFiles):
+        return LocatedPart(part, folder)
+    if named is None and isinstance(part.source, HubFiles):
         cached = _in_hub_cache(part.source)
         if cached is not None and all((cached / name).exists() for name in part.needs):
-            return Found(part, cached)
-    return Found(part, None, missing)
+            return LocatedPart(part, cached)
+    return LocatedPart(part, None, missing)
 
 
 def _in_hub_cache(source: HubFiles) -> Path | None:
@@ -90,7 +96,7 @@ def hub_snapshot(repo: str, revision: str | None) -> Path:
     """The folder of a repository in the hub's cache; nothing is downloaded.
 
     Raises:
-        UserError: if it is not there.
+        UserError: if the cache does not hold the repository.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -98,7 +104,7 @@ def hub_snapshot(repo: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, local_files_only=True))
     except HFValidationError:
-        raise UserError(f"{repo!r} is no folder, and no repository of the hub can have that name") from None
+        raise UserError(f"{repo!r} is no folder, and no repository of the hub can have that name; give one") from None
     except (LocalEntryNotFoundError, OSError, ValueError):
         at = f" --revision {revision}" if revision else ""
         raise UserError(
@@ -106,8 +112,8 @@ def hub_snapshot(repo: str, revision: str | None) -> Path:
         ) from None
 
 
-def given_folders(settings: Settings) -> dict[str, Path]:
-    """Folders of parts that the settings name."""
+def named_folders(settings: Settings) -> dict[str, Path]:
+    """Name of a part to the folder that the settings name."""
     masker, model = settings.masker, settings.model.location
     folders = {
         "detector": masker.detector,
@@ -118,85 +124,91 @@ def given_folders(settings: Settings) -> dict[str, Path]:
     return {name: path for name, path in folders.items() if path is not None}
 
 
-def unneeded(settings: Settings) -> list[str]:
-    """Parts that the settings take from elsewhere, file by file."""
+def replaced_parts(settings: Settings) -> list[str]:
+    """Names of the parts in whose place the settings name files or a repository of the hub."""
     hub = settings.model.location is not None and not Path(settings.model.location).is_dir()
-    elsewhere = {
+    replaced = {
         "model": hub,
         "sae": settings.sae.folder is not None,
         "clip": settings.clip.location is not None,
         "lpips": settings.lpips.location is not None,
     }
-    return [name for name, value in elsewhere.items() if value]
+    return [name for name, value in replaced.items() if value]
 
 
-def look(parts: Sequence[Part], settings: Settings) -> list[Found]:
-    """Every part that the settings do not replace, found or not."""
-    root, given, skipped = weights_root(settings), given_folders(settings), unneeded(settings)
-    return [find_part(p, root, given.get(p.name)) for p in parts if p.name not in skipped]
+def find_parts(parts: Sequence[Part], settings: Settings) -> list[LocatedPart]:
+    """Find all parts but those that the settings replace; missing parts are among the result."""
+    root, named, replaced = weights_root(settings), named_folders(settings), replaced_parts(settings)
+    return [find_part(part, root, named.get(part.name)) for part in parts if part.name not in replaced]
 
 
 def locate(
     model: str, parts: Sequence[Part], settings: Settings, optional: Collection[str] = (), without: Collection[str] = ()
 ) -> Weights:
-    """Find the parts of a model.
+    """Find the parts that a model needs.
 
     Args:
-        model: its name.
-        parts: its parts.
+        model: name of the model.
+        parts: of the model.
         settings: of the run.
-        optional: parts that may be missing.
-        without: parts that are not needed.
+        optional: names of parts that may be missing.
+        without: names of parts that are not needed.
 
     Raises:
-        UserError: listing what is missing, with the command that gets it.
+        UserError: if parts are missing; the message lists them with the command that gets them.
     """
-    root, given = weights_root(settings), given_folders(settings)
-    found = [f for f in look(parts, settings) if f.part.name not in without]
-    lacking = [f for f in found if f.path is None]
-    if any(f.part.name not in optional for f in lacking):
-        said = "\n".join(f"  {describe(f, root, given)}" for f in lacking)
+    root, named = weights_root(settings), named_folders(settings)
+    located = [part for part in find_parts(parts, settings) if part.part.name not in without]
+    missing = [part for part in located if part.path is None]
+    if any(part.part.name not in optional for part in missing):
+        lines = "\n".join(f"  {describe(part, root, named)}" for part in missing)
         raise UserError(
-            f"{model} cannot run: {len(lacking)} of {len(found)} parts are missing under {root}\n{said}\n"
+            f"{model} cannot run: {len(missing)} of {len(located)} parts are missing under {root}\n{lines}\n"
             f"get them with 'riebench fetch {model}', see 'riebench doctor --model {model}', "
             "or name the folder that holds them with --weights"
         )
-    return Weights(model, root, {f.part.name: f.path for f in found if f.path is not None})
+    return Weights(model, root, {part.part.name: part.path for part in located if part.path is not None})
 
 
 def scorer_file(name: str, model: str, settings: Settings) -> Path:
     """The file of a network that a single metric needs.
 
     Args:
-        name: of its part.
-        model: name of the model, for the command that gets it.
+        name: of the network's part.
+        model: name of the model, for the command that gets the file.
         settings: of the run.
 
     Raises:
-        UserError: if it is not there.
+        UserError: if the file is missing.
     """
-    setting, given = {
+    setting, file = {
         "dino": ("dino.location", settings.dino.location),
         "lpips-squeeze": ("lpips.squeeze", settings.lpips.squeeze),
     }[name]
-    if given is not None:
-        if not given.is_file():
-            raise UserError(f"there is no file {given}; name the weights of {name} with --set {setting}=FILE")
-        return given
+    if file is not None:
+        if not file.is_file():
+            raise UserError(f"there is no file {file}; name the weights of {name} with --set {setting}=FILE")
+        return file
     (part,) = (part for part in SCORERS if part.name == name)
-    found = find_part(part, weights_root(settings))
-    if found.path is None:
-        said = describe(found, weights_root(settings), {})
+    located = find_part(part, weights_root(settings))
+    if located.path is None:
+        line = describe(located, weights_root(settings), {})
         get = f"get it with 'riebench fetch {model} --part {name}', or name its file with --set {setting}=FILE"
-        raise UserError(f"a metric needs {said.strip()}; {get}")
-    return found.path / part.needs[0]
+        raise UserError(f"a metric needs {line}; {get}")
+    return located.path / part.needs[0]
 
 
-def describe(found: Found, root: Path, given: Mapping[str, Path]) -> str:
-    """One line on a missing part: what is not there, and where it comes from."""
-    part, source = found.part, found.part.source
-    folder = given.get(part.name) or root / part.folder
-    lacks = found.missing[0] + (f" and {len(found.missing) - 1} more" if len(found.missing) > 1 else "")
+def describe(located: LocatedPart, root: Path, named: Mapping[str, Path]) -> str:
+    """One line on a missing part: its size, its origin, and the file that its folder lacks.
+
+    Args:
+        located: the part.
+        root: the weights folder.
+        named: see :func:`named_folders`.
+    """
+    part, source = located.part, located.part.source
+    folder = named.get(part.name) or root / part.folder
+    lacks = located.missing[0] + (f" and {len(located.missing) - 1} more" if len(located.missing) > 1 else "")
     address = source.address if isinstance(source, HubFiles) else source.url
     size = f"{part.size / 1e9:.1f} GB" if part.size >= 1e8 else f"{part.size / 1e6:.1f} MB"
     return f"{part.name:13} {size:>8}  {address}  (no {lacks} in {folder})"

@@ -191,7 +191,7 @@ def guided(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
 def tf32(name: str, place: Place, numbers: Numbers) -> None:
     """What PyTorch's default for convolutions in float32 would cost and give; riebench turns it off."""
     if not place.cuda:
-        raise Skipped("it is a way of GPUs")
+        raise Skipped("only GPUs have TF32")
     model = place.model(name, "float32")
     expect(not torch.backends.cudnn.allow_tf32, "convolutions in float32 may use TF32, expected not")
     observe(model)

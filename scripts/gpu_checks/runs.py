@@ -15,7 +15,7 @@ from gpu_checks.pictures import blocks, rewrapped
 from gpu_checks.place import PAIRS, Place
 from riebench.cli import main
 from riebench.engine.bench import DIFFERENCE, bench
-from riebench.engine.pair_work import PairWorker
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn
@@ -94,7 +94,7 @@ def against_the_plain_loop(dtype: str, place: Place, numbers: Numbers) -> None:
     pairs = PAIRS[: 1 if tiny else 2]
     request, given = asked(model, place, preset="bench", steps=1 if tiny else None, masks=halves if tiny else None)
     place.start_measuring()
-    done = bench(request, pairs, given=given)
+    done = bench(request, pairs, handed_in=given)
     records = done.pairs * done.settings
     numbers |= {
         "times as fast": done.plain.seconds / done.engine.seconds,

@@ -1,4 +1,4 @@
-"""What was found, as JSON and as a table in Markdown."""
+"""Write the result of the checks as JSON and as a table in Markdown."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def facts_of(place: Place) -> dict[str, Any]:
 def write(out: Path, facts: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write ``gpu-check.json`` and ``gpu-check.md`` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    found = {**facts, "checks": [{**row._asdict(), "numbers": _in_json(row.numbers)} for row in rows]}
-    (out / "gpu-check.json").write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    report = {**facts, "checks": [{**row._asdict(), "numbers": _in_json(row.numbers)} for row in rows]}
+    (out / "gpu-check.json").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     (out / "gpu-check.md").write_text(table(facts, rows))
 
 
@@ -53,11 +53,11 @@ def table(facts: Mapping[str, Any], rows: Sequence[Row]) -> str:
     counts = {status: sum(row.status == status for row in rows) for status in ("passed", "failed", "skipped")}
     said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
     lines = [about + ".", "", f"{said}; {sum(row.seconds for row in rows):.0f} s.", ""]
-    lines += ["| check | | s | peak GB | found |", "| --- | --- | ---: | ---: | --- |"]
+    lines += ["| check | | s | peak GB | measured |", "| --- | --- | ---: | ---: | --- |"]
     for row in rows:
         peak = "" if row.peak is None else f"{row.peak / 1e9:.2f}"
-        found = "; ".join(f"{name} {_short(value)}" for name, value in row.numbers.items())
-        what = "; ".join(part for part in (row.reason, found) if part).replace("|", "\\|")
+        numbers = "; ".join(f"{name} {_short(value)}" for name, value in row.numbers.items())
+        what = "; ".join(part for part in (row.reason, numbers) if part).replace("|", "\\|")
         lines.append(f"| {row.name} | {row.status} | {row.seconds:.1f} | {peak} | {what} |")
     return "\n".join(lines) + "\n"
 

@@ -124,7 +124,7 @@ def auroc(activation: Array, labels: Flags, known: Flags) -> Array:
 
 @dataclass(frozen=True)
 class Truths:
-    """What pictures truly show.
+    """The true attributes of pictures.
 
     Attributes:
         values: every (attribute, value).
@@ -180,7 +180,7 @@ def detect(activations: Sequence[Array], truths: Truths, first: Flags) -> Detect
 
     Args:
         activations: kinds of activation ``[pictures, n]`` each, as the maximum over the picture or over the object.
-        truths: what the pictures show.
+        truths: attributes of the pictures.
         first: the threshold half ``[pictures]``.
     """
     fits, levels = zip(*(_fits(activation[first], truths, first) for activation in activations), strict=True)

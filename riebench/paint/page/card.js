@@ -1,11 +1,15 @@
-// All that is known of one feature.
+// The card of a feature: its facts, pictures and effect.
 import { ask } from "./api.js";
-import { addLayer, openCard } from "./features.js";
+import { addLayer, remember } from "./known.js";
 import { work } from "./pictures.js";
 import { sayWrong } from "./status.js";
 import { store } from "./store.js";
 
 const SIDE = 160, FULL = 255;
+let open = null; // site and number of the feature whose card is open
+const listeners = [];
+export const isOpen = (site, number) => open?.site === site && open.number === number;
+export const whenOpened = (listener) => listeners.push(listener);
 const share = (value) => `${(100 * value).toFixed(value < 0.01 ? 3 : 1)} %`;
 
 async function bitmapOf(path, options) { return createImageBitmap(await ask(path, { ...options, as: "blob" })); }
@@ -75,7 +79,23 @@ async function effect(card, box, button, where) {
   }
 }
 const alone = (seed) => `alone: everywhere ${store.facts.neutral ? `in “${store.facts.neutral}”` : "in a picture without a prompt"}, at the seed ${seed}`;
-export function drawCard(card) {
+export async function openCard(site, number) {
+  const asked = { site, number };
+  open = asked;
+  listeners.forEach((listener) => listener());
+  try {
+    const card = await ask("/api/feature", { query: { model: store.state.model, site, number } });
+    remember(site, card);
+    if (open === asked) drawCard(card);
+  } catch (error) {
+    if (error.status) sayWrong(error.message);
+  }
+}
+export function closeCard() {
+  open = null;
+  byId("card").replaceChildren();
+}
+function drawCard(card) {
   const box = byId("card"), name = `${card.site} ${card.number}`;
   const add = element("button", { type: "button", text: "Add as a layer" });
   add.disabled = card.mean === null;
@@ -85,9 +105,9 @@ export function drawCard(card) {
   show.addEventListener("click", () => effect(card, strip, show, where));
   const where = element("div", { class: "soft", text: card.mean === null ? "It is never active in the index, so it has no unit of strength." : alone("above") });
   const facts = { density: share(card.density), mean: shown(card.mean, 2), maximum: shown(card.maximum, 2), ...(card.score_name ? { [card.score_name]: shown(card.score, 2) } : {}) };
-  const near = element("div", { class: "near" }, ...card.nearest.map((one) => {
-    const made = element("button", { type: "button", text: `${one.number} (${shown(one.cosine, 2)}) ${one.label ?? ""}` });
-    made.addEventListener("click", () => openCard(card.site, one.number));
+  const near = element("div", { class: "near" }, ...card.nearest.map((feature) => {
+    const made = element("button", { type: "button", text: `${feature.number} (${shown(feature.cosine, 2)}) ${feature.label ?? ""}` });
+    made.addEventListener("click", () => openCard(card.site, feature.number));
     return made;
   }));
   box.replaceChildren(

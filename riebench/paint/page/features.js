@@ -1,17 +1,14 @@
-// The features of a site: sorted and searched lists, those active at a place, and the card of one.
+// The features of a site: sorted and searched lists, and the features active at a place.
 import { ask } from "./api.js";
+import { closeCard, isOpen, openCard, whenOpened } from "./card.js";
+import { addLayer, remember } from "./known.js";
 import { askedState, work } from "./pictures.js";
-import { newMask, showHeat, whenLooked } from "./stage.js";
+import { showHeat, whenLooked } from "./stage.js";
 import { say, sayWrong } from "./status.js";
-import { commit, siteFacts, store, subscribe } from "./store.js";
-import { drawCard } from "./card.js";
+import { siteFacts, store, subscribe } from "./store.js";
 
-const known = new Map(); // site and number to what lists say of the feature
-const key = (site, number) => `${store.state.model} ${site} ${number}`;
-export const rowOf = (site, number) => known.get(key(site, number));
-const remember = (site, row) => known.set(key(site, row.number), row);
 const list = byId("list"), site = byId("site"), sort = byId("sort"), query = byId("query");
-let asked = 0, rows = [], found = 0, active = null, open = null, model = null;
+let requests = 0, rows = [], matches = 0, active = null, model = null;
 
 const share = (value) => (value === 0 ? "0 %" : `${(100 * value).toFixed(value < 0.001 ? 3 : value < 0.01 ? 2 : 1)} %`);
 const scoreName = () => siteFacts(site.value)?.score_name;
@@ -19,14 +16,14 @@ const scoreName = () => siteFacts(site.value)?.score_name;
 // ---- lists --------------------------------------------------------------------------------------------------------
 async function refresh(more = false) {
   if (active) return;
-  const number = (asked += 1), begin = more ? rows.length : 0;
+  const number = (requests += 1), begin = more ? rows.length : 0;
   try {
     const answer = await ask("/api/features", { query: { model: store.state.model, site: site.value, find: query.value, sort: sort.value, start: begin } });
-    if (number !== asked || active) return;
+    if (number !== requests || active) return;
     rows = more ? [...rows, ...answer.rows] : answer.rows;
-    found = answer.found;
+    matches = answer.matches;
     rows.forEach((row) => remember(site.value, row));
-    byId("count").textContent = `${found} of ${answer.total} features`;
+    byId("count").textContent = `${matches} of ${answer.total} features`;
     draw(!more);
     if (more) list.querySelectorAll(".choose")[begin]?.focus();
   } catch (error) {
@@ -56,7 +53,7 @@ function featureRow(row) {
   const add = element("button", { type: "button", class: "add", text: "+", tabindex: -1, "aria-label": `add a layer with feature ${row.number}`, title: "add a layer" });
   add.disabled = row.mean === null;
   add.addEventListener("click", () => addLayer(site.value, row));
-  return element("div", { class: `row${open === key(site.value, row.number) ? " open" : ""}`, "data-number": row.number }, choose, add);
+  return element("div", { class: `row${isOpen(site.value, row.number) ? " open" : ""}`, "data-number": row.number }, choose, add);
 }
 function draw(first) {
   byId("value-name").textContent = active ? "in means" : scoreName() ?? "";
@@ -64,8 +61,8 @@ function draw(first) {
   list.replaceChildren(...rows.map(featureRow));
   reachByTab(list.querySelector(".row.open") ?? list.querySelector(".row"));
   if (!rows.length) list.append(element("p", { class: "empty", text: active ? "No feature is active at this place." : "No feature fits." }));
-  if (!active && rows.length < found) {
-    const more = element("button", { type: "button", text: `more (${found - rows.length} left)` });
+  if (!active && rows.length < matches) {
+    const more = element("button", { type: "button", text: `more (${matches - rows.length} left)` });
     more.addEventListener("click", () => refresh(true));
     list.append(element("p", { class: "empty" }, more));
   }
@@ -113,53 +110,25 @@ function showAll() {
 }
 byId("all").addEventListener("click", () => { showAll(); query.focus(); });
 
-// ---- choosing -----------------------------------------------------------------------------------------------------
-export function addLayer(where, row) {
-  if (store.state.layers.length >= store.facts.limits.layers) return sayWrong(`There are ${store.facts.limits.layers} layers already, the most.`);
-  showHeat(null);
-  document.querySelector("input[name=tool][value=paint]").checked = true;
-  store.selected = store.state.layers.length;
-  commit({ layers: [...store.state.layers, { site: where, feature: row.number, unit: row.mean, strength: 8, mask: newMask(where), steps: null, on: true }] });
-  say(`layer ${store.state.layers.length}: feature ${row.number}; now paint on the picture`);
-  return undefined;
-}
-export async function openCard(where, number) {
-  open = key(where, number);
-  for (const row of list.querySelectorAll(".row")) row.classList.toggle("open", where === site.value && Number(row.dataset.number) === number);
-  try {
-    const card = await ask("/api/feature", { query: { model: store.state.model, site: where, number } });
-    remember(where, card);
-    if (open === key(where, number)) drawCard(card);
-  } catch (error) {
-    if (error.status) sayWrong(error.message);
-  }
-}
-// Labels of layers that came with a link.
-async function learn() {
-  const unknown = store.state.layers.filter((layer) => !rowOf(layer.site, layer.feature));
-  for (const layer of unknown) {
-    try { remember(layer.site, await ask("/api/feature", { query: { model: store.state.model, site: layer.site, number: layer.feature } })); } catch { /* the server says it with the picture */ }
-  }
-  if (unknown.length) (await import("./layers.js")).drawLayers();
-}
-
+// ---- the open card and the model ----------------------------------------------------------------------------------
+whenOpened(() => {
+  for (const row of list.querySelectorAll(".row")) row.classList.toggle("open", isOpen(site.value, Number(row.dataset.number)));
+});
 function takeModel() {
   model = store.state.model;
   site.replaceChildren(...store.facts.sites.map((facts) => element("option", { value: facts.site, text: facts.site })));
   const scored = Boolean(store.facts.sites[0].score_name);
   sort.querySelector("[value=score]").hidden = !scored;
   sort.value = scored ? "score" : "density";
-  byId("card").replaceChildren();
-  open = null;
+  closeCard();
 }
 let typed = null;
 query.addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(showAll, 150); });
 sort.addEventListener("change", showAll);
 site.addEventListener("change", showAll);
-subscribe((kind) => {
+subscribe(() => {
   if (model !== store.state.model) {
     takeModel();
     showAll();
   }
-  if (kind === "committed") learn();
 });

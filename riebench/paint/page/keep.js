@@ -1,4 +1,4 @@
-// What is kept: the address, PNG, JSON, Python.
+// Saving: the address, PNG, JSON, Python.
 import { ask } from "./api.js";
 import { fragmentOf, stateIn, usable } from "./link.js";
 import { askedState, shownPicture } from "./pictures.js";
@@ -19,8 +19,8 @@ subscribe((kind) => {
 window.addEventListener("hashchange", async () => {
   if (location.hash === own) return;
   try {
-    const found = await stateIn(location.hash);
-    if (found) commit(usable(found, store.models));
+    const linked = await stateIn(location.hash);
+    if (linked) commit(usable(linked, store.models));
   } catch (error) { sayWrong(`the address cannot be used: ${error.message}`); }
 });
 

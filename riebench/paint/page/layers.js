@@ -1,8 +1,9 @@
 // The list of layers.
+import { openCard } from "./card.js";
+import { rowOf, whenLearned } from "./known.js";
 import { covered } from "./mask.js";
 import { hueOf } from "./stage.js";
 import { changeLayer, commit, select, store, subscribe } from "./store.js";
-import { openCard, rowOf } from "./features.js";
 
 const nameOf = (layer) => {
   const row = rowOf(layer.site, layer.feature);
@@ -20,9 +21,9 @@ function numberInput(value, label, attributes, act) {
   const made = element("input", { type: "number", "aria-label": label, ...attributes });
   made.value = value;
   made.addEventListener("change", () => {
-    const found = Number(made.value);
-    if (made.value === "" || !Number.isFinite(found)) made.value = value;
-    else act(Math.min(Number(attributes.max), Math.max(Number(attributes.min), found)));
+    const typed = Number(made.value);
+    if (made.value === "" || !Number.isFinite(typed)) made.value = value;
+    else act(Math.min(Number(attributes.max), Math.max(Number(attributes.min), typed)));
   });
   return made;
 }
@@ -73,7 +74,7 @@ function layerBox(layer, number) {
   if (number === store.selected) made.append(lines(layer, number));
   return made;
 }
-export function drawLayers() {
+function drawLayers() {
   const list = byId("layer-list"), focus = list.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
   list.replaceChildren(...store.state.layers.map(layerBox));
   if (!store.state.layers.length) list.append(element("p", { class: "empty", text: "No layer yet. Find a feature, add it with +, then paint on the picture." }));
@@ -83,3 +84,4 @@ subscribe((kind) => {
   if (kind === "preview" && byId("layer-list").contains(document.activeElement)) return; // its slider is being moved
   drawLayers();
 });
+whenLearned(drawLayers);

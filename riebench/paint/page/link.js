@@ -1,4 +1,4 @@
-// The state as the fragment of the address: deflated JSON in base64url, as riebench.paint.link has it.
+// The state as the fragment of the address: deflated JSON in base64url, as riebench.paint.state has it.
 const KEY = "#s=";
 async function through(stream, bytes) {
   const writer = stream.writable.getWriter();
@@ -12,24 +12,24 @@ export async function fragmentOf(state) {
   for (const byte of packed) text += String.fromCharCode(byte);
   return KEY + btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
-// Null if the address holds no state. Throws a sentence.
+// The state of an address; null if the address holds none. Throws a sentence.
 export async function stateIn(fragment) {
   if (!fragment.startsWith(KEY)) return null;
-  try { return await unpacked(fragment); } catch { throw new Error("it holds no state; copy all of the link"); }
+  try { return await unpacked(fragment); } catch { throw new Error("it holds no state; copy the whole link"); }
 }
 async function unpacked(fragment) {
   const text = atob(fragment.slice(KEY.length).replaceAll("-", "+").replaceAll("_", "/"));
   const bytes = Uint8Array.from(text, (letter) => letter.charCodeAt(0));
   return JSON.parse(new TextDecoder().decode(await through(new DecompressionStream("deflate-raw"), bytes)));
 }
-// What a file or a link holds, as far as the page relies on it; the server checks the rest. Throws a sentence.
-export function usable(found, models) {
+// The state of a file or a link, with the parts that the page relies on checked; the server checks the rest. Throws a sentence.
+export function usable(read, models) {
   const is = (value, kind) => typeof value === kind;
-  if (!found || !is(found, "object") || !is(found.prompt, "string")) throw new Error("it holds no state of this page");
-  const name = found.model ?? "mini";
+  if (!read || !is(read, "object") || !is(read.prompt, "string")) throw new Error("it holds no state of this page");
+  const name = read.model ?? "mini";
   const facts = models.find((model) => model.name === name);
   if (!facts) throw new Error(`it is of the model ${String(name)}, which this server has not loaded`);
-  const layers = (Array.isArray(found.layers) ? found.layers : []).map((layer) => {
+  const layers = (Array.isArray(read.layers) ? read.layers : []).map((layer) => {
     const mask = layer?.mask;
     const fits = mask && Array.isArray(mask.runs) && mask.rows >= 1 && mask.rows <= 256 && mask.columns >= 1 && mask.columns <= 256
       && mask.runs.every((run) => Number.isInteger(run) && run >= 0) && mask.runs.reduce((a, b) => a + b, 0) === mask.rows * mask.columns;
@@ -39,5 +39,5 @@ export function usable(found, models) {
     return { site: layer.site, feature: layer.feature, unit: layer.unit, strength: layer.strength, mask: { rows: mask.rows, columns: mask.columns, runs: mask.runs }, steps: layer.steps ?? null, on: layer.on ?? true };
   });
   if (layers.length > facts.limits.layers) throw new Error(`it has ${layers.length} layers, more than ${facts.limits.layers}`);
-  return { version: found.version ?? 1, model: name, prompt: found.prompt, seed: found.seed ?? 0, steps: found.steps ?? 1, layers };
+  return { version: read.version ?? 1, model: name, prompt: read.prompt, seed: read.seed ?? 0, steps: read.steps ?? 1, layers };
 }

@@ -1,4 +1,4 @@
-// Begins: asks which models there are, takes the state of the address, and follows it.
+// The start: gets the models, takes the state of the address, and follows its changes.
 import "./theme.js";
 import { ask, whenOnline } from "./api.js";
 import { stateIn, usable } from "./link.js";
@@ -38,8 +38,8 @@ async function begin() {
   const models = await ask("/api/models");
   let state = stateOf(models[0]), wrong = null;
   try {
-    const found = await stateIn(location.hash);
-    if (found) state = usable(found, models);
+    const linked = await stateIn(location.hash);
+    if (linked) state = usable(linked, models);
   } catch (error) { wrong = error.message; }
   start(models, state);
   if (wrong) sayWrong(`the address cannot be used: ${wrong}`);

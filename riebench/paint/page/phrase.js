@@ -1,4 +1,4 @@
-// Fill the mask of a layer where a phrase is in the picture.
+// Filling the mask of a layer where a phrase is in the picture.
 import { ask } from "./api.js";
 import { askedState, work } from "./pictures.js";
 import { say, sayWrong } from "./status.js";

@@ -1,4 +1,4 @@
-// The pictures of the state: asked for as it changes, the latest wins; progress and cancelling.
+// The pictures of the state: requested as it changes, the latest wins; progress and cancelling.
 import { ask } from "./api.js";
 import { acting, store } from "./store.js";
 import { say, sayWrong, takeBack } from "./status.js";
@@ -62,9 +62,9 @@ export function follow(going, anew = false) {
     show("edited");
   }
 }
-// What the server shall hear of the state: layers that cannot act are left out, so that equal pictures are one.
+// The state for the server: layers that cannot act are left out, so that equal pictures have equal states.
 export const askedState = () => ({ ...store.state, layers: acting(store.state) });
-// The picture with all layers; the base where there is none.
+// The picture with all layers; the base picture if there are no layers.
 export const shownPicture = () => pictures.edited ?? pictures.base;
 export const settled = () => !base.flying && !edited.flying;
 // Whether the pictures are those of the state; they are not after a cancel or where the server refused it.

@@ -1,4 +1,4 @@
-// What is generated: model, prompt with its choices, seed, steps.
+// The inputs of the generation: model, prompt with its choices, seed, steps.
 import { commit, stateOf, store, subscribe } from "./store.js";
 
 const prompt = byId("prompt"), seed = byId("seed"), steps = byId("steps"), grammar = byId("grammar"), compose = byId("compose"), model = byId("model");

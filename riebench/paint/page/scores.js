@@ -1,4 +1,4 @@
-// What CLIP, LPIPS and the reader say; asked for when nothing changes any more.
+// The scores of CLIP, LPIPS and the reader, requested when the state has not changed for a while.
 import { ask } from "./api.js";
 import { askedState, settled, upToDate, whenShown } from "./pictures.js";
 import { subscribe } from "./store.js";
@@ -26,22 +26,22 @@ async function get() {
   return undefined;
 }
 function pair(term, nodes) { return element("dl", {}, element("dt", { text: term }), element("dd", {}, ...nodes)); }
-function draw(found, edited) {
+function draw(scores, edited) {
   const nodes = [];
-  if (found.clip) {
-    const { base, edited: after } = found.clip;
+  if (scores.clip) {
+    const { base, edited: after } = scores.clip;
     nodes.push(pair("CLIP with the prompt", edited ? [`${shown(base)} → `, element("span", { class: after < base ? "down" : "up", text: shown(after) })] : [shown(base)]));
   }
-  if (found.lpips && edited) nodes.push(pair(`${found.lpips.name} to the base`, [shown(found.lpips.value)]));
-  if (found.reader?.reason) nodes.push(pair("reader", [found.reader.reason]));
-  else if (found.reader) {
-    const { base, edited: after } = found.reader, names = [...new Set([...Object.keys(base), ...Object.keys(after)])];
+  if (scores.lpips && edited) nodes.push(pair(`${scores.lpips.name} to the base`, [shown(scores.lpips.value)]));
+  if (scores.reader?.reason) nodes.push(pair("reader", [scores.reader.reason]));
+  else if (scores.reader) {
+    const { base, edited: after } = scores.reader, names = [...new Set([...Object.keys(base), ...Object.keys(after)])];
     nodes.push(element("div", { class: "reader", role: "group", "aria-label": "what the reader sees" }, ...names.map((name) => {
       const changed = base[name] !== after[name];
       return element("span", { class: changed ? "changed" : "", text: changed ? `${name}: ${base[name] ?? "none"} → ${after[name] ?? "none"}` : `${name}: ${base[name]}` });
     })));
   }
-  for (const [name, why] of Object.entries(found.missing)) if (name !== "masker") nodes.push(pair(name, [element("span", { class: "soft", title: why, text: "not here" })]));
+  for (const [name, why] of Object.entries(scores.missing)) if (name !== "masker") nodes.push(pair(name, [element("span", { class: "soft", title: why, text: "not here" })]));
   box.replaceChildren(...nodes);
 }
 subscribe((kind) => {

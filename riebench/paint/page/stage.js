@@ -123,7 +123,7 @@ function drawMask(context, side, mask, hue, scale) {
   }
 }
 function drawAll() { drawPicture(); drawOver(); }
-export function showHeat(found) { heat = found; drawOver(); }
+export function showHeat(next) { heat = next; drawOver(); }
 
 // ---- tools --------------------------------------------------------------------------------------------------------
 const lookGrid = () => siteFacts(byId("site").value)?.grid ?? [8, 8];

@@ -1,8 +1,8 @@
-// The state of the page, its history, and who wants to know of changes.
+// The state of the page, its history, and the listeners to changes.
 const listeners = [];
 const past = [], future = [];
 const MOST = 300;
-let before = null; // the state before a change that is still going on
+let before = null; // the state before an unfinished change
 export const store = { state: null, selected: -1, models: [], facts: null };
 
 export const subscribe = (listener) => listeners.push(listener);
@@ -18,7 +18,7 @@ function take(state) {
   store.facts = store.models.find((model) => model.name === state.model);
   store.selected = Math.min(Math.max(store.selected, state.layers.length ? 0 : -1), state.layers.length - 1);
 }
-// A change that may still go on, as a stroke: shown, but one step of undo begins only with commit.
+// An unfinished change, such as a stroke: it is shown, and becomes a step of undo with commit.
 export function preview(change) {
   before ??= store.state;
   take({ ...store.state, ...change });

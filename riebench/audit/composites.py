@@ -1,4 +1,4 @@
-"""Pictures of a run composited with their base picture outside the masks, and scored again. Needs torch."""
+"""Composite the pictures of a run with their base picture outside the masks, and score them. Needs torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from riebench.engine.completing import Kept, kept_pictures, pixels, reference_of
+from riebench.engine.kept_pictures import KeptPictures, kept_pictures, pixels
 from riebench.engine.request import requests_of
 from riebench.instruments.loading import load_scorers
 from riebench.instruments.model_instruments import TruthOf
@@ -22,7 +22,7 @@ NEEDED = ("clip_text_edit", "clip_text_original", LPIPS)
 
 
 def composite(picture: Image, reference: Reference) -> Image:
-    """The picture inside the region that both masks cover, the base picture elsewhere."""
+    """The picture inside the union of the pair's two masks, the base picture elsewhere; ``[height, width, 3]``."""
     return np.where(reference.region[..., None], picture, reference.base)
 
 
@@ -30,34 +30,34 @@ def score_composites(folder: Path, chosen: pd.DataFrame) -> tuple[pd.DataFrame, 
     """Score the composites of some pictures that a run folder keeps.
 
     Args:
-        folder: of the run.
-        chosen: columns key, pair_id, arm.
+        folder: folder of the run.
+        chosen: the pictures, a row each; columns key, pair_id, arm.
 
     Returns:
-        The rows whose pictures are there, with a column for each metric, and the number of files that are missing.
+        The rows of ``chosen`` whose pictures exist, with a column for each metric, and the number of missing files.
 
     Raises:
-        UserError: if weights of the scorers are missing, or the folder does not say what was run.
+        UserError: if weights of the scorers are missing, or run.json is missing from the folder.
     """
     keys = set(chosen["key"])
     records = [record for record in read_records(folder) if record.key in keys]
-    found, missing = kept_pictures(folder, records)
-    if not found:
+    kept_pairs, missing = kept_pictures(folder, records)
+    if not kept_pairs:
         return chosen.head(0), len(missing)
     request = requests_of(folder)[-1]
     scorers, truth = load_scorers(request.model, request.settings, request.protocol, request.metrics)
-    if request.handed_in:  # the truth is known of pairs that a file holds and of the model's own pictures
+    if request.handed_in:  # the truth of a pair is read from its pair file, and only the model's own pictures have one
         truth = None
-    pairs = {pair.id: pair for one in requests_of(folder) for pair in one.pairs()} if truth else {}
-    rows = [row for kept in found for row in _of_pair(kept, scorers, truth, pairs)]
+    pairs = {pair.id: pair for earlier in requests_of(folder) for pair in earlier.pairs()} if truth else {}
+    rows = [row for kept in kept_pairs for row in _scored_pair(kept, scorers, truth, pairs)]
     return chosen.merge(pd.DataFrame(rows), on="key"), len(missing)
 
 
-def _of_pair(
-    kept: Kept, scorers: Scorers, truth: TruthOf | None, pairs: Mapping[str, Pair]
+def _scored_pair(
+    kept: KeptPictures, scorers: Scorers, truth: TruthOf | None, pairs: Mapping[str, Pair]
 ) -> list[dict[str, str | float | None]]:
-    """The metrics of the composites of a pair, with the keys of their records."""
-    first, reference = kept.records[0], reference_of(kept)
+    """The metrics of each composite of a pair, with the key of its record."""
+    first, reference = kept.records[0], kept.reference()
     judge = truth(pairs[first.pair_id], first.seed) if truth else None
     names = [*NEEDED, *(name for name, metric in METRICS.items() if judge and metric.drawn_world)]
     pictures = [composite(pixels(path), reference) for path in kept.pictures]

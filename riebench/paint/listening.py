@@ -1,4 +1,4 @@
-"""Listen, say where, serve until Ctrl-C, and end at once."""
+"""Listen at an address, print it, serve until Ctrl-C, and end at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from riebench.paint.guard import Access
-from riebench.paint.link import fragment_of
 from riebench.paint.queue import Queue
-from riebench.paint.state import State
+from riebench.paint.state import State, fragment_of
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,22 +25,22 @@ if TYPE_CHECKING:
 
 MOST_CONNECTIONS = 128
 HEAD_SECONDS = 10.0
-"""Time for the head of a request."""
+"""Longest time for the head of a request."""
 
 
-class Place(NamedTuple):
-    """Where the server listens, and who is let in."""
+class Endpoint(NamedTuple):
+    """The socket of the server, and the conditions for access to it."""
 
     listening: socket.socket
     access: Access
 
     @classmethod
-    def of(cls, host: str, listening: socket.socket) -> Place:
-        """The place of a socket that was opened at an address."""
+    def of(cls, host: str, listening: socket.socket) -> Endpoint:
+        """The endpoint of a socket that listens at an address."""
         return cls(listening, Access.of(host, listening.getsockname()[1]))
 
     def address(self, state: State | None) -> str:
-        """What to open in a browser."""
+        """The address for a browser, with the token and the state."""
         host, port = self.listening.getsockname()[:2]
         token = f"?token={self.access.token}" if self.access.token else ""
         fragment = f"#{fragment_of(state)}" if state else ""
@@ -49,16 +48,16 @@ class Place(NamedTuple):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Open a socket that listens.
 
     Raises:
-        UserError: if the address is none of this machine's, or the port is taken or not allowed.
+        UserError: if the address does not belong to this machine, or the port is taken or not allowed.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.inet_pton(family, host)
     except OSError:
-        raise UserError(f"--host is {host!r}; expected an address in numbers, as 127.0.0.1 or 0.0.0.0") from None
+        raise UserError(f"--host is {host!r}; expected a numeric address, such as 127.0.0.1 or 0.0.0.0") from None
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -76,12 +75,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(studios: Sequence[Studio], place: Place, state: State | None) -> NoReturn:
-    """Serve until Ctrl-C or SIGTERM; then the process ends here, whatever is being generated."""
+def serve(studios: Sequence[Studio], endpoint: Endpoint, state: State | None) -> NoReturn:
+    """Serve until Ctrl-C or SIGTERM; then end the process at once, even inside a generation."""
     from riebench.paint.server import make_app
 
     config = uvicorn.Config(
-        make_app(studios, Queue(), place.access),
+        make_app(studios, Queue(), endpoint.access),
         http=Connection,
         log_level="critical",
         access_log=False,
@@ -92,19 +91,19 @@ def serve(studios: Sequence[Studio], place: Place, state: State | None) -> NoRet
         limit_concurrency=MOST_CONNECTIONS,
     )
     server = _Server(config)
-    print(f"riebench: open {place.address(state)}  (Ctrl-C ends)", flush=True)
-    server.run(sockets=[place.listening])
-    # No teardown: a thread inside a long computation would hold the process, and freeing a model takes a second.
+    print(f"riebench: open {endpoint.address(state)}  (Ctrl-C ends)", flush=True)
+    server.run(sockets=[endpoint.listening])
+    # No teardown: a thread inside a long computation would keep the process alive, and freeing a model takes a second.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(128 + server.ended_by)
 
 
 class Connection(H11Protocol):
-    """A connection that is closed when the head of a request takes too long, so that nobody can keep them all."""
+    """A connection that is closed when the head of a request takes too long, so no client can occupy all of them."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called when somebody connects."""
+        """Start the timer of a new connection."""
         super().connection_made(transport)
         self.loop.call_later(HEAD_SECONDS, self._look, None)
 
@@ -118,11 +117,11 @@ class Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Ends at the first signal, whatever is going on."""
+    """A server that ends at the first signal, even inside a request."""
 
     ended_by = int(signal.SIGINT)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called with a signal."""
+        """Keep the signal and end."""
         self.ended_by = sig
         self.should_exit = self.force_exit = True

@@ -1,4 +1,4 @@
-"""CLIP, LPIPS, the reader and the masker of a model, as far as they are on this machine."""
+"""The instruments of the painting page: CLIP, LPIPS, the reader and the masker that are on this machine."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from riebench.util.errors import UserError
 
 Image = NDArray[np.uint8]
 NEEDED = {"clip": ("clip",), "lpips": ("lpips",), "masker": ("detector", "text-encoder", "segmenter")}
-"""Parts of a model's weights that an instrument needs."""
+"""Instrument to the parts of a model's weights that it needs."""
 
 
-class Judges:
-    """The instruments of a model; one that is missing is left out, and why is kept.
+class PaintInstruments:
+    """The scorers and the masker of a model; missing ones are left out.
 
     Args:
         entry: the model.
-        settings: of the instruments.
+        settings: settings of the instruments.
 
     Attributes:
-        missing: instrument to the reason why it is left out.
-        clip: None where it is missing.
-        lpips: None where it is missing.
+        missing: name of a missing instrument to the reason.
+        clip: the CLIP scorer; None if it is missing.
+        lpips: the LPIPS scorer; None if it is missing.
+        world: the drawn world of mini, which reads pictures; None for other models.
     """
 
     def __init__(self, entry: ModelEntry, settings: Settings) -> None:
@@ -56,27 +57,35 @@ class Judges:
 
     @property
     def has_masker(self) -> bool:
-        """Whether phrases can be found in pictures."""
+        """Whether the masker is on this machine."""
         return self._masker_parts is not None
 
     @cached_property
     def masker(self) -> Masker:
-        """The masker, loaded when it is asked for first.
+        """The masker, loaded on first use.
 
         Raises:
-            UserError: if it is not on this machine.
+            UserError: if its weights are not on this machine.
         """
         if self._masker_parts is None:
             raise UserError(f"there is no masker: {self.missing['masker']}")
         return self._masker_parts.masker()
 
     def region(self, image: Image, phrase: str, shape: tuple[int, int], grid: tuple[int, int]) -> BrushMask:
-        """Where a phrase is in a picture, as a brush mask of a shape.
+        """The brush mask of a phrase in a picture.
 
-        On the grid it is what the benchmark's masks are. Finer, a cell belongs to it if at least half of it does.
+        With the grid's shape it equals the benchmark's masks. In a finer mask a cell is true if at least half of its
+        pixels are.
+
+        Args:
+            image: picture ``[height, width, 3]``.
+            phrase: the phrase to mask, such as "heart".
+            shape: rows and columns of the mask.
+            grid: rows and columns of the site's grid.
 
         Raises:
-            PairError: if the phrase is not found.
+            UserError: if there is no masker.
+            PairError: if the masker does not detect the phrase.
         """
         region = ground(self.masker, image, phrase)
         if shape == grid:
@@ -84,7 +93,7 @@ class Judges:
         return BrushMask.of(_coarser(region, shape))
 
     def scores(self, base: Image, edited: Image, prompt: str, seed: int) -> Iterator[dict[str, Any]]:
-        """CLIP of both pictures with the prompt, LPIPS between them, and what the reader sees, one after the other."""
+        """Yield CLIP of both pictures with the prompt, LPIPS between them, and the attributes that the reader sees."""
         if self.clip is not None:
             of = self.clip.images([base, edited]).double() @ self.clip.text(prompt).double()
             yield {"clip": {"name": self.clip.name, "base": float(of[0]), "edited": float(of[1])}}
@@ -104,7 +113,7 @@ class Judges:
 
 
 def _coarser(region: Region, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """A region's pixels as cells ``[rows, columns]``, each of which is at least half inside; at least one is."""
+    """The cells ``[rows, columns]`` that lie at least half in a region; if none does, those with the largest share."""
     pixels = region.pixels()
     rows, columns = (np.arange(side) * cells // side for side, cells in zip(pixels.shape, shape, strict=True))
     inside, count = np.zeros(shape), np.zeros(shape)

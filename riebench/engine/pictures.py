@@ -1,4 +1,4 @@
-"""Pictures from elsewhere in the place of edited runs, so that any editor can be scored beside the methods."""
+"""A method that takes finished pictures in place of edited runs, so that any editor is scored beside the methods."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ WHERE = "pictures"
 
 
 class _AsItIs(Plan):
-    """A picture that is done already: strength says what it was made with, and changes nothing."""
+    """A finished picture, which strength does not change."""
 
     def blended(self, base: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
         assert self.picture is not None
@@ -21,7 +21,7 @@ class _AsItIs(Plan):
 
 @method("pictures")
 class Pictures:
-    """The picture that belongs to the pair, under a name of its own."""
+    """The picture of the pair, recorded under the name of the editor that made it."""
 
     name: str
 
@@ -39,5 +39,5 @@ class Pictures:
         except FileNotFoundError:
             raise PairError(f"there is no picture {file.name} in {file.parent}", WHERE) from None
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            said = str(error).splitlines()[0]
-            raise PairError(f"{file.name} cannot be read as a picture ({said})", WHERE) from None
+            reason = str(error).splitlines()[0]
+            raise PairError(f"{file.name} cannot be read as a picture ({reason})", WHERE) from None

@@ -1,0 +1,237 @@
+"""Metrics added to the records of a finished run, by our scorers or by a command; nothing is generated."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from riebench.engine.kept_pictures import REFERENCES, KeptPictures, kept_pictures, pixels
+from riebench.engine.request import metrics_named, requests_of
+from riebench.engine.resume import lacking, refuse_other_scorers
+from riebench.instruments.loading import load_scorers, measured_by
+from riebench.instruments.model_instruments import TruthOf
+from riebench.metrics import METRICS, Scorers, Scores, metrics_of, score_images
+from riebench.models.entries import entry_named
+from riebench.pairs import Pair
+from riebench.pairs.pair import without_brackets
+from riebench.records import Record, RunFolder
+from riebench.settings.settings import changed
+from riebench.util.errors import PairError, UserError
+
+FOLDER, LIST, SCORES, BESIDE = "{folder}", "pictures.csv", "scores.csv", "references"
+FILE = "file"
+
+
+class AddedMetrics(NamedTuple):
+    """Metrics that were added to a run.
+
+    Attributes:
+        names: of the metrics.
+        records: number of records that have them now.
+        missing: files of pictures that are missing.
+    """
+
+    names: list[str]
+    records: int
+    missing: list[Path]
+
+
+def complete(
+    folder: RunFolder,
+    records: Sequence[Record],
+    names: Sequence[str],
+    scorers: Scorers,
+    truth: TruthOf | None,
+    pairs: Mapping[str, Pair],
+) -> tuple[list[Record], list[Path]]:
+    """Measure the metrics that records lack from their kept pictures, and write the records.
+
+    Args:
+        folder: of the records; open.
+        records: with pictures.
+        names: of the metrics.
+        scorers: that these need.
+        truth: pair and seed to a judge of its edited images, where the truth is known.
+        pairs: by id; only the truth needs them.
+
+    Returns:
+        The completed records, without those whose pictures are missing, and the missing files.
+
+    Raises:
+        UserError: if the records cannot be written, or a metric raises on a pair.
+    """
+    kept, missing = kept_pictures(folder.path, records)
+    networks = measured_by(scorers, names)
+    completed: list[Record] = []
+    for of_pair in kept:
+        first = of_pair.records[0]
+        lack = [name for name in names if any(name not in record.metrics for record in of_pair.records)]
+        judge = truth(pairs[first.pair_id], first.seed) if truth else None
+        reference = of_pair.reference()._replace(truth=judge)
+        try:
+            scores = score_images(scorers, reference, [pixels(path) for path in of_pair.pictures], lack)
+        except PairError as error:
+            raise UserError(f"pair {first.pair_id!r}: {error}; mend it, and the same command goes on") from None
+        by = {name: networks[name] for name in lack if name in networks}
+        added = [_with_metrics(record, score, by) for record, score in zip(of_pair.records, scores, strict=True)]
+        folder.append(added)
+        completed += added
+    return completed, missing
+
+
+def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | None = None) -> AddedMetrics:
+    """Add metrics to the records of a finished run; only what a record lacks is measured.
+
+    Args:
+        path: the run folder.
+        words: names of metrics, or of sets of them.
+        settings: that differ from those of the run, by name.
+
+    Raises:
+        UserError: if the folder is no run or cannot be written, a metric is unknown, weights are missing, or they are
+            not those that the run was scored by.
+    """
+    request = requests_of(path)[-1]
+    now = changed(request.settings, settings or {})
+    if now.clip.quick_gelu != request.settings.clip.quick_gelu:
+        raise UserError("clip.quick_gelu belongs to what the run was scored by; leave it out")
+    request = request.model_copy(update={"settings": now})
+    entry = entry_named(request.model)
+    named = metrics_named(entry, words)
+    scorers, truth = load_scorers(request.model, request.settings, request.protocol, named)
+    if request.handed_in:  # the truth is known of pairs that a file holds and of the model's own pictures
+        truth = None
+    names = [metric.name for metric in metrics_of(named, truth is not None)]
+    with RunFolder(path) as folder:
+        _refuse_other_scorers(folder, scorers, names)
+        lack = lacking(folder.records, names)
+        drawn = any(METRICS[name].drawn_world for name in names)
+        pairs = {pair.id: pair for pair in request.pairs()} if drawn and lack else {}
+        completed, missing = complete(folder, lack, names, scorers, truth if drawn else None, pairs)
+        scored = sum(record.status == "ok" for record in folder.records)
+    return AddedMetrics(names, scored - len(lack) + len(completed), missing)
+
+
+def _refuse_other_scorers(folder: RunFolder, scorers: Scorers, names: Sequence[str]) -> None:
+    """Check that CLIP, LPIPS and the networks of single metrics are those of the records.
+
+    Raises:
+        UserError: if they are not.
+    """
+    for name in ("clip", "lpips"):
+        part = getattr(scorers, name)
+        ours = f"{part.name}-{part.fingerprint}"
+        for theirs in {record.parts.get(name, ours) for record in folder.records} - {ours}:
+            end = "name its weights with --set, or score with what the run was scored by"
+            raise UserError(f"the run was scored by the {name} {theirs}, and this one is {ours}; {end}")
+    refuse_other_scorers(measured_by(scorers, names), folder.records, "score a copy of the folder")
+
+
+def _with_metrics(record: Record, scores: Scores, by: Mapping[str, str]) -> Record:
+    """A record with further metrics; ``by`` names what measured them."""
+    update = {"metrics": record.metrics | scores, "measured_by": record.measured_by | dict(by)}
+    return record.model_copy(update=update)
+
+
+def add_by_command(path: Path, command: str) -> AddedMetrics:
+    """Add the metrics that a command measures of a run's pictures to its records.
+
+    The command gets a folder with the pictures; ``pictures.csv`` with a row for each: its ``file``, ``pair_id``,
+    ``prompt`` (of the edit) and ``original_prompt``, both without brackets, and its ``base``, ``source``, ``mask-base``
+    and ``mask-source`` in the folder ``references``. It must write ``scores.csv`` there: a column ``file``, and one
+    for each metric, empty where the metric is undefined.
+
+    Args:
+        path: the run folder.
+        command: words, in one of which ``{folder}`` stands for that folder; no shell reads them.
+
+    Raises:
+        UserError: if the command fails, its scores cannot be read, a name is one of riebench's metrics, or another
+            command has measured a metric of that name in this run.
+    """
+    if FOLDER not in command:
+        raise UserError(f"the command {command!r} has no {FOLDER}; put it where the folder of pictures belongs")
+    with RunFolder(path) as folder, TemporaryDirectory() as temporary:
+        scored = [record for record in folder.records if record.status == "ok"]
+        kept, missing = kept_pictures(path, scored)
+        if not kept:
+            raise UserError(f"{path} keeps no pictures that could be scored; run with --keep-images")
+        by_file = _lay_out(kept, Path(temporary))
+        _run(command, temporary)
+        names, scores = _read_scores(Path(temporary) / SCORES, by_file)
+        by = dict.fromkeys(names, command)
+        refuse_other_scorers(by, folder.records, "give its column another name")
+        measured = [_with_metrics(by_file[file], scores[file], by) for file in by_file if file in scores]
+        folder.append(measured)
+    return AddedMetrics(names, len(measured), missing)
+
+
+def _lay_out(kept: Sequence[KeptPictures], folder: Path) -> dict[str, Record]:
+    """Put the pictures and their list into the command's folder; returns the record of each file."""
+    (folder / BESIDE).mkdir()
+    by_file: dict[str, Record] = {}
+    with (folder / LIST).open("w", newline="", encoding="utf-8") as opened:
+        rows = csv.writer(opened)
+        rows.writerow([FILE, "pair_id", "prompt", "original_prompt", *REFERENCES])
+        for of_pair in kept:
+            beside = [f"{BESIDE}/{path.name}" for path in of_pair.references.values()]
+            for name, path in zip(beside, of_pair.references.values(), strict=True):
+                (folder / name).symlink_to(path.resolve())
+            for record, path in zip(of_pair.records, of_pair.pictures, strict=True):
+                (folder / path.name).symlink_to(path.resolve())
+                by_file[path.name] = record
+                prompts = [without_brackets(text) for text in (record.editing_prompt, record.original_prompt)]
+                rows.writerow([path.name, record.pair_id, *prompts, *beside])
+    return by_file
+
+
+def _run(command: str, folder: str) -> None:
+    words = [word.replace(FOLDER, folder) for word in shlex.split(command)]
+    try:
+        done = subprocess.run(words, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise UserError(f"the command {words[0]!r} cannot be started ({error.strerror or error})") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise UserError(f"the command {command!r} failed with exit code {done.returncode}: {last}")
+
+
+def _read_scores(path: Path, known: Mapping[str, Record]) -> tuple[list[str], dict[str, Scores]]:
+    """The names of the metrics in the file that a command wrote, and the scores of each picture."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as opened:
+            head, *rows = [row for row in csv.reader(opened) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"the command wrote no {SCORES} that can be read ({error}); see 'riebench score --help'"
+        ) from None
+    names = [name for name in head if name != FILE]
+    for name in names:
+        if not re.fullmatch("[a-z][a-z0-9_]*", name) or {name, name.removesuffix("_base")} & METRICS.keys():
+            raise UserError(f"the column {name!r} of {SCORES} is one of riebench's metrics, or no name as my_metric")
+    if FILE not in head or not names or len(set(head)) < len(head):
+        raise UserError(f"{SCORES} has the columns {', '.join(head) or 'none'}; expected {FILE} and a metric or more")
+    scores: dict[str, Scores] = {}
+    for number, row in enumerate(rows, 2):
+        cells = dict(zip(head, row, strict=False))
+        if len(row) != len(head) or cells[FILE] not in known:
+            raise UserError(f"{SCORES}, line {number}: {', '.join(row)} is no row of a picture in {LIST}")
+        scores[cells[FILE]] = {name: _number(cells[name], number) for name in names}
+    return names, scores
+
+
+def _number(text: str, line: int) -> float | None:
+    try:
+        value = float(text) if text.strip() else None
+    except ValueError:
+        raise UserError(
+            f"{SCORES}, line {line}: {text!r} is not a number; leave it empty where it is undefined"
+        ) from None
+    return value if value is None or math.isfinite(value) else None

@@ -1,0 +1,104 @@
+"""The worker of a run: it loads the models once and works pairs off, one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
+from riebench.engine.pair_work import PairWork
+from riebench.engine.recorder import Recorder
+from riebench.engine.request import Request
+from riebench.instruments.loading import HandedIn, load_instruments
+from riebench.metrics import metrics_of
+from riebench.pairs import Pair
+from riebench.records import Record
+from riebench.util.trace import stage
+
+
+class PairWorker:
+    """Works pairs off.
+
+    Args:
+        request: what to run.
+        handed_in: loaded parts that are used instead of the model's own.
+
+    Attributes:
+        instruments: model, masks and scorers.
+        recorder: makes settings and records.
+        kept_for_all: what methods keep from pair to pair.
+
+    Raises:
+        UserError: if something cannot be loaded.
+    """
+
+    def __init__(self, request: Request, handed_in: HandedIn | None = None) -> None:
+        self.request = request
+        with stage("load models"):
+            self.instruments = load_instruments(
+                request.model,
+                request.settings,
+                request.protocol,
+                metrics=request.metrics,
+                batch=request.batch,
+                handed_in=handed_in,
+            )
+        self.recorder = Recorder(request, self.instruments)
+        self.kept_for_all: dict[Hashable, Any] = {}
+        for condition, method in zip(request.conditions, self.recorder.methods, strict=True):
+            for site in condition.sites if method.entry.needs_sae else ():
+                self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair
+
+    def describe(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> LoadedRun:
+        """The run with a task for each pair.
+
+        Args:
+            pairs: of the run.
+            before: records that a search goes on from.
+        """
+        instruments, request = self.instruments, self.request
+        by_pair: dict[str, list[Record]] = {}
+        for record in before:
+            by_pair.setdefault(record.pair_id, []).append(record)
+        return LoadedRun(
+            tasks=[self.recorder.task(pair, by_pair.get(pair.id, ())) for pair in pairs],
+            shared={
+                "arms": [
+                    {
+                        "method": method.name,
+                        "options": condition.options,
+                        "blocks": list(condition.sites),
+                        "strengths": list(condition.strengths),
+                        "on_steps": [interval and list(interval) for interval in condition.on_steps],
+                    }
+                    for condition, method in zip(request.conditions, self.recorder.methods, strict=True)
+                ],
+                "steps": request.steps,
+                "model": request.model,
+                "protocol": request.protocol,
+                "parts": instruments.parts,
+                "conditions": dict(instruments.conditions),
+                "metric_names": {"clip": instruments.scorers.clip.name, "lpips": instruments.scorers.lpips.name},
+            },
+            locations=dict(instruments.locations),
+            device=str(instruments.model.device),
+            metrics=[metric.name for metric in metrics_of(request.metrics, instruments.truth is not None)],
+            measured_by=dict(instruments.measured_by),
+            search=request.at_lpips,
+        )
+
+    def work(self, task: PairTask) -> PairResult:
+        """The result of a task. A fault of the pair is a failed record with the reason."""
+        started = time.perf_counter()
+        work = PairWork(task, self.recorder, self.instruments, self.kept_for_all)
+        try:
+            result = work.result()
+        except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
+            result = PairResult(self.recorder.failures(task, error, work.stage))
+        share = round((time.perf_counter() - started) / max(1, len(result.records)), 4)
+        return PairResult([record.model_copy(update={"seconds": share}) for record in result.records], result.images)
+
+    def give_up(self, task: PairTask, reason: str) -> PairResult:
+        """The failed records of a pair whose workers died."""
+        return PairResult(self.recorder.failures(task, RuntimeError(reason), where="workers"))

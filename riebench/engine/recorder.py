@@ -1,0 +1,198 @@
+"""The settings of a pair with the keys of their records, and the records themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from riebench.engine.pair_task import PairSetting, PairTask, searches_of
+from riebench.engine.request import Request
+from riebench.methods import Method
+from riebench.methods.registry import MethodEntry, create, find
+from riebench.pairs import Pair
+from riebench.records import Record, Setting, record_key
+from riebench.records.code import code_hash, code_version
+from riebench.settings.lpips_search import LpipsSearch
+from riebench.util.errors import PairError
+
+if TYPE_CHECKING:
+    from riebench.instruments.loading import Instruments
+
+NUMERICS = 3
+"""Version of the code of this package that computes; raised if a change of it changes numbers."""
+FIXED_CODE = {"riebench.engine.pictures:Pictures": "8a22cfb65256cecf"}
+"""Stands for the file of a method in keys, which therefore outlive a change of the file that changes no number."""
+LONGEST = 500
+"""The most letters of a reason; some libraries append pages."""
+PUBLISHED_SEED = 42
+
+
+class ConditionMethod(NamedTuple):
+    """The method of a condition, with what all of its records share.
+
+    Attributes:
+        method: with its options.
+        entry: of the method.
+        name: of the method in records.
+        code: hash of the files that the method is written in and reads.
+        parts: fingerprints of the weights that take part.
+    """
+
+    method: Method
+    entry: MethodEntry
+    name: str
+    code: str
+    parts: dict[str, str]
+
+
+class Recorder:
+    """Makes the settings of each pair, their keys, and their records.
+
+    Args:
+        request: of the run.
+        instruments: of the run.
+
+    Attributes:
+        methods: the method of each condition.
+    """
+
+    def __init__(self, request: Request, instruments: Instruments) -> None:
+        self.request = request
+        self.conditions = dict(instruments.conditions)
+        self.methods: list[ConditionMethod] = []
+        for condition in request.conditions:
+            method, entry = create(condition.method, condition.options), find(condition.method)
+            parts = {n: value for n, value in instruments.parts.items() if n != "sae" or entry.needs_sae}
+            code = FIXED_CODE.get(entry.place) or code_hash(entry.cls, entry.files(method))
+            self.methods.append(ConditionMethod(method, entry, entry.record_name(method), code, parts))
+        self._code = code_version()
+        self._measured_by = dict(instruments.measured_by)
+        self._settings = [
+            [
+                Setting(
+                    method=method.name,
+                    options=c.options,
+                    blocks=c.sites,
+                    strength=strength,
+                    steps=request.steps,
+                    on_steps=on_steps,
+                )
+                for on_steps in c.on_steps
+                for strength in c.strengths
+            ]
+            for c, method in zip(request.conditions, self.methods, strict=True)
+        ]
+
+    @cached_property
+    def _condition_of(self) -> dict[str, int]:
+        """A setting without its strength to the number of its condition."""
+        return {_without_strength(s): number for number, group in enumerate(self._settings) for s in group}
+
+    def task(self, pair: Pair, before: Iterable[Record] = ()) -> PairTask:
+        """All settings of a pair in the order of its records; of settings with the same key, the first.
+
+        The seed is the request's, else the pair's own, else the published one. The settings of the records ``before``
+        that are of this pair and one of this run's conditions are among them, as points of the search.
+
+        A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
+        (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
+        written in and reads; the protocol; fingerprints of the weights of model, masker, scorers and (if the method
+        needs them) SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and
+        :data:`NUMERICS`.
+
+        The size of batches, the number of workers, the device and the versions of torch, diffusers and the like are
+        not in the key. They move numbers by rounding alone, within the tolerance that the tests state, and a run must
+        be able to go on after an update or on another machine. Records keep the versions (``code``), ``run.json`` the
+        device of each session.
+        """
+        seed = self.request.seed if self.request.seed is not None else pair.seed
+        task = PairTask(pair, PUBLISHED_SEED if seed is None else seed, ())
+        settings = [(number, setting, None) for number, group in enumerate(self._settings) for setting in group]
+        numbered = ((self._condition_of.get(_without_strength(record.setting)), record) for record in before)
+        tried = [(number, record.setting, record.at_lpips) for number, record in numbered if number is not None]
+        keyed = self.with_keys(task, [*settings, *tried])
+        options = self.request.at_lpips
+        searches = searches_of(options, keyed, {}) if options else {}
+        return task._replace(settings=keyed, searches=tuple(searches.values()))
+
+    def with_keys(
+        self, task: PairTask, settings: Iterable[tuple[int, Setting, tuple[float, ...] | None]]
+    ) -> tuple[PairSetting, ...]:
+        """Settings of a task's pair with their keys, each key once.
+
+        Args:
+            task: gives pair and seed.
+            settings: number of the condition, setting, and the budgets that its strength is tried for.
+        """
+        about_pair = task.pair.model_dump(exclude={"seed"})
+        by_key: dict[str, PairSetting] = {}
+        for number, setting, at_lpips in settings:
+            method = self.methods[number]
+            key = record_key(
+                pair=about_pair,
+                seed=task.seed,
+                setting=setting.model_dump(mode="json"),
+                method=method.code,
+                protocol=self.request.protocol,
+                parts=method.parts,
+                conditions=self.conditions,
+                numerics=NUMERICS,
+            )
+            by_key.setdefault(key, PairSetting(number, setting, key, at_lpips))
+        return tuple(by_key.values())
+
+    def next_of(self, task: PairTask, searches: Iterable[LpipsSearch]) -> tuple[PairSetting, ...]:
+        """The settings that searches on a task's pair come to next; none at their end."""
+        settings = [(s.condition, setting, s.options.budgets) for s in searches for setting in s.next_settings()]
+        return self.with_keys(task, settings)
+
+    def record(
+        self,
+        task: PairTask,
+        setting: PairSetting,
+        metrics: Mapping[str, float | None] | None = None,
+        notes: Mapping[str, Any] | None = None,
+        error: Exception | None = None,
+        where: str = "method",
+    ) -> Record:
+        """The record of a setting: its metrics, or the error and the stage in which it was raised."""
+        method, pair = self.methods[setting.condition], task.pair
+        return Record(
+            key=setting.key,
+            status="failed" if error else "ok",
+            pair_id=pair.id,
+            category=pair.editing_type_id,
+            seed=task.seed,
+            original_prompt=pair.original_prompt,
+            editing_prompt=pair.editing_prompt,
+            setting=setting.setting,
+            at_lpips=setting.at_lpips,
+            method_class=method.entry.place,
+            model=self.request.model,
+            protocol=self.request.protocol,
+            parts=method.parts,
+            conditions=self.conditions,
+            code=self._code,
+            measured_by=self._measured_by if metrics else {},
+            metrics=dict(metrics or {}),
+            notes=dict(notes or {}),
+            reason=_reason(error) if error else None,
+            error=type(error).__name__ if error else None,
+            where=(error.where if isinstance(error, PairError) else where) if error else None,
+        )
+
+    def failures(self, task: PairTask, error: Exception, where: str) -> list[Record]:
+        """Failed records of a task's settings; if it has none, of the settings that its searches come to next."""
+        settings = task.settings or self.next_of(task, task.searches)
+        return [self.record(task, setting, error=error, where=where) for setting in settings]
+
+
+def _without_strength(setting: Setting) -> str:
+    """A text that is the same for settings that differ in their strength alone."""
+    return setting.model_dump_json(exclude={"strength"})
+
+
+def _reason(error: Exception) -> str:
+    """The text of an error, in letters that a file of UTF-8 can hold."""
+    return (str(error) or type(error).__name__)[:LONGEST].encode(errors="backslashreplace").decode()
