@@ -19,11 +19,12 @@ from killing import attempt
 from riebench.engine import pair_worker
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
+from riebench.engine.run_options import RunOptions
 from riebench.records import Record, read_records
 from riebench.util.errors import UserError
 
 REQUEST, PAIRS = resolve(
-    ["steering", "none"], "down.2.1", strength=[0.5, 1, 2], category=(1, 6, 8), limit=2, keep_images=1
+    RunOptions(["steering", "none"], "down.2.1", strength=[0.5, 1, 2], category=(1, 6, 8), limit=2, keep_images=1)
 )
 
 
@@ -59,7 +60,7 @@ def main() -> int:
 
 def carry_out_in(folder: Path) -> None:
     """Carry the run out in a folder."""
-    carry_out(REQUEST, PAIRS, folder, quiet=True)
+    carry_out(REQUEST, PAIRS, RunOptions(out=folder, quiet=True))
 
 
 def records(folder: Path) -> list[Record]:
@@ -72,7 +73,7 @@ def records(folder: Path) -> list[Record]:
 
 def differences(expected: list[Record], folder: Path) -> list[str]:
     """What is wrong with the records of a folder."""
-    found, lines = read_records(folder), (folder / "records.jsonl").read_bytes().count(b"\n")
+    found, lines = read_records(folder), (folder / "records.jsonl").read_bytes().count(b'{"key":')
     said = []
     if lines != len(found):
         said.append(f"{lines} lines for {len(found)} records")

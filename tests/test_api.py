@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from diffusers import StableDiffusionXLPipeline
 import riebench
 from riebench.cli import main
 from riebench.engine.request import Request
+from riebench.engine.run_options import FIELDS, OPTIONS
 from riebench.instruments.loading import Instruments
 from riebench.methods import method_names
 from riebench.models.mini import PAIRS
@@ -248,3 +250,52 @@ def test_bad_calls(tmp_path: Path) -> None:
         riebench.run("none", model="sdxl-base")
     with pytest.raises(UserError, match="parts are missing"):
         riebench.run("none", model="sdxl-base", pairs=[PAIR], settings={"weights": str(tmp_path)}, out=tmp_path / "o")
+
+
+def test_an_unknown_option_has_a_near_one() -> None:
+    with pytest.raises(UserError, match=r"unknown option of riebench.run 'catgory'; did you mean 'category'\?"):
+        riebench.run("sae", catgory="colour")
+
+
+@pytest.mark.parametrize(("name", "value"), [("limit", 0), ("seed", -1), ("seed", 2**63), ("batch", 0), ("workers", 0)])
+def test_bounds_hold_in_python_and_on_the_command_line(
+    capsys: pytest.CaptureFixture[str], name: str, value: int
+) -> None:
+    with pytest.raises(UserError, match=f"^{name} is {value}; expected "):
+        riebench.run("sae", **{name: value})
+    code, line = command(capsys, "run", "--method", "sae", "--block", "mid.0", f"--{name}", str(value))
+    assert code == 2
+    assert f"--{name}" in line
+
+
+def test_options_stand_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each field of the options is in the signature and the documentation, and each of the command's in its help."""
+    parameters = inspect.signature(riebench.run).parameters
+    assert list(parameters) == list(OPTIONS)
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        name: "all" if name == "block" else field.default for name, field in FIELDS.items()
+    }
+    assert str(parameters["limit"].annotation) == "int | None"
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    words = capsys.readouterr().out.split()
+    for name, option in OPTIONS.items():
+        assert f"    {name}: {option.help}" in str(riebench.run.__doc__)
+        assert (f"--{(option.flag or name).replace('_', '-')}" in words) == (
+            not option.python_only or name == "quiet"
+        ), name
+
+
+def test_run_json_keeps_the_options(tmp_path: Path) -> None:
+    pairs = select(load_pairs(PAIRS), categories=[6], limit=1)
+    riebench.run("none", "mid.0", pairs=pairs, strength=1, options={}, out=tmp_path / "o", quiet=True)
+    session = json.loads((tmp_path / "o" / "run.json").read_text())["sessions"][0]
+    assert session["options"] == {
+        "method": "none",
+        "block": "mid.0",
+        "pairs": [pairs[0].id],
+        "strength": 1,
+        "options": {},
+        "out": str(tmp_path / "o"),
+        "quiet": True,
+    }

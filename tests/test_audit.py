@@ -39,6 +39,7 @@ from riebench.audit.truth import (
 )
 from riebench.cli import main
 from riebench.engine.request import resolve
+from riebench.engine.run_options import RunOptions
 from riebench.records import Record
 from riebench.report.groups import read_groups
 from riebench.settings.protocols import ONE_FAULT, PAPER, PROTOCOLS, RIEBENCH
@@ -448,11 +449,11 @@ def test_protocols_with_one_fault() -> None:
         (fault,) = set(differs) - {"name"}
         assert getattr(protocol, fault) == getattr(PAPER, fault)
         assert PROTOCOLS[name] is protocol
-    assert resolve("none", "all", protocol="riebench+shares")[0].protocol == "riebench+shares"
+    assert resolve(RunOptions("none", "all", protocol="riebench+shares"))[0].protocol == "riebench+shares"
     with pytest.raises(UserError, match=r"did you mean 'riebench\+brackets'\? known: riebench\+brackets"):
-        resolve("none", "all", protocol="riebench+bracket")
+        resolve(RunOptions("none", "all", protocol="riebench+bracket"))
     with pytest.raises(UserError, match=r"known: riebench, paper$"):
-        resolve("none", "all", protocol="papers")
+        resolve(RunOptions("none", "all", protocol="papers"))
 
 
 def test_own_runs_are_the_same_pairs_with_other_seeds_and_protocols() -> None:
@@ -478,13 +479,15 @@ def few_runs(limit: int | None, seeds: int, budget: float) -> list[OwnRun]:
     """Two pairs of a category and three arms in place of an audit's own runs."""
     asked: dict[str, Any] = {"strength": (1, 2), "at_lpips": [budget]}
     methods = ["steering", "sae", "paste", "none"]
-    request, pairs = resolve(methods, "all", category=["colour"], limit=limit or 2, keep_images=2, **asked)
+    request, pairs = resolve(RunOptions(methods, "all", category=["colour"], limit=limit or 2, keep_images=2, **asked))
     moved = [pair.model_copy(update={"seed": (pair.seed or 0) + 7}) for pair in pairs]
     runs = [OwnRun("plain", request, pairs)]
-    runs.append(OwnRun("seed-1", *resolve(methods, "all", pairs=moved, keep_images=0, **asked)))
+    runs.append(OwnRun("seed-1", *resolve(RunOptions(methods, "all", pairs=moved, keep_images=0, **asked))))
     for protocol in ("riebench", "riebench+brackets"):
         faulty = resolve(
-            "steering", "all", category=["colour"], limit=2, protocol=protocol, strength=(1, 2), keep_images=0
+            RunOptions(
+                "steering", "all", category=["colour"], limit=2, protocol=protocol, strength=(1, 2), keep_images=0
+            )
         )
         runs.append(OwnRun(f"fault-{protocol}", *faulty))
     return runs
@@ -520,9 +523,9 @@ def test_an_audit_of_mini_from_its_runs_to_its_page(
     made_again: list[tuple[str, int]] = []
     carry_out = auditing.carry_out
 
-    def counted(request: Any, pairs: Any, out: Path, **more: Any) -> Any:
-        session = carry_out(request, pairs, out, **more)
-        made_again.append((out.name, session.pairs))
+    def counted(request: Any, pairs: Any, options: RunOptions) -> Any:
+        session = carry_out(request, pairs, options)
+        made_again.append((session.folder.name, session.pairs))
         return session
 
     monkeypatch.setattr(auditing, "carry_out", counted)

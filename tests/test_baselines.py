@@ -17,6 +17,7 @@ from torch import Tensor
 import riebench
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.methods import Observed, Plan, method
 from riebench.methods.registry import METHODS
@@ -202,7 +203,9 @@ def test_sdedit_does_a_share_of_the_steps_again(seen: Observed) -> None:
 def worked(
     mini: Instruments, methods: Any, steps: int, strength: Any, **more: Any
 ) -> tuple[PairWorker, list[Record], Any]:
-    request, pairs = resolve(methods, "up.0.1", strength=strength, steps=steps, limit=1, category="colour", **more)
+    request, pairs = resolve(
+        RunOptions(methods, "up.0.1", strength=strength, steps=steps, limit=1, category="colour", **more)
+    )
     worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     result = worker.work(worker.recorder.task(pairs[0])._replace(keep_images=True))
     return worker, result.records, result.images
@@ -268,23 +271,23 @@ def test_sdedit_on_mini_lies_between_base_and_source(mini: Instruments) -> None:
 
 def test_one_step_is_refused_or_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UserError, match="'sdedit' does some of the steps again and needs 2 or more; give --steps 4"):
-        resolve("sdedit", "mid.0", steps=1)
+        resolve(RunOptions("sdedit", "mid.0", steps=1))
     with caplog.at_level(logging.WARNING):
-        request, _ = resolve("all", "mid.0", steps=1)
+        request, _ = resolve(RunOptions("all", "mid.0", steps=1))
     assert "left out: the method 'sdedit'" in caplog.text
     methods = {condition.method for condition in request.conditions}
     assert {"paste", "noise", "caa", "sae-random"} <= methods
     assert "sdedit" not in methods
-    assert "sdedit" in {condition.method for condition in resolve("all", "mid.0", steps=2)[0].conditions}
+    assert "sdedit" in {condition.method for condition in resolve(RunOptions("all", "mid.0", steps=2))[0].conditions}
 
 
 def test_caa_needs_prompts_where_there_is_no_grammar(tmp_path: Path) -> None:
     duck = PAIR.model_copy(update={"original_prompt": "a [duck]", "editing_prompt": "a [swan]"})
     asked: dict[str, Any] = {"model": "toy_family:toy", "pairs": [duck]}
     with pytest.raises(UserError, match="'caa' needs prompts for each edit; give --option prompts=FILE"):
-        resolve("caa", "layer.2", **asked)
+        resolve(RunOptions("caa", "layer.2", **asked))
     with pytest.raises(UserError, match="the prompt file nowhere cannot be read"):
-        resolve("caa", "layer.2", options={"prompts": "nowhere"}, **asked)
+        resolve(RunOptions("caa", "layer.2", options={"prompts": "nowhere"}, **asked))
     (tmp_path / "ducks.tsv").write_text("two [duck]s\ttwo [swan]s\n")
     run: dict[str, Any] = {**asked, "options": {"prompts": "ducks.tsv"}, "strength": 1, "quiet": True}
     first = riebench.run("caa", "layer.2", out="out", **run).records

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from riebench.cli import main
+from riebench.cli.main import COMMANDS
 from riebench.models.mini import PAIRS
+from riebench.records import read_records
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -71,7 +73,7 @@ def test_run_writes_what_it_says(capsys: pytest.CaptureFixture[str], tmp_path: P
         assert (out / name).stat().st_size > 0
     names = {p.name for p in (out / "sheets").glob("*.png")}
     assert names == {"sae-down.2.1.png", "sae-down.2.1-6.png", "sae-down.2.1-9.png"}
-    records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    records = [json.loads(record.model_dump_json()) for record in read_records(out)]
     assert len(records) == 4
     assert records[0]["notes"]["k"] >= 1
     code, text, _ = run(capsys, "table", str(out), "--overall", "--strength", "1", "--markdown")
@@ -121,11 +123,29 @@ def test_bare_commands_show_their_help(capsys: pytest.CaptureFixture[str]) -> No
         assert "Usage" in out + err
 
 
+def test_commands_stand_below_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "--help")[1]
+    assert "Commands:" not in out
+    for heading, commands in COMMANDS.items():
+        section = out.partition(f"{heading}:\n")[2].partition("\n\n")[0]
+        assert {line.split()[0] for line in section.splitlines()} == set(commands)
+
+
 def test_options_come_from_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIEBENCH_RUN_MODEL", "minni")
     code, _, err = run(capsys, *BASE)
     assert code == 2
     assert "did you mean 'mini'" in err
+    monkeypatch.delenv("RIEBENCH_RUN_MODEL")
+    for name, words, wrong in (
+        ("ID", "mini-1-000", "mini-1-00"),
+        ("SET", "masker.blur=3", "masker.blur_kernel"),
+        ("OPTION", "only_ad=1", "only_add"),
+        ("CATEGORY", "colour styl", "change style"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"RIEBENCH_RUN_{name}", words)
+            assert wrong in run(capsys, *BASE)[2], name
 
 
 def test_listings(capsys: pytest.CaptureFixture[str]) -> None:

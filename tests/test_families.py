@@ -19,6 +19,7 @@ from torch import Tensor
 import riebench
 from riebench.cli import main
 from riebench.engine.request import resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments
 from riebench.methods import Observed, Plan, method
 from riebench.models import Edit, Model, Site, entry_named, neuron_sites
@@ -88,18 +89,20 @@ def test_sites_are_known_without_weights_in_the_order_in_which_they_run(toy: Mod
 @pytest.mark.parametrize("model", [TOY, "loaded"])
 def test_blocks_of_a_condition_run_in_order_and_not_as_text(toy: Model, model: str) -> None:
     request, _ = resolve(
-        "steering",
-        ["layer.10", "layer.2", "layer.1"],
-        model=toy if model == "loaded" else model,
-        pairs=PAIRS,
-        alone=True,
+        RunOptions(
+            "steering",
+            ["layer.10", "layer.2", "layer.1"],
+            model=toy if model == "loaded" else model,
+            pairs=PAIRS,
+            alone=True,
+        )
     )
     assert [c.sites for c in request.conditions] == [
         ("layer.1", "layer.2", "layer.10"),
         *(("layer.1",), ("layer.2",), ("layer.10",)),
     ]
     with pytest.raises(UserError, match=r"unknown block 'layer\.11'; did you mean 'layer\.1'"):
-        resolve("steering", "layer.11", model=TOY, pairs=PAIRS)
+        resolve(RunOptions("steering", "layer.11", model=TOY, pairs=PAIRS))
 
 
 @method("test-order")
@@ -278,7 +281,7 @@ def test_saes_of_a_strangers_sites(toy: Model) -> None:
     with pytest.raises(UserError, match=r"unknown SAE 'layer\.3'"):
         toy.sae("layer.3")
     with pytest.raises(UserError, match=r"unknown SAE 'layer\.3'"):
-        resolve("sae", "layer.3", model=toy, pairs=PAIRS)
+        resolve(RunOptions("sae", "layer.3", model=toy, pairs=PAIRS))
     with pytest.raises(UserError, match=r"unknown site 'layer\.12'; did you mean"):
         riebench.load(TOY, saes={"layer.12": TopKSAE(16, 40, 4)})
     with pytest.raises(UserError, match="takes no loaded pipeline"):

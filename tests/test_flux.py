@@ -24,6 +24,7 @@ from riebench.instruments.loading import Instruments
 from riebench.models import Edit, Site, Start, entry_named
 from riebench.models.flux import MLP, PUBLISHED_TRANSFORMER, SCHNELL, TEXT_TOKENS, Flux
 from riebench.pairs import Pair
+from riebench.records import read_records
 from riebench.settings.settings import Settings, parse_settings
 from riebench.standin.flux_pipeline import FLUX_SHAPES, t5_config, transformer_config, vae_config, write_flux
 from riebench.standin.pipeline import clip_text_config
@@ -398,7 +399,7 @@ def test_the_whole_path_and_the_bench(tmp_path: Path, capsys: pytest.CaptureFixt
     words += ["--set", f"masker.cache={tmp_path / 'm'}", "--set", f"model.size={SMALL}"]
     run = ["run", *words, "--pairs", "pairs.json", "--method", "sae", "--block", "double.1", "--strength", "1"]
     assert command(*run, "--out", "out") == 0, capsys.readouterr().err
-    (record,) = (json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines())
+    (record,) = (json.loads(r.model_dump_json()) for r in read_records(tmp_path / "out"))
     assert record["parts"]["model"].startswith("standin-flux-schnell-")
     assert (record["setting"]["steps"], record["conditions"]["size"]) == (4, SMALL)
     capsys.readouterr()

@@ -17,6 +17,7 @@ from riebench.engine.bench import denoiser_flops, difference, plain_pair, scored
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, DECODER, DENOISER, LPIPS, MASKER, TEXT, counting
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.models import Edit
 from riebench.models.mini import PAIRS
@@ -165,7 +166,7 @@ def test_modules_before_a_block(model: SDXL) -> None:
 def asked(batch: int = 8) -> Request:
     """Ten settings: two methods at two strengths and a third at one, in the four blocks together and in one."""
     parts = [
-        resolve(methods, sites, strength=strengths, batch=batch)[0]
+        resolve(RunOptions(methods, sites, strength=strengths, batch=batch))[0]
         for methods, strengths in ((["steering", "neurons"], [0.5, 1.0]), ("sae-adaptive", [1.0]))
         for sites in ("all", "up.0.1")
     ]
@@ -200,7 +201,7 @@ def test_same_pictures_with_and_without_replay(mini: Instruments, monkeypatch: p
 def test_replay_spares_work_at_every_size_of_batch(
     mini: Instruments, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    request, _ = resolve("steering", "up.0.1", strength=[1, 2], batch=batch)
+    request, _ = resolve(RunOptions("steering", "up.0.1", strength=[1, 2], batch=batch))
     pair, flops = load_pairs(PAIRS)[0], []
     for replay in (True, False):
         monkeypatch.setattr(mini.model, "replay", replay)
@@ -211,7 +212,7 @@ def test_replay_spares_work_at_every_size_of_batch(
 
 def test_replay_into_a_larger_batch_differs_by_rounding(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base run has two rows, the edited runs eight, and convolutions choose their algorithm by that."""
-    request, _ = resolve("steering", "up.0.1", strength=[0.25 * (i + 1) for i in range(8)])
+    request, _ = resolve(RunOptions("steering", "up.0.1", strength=[0.25 * (i + 1) for i in range(8)]))
     found = []
     for replay in (True, False):
         monkeypatch.setattr(mini.model, "replay", replay)

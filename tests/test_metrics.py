@@ -19,6 +19,7 @@ from riebench.cli import main
 from riebench.engine.bench import difference, plain_setting
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.metrics import METRICS, Reference, Seen, metric, score_images
 from riebench.metrics.lpips import Features, LpipsScorer
@@ -197,7 +198,7 @@ def test_a_metric_is_one_function(
 
 
 def test_the_bench_compares_every_metric(mini: Instruments, toy: list[int]) -> None:
-    request, (pair, *_) = resolve("steering", "mid.0", strength=1, steps=1, limit=1, category=6)
+    request, (pair, *_) = resolve(RunOptions("steering", "mid.0", strength=1, steps=1, limit=1, category=6))
     worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     task = worker.recorder.task(pair)
     (record,) = worker.work(task).records
@@ -213,7 +214,7 @@ def test_the_bench_compares_every_metric(mini: Instruments, toy: list[int]) -> N
 @pytest.mark.parametrize("category", [1, 3, 8, 9])
 def test_every_record_knows_the_base_picture(mini: Instruments, category: int) -> None:
     methods = ["none", "steering", "sae", "prompt"]
-    request, (pair, *_) = resolve(methods, "all", strength=[0.5, 2], steps=1, limit=1, category=category)
+    request, (pair, *_) = resolve(RunOptions(methods, "all", strength=[0.5, 2], steps=1, limit=1, category=category))
     worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     task = worker.recorder.task(pair)
     records = worker.work(task).records

@@ -16,6 +16,7 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 import riebench
 from riebench.cli import main
 from riebench.engine.request import resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments, measured_by
 from riebench.instruments.published import PublishedInstruments
 from riebench.metrics import METRICS, Reference, Scorers, chosen, score_images
@@ -221,16 +222,16 @@ def test_sets_of_metrics() -> None:
     assert list(chosen(["default"])) == default
     assert set(chosen(["published"])) == {*six, "edit_success", "kept"}
     assert chosen(["mse_outside"]) == ("clip_text_edit", "lpips_base", "mse_outside")
-    assert resolve("none", "mid.0")[0].metrics is None
-    assert resolve("none", "mid.0", protocol="paper")[0].metrics == chosen(["published"])
-    assert resolve("none", "mid.0", protocol="paper", metrics="default")[0].metrics is None
-    both = resolve("none", "mid.0", metrics="published, mse_outside")[0].metrics
+    assert resolve(RunOptions("none", "mid.0"))[0].metrics is None
+    assert resolve(RunOptions("none", "mid.0", protocol="paper"))[0].metrics == chosen(["published"])
+    assert resolve(RunOptions("none", "mid.0", protocol="paper", metrics="default"))[0].metrics is None
+    both = resolve(RunOptions("none", "mid.0", metrics="published, mse_outside"))[0].metrics
     assert both == chosen(["published", "mse_outside"])
     with pytest.raises(UserError, match="unknown metric 'psnr'; did you mean 'psnr_outside'"):
-        resolve("none", "mid.0", metrics=["psnr"])
+        resolve(RunOptions("none", "mid.0", metrics=["psnr"]))
     for name in ("structure_distance", "lpips_squeeze_outside"):
         with pytest.raises(UserError, match=rf"{name} needs a network for photographs .* of the pictures of mini"):
-            resolve("none", "mid.0", metrics=name)
+            resolve(RunOptions("none", "mid.0", metrics=name))
 
 
 def test_networks_of_single_metrics_are_found_or_named(tmp_path: Path, dino: DinoScorer) -> None:
@@ -263,7 +264,7 @@ def test_networks_of_single_metrics_are_found_or_named(tmp_path: Path, dino: Din
 
 
 def lines(folder: Path) -> list[dict[str, dict[str, float | None]]]:
-    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    return [json.loads(record.model_dump_json()) for record in read_records(folder)]
 
 
 def test_a_record_keeps_the_metrics_of_an_earlier_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 import riebench
 from riebench.cli import main
 from riebench.engine.request import resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments, measured_by
 from riebench.metrics import METRICS, chosen, metric, metrics_of
 from riebench.metrics.catalogue import _REGISTRY, find_metric
@@ -244,10 +245,10 @@ def test_names_that_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"no_metric:plain is not a metric; decorate it with @riebench\.metrics\.metric"
     ):
-        resolve("none", "mid.0", metrics="no_metric:plain")
+        resolve(RunOptions("none", "mid.0", metrics="no_metric:plain"))
     write("near_file.py", "nearly")
     with pytest.raises(UserError, match="unknown metric in near_file 'nearby'; did you mean 'nearly'"):
-        resolve("none", "mid.0", metrics="near_file:nearby")
+        resolve(RunOptions("none", "mid.0", metrics="near_file:nearby"))
     with pytest.raises(UserError, match=r"'nowhere/file\.py:x' cannot be loaded"):
-        resolve("none", "mid.0", metrics="nowhere/file.py:x")
+        resolve(RunOptions("none", "mid.0", metrics="nowhere/file.py:x"))
     assert [m.name for m in metrics_of(["near_file:nearly", "lpips_base"])] == ["lpips_base", "nearly"]

@@ -15,6 +15,7 @@ import pytest
 from riebench.cli import main
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.methods import create, find, method_names
 from riebench.methods.options import options_of
@@ -322,7 +323,7 @@ def test_every_option_of_the_baselines_is_documented() -> None:
     ],
 )
 def test_a_record_rebuilds_its_method(mini: Instruments, name: str, given: dict[str, str]) -> None:
-    request, pairs = resolve(name, "up.0.1", strength=1, options=given, steps=1, limit=1, category=1)
+    request, pairs = resolve(RunOptions(name, "up.0.1", strength=1, options=given, steps=1, limit=1, category=1))
     worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
     (record,) = worker.work(worker.recorder.task(pairs[0])).records
     again = Record.model_validate_json(record.model_dump_json())
@@ -365,7 +366,7 @@ def test_a_method_in_no_file_is_another_in_each_process(monkeypatch: pytest.Monk
 def test_an_option_that_is_not_finite_is_refused(install: Install) -> None:
     install("endless", "endlessly", METHOD.format(name="endless").replace(", le=3", ""), endless="Mine")
     with pytest.raises(UserError, match="option 'scale' of method 'endless' is inf, expected a finite number"):
-        resolve("endless", "mid.0", options={"scale": "inf"})
+        resolve(RunOptions("endless", "mid.0", options={"scale": "inf"}))
 
 
 def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

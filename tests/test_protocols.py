@@ -19,6 +19,7 @@ from riebench.engine.pair_task import PairResult
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.presets import PRESETS
 from riebench.engine.request import resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.masks import MaskRules, Region, pair_regions, to_grid
@@ -28,6 +29,7 @@ from riebench.models import Edit, Run
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
+from riebench.records import read_records
 from riebench.settings.protocols import PAPER, PROTOCOLS, RIEBENCH, Protocol
 from riebench.settings.settings import described, parse_settings
 from riebench.util.errors import UserError
@@ -94,7 +96,7 @@ def test_category_rules_can_be_changed() -> None:
 
 def worker_of(mini: Instruments, pair: Pair, protocol: Protocol, **asked: Any) -> PairWorker:
     wanted: dict[str, Any] = {"method": "steering", "block": "all", "strength": 1, "steps": 1} | asked
-    request, _ = resolve(pairs=[pair], protocol=protocol.name, **wanted)
+    request, _ = resolve(RunOptions(pairs=[pair], protocol=protocol.name, **wanted))
     return PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
 
 
@@ -248,7 +250,7 @@ def test_the_preset_is_the_published_sweep() -> None:
 
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs the published pairs, which are not part of the project")
 def test_the_plan_of_the_published_sweep() -> None:
-    request, pairs = resolve(preset="paper", model="sdxl-turbo", pairs=PUBLISHED)
+    request, pairs = resolve(RunOptions(preset="paper", model="sdxl-turbo", pairs=PUBLISHED))
     assert len(pairs) == 296
     plan = forecast(request)
     assert (plan.pairs, plan.settings) == (296, 32)
@@ -275,12 +277,12 @@ def test_dry_run_needs_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("model", "steps"), [("sdxl-turbo", 4), ("sdxl-base", 25)])
 def test_a_guided_model_keeps_its_own_steps_under_a_preset(model: str, steps: int) -> None:
-    assert resolve(preset="paper", model=model, pairs=PAIRS)[0].steps == steps
-    assert resolve(preset="paper", model=model, pairs=PAIRS, steps=3)[0].steps == 3
+    assert resolve(RunOptions(preset="paper", model=model, pairs=PAIRS))[0].steps == steps
+    assert resolve(RunOptions(preset="paper", model=model, pairs=PAIRS, steps=3))[0].steps == 3
 
 
 def test_a_preset_on_mini_keeps_its_shares(mini: Instruments) -> None:
-    request, _ = resolve(preset="paper")
+    request, _ = resolve(RunOptions(preset="paper"))
     assert sum(len(c.strengths) for c in request.conditions) == 32
     features = sum(mini.model.sae(b).n_features for b in FOUR)
     assert [c.options["k"] for c in request.conditions if c.method == "sae"] == [
@@ -328,7 +330,7 @@ def test_settings_from_words() -> None:
 def test_records_name_their_protocol_and_conditions(tmp_path: Path) -> None:
     words = ("run", "--method", "none", "--block", "mid.0", "--limit", "1", "--category", "6", "--out", "out")
     assert command(*words, "--set", "masker.blur_kernel=3", "--strength", "1") == 0
-    record = json.loads((tmp_path / "out" / "records.jsonl").read_text().splitlines()[0])
+    record = json.loads(read_records(tmp_path / "out")[0].model_dump_json())
     assert record["protocol"] == "riebench"
     assert record["conditions"]["masks.blur_kernel"] == 3
     assert record["conditions"]["dtype"] == "float32"

@@ -23,6 +23,7 @@ from riebench.metrics.lpips import Features, LpipsScorer
 from riebench.models import entry_named
 from riebench.models.diffusers_entry import open_pipeline
 from riebench.models.sdxl import FOUR, SDXL, TURBO
+from riebench.records import read_records
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import parse_settings
 from riebench.standin.write import write_standin
@@ -76,7 +77,7 @@ def test_the_whole_path(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     words += ["--protocol", "paper", "--out", "out", "--set", f"masker.cache={tmp_path / 'm'}"]
     words += [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
     assert command(*words) == 0, capsys.readouterr().err
-    records = [json.loads(line) for line in (tmp_path / "out" / "records.jsonl").read_text().splitlines()]
+    records = [json.loads(record.model_dump_json()) for record in read_records(tmp_path / "out")]
     assert [r["status"] for r in records] == ["ok"] * 9
     for r in records:
         assert r["protocol"] == "paper"
@@ -168,7 +169,7 @@ def test_the_activation_of_clip_stands_in_records_and_moves_scores(tiny: Path, t
         more = [] if given is None else ["--set", f"clip.quick_gelu={given}"]
         out = f"{protocol}-{given}"
         assert command(*words, "--protocol", protocol, "--out", out, *more) == 0
-        record = json.loads((tmp_path / out / "records.jsonl").read_text())
+        record = json.loads(read_records(tmp_path / out)[0].model_dump_json())
         assert record["conditions"]["clip.quick_gelu"] is wanted
         keys.add(record["key"])
         scores[protocol, given] = record["metrics"]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from riebench.records import Record, RunFolder, Setting, interval_name, read_records, record_key
+from riebench.report.frame import load_records
 from riebench.util.errors import UserError
 
 
@@ -33,6 +37,11 @@ def record(pair: str, strength: float, clip: float | None, category: int = 1, st
         metrics={} if clip is None else {"clip_text_edit": clip, "lpips_base": strength / 10, "kept": 1.0},
         reason="no duck" if status == "failed" else None,
     )
+
+
+def lines_in(file: Path) -> int:
+    """The number of lines that are records."""
+    return file.read_bytes().count(b'{"key":')
 
 
 RECORDS = [record("a", 1, 0.2), record("b", 1, 0.4), record("c", 1, None, status="failed"), record("a", 2, 0.5)]
@@ -84,7 +93,7 @@ def test_nothing_is_glued_to_a_torn_line(tmp_path: Path, caplog: pytest.LogCaptu
         folder.append(RECORDS[3:])
     assert ("torn last line" in caplog.text) == (cut > 1)
     assert read_records(tmp_path) == [*RECORDS[:whole], RECORDS[3]]
-    assert file.read_bytes().count(b"\n") == whole + 1
+    assert lines_in(file) == whole + 1
 
 
 def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
@@ -96,11 +105,11 @@ def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
     assert read_records(tmp_path) == last
     with RunFolder(tmp_path) as folder:  # and what was repeated within one session is taken out by the next
         assert folder.records == last
-        assert (tmp_path / "records.jsonl").read_text().count("\n") == len(RECORDS)
+        assert lines_in(tmp_path / "records.jsonl") == len(RECORDS)
         folder.append(RECORDS[:1])
-        assert (tmp_path / "records.jsonl").read_text().count("\n") == len(RECORDS) + 1
+        assert lines_in(tmp_path / "records.jsonl") == len(RECORDS) + 1
         assert read_records(tmp_path) == last
-    assert (tmp_path / "records.jsonl").read_text().count("\n") == len(RECORDS)
+    assert lines_in(tmp_path / "records.jsonl") == len(RECORDS)
     assert read_records(tmp_path) == last
 
 
@@ -189,11 +198,81 @@ def test_a_pair_torn_apart_goes_whole(tmp_path: Path) -> None:
             run.append(records)
     file = tmp_path / "records.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join(lines[:5]) + lines[5][:200])
+    assert b"hash" in lines[0]
+    file.write_bytes(b"".join(lines[:6]) + lines[6][:200])
     with RunFolder(tmp_path) as run:
         assert [r.pair_id for r in run.records] == ["p", "p", "p"]
     # Where the torn line is another pair's, or does not say whose it is, what is whole stays.
-    for torn in (lines[5].replace(b'"q"', b'"r"')[:200], lines[5][:20]):
-        file.write_bytes(b"".join(lines[:5]) + torn)
+    for torn in (lines[6].replace(b'"q"', b'"r"')[:200], lines[6][:20]):
+        file.write_bytes(b"".join(lines[:6]) + torn)
         with RunFolder(tmp_path) as run:
             assert len(run.records) == 5
+
+
+OLD_RUN = Path(__file__).parent / "run_0_1"
+"""A run made before shared parts were stored once: each line of its records has all fields."""
+
+
+def test_a_folder_of_an_earlier_version_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    shutil.copytree(OLD_RUN, tmp_path / "run")
+    file = tmp_path / "run" / "records.jsonl"
+    before, frame = file.read_bytes(), load_records(tmp_path / "run")
+    old = read_records(tmp_path / "run")
+    assert [json.loads(record.model_dump_json()) for record in old] == [
+        json.loads(line) for line in before.splitlines()
+    ]
+    assert frame["status"].value_counts().to_dict() == {"ok": 15, "failed": 8}
+    with RunFolder(tmp_path / "run") as folder:
+        assert folder.records == old
+        folder.append(RECORDS[:2])
+    assert file.read_bytes().startswith(before)
+    assert read_records(tmp_path / "run") == [*old, *RECORDS[:2]]
+    with RunFolder(tmp_path / "run") as folder:
+        folder.append(old[:1])  # on leaving, the file is written anew
+    assert b'"riebench":' not in file.read_bytes().split(b'{"key":', 1)[1]
+    assert file.stat().st_size < 0.8 * len(before)
+    assert read_records(tmp_path / "run") == [*old, *RECORDS[:2]]
+    pd.testing.assert_frame_equal(load_records(tmp_path / "run").head(23)[list(frame)], frame)
+
+
+def test_a_shared_part_is_stored_once(tmp_path: Path) -> None:
+    other = RECORDS[3].model_copy(update={"parts": {"clip": "clip-2"}})
+    for records in (RECORDS[:2], [*RECORDS[2:3], other]):  # two sessions
+        with RunFolder(tmp_path) as folder:
+            for one in records:
+                folder.append([one])
+    lines = [json.loads(line) for line in (tmp_path / "records.jsonl").read_bytes().splitlines()]
+    assert ["hash" in line for line in lines] == [True, False, False, False, True, False]
+    assert lines[0] == {"hash": lines[1]["shared"], "shared": lines[0]["shared"]}
+    assert read_records(tmp_path) == [*RECORDS[:3], other]
+
+
+def test_files_are_put_together_in_any_order(tmp_path: Path) -> None:
+    texts = []
+    for name, records in (("a", RECORDS[:2]), ("b", RECORDS[2:])):
+        with RunFolder(tmp_path / name) as folder:
+            folder.append(records)
+        texts.append((tmp_path / name / "records.jsonl").read_text())
+    file = tmp_path / "both.jsonl"
+    file.write_text("".join([*texts, (OLD_RUN / "records.jsonl").read_text()]))
+    assert read_records(file) == [*RECORDS, *read_records(OLD_RUN)]
+    file.write_text("".join(sorted(texts[0].splitlines(keepends=True), reverse=True)))
+    assert sorted(r.key for r in read_records(file)) == sorted(r.key for r in RECORDS[:2])
+    assert len(load_records(file)) == 2
+
+
+def test_a_missing_or_changed_shared_part_is_named(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.append(RECORDS[:2])
+    file = tmp_path / "records.jsonl"
+    shared, *records = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(records))
+    for read in (read_records, load_records):
+        with pytest.raises(
+            UserError, match=rf"line 1 names the shared part {json.loads(shared)['hash']}, which is miss"
+        ):
+            read(tmp_path)
+    file.write_text("".join([shared.replace("riebench", "paper"), *records]))
+    for read in (read_records, load_records):
+        with pytest.raises(UserError, match="line 1 is damaged"):
+            read(tmp_path)

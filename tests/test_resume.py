@@ -19,6 +19,7 @@ from riebench.cli import main
 from riebench.engine.recorder import Recorder
 from riebench.engine.request import Request, resolve
 from riebench.engine.run import carry_out
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments
 from riebench.methods.registry import METHODS
 from riebench.pairs import Pair
@@ -27,7 +28,7 @@ from riebench.util.errors import UserError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 WORDS = ("run", "--block", "down.2.1", "--limit", "1", "--category", "1", "--category", "6", "--category", "8")
-REQUEST, THREE = resolve("none", "mid.0", strength=1, category=[1, 6, 8], limit=1, keep_images=3)
+REQUEST, THREE = resolve(RunOptions("none", "mid.0", strength=1, category=[1, 6, 8], limit=1, keep_images=3))
 
 # Each method says in the file "planned" for which pair it was asked, and does what it is named for.
 STRANGERS = """
@@ -126,7 +127,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert all(record.status == "ok" for record in expected)
     for folder in (tmp_path / "kills").glob("broken-*"):
         assert numbers(read_records(folder)) == numbers(expected)
-        assert (folder / "records.jsonl").read_bytes().count(b"\n") == 36
+        assert (folder / "records.jsonl").read_bytes().count(b'{"key":') == 36
 
 
 def test_only_what_is_missing_is_done(
@@ -162,8 +163,8 @@ def test_an_interval_more_is_all_that_is_done(capsys: pytest.CaptureFixture[str]
     assert "3 records are in r; 3 are left to make" in capsys.readouterr().err
     records = read_records(Path("r"))
     assert [record.setting.on_steps for record in records] == [None] * 3 + [(1,)] * 3
-    lines = Path("r/records.jsonl").read_text().splitlines()
-    assert ["on_steps" in json.loads(line)["setting"] for line in lines] == [False] * 3 + [True] * 3
+    settings = [json.loads(record.setting.model_dump_json()) for record in records]
+    assert ["on_steps" in setting for setting in settings] == [False] * 3 + [True] * 3
     said = run_file()
     assert said["arms"][0]["on_steps"] == [None, [1]]
     assert [s["request"]["conditions"][0]["on_steps"] for s in said["sessions"]] == [[None], [[1], None]]
@@ -183,7 +184,7 @@ def test_failures_are_repeated_on_demand(capsys: pytest.CaptureFixture[str]) -> 
     assert stranger("Fails", "--retry-failed") == 0
     assert len(planned()) == 6
     assert [r.status for r in read_records(Path("r"))] == ["ok"] * 3
-    assert Path("r/records.jsonl").read_text().count("\n") == 3
+    assert Path("r/records.jsonl").read_text().count('{"key":') == 3
     assert run_file()["sessions"][0]["ended"].startswith("ended after 2 pairs")
 
 
@@ -263,7 +264,7 @@ def test_pictures_are_there_before_the_records_that_promise_them(monkeypatch: py
 
     monkeypatch.setattr(RunFolder, "append", gone)
     with pytest.raises(UserError, match="no room"):
-        carry_out(REQUEST, THREE, Path("r"), quiet=True)
+        carry_out(REQUEST, THREE, RunOptions(out="r", quiet=True))
 
 
 def test_a_second_process_is_refused_before_anything_is_loaded(
@@ -285,9 +286,9 @@ def test_what_cannot_stand_in_one_folder(capsys: pytest.CaptureFixture[str]) -> 
         assert stranger("Plain", *words) == 2, words
         assert said in capsys.readouterr().err
     pairs = [pair.model_copy(update={"original_gsam_prompt": "shape"}) for pair in THREE]
-    request, _ = resolve("resumed_strangers:Plain", "down.2.1", strength=1, pairs=pairs)
+    request, _ = resolve(RunOptions("resumed_strangers:Plain", "down.2.1", strength=1, pairs=pairs))
     with pytest.raises(UserError, match="other phrases, another picture, or other code or files of the method 'plain'"):
-        carry_out(request, pairs, Path("r"), quiet=True)
+        carry_out(request, pairs, RunOptions(out="r", quiet=True))
     assert len(read_records(Path("r"))) == 3
 
 
@@ -297,7 +298,7 @@ def test_rerun(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     stranger("Plain", "--pairs", "p.json", "--seed", "3", "--strength", "2")
     expected = read_records(Path("r"))
     lines = Path("r/records.jsonl").read_text().splitlines(keepends=True)
-    Path("r/records.jsonl").write_text("".join(lines[:4]))
+    Path("r/records.jsonl").write_text("".join(lines[:5]))  # a shared part and four records
     assert run("rerun", "r") == 0
     assert numbers(read_records(Path("r"))) == numbers(expected)
     assert len(planned()) == 8
@@ -325,7 +326,7 @@ def test_rerun_of_what_no_file_keeps(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_run_file_says_what_was_run() -> None:
     asked = REQUEST.model_copy(update={"seed": 7})
-    carry_out(asked, THREE, Path("r"), quiet=True)
+    carry_out(asked, THREE, RunOptions(out="r", quiet=True))
     said = run_file()
     (session,) = said["sessions"]
     assert session["seeds"] == {pair.id: 7 for pair in THREE}
@@ -342,7 +343,7 @@ def test_run_file_says_what_was_run() -> None:
 def test_a_key_is_of_what_changes_numbers(mini: Instruments) -> None:
     def key(change: dict[str, Any] | None = None, pair: Pair = THREE[0], **more: Any) -> str:
         given: dict[str, Any] = {"method": "steering", "block": "mid.0", "strength": 1.0} | more
-        request, _ = resolve(**given)
+        request, _ = resolve(RunOptions(**given))
         return Recorder(request, replace(mini, **(change or {}))).task(pair).settings[0].key
 
     first = key()

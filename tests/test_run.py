@@ -15,6 +15,7 @@ from riebench.engine.pair_task import PairResult
 from riebench.engine.pair_work import PairWork
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments, load_instruments
 from riebench.methods.registry import METHODS
 from riebench.models.mini import PAIRS
@@ -38,7 +39,7 @@ def _mini_once(mini: Instruments) -> Iterator[None]:
 def request_of(
     methods: list[str], strengths: list[float], blocks: tuple[str, ...] = FOUR, steps: int = 1, **more: Any
 ) -> Request:
-    return resolve(methods, blocks, strength=strengths, steps=steps, limit=1, **more)[0]
+    return resolve(RunOptions(methods, blocks, strength=strengths, steps=steps, limit=1, **more))[0]
 
 
 def worker(methods: list[str], strengths: list[float], blocks: tuple[str, ...] = FOUR, **more: Any) -> PairWorker:

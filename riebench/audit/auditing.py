@@ -12,9 +12,9 @@ from riebench.audit.evidence import Evidence, gather
 from riebench.audit.findings import Findings, find
 from riebench.audit.own_runs import FAULT, own_runs
 from riebench.engine.run import carry_out
+from riebench.engine.run_options import RunOptions
 from riebench.report.frame import records_file
 from riebench.util.errors import UserError
-from riebench.util.workers import Workers
 
 RUNS = "runs"
 log = logging.getLogger(__name__)
@@ -79,9 +79,8 @@ def audit(
         planned = own_runs(limit, 2 if seeds is None else seeds, budget)
         for run in planned:
             log.info("run %s", run.name)
-            done = carry_out(
-                run.request, run.pairs, folder / RUNS / run.name, quiet=quiet, workers=Workers(workers or 1)
-            )
+            options = RunOptions(out=folder / RUNS / run.name, quiet=quiet, workers=workers or 1)
+            done = carry_out(run.request, run.pairs, options)
             failed += list(done.statuses.values()).count("failed")
             if done.signal is not None:
                 return Audited(folder, None, failed, done.signal)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from typing import NamedTuple
 
-from riebench.engine.request import ALL, Request, resolve
+from riebench.engine.request import Request, resolve
+from riebench.engine.run_options import ALL, RunOptions
 from riebench.pairs import Pair
 from riebench.settings.protocols import ONE_FAULT, PAPER, RIEBENCH
 
@@ -46,8 +47,7 @@ def own_runs(limit: int | None, seeds: int, budget: float) -> list[OwnRun]:
         seeds: number of runs with other seeds.
         budget: LPIPS to search strengths for besides :data:`BUDGETS`.
     """
-    arms = partial(
-        resolve,
+    options = RunOptions(
         [*INTERVENTIONS, *CONTROLS],
         ALL,
         strength=(0.5, 1, 2),
@@ -55,11 +55,11 @@ def own_runs(limit: int | None, seeds: int, budget: float) -> list[OwnRun]:
         limit=limit,
         keep_images=0,
     )
-    request, pairs = arms()
+    request, pairs = resolve(options)
     runs = [OwnRun(PLAIN, request.model_copy(update={"keep_images": len(pairs)}), pairs)]
     for number in range(1, seeds + 1):
-        runs.append(OwnRun(f"seed-{number}", *arms(pairs=_reseeded(pairs, number))))
-    runs.append(OwnRun(PAPER.name, *arms(protocol=PAPER.name)))
+        runs.append(OwnRun(f"seed-{number}", *resolve(replace(options, pairs=_reseeded(pairs, number)))))
+    runs.append(OwnRun(PAPER.name, *resolve(replace(options, protocol=PAPER.name))))
     for protocol in (RIEBENCH.name, *ONE_FAULT):
         runs.append(OwnRun(f"{FAULT}{protocol}", *_with_fault(protocol, limit)))
     return runs
@@ -72,9 +72,7 @@ def _reseeded(pairs: Sequence[Pair], number: int) -> list[Pair]:
 
 
 def _with_fault(protocol: str, limit: int | None) -> tuple[Request, list[Pair]]:
-    both = [
-        resolve(FAULTY, ALL, strength=(1, 2), options={"only_add": only}, protocol=protocol, limit=limit, keep_images=0)
-        for only in (False, True)
-    ]
+    options = RunOptions(FAULTY, ALL, strength=(1, 2), protocol=protocol, limit=limit, keep_images=0)
+    both = [resolve(replace(options, options={"only_add": only})) for only in (False, True)]
     (request, pairs), (only_adding, _) = both
     return request.model_copy(update={"conditions": request.conditions + only_adding.conditions}), pairs

@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
+from riebench.cli.messages import is_quiet
+from riebench.cli.shared_options import with_run_options
+from riebench.engine.run_options import RunOptions
 from riebench.report.summary import wide_console
 
 if TYPE_CHECKING:
     from riebench.engine.bench import Bench
 
 
+@with_run_options("steps", "model", "settings", "block", "batch")
 def bench_command(
+    options: RunOptions,
     pairs: Annotated[int, typer.Option(min=1, help="How many pairs, taken in turn from all categories.")] = 20,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps; the model's own unless given.")] = None,
-    model: Model = "mini",
-    weights: Weights = None,
-    device: Device = None,
     pair_file: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
-    block: Annotated[
-        list[str] | None, typer.Option(help="Block; may be given again; the model's default ones unless given.")
-    ] = None,
-    batch: Batch = 8,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_BENCH_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="Measure peak memory with 10 and 1,000 pairs, too (takes long).")
     ] = False,
@@ -50,20 +38,11 @@ def bench_command(
     from riebench.engine.request import resolve
     from riebench.util.progress import progress_bar
 
-    request, everything = resolve(
-        preset="bench",
-        block=block,
-        model=model,
-        pairs=pair_file,
-        steps=steps,
-        batch=batch,
-        keep_images=0,
-        settings={"weights": weights, "device": device, **dict(setting or ())},
-    )
+    request, everything = resolve(replace(options, preset="bench", pairs=pair_file, keep_images=0))
     chosen = spread_over_categories(everything, pairs)
     from riebench.engine.bench import bench, memory_bar
 
-    with progress_bar("pairs", len(chosen)) as advance:
+    with progress_bar("pairs", len(chosen), quiet=is_quiet()) as advance:
         done = bench(request, chosen, advance)
     if memory:
         logging.getLogger(__name__).info("measuring the peak memory with 10 and with 1,000 pairs")

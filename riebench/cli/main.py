@@ -5,31 +5,56 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from typing import Any
 
 import typer
 
-from riebench.cli.ablate_command import ablate_command
-from riebench.cli.audit_command import audit_command
 from riebench.cli.bench_command import bench_command
-from riebench.cli.blocks_command import blocks_command
-from riebench.cli.messages import App, messages_on_stderr
+from riebench.cli.messages import App, HeadedCommands, messages_on_stderr
 from riebench.cli.methods_command import methods_command, new_method_command
 from riebench.cli.mini_command import mini_app
+from riebench.cli.models_command import blocks_command, doctor_command, fetch_command, settings_command, standin_command
 from riebench.cli.paint_command import paint_command
 from riebench.cli.pairs_command import pairs_app
-from riebench.cli.report_command import compare_command, report_command, results_app
-from riebench.cli.rerun_command import rerun_command
-from riebench.cli.run_command import run_command
+from riebench.cli.report_command import compare_command, report_command, results_app, table_command
+from riebench.cli.run_command import rerun_command, run_command
 from riebench.cli.sae_command import sae_app
 from riebench.cli.score_command import metrics_command, score_command
-from riebench.cli.settings_command import settings_command
-from riebench.cli.standin_command import standin_command
-from riebench.cli.table_command import table_command
-from riebench.cli.weights_command import doctor_command, fetch_command
+from riebench.cli.studies_command import ablate_command, audit_command
 from riebench.util.errors import UserError
 
+COMMANDS: dict[str, dict[str, Any]] = {
+    "Run and report": {
+        "run": run_command,
+        "rerun": rerun_command,
+        "score": score_command,
+        "table": table_command,
+        "report": report_command,
+        "compare": compare_command,
+        "results": results_app,
+    },
+    "SAEs": {"sae": sae_app, "paint": paint_command},
+    "Studies": {"ablate": ablate_command, "audit": audit_command},
+    "Models and weights": {
+        "blocks": blocks_command,
+        "settings": settings_command,
+        "fetch": fetch_command,
+        "doctor": doctor_command,
+        "standin": standin_command,
+        "mini": mini_app,
+    },
+    "Pairs, methods, metrics": {
+        "pairs": pairs_app,
+        "methods": methods_command,
+        "new-method": new_method_command,
+        "metrics": metrics_command,
+    },
+    "Tools": {"bench": bench_command},
+}
+"""The commands by the headings of ``riebench --help``."""
 app = App(
     name="riebench",
+    cls=HeadedCommands,
     help="Measure representation-based image editing: CLIP against LPIPS, with the truth where it is known.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -37,28 +62,12 @@ app = App(
     rich_markup_mode=None,
     context_settings={"auto_envvar_prefix": "RIEBENCH", "help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run_command)
-app.command("score")(score_command)
-app.command("rerun")(rerun_command)
-app.command("bench")(bench_command)
-app.command("ablate")(ablate_command)
-app.command("audit")(audit_command)
-app.command("settings")(settings_command)
-app.command("fetch")(fetch_command)
-app.command("doctor")(doctor_command)
-app.command("standin")(standin_command)
-app.command("table")(table_command)
-app.command("report")(report_command)
-app.command("compare")(compare_command)
-app.command("methods")(methods_command)
-app.command("metrics")(metrics_command)
-app.command("new-method")(new_method_command)
-app.command("blocks")(blocks_command)
-app.command("paint")(paint_command)
-app.add_typer(pairs_app, name="pairs")
-app.add_typer(results_app, name="results")
-app.add_typer(mini_app, name="mini")
-app.add_typer(sae_app, name="sae")
+for heading, commands in COMMANDS.items():
+    for name, command in commands.items():
+        if isinstance(command, App):
+            app.add_typer(command, name=name, rich_help_panel=heading)
+        else:
+            app.command(name, rich_help_panel=heading)(command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Messages on standard error, and ``--quiet`` and ``--verbose`` of every command."""
+"""The program's manners: messages on standard error, ``--quiet`` and ``--verbose``, headings of the help."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 PACKAGE = logging.getLogger("riebench")
 """The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
@@ -58,6 +59,21 @@ class App(typer.Typer):
             return function
 
         return add
+
+
+class HeadedCommands(TyperGroup):
+    """A program whose help lists its commands below their headings (``rich_help_panel``)."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections of the help."""
+        headings: dict[str, list[tuple[str, str]]] = {}
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for name, command in self.commands.items():
+            rows = headings.setdefault(str(getattr(command, "rich_help_panel", None) or "Commands"), [])
+            rows.append((name, command.get_short_help_str(width)))
+        for heading, rows in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
 
 def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from riebench.cli.sae_index_command import Column, Count, Prompts
-from riebench.cli.shared_options import Device, NameValue, Weights, name_and_value
+from riebench.cli.sae_show_command import Column, Count, Prompts
+from riebench.cli.shared_options import with_settings
 from riebench.util.errors import PairError, UserError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ LOCAL = "127.0.0.1"
 OWN_MODEL = "mini"
 
 
+@with_settings
 def paint_command(
     model: Annotated[
         list[str] | None,
@@ -48,17 +50,8 @@ def paint_command(
     descriptions: Annotated[
         Path | None, typer.Option(help='JSON file with descriptions of features: {"mid.0": {"240": "violet"}}.')
     ] = None,
-    weights: Weights = None,
-    device: Device = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_PAINT_SET",
-            parser=name_and_value,
-            help="Setting of the model or an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
 ) -> None:
     """Open a page to find features of SAEs and paint them into a picture.
 
@@ -84,7 +77,6 @@ def paint_command(
         raise UserError("--sae is for one --model; give one, or leave --sae out")
     if headless is not None:
         _check_picture(out, names)
-    settings = {"weights": weights, "device": device, **dict(setting or ())}
     described = read_descriptions(descriptions) if descriptions else {}
     requests = [PaintRequest(name, sae or (), settings, prompts, count, column, described) for name in names]
     if headless is not None:

@@ -1,18 +1,19 @@
-"""``riebench run``."""
+"""``riebench run`` and ``riebench rerun``."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from riebench.cli.messages import is_quiet
-from riebench.cli.shared_options import Batch, Device, Metrics, Model, NameValue, Weights, name_and_value
-from riebench.pairs.pair import MAX_SEED
+from riebench.cli.shared_options import with_run_options
+from riebench.engine.run_options import RunOptions
 from riebench.records import ALL_STEPS, interval_name
 from riebench.report.summary import summarize, wide_console
 
@@ -20,152 +21,38 @@ if TYPE_CHECKING:
     from riebench.engine.request import Request
     from riebench.engine.session import Session
 
-HELP = """Run a benchmark: methods, blocks and strengths over pairs.
 
-Examples:
-
-  riebench run --method sae --block down.2.1
-
-  riebench run --method steering --block all --strength 0.25,0.5,1,2 --category colour
-
-  riebench run --model sdxl-turbo --preset paper --pairs riebench.json --dry-run
-
-The same command with the same --out does only what is missing there.
-
-Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
-"""
-
-
+@with_run_options()
 def run_command(
-    method: Annotated[
-        list[str] | None, typer.Option(help="Method; may be given again; 'all' for all that are installed.")
-    ] = None,
-    block: Annotated[
-        list[str] | None,
-        typer.Option(help="Block; given again, all are edited together; 'all' for the model's default ones."),
-    ] = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Run each of the blocks alone, too.")] = False,
-    k: Annotated[str | None, typer.Option(help="Features (or neurons) moved in each direction, as 20,40.")] = None,
-    strength: Annotated[
-        str | None, typer.Option(help="Factors on the whole intervention; 0.25,0.5,1,1.5,2 unless given.")
-    ] = None,
-    at_lpips: Annotated[
-        str | None,
-        typer.Option(help="LPIPS to search the strength for, pair by pair and besides --strength, as 0.05,0.1,0.2."),
-    ] = None,
-    at_lpips_within: Annotated[
-        float | None,
-        typer.Option(help="Share of it by which a picture's may differ; 0.05, as reports count, unless given."),
-    ] = None,
-    at_lpips_most: Annotated[
-        float | None, typer.Option(help="Largest strength that the search tries; 32 unless given.")
-    ] = None,
-    option: Annotated[
-        list[NameValue] | None,
-        typer.Option(parser=name_and_value, help="Option of a method, name=value; may be given again."),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Published sweep instead of methods and strengths: paper, paper-small.")
-    ] = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="riebench, or paper (the published behaviour, its faults included).")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's own unless given.")] = None,
-    on_steps: Annotated[
-        str | None,
-        typer.Option(help="Steps, from 0, in which it is on, as 0,1-3,all; each interval is run. All unless given."),
-    ] = None,
-    model: Model = "mini",
-    weights: Weights = None,
-    device: Device = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 (as published), bfloat16 or float16.")] = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_RUN_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
-    pairs: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
-    category: Annotated[list[str] | None, typer.Option(help="Category by number or name; may be given again.")] = None,
-    pair_id: Annotated[
-        list[str] | None, typer.Option("--id", envvar="RIEBENCH_RUN_ID", help="Pair by id; may be given again.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Pairs of each category at most.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of all runs; each pair's own (or 42) unless given.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for records, curve and pictures.")] = None,
-    keep_images: Annotated[int, typer.Option(min=0, help="Pairs of each category whose pictures are kept.")] = 3,
-    batch: Batch = 8,
-    metrics: Metrics = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Make failed records again; otherwise only those missing in --out.")
-    ] = False,
-    max_failures: Annotated[
-        int | None, typer.Option(min=1, help="End after so many pairs with a failure in this session.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that work pairs off, by Ray if more than one.")] = 1,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use; auto for the one that this machine is in.")
-    ] = None,
-    gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, help="GPUs are split evenly between workers unless given.")
-    ] = None,
-    cpus_per_worker: Annotated[
-        float | None, typer.Option(min=0.1, help="Cores are split evenly between workers unless given.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Discard the records in the folder and start over.")] = False,
+    options: RunOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Print at the end where time and memory went.")] = False,
 ) -> int:
+    """Run a benchmark: methods, blocks and strengths over pairs.
+
+    Examples:
+
+      riebench run --method sae --block down.2.1
+
+      riebench run --method steering --block all --strength 0.25,0.5,1,2 --category colour
+
+      riebench run --model sdxl-turbo --preset paper --pairs riebench.json --dry-run
+
+    The same command with the same --out does only what is missing there.
+
+    Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
+    """
     from riebench.engine.request import resolve
 
-    request, chosen = resolve(
-        method,
-        block,
-        model=model,
-        pairs=pairs,
-        strength=None if strength is None else strength.split(","),
-        k=None if k is None else k.split(","),
-        options={name.replace("-", "_"): value for name, value in option or ()},
-        preset=preset,
-        protocol=protocol,
-        alone=alone,
-        steps=steps,
-        on_steps=on_steps,
-        seed=seed,
-        category=category or (),
-        ids=pair_id or (),
-        limit=limit,
-        settings={"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
-        keep_images=keep_images,
-        batch=batch,
-        metrics=metrics,
-        at_lpips=None if at_lpips is None else at_lpips.split(","),
-        at_lpips_within=at_lpips_within,
-        at_lpips_most=at_lpips_most,
-    )
+    request, pairs = resolve(options)
     if dry_run:
         _print_plan(request)
         return 0
     from riebench.engine.run import carry_out
-    from riebench.util.workers import Workers
 
     with _tracing() if trace else nullcontext():
-        done = carry_out(
-            request,
-            chosen,
-            out,
-            force=force,
-            quiet=is_quiet(),
-            retry_failed=retry_failed,
-            max_failures=max_failures,
-            workers=Workers(workers, ray_address, gpus_per_worker, cpus_per_worker),
-        )
-    return sum_up(done)
+        session = carry_out(request, pairs, replace(options, quiet=is_quiet()))
+    return sum_up(session)
 
 
 @contextmanager
@@ -225,4 +112,26 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-run_command.__doc__ = HELP
+@with_run_options("retry_failed", "max_failures")
+def rerun_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to run in anew; without it, DIR gets what it lacks.")] = None,
+    *,
+    options: RunOptions,
+) -> int:
+    """Repeat a run from its run.json: every command that wrote to the folder, in order.
+
+    Example: riebench rerun runs/demo --out runs/again
+    """
+    from riebench.engine.request import requests_of
+
+    requests = [(request, request.pairs()) for request in requests_of(folder)]
+    from riebench.engine.run import carry_out
+
+    code, options = 0, replace(options, out=out or folder, quiet=is_quiet())
+    for request, pairs in requests:
+        session = carry_out(request, pairs, options)
+        code = max(code, sum_up(session))
+        if session.signal is not None:
+            break
+    return code

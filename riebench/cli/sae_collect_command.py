@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, Model, with_settings
 from riebench.util.errors import UserError
 
 Prompts = Annotated[
@@ -19,6 +20,7 @@ Column = Annotated[str | None, typer.Option(help="Column of a .csv or .parquet t
 Split = Annotated[str, typer.Option(help="train, or held-out: seeds (and grammar scenes) that no training uses.")]
 
 
+@with_settings
 def sae_collect_command(
     out: Annotated[Path, typer.Option(help="Folder for the shards and the manifest.")],
     prompts: Prompts = None,
@@ -37,18 +39,8 @@ def sae_collect_command(
     shard_prompts: Annotated[
         int | None, typer.Option(min=1, help="Prompts of each shard; 100, or fewer where that is above 256 MiB.")
     ] = None,
-    weights: Weights = None,
-    device: Device = None,
-    dtype: Annotated[str | None, typer.Option(help="Type of the model's weights: float32, bfloat16, float16.")] = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_SAE_COLLECT_SET",
-            parser=name_and_value,
-            help="Setting of the model, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
     batch: Batch = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes that generate, by Ray if more than one.")] = 1,
 ) -> int:
@@ -76,7 +68,7 @@ def sae_collect_command(
         store=store,  # type: ignore[arg-type]  # collect refuses what it does not know
         shard_prompts=shard_prompts,
         workers=workers,
-        settings={"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
+        settings=dict(settings),
     )
     total = sum(done.facts.vectors(n)[s] for n in range(done.facts.shard_count) for s in done.facts.sites)
     print(f"{done.shards} of {done.facts.shard_count} shards in {done.folder}; {total:,} vectors when all are there")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from riebench.cli.sae_index_command import Column, Prompts
-from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
+from riebench.cli.sae_show_command import Column, Prompts
+from riebench.cli.shared_options import Batch, Model, with_settings
 from riebench.features.score_settings import BASELINES, NO_BASELINE
 from riebench.util.errors import UserError
 
@@ -22,6 +23,7 @@ JudgedSaes = Annotated[
 ]
 
 
+@with_settings
 def sae_score_command(
     saes: JudgedSaes = None,
     out: Annotated[Path, typer.Option(help="Folder of the scores: a JSON for each, scores.md, scores.csv.")] = Path(
@@ -52,17 +54,8 @@ def sae_score_command(
     neutral: Annotated[str, typer.Option(help="Prompt from which features are switched on everywhere.")] = "",
     fit: Annotated[int, typer.Option(min=1, help="Pictures that the frozen decoder's encoder is trained on.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
-    weights: Weights = None,
-    device: Device = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_SAE_SCORE_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
     batch: Batch = 16,
 ) -> None:
     """Judge SAEs beside baselines: reconstruction, interpretability, causality, locality, sensitivity.
@@ -87,7 +80,7 @@ def sae_score_command(
         column=column,
         descriptions=descriptions,
         batch=batch,
-        settings={"weights": weights, "device": device, **dict(setting or ())},
+        settings=settings,
         steps=steps,
         features=features,
         best=best,

@@ -1,19 +1,60 @@
-"""``riebench sae show``."""
+"""``riebench sae index`` and ``riebench sae show``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from riebench.cli.sae_index_command import Column, Count, Prompts, SiteName
-from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, with_settings
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.features.feature_index import FeatureIndex, IndexedFeature
+
+
+IndexedSae = Annotated[
+    str, typer.Argument(metavar="SAE", help="Folder of an SAE, or a site of the model that has one, as mid.0.")
+]
+SiteName = Annotated[str | None, typer.Option(help="Site of the SAE. Default: as its folder says.")]
+Prompts = Annotated[
+    str | None, typer.Option(help="Text file (a prompt a line), CSV or Parquet file, or grammar (the default on mini).")
+]
+Count = Annotated[int | None, typer.Option(min=1, help="Prompts. Default: all of a file, 1000 from the grammar.")]
+Column = Annotated[str | None, typer.Option(help="Column of a table that holds the prompts.")]
+
+
+@with_settings
+def sae_index_command(
+    sae: IndexedSae,
+    out: Annotated[Path, typer.Option(help="Folder of the index. 'sae show' finds SAE-index beside an SAE folder.")],
+    model: Annotated[
+        str | None, typer.Option(help="Model that makes the pictures. Default: as the SAE's folder says, else mini.")
+    ] = None,
+    site: SiteName = None,
+    prompts: Prompts = None,
+    count: Count = None,
+    column: Column = None,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 1,
+    *,
+    settings: Mapping[str, Any],
+    batch: Batch = 8,
+) -> None:
+    """Generate pictures and write down how often, where and in which of them each feature of an SAE is active.
+
+    Example: riebench sae index mid.0 --model mini --out mid.0-index
+    """
+    from riebench.features.located_saes import IndexRequest, carry_out_index
+    from riebench.settings.settings import parse_settings
+
+    index = carry_out_index(
+        IndexRequest(sae, model, parse_settings(settings), site, prompts, count, column, steps, batch), out
+    )
+    pictures = len(index.facts.prompted)
+    print(f"{out}: {len(index)} features, {pictures} of {index.facts.pictures_made} pictures stored")
 
 
 class SortBy(StrEnum):
@@ -26,6 +67,7 @@ class SortBy(StrEnum):
     number = "number"
 
 
+@with_settings
 def sae_show_command(
     sae: Annotated[
         str, typer.Argument(metavar="SAE", help="Folder of an SAE or of a feature index, or a site of the model.")
@@ -46,17 +88,8 @@ def sae_show_command(
     prompts: Prompts = None,
     count: Count = None,
     column: Column = None,
-    weights: Weights = None,
-    device: Device = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_SAE_SHOW_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
     batch: Batch = 8,
 ) -> None:
     """Show the features of an SAE, or one: facts, a drawing, and an HTML page to look through them all.
@@ -75,10 +108,9 @@ def sae_show_command(
     from riebench.features.located_saes import IndexRequest, find_or_make_index
     from riebench.settings.settings import parse_settings
 
-    settings = parse_settings({"weights": weights, "device": device, **dict(setting or ())})
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
-    request = IndexRequest(sae, model, settings, site, prompts, count, column, batch=batch)
+    request = IndexRequest(sae, model, parse_settings(settings), site, prompts, count, column, batch=batch)
     found = find_or_make_index(request, index, feature)
     name = Path(found.facts.name).name  # an index may come from strangers
     if feature is None:

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from riebench.cli.sae_collect_command import Column, Count, Prompts, Split
-from riebench.cli.shared_options import Batch, Device, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, with_settings
 from riebench.util.errors import UserError
 
 SWITCH, DECODERS = {"on": True, "off": False}, {"trained": False, "frozen": True}
 
 
+@with_settings
 def sae_train_command(
     out: Annotated[Path, typer.Option(help="Folder of the SAE folders, for --set sae.folder=DIR of 'riebench run'.")],
     data: Annotated[Path | None, typer.Argument(help="Folder that 'riebench sae collect' has filled.")] = None,
@@ -47,7 +48,6 @@ def sae_train_command(
     shuffle_seed: Annotated[int | None, typer.Option(help="Seed of the order of the vectors.")] = None,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between lines of log.jsonl.")] = 50,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
-    device: Device = None,
     model: Annotated[
         str | None, typer.Option(help="Model that generates the values while it is trained, instead of DATA.")
     ] = None,
@@ -60,17 +60,8 @@ def sae_train_command(
         int | None, typer.Option(help="Positions drawn from each step of each run of --model; all unless given.")
     ] = None,
     rows: Batch = 8,
-    weights: Weights = None,
-    dtype: Annotated[str | None, typer.Option(help="Type of the weights of --model.")] = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_SAE_TRAIN_SET",
-            parser=name_and_value,
-            help="Setting of --model, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
 ) -> int:
     """Train TopK SAEs: every combination of k, expansion, auxiliary loss and seed, in one pass over the data.
 
@@ -97,9 +88,9 @@ def sae_train_command(
             "steps": run_steps,
             "positions": positions,
             "batch": rows,
-            "settings": {"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
+            "settings": settings,
         }
-    elif prompts is not None or setting or weights or dtype:
+    elif prompts is not None or settings.keys() - {"device"}:
         raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
     given: dict[str, Any] = {
         "k": _numbers("k", k),
@@ -124,7 +115,7 @@ def sae_train_command(
         site=site or "all",
         preset=preset,
         live=live,
-        device=device or "auto",
+        device=settings.get("device", "auto"),
         log_every=log_every,
         checkpoint_every=checkpoint_every,
         **given,

@@ -25,6 +25,7 @@ from riebench.engine.pair_work import PairWork
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request
 from riebench.engine.run import carry_out
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.handed_in import HandedIn
 from riebench.instruments.loading import Instruments
 from riebench.masks import pair_regions
@@ -294,5 +295,5 @@ def _peak_alone(request: Request, pairs: list[Pair]) -> int:
 
 def _peak_of_run(request: Request, pairs: list[Pair]) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        carry_out(request, pairs, Path(folder) / "run", quiet=True)
+        carry_out(request, pairs, RunOptions(out=Path(folder) / "run", quiet=True))
     return peak_memory()

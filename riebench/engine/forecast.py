@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from riebench.engine.request import Condition, Request
+from riebench.engine.conditions import Condition
+from riebench.engine.request import Request
 from riebench.methods.registry import find
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry

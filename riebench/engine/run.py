@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from inspect import signature
 from itertools import count as counted
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,16 @@ from rich.console import Console
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.request import Request, resolve
 from riebench.engine.resume import lacking, left_to_do, refuse_other_runs
+from riebench.engine.run_options import ALL, OPTIONS, RunOptions, field_type
 from riebench.engine.session import Session, writing_run_file
 from riebench.instruments.handed_in import HandedIn
 from riebench.methods.registry import find
 from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named
-from riebench.models.model import Model
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, read_records
 from riebench.records.folder import RUN
-from riebench.util.errors import UserError
+from riebench.util.errors import UserError, unknown
 from riebench.util.progress import keep_timing, progress_bar
 from riebench.util.work_folder import check_work_folder, work_off
 from riebench.util.workers import Crew, Workers, hired
@@ -34,50 +35,31 @@ from riebench.weights import locate, scorer_file
 
 if TYPE_CHECKING:
     from riebench.engine.pair_worker import PairWorker
-    from riebench.masks.user_masks import UserMasks
-    from riebench.metrics import Scorers
 
 logger = logging.getLogger(__name__)
 
 
-def carry_out(
-    request: Request,
-    pairs: Sequence[Pair],
-    out: Path | None = None,
-    *,
-    given: HandedIn | None = None,
-    force: bool = False,
-    quiet: bool = False,
-    retry_failed: bool = False,
-    max_failures: int | None = None,
-    workers: Workers | None = None,
-) -> Session:
-    """Carry a request out. Records that the folder holds already are not made again.
+def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions) -> Session:
+    """Make the records of a request that its folder lacks, and append them there.
 
     Args:
         request: what to run.
         pairs: the chosen pairs.
-        out: folder; one named for the time unless given.
-        given: loaded parts.
-        force: whether to discard the records that the folder holds.
-        quiet: whether to show no progress.
-        retry_failed: whether to make failed records again.
-        max_failures: end after so many pairs with a failure.
-        workers: processes that work pairs off.
+        options: the folder (``out``), loaded parts, workers, and what to do with failures and earlier records.
 
     Raises:
-        UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
+        UserError: if the request cannot be run, before anything is computed; or if the folder can no longer be written.
         KeyboardInterrupt: at a second Ctrl-C.
     """
-    path, given = out or _new_folder(), given or HandedIn()
+    path, given = Path(options.out) if options.out else _new_folder(), options.handed_in
     _check_weights(request, given)
     check_work_folder(path, RUN)
     kept = _first_of_each(pairs, request.keep_images)
-    workers = workers or Workers()
+    workers = Workers(options.workers, options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
     if given.names and (workers.count > 1 or workers.address):
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
     crew_of = hired(partial(_worker, request, given), workers, len(pairs), "pair", lambda task: task.pair.id)
-    with crew_of as crew, RunFolder(path, force) as folder:
+    with crew_of as crew, RunFolder(path, options.force) as folder:
         before = folder.records
         searched = [record for record in before if record.at_lpips or request.at_lpips]
         loaded_run = crew.ask(lambda worker: worker.describe(pairs, searched))
@@ -87,13 +69,13 @@ def carry_out(
         asked = {setting.key for task in loaded_run.tasks for setting in task.settings}
         if lack := lacking((record for record in before if record.key in asked), loaded_run.metrics):
             before = _completed(crew, folder, lack, loaded_run, request, given)
-        tasks = left_to_do(loaded_run, before, kept, retry_failed)
+        tasks = left_to_do(loaded_run, before, kept, options.retry_failed)
         session = Session(path, len(tasks), statuses={r.key: r.status for r in before if r.key in asked})
         if before:
             left = sum(len(task.settings) for task in tasks)
             logger.info("%d records are in %s; %d are left to make", len(before), path, left)
-        with writing_run_file(folder, loaded_run, request, session):
-            _work(crew, tasks, folder, session, max_failures, Console(stderr=True, quiet=quiet))
+        with writing_run_file(folder, loaded_run, request, options, session):
+            _work(crew, tasks, folder, session, options)
     rows = request.steps * sum(2 + len(task.settings) for task in tasks[: session.pairs])
     if rows:
         keep_timing(request.model, loaded_run.device, session.seconds, rows)
@@ -143,14 +125,10 @@ def _worker(request: Request, given: HandedIn) -> PairWorker:
 
 
 def _work(
-    crew: Crew[PairWorker],
-    tasks: Sequence[PairTask],
-    folder: RunFolder,
-    session: Session,
-    max_failures: int | None,
-    console: Console,
+    crew: Crew[PairWorker], tasks: Sequence[PairTask], folder: RunFolder, session: Session, options: RunOptions
 ) -> None:
     """Work the tasks off, until they are done or there is a reason to end."""
+    console, max_failures = Console(stderr=True, quiet=options.quiet), options.max_failures
     started = time.perf_counter()
 
     def keep(task: PairTask, result: PairResult) -> str | None:
@@ -211,121 +189,40 @@ class RunResult:
     records: list[Record]
 
 
-def run(
-    method: str | Sequence[str] | None = None,
-    block: str | Sequence[str] = "all",
-    *,
-    model: str | Model = "mini",
-    pairs: str | Path | Sequence[Pair] | None = None,
-    strength: float | Sequence[float] | None = None,
-    k: int | Sequence[int] | None = None,
-    options: Mapping[str, Any] | None = None,
-    preset: str | None = None,
-    protocol: str | None = None,
-    alone: bool = False,
-    steps: int | None = None,
-    on_steps: str | int | Sequence[str | int] | None = None,
-    seed: int | None = None,
-    category: str | int | Sequence[str | int] = (),
-    ids: Sequence[str] = (),
-    limit: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    masks: UserMasks | None = None,
-    scorers: Scorers | None = None,
-    out: str | Path | None = None,
-    keep_images: int = 3,
-    batch: int = 8,
-    metrics: str | Sequence[str] | None = None,
-    at_lpips: float | Sequence[float] | None = None,
-    at_lpips_within: float | None = None,
-    at_lpips_most: float | None = None,
-    force: bool = False,
-    retry_failed: bool = False,
-    max_failures: int | None = None,
-    workers: int = 1,
-    ray_address: str | None = None,
-    quiet: bool = False,
-) -> RunResult:
-    """Run methods over pairs; records that ``out`` holds already are not made again.
-
-    Args:
-        method: name or names, ``package.module:Class``, or ``all``; not with a preset.
-        block: block or blocks, edited together; ``all`` for the model's default ones.
-        model: name, or a model that :func:`riebench.load` loaded.
-        pairs: a file, or pairs; the model's own unless given.
-        strength: factors on the whole intervention; 0.25, 0.5, 1, 1.5 and 2 unless given.
-        k: features (or neurons) moved in each direction, for methods that have the option.
-        options: further options of the methods.
-        preset: name of a published sweep, in place of method, k, strength and options.
-        protocol: ``riebench`` or ``paper``; a preset brings its own.
-        alone: whether each of the blocks is also edited alone.
-        steps: denoising steps; the model's own unless given.
-        on_steps: intervals of the steps in which the interventions are on, as ``0``, ``1-3`` or ``all``; each is run.
-            All steps unless given.
-        seed: of all runs; each pair's own unless given.
-        category: numbers or names.
-        ids: of pairs.
-        limit: pairs of each category at most.
-        settings: of model and instruments by name, see ``riebench settings``; None leaves one as it is.
-        masks: regions of the pairs, see :data:`riebench.masks.user_masks.UserMasks`.
-        scorers: CLIP and LPIPS.
-        out: folder; one named for the time unless given.
-        keep_images: pairs of each category whose pictures are kept.
-        batch: rows in one forward pass at most.
-        metrics: what is measured, by name or set, see :func:`riebench.metrics.chosen`; the protocol's unless given.
-        at_lpips: values of LPIPS; on every pair the strength of every condition is searched at which the edited
-            picture has each, see :class:`riebench.settings.lpips_search.SearchOptions`.
-        at_lpips_within: share of such a value by which the picture's may differ; 0.05 unless given.
-        at_lpips_most: the largest strength that is tried; 32 unless given.
-        force: whether to discard the records that the folder holds.
-        retry_failed: whether to make failed records again.
-        max_failures: end after so many pairs with a failure.
-        workers: processes that work pairs off, by Ray if more than one.
-        ray_address: of a Ray cluster to use; ``auto`` for the one that this process is in.
-        quiet: whether to show no progress.
-
-    Raises:
-        UserError: if it cannot be run, before anything is computed; or if the folder cannot be written any more.
-        KeyboardInterrupt: at Ctrl-C (or SIGTERM) after the pair in flight, whose records are then in the folder.
-    """
-    handed = [name for name, value in (("masks", masks), ("scorers", scorers)) if value is not None]
-    request, chosen = resolve(
-        method,
-        block,
-        model=model,
-        pairs=pairs,
-        strength=strength,
-        k=k,
-        options=options,
-        preset=preset,
-        protocol=protocol,
-        alone=alone,
-        steps=steps,
-        on_steps=on_steps,
-        seed=seed,
-        category=category,
-        ids=ids,
-        limit=limit,
-        settings=settings,
-        keep_images=keep_images,
-        batch=batch,
-        handed_in=handed,
-        metrics=metrics,
-        at_lpips=at_lpips,
-        at_lpips_within=at_lpips_within,
-        at_lpips_most=at_lpips_most,
-    )
-    session = carry_out(
-        request,
-        chosen,
-        Path(out) if out is not None else None,
-        given=HandedIn(None if isinstance(model, str) else model, masks, scorers),
-        force=force,
-        quiet=quiet,
-        retry_failed=retry_failed,
-        max_failures=max_failures,
-        workers=Workers(workers, ray_address),
-    )
+def run(method: str | Sequence[str] | None = None, block: str | Sequence[str] = ALL, **more: Any) -> RunResult:
+    """Run methods over pairs; records that ``out`` holds already are not made again."""
+    for name in more:
+        if name not in OPTIONS:
+            raise unknown("option of riebench.run", name, OPTIONS)
+    options = RunOptions(method, block, **more)
+    session = carry_out(*resolve(options), options)
     if session.signal is not None:
         raise KeyboardInterrupt
     return RunResult(session, read_records(session.folder))
+
+
+def _describe_run() -> None:
+    """Give :func:`run` the signature and the documentation of the fields of :class:`RunOptions`."""
+    own = signature(run)
+    parameters = [
+        own.parameters.get(name) or parameter.replace(annotation=field_type(name))
+        for name, parameter in signature(RunOptions).parameters.items()
+    ]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    arguments = "\n".join(f"    {name}: {option.help}" for name, option in OPTIONS.items())
+    run.__doc__ = f"""{run.__doc__}
+
+Args:
+{arguments}
+
+Returns:
+    The session and all records of the folder.
+
+Raises:
+    UserError: if an option does not exist, or the request cannot be run, before anything is computed; or if the folder
+        can no longer be written.
+    KeyboardInterrupt: at Ctrl-C (or SIGTERM) after the current pair, whose records are then in the folder.
+"""
+
+
+_describe_run()

@@ -17,6 +17,7 @@ from typing import Any
 
 from riebench.engine.pair_task import LoadedRun
 from riebench.engine.request import Request
+from riebench.engine.run_options import RunOptions
 from riebench.records import Record, RunFolder
 from riebench.records.code import code_version
 from riebench.util.errors import UserError
@@ -63,12 +64,14 @@ class Session:
 
 
 @contextmanager
-def writing_run_file(folder: RunFolder, run: LoadedRun, request: Request, session: Session) -> Iterator[None]:
+def writing_run_file(
+    folder: RunFolder, run: LoadedRun, request: Request, options: RunOptions, session: Session
+) -> Iterator[None]:
     """Write ``run.json`` at the beginning and at any end of a session.
 
     The top of the file holds the settings and pairs of all sessions together, what they share, and ``command``,
     ``code``, ``device``, ``started`` and ``finished`` of the last session; ``seconds`` is the sum of all sessions.
-    ``sessions`` holds the command, request, code, host and times of each; a killed session has no ``finished``.
+    ``sessions`` holds command, options, request, code, host and times of each; a killed session has no ``finished``.
     """
     old = folder.run() if folder.records else {}
     earlier = old.get("sessions") or []
@@ -76,6 +79,7 @@ def writing_run_file(folder: RunFolder, run: LoadedRun, request: Request, sessio
     clock = time.perf_counter()
     facts: dict[str, Any] = {
         "command": sys.argv,
+        "options": options.as_json(),
         "request": request.model_dump(mode="json"),
         "seeds": {task.pair.id: task.seed for task in run.tasks},
         "code": code_version(),

@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
+from riebench.records.lines import Row, encode_records, parse_line, records_of
 from riebench.records.schema import Record, joined
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn
@@ -57,22 +59,24 @@ class RunFolder(WorkFolder):
         self.force = force
         self.records: list[Record] = []
         self._repeated = False
+        self._shared: set[str] = set()
 
     def opened(self) -> None:
         """See :class:`riebench.util.work_folder.WorkFolder`."""
         if self.force:
             self._discard()
         remove_torn(self.path / IMAGES)
-        file = self.path / RECORDS
-        records = mend_lines(file, Record.model_validate_json, _without_pair_in_flight)
+        rows = mend_lines(self.path / RECORDS, parse_line, _without_pair_in_flight)
+        self._shared = {row["hash"] for row in rows if "hash" in row}
+        records = records_of(rows, self.path / RECORDS)
         self.records = _latest(records)
         if len(self.records) < len(records):
-            self.write(RECORDS, _lines(self.records))
+            self._rewrite(self.records)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             if self._repeated:
-                self.write(RECORDS, _lines(_latest(_read(self.path / RECORDS))))
+                self._rewrite(_latest(_read(self.path / RECORDS)))
         finally:
             super().__exit__(kind, error, at)
 
@@ -97,7 +101,10 @@ class RunFolder(WorkFolder):
         known = {record.key: record for record in self.records}
         records = list(records)
         self._repeated |= any(record.key in known for record in records)
-        self.append_to(RECORDS, _lines(joined(known[one.key], one) if one.key in known else one for one in records))
+        whole = [joined(known[record.key], record) if record.key in known else record for record in records]
+        shared = set(self._shared)
+        self.append_to(RECORDS, encode_records(whole, shared))
+        self._shared = shared
 
     def keep_image(self, name: str, image: NDArray[np.uint8]) -> None:
         """Keep a picture as ``images/NAME.png``, whole or not at all.
@@ -108,6 +115,11 @@ class RunFolder(WorkFolder):
         data = io.BytesIO()
         Image.fromarray(image).save(data, "png")
         self.write(f"{IMAGES}/{name}.png", data.getvalue())
+
+    def _rewrite(self, records: Iterable[Record]) -> None:
+        """Write ``records.jsonl`` anew, whole or not at all."""
+        self._shared = set()
+        self.write(RECORDS, encode_records(records, self._shared))
 
     def _discard(self) -> None:
         file = self.path / RECORDS
@@ -152,35 +164,30 @@ def read_records(path: Path) -> list[Record]:
 def read_run(path: Path) -> dict[str, Any]:
     """What the ``run.json`` of a folder says; empty where it is missing or damaged."""
     try:
-        found = json.loads((path / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = orjson.loads((path / RUN).read_bytes())
+    except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read(file: Path) -> list[Record]:
-    return read_lines(file, Record.model_validate_json)
+    return records_of(read_lines(file, parse_line), file)
 
 
-def _without_pair_in_flight(data: bytes, lines: Lines[Record]) -> int:
+def _without_pair_in_flight(data: bytes, lines: Lines[Row]) -> int:
     """The number of bytes before the records of the pair whose last line is torn.
 
     They are made again together, so that they go through the U-Net in the batches that they have in an unbroken run.
     """
     torn = re.search(rb'"pair_id":"([^"]*)"', lines.torn)
     size = lines.size
-    while torn and size:
-        start = data.rfind(b"\n", 0, size - 1) + 1
-        if json.loads(data[start:size])["pair_id"].encode() != torn[1]:
+    for row, line in zip(reversed(lines.values), reversed(data[:size].splitlines(keepends=True)), strict=True):
+        if torn is None or row.get("pair_id", "").encode() != torn[1]:
             break
-        size = start
+        size -= len(line)
     return size
 
 
 def _latest(records: Iterable[Record]) -> list[Record]:
     """The last record of each key, where the first of that key stood."""
     return list({record.key: record for record in records}.values())
-
-
-def _lines(records: Iterable[Record]) -> bytes:
-    return "".join(record.model_dump_json() + "\n" for record in records).encode()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
-import pyarrow as pa
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import RECORDS
+from riebench.records.lines import Row, damaged, for_each_record
 from riebench.records.schema import ACTS, ALL_STEPS, interval_name
-from riebench.report.lines import TEXTS, Row, Rows, damaged, read_rows
 from riebench.util.errors import UserError
 
 PACKED = f"{RECORDS}.gz"
@@ -22,6 +23,7 @@ ANY = "any"
 """What stands for the blocks, or the steps, of a method that acts in none, or alike in all."""
 SUFFIXES = (".jsonl", ".gz", ".parquet")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
+_pair_of = itemgetter("pair_id", "category", "seed", "original_prompt", "editing_prompt")
 COLUMNS: dict[str, str] = {
     "run": "name of the run folder",
     "key": "hash of all that can change the numbers",
@@ -92,83 +94,176 @@ def load_records(path: str | Path) -> pd.DataFrame:
         return _from_parquet(path)
     file = records_file(path)
     try:
-        return _frame_of(file.parent.resolve().name, read_rows(file))
+        return _frame_of(file)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise damaged(file) from None
 
 
-def _frame_of(run: str, rows: Rows) -> pd.DataFrame:
+def _frame_of(file: Path) -> pd.DataFrame:
     """The columns of :data:`COLUMNS` and one for each metric.
 
+    Each row is taken apart as it is read: keeping all of them would take twice the time.
+
     Raises:
-        KeyError, TypeError, ValueError, AttributeError, OverflowError: if a row is not a record.
+        UserError: if the file cannot be read, holds no record, or a line is damaged.
+        KeyError, TypeError, ValueError, AttributeError: if a line is no record.
     """
-    own, count = rows.own, len(rows.own)
-    if own["key"].null_count or not set(own["status"].unique().to_pylist()) <= {"ok", "failed"}:
-        raise ValueError("no key, or not a status")
-    found: dict[str, Any] = {"run": pd.array([run] * count, dtype="str")}
-    found |= {name: pd.array(own[name], dtype="str") for name in TEXTS}
-    found["seconds"] = own["seconds"].to_numpy()
-    for part, columns in ((rows.pairs, _of_pairs), (rows.settings, _of_settings), (rows.notes, _of_notes)):
-        taken = pd.DataFrame(columns(part.rows)).take(part.of)
-        found |= {str(name): taken[name].array for name in taken}
-    return pd.DataFrame({name: found[name] for name in COLUMNS} | _metrics(own))
+    rows = _Rows()
+    shared = for_each_record(file, rows.add)
+    if not rows.shared:
+        raise UserError(f"there are no records in {file}; give the folder of a finished run")
+    numbers = {name: number for number, name in enumerate(shared)}
+    columns: dict[str, Any] = {"run": pd.array([file.parent.resolve().name] * len(rows.shared), dtype="str")}
+    columns |= rows.columns()
+    columns |= _taken(_shared_columns(list(shared.values())), [numbers[name] for name in rows.shared])
+    return pd.DataFrame({name: columns[name] for name in COLUMNS} | rows.metrics.columns())
 
 
-def _metrics(own: pa.Table) -> dict[str, np.ndarray]:
-    """All metrics by name, NaN where a record has no such metric."""
-    if "metrics" not in own.column_names or pa.types.is_null(own["metrics"].type):
-        return {}
-    struct = own["metrics"].combine_chunks()
-    if not pa.types.is_struct(struct.type):
-        raise TypeError("metrics are no mapping")
-    names = sorted(field.name for field in struct.type)
-    return {name: _as_numbers(struct.field(name)) for name in names}
+class _Rows:
+    """The records of a file without what they share, taken apart one after the other.
+
+    Values are kept in lists of plain values, as many small tuples would slow down Python's garbage collector.
+
+    Attributes:
+        shared: name of the shared part of each record.
+        metrics: of each record.
+    """
+
+    def __init__(self) -> None:
+        self.shared: list[str | bytes] = []
+        self.metrics = _Metrics()
+        self._keys: list[Any] = []
+        self._strengths: list[Any] = []
+        self._seconds: list[Any] = []
+        self._pairs, self._settings, self._outcomes = _Repeated(), _Repeated(), _Repeated()
+
+    def add(self, row: Row, shared: str | bytes) -> None:
+        setting, get = row["setting"], row.get
+        self._keys.append(row["key"])
+        self._strengths.append(setting.pop("strength"))
+        self._seconds.append(get("seconds"))
+        self._pairs.add(_pair_of(row))
+        self._settings.add(setting)
+        self._outcomes.add(
+            (row["status"], get("notes") or {}, get("at_lpips"), get("reason"), get("error"), get("where"))
+        )
+        self.metrics.add(get("metrics") or {})
+        self.shared.append(shared)
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of :data:`COLUMNS` that neither the run nor shared parts give."""
+        return {
+            "key": _texts(self._keys),
+            "strength": _finite(self._strengths),
+            "seconds": _numbers(self._seconds),
+            **self._pairs.columns(_pair_columns),
+            **self._settings.columns(_setting_columns),
+            **self._outcomes.columns(_outcome_columns),
+        }
 
 
-def _as_numbers(values: pa.Array) -> np.ndarray:
-    if not any(is_a(values.type) for is_a in (pa.types.is_floating, pa.types.is_integer, pa.types.is_null)):
-        raise TypeError("not numbers")
-    found = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    if np.isinf(found).any():
-        raise ValueError("not finite")
-    return found
+def _taken(columns: Mapping[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
+    """The rows of columns with these numbers, from 0."""
+    frame = pd.DataFrame(columns).take(numbers)
+    return {str(name): frame[name].array for name in frame}
 
 
-def _of_pairs(rows: Sequence[Row]) -> dict[str, Any]:
-    top = _columns(rows, ("pair_id", "category", "seed", "original_prompt", "editing_prompt"))
+class _Repeated:
+    """A value of each record, added one record after the other; equal ones are kept once, as JSON."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self._of_records: list[int] = []
+
+    def add(self, value: Any) -> None:
+        self._of_records.append(self._numbers.setdefault(orjson.dumps(value), len(self._numbers)))
+
+    def columns(self, make: Callable[[list[Any]], Mapping[str, Any]]) -> dict[str, Any]:
+        """What ``make`` gives for the different values, for each record."""
+        return _taken(make([orjson.loads(text) for text in self._numbers]), self._of_records)
+
+
+class _Metrics:
+    """The metrics of records, added one record after the other; records with the same metrics are kept together."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._values: dict[tuple[str, ...], tuple[list[int], list[float | None]]] = {}
+
+    def add(self, metrics: Mapping[str, float | None]) -> None:
+        numbers, values = self._values.setdefault(tuple(metrics), ([], []))
+        numbers.append(self._count)
+        values.extend(metrics.values())
+        self._count += 1
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """All metrics by name, sorted; NaN where a record has no such metric.
+
+        Raises:
+            TypeError, ValueError: if a metric is no finite number.
+        """
+        names = sorted({name for names in self._values for name in names})
+        columns = {name: np.full(self._count, np.nan) for name in names}
+        for names, (numbers, values) in self._values.items():
+            if not set(map(type, values)) <= {float, int, type(None)}:
+                raise TypeError("not numbers")
+            of_records = np.array(numbers)
+            table = np.array(values, np.float64).reshape(len(numbers), len(names))
+            if np.isinf(table).any():
+                raise ValueError("not finite")
+            for name, column in zip(names, table.T, strict=True):
+                columns[name][of_records] = column
+        return columns
+
+
+def _pair_columns(pairs: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    pair_id, category, seed, original, editing = zip(*pairs, strict=True)
     return {
-        "pair_id": _texts(top["pair_id"]),
-        "category": _whole(top["category"]),
-        "category_name": [CATEGORIES[number] for number in top["category"]],
-        "seed": _whole(top["seed"]),
-        "original_prompt": _texts(top["original_prompt"]),
-        "editing_prompt": _texts(top["editing_prompt"]),
+        "pair_id": _texts(pair_id),
+        "category": _whole(category),
+        "category_name": [CATEGORIES[number] for number in category],
+        "seed": _whole(seed),
+        "original_prompt": _texts(original),
+        "editing_prompt": _texts(editing),
     }
 
 
-def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
-    top = _columns(
-        rows,
-        ("setting", "model", "protocol", "parts", "code"),
-        ("conditions", "method_class", "measured_by", "at_lpips"),
-    )
-    setting = _columns(top["setting"], ("method", "options", "blocks", "strength", "steps"), ("on_steps",))
-    code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
-    parts = _columns(top["parts"], (), PARTS)
+def _setting_columns(settings: Sequence[Row]) -> dict[str, Any]:
+    setting = _columns(settings, ("method", "options", "blocks", "steps"), ("on_steps",))
     return {
         "method": _texts(setting["method"]),
-        "method_class": _maybe_texts(top["method_class"]),
         "options": [json.dumps({n: v for n, v in o.items() if n != "k"}, sort_keys=True) for o in setting["options"]],
         "k": _numbers([k if type(k := o.get("k")) in (int, float) else None for o in setting["options"]]),
         "blocks": ["+".join(blocks) or ANY for blocks in setting["blocks"]],
-        "strength": _finite(setting["strength"]),
         "steps": _whole(setting["steps"]),
         "on_steps": [
             ANY if not blocks else interval_name(steps) if steps else ALL_STEPS
             for blocks, steps in zip(setting["blocks"], setting["on_steps"], strict=True)
         ],
-        "at_lpips": _maybe_texts([None if budgets is None else json.dumps(budgets) for budgets in top["at_lpips"]]),
+    }
+
+
+def _outcome_columns(outcomes: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    status, notes, at_lpips, reason, error, where = zip(*outcomes, strict=True)
+    if not set(status) <= {"ok", "failed"}:
+        raise ValueError("not a status")
+    return {
+        "status": _texts(status),
+        "k_used": _numbers([noted.get("k") for noted in notes]),
+        "acts": _maybe_texts([noted.get(ACTS) for noted in notes]),
+        "at_lpips": _maybe_texts([None if budgets is None else json.dumps(budgets) for budgets in at_lpips]),
+        "reason": _maybe_texts(reason),
+        "error": _maybe_texts(error),
+        "where": _maybe_texts(where),
+    }
+
+
+def _shared_columns(rows: Sequence[Row]) -> dict[str, Any]:
+    top = _columns(rows, ("model", "protocol", "parts", "code"), ("conditions", "method_class", "measured_by"))
+    code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
+    parts = _columns(top["parts"], (), PARTS)
+    return {
+        "method_class": _maybe_texts(top["method_class"]),
         "model": _texts(top["model"]),
         "protocol": _texts(top["protocol"]),
         **{f"part_{name}": _maybe_texts(parts[name]) for name in PARTS},
@@ -177,14 +272,6 @@ def _of_settings(rows: Sequence[Row]) -> dict[str, Any]:
         "version": _maybe_texts(code["riebench"]),
         "commit": _maybe_texts(code["commit"]),
         "dirty": pd.array(list(code["dirty"]), dtype="boolean"),
-    }
-
-
-def _of_notes(rows: Sequence[Row]) -> dict[str, Any]:
-    notes = _columns(rows, (), ("notes",))["notes"]
-    return {
-        "k_used": _numbers([n.get("k") if n else None for n in notes]),
-        "acts": _maybe_texts([n.get(ACTS) if n else None for n in notes]),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import os
 import zlib
@@ -42,17 +43,16 @@ def parse_lines(data: bytes, parse: Callable[[bytes], T], file: Path) -> Lines[T
     Raises:
         UserError: if a line other than the last is damaged; the message gives its number.
     """
-    lines = data.split(b"\n")
     values: list[T] = []
     size = 0
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(io.BytesIO(data), 1):
         try:
             values.append(parse(line))
         except ValueError:
-            if any(lines[number:]):
+            if data[size + len(line) :].strip():
                 raise UserError(f"{file}: line {number} is damaged; restore the file or run again") from None
             break
-        size += len(line) + 1
+        size += len(line) + (not line.endswith(b"\n"))
     return Lines(values, size, data[size:])
 
 

@@ -17,6 +17,7 @@ from riebench.cli import main
 from riebench.engine.bench import DIFFERENCE, bench
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
+from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn
 from riebench.methods.registry import method_names
 from riebench.models import Model
@@ -47,9 +48,9 @@ def asked(model: Model, place: Place, masks: Any = None, **more: Any) -> tuple[R
             masks = halves
     settings = {"weights": place.weights, "device": str(place.device), "masker.cache": place.work / "masks"}
     settings |= DETECTION[place.size]
-    handed = [] if masks is None else ["masks"]
-    request, _ = resolve(model=model, pairs=PAIRS, settings=settings, keep_images=0, handed_in=handed, **more)
-    return request, HandedIn(model=model, masks=masks)
+    options = RunOptions(model=model, pairs=PAIRS, settings=settings, masks=masks, keep_images=0, **more)
+    request, _ = resolve(options)
+    return request, options.handed_in
 
 
 def halves(pair: Any, base: Any, source: Any) -> tuple[Any, Any]:

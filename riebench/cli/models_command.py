@@ -1,16 +1,71 @@
-"""``riebench fetch`` and ``riebench doctor``."""
+"""``riebench blocks``, ``settings``, ``fetch``, ``doctor`` and ``standin``."""
 
 from __future__ import annotations
 
+import logging
 import shutil
+import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from riebench.cli.shared_options import Model
+from riebench.cli.shared_options import Model, with_settings
 from riebench.util.errors import UserError, unknown
+
+
+@with_settings
+def blocks_command(
+    model: Model = "mini",
+    *,
+    settings: Mapping[str, Any],
+) -> None:
+    """List a model's blocks in the order in which they run: width, grid, neurons, and the SAE where there is one.
+
+    Read from configurations alone; without weights, those of the published model.
+
+    Example: riebench blocks --model sdxl-turbo
+    """
+    from riebench.models.entries import entry_named
+    from riebench.models.sites import NEURONS, neuron_sites
+    from riebench.sae.folders import feature_count, read_config
+    from riebench.settings.settings import parse_settings
+
+    entry, parsed = entry_named(model), parse_settings(settings)
+    sites, saes = entry.sites(parsed), entry.saes(parsed)
+    table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
+    for block in [site for site in sites if NEURONS not in site]:
+        height, width = sites[block].grid
+        layers = [sites[site].width for site in neuron_sites(sites, block)]
+        neurons = f"{len(layers)} x {layers[0]}" if layers else "–"
+        features = "–"
+        if block in saes:
+            features = f"{feature_count(saes[block])} ({(read_config(saes[block]) or {}).get('k', '?')})"
+        name = f"{block} *" if block in entry.default_sites else block
+        table.add_row(name, str(sites[block].width), f"{height} x {width}", neurons, features)
+    Console().print(table)
+    print("* --block all")
+
+
+def settings_command() -> None:
+    """List the settings of the instruments, with their defaults: riebench run --set NAME=VALUE.
+
+    Example: riebench settings
+    """
+    from riebench.settings.settings import choices, described
+
+    table = Table("setting", "values", "default", "what it is")
+    for name, field in described():
+        if not isinstance(field.default, (int, float, str, bool, type(None))):
+            continue
+        default = "" if field.default is None else str(field.default)
+        table.add_row(name, choices(field), default, field.description)
+    Console().print(table, markup=False)
+
 
 GSAM = 'SAM2_BUILD_CUDA=0 pip install --no-build-isolation "riebench[gsam]"'
 INSTALL = {"groundingdino-py": GSAM, "sam2": GSAM}
@@ -119,3 +174,25 @@ def _machine(root: Path) -> None:
         print("  mps      Apple GPU, shares the memory above")
     there = next(p for p in [root, *root.parents] if p.exists())
     print(f"  disk     {shutil.disk_usage(there).free / 1e9:.0f} GB free at {there}")
+
+
+def standin_command(
+    model: Annotated[str, typer.Argument(help="sdxl-turbo, sdxl-base or flux-schnell.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the weights; name it with --weights.")],
+    size: Annotated[
+        str, typer.Option(help="tiny, or true (sdxl: 17 GB on disk; flux: true widths, few layers, 8 GB).")
+    ] = "tiny",
+    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+) -> None:
+    """Write random weights of a real model in the layouts that its loaders read, to try the whole path.
+
+    Example: riebench standin sdxl-turbo /tmp/tiny && riebench run --model sdxl-turbo --weights /tmp/tiny ...
+    """
+    if size not in {"tiny", "true"}:
+        raise UserError(f"--size is {size!r}; expected tiny or true")
+    from riebench.standin.write import write_standin
+
+    started = time.perf_counter()
+    for part in write_standin(folder, model, "tiny" if size == "tiny" else "true", seed):
+        logging.getLogger(__name__).info("writing %s", part)
+    print(f"{folder}: random weights of {model}, {size}, written in {time.perf_counter() - started:.0f} s")

@@ -1,17 +1,19 @@
-"""``riebench ablate``."""
+"""``riebench ablate`` and ``riebench audit``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from riebench.cli.messages import is_quiet
 from riebench.cli.sae_collect_command import Column, Count
-from riebench.cli.shared_options import Batch, Device, Model, NameValue, Weights, name_and_value
+from riebench.cli.shared_options import Batch, Model, with_settings
 
 
+@with_settings
 def ablate_command(
     out: Annotated[Path, typer.Option(help="Folder for records, tables, figures and the contact sheet.")],
     blocks: Annotated[
@@ -36,18 +38,8 @@ def ablate_command(
     column: Column = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's own unless given.")] = None,
     model: Model = "mini",
-    weights: Weights = None,
-    device: Device = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    setting: Annotated[
-        list[NameValue] | None,
-        typer.Option(
-            "--set",
-            envvar="RIEBENCH_ABLATE_SET",
-            parser=name_and_value,
-            help="Setting of an instrument, see 'riebench settings'.",
-        ),
-    ] = None,
+    *,
+    settings: Mapping[str, Any],
     keep_images: Annotated[int, typer.Option(min=0, help="Prompts whose pictures are kept and on the sheet.")] = 4,
     batch: Batch = 8,
     workers: Annotated[int, typer.Option(min=1, help="Processes that generate, by Ray if more than one.")] = 1,
@@ -73,7 +65,7 @@ def ablate_command(
         keep_images=keep_images,
         workers=workers,
         quiet=is_quiet(),
-        settings={"weights": weights, "device": device, "dtype": dtype, **dict(setting or ())},
+        settings=settings,
     )
     if done.signal is not None:
         return 128 + done.signal
@@ -87,3 +79,55 @@ def ablate_command(
     failed = sum(zeroing.status == "failed" for zeroing in done.zeroings)
     print(f"{out}: {names}{f'; {failed} of {len(done.zeroings)} pictures failed' if failed else ''}")
     return 1 if failed else 0
+
+
+def audit_command(
+    out: Annotated[Path, typer.Option(help="Folder for text, page, tables, figures, and its own runs.")],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of finished runs: the first is audited, others are the same pairs with other seeds or by "
+            "another protocol. Without any, the audit makes its own on mini.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Pairs of each category at most, of its own runs.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many of its own runs have other seeds; 2 unless given.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that its own runs take, by Ray if more than one; 1 unless given."),
+    ] = None,
+    budget: Annotated[float, typer.Option(help="LPIPS at which arms are compared.")] = 0.05,
+) -> int:
+    """Audit the benchmark: what can its scores tell, from how many pairs on, and where do they mislead?
+
+    The same command with the same --out makes only the records that are missing there.
+
+    Example: riebench audit --limit 2 --out runs/audit
+    """
+    from riebench.audit.auditing import audit
+
+    done = audit(
+        runs or (),
+        out=out,
+        limit=limit,
+        seeds=seeds,
+        workers=workers,
+        budget=budget,
+        quiet=is_quiet(),
+    )
+    if done.signal is not None:
+        return 128 + done.signal
+    assert done.findings is not None
+    for ranking, sentences in done.findings.verdicts().items():
+        print(f"\nranking by {ranking}")
+        for sentence in sentences:
+            print(f"  {sentence}")
+    print()
+    for part, reason in done.findings.left_out.items():
+        print(f"left out: {part}: {reason}")
+    failed = f"; {done.failed} records failed" if done.failed else ""
+    print(f"{out}: audit.md, index.html, CSV files, figures{failed}")
+    return 1 if done.failed else 0
