@@ -686,12 +686,12 @@ def test_frame_in_one_call(run: Path, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(load_records(run), frame)
 
 
-def test_a_file_among_the_runs_is_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_among_the_runs_is_left_out(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     beside = run.parent / "README.md"
     beside.write_text("# Results\n")
     groups, _ = read_groups([beside, run])
     assert len(groups[0].frame) == 84
-    assert f"skipped: {beside}" in capsys.readouterr().err
+    assert f"skipped: {beside}" in caplog.text
     with pytest.raises(UserError, match=r"README.md is no file of records; give the folder"):
         read_groups([beside])
 

@@ -1,4 +1,4 @@
-"""Which code made a record."""
+"""Versions and hashes of the code that makes records."""
 
 from __future__ import annotations
 
@@ -95,20 +95,20 @@ def _files_of(code: type[Any] | Callable[..., Any]) -> list[Path]:
 
 
 def _with_neighbours(file: Path) -> list[Path]:
-    """A file, and those files beside it that it imports, or that they import."""
-    found: set[Path] = set()
+    """A file and the files of its folder that it imports, directly or through each other."""
+    files: set[Path] = set()
     waiting = [file]
     while waiting:
-        one = waiting.pop()
-        if one not in found:
-            found.add(one)
-            beside = (file.parent / f"{name}.py" for name in _imported_by(one))
-            waiting += [other for other in beside if other.is_file()]
-    return sorted(found)
+        path = waiting.pop()
+        if path not in files:
+            files.add(path)
+            neighbours = (file.parent / f"{name}.py" for name in _imported_by(path))
+            waiting += [neighbour for neighbour in neighbours if neighbour.is_file()]
+    return sorted(files)
 
 
 def _imported_by(file: Path) -> set[str]:
-    """Names at the top of the modules that a file imports."""
+    """The first names of the modules that a file imports: ``a`` for ``import a.b``."""
     nodes = list(ast.walk(ast.parse(file.read_bytes())))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]

@@ -31,7 +31,7 @@ DISCARDED = (
     *(RECORDS, RUN, IMAGES, SHEETS, "table.md", "curve.png", "curve.svg"),
     *("curve-by-steps.png", "curve-by-steps.svg"),
 )
-"""What ``force`` removes, the records first: without them the rest says nothing."""
+"""What ``force`` removes. The records come first: without them the other files have no meaning."""
 
 
 class RunFolder(WorkFolder):
@@ -123,21 +123,21 @@ class RunFolder(WorkFolder):
 
     def _discard(self) -> None:
         file = self.path / RECORDS
-        there = [name for name in DISCARDED if (self.path / name).exists()]
-        if there and RECORDS not in there:  # every run begins with that file
-            said = f"{self.path} holds {', '.join(there)}, but no {RECORDS}: it is the folder of no run"
-            raise UserError(f"{said}, and --force discards nothing there; give another --out")
-        if there and (file.stat().st_size or len(there) > 1):
-            others = f", with {', '.join(there[1:])}" if len(there) > 1 else ""
-            log.warning("%s in %s are discarded%s", self._said(), self.path, others)
-        if there:
-            os.truncate(file, 0)  # it stays, so that this can be done again if it is broken off
-        for name in there[1:]:
+        present = [name for name in DISCARDED if (self.path / name).exists()]
+        if present and RECORDS not in present:  # every run begins with that file
+            content = f"{self.path} holds {', '.join(present)}, but no {RECORDS}: it is the folder of no run"
+            raise UserError(f"{content}, and --force discards nothing there; give another --out")
+        if present and (file.stat().st_size or len(present) > 1):
+            others = f", with {', '.join(present[1:])}" if len(present) > 1 else ""
+            log.warning("%s in %s are discarded%s", self._counted(), self.path, others)
+        if present:
+            os.truncate(file, 0)  # it stays, so that an interrupted --force can be given again
+        for name in present[1:]:
             path = self.path / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _said(self) -> str:
-        """How many records there are."""
+    def _counted(self) -> str:
+        """The number of records and pairs, as text."""
         try:
             records = _latest(_read(self.path / RECORDS))
         except UserError:

@@ -1,4 +1,4 @@
-"""What a record says."""
+"""The fields of a record and of its setting, and the hash that is a record's key."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Value = float | int | str | bool | None
 ALL_STEPS = "all"
-"""What stands for all steps where intervals are named."""
+"""The name of the interval of all steps."""
 
 
 ACTS, INSIDE, OUTSIDE = "acts", "inside", "outside"
-"""The note that says where a plan acts, and what it may say."""
+"""The note that tells where a plan acts, and its two values."""
 
 
 class Setting(BaseModel):
-    """What is done to a pair.
+    """A method with its options, the blocks and steps in which it is on, and its strength.
 
     Attributes:
-        method: its name.
-        options: all of them, in full.
-        blocks: that are edited together.
+        method: name of the method.
+        options: all options of the method.
+        blocks: blocks that are edited together.
         strength: factor on the whole intervention.
         steps: number of denoising steps.
-        on_steps: the steps, from 0, in which the intervention is on, one following the other; None for all. Left out
-            where it is None, so that such records and their keys are those of versions that did not have it.
+        on_steps: consecutive denoising steps, counted from 0, in which the intervention is on; None for all steps. None
+            is not written, so that records of all steps keep the keys they had before intervals existed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,21 +42,20 @@ class Setting(BaseModel):
 
 
 class Record(BaseModel):
-    """One (pair, setting): its metrics, or why there are none.
+    """The metrics of one setting on one pair, or the reason why it failed.
 
     Attributes:
         key: hash of all that can change the numbers.
-        method_class: the method as ``--method`` takes it, ``package.module:Class``; with the setting's options it can
-            be made again.
-        at_lpips: the values of LPIPS in search of which the strength was chosen; left out where it was asked for.
+        method_class: ``package.module:Class``, as ``--method`` takes it.
+        at_lpips: LPIPS budgets for which the strength was searched; not written if the user chose the strength.
         metrics: see :data:`riebench.metrics.METRICS`; null where undefined; empty for a failure.
-        notes: figures of the plan, as the k that was used; and whether it ``acts`` inside the denoiser or outside, as a
-            picture, a prompt, or nothing at all do.
+        notes: facts about the plan: the ``k`` it used, and whether it ``acts`` inside the denoiser or outside (as a
+            picture, a prompt or an empty plan does).
         parts: fingerprints of the weights that took part.
-        conditions: further settings that can change numbers: type of the weights, size, guidance, mask rules.
-        code: versions of the packages that compute, git commit of riebench and whether it was changed since.
-        measured_by: metric to what measured it, where that is none of the parts: a network of the metric's own, or a
-            command. It is not in the key, as it does not change the picture; left out where it is empty.
+        conditions: other settings that can change numbers: dtype, size, guidance, mask rules.
+        code: versions of the packages that compute, git commit of riebench, and whether its files differ from it.
+        measured_by: metric to the network of its own, or the command, that measured it. It is not in the key because it
+            does not change the picture; not written if it is empty.
         seconds: time spent on the whole pair, divided by the number of its records.
     """
 
@@ -91,7 +90,7 @@ def interval_name(on_steps: Sequence[int]) -> str:
 
 
 def joined(earlier: Record, later: Record) -> Record:
-    """A record with the metrics of an earlier one of the same key, too: one key stands for one picture."""
+    """The later of two records of one key with the metrics of both: one key stands for one picture."""
     if earlier.status != "ok" or later.status != "ok":
         return later
     both = {name: getattr(earlier, name) | getattr(later, name) for name in ("metrics", "measured_by")}
@@ -99,6 +98,6 @@ def joined(earlier: Record, later: Record) -> Record:
 
 
 def record_key(**content: Any) -> str:
-    """A hash of what can change a record's numbers, whatever the order it is given in."""
+    """A hash of everything that can change a record's numbers; the order of the arguments does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -176,7 +176,7 @@ def _whole_points(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _default_k_named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the k that a default stood for, where that is one k for all pairs of an arm."""
+    """The frame with each default k replaced by the k that was used, if an arm used one k for all pairs."""
     default = frame["k"].isna() & frame["k_used"].notna()
     used = frame[default].groupby(ARM, dropna=False)["k_used"]
     same = used.transform("nunique") == 1
@@ -184,7 +184,10 @@ def _default_k_named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
-    """Join the arms of a method whose numbers are the same for every set of blocks, or interval (``prompt``)."""
+    """Join arms of a method that differ only in blocks, or only in steps, if all their numbers are equal.
+
+    Such a method (``prompt``) ignores where it is on. Its blocks or steps become ``any``, and duplicates go.
+    """
     for place in PLACES:
         others = [other for other in PLACES if other != place]
         varied = frame.groupby("method")[place].nunique()
@@ -210,7 +213,7 @@ def _base(frame: pd.DataFrame) -> pd.Series:
 
 
 def _labels(frame: pd.DataFrame) -> dict[tuple[str, str, str], str]:
-    """The method with those of its options that vary, and with its SAEs, named for their run, where these do."""
+    """The label of each (method, options, SAE): the method, options that vary, and the SAE's run if SAEs vary."""
     arms = frame[["method", "options", "part_sae"]].drop_duplicates()
     runs = frame.groupby("part_sae")["run"].unique()
     of_run = {sae: names[0] for sae, names in runs.items()} if len(set(runs.str[0])) == runs.str.len().sum() else {}

@@ -204,14 +204,14 @@ class _Metrics:
         """
         names = sorted({name for names in self._values for name in names})
         columns = {name: np.full(self._count, np.nan) for name in names}
-        for names, (numbers, values) in self._values.items():
+        for group, (numbers, values) in self._values.items():
             if not set(map(type, values)) <= {float, int, type(None)}:
                 raise TypeError("not numbers")
             of_records = np.array(numbers)
-            table = np.array(values, np.float64).reshape(len(numbers), len(names))
+            table = np.array(values, np.float64).reshape(len(numbers), len(group))
             if np.isinf(table).any():
                 raise ValueError("not finite")
-            for name, column in zip(names, table.T, strict=True):
+            for name, column in zip(group, table.T, strict=True):
                 columns[name][of_records] = column
         return columns
 
@@ -287,8 +287,8 @@ def _columns(rows: Sequence[Row], required: Sequence[str], optional: Sequence[st
     Raises:
         KeyError, TypeError: if a required key is missing, or a row is no mapping.
     """
-    found = {name: [row[name] for row in rows] for name in required}
-    return found | {name: [row.get(name) for row in rows] for name in optional}
+    columns = {name: [row[name] for row in rows] for name in required}
+    return columns | {name: [row.get(name) for row in rows] for name in optional}
 
 
 def _texts(values: Sequence[Any]) -> Sequence[str]:
@@ -310,16 +310,16 @@ def _whole(values: Sequence[Any]) -> Sequence[int]:
 
 def _numbers(values: Sequence[Any]) -> np.ndarray:
     """As float64, null and non-finite values as NaN."""
-    found = np.array(values, dtype=np.float64)
-    found[~np.isfinite(found)] = np.nan
-    return found
+    numbers = np.array(values, dtype=np.float64)
+    numbers[~np.isfinite(numbers)] = np.nan
+    return numbers
 
 
 def _finite(values: Sequence[Any]) -> np.ndarray:
-    found = np.array(values, dtype=np.float64)
-    if not np.isfinite(found).all():
+    numbers = np.array(values, dtype=np.float64)
+    if not np.isfinite(numbers).all():
         raise ValueError("not finite")
-    return found
+    return numbers
 
 
 def _from_parquet(path: Path) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,7 @@ from riebench.report.arms import CURVE
 from riebench.report.frame import PARTS, SUFFIXES, load_records, records_file
 from riebench.util.errors import UserError
 
+log = logging.getLogger(__name__)
 SAME = ["model", "protocol", "steps", "measured_with"]
 SETTING = ["method", "options", "k", "blocks", "strength", "on_steps", "part_sae"]
 PAIR = ["category", "seed", "original_prompt", "editing_prompt"]
@@ -92,7 +93,7 @@ def _sources(paths: Sequence[Path]) -> dict[str, Source]:
     runs = [path for path in paths if path.suffix in SUFFIXES or not path.is_file()]
     if runs and len(runs) < len(paths):
         others = ", ".join(str(path) for path in paths if path not in runs)
-        print(f"riebench: not a file of records, so skipped: {others}", file=sys.stderr)
+        log.warning("not a file of records, so skipped: %s", others)
         paths = runs
     folders = {records_file(path).parent.resolve(): path for path in paths}
     sources: dict[str, Source] = {}
