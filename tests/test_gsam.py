@@ -26,9 +26,10 @@ from riebench.util.errors import PairError, UserError
 pytest.importorskip("groundingdino", reason="needs the extra gsam")
 pytest.importorskip("sam2", reason="needs the extra gsam")
 
-from riebench.masks import dino, sam
-from riebench.masks.dino import build_detector, caption_of, load_detector, prepare
+from riebench.masks import grounding_dino as dino
+from riebench.masks import sam
 from riebench.masks.dino_bert import DinoBert, random_bert, read_tokenizer, text_encoder
+from riebench.masks.grounding_dino import build_detector, caption_of, load_detector, prepare
 from riebench.masks.gsam import (
     DETECTOR,
     SEGMENTER,

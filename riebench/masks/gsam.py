@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from riebench.masks import dino_bert, sam
-from riebench.masks.dino import GroundingDINODetector, load_detector
+from riebench.masks.grounding_dino import GroundingDINODetector, load_detector
 from riebench.masks.region import Image, Mask
 from riebench.masks.sam import Segmenter, load_segmenter
 from riebench.util.errors import UserError

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertConfig
 
-from riebench.masks.dino import DetectorSizes, build_detector
 from riebench.masks.dino_bert import read_tokenizer
+from riebench.masks.grounding_dino import DetectorSizes, build_detector
 from riebench.masks.gsam import DETECTOR, SEGMENTER, TEXT_ENCODER
 from riebench.masks.gsam_loading import gsam_module, quiet
 from riebench.masks.sam import build_sam2
