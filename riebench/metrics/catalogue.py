@@ -104,9 +104,10 @@ def metric(
         raise ValueError(f"the metric name {name!r} {wrong}; choose another, as my_metric")
 
     def register(measure: Measure) -> Measure:
-        _REGISTRY.register(
-            measure,
-            Metric(name, says, measure, of_base, drawn_world, tuple(needs), scorer, published, optional, tuple(files)),
+        if name in METRICS or name in _REGISTRY.installed:
+            _REGISTRY.check_free(name, measure)
+        METRICS[name] = _REGISTRY.decorated[measure] = Metric(
+            name, says, measure, of_base, drawn_world, tuple(needs), scorer, published, optional, tuple(files)
         )
         return measure
 
