@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from riebench.engine.pair_task import PairSetting, PairTask, searches_of
 from riebench.engine.request import Request
-from riebench.methods import Method
+from riebench.methods.interface import FileReader, Method, NamedByItself
 from riebench.methods.registry import MethodEntry, find
 from riebench.pairs import Pair
 from riebench.records import Record, Setting, record_key
@@ -64,7 +64,8 @@ class Recorder:
         for condition in request.conditions:
             entry = find(condition.method)
             method = entry.create(condition.options)
-            name, files = entry.record_name(method), entry.files(method)
+            name = method.record_name if isinstance(method, NamedByItself) else entry.name
+            files = method.files if isinstance(method, FileReader) else ()
             parts = {n: value for n, value in instruments.parts.items() if n != "sae" or entry.needs_sae}
             code = FIXED_CODE.get(entry.place) or code_hash(entry.cls, files)
             self.methods.append(ConditionMethod(method, entry, name, code, parts))

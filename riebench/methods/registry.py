@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from riebench.methods.interface import FileReader, Method, NamedByItself, RunChecker
+from riebench.methods.interface import Method, RunChecker
 from riebench.methods.options import options_of
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import Listed, Registry, place_of
@@ -51,8 +51,9 @@ class MethodEntry:
         """The method with its options, given as text or values.
 
         Raises:
-            UserError: for an unknown option, a value of the wrong type, or one that a record cannot keep.
+            UserError: for an unknown option, a value of the wrong type, one that a record cannot keep, or no plan.
         """
+        self.check_plan()
         for option in options:
             if not self.option_names:
                 raise UserError(f"the method {self.name!r} has no options; leave out {option!r}")
@@ -80,6 +81,15 @@ class MethodEntry:
                 raise UserError(f"option {option!r} of method {self.name!r} is {value}, expected a finite number")
         return made
 
+    def check_plan(self) -> None:
+        """Check that the class can plan.
+
+        Raises:
+            UserError: if it has no function ``plan``.
+        """
+        if not callable(getattr(self.cls, "plan", None)):
+            raise UserError(f"{self.name} has no plan; give it the function plan(self, seen: Observed) -> Plan")
+
     def unreadable(self, error: Exception) -> str:
         """The message for an option whose type raised an error."""
         return f"{self.place} has an option that cannot be read: {str(error).splitlines()[0]}"
@@ -87,14 +97,6 @@ class MethodEntry:
     def values(self, made: Method) -> dict[str, Value]:
         """All options of a method of this entry, by name."""
         return {name: getattr(made, name) for name in self.option_names}
-
-    def files(self, made: Method) -> Sequence[str]:
-        """Paths of the files that a method of this entry reads."""
-        return made.files if isinstance(made, FileReader) else ()
-
-    def record_name(self, made: Method) -> str:
-        """The name that records give to a method of this entry."""
-        return made.record_name if isinstance(made, NamedByItself) else self.name
 
     def check_run(self, made: Method, pairs: Sequence[Pair], steps: int) -> None:
         """Let a method of this entry refuse a run.
@@ -108,6 +110,7 @@ class MethodEntry:
 
 METHODS: Registry[MethodEntry] = Registry("method")
 """Every method; entry points are those of the group ``riebench.methods``."""
+find = METHODS.find
 
 
 @dataclass_transform(frozen_default=True)
@@ -151,25 +154,13 @@ def method_names() -> list[str]:
     return [listed.name for listed in every if listed.entry]
 
 
-def find(name: str) -> MethodEntry:
-    """The entry of a method, by its name, as ``package.module:Class`` or as ``my_file.py:Class``.
-
-    Raises:
-        UserError: if there is no such method, two distributions have that name, its module cannot be imported, or
-            the object is not a method.
-    """
-    entry = METHODS.find(name)
-    if not callable(getattr(entry.cls, "plan", None)):
-        raise UserError(f"{name} has no plan; give it the function plan(self, seen: Observed) -> Plan")
-    return entry
-
-
 def _with_readable_options(listed: Listed[MethodEntry]) -> Listed[MethodEntry]:
     """The same, broken if an option has a type that a record cannot keep, or the class has no plan."""
     if listed.entry is None:
         return listed
     try:
-        options_of(find(listed.name).cls)
+        listed.entry.check_plan()
+        options_of(listed.entry.cls)
     except UserError as error:
         return replace(listed, entry=None, error=str(error))
     except Exception as error:  # noqa: BLE001 - pydantic raises many kinds for types that it does not know

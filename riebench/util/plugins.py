@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,10 +89,10 @@ class Registry(Generic[Entry]):
             ValueError: if another distribution or another class or function has the name.
         """
         package = decorated.__module__.partition(".")[0]
-        points, place = self.installed.get(name, []), self._place_of_name(name)
-        own = any(point.module.partition(".")[0] == package for point in points)
-        if (points or place) and not (own or place == place_of(decorated)):
-            raise ValueError(f"the {self.kind} name {name!r} is taken by {self.holder(name)}; choose another")
+        if any(point.module.partition(".")[0] == package for point in self.installed.get(name, [])):
+            return
+        if (holder := self.holder(name)) and self._place_of_name(name) != place_of(decorated):
+            raise ValueError(f"the {self.kind} name {name!r} is taken by {holder}; choose another")
 
     def _place_of_name(self, name: str) -> str | None:
         """The place of the class or function that registered a name; None if none did."""
@@ -150,10 +150,10 @@ class Registry(Generic[Entry]):
             UserError: if the object is no extension of this kind.
         """
         if self.entry_type is None:
-            if not self._is_like_one(loaded):
-                end = f"decorate it with @riebench.{self.kind}s.{self.kind}(...)"
-                raise UserError(f"{name} is not a {self.kind}; {end}")
-            return self.decorated[loaded]
+            for decorated, entry in self.decorated.items():
+                if decorated is loaded:
+                    return entry
+            raise UserError(f"{name} is not a {self.kind}; decorate it with @riebench.{self.kind}s.{self.kind}(...)")
         entry = loaded() if callable(loaded) else loaded
         if not isinstance(entry, self.entry_type):
             expected = f"riebench.{self.kind}s.{self.entry_type.__name__}"
@@ -163,7 +163,7 @@ class Registry(Generic[Entry]):
     def _is_like_one(self, loaded: Any) -> bool:
         """Whether an object of a module may be an extension of this kind: those are proposed for unknown names."""
         if self.entry_type is None:
-            return isinstance(loaded, Hashable) and loaded in self.decorated
+            return any(loaded is decorated for decorated in self.decorated)  # its module may hold unhashable objects
         return isinstance(loaded, self.entry_type | FunctionType)
 
 
@@ -213,17 +213,13 @@ def _load(kind: str, target: str, is_like_one: Callable[[Any], bool]) -> Any:
 
 def _imported(location: str) -> ModuleType:
     """The module of a dotted name, or of a file with or without its ``.py``."""
-    if os.sep not in location and not location.endswith(".py"):
-        _put_on_path(os.getcwd())
-        return import_module(location)
-    file = Path(f"{location.removesuffix('.py')}.py").resolve(strict=True)
-    _put_on_path(str(file.parent))
-    module = import_module(file.stem)
-    if Path(module.__file__ or "").resolve() != file:
-        raise ImportError(f"another module is called {file.stem} ({module.__file__}); rename {file}")
-    return module
-
-
-def _put_on_path(folder: str) -> None:
+    file = None
+    if os.sep in location or location.endswith(".py"):
+        file = Path(f"{location.removesuffix('.py')}.py").resolve(strict=True)
+    folder = str(file.parent) if file else os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    module = import_module(file.stem if file else location)
+    if file and Path(module.__file__ or "").resolve() != file:
+        raise ImportError(f"another module is called {file.stem} ({module.__file__}); rename {file}")
+    return module
