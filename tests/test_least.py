@@ -265,15 +265,14 @@ class Small:
         MemoryError(),
     ],
 )
-def test_batch_is_halved_for_good_and_said(error: Exception, capfd: pytest.CaptureFixture[str]) -> None:
+def test_batch_is_halved_for_good_and_said(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     small = Small(3, error)
     assert in_batches(small, 10, small.work) == list(range(10))
     assert small.asked == [8, 4, 2, 2, 2, 2, 2]
     assert in_batches(small, 3, small.work) == [0, 1, 2]
     assert small.batch == 2
-    said = capfd.readouterr().err.splitlines()
-    assert said[-1] == "riebench: out of memory with 4 pictures at once; 2 at most from now on"
-    assert len(said) == 2
+    assert caplog.messages[-1] == "out of memory with 4 pictures at once; 2 at most from now on"
+    assert len(caplog.messages) == 2
     none = Small(0, error)
     with pytest.raises(type(error)):
         in_batches(none, 2, none.work)
