@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from riebench.engine.run import run as run
     from riebench.models.entries import load as load
     from riebench.report.frame import load_records as load_records
+
+# Beside other work, OpenMP threads that wait in a spin hold the processors that others need: a run takes seven to
+# twelve times as long. torch reads this when it is imported; a user's own value stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["__version__", "ablate", "load", "load_records", "run"]
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,3 +168,13 @@ def test_mini_draws_and_generates(capsys: pytest.CaptureFixture[str], tmp_path: 
     )
     assert code == 0
     assert "shape      star" in text
+
+
+@pytest.mark.parametrize(("set_before", "in_force"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_leave_the_processor_to_others(set_before: str | None, in_force: str) -> None:
+    """The policy is set before torch is imported; a user's own stays."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if set_before is None else {"OMP_WAIT_POLICY": set_before}
+    program = "import sys, riebench, os; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", in_force]
