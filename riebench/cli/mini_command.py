@@ -97,8 +97,8 @@ def generate_command(
     from riebench.instruments.mini_quality import shown
 
     for name, value in shown(scene, image, layout_of_seed(seed)).items():
-        asked = getattr(scene, name)
-        print(f"{name:11}{value}" + ("" if value == asked else f"   (asked for: {asked})"))
+        requested = getattr(scene, name)
+        print(f"{name:11}{value}" + ("" if value == requested else f"   (asked for: {requested})"))
 
 
 @mini_app.command("check")
@@ -120,10 +120,10 @@ def check_command(
     from riebench.util.progress import tracked
 
     _drawn_entry(model)
-    wanted, loaded = part or list(PARTS), load(model)
+    checked_parts, loaded = part or list(PARTS), load(model)
     loaded.batch = 20
     measures: list[quality.Measure] = []
-    for name in wanted:
+    for name in checked_parts:
         progress = tracked(name)
         if name == "accuracy":
             measures += quality.accuracy(loaded, samples, 1, progress)

@@ -141,12 +141,12 @@ def searched_for(frame: pd.DataFrame) -> list[float]:
     return sorted({budget for text in frame["at_lpips"].dropna().unique() for budget in json.loads(text)})
 
 
-def _rank_at(budgets: Sequence[float], wanted: float | None) -> float | None:
-    if wanted is None:
+def _rank_at(budgets: Sequence[float], budget: float | None) -> float | None:
+    if budget is None:
         return budgets[(len(budgets) - 1) // 2] if budgets else None
-    if wanted not in budgets:
-        raise UserError(f"--rank-at is {wanted:g}; expected one of the budgets {', '.join(f'{b:g}' for b in budgets)}")
-    return wanted
+    if budget not in budgets:
+        raise UserError(f"--rank-at is {budget:g}; expected one of the budgets {', '.join(f'{b:g}' for b in budgets)}")
+    return budget
 
 
 def _count_failures(frame: pd.DataFrame) -> pd.DataFrame:
@@ -156,18 +156,18 @@ def _count_failures(frame: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=["method", "blocks", "where", "reason", "records", "pairs"])
     failed = failed.assign(**{c: failed[c].fillna("not recorded") for c in ("where", "reason")})
     groups = failed.groupby(["method", "blocks", "where", "reason"])
-    found = groups.agg(records=("key", "size"), pairs=("pair_id", "nunique")).reset_index()
-    return found.sort_values("records", ascending=False, kind="stable").reset_index(drop=True)
+    failures = groups.agg(records=("key", "size"), pairs=("pair_id", "nunique")).reset_index()
+    return failures.sort_values("records", ascending=False, kind="stable").reset_index(drop=True)
 
 
 def _against_rank(comparisons: pd.DataFrame) -> list[str]:
     """Arms that differ significantly in the opposite order of their ranks."""
     if comparisons.empty:
         return []
-    found = comparisons[comparisons["told_apart"] & (comparisons["arm_a"] > comparisons["arm_b"])]
+    disagreeing = comparisons[comparisons["told_apart"] & (comparisons["arm_a"] > comparisons["arm_b"])]
     reversed_pairs = [
         f"{row.a} is better than {row.b} (by {row.difference:.3f} on the {row.pairs} pairs of both)"
-        for row in found.itertuples()
+        for row in disagreeing.itertuples()
     ]
     if not reversed_pairs:
         return []

@@ -80,8 +80,8 @@ class Arm:
         self.attempted = np.asarray(self.tried.any((1, 2)))
         self.scored = np.asarray(~np.isnan(self.values["clip_text_edit"]).all((1, 2)))
         lpips, unscored = self.points["lpips_base"], np.isnan(self.points["lpips_base"])
-        least, most = np.where(unscored, np.inf, lpips), np.where(unscored, -np.inf, lpips)
-        ends = least.min((1, 2), initial=np.inf), most.max((1, 2), initial=-np.inf)
+        lowest, highest = np.where(unscored, np.inf, lpips), np.where(unscored, -np.inf, lpips)
+        ends = lowest.min((1, 2), initial=np.inf), highest.max((1, 2), initial=-np.inf)
         self.span: Array = np.stack(ends)
         self.curved = bool((self.span[1] > self.span[0]).any())
         self.failed = int((self.records["status"] != "ok").sum())
@@ -120,8 +120,8 @@ def half_of(pair: str) -> int:
 
 def scopes_of(categories: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
     """Masks of all pairs and of each category, by name; of a single category all pairs only."""
-    found = np.unique(categories)
-    each = {CATEGORIES[int(number)]: categories == number for number in found if len(found) > 1}
+    present = np.unique(categories)
+    each = {CATEGORIES[int(number)]: categories == number for number in present if len(present) > 1}
     return {ALL: np.ones(len(categories), bool), **each}
 
 
@@ -236,20 +236,20 @@ def _arrays(
     """The ``ks``, ``strengths``, ``values``, ``points`` and ``tried`` of an arm, from its records."""
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
     strengths = sorted(float(s) for s in rows.loc[rows["at_lpips"].isna(), "strength"].unique())
-    asked = rows[rows["strength"].isin(strengths)]
+    requested = rows[rows["strength"].isin(strengths)]
     path = rows[rows["strength"] >= 0].sort_values("strength")
     places = path.groupby(["pair_id", "k"], dropna=False).cumcount().to_numpy()
 
     def filled(part: pd.DataFrame, last: NDArray[Any], length: int, columns: Sequence[str]) -> dict[str, Array]:
         shape = (len(index), len(ks), length)
         cells = (index.get_indexer(pd.Index(part["pair_id"])), pd.Index(ks).get_indexer(pd.Index(part["k"])), last)
-        found = {column: np.full(shape, np.nan) for column in columns}
-        for column, array in found.items():
+        arrays = {column: np.full(shape, np.nan) for column in columns}
+        for column, array in arrays.items():
             array[cells] = part[column].to_numpy(np.float64)
-        return found
+        return arrays
 
-    column = pd.Index(strengths).get_indexer(pd.Index(asked["strength"]))
-    values = filled(asked, column, len(strengths), [*metrics, "strength"])
+    column = pd.Index(strengths).get_indexer(pd.Index(requested["strength"]))
+    values = filled(requested, column, len(strengths), [*metrics, "strength"])
     tried = ~np.isnan(values.pop("strength"))
     points = filled(path, places, int(places.max(initial=-1)) + 1, [*metrics, "strength"])
     return [None if np.isnan(k) else int(k) for k in ks], strengths, values, points, tried

@@ -50,21 +50,21 @@ def curves_by_block(curves: Curves) -> Figure | None:
 
 def curves_by_steps(curves: Curves) -> Figure | None:
     """A panel for each set of blocks and method with a curve for each interval; None if no method has two."""
-    found: dict[tuple[str, str], list[tuple[int, Arm]]] = {}
+    by_variant: dict[tuple[str, str], list[tuple[int, Arm]]] = {}
     variants = sorted({arm.variant for arm in curves.arms})
     for i, arm in enumerate(curves.arms):
         if arm.on_steps != ANY and arm.scored.any():
-            found.setdefault((arm.blocks, arm.variant), []).append((i, arm))
+            by_variant.setdefault((arm.blocks, arm.variant), []).append((i, arm))
     panels = [
-        Panel(f"{variant}, {where}", ALL, found[blocks, variant])
+        Panel(f"{variant}, {where}", ALL, by_variant[blocks, variant])
         for blocks, where in curves.block_sets.items()
         for variant in variants
-        if len(found.get((blocks, variant), [])) > 1
+        if len(by_variant.get((blocks, variant), [])) > 1
     ]
     if not panels:
         return None
     note = f"square-root axis; on in the steps named above; {BANDS}"
-    columns = len({variant for _, variant in found})  # a column for each method
+    columns = len({variant for _, variant in by_variant})  # a column for each method
     looks = looks_of_intervals(curves.intervals)
     figure = _curve_figure(curves, panels, note, looks=looks, columns=columns if 1 < columns < 4 else 3)
     for axes in figure.axes if figure else ():  # a step alone costs little, so its curve is short
@@ -127,15 +127,15 @@ def _block_panels(curves: Curves) -> list[Panel]:
 
 def _pairs_in(rows: pd.DataFrame) -> str:
     """How many pairs the means of a panel are over: ``10 pairs``, or ``8 to 10 pairs`` if that differs."""
-    least, most = int(rows["pairs"].min()), int(rows["pairs"].max())
-    return f"{least} to {most} pairs" if least < most else f"{most} {'pair' if most == 1 else 'pairs'}"
+    fewest, most = int(rows["pairs"].min()), int(rows["pairs"].max())
+    return f"{fewest} to {most} pairs" if fewest < most else f"{most} {'pair' if most == 1 else 'pairs'}"
 
 
 def shown_arms(curves: Curves, blocks: str) -> list[tuple[int, Arm]]:
     """The scored arms of a set of blocks in the main interval, by label; so are arms that are the same for all."""
     at = ((blocks, ANY), (curves.main_interval, ANY))
-    found = [(i, a) for i, a in enumerate(curves.arms) if a.blocks in at[0] and a.on_steps in at[1] and a.scored.any()]
-    return sorted(found, key=lambda x: x[1].label)
+    arms = [(i, a) for i, a in enumerate(curves.arms) if a.blocks in at[0] and a.on_steps in at[1] and a.scored.any()]
+    return sorted(arms, key=lambda x: x[1].label)
 
 
 def _curve_figure(
@@ -154,11 +154,11 @@ def _curve_figure(
     looks = looks or looks_of({label: arms[label].family for label in sorted(arms)})
     handles = [handle(label, look, line=arms[label].curved) for label, look in looks.items() if label in arms]
     figure, axes = _panels(len(panels), handles, share, columns)
-    for panel, one in zip(panels, axes, strict=True):
+    for panel, panel_axes in zip(panels, axes, strict=True):
         rows = curves.curves[curves.curves["category"] == panel.category]
         for i, arm in panel.arms:
-            _curve(one, rows[rows["arm"] == i], looks[name(arm)])
-        one.set_title(panel.title, loc="left")
+            _curve(panel_axes, rows[rows["arm"] == i], looks[name(arm)])
+        panel_axes.set_title(panel.title, loc="left")
     figure.supxlabel(f"LPIPS to the base image ({curves.group.lpips}) ← better\n{note}", fontsize=8)
     figure.supylabel(f"CLIP similarity with the edit prompt ({curves.group.clip}) → better", fontsize=8)
     return figure
@@ -182,13 +182,13 @@ def _panels(count: int, handles: Sequence[Line2D], share: bool, most: int) -> tu
         hspace=GAP_Y / height,
     )
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
-    for one in axes:
-        one.locator_params(nbins=5)
-        one.ticklabel_format(axis="x", scilimits=(-3, 4))  # long labels run into one another
-    for one in axes[count - columns : count]:
-        one.tick_params(labelbottom=True)
-    for one in axes[count:]:
-        one.set_axis_off()
+    for panel in axes:
+        panel.locator_params(nbins=5)
+        panel.ticklabel_format(axis="x", scilimits=(-3, 4))  # long labels run into one another
+    for panel in axes[count - columns : count]:
+        panel.tick_params(labelbottom=True)
+    for panel in axes[count:]:
+        panel.set_axis_off()
     place_legend(figure, handles)
     return figure, axes[:count]
 

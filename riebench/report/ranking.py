@@ -43,7 +43,7 @@ def worth(values: Mapping[str, Array], pairs: Pairs, by: str) -> Array:
 
     A gain is CLIP itself where the base image's is unknown for some pairs.
     """
-    found = values[ranked_metric(by)]
+    metric_values = values[ranked_metric(by)]
     if by != GAIN or not pairs.known:
-        return found
-    return found - pairs.base.reshape(-1, *[1] * (found.ndim - 1))
+        return metric_values
+    return metric_values - pairs.base.reshape(-1, *[1] * (metric_values.ndim - 1))

@@ -18,8 +18,8 @@ OF_PICTURES = {
 }
 
 
-def _check(name: str, function: object, *given: object) -> Check:
-    return Check(name, str(function.__doc__).splitlines()[0], partial(function, *given))
+def _check(name: str, function: object, *arguments: object) -> Check:
+    return Check(name, str(function.__doc__).splitlines()[0], partial(function, *arguments))
 
 
 def _of_model(model: str, dtype: str) -> list[Check]:

@@ -94,9 +94,9 @@ class Place:
         """What some work gives, and the seconds until the device has done it."""
         self._wait()
         started = time.perf_counter()
-        found = work()
+        result = work()
         self._wait()
-        return found, time.perf_counter() - started
+        return result, time.perf_counter() - started
 
     def _wait(self) -> None:
         if self.cuda:

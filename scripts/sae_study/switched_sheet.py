@@ -35,8 +35,8 @@ def draw_sheet(files: list[dict[str, Any]], work: Path, out: Path) -> None:
 
 
 def _plain(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    wanted = {"k": 10, "expansion": 4, "aux": True, "frozen": False, "seed": 0}
-    return [f for f in files if f["kind"] == "sae" and all(f["config"].get(n) == v for n, v in wanted.items())]
+    plain_options = {"k": 10, "expansion": 4, "aux": True, "frozen": False, "seed": 0}
+    return [f for f in files if f["kind"] == "sae" and all(f["config"].get(n) == v for n, v in plain_options.items())]
 
 
 def _best(files: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
