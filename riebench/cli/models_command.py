@@ -110,7 +110,7 @@ def doctor_command(
     model: Model = "mini",
     weights: Weights = None,
 ) -> int:
-    """Say what is there and what is missing: packages, weights, device, memory. Exit code 1 if something is missing.
+    """Check packages, weights, device and memory. Exit code 1 if something is missing.
 
     Example: riebench doctor --model sdxl-turbo
     """

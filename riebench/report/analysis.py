@@ -82,19 +82,19 @@ class Analysis(Curves):
 
     @property
     def value(self) -> str:
-        """What arms are ranked by; instead of ``gain`` it is ``score`` if the CLIP of some base image is unknown."""
+        """The ranking metric; ``score`` instead of ``gain`` if the CLIP of some base image is unknown."""
         if self.rank_by != GAIN:
             return self.rank_by
         return "gain" if self.pairs.known else "score"
 
     @property
     def value_title(self) -> str:
-        """The same as a word for tables."""
+        """The ranking metric as a word for tables."""
         return {"gain": "Gain", "score": "CLIP"}.get(self.value, self.value)
 
 
 def analyse(group: Group, options: Options | None = None) -> Analysis:
-    """Work out leaderboard, comparisons, curves, held-out scores and failures of a group.
+    """Compute the leaderboard, comparisons, curves, held-out scores and failures of a group.
 
     Raises:
         UserError: if ``rank_at`` is not one of the budgets, or the records cannot be ranked so.
@@ -137,7 +137,7 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
 
 
 def searched_for(frame: pd.DataFrame) -> list[float]:
-    """The LPIPS budgets in search of which strengths were tried."""
+    """The LPIPS budgets that strengths were searched for."""
     return sorted({budget for text in frame["at_lpips"].dropna().unique() for budget in json.loads(text)})
 
 

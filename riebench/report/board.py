@@ -77,7 +77,7 @@ def make_board(
     held: Sequence[HeldOut | None],
     by: str = GAIN,
 ) -> pd.DataFrame:
-    """A row for each arm and scope, unranked."""
+    """The leaderboard before ranking: a row for each arm and scope."""
     columns: list[Array] = []
     names: list[list[str]] = []
     for score, out in zip(scores, held, strict=True):

@@ -1,4 +1,4 @@
-"""Two runs side by side: what changed by category, and the pairs that changed most."""
+"""Compare two runs: changes of the metrics by category, and the pairs that changed most."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Comparison:
 def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> Comparison:
     """Compare two runs.
 
-    Records are matched by pair and setting; by pair and strength if the runs have no setting in common and each has a
-    single method with one set of options and blocks. Each pair counts once, by its mean over the settings. P-values are
-    those of paired sign flips, corrected by Holm over the whole table.
+    Records are matched by pair and setting. If the runs have no setting in common, and each has a single method with
+    one set of options and blocks, records are matched by pair and strength. Each pair counts once, by its mean over the
+    settings. P-values come from paired sign flips with Holm's correction over the whole table.
 
     Raises:
         UserError: if a run cannot be read, the runs may not be compared, or the metric is unknown.
@@ -246,7 +246,7 @@ def _pictures(comparison: Comparison, path: Path) -> Path | None:
 
 
 def _tile(path: Path) -> Image.Image | None:
-    """A picture for the sheet; None also if it is damaged."""
+    """A picture for the sheet; None if the file is missing or damaged."""
     try:
         return tile(path)
     except (OSError, SyntaxError, Image.DecompressionBombError):

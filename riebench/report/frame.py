@@ -179,7 +179,7 @@ class _Repeated:
         self._of_records.append(self._numbers.setdefault(orjson.dumps(value), len(self._numbers)))
 
     def columns(self, make: Callable[[list[Any]], Mapping[str, Any]]) -> dict[str, Any]:
-        """What ``make`` gives for the different values, for each record."""
+        """The result of ``make`` for each record, computed once for each different value."""
         return _taken(make([orjson.loads(text) for text in self._numbers]), self._of_records)
 
 

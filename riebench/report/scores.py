@@ -21,7 +21,7 @@ NEARLY_ALL = 0.9  # share of the pairs of the fullest choice that another must h
 
 
 def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
-    """LPIPS budgets at which the data can compare, and whether they are the usual ones.
+    """LPIPS budgets that enough pairs reach, and whether they are the usual ones.
 
     For each arm and LPIPS, count the share of pairs whose curve spans that LPIPS. The last budget is the largest LPIPS
     whose share is one half or more for at least two arms (or for the single arm with a curve); if no LPIPS has such a
@@ -133,7 +133,7 @@ class HeldOut:
 
 
 def held_out_scores(arm: Arm, pairs: Pairs, budget: float, by: str = GAIN) -> HeldOut:
-    """Choose k and strength on each half by what ranks, within an LPIPS budget; report them on the other.
+    """Choose k and strength on each half by the ranking metric within an LPIPS budget; report the other half.
 
     A setting is within the budget if its mean LPIPS over the choosing half is. A tie takes the weaker strength.
     """

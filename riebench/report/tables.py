@@ -33,7 +33,7 @@ from riebench.report.texttable import (
 MOST_ROWS = 40  # of comparisons in Markdown; all are in the CSV
 OUTSIDE_MARK = "†"
 READ, MOSTLY = "≈", 0.9
-"""What marks a score of which less than this share of the pairs was measured, and the rest read between strengths."""
+"""The mark of a score read between strengths, and the share of measured pairs below which a score has it."""
 
 
 def settings_table(curves: Curves, strength: float | None = None, overall: bool = False) -> TextTable:
@@ -41,8 +41,8 @@ def settings_table(curves: Curves, strength: float | None = None, overall: bool 
 
     Args:
         curves: of a group of records.
-        strength: rows of this strength alone.
-        overall: rows over all categories alone.
+        strength: only rows of this strength.
+        overall: only rows over all categories.
     """
     rows = curves.curves[curves.curves["attempted"] > 0]
     if strength is not None:
@@ -73,7 +73,7 @@ def settings_table(curves: Curves, strength: float | None = None, overall: bool 
 
 
 def with_interval(row: Mapping[Any, Any], name: str, pairs: bool = False) -> str:
-    """A mean with its interval, and the number of its pairs where that is asked for."""
+    """A mean with its interval, and the number of its pairs on request."""
     if pd.isna(row.get(name, np.nan)):
         return f"{DASH} (0)" if pairs else DASH
     text = interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
@@ -131,7 +131,7 @@ def at_every_budget(analysis: Analysis) -> TextTable | None:
 
 
 def legend(analysis: Analysis) -> list[str]:
-    """What the columns of the leaderboard mean."""
+    """The meaning of the leaderboard's columns."""
     lpips, clip = analysis.group.lpips, analysis.group.clip
     lines = []
     ranked_by, gain = ("gain", "Gain is CLIP over that of the base image. ") if analysis.pairs.known else ("CLIP", "")
@@ -164,7 +164,7 @@ def legend(analysis: Analysis) -> list[str]:
 
 
 def reached_table(analysis: Analysis) -> TextTable | None:
-    """How many pairs of each arm stand how to each budget; None if nothing was searched."""
+    """The number of pairs of each arm by outcome at each budget; None if nothing was searched."""
     reached = analysis.reached
     if reached.empty or analysis.group.frame["at_lpips"].isna().all():
         return None
@@ -210,7 +210,7 @@ def gain_by_steps(analysis: Analysis) -> TextTable | None:
 
 
 def success_by_steps(analysis: Analysis) -> TextTable | None:
-    """The same of ``edit_success``; None where the truth is not known."""
+    """``edit_success`` at the ranking budget for each interval of the steps; None where the truth is unknown."""
     return _by_steps(analysis, TRUTH[0], TRUTH[0])
 
 
@@ -271,7 +271,7 @@ def agreement_table(analysis: Analysis) -> TextTable | None:
 
 
 def failures_table(analysis: Analysis) -> TextTable | None:
-    """Why records failed."""
+    """The reasons of failed records."""
     failures = analysis.failures
     if failures.empty:
         return None
@@ -298,7 +298,7 @@ def tables_of(analysis: Analysis) -> list[TextTable]:
 
 
 def print_leaderboard(analysis: Analysis, console: Console) -> None:
-    """Show the board in the terminal, without the columns that it is too narrow for."""
+    """Show the board in the terminal, without the columns that do not fit."""
     table = leaderboard(analysis)
     left_out = ["at strength"]
     left_out += [*TRUTH] if console.width < 140 else []
@@ -328,7 +328,7 @@ def markdown(analysis: Analysis) -> str:
 
 
 def provenance(analysis: Analysis) -> list[str]:
-    """Where the records come from, a line for each run."""
+    """The origin of the records, a line for each run."""
     lines = []
     for name, source in analysis.group.sources.items():
         info = source.info

@@ -130,7 +130,7 @@ def described() -> Iterator[tuple[str, Any]]:
 
 
 def choices(field: Any) -> str:
-    """What a setting may be, for people."""
+    """The accepted values of a setting, as text for people."""
     kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
     kinds = [get_args(kind)[0] if hasattr(kind, "__metadata__") else kind for kind in kinds]
     words = [

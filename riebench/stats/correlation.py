@@ -13,7 +13,7 @@ DRAWS = 2_000  # resamples, as each ranks all settings anew
 
 
 def spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Correlation of column means ``[pairs, settings]`` with its interval; NaN where undefined.
+    """Spearman's correlation of column means ``[pairs, settings]`` with its interval; NaN where undefined.
 
     A resample holds fewer different pairs, so its correlation is weaker than that of the sample, as this is weaker than
     that of ever more pairs. The percentiles of the resamples therefore lie too low where the correlation is strong; the

@@ -1,4 +1,4 @@
-"""The checks of ``scripts/gpu_check``, the ones that matter most first."""
+"""The checks of ``scripts/gpu_check``, the most important first."""
 
 from __future__ import annotations
 

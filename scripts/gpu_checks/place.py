@@ -41,7 +41,7 @@ class Place:
     """Where checks are made.
 
     Attributes:
-        device: the one that is checked.
+        device: the device under test.
         size: of the models.
         work: a folder for weights and runs.
         exact: name of a model to its base and source run in float32, to compare other types with.

@@ -22,7 +22,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torch
 
 
 def facts_of(place: Place) -> dict[str, Any]:
-    """Where and with what the checks are made."""
+    """Facts of the machine and packages of the checks."""
     facts: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "device": str(place.device),

@@ -16,10 +16,10 @@ AT_ONCE = 2
 
 
 def run_all(name: str, commands: Sequence[Sequence[str]], log: Path) -> float:
-    """Run commands; gives the seconds that they took together.
+    """Run commands and return their total time in seconds.
 
     Raises:
-        SystemExit: if one of them fails, with the end of what it said.
+        SystemExit: if a command fails, with the end of its output.
     """
     started = time.perf_counter()
     with ThreadPoolExecutor(AT_ONCE) as pool:
