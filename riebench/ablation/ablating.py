@@ -1,4 +1,4 @@
-"""Carry an ablation out, prompt by prompt. Needs no torch until the request is checked."""
+"""Run an ablation, prompt by prompt. Needs no torch until the request is checked."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def ablate(
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Ablated:
-    """Zero the update of each block in turn, and see how far the pictures change.
+    """Zero the update of each block in turn, and measure how far the pictures change.
 
     Prompts that ``out`` holds already are not made again, and more of them may be asked for; the files are the same
     whatever the number of workers.

@@ -55,7 +55,7 @@ def bench_command(
 
 
 def spread_over_categories(pairs: list[Any], count: int) -> list[Any]:
-    """The first pair of each category, then the second of each, until there are enough."""
+    """The first pair of each category, then the second of each, up to the limit."""
     met: dict[int, int] = {}
     turns = []
     for pair in pairs:
@@ -67,7 +67,7 @@ def spread_over_categories(pairs: list[Any], count: int) -> list[Any]:
 
 
 def as_json(result: Bench) -> dict[str, Any]:
-    """All that was measured."""
+    """The measurements as a JSON object."""
     sides = {"engine": result.engine, "plain": result.plain}
     return {
         "pairs": result.pairs,

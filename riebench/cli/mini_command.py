@@ -62,7 +62,7 @@ def _drawn_entry(model: str) -> DrawnEntry:
 
 @mini_app.command("draw")
 def draw_command(prompt: Prompt, seed: Seed = 0, out: Out = Path("drawn.png")) -> None:
-    """Draw the scene of a prompt as it truly is.
+    """Draw the true picture of a prompt's scene.
 
     Example: riebench mini draw "a tilted blue star at night" --seed 3 --out star.png
     """
@@ -81,7 +81,7 @@ def generate_command(
     out: Out = Path("generated.png"),
     model: Drawn = "mini",
 ) -> None:
-    """Generate a picture with a model, and say what the reader sees in it.
+    """Generate a picture with a model, and print the attributes that the reader sees in it.
 
     Example: riebench mini generate "a striped red heart wearing a hat" --steps 4
     """

@@ -25,7 +25,7 @@ def blocks_command(
     *,
     settings: Mapping[str, Any],
 ) -> None:
-    """List a model's blocks in the order in which they run: width, grid, neurons, and the SAE where there is one.
+    """List a model's blocks in the order in which they run: width, grid, neurons, and SAE, if any.
 
     Read from configurations alone; without weights, those of the published model.
 
@@ -149,7 +149,7 @@ def doctor_command(
 
 
 def _packages(names: list[str], install: str) -> int:
-    """Print versions; gives the number of packages that are missing."""
+    """Print the versions of packages and return the number of missing ones."""
     missing = 0
     for name in names:
         try:

@@ -110,7 +110,7 @@ def report_command(
 
 
 def _show_boards(written: Written) -> None:
-    """The leaderboards in the terminal, and where their tables are."""
+    """Print the leaderboards and the paths of their tables."""
     from riebench.report.summary import wide_console
     from riebench.report.tables import print_leaderboard
 
@@ -131,7 +131,7 @@ def compare_command(
     metric: Annotated[str, typer.Option(help="Metric that pairs are sorted by.")] = "clip_text_edit",
     top: Annotated[int, typer.Option(min=1, help="Pairs with the largest change that are shown.")] = 10,
 ) -> None:
-    """Compare two runs: differences by category over what both scored, and the pairs that changed most.
+    """Compare two runs: differences by category over the records that both scored, and the pairs that changed most.
 
     Example: riebench compare runs/before runs/after --out compared
     """

@@ -43,7 +43,7 @@ def sae_index_command(
     settings: Mapping[str, Any],
     batch: Batch = 8,
 ) -> None:
-    """Generate pictures and write down how often, where and in which of them each feature of an SAE is active.
+    """Generate pictures and record how often, where and in which of them each feature of an SAE is active.
 
     Example: riebench sae index mid.0 --model mini --out mid.0-index
     """
@@ -58,7 +58,7 @@ def sae_index_command(
 
 
 class SortBy(StrEnum):
-    """What the table of features can be sorted by."""
+    """The orders of the table of features."""
 
     score = "score"
     density = "density"
@@ -92,7 +92,7 @@ def sae_show_command(
     settings: Mapping[str, Any],
     batch: Batch = 8,
 ) -> None:
-    """Show the features of an SAE, or one: facts, a drawing, and an HTML page to look through them all.
+    """Show the features of an SAE, or one: facts, a drawing, and an HTML page of all features.
 
     Examples:
 

@@ -101,7 +101,7 @@ def audit_command(
     ] = None,
     budget: Annotated[float, typer.Option(help="LPIPS at which arms are compared.")] = 0.05,
 ) -> int:
-    """Audit the benchmark: what can its scores tell, from how many pairs on, and where do they mislead?
+    """Audit the benchmark: which differences its scores detect, from how many pairs on, and where they mislead.
 
     The same command with the same --out makes only the records that are missing there.
 

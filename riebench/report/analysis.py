@@ -11,8 +11,7 @@ import pandas as pd
 
 from riebench.metrics import METRICS
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.agreement import agreement
-from riebench.report.arms import ALL, arms_of
+from riebench.report.arms import ALL, TRUTH, Arm, Pairs, arms_of
 from riebench.report.board import comparisons_of, grouped, make_board, ranked
 from riebench.report.curves import Curves
 from riebench.report.frame import COLUMNS
@@ -20,11 +19,14 @@ from riebench.report.groups import Group
 from riebench.report.ranking import GAIN, check_ranking
 from riebench.report.reached import reached
 from riebench.report.scores import choose_budgets, held_out_scores, matched
+from riebench.stats.correlation import DRAWS, spearman
 from riebench.stats.resample import RESAMPLES, SEED, Bootstrap
 from riebench.util.errors import UserError
 from riebench.version import __version__
 
 MOST_NAMES = 6  # of arms in a note
+COMPARED = (("clip_text_edit", "edit_success"), ("lpips_base", "kept"))
+"""Each metric with the truth it is correlated with."""
 
 
 @dataclass(frozen=True)
@@ -229,3 +231,34 @@ def _notes_of(result: Analysis) -> list[str]:
     if failed:
         notes.append(f"{failed} of {len(result.group.frame)} records failed")
     return notes
+
+
+def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFrame:
+    """Spearman's rank correlation over settings between mean CLIP and edit_success, and mean LPIPS and kept.
+
+    A setting's means are over the pairs that every setting scored, so that settings differ by nothing else. Settings
+    with the same numbers for every pair (strength 0 of every arm, say) are one picture, and count once. Null with
+    fewer than three settings, or if one of the two is the same for all.
+
+    The interval resamples pairs, see :func:`spearman`.
+
+    Returns:
+        Columns metric, truth, correlation, low, high, settings, pairs; no row if the truth is unknown.
+    """
+    columns = ["metric", "truth", "correlation", "low", "high", "settings", "pairs"]
+    if not all(m in arms[0].values for m in TRUTH):
+        return pd.DataFrame(columns=columns)
+    shape = (len(pairs.ids), -1)
+    stacked = {m: np.concatenate([arm.values[m].reshape(shape) for arm in arms], 1) for m in sum(COMPARED, ())}
+    defined = ~np.isnan(np.stack(list(stacked.values()))).any(0)
+    scored = defined.any(0)
+    common = defined[:, scored].all(1)
+    used = {m: values[common][:, scored] for m, values in stacked.items()}
+    numbers = np.concatenate(list(used.values()))
+    distinct = np.unique(numbers, axis=1, return_index=True)[1] if len(numbers) else np.arange(numbers.shape[1])
+    rows = []
+    for metric, truth in COMPARED:
+        a, b = (used[m][:, np.sort(distinct)] for m in (metric, truth))
+        correlation, low, high = spearman(a, b, boot.weights[common, :DRAWS].T)
+        rows.append((metric, truth, correlation, low, high, len(distinct), int(common.sum())))
+    return pd.DataFrame(rows, columns=columns)

@@ -138,7 +138,7 @@ def _setting(arm: Arm, chosen: tuple[int | None, float] | None) -> str:
 
 
 def ranked(board: pd.DataFrame, pairs: int) -> tuple[pd.DataFrame, list[int]]:
-    """The board in the order of its ranks, arms renumbered, and that order.
+    """The board sorted by rank with its arms renumbered, and the order of the arms.
 
     A rank takes a score on half of all pairs of the table: an arm that was run on few of them, which may be the easy
     ones, has none.

@@ -120,7 +120,7 @@ def _frame_of(file: Path) -> pd.DataFrame:
 
 
 class _Rows:
-    """The records of a file without what they share, taken apart one after the other.
+    """The columns of a file's records without their shared parts, filled one record after the other.
 
     Values are kept in lists of plain values, as many small tuples would slow down Python's garbage collector.
 

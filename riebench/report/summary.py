@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from riebench.report.curves import Curves
 
 
@@ -32,22 +33,22 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def failure_lines(counts: Mapping[str, int]) -> list[str]:
+def failure_lines(reasons: pd.Series) -> list[str]:
     """A line for each kind of failure: its count, and its first reason.
 
     Reasons are of one kind if they differ only in a picture's file name or in a quoted name.
 
     Args:
-        counts: reason to number of failed records.
+        reasons: the reason of each record, null if it did not fail.
     """
-    kinds: dict[str, list[str]] = {}
-    for reason in counts:
-        kinds.setdefault(NAMES.sub("NAME", reason), []).append(reason)
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    for reason, count in reasons.value_counts().items():
+        kinds.setdefault(NAMES.sub("NAME", str(reason)), []).append((str(reason), count))
     lines = []
-    for reasons in kinds.values():
-        total = sum(counts[reason] for reason in reasons)
-        more = f" (and {len(reasons) - 1} more that differ only in the name)" if len(reasons) > 1 else ""
-        lines.append(f"failed {total} {'time' if total == 1 else 'times'}: {reasons[0]}{more}")
+    for kind in kinds.values():
+        total = sum(count for _, count in kind)
+        more = f" (and {len(kind) - 1} more that differ only in names)" if len(kind) > 1 else ""
+        lines.append(f"failed {total} {'time' if total == 1 else 'times'}: {kind[0][0]}{more}")
     return lines
 
 
@@ -72,7 +73,7 @@ def summarize(folder: Path, console: Console) -> None:
         if len(groups) > 1:
             console.print(curves.group.headline, markup=False)
         print_sections(table, console)
-        for line in failure_lines(curves.group.frame["reason"].value_counts().to_dict()):
+        for line in failure_lines(curves.group.frame["reason"]):
             console.print(line, markup=False)
     (folder / "table.md").write_text("\n".join(map(markdown_table, tables)), encoding="utf-8")
     print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")

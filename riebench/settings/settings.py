@@ -145,7 +145,7 @@ def choices(field: Any) -> str:
 
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Settings with others in the place of some of them, by name as for :func:`parse_settings`.
+    """The settings with some values replaced, by name as for :func:`parse_settings`.
 
     Raises:
         UserError: for an unknown name or a value that does not fit.
