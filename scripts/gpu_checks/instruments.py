@@ -48,15 +48,15 @@ def scorers(place: Place, numbers: Numbers) -> None:
     region = np.zeros(base.shape[:2], bool)
     region[: len(region) // 2] = True
     reference = Reference(base, source, "a toad in a hat", "a newt in a hat", region)
-    differences = []
+    by_device = []
     for device in ("cpu", str(place.device)):
         both = assemble_scorers(instruments_on(device, place))
         expect(both.clip.device.type == both.lpips.device.type == device.partition(":")[0], "scorers lie elsewhere")
         score_images(both, reference, [edited])
         scores, numbers[f"seconds on {device}"] = place.timed(lambda both=both: score_images(both, reference, [edited]))
-        differences.append(scores[0])
-    numbers["largest difference"] = difference(*differences)
-    expect(difference(*differences) <= SCORES, f"a metric differs by {difference(*differences):.2g}, at most {SCORES}")
+        by_device.append(scores[0])
+    numbers["largest difference"] = difference(*by_device)
+    expect(difference(*by_device) <= SCORES, f"a metric differs by {difference(*by_device):.2g}, at most {SCORES}")
 
 
 def masker(place: Place, numbers: Numbers) -> None:

@@ -139,10 +139,10 @@ def main_job(place: Place, numbers: Numbers) -> None:
         expect(apart.mean() <= mean and apart.max() <= most, f"{name}: mean {apart.mean():.2g}, most {apart.max():.2g}")
 
 
-def _apart(one: float | None, other: float | None) -> float:
-    if one is None or other is None:
-        return 0.0 if one is other else float("inf")
-    return abs(one - other)
+def _apart(a: float | None, b: float | None) -> float:
+    if a is None or b is None:
+        return 0.0 if a is b else float("inf")
+    return abs(a - b)
 
 
 def _command(words: list[str]) -> None:
