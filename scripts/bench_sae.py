@@ -55,20 +55,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     for name, value in (("width", 1280), ("expansion", 4), ("k", 20), ("batch", 4096), ("repeats", 5), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    print(f"d {given.width}, n {given.width * given.expansion}, batch {given.batch}, {given.threads} threads")
-    x = torch.randn(given.batch, given.width)
-    start, settings = Start(torch.zeros(given.width), torch.tensor(1.0)), SAESettings(batch=given.batch)
-    dense = Dense(given.width, given.width * given.expansion, given.k)
-    point = GridPoint(site=SITE, k=given.k, expansion=given.expansion, aux=True, seed=0)
-    ours = Learner([point], given.width, start, settings, torch.device("cpu"))
-    compare(f"k {given.k}: dense step", lambda: dense.step(x), "this step", lambda: ours.step(x, 1e-4), given)
-    points = grid_points(SIX.model_copy(update={"expansion": (given.expansion,)}), {SITE: given.width})
-    for alive, said in ((True, "before a feature has died"), (False, "after")):
-        grid = learners_of(points, given.width, start, settings, torch.device("cpu"))
-        alone = [Learner([p], given.width, start, settings, torch.device("cpu")) for p in points]
+    size = f"d {arguments.width}, n {arguments.width * arguments.expansion}"
+    print(f"{size}, batch {arguments.batch}, {arguments.threads} threads")
+    x = torch.randn(arguments.batch, arguments.width)
+    start, settings = Start(torch.zeros(arguments.width), torch.tensor(1.0)), SAESettings(batch=arguments.batch)
+    dense = Dense(arguments.width, arguments.width * arguments.expansion, arguments.k)
+    point = GridPoint(site=SITE, k=arguments.k, expansion=arguments.expansion, aux=True, seed=0)
+    ours = Learner([point], arguments.width, start, settings, torch.device("cpu"))
+    compare(f"k {arguments.k}: dense step", lambda: dense.step(x), "this step", lambda: ours.step(x, 1e-4), arguments)
+    points = grid_points(SIX.model_copy(update={"expansion": (arguments.expansion,)}), {SITE: arguments.width})
+    for alive, when in ((True, "before a feature has died"), (False, "after")):
+        grid = learners_of(points, arguments.width, start, settings, torch.device("cpu"))
+        alone = [Learner([p], arguments.width, start, settings, torch.device("cpu")) for p in points]
         if not alive:
             for learner in [*grid, *alone]:
                 learner.silent[:32] = settings.dead_after + 1
@@ -80,19 +81,23 @@ def main() -> int:
         def together(grid: list[Learner] = grid) -> None:
             step_all(grid, x.half().float(), 1e-4)
 
-        compare(f"six SAEs, {said}: one by one", one_by_one, "together", together, given)
+        compare(f"six SAEs, {when}: one by one", one_by_one, "together", together, arguments)
     return 0
 
 
 def compare(
-    first: str, one: Callable[[], object], second: str, other: Callable[[], object], given: argparse.Namespace
+    first: str,
+    first_work: Callable[[], object],
+    second: str,
+    second_work: Callable[[], object],
+    arguments: argparse.Namespace,
 ) -> None:
     """Time two functions in turns and print the ratios of their medians, by the clock and in processor time."""
-    one(), other()
+    first_work(), second_work()
     clock: tuple[list[float], list[float]] = [], []
     processor: tuple[list[float], list[float]] = [], []
-    for _ in range(given.repeats):
-        for number, work in enumerate((one, other)):
+    for _ in range(arguments.repeats):
+        for number, work in enumerate((first_work, second_work)):
             began, used = time.perf_counter(), time.process_time()
             work()
             clock[number].append(time.perf_counter() - began)
@@ -101,8 +106,8 @@ def compare(
     ratios = [x / y for x, y in zip(*clock, strict=True)]
     span = f"{min(ratios):.2f} to {max(ratios):.2f}"
     busy = statistics.median(processor[0]) / statistics.median(processor[1])
-    said = f"{a / b:.2f} times as fast ({span}), {busy:.2f} in processor time"
-    print(f"{first} {a:.3f} s, {second} {b:.3f} s: {said}", flush=True)
+    speedup = f"{a / b:.2f} times as fast ({span}), {busy:.2f} in processor time"
+    print(f"{first} {a:.3f} s, {second} {b:.3f} s: {speedup}", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,24 +24,24 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="checks whose name has this part")
     parser.add_argument("--seconds", type=float, default=500.0, help="no check is begun after them")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu-check"), help="folder for JSON and table")
-    given = parser.parse_args(words)
-    checks = [check for check in CHECKS if not given.only or any(part in check.name for part in given.only)]
+    arguments = parser.parse_args(words)
+    checks = [check for check in CHECKS if not arguments.only or any(part in check.name for part in arguments.only)]
     try:
-        device = pick_device(given.device)
+        device = pick_device(arguments.device)
         if not checks:
-            raise UserError(f"no check has {given.only} in its name; known: {', '.join(c.name for c in CHECKS)}")
+            raise UserError(f"no check has {arguments.only} in its name; known: {', '.join(c.name for c in CHECKS)}")
     except UserError as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return 2
     rows = []
     with tempfile.TemporaryDirectory() as work:
-        place = Place(device, given.size, Path(work))
+        place = Place(device, arguments.size, Path(work))
         facts = facts_of(place)
-        for row in carry_out(checks, place, given.seconds):
+        for row in carry_out(checks, place, arguments.seconds):
             rows.append(row)
-            write(given.out, facts, rows)  # after each, so that what was found is there whatever comes next
+            write(arguments.out, facts, rows)  # after each, so that what was found is there whatever comes next
     counts = {status: sum(row.status == status for row in rows) for status in ("passed", "failed", "skipped")}
-    print(f"{', '.join(f'{n} {s}' for s, n in counts.items())}; {given.out}/gpu-check.md and gpu-check.json")
+    print(f"{', '.join(f'{n} {s}' for s, n in counts.items())}; {arguments.out}/gpu-check.md and gpu-check.json")
     return 1 if counts["failed"] else 0
 
 

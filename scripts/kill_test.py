@@ -34,25 +34,25 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100, help="how often to kill")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--work", type=Path, required=True, help="an empty folder for the runs")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)  # a process with a pool of threads must not fork
     loaded = pair_worker.load_instruments(REQUEST.model, REQUEST.settings, REQUEST.protocol)
     pair_worker.load_instruments = lambda *_, **__: loaded
-    attempt(carry_out_in, given.work / "unbroken", None)
-    expected = read_records(given.work / "unbroken")
-    moments, kills, round_, faults = random.Random(given.seed), 0, 0, []
-    while kills < given.kills:
-        folder = given.work / f"broken-{round_:03d}"
+    attempt(carry_out_in, arguments.work / "unbroken", None)
+    expected = read_records(arguments.work / "unbroken")
+    moments, kills, round_, faults = random.Random(arguments.seed), 0, 0, []
+    while kills < arguments.kills:
+        folder = arguments.work / f"broken-{round_:03d}"
         seen: list[Record] = []
         while True:
-            ended = attempt(carry_out_in, folder, moments.uniform(0, 1.5) if kills < given.kills else None)
+            ended = attempt(carry_out_in, folder, moments.uniform(0, 1.5) if kills < arguments.kills else None)
             kills += not ended
             now = records(folder)
             faults += [f"{folder.name}: {r.pair_id} was lost after kill {kills}" for r in seen if r not in now]
             seen = now
             if ended:
                 break
-        faults += [f"{folder.name}: {said}" for said in differences(expected, folder)]
+        faults += [f"{folder.name}: {fault}" for fault in differences(expected, folder)]
         round_ += 1
     print(f"{kills} kills, {round_} runs of {len(expected)} records, {len(faults)} faults", *faults, sep="\n")
     return 1 if faults else 0
@@ -73,19 +73,19 @@ def records(folder: Path) -> list[Record]:
 
 def differences(expected: list[Record], folder: Path) -> list[str]:
     """What is wrong with the records of a folder."""
-    found, lines = read_records(folder), (folder / "records.jsonl").read_bytes().count(b'{"key":')
-    said = []
-    if lines != len(found):
-        said.append(f"{lines} lines for {len(found)} records")
-    if [r.key for r in found] != [r.key for r in expected]:
-        said.append(f"{len(found)} records, expected {len(expected)}, or in another order")
+    records, lines = read_records(folder), (folder / "records.jsonl").read_bytes().count(b'{"key":')
+    faults = []
+    if lines != len(records):
+        faults.append(f"{lines} lines for {len(records)} records")
+    if [r.key for r in records] != [r.key for r in expected]:
+        faults.append(f"{len(records)} records, expected {len(expected)}, or in another order")
     metrics = {r.key: r.metrics for r in expected}
-    said += [f"{r.pair_id} has other metrics" for r in found if r.metrics != metrics.get(r.key)]
+    faults += [f"{r.pair_id} has other metrics" for r in records if r.metrics != metrics.get(r.key)]
     unbroken = folder.with_name("unbroken") / "images"
     images = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
     if images != {path.name: path.read_bytes() for path in unbroken.iterdir()}:
-        said.append("other pictures")
-    return said
+        faults.append("other pictures")
+    return faults
 
 
 if __name__ == "__main__":

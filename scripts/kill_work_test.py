@@ -37,10 +37,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="how often to kill each")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--work", type=Path, required=True, help="an empty folder")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)  # a process with a pool of threads must not fork
     model = riebench.load("mini")
-    moments = random.Random(given.seed)
+    moments = random.Random(arguments.seed)
 
     def collecting(folder: Path) -> None:
         collect(
@@ -56,7 +56,7 @@ def main() -> int:
 
     def training(folder: Path) -> None:
         train(
-            given.work / "collect-alone",
+            arguments.work / "collect-alone",
             out=folder,
             **{"k": (4, 8), "aux": (True, False), "batch": 128, "buffer": 600, "dead_after": 2000, "steps": STEPS},
             checkpoint_every=EVERY,
@@ -71,15 +71,15 @@ def main() -> int:
 
     faults = []
     works = {"collect": collecting, "train": training, "ablate": ablating}
-    for name in given.names:
+    for name in arguments.names:
         work, kills, rounds = works[name], 0, 0
-        attempt(work, given.work / f"{name}-alone", None)
-        while kills < given.kills:
-            folder = given.work / f"{name}-{rounds:03d}"
-            while not attempt(work, folder, moments.uniform(0, 2) if kills < given.kills else None):
+        attempt(work, arguments.work / f"{name}-alone", None)
+        while kills < arguments.kills:
+            folder = arguments.work / f"{name}-{rounds:03d}"
+            while not attempt(work, folder, moments.uniform(0, 2) if kills < arguments.kills else None):
                 kills += 1
-            found = differing(given.work / f"{name}-alone", folder)
-            faults += [f"{folder.name}: {said}" for said in found]
+            differences = differing(arguments.work / f"{name}-alone", folder)
+            faults += [f"{folder.name}: {fault}" for fault in differences]
             rounds += 1
         print(f"{name}: {kills} kills, {rounds} rounds, {len(faults)} faults", flush=True)
     print(*faults, sep="\n")

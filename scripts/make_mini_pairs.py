@@ -91,8 +91,8 @@ def drawn_right(model: Model, masker: MiniMasker, pair: dict[str, object], base:
     texts = [str(pair[k]).replace("[", "").replace("]", "") for k in ("original_prompt", "editing_prompt")]
     runs = model.generate(texts, [seed, seed], 1)
     for scene, run in zip((base, source), runs, strict=True):
-        found = read_all(run.image.astype(np.float32) / 255, scene, layout_of_seed(seed))
-        if any(value != getattr(scene, name) for name, value in found.items()):
+        read = read_all(run.image.astype(np.float32) / 255, scene, layout_of_seed(seed))
+        if any(value != getattr(scene, name) for name, value in read.items()):
             return False
     try:
         pair_regions(masker, MaskRules(), Pair.model_validate(pair), runs[0].image, runs[1].image)
@@ -109,14 +109,14 @@ def main() -> None:
     model, masker = riebench.load("mini"), MiniInstruments().masker()
     pairs: list[dict[str, object]] = []
     for category, edited in EDITED.items():
-        found, tried = 0, 0
-        while found < count:
+        kept, tried = 0, 0
+        while kept < count:
             seed = category * 1000 + tried
             tried += 1
             base, source = candidate(category, np.random.default_rng([seed, 17]))
             before, after = phrases(category, base, source)
             pair: dict[str, object] = {
-                "id": f"mini-{category}-{found:02d}",
+                "id": f"mini-{category}-{kept:02d}",
                 "editing_type_id": str(category),
                 "original_prompt": written(base, edited),
                 "editing_prompt": written(source, edited),
@@ -127,7 +127,7 @@ def main() -> None:
             }
             if drawn_right(model, masker, pair, base, source):
                 pairs.append(pair)
-                found += 1
+                kept += 1
         print(f"category {category}: {count} pairs out of {tried} candidates", flush=True)
     PAIRS.write_text(json.dumps(pairs, indent=1) + "\n")
 

@@ -38,6 +38,7 @@ from riebench.report.matching import cross, gap
 from riebench.report.scores import held_out_scores, matched
 from riebench.report.sheet import contact_sheets
 from riebench.report.style import FIGURE_NAMES, FIXED, PAPER, colour
+from riebench.report.summary import failure_lines
 from riebench.report.tables import (
     against_best,
     by_category,
@@ -1076,3 +1077,13 @@ def test_reports_import_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     quick = "import sys, riebench.cli\nsys.exit(bool({'pandas', 'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", quick], check=False).returncode == 0
+
+
+def test_failures_that_differ_in_a_name_share_a_line() -> None:
+    """A missing picture of each pair is one kind of failure; its line has the count and one of the names."""
+    missing = [f"there is no picture {number}_0.png in pictures" for number in range(3)]
+    grouped, other = failure_lines(pd.Series([*missing, "out of memory", None], dtype=object))
+    assert grouped.startswith("failed 3 times: ")
+    assert missing[0] in grouped
+    assert "2 more" in grouped
+    assert other == "failed 1 time: out of memory"

@@ -153,7 +153,7 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         (["score", tmp_path / "empty", "--metrics", "psnr_outside"], "has no run.json that says what was run"),
         (["score", run, "--metric-command", "true"], "has no {folder}; put it where"),
         (["score", run, "--metric-command", "no-such-program {folder}"], "'no-such-program' cannot be started"),
-        (["score", run, "--metric-command", "false {folder}"], "failed with exit code 1: it said nothing"),
+        (["score", run, "--metric-command", "false {folder}"], "'false {folder}' failed with exit code 1"),
         (["score", run, "--metric-command", "true {folder}"], "left no scores.csv that can be read"),
         (["score", "--images", tmp_path / "empty", "--name", "x"], "has no picture of a chosen pair; expected"),
         (["score", "--images", tmp_path / "nowhere", "--name", "x"], "nowhere is not a folder"),

@@ -1,4 +1,4 @@
-"""Carry an ablation out, prompt by prompt. Needs no torch until the request is checked."""
+"""Run an ablation, prompt by prompt. Needs no torch until the request is checked."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def ablate(
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Ablated:
-    """Zero the update of each block in turn, and see how far the pictures change.
+    """Zero the update of each block in turn, and measure how far the pictures change.
 
     Prompts that ``out`` holds already are not made again, and more of them may be asked for; the files are the same
     whatever the number of workers.
@@ -120,8 +120,8 @@ def ablate(
         refuse_others(before.ablation, request, folder)
     crew_of = hired(partial(_worker, request), Workers(workers), len(request.prompted), "prompt")
     with AblationFolder(folder) as work_folder, crew_of as crew:
-        done = _work(crew, request, work_folder, quiet)
-        return done if done.left else _finished(done, work_folder)
+        ablated = _work(crew, request, work_folder, quiet)
+        return ablated if ablated.left else _finished(ablated, work_folder)
 
 
 def _worker(request: AblationRequest) -> AblationWorker:
@@ -135,8 +135,8 @@ def _work(crew: Crew[AblationWorker], request: AblationRequest, folder: Ablation
     """Make the records of the prompts that the folder lacks."""
     ablation = crew.ask(lambda worker: worker.ablation)
     zeroings = folder.begin(ablation)
-    done = {zeroing.seed for zeroing in zeroings}
-    left = [number for number, prompted in enumerate(request.prompted) if prompted.seed not in done]
+    finished_seeds = {zeroing.seed for zeroing in zeroings}
+    left = [number for number, prompted in enumerate(request.prompted) if prompted.seed not in finished_seeds]
 
     def keep(number: int, result: PromptResult) -> None:
         for blocks, picture in result.pictures.items():  # before the records, which promise them
@@ -150,16 +150,16 @@ def _work(crew: Crew[AblationWorker], request: AblationRequest, folder: Ablation
     return Ablated(folder.path, ablation, zeroings, None, ending.left, ending.signal if ending.left else None)
 
 
-def _finished(done: Ablated, folder: AblationFolder) -> Ablated:
+def _finished(ablated: Ablated, folder: AblationFolder) -> Ablated:
     """Put the records in the order of the prompts, and write table, figures and sheet."""
     from riebench.ablation.ablation_report import write_report
 
-    order = {blocks: number for number, blocks in enumerate(done.ablation.sets)}
-    zeroings = sorted(done.zeroings, key=lambda zeroing: (zeroing.seed, order[zeroing.blocks]))
+    order = {blocks: number for number, blocks in enumerate(ablated.ablation.sets)}
+    zeroings = sorted(ablated.zeroings, key=lambda zeroing: (zeroing.seed, order[zeroing.blocks]))
     folder.rewrite(zeroings)
-    with full_disk(done.folder):
-        table = write_report(done.folder, done.ablation, zeroings)
-    return Ablated(done.folder, done.ablation, zeroings, table)
+    with full_disk(ablated.folder):
+        table = write_report(ablated.folder, ablated.ablation, zeroings)
+    return Ablated(ablated.folder, ablated.ablation, zeroings, table)
 
 
 def _png(picture: Any) -> bytes:

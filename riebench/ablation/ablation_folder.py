@@ -99,7 +99,7 @@ class Zeroing(BaseModel):
 
 
 def set_name(blocks: Iterable[str]) -> str:
-    """How a set of blocks is written: ``mid.0+up.0.0``."""
+    """The name of a set of blocks, as ``mid.0+up.0.0``."""
     return "+".join(blocks)
 
 
@@ -126,7 +126,7 @@ def read_stored(folder: Path) -> Stored | None:
 
 
 def refuse_others(before: Ablation, request: AblationRequest, folder: Path) -> None:
-    """Refuse a folder of another ablation, as far as that is known without weights (UserError)."""
+    """Refuse a folder of another ablation, as far as its facts are known without weights (UserError)."""
     both: dict[str, tuple[Any, Any]] = {
         "model": (before.model, request.entry.name),
         "steps": (before.steps, request.steps),
@@ -165,7 +165,7 @@ class AblationFolder(WorkFolder):
         super().__init__(path, ABLATION)
 
     def begin(self, ablation: Ablation) -> list[Zeroing]:
-        """Write the facts; gives the records of all finished prompts and removes the others.
+        """Write the facts, remove records of unfinished prompts and return those of finished ones.
 
         So a prompt is made again in the batches that it has in an unbroken run.
 

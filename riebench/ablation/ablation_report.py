@@ -42,7 +42,7 @@ EXPLAINED_TRUTH = """- kept: share of the attributes that read as in the untouch
 
 
 def write_report(folder: Path, ablation: Ablation, zeroings: Sequence[Zeroing]) -> pd.DataFrame:
-    """Write ``table.csv``, ``table.md``, the figures and ``sheet.png`` (OSError); gives the table."""
+    """Write ``table.csv``, ``table.md``, the figures and ``sheet.png`` (OSError); returns the table."""
     table = effects(ablation, zeroings)
     write_csv(table, folder / f"{TABLE}.csv")
     texts = [f"# {headline(ablation)}\n", markdown_table(effects_table(table, ablation.prompts))]

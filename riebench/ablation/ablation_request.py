@@ -72,7 +72,7 @@ def resolve_ablation(
     scorers: Scorers | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> AblationRequest:
-    """The arguments are those of :func:`riebench.ablate`.
+    """The checked request of an ablation; its arguments are those of :func:`riebench.ablate`.
 
     Raises:
         UserError: if the model, a block or a setting is unknown, weights are missing, or the prompts cannot be read.
@@ -141,7 +141,7 @@ def _words(names: str | Iterable[str]) -> list[str]:
 
 
 def _which_prompts(prompts: int | str | Path | None, count: int | None, entry: ModelEntry) -> tuple[str, int | None]:
-    """The location of the prompts and how many are taken; None for all of a file."""
+    """The location of the prompts and their number; None for all of a file."""
     if prompts is None and count is None:
         prompts = PUBLISHED_PROMPTS
     word = "" if prompts is None else str(prompts)

@@ -43,19 +43,19 @@ def bench_command(
     from riebench.engine.bench import bench, memory_bar
 
     with progress_bar("pairs", len(chosen), quiet=is_quiet()) as advance:
-        done = bench(request, chosen, advance)
+        result = bench(request, chosen, advance)
     if memory:
         logging.getLogger(__name__).info("measuring the peak memory with 10 and with 1,000 pairs")
-        done.bars.append(memory_bar(request, everything))
-    _show(done)
+        result.bars.append(memory_bar(request, everything))
+    _show(result)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(as_json(done), indent=2) + "\n")
-    return 0 if all(bar.met for bar in done.bars) else 1
+        out.write_text(json.dumps(as_json(result), indent=2) + "\n")
+    return 0 if all(bar.met for bar in result.bars) else 1
 
 
 def spread_over_categories(pairs: list[Any], count: int) -> list[Any]:
-    """The first pair of each category, then the second of each, until there are enough."""
+    """The first pair of each category, then the second of each, up to the limit."""
     met: dict[int, int] = {}
     turns = []
     for pair in pairs:
@@ -66,12 +66,12 @@ def spread_over_categories(pairs: list[Any], count: int) -> list[Any]:
     return [pairs[i] for i in order[:count]]
 
 
-def as_json(done: Bench) -> dict[str, Any]:
-    """All that was measured."""
-    sides = {"engine": done.engine, "plain": done.plain}
+def as_json(result: Bench) -> dict[str, Any]:
+    """The measurements as a JSON object."""
+    sides = {"engine": result.engine, "plain": result.plain}
     return {
-        "pairs": done.pairs,
-        "settings": done.settings,
+        "pairs": result.pairs,
+        "settings": result.settings,
         **{
             name: {
                 "seconds": side.seconds,
@@ -81,41 +81,41 @@ def as_json(done: Bench) -> dict[str, Any]:
             }
             for name, side in sides.items()
         },
-        "denoiser_flops_of_first_pair_without_replay": done.flops_without_replay,
-        "floor": done.floor,
-        "largest_difference": done.difference,
-        "peak_memory": done.peak,
-        "bars": [{"name": b.name, "value": b.value, "bar": b.bar, "met": b.met} for b in done.bars],
+        "denoiser_flops_of_first_pair_without_replay": result.flops_without_replay,
+        "floor": result.floor,
+        "largest_difference": result.difference,
+        "peak_memory": result.peak,
+        "bars": [{"name": b.name, "value": b.value, "bar": b.bar, "met": b.met} for b in result.bars],
     }
 
 
-def _show(done: Bench) -> None:
+def _show(result: Bench) -> None:
     from rich.table import Table
 
     console = wide_console()
-    engine, plain = done.engine, done.plain
-    title = f"{done.pairs} pairs x {done.settings} settings"
+    engine, plain = result.engine, result.plain
+    title = f"{result.pairs} pairs x {result.settings} settings"
     table = Table("network", "floor", "engine", "plain loop", "engine, s", "plain, s", title=title)
-    for name, mine in engine.counts.by_name.items():
-        other = plain.counts[name]
-        floor = f"{done.floor[name]:,}" if name in done.floor else ""
-        counts = (f"{mine.passes:,}", f"{other.passes:,}", f"{mine.seconds:.1f}", f"{other.seconds:.1f}")
+    for name, ours in engine.counts.by_name.items():
+        theirs = plain.counts[name]
+        floor = f"{result.floor[name]:,}" if name in result.floor else ""
+        counts = (f"{ours.passes:,}", f"{theirs.passes:,}", f"{ours.seconds:.1f}", f"{theirs.seconds:.1f}")
         table.add_row(name, floor, *counts)
     outside = (f"{side.seconds - side.counts.inside:.1f}" for side in (engine, plain))
     table.add_row("outside networks", "", f"{engine.outside:.1%}", f"{plain.outside:.1%}", *outside)
     table.add_row("all", "", "", "", f"{engine.seconds:.1f}", f"{plain.seconds:.1f}")
     console.print(table, markup=False)
     bars = Table("measure", "value", "bar", "")
-    for bar in done.bars:
+    for bar in result.bars:
         bars.add_row(bar.name, f"{bar.value:.4g}", bar.bar, "met" if bar.met else "MISSED")
     console.print(bars, markup=False)
-    flops = [done.plain.flops, done.flops_without_replay, done.engine.flops]
+    flops = [result.plain.flops, result.flops_without_replay, result.engine.flops]
     print(
         "floor: pairs x (2 + settings) runs, each with its steps in the denoiser and one picture decoded; each\n"
         "prompt, each (picture, phrase) and each picture, whole and by region, once\n"
         f"denoiser, first pair: {flops[0] / 1e9:.1f} GFLOP in the plain loop, {flops[1] / 1e9:.1f} without replay, "
         f"{flops[2] / 1e9:.1f} in the engine\n"
-        f"peak memory {done.peak / 1e6:.0f} MB"
+        f"peak memory {result.peak / 1e6:.0f} MB"
     )
-    missed = sum(not bar.met for bar in done.bars)
+    missed = sum(not bar.met for bar in result.bars)
     print(f"{missed} bars missed" if missed else "all bars met")

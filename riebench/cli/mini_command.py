@@ -62,7 +62,7 @@ def _drawn_entry(model: str) -> DrawnEntry:
 
 @mini_app.command("draw")
 def draw_command(prompt: Prompt, seed: Seed = 0, out: Out = Path("drawn.png")) -> None:
-    """Draw the scene of a prompt as it truly is.
+    """Draw the true picture of a prompt's scene.
 
     Example: riebench mini draw "a tilted blue star at night" --seed 3 --out star.png
     """
@@ -81,7 +81,7 @@ def generate_command(
     out: Out = Path("generated.png"),
     model: Drawn = "mini",
 ) -> None:
-    """Generate a picture with a model, and say what the reader sees in it.
+    """Generate a picture with a model, and print the attributes that the reader sees in it.
 
     Example: riebench mini generate "a striped red heart wearing a hat" --steps 4
     """
@@ -97,8 +97,8 @@ def generate_command(
     from riebench.instruments.mini_quality import shown
 
     for name, value in shown(scene, image, layout_of_seed(seed)).items():
-        asked = getattr(scene, name)
-        print(f"{name:11}{value}" + ("" if value == asked else f"   (asked for: {asked})"))
+        requested = getattr(scene, name)
+        print(f"{name:11}{value}" + ("" if value == requested else f"   (asked for: {requested})"))
 
 
 @mini_app.command("check")
@@ -120,10 +120,10 @@ def check_command(
     from riebench.util.progress import tracked
 
     _drawn_entry(model)
-    wanted, loaded = part or list(PARTS), load(model)
+    checked_parts, loaded = part or list(PARTS), load(model)
     loaded.batch = 20
     measures: list[quality.Measure] = []
-    for name in wanted:
+    for name in checked_parts:
         progress = tracked(name)
         if name == "accuracy":
             measures += quality.accuracy(loaded, samples, 1, progress)

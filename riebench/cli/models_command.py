@@ -25,7 +25,7 @@ def blocks_command(
     *,
     settings: Mapping[str, Any],
 ) -> None:
-    """List a model's blocks in the order in which they run: width, grid, neurons, and the SAE where there is one.
+    """List a model's blocks in the order in which they run: width, grid, neurons, and SAE, if any.
 
     Read from configurations alone; without weights, those of the published model.
 
@@ -101,8 +101,8 @@ def fetch_command(
     root = weights or default_root()
     total = sum(p.size for p in parts if not part or p.name in part)
     print(f"{model}: {len(part or known)} parts, about {total / 1e9:.1f} GB, into {root}")
-    for found, revision in fetch(parts, root, part or ()):
-        print(f"{found.name:13} complete, {revision}", flush=True)
+    for fetched, revision in fetch(parts, root, part or ()):
+        print(f"{fetched.name:13} complete, {revision}", flush=True)
     print(f"ready: riebench run --model {model}" + (f" --weights {weights}" if weights else ""))
 
 
@@ -110,7 +110,7 @@ def doctor_command(
     model: Model = "mini",
     weights: Weights = None,
 ) -> int:
-    """Say what is there and what is missing: packages, weights, device, memory. Exit code 1 if something is missing.
+    """Check packages, weights, device and memory. Exit code 1 if something is missing.
 
     Example: riebench doctor --model sdxl-turbo
     """
@@ -127,16 +127,16 @@ def doctor_command(
         extra = dict.fromkeys(p for part in entry.parts for p in part.packages if p in INSTALL)
         missing += _packages(list(extra), GSAM)
         print(f"\nweights of {model} under {root}" + (" (random stand-ins)" if is_standin(root) else ""))
-        for found in find_parts(entry.parts, Settings(weights=weights)):
-            if found.path is not None:
-                print(f"  ok       {found.part.name:13} {found.path}")
+        for placed in find_parts(entry.parts, Settings(weights=weights)):
+            if placed.path is not None:
+                print(f"  ok       {placed.part.name:13} {placed.path}")
             else:
                 missing += 1
                 where = f" --weights {weights}" if weights else ""
-                print(f"  MISSING  {describe(found, root, {})}")
-                print(f"           get it: riebench fetch {model} --part {found.part.name}{where}")
-                if isinstance(found.part.source, HubFiles) and found.part.source.gated:
-                    print(f"           before: {found.part.source.access}")
+                print(f"  MISSING  {describe(placed, root, {})}")
+                print(f"           get it: riebench fetch {model} --part {placed.part.name}{where}")
+                if isinstance(placed.part.source, HubFiles) and placed.part.source.gated:
+                    print(f"           before: {placed.part.source.access}")
         for scorer in (find_part(part, root) for part in SCORERS):
             if scorer.path is not None:
                 print(f"  ok       {scorer.part.name:13} {scorer.path}")
@@ -149,7 +149,7 @@ def doctor_command(
 
 
 def _packages(names: list[str], install: str) -> int:
-    """Print versions; gives the number of packages that are missing."""
+    """Print the versions of packages and return the number of missing ones."""
     missing = 0
     for name in names:
         try:
@@ -174,8 +174,8 @@ def _machine(root: Path) -> None:
         print(f"  cuda:{i}   {name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free")
     if torch.backends.mps.is_available():
         print("  mps      Apple GPU, shares the memory above")
-    there = next(p for p in [root, *root.parents] if p.exists())
-    print(f"  disk     {shutil.disk_usage(there).free / 1e9:.0f} GB free at {there}")
+    existing = next(p for p in [root, *root.parents] if p.exists())
+    print(f"  disk     {shutil.disk_usage(existing).free / 1e9:.0f} GB free at {existing}")
 
 
 def standin_command(

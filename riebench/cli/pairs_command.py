@@ -55,7 +55,7 @@ def pairs_build(
 
 
 def _tally(built: Built) -> Table:
-    """How many items of each category were kept, and left out for which reason."""
+    """The numbers of kept items by category, and of items left out by reason."""
     kinds = [0, *CATEGORIES]
     table = Table("", *map(str, kinds), "all")
     kept = [sum(p.editing_type_id == kind for p in built.pairs) for kind in kinds]
@@ -69,7 +69,7 @@ def _tally(built: Built) -> Table:
 
 @pairs_app.command("check")
 def pairs_check(pairs: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
-    """Validate a pair file: a table of all that is wrong, exit code 2 if anything is.
+    """Validate a pair file: print a table of its faults, exit code 2 if it has any.
 
     Example: riebench pairs check mine.json
     """

@@ -29,11 +29,11 @@ def table_command(
     from riebench.report.tables import settings_table
     from riebench.report.texttable import markdown_table, print_sections
 
-    found = curves_in(folder)
-    known = sorted({s for curves in found for arm in curves.arms for s in arm.strengths})
+    groups = curves_in(folder)
+    known = sorted({s for curves in groups for arm in curves.arms for s in arm.strengths})
     if strength is not None and strength not in known:
         raise UserError(f"no row has the strength {strength:g}; there are {', '.join(f'{s:g}' for s in known)}")
-    tables = [settings_table(curves, strength, overall) for curves in found]
+    tables = [settings_table(curves, strength, overall) for curves in groups]
     if not any(table.rows for table in tables):
         raise UserError("there is one category only, so no row over all of them; leave out --overall")
     for table in tables:
@@ -49,12 +49,12 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of f
 
 def _budgets(text: str | None) -> tuple[float, ...]:
     try:
-        found = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text else ()
+        budgets = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text else ()
     except ValueError:
-        found = (0.0,)
-    if not all(0 < budget < math.inf for budget in found):
+        budgets = (0.0,)
+    if not all(0 < budget < math.inf for budget in budgets):
         raise UserError(f"--budget is {text!r}; expected LPIPS above 0, as 0.1,0.2")
-    return found
+    return budgets
 
 
 def report_command(
@@ -110,7 +110,7 @@ def report_command(
 
 
 def _show_boards(written: Written) -> None:
-    """The leaderboards in the terminal, and where their tables are."""
+    """Print the leaderboards and the paths of their tables."""
     from riebench.report.summary import wide_console
     from riebench.report.tables import print_leaderboard
 
@@ -131,17 +131,17 @@ def compare_command(
     metric: Annotated[str, typer.Option(help="Metric that pairs are sorted by.")] = "clip_text_edit",
     top: Annotated[int, typer.Option(min=1, help="Pairs with the largest change that are shown.")] = 10,
 ) -> None:
-    """Compare two runs: differences by category over what both scored, and the pairs that changed most.
+    """Compare two runs: differences by category over the records that both scored, and the pairs that changed most.
 
     Example: riebench compare runs/before runs/after --out compared
     """
     from riebench.report.compare import compare, print_comparison, write_comparison
     from riebench.report.summary import wide_console
 
-    found = compare(a, b, metric, top)
-    print_comparison(found, wide_console())
+    comparison = compare(a, b, metric, top)
+    print_comparison(comparison, wide_console())
     if out is not None:
-        for path in write_comparison(found, out):
+        for path in write_comparison(comparison, out):
             print(f"written   {path}")
 
 
@@ -157,9 +157,9 @@ def results_check(
 
     failed = False
     for folder in folders:
-        found = check_folder(folder)
-        print(f"{folder}: {found.summary}")
-        for problem in found.problems:
+        checked = check_folder(folder)
+        print(f"{folder}: {checked.summary}")
+        for problem in checked.problems:
             print(f"  problem: {problem}")
-        failed = failed or bool(found.problems)
+        failed = failed or bool(checked.problems)
     return 1 if failed else 0

@@ -74,7 +74,7 @@ def sum_up(done: Session) -> int:
     if done.statuses:
         summarize(done.folder, wide_console())
     failed = f"; {failures} records failed (--retry-failed repeats them)" if failures else ""
-    print(f"{done.pairs} pairs in {done.seconds:.0f} s{failed}")
+    print(f"{done.pairs} {'pair' if done.pairs == 1 else 'pairs'} in {done.seconds:.0f} s{failed}")
     if done.signal is not None:
         return 128 + done.signal
     return 1 if failures else 0

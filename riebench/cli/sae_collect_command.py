@@ -54,7 +54,7 @@ def sae_collect_command(
 
     if prompts is None:
         raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")
-    done = collect(
+    collected = collect(
         model,
         site or "all",
         prompts=prompts,
@@ -70,6 +70,8 @@ def sae_collect_command(
         workers=workers,
         settings=dict(settings),
     )
-    total = sum(done.facts.vectors(n)[s] for n in range(done.facts.shard_count) for s in done.facts.sites)
-    print(f"{done.shards} of {done.facts.shard_count} shards in {done.folder}; {total:,} vectors when all are there")
-    return 0 if done.signal is None else 128 + done.signal
+    facts = collected.facts
+    total = sum(facts.vectors(n)[s] for n in range(facts.shard_count) for s in facts.sites)
+    shards = f"{collected.shards} of {facts.shard_count} shards in {collected.folder}"
+    print(f"{shards}; {total:,} vectors when all are there")
+    return 0 if collected.signal is None else 128 + collected.signal

@@ -69,7 +69,7 @@ def sae_score_command(
     chosen = baseline or list(BASELINES)
     if NO_BASELINE in chosen and len(chosen) > 1:
         raise UserError("--baseline none stands alone; leave out the others")
-    found = score(
+    scores = score(
         saes or (),
         out,
         model=model,
@@ -91,5 +91,5 @@ def sae_score_command(
         fit=fit,
         seed=seed,
     )
-    print_scores(found, wide_console())
-    print(f"scores  {out / 'scores.md'}, {out / 'scores.csv'}, {len(found)} JSON files")
+    print_scores(scores, wide_console())
+    print(f"scores  {out / 'scores.md'}, {out / 'scores.csv'}, {len(scores)} JSON files")

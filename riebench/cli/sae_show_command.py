@@ -43,7 +43,7 @@ def sae_index_command(
     settings: Mapping[str, Any],
     batch: Batch = 8,
 ) -> None:
-    """Generate pictures and write down how often, where and in which of them each feature of an SAE is active.
+    """Generate pictures and record how often, where and in which of them each feature of an SAE is active.
 
     Example: riebench sae index mid.0 --model mini --out mid.0-index
     """
@@ -58,7 +58,7 @@ def sae_index_command(
 
 
 class SortBy(StrEnum):
-    """What the table of features can be sorted by."""
+    """The orders of the table of features."""
 
     score = "score"
     density = "density"
@@ -92,7 +92,7 @@ def sae_show_command(
     settings: Mapping[str, Any],
     batch: Batch = 8,
 ) -> None:
-    """Show the features of an SAE, or one: facts, a drawing, and an HTML page to look through them all.
+    """Show the features of an SAE, or one: facts, a drawing, and an HTML page of all features.
 
     Examples:
 
@@ -111,18 +111,18 @@ def sae_show_command(
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
     request = IndexRequest(sae, model, parse_settings(settings), site, prompts, count, column, batch=batch)
-    found = find_or_make_index(request, index, feature)
-    name = Path(found.facts.name).name  # an index may come from strangers
+    feature_index = find_or_make_index(request, index, feature)
+    name = Path(feature_index.facts.name).name  # an index may come from strangers
     if feature is None:
-        by = sort or (SortBy.score if found.facts.score_name else SortBy.density)
-        listed = sort_features(found.search(find), by)
-        _print_table(found, listed, limit)
-        drawing, file = draw_features(found, listed[:limit], f"features of {name}"), out / f"{name}.png"
+        by = sort or (SortBy.score if feature_index.facts.score_name else SortBy.density)
+        listed = sort_features(feature_index.search(find), by)
+        _print_table(feature_index, listed, limit)
+        drawing, file = draw_features(feature_index, listed[:limit], f"features of {name}"), out / f"{name}.png"
     else:
-        _print_feature(found, feature)
-        drawing, file = draw_feature(found, feature), out / f"{name}-{feature}.png"
+        _print_feature(feature_index, feature)
+        drawing, file = draw_feature(feature_index, feature), out / f"{name}-{feature}.png"
     page = out / f"{name}.html"
-    write_feature_page(found, page)
+    write_feature_page(feature_index, page)
     write_png(drawing, file)
     print(f"drawing   {file}\npage      {page}{'' if feature is None else f'#feature={feature}'}")
 

@@ -92,7 +92,7 @@ def sae_train_command(
         }
     elif prompts is not None or settings.keys() - {"device"}:
         raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "k": _numbers("k", k),
         "expansion": _numbers("expansion", expansion),
         "seeds": _numbers("seeds", seeds),
@@ -109,7 +109,7 @@ def sae_train_command(
         "shuffle_seed": shuffle_seed,
         "steps": steps,
     }
-    done = train(
+    trained = train(
         data,
         out=out,
         site=site or "all",
@@ -118,11 +118,11 @@ def sae_train_command(
         device=settings.get("device", "auto"),
         log_every=log_every,
         checkpoint_every=checkpoint_every,
-        **given,
+        **options,
     )
-    if done.signal is not None:
-        return 128 + done.signal
-    print(f"{len(done.folders)} SAEs in {out}; the curves are in {out / 'learning.png'}")
+    if trained.signal is not None:
+        return 128 + trained.signal
+    print(f"{len(trained.folders)} SAEs in {out}; the curves are in {out / 'learning.png'}")
     return 0
 
 

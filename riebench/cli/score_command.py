@@ -24,15 +24,15 @@ from riebench.util.errors import UserError
 def score_command(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run, without --images.")] = None,
     metric_command: Annotated[
-        str | None, typer.Option(help="Program that measures, with {folder} for the folder of pictures.")
+        str | None, typer.Option(help="Program that measures pictures; {folder} stands for their folder.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of pictures named by the ids of their pairs.")] = None,
-    name: Annotated[str | None, typer.Option(help="What made the pictures, as tables call it.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the editor that made the pictures, for tables.")] = None,
     strength: Annotated[float, typer.Option(help="Strength that the records of the pictures have.")] = 1.0,
     *,
     options: RunOptions,
 ) -> int:
-    """Score pictures that are there: those of a finished run by further metrics, or those of any editor.
+    """Score existing pictures: those of a finished run by further metrics, or those of any editor.
 
     Examples:
 
@@ -68,7 +68,7 @@ def score_command(
 
 
 def _add(run: Path, options: RunOptions, command: str | None) -> int:
-    """Add metrics to a run: those that the options name, and those of a command; gives the exit code."""
+    """Add the metrics of the options and of a command to a run; returns the exit code."""
     missing: dict[Path, None] = {}
     if options.metrics is not None:
         from riebench.engine.add_metrics import add_metrics

@@ -52,7 +52,7 @@ def ablate_command(
     """
     from riebench.ablation.ablating import ablate
 
-    done = ablate(
+    ablated = ablate(
         model,
         blocks,
         together=together,
@@ -67,17 +67,17 @@ def ablate_command(
         quiet=is_quiet(),
         settings=settings,
     )
-    if done.signal is not None:
-        return 128 + done.signal
-    assert done.table is not None
+    if ablated.signal is not None:
+        return 128 + ablated.signal
+    assert ablated.table is not None
     from riebench.ablation.ablation_report import effects_table
     from riebench.report.summary import wide_console
     from riebench.report.texttable import print_table
 
-    print_table(effects_table(done.table, done.ablation.prompts), wide_console())
+    print_table(effects_table(ablated.table, ablated.ablation.prompts), wide_console())
     names = ", ".join(sorted(path.name for path in out.iterdir() if path.suffix in (".md", ".csv", ".png")))
-    failed = sum(zeroing.status == "failed" for zeroing in done.zeroings)
-    print(f"{out}: {names}{f'; {failed} of {len(done.zeroings)} pictures failed' if failed else ''}")
+    failed = sum(zeroing.status == "failed" for zeroing in ablated.zeroings)
+    print(f"{out}: {names}{f'; {failed} of {len(ablated.zeroings)} pictures failed' if failed else ''}")
     return 1 if failed else 0
 
 
@@ -101,7 +101,7 @@ def audit_command(
     ] = None,
     budget: Annotated[float, typer.Option(help="LPIPS at which arms are compared.")] = 0.05,
 ) -> int:
-    """Audit the benchmark: what can its scores tell, from how many pairs on, and where do they mislead?
+    """Audit the benchmark: which differences its scores detect, from how many pairs on, and where they mislead.
 
     The same command with the same --out makes only the records that are missing there.
 
@@ -109,7 +109,7 @@ def audit_command(
     """
     from riebench.audit.auditing import audit
 
-    done = audit(
+    audited = audit(
         runs or (),
         out=out,
         limit=limit,
@@ -118,16 +118,16 @@ def audit_command(
         budget=budget,
         quiet=is_quiet(),
     )
-    if done.signal is not None:
-        return 128 + done.signal
-    assert done.findings is not None
-    for ranking, sentences in done.findings.verdicts().items():
+    if audited.signal is not None:
+        return 128 + audited.signal
+    assert audited.findings is not None
+    for ranking, sentences in audited.findings.verdicts().items():
         print(f"\nranking by {ranking}")
         for sentence in sentences:
             print(f"  {sentence}")
     print()
-    for part, reason in done.findings.left_out.items():
+    for part, reason in audited.findings.left_out.items():
         print(f"left out: {part}: {reason}")
-    failed = f"; {done.failed} records failed" if done.failed else ""
+    failed = f"; {audited.failed} records failed" if audited.failed else ""
     print(f"{out}: audit.md, index.html, CSV files, figures{failed}")
-    return 1 if done.failed else 0
+    return 1 if audited.failed else 0

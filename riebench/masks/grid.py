@@ -48,7 +48,7 @@ def _instance_to_grid(mask: Mask, height: int, width: int, rules: MaskRules) -> 
 
 
 def grow(mask: Mask, kernel: int) -> Mask:
-    """Where a mask ``[height, width]`` is positive after a Gaussian blur with a square kernel (PROTOCOL.md, Masks).
+    """The cells ``[height, width]`` that are positive after a Gaussian blur of a mask (PROTOCOL.md, Masks).
 
     All weights of the blur are positive, so this is a dilation by a box: the mask grows by ``kernel // 2`` pixels on
     each side.

@@ -1,4 +1,4 @@
-"""Masks that a user hands in, as arrays or a function, in place of a masker."""
+"""Masks of a user, as arrays or a function, in place of a masker."""
 
 from __future__ import annotations
 

@@ -11,8 +11,7 @@ import pandas as pd
 
 from riebench.metrics import METRICS
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.agreement import agreement
-from riebench.report.arms import ALL, arms_of
+from riebench.report.arms import ALL, TRUTH, Arm, Pairs, arms_of
 from riebench.report.board import comparisons_of, grouped, make_board, ranked
 from riebench.report.curves import Curves
 from riebench.report.frame import COLUMNS
@@ -20,11 +19,14 @@ from riebench.report.groups import Group
 from riebench.report.ranking import GAIN, check_ranking
 from riebench.report.reached import reached
 from riebench.report.scores import choose_budgets, held_out_scores, matched
+from riebench.stats.correlation import DRAWS, spearman
 from riebench.stats.resample import RESAMPLES, SEED, Bootstrap
 from riebench.util.errors import UserError
 from riebench.version import __version__
 
 MOST_NAMES = 6  # of arms in a note
+COMPARED = (("clip_text_edit", "edit_success"), ("lpips_base", "kept"))
+"""Each metric with the truth it is correlated with."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,19 @@ class Analysis(Curves):
 
     @property
     def value(self) -> str:
-        """What arms are ranked by; instead of ``gain`` it is ``score`` if the CLIP of some base image is unknown."""
+        """The ranking metric; ``score`` instead of ``gain`` if the CLIP of some base image is unknown."""
         if self.rank_by != GAIN:
             return self.rank_by
         return "gain" if self.pairs.known else "score"
 
     @property
     def value_title(self) -> str:
-        """The same as a word for tables."""
+        """The ranking metric as a word for tables."""
         return {"gain": "Gain", "score": "CLIP"}.get(self.value, self.value)
 
 
 def analyse(group: Group, options: Options | None = None) -> Analysis:
-    """Work out leaderboard, comparisons, curves, held-out scores and failures of a group.
+    """Compute the leaderboard, comparisons, curves, held-out scores and failures of a group.
 
     Raises:
         UserError: if ``rank_at`` is not one of the budgets, or the records cannot be ranked so.
@@ -137,16 +139,16 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
 
 
 def searched_for(frame: pd.DataFrame) -> list[float]:
-    """The LPIPS budgets in search of which strengths were tried."""
+    """The LPIPS budgets that strengths were searched for."""
     return sorted({budget for text in frame["at_lpips"].dropna().unique() for budget in json.loads(text)})
 
 
-def _rank_at(budgets: Sequence[float], wanted: float | None) -> float | None:
-    if wanted is None:
+def _rank_at(budgets: Sequence[float], budget: float | None) -> float | None:
+    if budget is None:
         return budgets[(len(budgets) - 1) // 2] if budgets else None
-    if wanted not in budgets:
-        raise UserError(f"--rank-at is {wanted:g}; expected one of the budgets {', '.join(f'{b:g}' for b in budgets)}")
-    return wanted
+    if budget not in budgets:
+        raise UserError(f"--rank-at is {budget:g}; expected one of the budgets {', '.join(f'{b:g}' for b in budgets)}")
+    return budget
 
 
 def _count_failures(frame: pd.DataFrame) -> pd.DataFrame:
@@ -156,18 +158,18 @@ def _count_failures(frame: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=["method", "blocks", "where", "reason", "records", "pairs"])
     failed = failed.assign(**{c: failed[c].fillna("not recorded") for c in ("where", "reason")})
     groups = failed.groupby(["method", "blocks", "where", "reason"])
-    found = groups.agg(records=("key", "size"), pairs=("pair_id", "nunique")).reset_index()
-    return found.sort_values("records", ascending=False, kind="stable").reset_index(drop=True)
+    failures = groups.agg(records=("key", "size"), pairs=("pair_id", "nunique")).reset_index()
+    return failures.sort_values("records", ascending=False, kind="stable").reset_index(drop=True)
 
 
 def _against_rank(comparisons: pd.DataFrame) -> list[str]:
     """Arms that differ significantly in the opposite order of their ranks."""
     if comparisons.empty:
         return []
-    found = comparisons[comparisons["told_apart"] & (comparisons["arm_a"] > comparisons["arm_b"])]
+    disagreeing = comparisons[comparisons["told_apart"] & (comparisons["arm_a"] > comparisons["arm_b"])]
     reversed_pairs = [
         f"{row.a} is better than {row.b} (by {row.difference:.3f} on the {row.pairs} pairs of both)"
-        for row in found.itertuples()
+        for row in disagreeing.itertuples()
     ]
     if not reversed_pairs:
         return []
@@ -229,3 +231,34 @@ def _notes_of(result: Analysis) -> list[str]:
     if failed:
         notes.append(f"{failed} of {len(result.group.frame)} records failed")
     return notes
+
+
+def agreement(arms: Sequence[Arm], pairs: Pairs, boot: Bootstrap) -> pd.DataFrame:
+    """Spearman's rank correlation over settings between mean CLIP and edit_success, and mean LPIPS and kept.
+
+    A setting's means are over the pairs that every setting scored, so that settings differ by nothing else. Settings
+    with the same numbers for every pair (strength 0 of every arm, say) are one picture, and count once. Null with
+    fewer than three settings, or if one of the two is the same for all.
+
+    The interval resamples pairs, see :func:`spearman`.
+
+    Returns:
+        Columns metric, truth, correlation, low, high, settings, pairs; no row if the truth is unknown.
+    """
+    columns = ["metric", "truth", "correlation", "low", "high", "settings", "pairs"]
+    if not all(m in arms[0].values for m in TRUTH):
+        return pd.DataFrame(columns=columns)
+    shape = (len(pairs.ids), -1)
+    stacked = {m: np.concatenate([arm.values[m].reshape(shape) for arm in arms], 1) for m in sum(COMPARED, ())}
+    defined = ~np.isnan(np.stack(list(stacked.values()))).any(0)
+    scored = defined.any(0)
+    common = defined[:, scored].all(1)
+    used = {m: values[common][:, scored] for m, values in stacked.items()}
+    numbers = np.concatenate(list(used.values()))
+    distinct = np.unique(numbers, axis=1, return_index=True)[1] if len(numbers) else np.arange(numbers.shape[1])
+    rows = []
+    for metric, truth in COMPARED:
+        a, b = (used[m][:, np.sort(distinct)] for m in (metric, truth))
+        correlation, low, high = spearman(a, b, boot.weights[common, :DRAWS].T)
+        rows.append((metric, truth, correlation, low, high, len(distinct), int(common.sum())))
+    return pd.DataFrame(rows, columns=columns)

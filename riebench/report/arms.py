@@ -38,25 +38,25 @@ class Arm:
         records: a row for each pair and setting; without the metrics of points that lack CLIP or LPIPS.
         method: canonical name, with the run if several runs have the same setting.
         variant: method, and the options in which it differs from other arms of the method.
-        label: that, and the steps in which it is on if some arm of the method is not on in all.
+        label: variant, with the steps of the intervention if some arm of the method is limited to some steps.
         blocks: short names joined by +, or ``any`` where the numbers are the same whatever the blocks.
         on_steps: an interval as ``1-3``, ``all``, or ``any`` where the numbers are the same whatever the steps.
         where: the blocks as tables name them: ``all 4`` for all blocks of the group together.
         ks: the k of each curve, None for the default or a method without k.
-        strengths: those that were asked for, in growing order.
+        strengths: the strengths of the request, in growing order.
         values: metric to ``[pairs, ks, strengths]``, NaN where not scored.
         points: metric, and ``strength``, to the path of each pair ``[pairs, ks, places]``: its values at all strengths
-            from 0 up, those that a search has tried on this pair among them, in growing order, NaN from its end on.
+            from 0 up, including those of a search, in growing order; NaN after the last.
         tried: which settings of a pair have a record, ``[pairs, ks, strengths]``.
         name: label and blocks.
         family: the method's name without the run; it determines the colour.
-        labels: the label for each k, with that k where the arm has several.
+        labels: the label for each k; it names k if the arm has several.
         attempted: which pairs have a record.
         scored: which pairs have at least one scored record.
         span: least and greatest LPIPS of each pair, ``[2, pairs]``; infinite where nothing was scored.
         curved: whether some pair has two points of different LPIPS.
         failed: number of failed records.
-        outside: whether it changes nothing inside the denoiser, in any pair.
+        outside: whether the arm leaves the denoiser unchanged for every pair.
     """
 
     records: pd.DataFrame
@@ -80,8 +80,8 @@ class Arm:
         self.attempted = np.asarray(self.tried.any((1, 2)))
         self.scored = np.asarray(~np.isnan(self.values["clip_text_edit"]).all((1, 2)))
         lpips, unscored = self.points["lpips_base"], np.isnan(self.points["lpips_base"])
-        least, most = np.where(unscored, np.inf, lpips), np.where(unscored, -np.inf, lpips)
-        ends = least.min((1, 2), initial=np.inf), most.max((1, 2), initial=-np.inf)
+        lowest, highest = np.where(unscored, np.inf, lpips), np.where(unscored, -np.inf, lpips)
+        ends = lowest.min((1, 2), initial=np.inf), highest.max((1, 2), initial=-np.inf)
         self.span: Array = np.stack(ends)
         self.curved = bool((self.span[1] > self.span[0]).any())
         self.failed = int((self.records["status"] != "ok").sum())
@@ -98,10 +98,10 @@ class Pairs:
 
     Attributes:
         ids: sorted.
-        categories: number of each one's category.
-        base: CLIP similarity of each one's base image with the edit prompt; NaN where no record has it.
-        half: 0 or 1 by a hash of the id: the split for choosing strengths.
-        scopes: masks of all pairs and of each category, by name; of a single category all pairs only.
+        categories: the number of each pair's category.
+        base: CLIP similarity of each pair's base image with the edit prompt; NaN where no record has it.
+        half: 0 or 1 by a hash of the id; strengths are chosen on one half and scored on the other.
+        scopes: masks of all pairs and of each category, by name; all pairs only if there is a single category.
         known: whether ``base`` is known for every pair with a scored record.
     """
 
@@ -119,9 +119,9 @@ def half_of(pair: str) -> int:
 
 
 def scopes_of(categories: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
-    """Masks of all pairs and of each category, by name; of a single category all pairs only."""
-    found = np.unique(categories)
-    each = {CATEGORIES[int(number)]: categories == number for number in found if len(found) > 1}
+    """Masks of all pairs and of each category, by name; all pairs only if there is a single category."""
+    present = np.unique(categories)
+    each = {CATEGORIES[int(number)]: categories == number for number in present if len(present) > 1}
     return {ALL: np.ones(len(categories), bool), **each}
 
 
@@ -168,7 +168,7 @@ def _where(blocks: str, every: Set[str]) -> str:
 
 
 def _whole_points(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """The frame without the metrics of points that lack CLIP or LPIPS: half a point of a curve is none."""
+    """The frame without the metrics of points that lack CLIP or LPIPS, as such a point is on no curve."""
     frame = frame.assign(**{metric: np.nan for metric in CURVE if metric not in metrics})
     whole = frame[list(CURVE)].notna().all(axis=1) & (frame["status"] == "ok")
     frame.loc[~whole, metrics] = np.nan
@@ -186,7 +186,7 @@ def _default_k_named(frame: pd.DataFrame) -> pd.DataFrame:
 def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
     """Join arms of a method that differ only in blocks, or only in steps, if all their numbers are equal.
 
-    Such a method (``prompt``) ignores where it is on. Its blocks or steps become ``any``, and duplicates go.
+    Such a method (``prompt``) ignores its blocks or steps. These become ``any``, and duplicate rows are dropped.
     """
     for place in PLACES:
         others = [other for other in PLACES if other != place]
@@ -204,7 +204,7 @@ def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
 def _base(frame: pd.DataFrame) -> pd.Series:
     """CLIP similarity of each pair's base image with the edit prompt, by pair id.
 
-    Records of earlier versions do not have it: for their pairs it is that of an edited image equal to the base image.
+    Records of earlier versions lack this value; an edited image equal to the base image supplies it.
     """
     frame = frame.reindex(columns=[*dict.fromkeys((*frame, *CURVE, BASE))])
     equal = frame[(frame["lpips_base"] == 0) | (frame["method"] == "none")]
@@ -236,20 +236,20 @@ def _arrays(
     """The ``ks``, ``strengths``, ``values``, ``points`` and ``tried`` of an arm, from its records."""
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
     strengths = sorted(float(s) for s in rows.loc[rows["at_lpips"].isna(), "strength"].unique())
-    asked = rows[rows["strength"].isin(strengths)]
+    requested = rows[rows["strength"].isin(strengths)]
     path = rows[rows["strength"] >= 0].sort_values("strength")
     places = path.groupby(["pair_id", "k"], dropna=False).cumcount().to_numpy()
 
     def filled(part: pd.DataFrame, last: NDArray[Any], length: int, columns: Sequence[str]) -> dict[str, Array]:
         shape = (len(index), len(ks), length)
         cells = (index.get_indexer(pd.Index(part["pair_id"])), pd.Index(ks).get_indexer(pd.Index(part["k"])), last)
-        found = {column: np.full(shape, np.nan) for column in columns}
-        for column, array in found.items():
+        arrays = {column: np.full(shape, np.nan) for column in columns}
+        for column, array in arrays.items():
             array[cells] = part[column].to_numpy(np.float64)
-        return found
+        return arrays
 
-    column = pd.Index(strengths).get_indexer(pd.Index(asked["strength"]))
-    values = filled(asked, column, len(strengths), [*metrics, "strength"])
+    column = pd.Index(strengths).get_indexer(pd.Index(requested["strength"]))
+    values = filled(requested, column, len(strengths), [*metrics, "strength"])
     tried = ~np.isnan(values.pop("strength"))
     points = filled(path, places, int(places.max(initial=-1)) + 1, [*metrics, "strength"])
     return [None if np.isnan(k) else int(k) for k in ks], strengths, values, points, tried

@@ -77,21 +77,21 @@ def make_board(
     held: Sequence[HeldOut | None],
     by: str = GAIN,
 ) -> pd.DataFrame:
-    """A row for each arm and scope, unranked."""
+    """The leaderboard before ranking: a row for each arm and scope."""
     columns: list[Array] = []
     names: list[list[str]] = []
     for score, out in zip(scores, held, strict=True):
-        mine = {f"score@{b:g}": score.values["clip_text_edit"][:, j] for j, b in enumerate(budgets)}
-        mine |= {f"gain@{b:g}": mine[f"score@{b:g}"] - pairs.base for b in budgets}
+        by_column = {f"score@{b:g}": score.values["clip_text_edit"][:, j] for j, b in enumerate(budgets)}
+        by_column |= {f"gain@{b:g}": by_column[f"score@{b:g}"] - pairs.base for b in budgets}
         if by != GAIN:
-            mine |= {f"{by}@{b:g}": score.values[by][:, j] for j, b in enumerate(budgets)}
+            by_column |= {f"{by}@{b:g}": score.values[by][:, j] for j, b in enumerate(budgets)}
         if at is not None:
-            mine["gain"] = mine[f"gain@{budgets[at]:g}"]
-            mine |= {m: score.values[m][:, at] for m in score.values if m not in CURVE}
+            by_column["gain"] = by_column[f"gain@{budgets[at]:g}"]
+            by_column |= {m: score.values[m][:, at] for m in score.values if m not in CURVE}
         if out is not None:
-            mine |= {f"held_out_{m}": v for m, v in out.values.items()}
-        names.append(list(mine))
-        columns += mine.values()
+            by_column |= {f"held_out_{m}": v for m, v in out.values.items()}
+        names.append(list(by_column))
+        columns += by_column.values()
     values = np.stack(columns, 1) if columns else np.zeros((len(pairs.ids), 0))
     rows = []
     for scope, members in pairs.scopes.items():
@@ -138,7 +138,7 @@ def _setting(arm: Arm, chosen: tuple[int | None, float] | None) -> str:
 
 
 def ranked(board: pd.DataFrame, pairs: int) -> tuple[pd.DataFrame, list[int]]:
-    """The board in the order of its ranks, arms renumbered, and that order.
+    """The board sorted by rank with its arms renumbered, and the order of the arms.
 
     A rank takes a score on half of all pairs of the table: an arm that was run on few of them, which may be the easy
     ones, has none.

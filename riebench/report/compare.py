@@ -1,4 +1,4 @@
-"""Two runs side by side: what changed by category, and the pairs that changed most."""
+"""Compare two runs: changes of the metrics by category, and the pairs that changed most."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ class Comparison:
 def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> Comparison:
     """Compare two runs.
 
-    Records are matched by pair and setting; by pair and strength if the runs have no setting in common and each has a
-    single method with one set of options and blocks. Each pair counts once, by its mean over the settings. P-values are
-    those of paired sign flips, corrected by Holm over the whole table.
+    Records are matched by pair and setting. If the runs have no setting in common, and each has a single method with
+    one set of options and blocks, records are matched by pair and strength. Each pair counts once, by its mean over the
+    settings. P-values come from paired sign flips with Holm's correction over the whole table.
 
     Raises:
         UserError: if a run cannot be read, the runs may not be compared, or the metric is unknown.
     """
-    one, two = (_only(path) for path in (a, b))
-    _check_same(one, two)
-    both, keys = _side_by_side(one.frame, two.frame)
+    first, second = (_only(path) for path in (a, b))
+    _check_same(first, second)
+    both, keys = _side_by_side(first.frame, second.frame)
     sides = [c.removesuffix("_a") for c in map(str, both.columns) if c.endswith("_a")]
     metrics = [name for name in sides if name not in COLUMNS]
     if metric not in metrics:
@@ -77,7 +77,7 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
         b,
         len(both.drop_duplicates(keys)),
         len(by_pair),
-        len(set(one.frame["pair_id"]) | set(two.frame["pair_id"])),
+        len(set(first.frame["pair_id"]) | set(second.frame["pair_id"])),
         _differences_of(by_pair, shown),
         _changed(both, by_pair, metric, top),
         metric,
@@ -91,14 +91,14 @@ def _only(path: Path) -> Group:
     return groups[0]
 
 
-def _check_same(one: Group, two: Group) -> None:
-    differs = [n for n in one.same if one.same[n] != two.same.get(n)]
-    if differs or (one.frame[SAME].iloc[0] != two.frame[SAME].iloc[0]).any():
-        values = ", ".join(f"{n} ({one.same[n]}, {two.same.get(n)})" for n in differs)
+def _check_same(first: Group, second: Group) -> None:
+    differs = [n for n in first.same if first.same[n] != second.same.get(n)]
+    if differs or (first.frame[SAME].iloc[0] != second.frame[SAME].iloc[0]).any():
+        values = ", ".join(f"{n} ({first.same[n]}, {second.same.get(n)})" for n in differs)
         raise UserError(
             f"the runs differ in {values}; only runs of the same model, protocol and scorers can be compared"
         )
-    pairs = [g.frame.drop_duplicates("pair_id").set_index("pair_id")[PAIR] for g in (one, two)]
+    pairs = [g.frame.drop_duplicates("pair_id").set_index("pair_id")[PAIR] for g in (first, second)]
     shared = pairs[0].index.intersection(pairs[1].index)
     if not len(shared):
         raise UserError("the runs have no pair in common; compare runs over the same pairs")
@@ -109,9 +109,9 @@ def _check_same(one: Group, two: Group) -> None:
         )
 
 
-def _side_by_side(one: pd.DataFrame, two: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _side_by_side(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The records that both runs scored, side by side, and the columns that they were matched by."""
-    scored = [frame[frame["status"] == "ok"] for frame in (one, two)]
+    scored = [frame[frame["status"] == "ok"] for frame in (first, second)]
     for keys in (CELL, ["strength"]):
         arms = [len(frame.drop_duplicates([k for k in CELL if k != "strength"])) for frame in scored]
         if keys == ["strength"] and arms != [1, 1]:
@@ -148,8 +148,8 @@ def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -
     order = size[size > 0].sort_values(ascending=False, kind="stable").index[:top]
     rows = []
     for pair in order:
-        mine = both[both["pair_id"] == pair]
-        most = mine.loc[mine[metric].abs().idxmax()]
+        of_pair = both[both["pair_id"] == pair]
+        most = of_pair.loc[of_pair[metric].abs().idxmax()]
         rows.append(
             {
                 "pair_id": pair,
@@ -168,44 +168,45 @@ def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -
     return pd.DataFrame(rows)
 
 
-def comparison_tables(found: Comparison) -> list[TextTable]:
+def comparison_tables(comparison: Comparison) -> list[TextTable]:
     """The two tables of a comparison."""
-    metrics = list(dict.fromkeys(found.table["metric"]))
+    metrics = list(dict.fromkeys(comparison.table["metric"]))
     rows = []
-    for scope, mine in found.table.groupby("category", sort=False):
-        most = mine["pairs"].max()
+    for scope, of_scope in comparison.table.groupby("category", sort=False):
+        most = of_scope["pairs"].max()
         cells = [str(scope), str(most)]
-        for row in mine.to_dict("records"):
+        for row in of_scope.to_dict("records"):
             fewer = f" ({row['pairs']})" if row["pairs"] < most else ""
             cells.append(interval(row["difference"], row["low"], row["high"]) + fewer)
             cells.append(p_value(row["p_holm"]))
         rows.append(cells)
     head = ["category", "pairs", *(text for m in metrics for text in (m, "p (Holm)"))]
     title = (
-        f"{found.b} minus {found.a}: {found.settings} settings, {found.pairs} of {found.attempted} pairs scored by "
-        "both; mean over pairs, 95 % bootstrap interval (in round brackets: pairs, where a metric has fewer)"
+        f"{comparison.b} minus {comparison.a}: {comparison.settings} settings, "
+        f"{comparison.pairs} of {comparison.attempted} pairs scored by both; "
+        "mean over pairs, 95 % bootstrap interval (in round brackets: pairs, where a metric has fewer)"
     )
-    if found.changed.empty:
-        return [TextTable(title, head, rows), TextTable(f"No pair changed by {found.metric}", ["pair"], [])]
+    if comparison.changed.empty:
+        return [TextTable(title, head, rows), TextTable(f"No pair changed by {comparison.metric}", ["pair"], [])]
     changed = []
-    for row in found.changed.to_dict("records"):
+    for row in comparison.changed.to_dict("records"):
         steps = "" if row["on_steps"] in (ALL_STEPS, ANY) else f"steps {row['on_steps']}, "
         most = f"{row['method']}, {row['blocks']}, {steps}{row['strength']:g}"
         changed.append([row["pair_id"], row["category"], number(row["difference"]), most])
     titles = ["pair_id", "category", "mean change", "most at"]
     return [
         TextTable(title, head, rows),
-        TextTable(f"Pairs that changed most by {found.metric}", titles, changed, left=2),
+        TextTable(f"Pairs that changed most by {comparison.metric}", titles, changed, left=2),
     ]
 
 
-def print_comparison(found: Comparison, console: Console) -> None:
+def print_comparison(comparison: Comparison, console: Console) -> None:
     """Show a comparison in the terminal."""
-    for table in comparison_tables(found):
+    for table in comparison_tables(comparison):
         print_table(table, console)
 
 
-def write_comparison(found: Comparison, out: Path) -> list[Path]:
+def write_comparison(comparison: Comparison, out: Path) -> list[Path]:
     """Write ``compare.md``, ``compare.csv``, ``changed.csv`` and, if the runs have pictures, ``changed.png``.
 
     Raises:
@@ -214,30 +215,30 @@ def write_comparison(found: Comparison, out: Path) -> list[Path]:
     paths = [out / name for name in ("compare.md", "compare.csv", "changed.csv")]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        parts = [f"{table.title}\n\n{markdown_table(table)}" for table in comparison_tables(found)]
+        parts = [f"{table.title}\n\n{markdown_table(table)}" for table in comparison_tables(comparison)]
         paths[0].write_text("\n".join(parts), encoding="utf-8")
-        write_csv(found.table, paths[1])
-        write_csv(found.changed, paths[2])
-        picture = _pictures(found, out / "changed.png")
+        write_csv(comparison.table, paths[1])
+        write_csv(comparison.changed, paths[2])
+        picture = _pictures(comparison, out / "changed.png")
     except OSError as error:
         raise UserError(f"the folder {out} cannot be written ({error.strerror or error}); give another --out") from None
     return [*paths, picture] if picture else paths
 
 
-def _pictures(found: Comparison, path: Path) -> Path | None:
+def _pictures(comparison: Comparison, path: Path) -> Path | None:
     """Base, source, A and B of the pairs that changed most; None if no run has pictures."""
     rows = []
-    for row in found.changed.to_dict("records"):
+    for row in comparison.changed.to_dict("records"):
         names = {"base": "base", "source": "source", "A": row["key_a"], "B": row["key_b"]}
         tiles = []
         for label, name in names.items():
-            folders = [found.b] if label == "B" else [found.a, found.b] if label != "A" else [found.a]
+            folders = {"A": [comparison.a], "B": [comparison.b]}.get(label, [comparison.a, comparison.b])
             files = [(f if f.is_dir() else f.parent) / IMAGES / f"{row['pair_id']}-{name}.png" for f in folders]
             tiles.append((label, next((t for t in map(_tile, files) if t is not None), None)))
         if any(t is not None for _, t in tiles):
             change = f"{row['difference']:+.3f}, strength {row['strength']:g}"
             rows.append((f"{row['pair_id']} ({change}): {row['original_prompt']}  ->  {row['editing_prompt']}", tiles))
-    title = f"Pairs that changed most by {found.metric}; A {found.a}, B {found.b}"
+    title = f"Pairs that changed most by {comparison.metric}; A {comparison.a}, B {comparison.b}"
     if not rows:
         return None
     compose(title, rows).save(path)
@@ -245,7 +246,7 @@ def _pictures(found: Comparison, path: Path) -> Path | None:
 
 
 def _tile(path: Path) -> Image.Image | None:
-    """A picture for the sheet; None also if it is damaged."""
+    """A picture for the sheet; None if the file is missing or damaged."""
     try:
         return tile(path)
     except (OSError, SyntaxError, Image.DecompressionBombError):

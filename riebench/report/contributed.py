@@ -61,9 +61,9 @@ def check_folder(folder: Path) -> Checked:
         raise UserError(f"{folder} is not a folder; give one with {RUN} and records")
     run = _run_file(folder)
     frame = load_records(folder)
-    found = Checked(_counts(frame))
-    found.problems += [*_consistency(run, frame), *_soundness(frame), *_completeness(run, frame)]
-    return found
+    checked = Checked(_counts(frame))
+    checked.problems += [*_consistency(run, frame), *_soundness(frame), *_completeness(run, frame)]
+    return checked
 
 
 def _counts(frame: pd.DataFrame) -> str:
@@ -130,7 +130,7 @@ def _soundness(frame: pd.DataFrame) -> list[str]:
 
 def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
     """Check that every pair has every setting of ``run.json``, and others only at strengths that were searched."""
-    wanted = dict.fromkeys(
+    expected = dict.fromkeys(
         (*cells, strength)
         for arm in run.arms
         for cells in _arm_cells(arm)
@@ -142,15 +142,15 @@ def _completeness(run: RunFile, frame: pd.DataFrame) -> list[str]:
     problems = []
     if frame["pair_id"].nunique() != run.pairs:
         problems.append(f"there are records of {frame['pair_id'].nunique()} pairs, run.json says {run.pairs}")
-    found = set(zip(frame["pair_id"], cells, strict=True))
-    missing = [(pair, cell) for pair in frame["pair_id"].unique() for cell in wanted if (pair, cell) not in found]
+    recorded = set(zip(frame["pair_id"], cells, strict=True))
+    missing = [(pair, cell) for pair in frame["pair_id"].unique() for cell in expected if (pair, cell) not in recorded]
     if missing:
         pair, (method, _, _, blocks, on_steps, strength) = missing[0]
         first = f"first: pair {pair}, {method} in {blocks}, steps {on_steps}, strength {strength:g}"
-        problems.append(f"{len(missing)} of {len(wanted) * frame['pair_id'].nunique()} records are missing ({first})")
-    arms = {cell[:-1] for cell in wanted}
+        problems.append(f"{len(missing)} of {len(expected) * frame['pair_id'].nunique()} records are missing ({first})")
+    arms = {cell[:-1] for cell in expected}
     tried = frame["at_lpips"].notna()
-    strange = {cell for cell in cells[~tried] if cell not in wanted} | {c for c in cells[tried] if c[:-1] not in arms}
+    strange = {cell for cell in cells[~tried] if cell not in expected} | {c for c in cells[tried] if c[:-1] not in arms}
     if strange:
         method, _, _, blocks, on_steps, strength = min(strange, key=str)
         first = f"first: {method} in {blocks}, steps {on_steps}, strength {strength:g}"

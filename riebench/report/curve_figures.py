@@ -38,33 +38,33 @@ class Panel(NamedTuple):
 
 
 def curves_by_category(curves: Curves) -> Figure | None:
-    """A panel for each category, of the main set of blocks."""
+    """A figure with a panel for each category, for the main set of blocks."""
     return _curve_figure(curves, _category_panels(curves), f"{_blocks_note(curves)}{BANDS}")
 
 
 def curves_by_block(curves: Curves) -> Figure | None:
-    """A panel for each set of blocks, over all categories; None if there is only one set."""
+    """A figure with a panel for each set of blocks, over all categories; None if there is only one set."""
     panels = _block_panels(curves)
     return _curve_figure(curves, panels, f"all categories; {BANDS}", share=True) if len(panels) > 1 else None
 
 
 def curves_by_steps(curves: Curves) -> Figure | None:
-    """A panel for each set of blocks and method with a curve for each interval; None if no method has two."""
-    found: dict[tuple[str, str], list[tuple[int, Arm]]] = {}
+    """A figure with a panel for each set of blocks and method; None if no method has two intervals of the steps."""
+    by_variant: dict[tuple[str, str], list[tuple[int, Arm]]] = {}
     variants = sorted({arm.variant for arm in curves.arms})
     for i, arm in enumerate(curves.arms):
         if arm.on_steps != ANY and arm.scored.any():
-            found.setdefault((arm.blocks, arm.variant), []).append((i, arm))
+            by_variant.setdefault((arm.blocks, arm.variant), []).append((i, arm))
     panels = [
-        Panel(f"{variant}, {where}", ALL, found[blocks, variant])
+        Panel(f"{variant}, {where}", ALL, by_variant[blocks, variant])
         for blocks, where in curves.block_sets.items()
         for variant in variants
-        if len(found.get((blocks, variant), [])) > 1
+        if len(by_variant.get((blocks, variant), [])) > 1
     ]
     if not panels:
         return None
     note = f"square-root axis; on in the steps named above; {BANDS}"
-    columns = len({variant for _, variant in found})  # a column for each method
+    columns = len({variant for _, variant in by_variant})  # a column for each method
     looks = looks_of_intervals(curves.intervals)
     figure = _curve_figure(curves, panels, note, looks=looks, columns=columns if 1 < columns < 4 else 3)
     for axes in figure.axes if figure else ():  # a step alone costs little, so its curve is short
@@ -77,7 +77,7 @@ def curves_by_steps(curves: Curves) -> Figure | None:
 def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
     """Draw ``curve.png`` and ``curve.svg`` of a run: a panel for each category, and over all for each set of blocks.
 
-    Of a run with several intervals of the steps also ``curve-by-steps``.
+    A run with several intervals of the steps gets ``curve-by-steps`` too.
 
     Returns:
         The paths; empty if no pair was scored.
@@ -126,16 +126,16 @@ def _block_panels(curves: Curves) -> list[Panel]:
 
 
 def _pairs_in(rows: pd.DataFrame) -> str:
-    """How many pairs the means of a panel are over: ``10 pairs``, or ``8 to 10 pairs`` if that differs."""
-    least, most = int(rows["pairs"].min()), int(rows["pairs"].max())
-    return f"{least} to {most} pairs" if least < most else f"{most} {'pair' if most == 1 else 'pairs'}"
+    """The number of pairs behind the means of a panel: ``10 pairs``, or ``8 to 10 pairs`` if settings differ."""
+    fewest, most = int(rows["pairs"].min()), int(rows["pairs"].max())
+    return f"{fewest} to {most} pairs" if fewest < most else f"{most} {'pair' if most == 1 else 'pairs'}"
 
 
 def shown_arms(curves: Curves, blocks: str) -> list[tuple[int, Arm]]:
-    """The scored arms of a set of blocks in the main interval, by label; so are arms that are the same for all."""
+    """The scored arms of a set of blocks in the main interval, by label; arms with blocks or steps ``any`` included."""
     at = ((blocks, ANY), (curves.main_interval, ANY))
-    found = [(i, a) for i, a in enumerate(curves.arms) if a.blocks in at[0] and a.on_steps in at[1] and a.scored.any()]
-    return sorted(found, key=lambda x: x[1].label)
+    arms = [(i, a) for i, a in enumerate(curves.arms) if a.blocks in at[0] and a.on_steps in at[1] and a.scored.any()]
+    return sorted(arms, key=lambda x: x[1].label)
 
 
 def _curve_figure(
@@ -146,7 +146,7 @@ def _curve_figure(
     looks: Mapping[str, Look] | None = None,
     columns: int = 3,
 ) -> Figure | None:
-    """The panels, their arms told apart by interval if ``looks`` of intervals are given, else by label."""
+    """A figure of the panels; ``looks`` are by interval of the steps, None draws each label with its own look."""
     name = attrgetter("label" if looks is None else "on_steps")
     arms = {name(arm): arm for panel in reversed(panels) for _, arm in panel.arms}
     if not arms:
@@ -154,18 +154,18 @@ def _curve_figure(
     looks = looks or looks_of({label: arms[label].family for label in sorted(arms)})
     handles = [handle(label, look, line=arms[label].curved) for label, look in looks.items() if label in arms]
     figure, axes = _panels(len(panels), handles, share, columns)
-    for panel, one in zip(panels, axes, strict=True):
+    for panel, panel_axes in zip(panels, axes, strict=True):
         rows = curves.curves[curves.curves["category"] == panel.category]
         for i, arm in panel.arms:
-            _curve(one, rows[rows["arm"] == i], looks[name(arm)])
-        one.set_title(panel.title, loc="left")
+            _curve(panel_axes, rows[rows["arm"] == i], looks[name(arm)])
+        panel_axes.set_title(panel.title, loc="left")
     figure.supxlabel(f"LPIPS to the base image ({curves.group.lpips}) ← better\n{note}", fontsize=8)
     figure.supylabel(f"CLIP similarity with the edit prompt ({curves.group.clip}) → better", fontsize=8)
     return figure
 
 
 def _panels(count: int, handles: Sequence[Line2D], share: bool, most: int) -> tuple[Figure, list[Axes]]:
-    """A figure of up to ``most`` panels a row below a legend, laid out in inches: no text has to be measured."""
+    """A figure of up to ``most`` panels a row below a legend, laid out in inches, so no text is measured."""
     columns = min(most, count)
     rows = -(-count // columns)
     top = TOP + LINE * -(-len(handles) // legend_columns(handles))
@@ -182,19 +182,19 @@ def _panels(count: int, handles: Sequence[Line2D], share: bool, most: int) -> tu
         hspace=GAP_Y / height,
     )
     axes = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
-    for one in axes:
-        one.locator_params(nbins=5)
-        one.ticklabel_format(axis="x", scilimits=(-3, 4))  # long labels run into one another
-    for one in axes[count - columns : count]:
-        one.tick_params(labelbottom=True)
-    for one in axes[count:]:
-        one.set_axis_off()
+    for panel in axes:
+        panel.locator_params(nbins=5)
+        panel.ticklabel_format(axis="x", scilimits=(-3, 4))  # long labels run into one another
+    for panel in axes[count - columns : count]:
+        panel.tick_params(labelbottom=True)
+    for panel in axes[count:]:
+        panel.set_axis_off()
     place_legend(figure, handles)
     return figure, axes[:count]
 
 
 def measured_panels(count: int, columns: int, height: float, extra: float) -> tuple[Figure, list[Axes]]:
-    """A figure of panels, row by row, laid out by their contents; heights in inches, of a row and of the rest."""
+    """A figure of panels laid out by their contents; ``height`` of a row and ``extra`` of the rest in inches."""
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, height * rows + extra), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -204,7 +204,7 @@ def measured_panels(count: int, columns: int, height: float, extra: float) -> tu
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, look: Look) -> None:
-    """An arm's means by growing strength with a band of their intervals; a mark with a bar if all are one point."""
+    """Draw an arm's means by growing strength with a band of intervals; if all are one point, a mark with a bar."""
     for path in paths_of(rows):
         x, y = path["lpips_base_mean"].to_numpy(), path["clip_text_edit_mean"].to_numpy()
         low, high = (path[f"clip_text_edit_{end}"].fillna(path["clip_text_edit_mean"]) for end in ("low", "high"))
@@ -227,13 +227,13 @@ def paths_of(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def handle(label: str, look: Look, line: bool = True) -> Line2D:
-    """The entry of an arm in a legend, with its line or the mark alone."""
+    """The entry of an arm in a legend: a mark, with its line if ``line``."""
     style: Any = look.line if line else ""
     return Line2D([], [], color=look.colour, marker=look.marker, linestyle=style, markersize=4, label=label)
 
 
 def place_legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
-    """The legend above all panels, with as many columns as fit."""
+    """Place the legend above all panels, with as many columns as fit."""
     inside = figure.get_layout_engine() is None
     figure.legend(
         handles=list(handles),
@@ -245,7 +245,7 @@ def place_legend(figure: Figure, handles: Sequence[Artist | Container]) -> None:
 
 
 def legend_columns(handles: Sequence[Artist | Container]) -> int:
-    """How many columns of a legend are as wide as the page, filled column by column as matplotlib does."""
+    """The largest number of legend columns that fit the page, filled column by column as matplotlib does."""
     lengths = [len(str(handle.get_label())) for handle in handles]
 
     def inches(columns: int) -> float:

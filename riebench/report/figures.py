@@ -59,17 +59,17 @@ def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lam
 
 def dose_response(analysis: Analysis) -> Figure | None:
     """Metrics along strength over all categories."""
-    wanted = {
+    titles = {
         CURVE[1]: f"LPIPS to the base image\n({analysis.group.lpips}; lower is better)",
         CURVE[0]: f"CLIP with the edit prompt\n({analysis.group.clip}; higher is better)",
     } | {metric: f"{metric} (higher is better)" for metric in TRUTH if metric in analysis.metrics}
     arms = shown_arms(analysis, analysis.main_blocks)
     if not arms or not any(len(arm.strengths) > 1 for _, arm in arms):
         return None
-    figure, panels = measured_panels(len(wanted), 2, 2.3, 0.9)
+    figure, panels = measured_panels(len(titles), 2, 2.3, 0.9)
     whole = analysis.curves[analysis.curves["category"] == ALL]
     looks = looks_of({arm.label: arm.family for _, arm in arms})
-    for axes, (metric, text) in zip(panels, wanted.items(), strict=True):
+    for axes, (metric, text) in zip(panels, titles.items(), strict=True):
         for i, arm in arms:
             look = looks[arm.label]
             style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
@@ -92,10 +92,10 @@ def _shortened(text: str, most: int) -> str:
 
 def failures(analysis: Analysis) -> Figure | None:
     """Failed records by reason, the methods stacked."""
-    found = analysis.failures
-    if found.empty:
+    counts = analysis.failures
+    if counts.empty:
         return None
-    table = found.pivot_table(index="reason", columns="method", values="records", aggfunc="sum", fill_value=0)
+    table = counts.pivot_table(index="reason", columns="method", values="records", aggfunc="sum", fill_value=0)
     table = table.loc[table.sum(axis=1).sort_values().index]
     hidden = len(table) - MOST_REASONS
     table = table.tail(MOST_REASONS)

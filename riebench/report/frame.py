@@ -120,7 +120,7 @@ def _frame_of(file: Path) -> pd.DataFrame:
 
 
 class _Rows:
-    """The records of a file without what they share, taken apart one after the other.
+    """The columns of a file's records without their shared parts, filled one record after the other.
 
     Values are kept in lists of plain values, as many small tuples would slow down Python's garbage collector.
 
@@ -179,7 +179,7 @@ class _Repeated:
         self._of_records.append(self._numbers.setdefault(orjson.dumps(value), len(self._numbers)))
 
     def columns(self, make: Callable[[list[Any]], Mapping[str, Any]]) -> dict[str, Any]:
-        """What ``make`` gives for the different values, for each record."""
+        """The result of ``make`` for each record, computed once for each different value."""
         return _taken(make([orjson.loads(text) for text in self._numbers]), self._of_records)
 
 

@@ -33,9 +33,9 @@ class Source:
     @cached_property
     def info(self) -> dict[str, Any]:
         """The contents of ``run.json``; empty if it is damaged or its values are not of the types that a run writes."""
-        found = read_run(self.path if self.path.is_dir() else self.path.parent)
-        sound = isinstance(found.get("code") or {}, dict) and isinstance(found.get("command") or [], list)
-        return found if sound else {}
+        request = read_run(self.path if self.path.is_dir() else self.path.parent)
+        sound = isinstance(request.get("code") or {}, dict) and isinstance(request.get("command") or [], list)
+        return request if sound else {}
 
 
 @dataclass
@@ -159,10 +159,10 @@ def _conflict(old: Group, new: Group) -> str | None:
 
 def _measured_otherwise(old: Group, new: Group) -> str | None:
     """A metric that another network or command measured in each of two groups."""
-    mine, theirs = (
+    ours, theirs = (
         {k: v for text in g.frame["measured_by"].unique() for k, v in json.loads(text).items()} for g in (old, new)
     )
-    return next((name for name in mine if theirs.get(name, mine[name]) != mine[name]), None)
+    return next((name for name in ours if theirs.get(name, ours[name]) != ours[name]), None)
 
 
 def _reconcile(group: Group) -> None:
@@ -199,9 +199,9 @@ def _check_equal(frame: pd.DataFrame) -> None:
 def _differences(groups: Sequence[Group]) -> list[str]:
     """The names of values in which the groups differ, with the values."""
     shared = [group.same for group in groups]
-    found = []
+    differences = []
     for name in dict.fromkeys(name for same in shared for name in same):
         values = list(dict.fromkeys(same.get(name, "none") for same in shared))
         if len(values) > 1:
-            found.append(f"{name}: {', '.join(values)}")
-    return found
+            differences.append(f"{name}: {', '.join(values)}")
+    return differences

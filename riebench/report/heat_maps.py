@@ -79,13 +79,13 @@ def blocks_by_steps(analysis: Analysis) -> Figure | None:
     height = 0.6 + 0.3 * len(analysis.block_sets)
     figure, panels = measured_panels(len(variants) * len(shown), len(shown), height, 1.0)
     for column, (title, tables, span) in enumerate(shown):
-        mine = panels[column :: len(shown)]
-        for axes, variant, table in zip(mine, variants, tables, strict=True):
+        column_panels = panels[column :: len(shown)]
+        for axes, variant, table in zip(column_panels, variants, tables, strict=True):
             image = _heat_map(axes, table, span, list(analysis.block_sets.values()))
             axes.set_title(f"{variant}: {title}", fontsize=8)
             axes.set_xticks(range(len(intervals)), intervals)
-        mine[-1].set_xlabel("steps in which the intervention is on")
-        figure.colorbar(image, ax=mine, shrink=0.8, label="→ better", aspect=30)
+        column_panels[-1].set_xlabel("steps in which the intervention is on")
+        figure.colorbar(image, ax=column_panels, shrink=0.8, label="→ better", aspect=30)
     figure.suptitle(f"at {analysis.group.lpips} {at:g} ({SMALL_PRINT})", fontsize=9)
     return figure
 

@@ -59,20 +59,20 @@ def cross(lpips: Array, budgets: Array, within: float = 0.0) -> Crossing:
     """
     order = np.argsort(np.isnan(lpips), axis=1, kind="stable")
     path = np.take_along_axis(lpips, order, 1)
-    wanted = np.broadcast_to(budgets, (len(path), np.shape(budgets)[-1]))
+    targets = np.broadcast_to(budgets, (len(path), np.shape(budgets)[-1]))
     if path.shape[1] < 2:
-        nowhere = np.zeros(wanted.shape, bool)
-        return Crossing(nowhere.astype(np.intp), np.full(wanted.shape, np.nan), nowhere, order)
+        nowhere = np.zeros(targets.shape, bool)
+        return Crossing(nowhere.astype(np.intp), np.full(targets.shape, np.nan), nowhere, order)
     start, end = path[:, None, :-1], path[:, None, 1:]
-    target = wanted[:, :, None]
+    target = targets[:, :, None]
     meets = (np.minimum(start, end) <= target) & (target <= np.maximum(start, end))
     segment = meets.argmax(2)
     before = np.take_along_axis(path, segment, 1)
     step = np.take_along_axis(path, segment + 1, 1) - before
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(step == 0, 0.0, (wanted - before) / step)
+        share = np.where(step == 0, 0.0, (targets - before) / step)
     share = np.where(meets.any(2), share, np.nan)
-    curved = (most(path) > least(path))[:, None, None]  # a point alone is no curve, even on the budget
+    curved = (highest(path) > lowest(path))[:, None, None]  # a point alone is no curve, even on the budget
     near = curved & (np.abs(path[:, None] - target) <= within * target)
     first = near.argmax(2)
     measured = near.any(2) & (np.isnan(share) | (first <= segment + 1))
@@ -94,8 +94,8 @@ def gap(lpips_a: Array, clip_a: Array, lpips_b: Array, clip_b: Array) -> tuple[A
         The area, positive where a is above b, by the trapezoid rule on :data:`GRID` points, and the width of the common
         range, both ``[pairs]``; NaN where there is no common range.
     """
-    low = np.fmax(least(lpips_a), least(lpips_b))
-    high = np.fmin(most(lpips_a), most(lpips_b))
+    low = np.fmax(lowest(lpips_a), lowest(lpips_b))
+    high = np.fmin(highest(lpips_a), highest(lpips_b))
     width = np.where(high > low, high - low, np.nan)
     steps = np.linspace(0, 1, GRID)
     with np.errstate(invalid="ignore"):
@@ -105,11 +105,11 @@ def gap(lpips_a: Array, clip_a: Array, lpips_b: Array, clip_b: Array) -> tuple[A
     return np.trapezoid(above, dx=1 / (GRID - 1), axis=1) * width, width
 
 
-def least(lpips: Array) -> Array:
+def lowest(lpips: Array) -> Array:
     """The least LPIPS of each pair; infinite without any."""
     return np.where(np.isnan(lpips), np.inf, lpips).min(1, initial=np.inf)
 
 
-def most(lpips: Array) -> Array:
+def highest(lpips: Array) -> Array:
     """The greatest LPIPS of each pair; minus infinity without any."""
     return np.where(np.isnan(lpips), -np.inf, lpips).max(1, initial=-np.inf)

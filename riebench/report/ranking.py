@@ -1,4 +1,4 @@
-"""By what arms are ranked at matched LPIPS."""
+"""The metrics that rank arms at matched LPIPS."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RANKINGS = {
     MARGIN: "CLIP similarity with the edit prompt minus that with the original prompt",
     SUCCESS: "share of pairs whose edited attribute reads as the edit prompt says (drawn world only)",
 }
-"""What ``--rank-by`` may be."""
+"""The values of ``--rank-by``, with their descriptions."""
 
 
 def check_ranking(by: str, metrics: Collection[str]) -> None:
-    """See that arms can be ranked so.
+    """Check that arms can be ranked by ``by``.
 
     Raises:
-        UserError: if there is no such ranking, or no record has what it needs.
+        UserError: if there is no such ranking, or no record has its metric.
     """
     if by not in RANKINGS:
         raise unknown("ranking", by, RANKINGS)
@@ -39,11 +39,11 @@ def ranked_metric(by: str) -> str:
 
 
 def worth(values: Mapping[str, Array], pairs: Pairs, by: str) -> Array:
-    """What arms are ranked by, ``[pairs, ...]`` as the values.
+    """The values that rank arms, ``[pairs, ...]`` as ``values``.
 
-    A gain is CLIP itself where the base image's is unknown for some pairs.
+    A gain is the CLIP similarity itself if that of some base image is unknown.
     """
-    found = values[ranked_metric(by)]
+    metric_values = values[ranked_metric(by)]
     if by != GAIN or not pairs.known:
-        return found
-    return found - pairs.base.reshape(-1, *[1] * (found.ndim - 1))
+        return metric_values
+    return metric_values - pairs.base.reshape(-1, *[1] * (metric_values.ndim - 1))

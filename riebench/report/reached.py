@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from riebench.report.arms import Arm, Pairs
-from riebench.report.matching import cross, least, most
+from riebench.report.matching import cross, highest, lowest
 from riebench.settings.lpips_search import LPIPS, WITHIN, ends
 
 MET, JUMP, BETWEEN, BEYOND, ABOVE = "met", "jump", "between", "beyond", "above"
@@ -44,13 +44,13 @@ def reached(arms: Sequence[Arm], pairs: Pairs, budgets: Sequence[float]) -> pd.D
 
 
 def _of_arm(arm: Arm, k: int, pairs: Pairs, budgets: Sequence[float]) -> pd.DataFrame:
-    path, wanted = arm.along(LPIPS, k), np.asarray(budgets, float)
-    crossing = cross(path, wanted, WITHIN)
+    path, budget_array = arm.along(LPIPS, k), np.asarray(budgets, float)
+    crossing = cross(path, budget_array, WITHIN)
     strengths, lpips = crossing.ends(arm.along("strength", k)), crossing.ends(path)
-    smallest, largest = least(path), most(path)
+    smallest, largest = lowest(path), highest(path)
     met, unread = crossing.measured, np.isnan(crossing.share)
     second = met & (crossing.share == 1)  # the picture is at the end of the segment
-    above = unread & (smallest[:, None] > wanted)
+    above = unread & (smallest[:, None] > budget_array)
     outcome = np.select([met, above, unread, ends(*strengths)], [MET, ABOVE, BEYOND, JUMP], BETWEEN)
     passed = ~met & ~unread
     rows, columns = np.nonzero(np.repeat(smallest[:, None] < np.inf, len(budgets), 1))

@@ -21,7 +21,7 @@ NEARLY_ALL = 0.9  # share of the pairs of the fullest choice that another must h
 
 
 def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
-    """LPIPS budgets at which the data can compare, and whether they are the usual ones.
+    """LPIPS budgets that enough pairs reach, and whether they are the usual ones.
 
     For each arm and LPIPS, count the share of pairs whose curve spans that LPIPS. The last budget is the largest LPIPS
     whose share is one half or more for at least two arms (or for the single arm with a curve); if no LPIPS has such a
@@ -47,9 +47,9 @@ def choose_budgets(arms: Sequence[Arm]) -> tuple[list[float], bool]:
 
 def _share(span: Array, levels: Array) -> Array:
     """The share of pairs whose span ``[2, pairs]`` contains each level."""
-    least, most = np.sort(span)
-    begun, ended = np.searchsorted(least, levels, "right"), np.searchsorted(most, levels, "left")
-    return (begun - ended) / len(least)
+    lowest, highest = np.sort(span)
+    begun, ended = np.searchsorted(lowest, levels, "right"), np.searchsorted(highest, levels, "left")
+    return (begun - ended) / len(lowest)
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float], by: str = GAIN) ->
     Where an arm was run with several k, the values of each half of the pairs are those of the k that is best on the
     other half: no pair takes part in a choice that its own score is reported with, and a wide sweep is no advantage.
     """
-    found = []
+    readings = []
     crossings = [cross(arm.along("lpips_base", i), np.asarray(budgets, float), WITHIN) for i in range(len(arm.ks))]
     for i, crossing in enumerate(crossings):
-        found.append({metric: crossing.read(arm.along(metric, i)) for metric in arm.values})
-    if len(found) == 1:
-        return Matched(found[0], crossings[0].measured, [arm.ks * len(budgets)] * 2)
-    gains = np.stack([worth(f, pairs, by) for f in found])
+        readings.append({metric: crossing.read(arm.along(metric, i)) for metric in arm.values})
+    if len(readings) == 1:
+        return Matched(readings[0], crossings[0].measured, [arm.ks * len(budgets)] * 2)
+    gains = np.stack([worth(f, pairs, by) for f in readings])
     values = {metric: np.full((len(pairs.ids), len(budgets)), np.nan) for metric in arm.values}
     measured = np.zeros((len(pairs.ids), len(budgets)), bool)
     chosen: list[list[int | None]] = [[], []]
@@ -91,7 +91,7 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float], by: str = GAIN) ->
             if k is not None:
                 measured[rows, b] = crossings[k].measured[rows, b]
                 for metric in arm.values:
-                    values[metric][rows, b] = found[k][metric][rows, b]
+                    values[metric][rows, b] = readings[k][metric][rows, b]
     return Matched(values, measured, chosen)
 
 
@@ -133,7 +133,7 @@ class HeldOut:
 
 
 def held_out_scores(arm: Arm, pairs: Pairs, budget: float, by: str = GAIN) -> HeldOut:
-    """Choose k and strength on each half by what ranks, within an LPIPS budget; report them on the other.
+    """Choose k and strength on each half by the ranking metric within an LPIPS budget; report the other half.
 
     A setting is within the budget if its mean LPIPS over the choosing half is. A tie takes the weaker strength.
     """

@@ -102,12 +102,12 @@ def contact_sheets(curves: Curves, folder: Path) -> list[Path]:
 def _sheets(name: str, records: pd.DataFrame, references: Mapping[str, Tiles], folder: Path) -> list[Path]:
     """Draw the sheets of one method with one k: over all categories, and of each."""
     rows: dict[Any, list[tuple[str, Tiles]]] = {
-        category: [_row(folder / IMAGES, references[str(p)], mine) for p, mine in found.groupby("pair_id", sort=False)]
-        for category, found in records.groupby("category", sort=False)
+        category: [_row(folder / IMAGES, references[str(p)], own) for p, own in part.groupby("pair_id", sort=False)]
+        for category, part in records.groupby("category", sort=False)
     }
     safe = "".join(c if c.isalnum() or c in "+.-" else "_" for c in name.replace(", ", "-"))
-    sheets = {safe: (name, [found[0] for found in rows.values()])}
-    sheets |= {f"{safe}-{category}": (f"{CATEGORIES[category]}: {name}", found) for category, found in rows.items()}
-    for file, (title, found) in sheets.items():
-        compose(title, found).save(folder / SHEETS / f"{file}.png", compress_level=1)
+    sheets = {safe: (name, [of_category[0] for of_category in rows.values()])}
+    sheets |= {f"{safe}-{n}": (f"{CATEGORIES[n]}: {name}", of_category) for n, of_category in rows.items()}
+    for file, (title, sheet_rows) in sheets.items():
+        compose(title, sheet_rows).save(folder / SHEETS / f"{file}.png", compress_level=1)
     return [folder / SHEETS / f"{file}.png" for file in sheets]

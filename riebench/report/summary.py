@@ -1,14 +1,21 @@
-"""What a run shows at its end: its table, curve and contact sheets. Needs no torch."""
+"""The summary of a run: its table, curve and contact sheets. Needs no torch."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from riebench.report.curves import Curves
+
+
+NAMES = re.compile(r"'[^']*'|[^\s/]+\.(?:png|jpe?g|webp)\b", re.IGNORECASE)
+"""Names in the reason of a failure: quoted names, and file names of pictures."""
 
 
 def curves_in(folder: Path) -> list[Curves]:
@@ -26,6 +33,25 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
+def failure_lines(reasons: pd.Series) -> list[str]:
+    """A line for each kind of failure: its count, and its first reason.
+
+    Reasons are of one kind if they differ only in a picture's file name or in a quoted name.
+
+    Args:
+        reasons: the reason of each record, null if it did not fail.
+    """
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    for reason, count in reasons.value_counts().items():
+        kinds.setdefault(NAMES.sub("NAME", str(reason)), []).append((str(reason), count))
+    lines = []
+    for kind in kinds.values():
+        total = sum(count for _, count in kind)
+        more = f" (and {len(kind) - 1} more that differ only in names)" if len(kind) > 1 else ""
+        lines.append(f"failed {total} {'time' if total == 1 else 'times'}: {kind[0][0]}{more}")
+    return lines
+
+
 def summarize(folder: Path, console: Console) -> None:
     """Print the table of a run and write its table, curve and contact sheets.
 
@@ -41,20 +67,20 @@ def summarize(folder: Path, console: Console) -> None:
     from riebench.report.tables import settings_table
     from riebench.report.texttable import markdown_table, print_sections
 
-    found = curves_in(folder)
-    tables = [settings_table(curves) for curves in found]
-    for curves, table in zip(found, tables, strict=True):
-        if len(found) > 1:
+    groups = curves_in(folder)
+    tables = [settings_table(curves) for curves in groups]
+    for curves, table in zip(groups, tables, strict=True):
+        if len(groups) > 1:
             console.print(curves.group.headline, markup=False)
         print_sections(table, console)
-        for reason, number in curves.group.frame["reason"].value_counts().items():
-            console.print(f"failed {number} times: {reason}", markup=False)
+        for line in failure_lines(curves.group.frame["reason"]):
+            console.print(line, markup=False)
     (folder / "table.md").write_text("\n".join(map(markdown_table, tables)), encoding="utf-8")
     print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")
     from riebench.report.curve_figures import draw_run_curve  # after the table, as matplotlib is slow to import
     from riebench.report.sheet import contact_sheets
 
-    if drawn := draw_run_curve(found[0], folder):
+    if drawn := draw_run_curve(groups[0], folder):
         print("curve    ", *drawn)
-    if sheets := contact_sheets(found[0], folder):
+    if sheets := contact_sheets(groups[0], folder):
         print(f"pictures  {sheets[0].parent} ({len(sheets)} sheets)")

@@ -33,7 +33,7 @@ from riebench.report.texttable import (
 MOST_ROWS = 40  # of comparisons in Markdown; all are in the CSV
 OUTSIDE_MARK = "†"
 READ, MOSTLY = "≈", 0.9
-"""What marks a score of which less than this share of the pairs was measured, and the rest read between strengths."""
+"""The mark of a score read between strengths, and the share of measured pairs below which a score has it."""
 
 
 def settings_table(curves: Curves, strength: float | None = None, overall: bool = False) -> TextTable:
@@ -41,8 +41,8 @@ def settings_table(curves: Curves, strength: float | None = None, overall: bool 
 
     Args:
         curves: of a group of records.
-        strength: rows of this strength alone.
-        overall: rows over all categories alone.
+        strength: only rows of this strength.
+        overall: only rows over all categories.
     """
     rows = curves.curves[curves.curves["attempted"] > 0]
     if strength is not None:
@@ -73,7 +73,7 @@ def settings_table(curves: Curves, strength: float | None = None, overall: bool 
 
 
 def with_interval(row: Mapping[Any, Any], name: str, pairs: bool = False) -> str:
-    """A mean with its interval, and the number of its pairs where that is asked for."""
+    """A mean with its interval, and the number of its pairs on request."""
     if pd.isna(row.get(name, np.nan)):
         return f"{DASH} (0)" if pairs else DASH
     text = interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
@@ -131,7 +131,7 @@ def at_every_budget(analysis: Analysis) -> TextTable | None:
 
 
 def legend(analysis: Analysis) -> list[str]:
-    """What the columns of the leaderboard mean."""
+    """The meaning of the leaderboard's columns."""
     lpips, clip = analysis.group.lpips, analysis.group.clip
     lines = []
     ranked_by, gain = ("gain", "Gain is CLIP over that of the base image. ") if analysis.pairs.known else ("CLIP", "")
@@ -164,17 +164,17 @@ def legend(analysis: Analysis) -> list[str]:
 
 
 def reached_table(analysis: Analysis) -> TextTable | None:
-    """How many pairs of each arm stand how to each budget; None if nothing was searched."""
-    found = analysis.reached
-    if found.empty or analysis.group.frame["at_lpips"].isna().all():
+    """The number of pairs of each arm by outcome at each budget; None if nothing was searched."""
+    reached = analysis.reached
+    if reached.empty or analysis.group.frame["at_lpips"].isna().all():
         return None
     rows = []
     for arm in analysis.arms:
         searched = searched_for(arm.records)
-        mine = found[(found["method"] == arm.label) & (found["blocks"] == arm.blocks)]
-        mine = mine[mine["on_steps"] == arm.on_steps]
+        of_arm = reached[(reached["method"] == arm.label) & (reached["blocks"] == arm.blocks)]
+        of_arm = of_arm[of_arm["on_steps"] == arm.on_steps]
         for k in arm.ks if searched and arm.curved else ():
-            part = mine[mine["k"].isna() if k is None else mine["k"] == k]
+            part = of_arm[of_arm["k"].isna() if k is None else of_arm["k"] == k]
             counts = part.groupby("budget")["outcome"].value_counts().to_dict()
             cells = [
                 " / ".join(str(counts.get((budget, name), 0)) for name in OUTCOMES) if budget in searched else DASH
@@ -210,29 +210,29 @@ def gain_by_steps(analysis: Analysis) -> TextTable | None:
 
 
 def success_by_steps(analysis: Analysis) -> TextTable | None:
-    """The same of ``edit_success``; None where the truth is not known."""
+    """``edit_success`` at the ranking budget for each interval of the steps; None where the truth is unknown."""
     return _by_steps(analysis, TRUTH[0], TRUTH[0])
 
 
 def _by_steps(analysis: Analysis, name: str, what: str) -> TextTable | None:
     if analysis.rank_at is None or len(analysis.intervals) < 2 or name not in analysis.board:
         return None
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    by_arm: dict[tuple[str, str], dict[str, str]] = {}
     for arm, row in zip(analysis.arms, analysis.overall.to_dict("records"), strict=True):
         if arm.on_steps != ANY and arm.curved:
-            cells = found.setdefault((arm.variant, arm.where), {})
+            cells = by_arm.setdefault((arm.variant, arm.where), {})
             cells[arm.on_steps] = f"{number(row[name])} ({row[f'{name}_pairs']})"
-    rows = [[*arm, *(cells.get(steps, DASH) for steps in analysis.intervals)] for arm, cells in sorted(found.items())]
+    rows = [[*arm, *(cells.get(steps, DASH) for steps in analysis.intervals)] for arm, cells in sorted(by_arm.items())]
     title = f"{what} at LPIPS {analysis.rank_at:g} by the steps in which the intervention is on (pairs that have it)"
     return TextTable(title, ["method", "blocks", *analysis.intervals], rows, left=2) if rows else None
 
 
 def against_best(analysis: Analysis) -> TextTable | None:
     """Every ranked arm against the first, over the pairs that both have."""
-    found = analysis.comparisons
-    if found.empty:
+    comparisons = analysis.comparisons
+    if comparisons.empty:
         return None
-    mine = found[(found["arm_a"] == 0) | (found["arm_b"] == 0)].to_dict("records")[:MOST_ROWS]
+    with_first = comparisons[(comparisons["arm_a"] == 0) | (comparisons["arm_b"] == 0)].to_dict("records")[:MOST_ROWS]
     head = ["better", "than", "pairs of both", "difference", "p (Holm)", "told apart", "mean gap over the common range"]
     rows = [
         [
@@ -244,9 +244,9 @@ def against_best(analysis: Analysis) -> TextTable | None:
             "yes" if row["told_apart"] else "no",
             f"{number(row['mean_gap'])} ({row['area_pairs']})",
         ]
-        for row in mine
+        for row in with_first
     ]
-    more = f"; all {len(found)} comparisons are in comparisons.csv" if len(found) > len(rows) else ""
+    more = f"; all {len(comparisons)} comparisons are in comparisons.csv" if len(comparisons) > len(rows) else ""
     return TextTable(f"Against the first at LPIPS {analysis.rank_at:g}{more}", head, rows, left=2)
 
 
@@ -271,11 +271,11 @@ def agreement_table(analysis: Analysis) -> TextTable | None:
 
 
 def failures_table(analysis: Analysis) -> TextTable | None:
-    """Why records failed."""
-    found = analysis.failures
-    if found.empty:
+    """The reasons of failed records."""
+    failures = analysis.failures
+    if failures.empty:
         return None
-    groups = found.groupby(["reason", "where"], sort=False)
+    groups = failures.groupby(["reason", "where"], sort=False)
     grouped = groups.agg(records=("records", "sum"), methods=("method", "nunique")).reset_index()
     rows = [[str(row[c]) for c in ("reason", "where", "records", "methods")] for row in grouped.to_dict("records")]
     return TextTable("Failures", ["reason", "stage", "records", "methods"], rows[:MOST_ROWS], left=2)
@@ -293,12 +293,12 @@ def tables_of(analysis: Analysis) -> list[TextTable]:
         agreement_table,
         failures_table,
     )
-    found = [make(analysis) for make in makers]
-    return [leaderboard(analysis), *(table for table in found if table is not None)]
+    tables = [make(analysis) for make in makers]
+    return [leaderboard(analysis), *(table for table in tables if table is not None)]
 
 
 def print_leaderboard(analysis: Analysis, console: Console) -> None:
-    """Show the board in the terminal, without the columns that it is too narrow for."""
+    """Show the board in the terminal, without the columns that do not fit."""
     table = leaderboard(analysis)
     left_out = ["at strength"]
     left_out += [*TRUTH] if console.width < 140 else []
@@ -328,7 +328,7 @@ def markdown(analysis: Analysis) -> str:
 
 
 def provenance(analysis: Analysis) -> list[str]:
-    """Where the records come from, a line for each run."""
+    """The origin of the records, a line for each run."""
     lines = []
     for name, source in analysis.group.sources.items():
         info = source.info

@@ -109,7 +109,7 @@ def print_table(table: TextTable, console: Console, sections: bool = False) -> N
 
 def _compact(text: str) -> str:
     """A cell without the zeros before the points of its interval."""
-    return re.sub(r"\[[-0-9., ]*\]", lambda found: found[0].replace("0.", "."), text)
+    return re.sub(r"\[[-0-9., ]*\]", lambda match: match[0].replace("0.", "."), text)
 
 
 def _plain(text: str) -> str:

@@ -30,8 +30,8 @@ def parse_intervals(words: Iterable[str | int], steps: int) -> Intervals:
 def _steps_in(word: str, steps: int) -> tuple[int, ...] | None:
     if word == ALL_STEPS:
         return None
-    found = re.fullmatch("([0-9]+)(?:-([0-9]+))?", word)
-    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+    match = re.fullmatch("([0-9]+)(?:-([0-9]+))?", word)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
     if last < first:
         raise UserError(f"on_steps is {word!r}; expected a step as 0, an interval as 1-3, or {ALL_STEPS}")
     if last >= steps:

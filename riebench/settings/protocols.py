@@ -8,14 +8,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is done where the published behaviour is doubtful (PROTOCOL.md, Two protocols).
+    """The choices of a protocol where the published behaviour is doubtful (PROTOCOL.md, Two protocols).
 
     Attributes:
         name: as records have it.
         score_brackets: whether prompts are embedded with the square brackets that mark their change.
         box_threshold: least score of a box of the detector in the interventions.
-        fallback: which cells stand for an instance of which nothing is left on the grid: the one that it
-            covers most, or every cell it touches.
+        fallback: the cells of an instance that covers no whole cell of the grid: the cell with the largest
+            overlap, or every cell it touches.
         delete_only_adds: whether ``only_add`` holds for delete-object pairs too.
         shares: how mean activations become comparable shares before they are ranked: divided by their sum, or
             by the sum of their absolute values, which is sound for signed neurons and the same for SAE codes.

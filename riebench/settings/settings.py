@@ -130,7 +130,7 @@ def described() -> Iterator[tuple[str, Any]]:
 
 
 def choices(field: Any) -> str:
-    """What a setting may be, for people."""
+    """The accepted values of a setting, as text for people."""
     kinds = [kind for kind in (get_args(field.annotation) or (field.annotation,)) if kind is not type(None)]
     kinds = [get_args(kind)[0] if hasattr(kind, "__metadata__") else kind for kind in kinds]
     words = [
@@ -144,8 +144,8 @@ def choices(field: Any) -> str:
     return "|".join(words)
 
 
-def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """Settings with others in the place of some of them, by name as for :func:`parse_settings`.
+def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings with some values replaced, by name as for :func:`parse_settings`.
 
     Raises:
         UserError: for an unknown name or a value that does not fit.
@@ -153,14 +153,14 @@ def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
     now = settings.model_dump(exclude_defaults=True)
     flat = {f"{g}.{n}": v for g, group in now.items() if isinstance(group, dict) for n, v in group.items()}
     flat |= {name: value for name, value in now.items() if not isinstance(value, dict)}
-    return parse_settings(flat | {name: value for name, value in given.items() if value is not None})
+    return parse_settings(flat | {name: value for name, value in changes.items() if value is not None})
 
 
-def parse_settings(given: Mapping[str, Any]) -> Settings:
+def parse_settings(values: Mapping[str, Any]) -> Settings:
     """Settings by name; None leaves one as it is.
 
     Args:
-        given: full names (``masker.box_threshold``, or with ``__`` for the dot), or the last part of a setting of the
+        values: full names (``masker.box_threshold``, or with ``__`` for the dot), or the last part of a setting of the
             model (``device``), to values or their text.
 
     Raises:
@@ -168,7 +168,7 @@ def parse_settings(given: Mapping[str, Any]) -> Settings:
     """
     known = dict(described())
     nested: dict[str, Any] = {}
-    for word, value in given.items():
+    for word, value in values.items():
         name = word.replace("__", ".")
         name = name if name in known or f"model.{name}" not in known else f"model.{name}"
         if name not in known:

@@ -13,7 +13,7 @@ DRAWS = 2_000  # resamples, as each ranks all settings anew
 
 
 def spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, float, float]:
-    """Correlation of column means ``[pairs, settings]`` with its interval; NaN where undefined.
+    """Spearman's correlation of column means ``[pairs, settings]`` with its interval; NaN where undefined.
 
     A resample holds fewer different pairs, so its correlation is weaker than that of the sample, as this is weaker than
     that of ever more pairs. The percentiles of the resamples therefore lie too low where the correlation is strong; the
@@ -21,13 +21,13 @@ def spearman(a: Array, b: Array, weights: NDArray[np.float32]) -> tuple[float, f
     drawn data (90 pairs, 8, 20 and 40 settings whose spread is .7 and 1.3 times that of a setting's pairs, correlations
     from 0 to 1) it held the truth in 91 to 99 of 100 cases; percentiles alone in 0 to 98, the basic one in 73 to 96.
     """
-    found = float(correlations(a, b, np.ones((1, len(a)), np.float32))[0])
-    if a.shape[0] < 2 or np.isnan(found):
-        return found, np.nan, np.nan
+    correlation = float(correlations(a, b, np.ones((1, len(a)), np.float32))[0])
+    if a.shape[0] < 2 or np.isnan(correlation):
+        return correlation, np.nan, np.nan
     low, high = (float(end[0]) for end in quantiles(correlations(a, b, weights)[None]))
     if not high > low:
-        return found, np.nan, np.nan
-    return found, max(-1.0, min(low, 2 * found - high)), min(1.0, max(high, 2 * found - low))
+        return correlation, np.nan, np.nan
+    return correlation, max(-1.0, min(low, 2 * correlation - high)), min(1.0, max(high, 2 * correlation - low))
 
 
 def correlations(a: Array, b: Array, weights: NDArray[np.float32]) -> Array:

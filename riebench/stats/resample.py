@@ -31,9 +31,9 @@ def strata(categories: Sequence[int]) -> list[NDArray[np.intp]]:
     such pair joins the smallest of the others.
     """
     values = np.asarray(categories)
-    found = [np.flatnonzero(values == c) for c in np.unique(values)]
-    large = sorted((s for s in found if len(s) > 1), key=len)
-    lone = [s for s in found if len(s) == 1]
+    members = [np.flatnonzero(values == c) for c in np.unique(values)]
+    large = sorted((s for s in members if len(s) > 1), key=len)
+    lone = [s for s in members if len(s) == 1]
     if not lone:
         return large
     together = np.concatenate(lone)

@@ -1,4 +1,4 @@
-"""The checks of ``scripts/gpu_check``, the ones that matter most first."""
+"""The checks of ``scripts/gpu_check``, the most important first."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ OF_PICTURES = {
 }
 
 
-def _check(name: str, function: object, *given: object) -> Check:
-    return Check(name, str(function.__doc__).splitlines()[0], partial(function, *given))
+def _check(name: str, function: object, *arguments: object) -> Check:
+    return Check(name, str(function.__doc__).splitlines()[0], partial(function, *arguments))
 
 
 def _of_model(model: str, dtype: str) -> list[Check]:

@@ -1,4 +1,4 @@
-"""A check, what becomes of it, and how one after the other is carried out."""
+"""A check, its result, and the loop that carries out all checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from gpu_checks.place import Place
 
 Numbers = dict[str, float | int | str]
-"""What a check measured, by name. A check fills it as it goes, so that a failed one has some, too."""
+"""Measurements of a check, by name. A check adds each at once, so that a failed check has some too."""
 
 
 class Check(NamedTuple):

@@ -48,15 +48,15 @@ def scorers(place: Place, numbers: Numbers) -> None:
     region = np.zeros(base.shape[:2], bool)
     region[: len(region) // 2] = True
     reference = Reference(base, source, "a toad in a hat", "a newt in a hat", region)
-    found = []
+    by_device = []
     for device in ("cpu", str(place.device)):
         both = assemble_scorers(instruments_on(device, place))
         expect(both.clip.device.type == both.lpips.device.type == device.partition(":")[0], "scorers lie elsewhere")
         score_images(both, reference, [edited])
         scores, numbers[f"seconds on {device}"] = place.timed(lambda both=both: score_images(both, reference, [edited]))
-        found.append(scores[0])
-    numbers["largest difference"] = difference(*found)
-    expect(difference(*found) <= SCORES, f"a metric differs by {difference(*found):.2g}, at most {SCORES}")
+        by_device.append(scores[0])
+    numbers["largest difference"] = difference(*by_device)
+    expect(difference(*by_device) <= SCORES, f"a metric differs by {difference(*by_device):.2g}, at most {SCORES}")
 
 
 def masker(place: Place, numbers: Numbers) -> None:
@@ -66,15 +66,15 @@ def masker(place: Place, numbers: Numbers) -> None:
         place.write_masker()
     except UserError as error:
         raise Skipped(str(error)) from None
-    image, found = scenes(place)[1], []
+    image, masks_of = scenes(place)[1], []
     for device in ("cpu", str(place.device)):
         finder = instruments_on(device, place).masker().masker
         finder.find(image, "a hat")
         masks, numbers[f"seconds on {device}"] = place.timed(lambda finder=finder: finder.find(image, "a newt"))
         expect(masks.shape[1:] == image.shape[:2] and len(masks) > 0, f"masks of the shape {masks.shape}")
-        found.append(masks)
-    counts = [len(masks) for masks in found]
-    agreement = float((found[0].any(0) == found[1].any(0)).mean())
+        masks_of.append(masks)
+    counts = [len(masks) for masks in masks_of]
+    agreement = float((masks_of[0].any(0) == masks_of[1].any(0)).mean())
     numbers |= {"masks on the CPU": counts[0], "masks on the device": counts[1], "share of pixels alike": agreement}
     expect(abs(counts[0] - counts[1]) <= 0.1 * counts[0], f"{counts[1]} masks, on the CPU {counts[0]}")
     expect(agreement >= AGREEMENT, f"{agreement:.3f} of the pixels are alike, at least {AGREEMENT}")

@@ -32,13 +32,13 @@ def offload(kind: str, dtype: str, place: Place, numbers: Numbers) -> None:
     """With weights on the CPU until they are used, the same comes out, and less of the device's memory is in use."""
     model = place.model("sdxl-turbo", dtype)
     place.start_measuring()
-    wanted, numbers["seconds without"] = place.timed(lambda: work_of(model))
+    expected, numbers["seconds without"] = place.timed(lambda: work_of(model))
     resident = place.peak()
     moved = offloaded(model, kind, place)
     place.start_measuring()
-    found, numbers["seconds with"] = place.timed(lambda: work_of(moved))
+    observed, numbers["seconds with"] = place.timed(lambda: work_of(moved))
     peak = place.peak()
-    near(place, moved, numbers, found, wanted)
+    near(place, moved, numbers, observed, expected)
     if resident is not None and peak is not None:
         numbers |= {"GB without": resident / 1e9, "GB with": peak / 1e9}
         expect(peak < resident, f"{peak / 1e9:.1f} GB were in use, without offloading {resident / 1e9:.1f} GB")
@@ -79,13 +79,13 @@ def halves(dtype: str, place: Place, numbers: Numbers) -> None:
     with ExitStack() as stack:
         put_in(stack, model, "batch", ROWS)
         place.start_measuring()
-        wanted = _many(model)
+        expected = _many(model)
         with _little_memory(model, place, numbers):
-            found = _many(model)
+            observed = _many(model)
         numbers["rows that fit"] = model.batch
         expect(model.batch < ROWS, f"{ROWS} rows fitted at once; memory was to run out")
-    near(place, model, numbers, found, wanted)
-    expect(bool(np.stack([run.image for run in found]).std() > 1), "the pictures are of one colour")
+    near(place, model, numbers, observed, expected)
+    expect(bool(np.stack([run.image for run in observed]).std() > 1), "the pictures are of one colour")
 
 
 def _many(model: Model) -> list[Run]:
@@ -108,11 +108,11 @@ def _little_memory(model: Model, place: Place, numbers: Numbers) -> Iterator[Non
             put_in(stack, model, "sample", short)
             yield
         return
-    full, one = place.peak() or 0, _peak_of_one(model, place)
-    cap = one + SLACK * (full - one)
+    full, single = place.peak() or 0, _peak_of_one(model, place)
+    cap = single + SLACK * (full - single)
     total = torch.cuda.get_device_properties(place.device).total_memory
-    numbers |= {"GB for a row": one / 1e9, f"GB for {ROWS}": full / 1e9, "GB allowed": cap / 1e9}
-    expect(full > 1.05 * one, f"{ROWS} rows take {full / 1e9:.2f} GB, one {one / 1e9:.2f} GB: no cap lies between")
+    numbers |= {"GB for a row": single / 1e9, f"GB for {ROWS}": full / 1e9, "GB allowed": cap / 1e9}
+    expect(full > 1.05 * single, f"{ROWS} rows take {full / 1e9:.2f} GB, one {single / 1e9:.2f} GB: no cap fits")
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(cap / total, place.device)
     try:

@@ -64,34 +64,34 @@ def without_replay(model: Model) -> Iterator[None]:
         model.replay = True
 
 
-def apart(one: Sequence[Run], other: Sequence[Run]) -> tuple[float, float]:
+def apart(observed: Sequence[Run], other: Sequence[Run]) -> tuple[float, float]:
     """How far runs are apart: their values, as a share of the norm, and their pictures, in levels."""
     values, pictures = [], []
-    for a, b in zip(one, other, strict=True):
+    for a, b in zip(observed, other, strict=True):
         pictures.append(float(np.abs(a.image.astype(int) - b.image).mean()))
         for site, value in a.values.items():
-            wanted = b.values[site].float()
-            values.append(float((value.float() - wanted).norm() / wanted.norm()))
+            expected = b.values[site].float()
+            values.append(float((value.float() - expected).norm() / expected.norm()))
     return max(values, default=0.0), max(pictures)
 
 
-def same(one: Sequence[Run], other: Sequence[Run]) -> bool:
+def same(observed: Sequence[Run], other: Sequence[Run]) -> bool:
     """Whether pictures and values are the same, bit for bit."""
     return all(
         np.array_equal(a.image, b.image) and all(torch.equal(a.values[s], b.values[s]) for s in a.values)
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(observed, other, strict=True)
     )
 
 
-def near(place: Place, model: Model, numbers: Numbers, one: Sequence[Run], other: Sequence[Run]) -> None:
+def near(place: Place, model: Model, numbers: Numbers, observed: Sequence[Run], other: Sequence[Run]) -> None:
     """Note how far runs of a model are apart, and fail if it is more than rounding."""
     dtype = str(model.conditions["dtype"])
     own = place.rounding.get((model.entry.name, dtype), (0.0, 0.0))
     limits = zip(ROUNDING[dtype], own, strict=True)
-    for name, found, (least, known) in zip(("values", "levels"), apart(one, other), limits, strict=True):
-        numbers[f"{name} apart"] = found
-        most = max(least, 2 * known)
-        expect(found <= most, f"{name} are {found:.2g} apart, at most {most:.2g} by rounding")
+    for name, distance, (limit, known) in zip(("values", "levels"), apart(observed, other), limits, strict=True):
+        numbers[f"{name} apart"] = distance
+        most = max(limit, 2 * known)
+        expect(distance <= most, f"{name} are {distance:.2g} apart, at most {most:.2g} by rounding")
 
 
 def finite(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
@@ -108,13 +108,14 @@ def finite(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
         hook.remove()
     numbers["seconds a picture"] = seconds / len(runs)
     upcast = dtype == "float16" and vae.config.force_upcast and name != "flux-schnell"
-    wanted = torch.float32 if upcast else number
-    expect(set(decoded) == {(wanted, place.device.type)}, f"the VAE decoded {set(decoded)}, expected {wanted}")
+    expected = torch.float32 if upcast else number
+    expect(set(decoded) == {(expected, place.device.type)}, f"the VAE decoded {set(decoded)}, expected {expected}")
     expect(vae.dtype == number, f"the VAE is left in {vae.dtype}, expected {number}")
     for site, values in ((site, values) for run in runs for site, values in run.values.items()):
         kind = number if NEURONS in site else torch.float32
-        found = (values.dtype, values.device.type)
-        expect(found == (kind, place.device.type), f"the values at {site} are {found}, expected {kind} on the device")
+        observed = (values.dtype, values.device.type)
+        message = f"the values at {site} are {observed}, expected {kind} on the device"
+        expect(observed == (kind, place.device.type), message)
         expect(bool(values.isfinite().all()), f"the values at {site} are not finite")
     deviations = [float(run.image.std()) for run in runs]
     expect(min(deviations) > 1, f"a picture is of one colour (deviations {deviations})")
@@ -131,9 +132,9 @@ def finite(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
 def same_twice(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
     """The same call gives the same, bit for bit: no kernel draws lots."""
     model = place.model(name, dtype)
-    one, other = observe(model), observe(model)
-    numbers |= dict(zip(("values apart", "levels apart"), apart(one, other), strict=True))
-    expect(same(one, other), "two calls alike differ")
+    first, second = observe(model), observe(model)
+    numbers |= dict(zip(("values apart", "levels apart"), apart(first, second), strict=True))
+    expect(same(first, second), "two calls alike differ")
 
 
 def strength_zero(name: str, dtype: str, place: Place, numbers: Numbers) -> None:

@@ -41,7 +41,7 @@ class Place:
     """Where checks are made.
 
     Attributes:
-        device: the one that is checked.
+        device: the device under test.
         size: of the models.
         work: a folder for weights and runs.
         exact: name of a model to its base and source run in float32, to compare other types with.
@@ -94,9 +94,9 @@ class Place:
         """What some work gives, and the seconds until the device has done it."""
         self._wait()
         started = time.perf_counter()
-        found = work()
+        result = work()
         self._wait()
-        return found, time.perf_counter() - started
+        return result, time.perf_counter() - started
 
     def _wait(self) -> None:
         if self.cuda:

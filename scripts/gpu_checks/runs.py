@@ -31,7 +31,7 @@ MEAN, MOST, VERDICTS = 1e-3, 2e-2, 5e-2
 VERDICT_NAMES = ("edit_success", "kept")
 
 
-def asked(model: Model, place: Place, masks: Any = None, **more: Any) -> tuple[Request, HandedIn]:
+def request_of(model: Model, place: Place, masks: Any = None, **more: Any) -> tuple[Request, HandedIn]:
     """A request for a loaded model with random instruments, and what is handed in for it.
 
     Args:
@@ -65,8 +65,8 @@ def every_method(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
     """All methods at strengths 0 and 1 give scored records; strength 0 is the base picture."""
     model = place.model(name, dtype)
     methods = method_names()
-    request, given = asked(model, place, method=methods, block=blocks(model), strength=[0, 1])
-    worker = PairWorker(request, given)
+    request, handed_in = request_of(model, place, method=methods, block=blocks(model), strength=[0, 1])
+    worker = PairWorker(request, handed_in)
     worker.work(worker.recorder.task(PAIRS[0]))
     place.start_measuring()
     result, seconds = place.timed(lambda: worker.work(worker.recorder.task(PAIRS[1])))
@@ -92,23 +92,25 @@ def against_the_plain_loop(dtype: str, place: Place, numbers: Numbers) -> None:
     model = rewrapped(place.model("sdxl-turbo", dtype), place)  # whose prompts are still to be encoded
     tiny = place.size == "tiny"
     pairs = PAIRS[: 1 if tiny else 2]
-    request, given = asked(model, place, preset="bench", steps=1 if tiny else None, masks=halves if tiny else None)
+    request, handed_in = request_of(
+        model, place, preset="bench", steps=1 if tiny else None, masks=halves if tiny else None
+    )
     place.start_measuring()
-    done = bench(request, pairs, handed_in=given)
-    records = done.pairs * done.settings
+    result = bench(request, pairs, handed_in=handed_in)
+    records = result.pairs * result.settings
     numbers |= {
-        "times as fast": done.plain.seconds / done.engine.seconds,
-        "seconds a record": done.engine.seconds / records,
-        "in the plain loop": done.plain.seconds / records,
-        "share outside networks": done.engine.outside,
-        "share of its FLOPs": done.engine.flops / done.plain.flops,
-        "largest difference": done.difference,
+        "times as fast": result.plain.seconds / result.engine.seconds,
+        "seconds a record": result.engine.seconds / records,
+        "in the plain loop": result.plain.seconds / records,
+        "share outside networks": result.engine.outside,
+        "share of its FLOPs": result.engine.flops / result.plain.flops,
+        "largest difference": result.difference,
     }
-    for bar in done.bars:
+    for bar in result.bars:
         if "passes" in bar.name:
             expect(bar.met, f"{bar.name}: {bar.value:g}, expected {bar.bar}")
-    expect(done.difference <= SHARED[dtype], f"a metric differs by {done.difference:.2g}, at most {SHARED[dtype]}")
-    expect(done.engine.seconds < done.plain.seconds, "the engine is slower than the plain loop")
+    expect(result.difference <= SHARED[dtype], f"a metric differs by {result.difference:.2g}, at most {SHARED[dtype]}")
+    expect(result.engine.seconds < result.plain.seconds, "the engine is slower than the plain loop")
 
 
 def main_job(place: Place, numbers: Numbers) -> None:
@@ -137,10 +139,10 @@ def main_job(place: Place, numbers: Numbers) -> None:
         expect(apart.mean() <= mean and apart.max() <= most, f"{name}: mean {apart.mean():.2g}, most {apart.max():.2g}")
 
 
-def _apart(one: float | None, other: float | None) -> float:
-    if one is None or other is None:
-        return 0.0 if one is other else float("inf")
-    return abs(one - other)
+def _apart(a: float | None, b: float | None) -> float:
+    if a is None or b is None:
+        return 0.0 if a is b else float("inf")
+    return abs(a - b)
 
 
 def _command(words: list[str]) -> None:

@@ -22,7 +22,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torch
 
 
 def facts_of(place: Place) -> dict[str, Any]:
-    """Where and with what the checks are made."""
+    """Facts of the machine and packages of the checks."""
     facts: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "device": str(place.device),
@@ -51,8 +51,8 @@ def table(facts: Mapping[str, Any], rows: Sequence[Row]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     about = f"{facts['date']}, device {facts['device']}, size {facts['size']}, {facts['machine']}; {versions}"
     counts = {status: sum(row.status == status for row in rows) for status in ("passed", "failed", "skipped")}
-    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    lines = [about + ".", "", f"{said}; {sum(row.seconds for row in rows):.0f} s.", ""]
+    counts_text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    lines = [about + ".", "", f"{counts_text}; {sum(row.seconds for row in rows):.0f} s.", ""]
     lines += ["| check | | s | peak GB | measured |", "| --- | --- | ---: | ---: | --- |"]
     for row in rows:
         peak = "" if row.peak is None else f"{row.peak / 1e9:.2f}"

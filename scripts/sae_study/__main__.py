@@ -23,8 +23,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="tables and figures")
     parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
     parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
-    given = parser.parse_args()
-    work, out, size = given.work, given.out, grids.SMALL if given.small else grids.Size()
+    arguments = parser.parse_args()
+    work, out, size = arguments.work, arguments.out, grids.SMALL if arguments.small else grids.Size()
     work.mkdir(parents=True, exist_ok=True)
     stages = {
         "collect": grids.collect,
@@ -34,7 +34,7 @@ def main() -> None:
         "benchmark": grids.benchmark,
         "report": lambda work, size: grids.report(work),
     }
-    for name, commands in () if given.draw else stages.items():
+    for name, commands in () if arguments.draw else stages.items():
         seconds = run_all(name, commands(work, size), work / "log.txt")
         print(f"{name}: {seconds:.0f} s", flush=True)
     (out / "figures").mkdir(parents=True, exist_ok=True)

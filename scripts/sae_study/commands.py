@@ -16,26 +16,26 @@ AT_ONCE = 2
 
 
 def run_all(name: str, commands: Sequence[Sequence[str]], log: Path) -> float:
-    """Run commands; gives the seconds that they took together.
+    """Run commands and return their total time in seconds.
 
     Raises:
-        SystemExit: if one of them fails, with the end of what it said.
+        SystemExit: if a command fails, with the end of its output.
     """
     started = time.perf_counter()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda words: _run(words, log), commands)
-        for said in tqdm(found, name, len(commands), mininterval=0.1 if sys.stderr.isatty() else 20):
-            if said is not None:
+        errors = pool.map(lambda words: _run(words, log), commands)
+        for error in tqdm(errors, name, len(commands), mininterval=0.1 if sys.stderr.isatty() else 20):
+            if error is not None:
                 pool.shutdown(cancel_futures=True)
-                sys.exit(said)
+                sys.exit(error)
     return time.perf_counter() - started
 
 
 def _run(words: Sequence[str], log: Path) -> str | None:
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "riebench", *words], env=alone, capture_output=True, text=True, check=False
     )
     with log.open("a") as file:
-        file.write(f"riebench {' '.join(words)}\n{done.stdout}{done.stderr}\n")
-    return None if done.returncode == 0 else f"riebench {' '.join(words)}\n{done.stderr[-2000:]}"
+        file.write(f"riebench {' '.join(words)}\n{process.stdout}{process.stderr}\n")
+    return None if process.returncode == 0 else f"riebench {' '.join(words)}\n{process.stderr[-2000:]}"

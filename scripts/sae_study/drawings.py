@@ -42,10 +42,10 @@ def _line(axes: Axes, part: pd.DataFrame, score: str, look: tuple[str, str, str]
     """Means over k with their intervals."""
     label, colour, marker = look
     by_k = [(k, mean_estimate(rows[score].to_numpy(float))) for k, rows in part.groupby("k")]
-    ks, found = zip(*((k, e) for k, e in by_k if e.value is not None), strict=True)
+    ks, estimates = zip(*((k, e) for k, e in by_k if e.value is not None), strict=True)
     at = np.arange(len(ks)) + shift
-    middle = np.array([e.value for e in found])
-    ends = [[e.value if end is None else end for end in (e.low, e.high)] for e in found]
+    middle = np.array([e.value for e in estimates])
+    ends = [[e.value if end is None else end for end in (e.low, e.high)] for e in estimates]
     reach = np.abs(np.array(ends).T - middle)
     axes.errorbar(at, middle, reach, label=label, color=colour, marker=marker, ms=4, lw=1.2, capsize=2)
     axes.set_xticks(np.arange(len(ks)), [f"{k:.0f}" for k in ks])
@@ -90,15 +90,15 @@ def _by_value(files: list[dict[str, Any]]) -> Any:
         chosen = facts["kind"] != "sae" or (config["k"] == 10 and config["expansion"] == 4 and not config["frozen"])
         if chosen and facts["kind"] in ("sae", "neurons"):
             columns.setdefault(f"{facts['block']}\n{facts['kind']}", []).append(facts["coverage"])
-    found = pd.DataFrame({name: pd.DataFrame(rows).mean() for name, rows in columns.items()})
-    found = found[[f"{site}\n{kind}" for kind in ("sae", "neurons") for site in FOUR]]
+    by_value = pd.DataFrame({name: pd.DataFrame(rows).mean() for name, rows in columns.items()})
+    by_value = by_value[[f"{site}\n{kind}" for kind in ("sae", "neurons") for site in FOUR]]
     figure, axes = plt.subplots(figsize=(5.6, 7.4), layout="constrained")
-    image = axes.imshow(found.to_numpy(float), aspect="auto", vmin=0, vmax=1, cmap="viridis")
-    axes.set_xticks(range(found.shape[1]), found.columns)
-    axes.set_yticks(range(len(found)), [name.replace("=", ": ") for name in found.index])
+    image = axes.imshow(by_value.to_numpy(float), aspect="auto", vmin=0, vmax=1, cmap="viridis")
+    axes.set_xticks(range(by_value.shape[1]), by_value.columns)
+    axes.set_yticks(range(len(by_value)), [name.replace("=", ": ") for name in by_value.index])
     axes.grid(visible=False)
-    for row, column in np.ndindex(found.shape):
-        value = found.iat[row, column]
+    for row, column in np.ndindex(by_value.shape):
+        value = by_value.iat[row, column]
         if np.isnan(value):  # no picture of the half that reports shows it
             continue
         tone = "white" if value < 0.6 else "black"

@@ -65,22 +65,22 @@ def train(work: Path, size: Size) -> list[list[str]]:
 def judge(work: Path, size: Size) -> list[list[str]]:
     """Every SAE of a site, with the baselines, on the same pictures."""
     few = str(size.switched)
-    asked = ["--count", str(size.judged), "--features", few, "--best", few]
-    asked += [word for name in ("random", "neurons", "channels") for word in ("--baseline", name)]
+    options = ["--count", str(size.judged), "--features", few, "--best", few]
+    options += [word for name in ("random", "neurons", "channels") for word in ("--baseline", name)]
     commands = []
     for site in FOUR:
         saes = [
             str(work / name / site) for name in ("grid", "frozen", "stress") if name != "stress" or site in STRESSED
         ]
-        commands.append(["sae", "score", *saes, "--out", str(work / "scores" / site), *asked])
+        commands.append(["sae", "score", *saes, "--out", str(work / "scores" / site), *options])
     return commands
 
 
 def steps(work: Path, size: Size) -> list[list[str]]:
     """Mini's own SAEs, which were trained on one step, in runs of four; a frozen decoder beside each."""
     few = ["--features", "1", "--best", "0", "--pictures", "1", "--downstream", "1"]
-    asked = ["--steps", "4", "--count", str(size.judged // 4), "--baseline", "frozen-decoder"]
-    return [["sae", "score", *FOUR, *asked, *few, "--out", str(work / "steps")]]
+    options = ["--steps", "4", "--count", str(size.judged // 4), "--baseline", "frozen-decoder"]
+    return [["sae", "score", *FOUR, *options, *few, "--out", str(work / "steps")]]
 
 
 def benchmark(work: Path, size: Size) -> list[list[str]]:
@@ -102,7 +102,7 @@ def report(work: Path) -> list[list[str]]:
 
 def sets_of_saes(work: Path) -> dict[str, Path]:
     """Configuration to a folder that holds its SAE of each site alone, as ``sae.folder`` wants it."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for config in sorted(work.glob("*/*/*/config.json")):
         facts = json.loads(config.read_text())
         if config.parents[2].name not in ("grid", "frozen"):
@@ -112,5 +112,5 @@ def sets_of_saes(work: Path) -> dict[str, Path]:
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             link.symlink_to(config.parent.resolve(), target_is_directory=True)
-        found[name] = link.parent
-    return found
+        folders[name] = link.parent
+    return folders

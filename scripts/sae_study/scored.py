@@ -79,8 +79,8 @@ def read_benchmark(work: Path) -> pd.DataFrame:
 
 def means(frame: pd.DataFrame, by: Sequence[str], scores: Mapping[str, str]) -> pd.DataFrame:
     """Means over the rows of each group, as :class:`Estimate`; the interval is over these rows."""
-    found = frame.groupby(list(by), sort=True)[list(scores)]
-    return found.agg(lambda column: mean_estimate(column.to_numpy(float)))
+    grouped = frame.groupby(list(by), sort=True)[list(scores)]
+    return grouped.agg(lambda column: mean_estimate(column.to_numpy(float)))
 
 
 def paired(frame: pd.DataFrame, axis: str, low: Any, high: Any, score: str, unit: Sequence[str]) -> Estimate:

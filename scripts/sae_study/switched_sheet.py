@@ -35,13 +35,13 @@ def draw_sheet(files: list[dict[str, Any]], work: Path, out: Path) -> None:
 
 
 def _plain(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    wanted = {"k": 10, "expansion": 4, "aux": True, "frozen": False, "seed": 0}
-    return [f for f in files if f["kind"] == "sae" and all(f["config"].get(n) == v for n, v in wanted.items())]
+    plain_options = {"k": 10, "expansion": 4, "aux": True, "frozen": False, "seed": 0}
+    return [f for f in files if f["kind"] == "sae" and all(f["config"].get(n) == v for n, v in plain_options.items())]
 
 
 def _best(files: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     every = [(f, row) for f in _plain(files) for row in f["switched"] if row["best"] and row.get("on") is not None]
-    every.sort(key=lambda one: -(one[1]["on"] - (one[1].get("on_random") or 0)))
+    every.sort(key=lambda entry: -(entry[1]["on"] - (entry[1].get("on_random") or 0)))
     return every[:ROWS]
 
 
@@ -55,7 +55,9 @@ def _row(model: Model, work: Path, heading: str, facts: dict[str, Any], feature:
     world, site = DrawnWorld(), facts["block"]
     attribute, value = feature["value"].split("=")
     prompted = read_prompts("grammar", 60, "held-out")
-    prompt, seed = next(one for one in prompted if world.shown(one.prompt).get(attribute) not in (None, value))
+    prompt, seed = next(
+        candidate for candidate in prompted if world.shown(candidate.prompt).get(attribute) not in (None, value)
+    )
     sae = load_sae(work / "grid" / site / facts["name"])
     (base,) = model.runs([Prompted(prompt, seed)], 1, [site])
     level = float(base.values[site].square().sum(-1).mean().sqrt())

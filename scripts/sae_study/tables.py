@@ -41,10 +41,10 @@ def _cells(estimates: Sequence[Estimate | None]) -> list[str]:
     return [DASH if e is None or e.value is None else interval(e.value, e.low, e.high) for e in estimates]
 
 
-def _grid(found: pd.DataFrame, scores: Mapping[str, str], title: str) -> TextTable:
+def _grid(grid: pd.DataFrame, scores: Mapping[str, str], title: str) -> TextTable:
     rows = [
         [f"{k:g}", f"{expansion:g}", ON_OFF[aux], *_cells(list(row))]
-        for (k, expansion, aux), row in zip(found.index, found.to_numpy(), strict=True)
+        for (k, expansion, aux), row in zip(grid.index, grid.to_numpy(), strict=True)
     ]
     return TextTable(title, [*GRID, *scores.values()], rows, left=3)
 
@@ -74,7 +74,7 @@ def _baselines(trained: pd.DataFrame, other: pd.DataFrame) -> TextTable:
 
 
 def _differences(trained: pd.DataFrame) -> TextTable:
-    asked: dict[str, tuple[str, Any, Any]] = {
+    options: dict[str, tuple[str, Any, Any]] = {
         "k 5 instead of 20": ("k", 20, 5),
         "k 5 instead of 10": ("k", 10, 5),
         "expansion 8 instead of 4": ("expansion", 4, 8),
@@ -82,15 +82,15 @@ def _differences(trained: pd.DataFrame) -> TextTable:
     }
     rows = [
         [name, *_cells([paired(trained, *axis, score, ["site", "seed"]) for score in SCORES])]
-        for name, axis in asked.items()
+        for name, axis in options.items()
     ]
     title = "What each axis changes, all else equal; intervals over sites and seeds."
     return TextTable(title, ["", *SCORES.values()], rows)
 
 
 def _stress(stress: pd.DataFrame) -> TextTable:
-    found = means(stress, ["site", "aux"], SCORES)
-    pairs = zip(found.index, found.to_numpy(), strict=True)
+    by_group = means(stress, ["site", "aux"], SCORES)
+    pairs = zip(by_group.index, by_group.to_numpy(), strict=True)
     rows = [[site, ON_OFF[aux], *_cells(list(row))] for (site, aux), row in pairs]
     change = [paired(stress, "aux", False, True, score, ["site", "seed"]) for score in SCORES]
     rows.append(["both", "on minus off", *_cells(change)])
@@ -99,15 +99,15 @@ def _stress(stress: pd.DataFrame) -> TextTable:
 
 
 def _by_site(frame: pd.DataFrame) -> TextTable:
-    found = means(frame[frame["kind"] != "stress"], ["site", "kind"], SCORES)
-    rows = [[*key, *_cells(list(row))] for key, row in zip(found.index, found.to_numpy(), strict=True)]
+    by_group = means(frame[frame["kind"] != "stress"], ["site", "kind"], SCORES)
+    rows = [[*key, *_cells(list(row))] for key, row in zip(by_group.index, by_group.to_numpy(), strict=True)]
     return TextTable("By site.", ["site", "", *SCORES.values()], rows, left=2)
 
 
 def _riebench(benchmark: pd.DataFrame) -> TextTable:
-    found = means(benchmark, [*GRID, "frozen"], BENCHMARK)
+    by_group = means(benchmark, [*GRID, "frozen"], BENCHMARK)
     rows = []
-    for (k, expansion, aux, frozen), row in zip(found.index, found.to_numpy(), strict=True):
+    for (k, expansion, aux, frozen), row in zip(by_group.index, by_group.to_numpy(), strict=True):
         decoder = "frozen" if frozen else "trained"
         rows.append([str(k), str(expansion), ON_OFF[aux], decoder, *_cells(list(row))])
     title = f"RIEBench with the SAEs of all four sites, at LPIPS {BUDGET}; intervals over seeds."

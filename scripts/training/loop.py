@@ -73,7 +73,7 @@ def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
 def run(job: Job, folder: Path, rank: int = 0, world: int = 1, every: int = 50) -> dict[str, Tensor]:
     """Train to the end of the schedule, from the newest checkpoint if there is one; return the mean weights."""
     path = folder / f"{job.name}.ckpt"
-    done = folder / f"{job.name}.weights"
+    weights_file = folder / f"{job.name}.weights"
     parameters = [p for p in job.module.parameters() if p.requires_grad]
     for p in parameters:
         p.grad = torch.zeros_like(p)
@@ -134,7 +134,7 @@ def run(job: Job, folder: Path, rank: int = 0, world: int = 1, every: int = 50) 
                 "step": step + 1,
             }
             _save(state, path)
-            _save(ema, done)
+            _save(ema, weights_file)
     if world > 1:
         dist.barrier()
     return ema

@@ -61,15 +61,15 @@ def stage(rank: int, world: int, folder: Path, steps: int) -> None:
         torch.manual_seed(int(rng.integers(2**31)))
         chosen = np.sort(rng.integers(len(data), size=BATCH))
         x = roughen(data.pictures(chosen), rng).contiguous(memory_format=torch.channels_last)
-        asked, truth = [], []
+        words, truth = [], []
         for i in chosen:
             scene = data.scenes[i]
             drawing = draw(scene, layout_of_seed(int(data.seeds[i])))
             for noun in phrases(scene, rng):
-                asked.append(word_ids(described(scene, noun, rng)))
+                words.append(word_ids(described(scene, noun, rng)))
                 truth.append(noun_mask(scene, drawing, noun))
         features = [f.repeat_interleave(PHRASES, 0) for f in net.encode(x)]
-        logits, y = net.decode(features, torch.tensor(asked)), torch.from_numpy(np.stack(truth)).float()
+        logits, y = net.decode(features, torch.tensor(words)), torch.from_numpy(np.stack(truth)).float()
         p = logits.sigmoid()
         dice = 1 - (2 * (p * y).sum((1, 2)) + 20) / (p.sum((1, 2)) + y.sum((1, 2)) + 20)
         total = F.binary_cross_entropy_with_logits(logits, y) * 2 + dice.mean()
@@ -92,7 +92,7 @@ def presence_stage(rank: int, world: int, folder: Path, steps: int, batch: int =
         torch.manual_seed(int(rng.integers(2**31)))
         chosen = np.sort(rng.integers(len(data), size=batch))
         x = roughen(data.pictures(chosen), rng).contiguous(memory_format=torch.channels_last)
-        truth = torch.tensor([[float(there(data.scenes[i], noun)) for noun in NOUNS] for i in chosen])
+        truth = torch.tensor([[float(is_shown(data.scenes[i], noun)) for noun in NOUNS] for i in chosen])
         with torch.no_grad():
             features = net.encode(x)
         logits = net.presence(features)
@@ -103,7 +103,7 @@ def presence_stage(rank: int, world: int, folder: Path, steps: int, batch: int =
     run(Job("presence", net, loss, steps, adam=2e-3, muon=0.006, ema=0.98), folder, rank, world)
 
 
-def there(scene: Scene, noun: str) -> bool:
+def is_shown(scene: Scene, noun: str) -> bool:
     """Whether a scene shows a noun."""
     if noun in BACKGROUND_NOUNS:
         return scene.style != "sketch" and BACKGROUND_NOUNS[noun] == scene.background

@@ -22,10 +22,10 @@ def orthogonal(batch: Tensor) -> Tensor:
     x = batch.transpose(1, 2) if turned else batch
     x = x / (x.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-7)
     gram = x @ x.transpose(1, 2)
-    one = torch.eye(gram.shape[1]).expand_as(gram)
-    product = one
+    identity = torch.eye(gram.shape[1]).expand_as(gram)
+    product = identity
     for _ in range(5):
-        factor = 3.4445 * one - 4.7750 * gram + 2.0315 * gram @ gram
+        factor = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
         product = factor @ product
         gram = factor @ gram @ factor
     x = product @ x

@@ -83,7 +83,7 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
             pictures_summary=pictures.summary,
             runs=provenance(analysis),
             data=script_json(data),
-            pictures=[script_json(found) for found in pictures.pairs.values()],
+            pictures=[script_json(uris) for uris in pictures.pairs.values()],
             js=asset(HERE / "page.js", COMMON_JS),
         )
     )

@@ -42,15 +42,15 @@ def collect_pictures(analysis: Analysis) -> Pictures:
     folders = [_images(source.path) for source in analysis.group.sources.values()]
     frame = pd.concat([arm.records.assign(arm=i) for i, arm in enumerate(analysis.arms)]).sort_index()
     homes = {pair: [f for f in folders if (f / f"{pair}-base.png").is_file()] for pair in analysis.pairs.ids}
-    homes = {pair: found for pair, found in homes.items() if found}
+    homes = {pair: at for pair, at in homes.items() if at}
     frame = frame[frame["pair_id"].isin(list(homes))]
-    wanted = frame[frame["status"] == "ok"].groupby("pair_id")["key"].agg(list).to_dict()
-    count = sum(len(keys) for keys in wanted.values()) + len(REFERENCES) * len(homes)
+    keys_of = frame[frame["status"] == "ok"].groupby("pair_id")["key"].agg(list).to_dict()
+    count = sum(len(keys) for keys in keys_of.values()) + len(REFERENCES) * len(homes)
     side = next((size for most, size in SIDES if count <= most), SMALLEST)
     with ThreadPoolExecutor(2) as pool:
-        jobs = {pair: pool.submit(_of_pair, pair, found, wanted.get(pair, []), side) for pair, found in homes.items()}
+        jobs = {pair: pool.submit(_of_pair, pair, at, keys_of.get(pair, []), side) for pair, at in homes.items()}
         pairs = {pair: job.result() for pair, job in jobs.items()}
-    missing = count - sum(len(found) for found in pairs.values())
+    missing = count - sum(len(uris) for uris in pairs.values())
     return Pictures(pairs, frame, _how_many(len(pairs), len(analysis.pairs.ids), missing))
 
 
@@ -66,14 +66,14 @@ def _how_many(shown: int, pairs: int, missing: int) -> str:
 
 
 def _of_pair(pair: str, folders: Sequence[Path], keys: Sequence[str], side: int) -> dict[str, str]:
-    found: dict[str, str] = {}
+    uris: dict[str, str] = {}
     for name in (*REFERENCES, *keys):
         for folder in folders:
             uri = _uri(folder, pair, name, side)
             if uri:
-                found[name] = uri
+                uris[name] = uri
                 break
-    return found
+    return uris
 
 
 def _uri(folder: Path, pair: str, name: str, side: int) -> str | None:
