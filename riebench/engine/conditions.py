@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from riebench.engine.presets import Sweep
-from riebench.engine.run_options import ALL, STRENGTHS, RunOptions, many
+from riebench.engine.run_options import ALL, STRENGTHS, RunOptions
 from riebench.methods.registry import MethodEntry, find, method_names
 from riebench.models.model import Model, ModelEntry
 from riebench.models.sites import NEURONS, Site, neuron_sites
@@ -113,12 +113,13 @@ def sweep_of(options: RunOptions) -> Sweep:
     """
     if not options.method:
         raise UserError("no method was named; give --method, as --method sae, or --preset paper")
-    names = [name for word in many(options.method) for name in (method_names() if word == ALL else [word])]
+    names = [name for word in options.listed["method"] for name in (method_names() if word == ALL else [word])]
     further = dict(options.options or {})
     if options.k is not None and "k" in further:
         raise UserError(f"k is given twice, as k {options.k} and as option k={further['k']}; leave out one")
-    strengths = many(STRENGTHS if options.strength is None else options.strength)
-    return Sweep(list(dict.fromkeys(names)), strengths, many(further.pop("k", options.k)), further)
+    strengths = list(STRENGTHS) if options.strength is None else options.listed["strength"]
+    further.pop("k", None)
+    return Sweep(list(dict.fromkeys(names)), strengths, options.listed["k"], further)
 
 
 def usable_methods(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodEntry]:
