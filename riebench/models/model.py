@@ -7,15 +7,14 @@ forward hook, and add to them. Hooks are removed at the end of each :meth:`Model
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.hooks import check_edits, site_hook
-from riebench.models.sites import Batch, Change, Edit, Run, Site, Start
+from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_change, check_edits
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
 
@@ -314,10 +313,50 @@ class Model(ABC):
         with ExitStack() as hooks:
             for site in self.sites:
                 if site in edited or site in batch.capture:
-                    hook = site_hook(site, batch, self.read, self.add, values)
+                    hook = self._hook(site, batch, values)
                     hooks.callback(self.modules[site].register_forward_hook(hook, with_kwargs=True).remove)
             pixels = self.sample(batch)
         if not bool(pixels.isfinite().all()):
             raise PairError("the picture has values that are not finite", where="model")
         images = pixels.float().mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return [Run(image, {site: values[site][i] for site in batch.capture}) for i, image in enumerate(images)]
+
+    def _hook(self, site: str, batch: Batch, captured: dict[str, Tensor]) -> Callable[..., Any]:
+        """The forward hook of a site's module: it adds the edits to the output, then keeps the values.
+
+        Args:
+            site: whose module has the hook; each call of the module is one step.
+            batch: with its edits, and the sites whose values are captured.
+            captured: gets the values ``[rows, steps, positions, width]`` of the site.
+        """
+        step = -1
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            nonlocal step
+            step += 1
+            if any(site in edit.changes and edit.is_on(step) for edit in batch.edits):
+                output = self.add(site, output, _delta(site, self.read(site, args, kwargs, output), batch.edits, step))
+            if site in batch.capture:
+                values = self.read(site, args, kwargs, output)
+                if step == 0:
+                    captured[site] = values.new_empty(len(values), batch.steps, *values.shape[1:])
+                captured[site][:, step] = values
+            return output
+
+        return hook
+
+
+def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tensor:
+    """What the edits add to the values ``[rows, positions, width]`` of a site in one step."""
+    delta = values.new_zeros(values.shape)
+    for row, edit in enumerate(edits):
+        change = edit.changes.get(site)
+        if change is None or not edit.is_on(step):
+            continue
+        if callable(change):
+            result = change(values[row].float().clone(), step)
+            check_change(site, result, values[row].shape, values.device)
+            delta[row] = edit.strength * result
+        else:
+            delta[row] = edit.strength * change[step]
+    return delta

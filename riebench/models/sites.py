@@ -1,15 +1,18 @@
-"""Sites, the named places in a model whose values are read and added to, and what one generation takes and gives.
+"""Sites, the named places in a model whose values are read and added to; edits at them, with checks; runs.
 
-Needs no torch.
+Importing it needs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
+
+from riebench.util.errors import PairError, UserError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -54,6 +57,10 @@ class Edit(NamedTuple):
     changes: Mapping[str, Change]
     strength: float = 1.0
     on_steps: Collection[int] | None = None
+
+    def is_on(self, step: int) -> bool:
+        """Whether the edit adds anything in a step."""
+        return self.strength != 0 and (self.on_steps is None or step in self.on_steps)
 
 
 class Start(NamedTuple):
@@ -106,3 +113,50 @@ class Batch(NamedTuple):
 def neuron_sites(sites: Iterable[str], block: str) -> list[str]:
     """The sites of the neurons of a block's layers, in the order in which they run."""
     return [site for site in sites if site.startswith(block + NEURONS)]
+
+
+def check_edits(edits: Sequence[Edit], sites: Mapping[str, Site], steps: int, device: torch.device) -> None:
+    """Refuse edits that a model cannot make.
+
+    Args:
+        edits: one for each picture; changes that are functions are checked when they are called.
+        sites: of the model.
+        steps: denoising steps.
+        device: of the model.
+
+    Raises:
+        UserError: if a step or a site does not exist.
+        PairError: if a change has the wrong shape, type or device, or is not finite.
+    """
+    beyond = {step for edit in edits for step in edit.on_steps or () if step not in range(steps)}
+    if beyond:
+        raise UserError(f"on_steps names the step {min(beyond)}; expected steps from 0 to {steps - 1}")
+    different = {id(edit.changes): edit.changes for edit in edits}.values()  # rows often share their changes
+    for site, change in [item for changes in different for item in changes.items()]:
+        if site not in sites:
+            raise unknown("site", site, sites)
+        if not callable(change):
+            check_change(site, change, (steps, sites[site].positions, sites[site].width), device)
+
+
+def check_change(site: str, change: Any, shape: Sequence[int], device: torch.device) -> None:
+    """Refuse a change that is not a dense, real, finite tensor of a shape, on the model's device.
+
+    Raises:
+        PairError: if it is not.
+    """
+    import torch
+
+    if not isinstance(change, torch.Tensor):
+        wrong, expected = f"a {type(change).__name__}", "a tensor"
+    elif change.is_complex() or change.layout != torch.strided:
+        wrong, expected = f"a tensor of {change.dtype if change.is_complex() else change.layout}", "dense real numbers"
+    elif change.shape != torch.Size(shape):
+        wrong, expected = f"of the shape {list(change.shape)}", f"{list(shape)}"
+    elif change.device.type != device.type:
+        wrong, expected = f"on {change.device}", f"one on {device}"
+    elif not bool(change.isfinite().all()):
+        wrong, expected = "not finite", "finite numbers"
+    else:
+        return
+    raise PairError(f"the change at {site} is {wrong}, expected {expected}", where="method")
