@@ -16,7 +16,7 @@ import gpu_check
 from gpu_checks import CHECKS, checking
 from gpu_checks.checking import Check, Skipped
 
-from riebench.models import replay
+from riebench.models import diffusers_model
 
 TINY = ["--size", "tiny", "--device", "cpu"]
 
@@ -86,12 +86,12 @@ def test_what_is_required_is_checked() -> None:
 
 
 def test_a_broken_replay_fails_its_check_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = replay.recording
+    own = diffusers_model.recording
 
     def wrong(denoiser: Any, kept: Any, rows: Any) -> Any:
         return own(denoiser, kept, [0] * len(rows))  # of the source run, not of the base run
 
-    monkeypatch.setattr(replay, "recording", wrong)
+    monkeypatch.setattr(diffusers_model, "recording", wrong)
     parts = only("turbo float32: strength 0", "turbo float32: replay", "turbo float32: batch size")
     assert gpu_check.main([*TINY, *parts, "--out", str(tmp_path)]) == 1
     found = rows(tmp_path)

@@ -100,10 +100,11 @@ class DiffusersEntry(ModelEntry):
         if folder is None:
             hint = f"see 'riebench doctor --model {self.name}'"
             raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
+        saes = self.saes(settings)  # refuse a bad folder of SAEs before the large pipeline is loaded
         pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
         mark = "standin-" if is_standin(weights_root(settings)) else ""
         model = self.model_of(pipeline, settings, f"{mark}{self.name}-{folder_fingerprint(folder)}")
-        model.saes = self.saes(settings)
+        model.saes = saes
         return model
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:

@@ -1,5 +1,11 @@
 """The base of loaded models on diffusers' pipelines: sampling, and results that are computed once.
 
+An edited run reuses what the base run has computed: with the same prompt, seed and timestep, every module before the
+first edited block has the same output as in the base run. This holds at the first step only: after it the latents
+differ. A family names the modules that have run when a block begins, each as large as possible. In a U-Net these are
+whole stages before the block's own stage, with their skip connections, and the earlier ResNets and transformer blocks
+of its own stage.
+
 Importing it needs no torch.
 """
 
@@ -7,8 +13,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.diffusers_entry import DiffusersEntry
@@ -21,16 +28,29 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from riebench.models.replay import Recording
-
 KEPT_TEXTS, KEPT_LATENTS = 64, 4
+
+
+@dataclass
+class Recording:
+    """Outputs of modules at the first step of a run.
+
+    Attributes:
+        start: prompt, seed and number of steps of the run; the first timestep depends on the number of steps.
+        paths: of the modules whose outputs are kept.
+        outputs: module path to the module's output; its tensors have one row, or one of each half in a guided batch.
+    """
+
+    start: tuple[str, int, int]
+    paths: Sequence[str]
+    outputs: dict[str, Any] = field(default_factory=dict)
 
 
 class DiffusersModel(Model):
     """A pipeline of diffusers as a model.
 
     Sampling is the pipeline's own call. A prompt's text states are computed once. The modules before the first edited
-    block are computed once for a captured run and its edited runs (see :mod:`riebench.models.replay`).
+    block are computed once for a captured run and its edited runs.
 
     Args:
         pipeline: the loaded pipeline.
@@ -43,6 +63,7 @@ class DiffusersModel(Model):
         before: block to the paths of the modules that have run when the block begins; no path lies inside another.
         size: side of the pictures, pixels.
         conditions: settings of the family that can change the pictures; type and size are added.
+        arguments: those of the pipeline's call that only this family has.
 
     Attributes:
         packing: side of the square of latent cells that makes one position of the denoiser's input.
@@ -62,6 +83,7 @@ class DiffusersModel(Model):
         before: Mapping[str, Sequence[str]],
         size: int,
         conditions: Mapping[str, str | float],
+        arguments: Mapping[str, Any],
     ) -> None:
         import torch
 
@@ -74,7 +96,7 @@ class DiffusersModel(Model):
         super().__init__(entry, fingerprint, sites, modules, device, size, {**common, **conditions})
         self.replay = settings.model.replay
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
-        self._before = before
+        self._before, self._arguments = before, arguments
         self._canvas = entry.canvas and lru_cache(KEPT_LATENTS)(entry.canvas)
         self._recording: Recording | None = None
         self._finished: tuple[tuple[str, int, int], Tensor] | None = None
@@ -113,9 +135,9 @@ class DiffusersModel(Model):
             raise PairError(f"the prompt {prompt[:40]!r}... has {wrong}; shorten it", where="text")
         return tokens.to(self.device)
 
-    @abstractmethod
-    def call_arguments(self, rows: int) -> dict[str, Any]:
-        """The arguments of the pipeline's call that only this family has, for a number of pictures."""
+    def unconditional_arguments(self, rows: int) -> dict[str, Any]:
+        """The arguments of the pipeline's call for the unconditional half of a guided batch of ``rows`` pictures."""
+        return {}
 
     def packed(self, latents: Tensor) -> Tensor:
         """Initial latents ``[rows, channels, side, side]`` in the shape that the pipeline's call takes."""
@@ -142,7 +164,8 @@ class DiffusersModel(Model):
                     width=self.size,
                     output_type="pt",
                     callback_on_step_end=self._after_step(batch, generators),
-                    **self.call_arguments(rows),
+                    **self._arguments,
+                    **(self.unconditional_arguments(rows) if self.guided else {}),
                 ).images
         except BaseException:
             # In float16 SDXL's pipeline decodes in float32 and casts back at the end; an error skips the cast.
@@ -167,8 +190,6 @@ class DiffusersModel(Model):
 
         The last row is recorded: it is in the last batch, however small batches are.
         """
-        from riebench.models.replay import Recording, recording, replaying
-
         if not self.replay:
             return nullcontext()
         rows, halves = len(batch.prompts), 2 if self.guided else 1
@@ -222,3 +243,59 @@ class DiffusersModel(Model):
             return {}
 
         return after
+
+
+def recording(denoiser: nn.Module, kept: Recording, rows: Sequence[int]) -> ExitStack:
+    """Record the first output of modules inside the ``with`` statement.
+
+    Rows are cut out and concatenated, which keeps a tensor's layout in memory: convolutions choose their algorithm by
+    the layout, and two algorithms round differently.
+
+    Args:
+        denoiser: the network.
+        kept: names the modules, and gets their outputs.
+        rows: the rows of a batch that are kept.
+    """
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    def keep(path: str, module: nn.Module, args: Any, output: Any) -> None:
+        if path not in kept.outputs:
+            kept.outputs[path] = tree_map_only(torch.Tensor, lambda v: torch.cat([v[r : r + 1] for r in rows]), output)
+
+    stack = ExitStack()
+    for path in kept.paths:
+        stack.callback(denoiser.get_submodule(path).register_forward_hook(partial(keep, path)).remove)
+    return stack
+
+
+def replaying(denoiser: nn.Module, kept: Recording, paths: Sequence[str], rows: int) -> ExitStack:
+    """Let modules return their recorded outputs at their first call inside the ``with`` statement.
+
+    Args:
+        denoiser: the network.
+        kept: the recorded outputs.
+        paths: of the modules.
+        rows: number of times that each recorded row is repeated.
+    """
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    def replay(path: str, own: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        del denoiser.get_submodule(path).forward
+        vars(denoiser.get_submodule(path)).update(own)
+        return tree_map_only(
+            torch.Tensor,
+            lambda v: torch.cat([v[half : half + 1] for half in range(len(v)) for _ in range(rows)]),
+            kept.outputs[path],
+        )
+
+    stack = ExitStack()
+    for path in paths:
+        module = denoiser.get_submodule(path)
+        # Offloading, for example, replaces a module's forward too.
+        own = {name: value for name, value in vars(module).items() if name == "forward"}
+        stack.callback(vars(module).update, own)
+        stack.callback(vars(module).pop, "forward", None)
+        module.forward = partial(replay, path, own)
+    return stack

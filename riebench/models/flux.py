@@ -147,7 +147,9 @@ class Flux(DiffusersModel):
         self.text_tokens = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
         blocks = [site for site in sites if NEURONS not in site]
         before = {block: [paths[earlier] for earlier in blocks[:number]] for number, block in enumerate(blocks)}
-        super().__init__(pipeline, pipeline.transformer, entry, settings, fingerprint, sites, paths, before, size, {})
+        denoiser = pipeline.transformer
+        call = {"guidance_scale": 0.0, "max_sequence_length": self.text_tokens}
+        super().__init__(pipeline, denoiser, entry, settings, fingerprint, sites, paths, before, size, {}, call)
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:
         """See :class:`Model`."""
@@ -180,10 +182,6 @@ class Flux(DiffusersModel):
         """Tokens ``[rows, positions, channels * 4]``: each holds two by two cells of the latents."""
         tokens: Tensor = self.pipeline._pack_latents(latents, *latents.shape)
         return tokens
-
-    def call_arguments(self, rows: int) -> dict[str, Any]:
-        """No guidance, and the length of T5's text."""
-        return {"guidance_scale": 0.0, "max_sequence_length": self.text_tokens}
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         """See :class:`DiffusersModel`: T5's states, and CLIP's pooled vector of the first tokens that CLIP takes."""

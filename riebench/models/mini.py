@@ -78,14 +78,14 @@ class DrawnEntry(DiffusersEntry):
 
         from riebench.models.diffusers_entry import open_pipeline
 
-        folder, device = self.own_pipeline, settings.model.device
+        folder, device, saes = self.own_pipeline, settings.model.device, self.saes(settings)
         fingerprint = files_fingerprint([path for path in folder.rglob("*") if path.is_file()], folder)
         pipeline = open_pipeline(self, folder, settings, pick_device("cpu" if device == "auto" else device))
         pipeline.vae.disable_slicing()
         for part in (getattr(pipeline, self.denoiser), pipeline.vae):
             part.to(memory_format=torch.channels_last)
         model = self.model_of(pipeline, settings, f"{self.name}-{fingerprint}")
-        model.saes = self.saes(settings)
+        model.saes = saes
         return model
 
     def check_pairs(self, pairs: Sequence[Pair]) -> None:

@@ -185,7 +185,8 @@ class SDXL(DiffusersModel):
         paths = {s: f"{p}.transformer_blocks.{n}.ff.net.0" if n else p for s, (p, n) in parts.items()}
         unet = pipeline.unet
         before = {site: modules_before(unet, path) for site, (path, layer) in parts.items() if not layer}
-        super().__init__(pipeline, unet, entry, settings, fingerprint, sites, paths, before, size, conditions)
+        call = {"guidance_scale": self.guidance}
+        super().__init__(pipeline, unet, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
         self.guided = self.guidance > 1  # a batch then holds an unconditional half (diffusers' rule)
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:
@@ -219,15 +220,6 @@ class SDXL(DiffusersModel):
     def _conditional(self, value: Tensor) -> Tensor:
         return value[len(value) // 2 :] if self.guided else value
 
-    def call_arguments(self, rows: int) -> dict[str, Any]:
-        """Guidance, and the text states of the unconditional half."""
-        states, pooled = self._no_text(rows) if self.guided else (None, None)
-        return {
-            "guidance_scale": self.guidance,
-            "negative_prompt_embeds": states,
-            "negative_pooled_prompt_embeds": pooled,
-        }
-
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         import torch
 
@@ -239,15 +231,18 @@ class SDXL(DiffusersModel):
         ]
         return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds
 
-    def _no_text(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Text states ``[rows, tokens, width]`` and pooled text ``[rows, width]`` of the unconditional half.
+    def unconditional_arguments(self, rows: int) -> dict[str, Any]:
+        """See :class:`DiffusersModel`: text states ``[rows, tokens, width]`` and pooled text ``[rows, width]``.
 
         They are of the negative prompt; without one, of the empty prompt, or zeros if the pipeline is configured so.
         """
         states, pooled = self.encode_text(self.negative or "")
         if self.negative is None and self.pipeline.config.force_zeros_for_empty_prompt:
             states, pooled = states * 0, pooled * 0
-        return states.expand(rows, -1, -1), pooled.expand(rows, -1)
+        return {
+            "negative_prompt_embeds": states.expand(rows, -1, -1),
+            "negative_pooled_prompt_embeds": pooled.expand(rows, -1),
+        }
 
 
 _NEEDS = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")
