@@ -17,7 +17,7 @@ from killing import attempt
 
 import riebench
 from riebench.ablation import ablation_report  # noqa: F401 - so that no attempt has to import it
-from riebench.instruments.model_instruments import assemble_scorers, model_instruments
+from riebench.instruments.loading import assemble_scorers, model_instruments
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings
 from riebench.training.collect_values import collect

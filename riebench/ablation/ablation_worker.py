@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from riebench.ablation.ablation_folder import Ablation, Zeroing
 from riebench.ablation.ablation_request import MASKER, AblationRequest, BlockSet
 from riebench.features.switching import zeroed
-from riebench.instruments.model_instruments import assemble_scorers, model_instruments, world_of
+from riebench.instruments.loading import assemble_scorers, model_instruments, world_of
 from riebench.models.sites import Edit
 from riebench.prompts import Prompted, prompts_hash
 from riebench.records.schema import Value

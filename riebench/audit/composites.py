@@ -10,8 +10,7 @@ import pandas as pd
 
 from riebench.engine.kept_pictures import KeptPictures, kept_pictures, pixels
 from riebench.engine.request import requests_of
-from riebench.instruments.loading import load_scorers
-from riebench.instruments.model_instruments import TruthOf
+from riebench.instruments.loading import TruthOf, load_scorers
 from riebench.metrics import METRICS, Reference, Scorers, score_images
 from riebench.metrics.seen import Image
 from riebench.pairs import Pair

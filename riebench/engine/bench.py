@@ -26,8 +26,7 @@ from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
-from riebench.instruments.handed_in import HandedIn
-from riebench.instruments.loading import Instruments
+from riebench.instruments.loading import HandedIn, Instruments
 from riebench.masks import pair_regions
 from riebench.metrics import Scores
 from riebench.models.model import Model

@@ -18,7 +18,7 @@ from riebench.engine.request import Request
 from riebench.engine.resume import lacking, left_to_do, refuse_other_runs
 from riebench.engine.run_options import RunOptions
 from riebench.engine.session import Session, writing_run_file
-from riebench.instruments.handed_in import HandedIn
+from riebench.instruments.loading import HandedIn
 from riebench.methods.registry import find
 from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from riebench.instruments.handed_in import HandedIn
+from riebench.instruments.loading import HandedIn
 from riebench.pairs.pair import MAX_SEED, Pair
 from riebench.settings.lpips_search import WITHIN
 from riebench.util.errors import UserError

@@ -151,7 +151,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     prompted = read_prompts(location, count, "held-out", request.column)
     check_index_folder(out)
     from riebench.features.index_making import make_index
-    from riebench.instruments.model_instruments import world_of
+    from riebench.instruments.loading import world_of
 
     model = entry.load(request.settings)
     model.batch = request.batch

@@ -285,7 +285,7 @@ def _fit_prompts(request: ScoreRequest) -> Sequence[Prompted]:
 
 
 def _world_of(entry: ModelEntry) -> World | None:
-    from riebench.instruments.model_instruments import world_of
+    from riebench.instruments.loading import world_of
 
     return world_of(entry)
 
@@ -305,7 +305,7 @@ def _read_descriptions(path: Path | None) -> SiteDescriptions:
 
 def _pictures(entry: ModelEntry, request: ScoreRequest, prompted: Sequence[Prompted]) -> SharedPictures:
     from riebench.features.held_out_pictures import SharedPictures
-    from riebench.instruments.model_instruments import assemble_scorers, mask_rules, model_instruments
+    from riebench.instruments.loading import assemble_scorers, mask_rules, model_instruments
 
     protocol = PROTOCOLS[PROTOCOL]
     masker = ("detector", "text-encoder", "segmenter")

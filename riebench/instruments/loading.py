@@ -1,41 +1,107 @@
-"""Load what a run generates and measures with: model, masker, CLIP, LPIPS; or take what the user hands in."""
+"""Load what a run generates and measures with: model, masker, CLIP, LPIPS; or take what the user hands in.
+
+Importing it needs no torch.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from riebench.instruments.handed_in import HandedIn
-from riebench.instruments.model_instruments import (
-    ModelInstruments,
-    TruthOf,
-    assemble_scorers,
-    mask_rules,
-    model_instruments,
-    with_networks,
-)
+from riebench.instruments.world import World
 from riebench.masks import Masker, MaskRules, pair_regions
-from riebench.masks.user_masks import MaskSource, regions_of_user_masks, user_masks_fingerprint
-from riebench.metrics import Scorers, measured_by
+from riebench.masks.user_masks import MaskSource, UserMasks, regions_of_user_masks, user_masks_fingerprint
+from riebench.metrics import Scorers, Truth, measured_by, scorers_of
 from riebench.models.devices import weights_fingerprint
 from riebench.models.entries import entry_named
-from riebench.models.model import Model
+from riebench.models.model import Model, ModelEntry
+from riebench.pairs import Pair
 from riebench.records.schema import Value
 from riebench.settings.protocols import PROTOCOLS
+from riebench.settings.protocols import Protocol as PairProtocol
 from riebench.settings.settings import Settings
 from riebench.util.files import fingerprint
+from riebench.util.plugins import load_object
 
 if TYPE_CHECKING:
+    from riebench.metrics.clip import ClipScorer
+    from riebench.metrics.lpips import LpipsScorer
     from riebench.sae.topk import TopKSAE
-
 
 NOT_SCORERS = ("model", "sae", "detector", "text-encoder", "segmenter")
 """Parts that no scorer needs."""
+
+TruthOf = Callable[[Pair, int], Truth]
+"""A function of a pair and a seed that returns the judge of the pair's edited images."""
+
+
+class ModelInstruments(Protocol):
+    """Loads the masker and the scorers of a model, each when its method is called.
+
+    The constructor takes the model's entry, the settings, the protocol, and the names of parts that are not needed.
+
+    Attributes:
+        locations: name of a part to its folder.
+        conditions: settings of the scorers that can change numbers, beside the scorers' fingerprints.
+        truth: judges edited images of a pair and a seed; None where the truth is unknown.
+        world: the true attributes of prompts and pictures; None where they are unknown.
+    """
+
+    @property
+    def locations(self) -> Mapping[str, str]: ...
+
+    @property
+    def conditions(self) -> Mapping[str, Any]: ...
+
+    @property
+    def truth(self) -> TruthOf | None: ...
+
+    @property
+    def world(self) -> World | None: ...
+
+    def __init__(
+        self, entry: ModelEntry, settings: Settings, protocol: PairProtocol, without: Collection[str]
+    ) -> None: ...
+
+    def masker(self) -> Masker:
+        """The masker of the grounding phrases."""
+
+    def clip(self) -> ClipScorer:
+        """CLIP, for the similarities of pictures and texts."""
+
+    def lpips(self) -> LpipsScorer:
+        """LPIPS, for the distance of two pictures."""
+
+    def scorer(self, name: str) -> Any:
+        """The network that a single metric needs, one of those that the model's entry names in ``scorers``."""
+
+
+@dataclass
+class HandedIn:
+    """Loaded parts that are used in place of the model's own.
+
+    Attributes:
+        model: a loaded model.
+        masks: see :data:`riebench.masks.user_masks.UserMasks`.
+        scorers: CLIP and LPIPS.
+        names: of the fields that are set.
+        parts: names of the model's parts whose weights are therefore not needed.
+    """
+
+    model: Model | None = None
+    masks: UserMasks | None = None
+    scorers: Scorers | None = None
+
+    def __post_init__(self) -> None:
+        replaced: dict[str, Any] = {"model": self.model, "sae": self.model, "clip": self.scorers, "lpips": self.scorers}
+        replaced |= dict.fromkeys(("detector", "text-encoder", "segmenter"), self.masks)
+        self.names = [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
+        self.parts = [name for name, value in replaced.items() if value is not None]
 
 
 @dataclass
@@ -102,7 +168,7 @@ def load_instruments(
     else:
         assert handed_in.masks is not None
         masks, masks_name = regions_of_user_masks(handed_in.masks), user_masks_fingerprint(handed_in.masks)
-    scorers = _scorers(instruments, handed_in, metrics)
+    scorers = assemble_scorers(instruments, metrics or (), handed_in.scorers)
     by_metric = measured_by(scorers, metrics)
     options = dict(getattr(masker, "describe", dict)())
     return Instruments(
@@ -143,13 +209,22 @@ def load_scorers(
     handed_in = handed_in or HandedIn()
     without = (*handed_in.parts, *NOT_SCORERS)
     instruments = model_instruments(entry_named(model), settings, PROTOCOLS[protocol], without)
-    return _scorers(instruments, handed_in, metrics), instruments.truth
+    return assemble_scorers(instruments, metrics or (), handed_in.scorers), instruments.truth
 
 
-def _scorers(instruments: ModelInstruments, handed_in: HandedIn, metrics: Collection[str] | None) -> Scorers:
-    if handed_in.scorers is None:
-        return assemble_scorers(instruments, metrics or ())
-    return with_networks(handed_in.scorers, instruments, metrics or ())
+def assemble_scorers(
+    instruments: ModelInstruments, metrics: Collection[str] = (), loaded: Scorers | None = None
+) -> Scorers:
+    """The scorers of a model: CLIP, LPIPS, and the networks that the named metrics need beside them.
+
+    Args:
+        instruments: load the scorers.
+        metrics: names of metrics.
+        loaded: scorers that are used instead of the model's own; only missing networks are added.
+    """
+    scorers = loaded or Scorers(instruments.clip(), instruments.lpips())
+    networks = {name: instruments.scorer(name) for name in scorers_of(metrics) - scorers.more.keys()}
+    return scorers._replace(more={**scorers.more, **networks}) if networks else scorers
 
 
 def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:
@@ -160,3 +235,52 @@ def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:
         return fingerprint(files, Path(os.path.commonpath(folders)))
     names = sorted((site, weights_fingerprint(sae)) for site, sae in saes.items() if not isinstance(sae, Path))
     return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else "none"
+
+
+def model_instruments(
+    entry: ModelEntry, settings: Settings, protocol: PairProtocol, without: Collection[str] = ()
+) -> ModelInstruments:
+    """The instruments that a model's entry names.
+
+    Args:
+        entry: of the model.
+        settings: of the instruments.
+        protocol: gives the settings that are not set.
+        without: names of parts that are not needed, whose weights may be missing.
+
+    Raises:
+        UserError: if weights are missing.
+    """
+    return _instruments_class(entry)(entry, settings, protocol, without)
+
+
+def mask_rules(entry: ModelEntry, settings: Settings, protocol: PairProtocol) -> MaskRules:
+    """The mask rules of a run: from the settings, else from the protocol and the model."""
+    masker = settings.masker
+    return MaskRules(
+        blur_kernel=masker.blur_kernel or entry.blur_kernel,
+        union=masker.union,
+        fallback=masker.fallback or protocol.fallback,
+        add_object=masker.add_object,
+        delete_object=masker.delete_object,
+        special_phrases=masker.special_phrases,
+    )
+
+
+def world_of(entry: ModelEntry) -> World | None:
+    """The true attributes of a model's prompts and pictures; None where the truth is unknown."""
+    world: World | None = getattr(_instruments_class(entry), "world", None)
+    return world
+
+
+def _instruments_class(entry: ModelEntry) -> type[ModelInstruments]:
+    if entry.instruments == "published":
+        from riebench.instruments.published import PublishedInstruments
+
+        return PublishedInstruments
+    if entry.instruments == "mini":
+        from riebench.instruments.mini_instruments import MiniInstruments
+
+        return MiniInstruments
+    named: type[ModelInstruments] = load_object("instruments class", entry.instruments)
+    return named

@@ -28,7 +28,7 @@ MASKER_WEIGHTS = WEIGHTS / "masker" / "masker.safetensors"
 class MiniInstruments:
     """Mini's own instruments, whose weights come with the package.
 
-    See :class:`riebench.instruments.model_instruments.ModelInstruments`.
+    See :class:`riebench.instruments.loading.ModelInstruments`.
 
     Raises:
         UserError: if the package lacks a part.

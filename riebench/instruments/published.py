@@ -36,7 +36,7 @@ PUBLISHED_CLIP = "ViT-L-14"
 class PublishedInstruments:
     """Loads the masker and the scorers from the weights on this machine.
 
-    See :class:`riebench.instruments.model_instruments.ModelInstruments`.
+    See :class:`riebench.instruments.loading.ModelInstruments`.
 
     Args:
         entry: the model.

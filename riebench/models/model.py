@@ -49,7 +49,7 @@ class ModelEntry(ABC):
         blur_kernel: side of the blur of masks before they go to a site's grid, pixels.
         parts: weights that must be on this machine, the pipeline first; empty if they come with a package.
         instruments: the masker and scorers of the model: ``published``, ``mini``, or the ``module:class`` of a
-            :class:`riebench.instruments.model_instruments.ModelInstruments`.
+            :class:`riebench.instruments.loading.ModelInstruments`.
         scorers: names of the parts that single metrics need and that can judge the model's pictures.
         pipeline_class: the pipeline's class in ``model_index.json``, so that a folder can be loaded by its path.
         pipeline_parameters: number of weights in the pipeline, for forecasts; 0 where it is small.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.instruments.model_instruments import ModelInstruments, model_instruments
+from riebench.instruments.loading import ModelInstruments, model_instruments
 from riebench.masks import Masker, MaskRules, Region, ground, to_grid
 from riebench.metrics.clip import ClipScorer
 from riebench.metrics.lpips import LpipsScorer

@@ -125,7 +125,7 @@ class PaintRequest:
 
     def _make_indexes(self, model: Model, sites: Sequence[str], location: str, prompted: Sequence[Prompted]) -> None:
         from riebench.features.index_making import IndexPart, make_indexes
-        from riebench.instruments.model_instruments import world_of
+        from riebench.instruments.loading import world_of
 
         log.info("making the feature index of %s, once", ", ".join(sites))
         parts = [

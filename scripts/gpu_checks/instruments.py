@@ -9,7 +9,7 @@ import numpy as np
 from gpu_checks.checking import Numbers, Skipped, expect
 from gpu_checks.place import Place
 from riebench.engine.bench import difference
-from riebench.instruments.model_instruments import assemble_scorers
+from riebench.instruments.loading import assemble_scorers
 from riebench.instruments.published import PublishedInstruments
 from riebench.metrics import Reference, score_images
 from riebench.models import entry_named

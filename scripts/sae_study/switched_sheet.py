@@ -11,7 +11,7 @@ from PIL import Image
 
 import riebench
 from riebench.features.switching import switched_on
-from riebench.instruments.model_instruments import mask_rules
+from riebench.instruments.loading import mask_rules
 from riebench.masks import Region, to_grid
 from riebench.mini.drawn_world import DrawnWorld
 from riebench.models import Edit, Model
