@@ -334,7 +334,7 @@ class Model(ABC):
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             nonlocal step
             step += 1
-            if any(site in edit.changes and edit.is_on(step) for edit in batch.edits):
+            if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
                 output = self.add(site, output, _delta(site, self.read(site, args, kwargs, output), batch.edits, step))
             if site in batch.capture:
                 values = self.read(site, args, kwargs, output)
@@ -351,7 +351,7 @@ def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tenso
     delta = values.new_zeros(values.shape)
     for row, edit in enumerate(edits):
         change = edit.changes.get(site)
-        if change is None or not edit.is_on(step):
+        if change is None or not _is_on(edit, step):
             continue
         if callable(change):
             result = change(values[row].float().clone(), step)
@@ -360,3 +360,8 @@ def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tenso
         else:
             delta[row] = edit.strength * change[step]
     return delta
+
+
+def _is_on(edit: Edit, step: int) -> bool:
+    """Whether an edit adds anything in a step."""
+    return edit.strength != 0 and (edit.on_steps is None or step in edit.on_steps)

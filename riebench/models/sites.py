@@ -58,10 +58,6 @@ class Edit(NamedTuple):
     strength: float = 1.0
     on_steps: Collection[int] | None = None
 
-    def is_on(self, step: int) -> bool:
-        """Whether the edit adds anything in a step."""
-        return self.strength != 0 and (self.on_steps is None or step in self.on_steps)
-
 
 class Start(NamedTuple):
     """The beginning of a run that starts from a finished picture, noised again, and not from noise alone.
