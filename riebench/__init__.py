@@ -10,7 +10,7 @@ from riebench.version import __version__
 
 if TYPE_CHECKING:
     from riebench.ablation.ablating import ablate as ablate
-    from riebench.engine.run import run as run
+    from riebench.engine.python_run import run as run
     from riebench.models.entries import load as load
     from riebench.report.frame import load_records as load_records
 
@@ -24,7 +24,7 @@ _LAZY = {
     "ablate": "riebench.ablation.ablating",
     "load": "riebench.models.entries",
     "load_records": "riebench.report.frame",
-    "run": "riebench.engine.run",
+    "run": "riebench.engine.python_run",
 }
 
 

@@ -168,7 +168,8 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
         asked.append(request)
         raise UserError("asked")
 
-    monkeypatch.setattr("riebench.engine.run.carry_out", carry_out)
+    for module in ("run", "python_run"):  # the command line imports it when the command runs
+        monkeypatch.setattr(f"riebench.engine.{module}.carry_out", carry_out)
     return asked
 
 

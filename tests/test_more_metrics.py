@@ -17,9 +17,9 @@ import riebench
 from riebench.cli import main
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
-from riebench.instruments.loading import Instruments, measured_by
+from riebench.instruments.loading import Instruments
 from riebench.instruments.published import PublishedInstruments
-from riebench.metrics import METRICS, Reference, Scorers, chosen, score_images
+from riebench.metrics import METRICS, Reference, Scorers, chosen, measured_by, score_images
 from riebench.metrics.dino import DinoScorer
 from riebench.metrics.lpips import LpipsScorer
 from riebench.models import entry_named

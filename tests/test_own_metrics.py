@@ -14,8 +14,8 @@ import riebench
 from riebench.cli import main
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
-from riebench.instruments.loading import Instruments, measured_by
-from riebench.metrics import METRICS, chosen, metric, metrics_of
+from riebench.instruments.loading import Instruments
+from riebench.metrics import METRICS, chosen, measured_by, metric, metrics_of
 from riebench.metrics.catalogue import _REGISTRY, find_metric
 from riebench.records import read_records
 from riebench.records.code import code_hash

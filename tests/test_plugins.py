@@ -234,7 +234,8 @@ def test_a_file_anywhere_runs_by_its_path(
     monkeypatch.syspath_prepend(tmp_path)  # so that what is added to the path is taken off again
     for folder, name in (("deep", "deeply"), ("other", "otherly")):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "same_stem.py").write_text("import beside_stem\n" + METHOD.format(name=name))
+        text = "import beside_stem\nUNHASHABLE = ([],)\n" + METHOD.format(name=name)
+        (tmp_path / folder / "same_stem.py").write_text(text)
         (tmp_path / folder / "beside_stem.py").write_text("")
     words = ("run", "--method", "deep/same_stem.py:Mine", *ON_MINI, "--option", "scale=2", "--out", "r")
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ import pytest
 
 from riebench.util.errors import UserError
 from riebench.util.json_lines import append_lines, append_whole, mend_lines, read_lines
-from riebench.util.trace import stage, tracing
+from riebench.util.trace import TRACE, tracing
 from riebench.util.work_folder import KINDS, InTurn, WorkFolder, check_work_folder, work_off
 
 
@@ -109,17 +109,15 @@ def test_work_ends_after_the_task_under_way(caplog: pytest.LogCaptureFixture) ->
     assert (ending.done, ending.left, ending.signal, ending.reason) == (1, 1, None, "enough")
 
 
-def test_stages_are_timed_while_a_trace_is_on() -> None:
-    def plan(number: int) -> int:
-        with stage("plan"):
-            return number + 1
-
-    plan(0)
+def test_a_trace_times_stages_and_is_on_inside_its_statement() -> None:
+    assert TRACE.get() is None
     with tracing() as trace:
-        assert plan(1) == 2
-        with stage("edit"), pytest.raises(ZeroDivisionError), stage("fail"):
-            plan(2 // 0)
-    plan(3)
+        assert TRACE.get() is trace
+    assert TRACE.get() is None
+    with trace.stage("plan"):
+        pass
+    with trace.stage("edit"), pytest.raises(ZeroDivisionError), trace.stage("fail"):
+        1 // 0  # noqa: B018
     assert {name: times.count for name, times in trace.stages.items()} == {"plan": 1, "edit": 1, "fail": 1}
     assert all(times.memory > 1e6 for times in trace.stages.values())
     assert len(trace.lines()) == 4

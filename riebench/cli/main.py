@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 from typing import Any
 
-import typer
-
 from riebench.cli.bench_command import bench_command
-from riebench.cli.messages import App, HeadedCommands, messages_on_stderr
+from riebench.cli.messages import App, HeadedCommands, exit_code
 from riebench.cli.methods_command import methods_command, new_method_command
 from riebench.cli.mini_command import mini_app
 from riebench.cli.models_command import blocks_command, doctor_command, fetch_command, settings_command, standin_command
@@ -21,7 +18,6 @@ from riebench.cli.run_command import rerun_command, run_command
 from riebench.cli.sae_command import sae_app
 from riebench.cli.score_command import metrics_command, score_command
 from riebench.cli.studies_command import ablate_command, audit_command
-from riebench.util.errors import UserError
 
 COMMANDS: dict[str, dict[str, Any]] = {
     "Run and report": {
@@ -79,25 +75,4 @@ def main(arguments: list[str] | None = None) -> None:
     # Importing torch, diffusers and open_clip makes a million objects that stay. Full garbage collections meanwhile
     # find nothing and take a sixth of the time, so they are made rare; those of young objects stay as they are.
     gc.set_threshold(*gc.get_threshold()[:2], 1000)
-    with messages_on_stderr():
-        sys.exit(_exit_code(arguments))
-
-
-def _exit_code(arguments: list[str] | None) -> int:
-    """Run the program; bad input becomes a message."""
-    logger = logging.getLogger(__name__)
-    try:
-        code = app(arguments, standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except UserError as error:
-        logger.error(str(error))
-    except typer.Abort:
-        logger.error("stopped")
-        return 130
-    except typer.TyperException as error:
-        message = error.format_message()
-        if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its help is the whole answer
-            print(message)
-        else:
-            logger.error(" ".join(message.split()))
-    return 2
+    sys.exit(exit_code(app, arguments))

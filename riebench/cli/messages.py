@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from riebench.util.errors import UserError
+
 PACKAGE = logging.getLogger("riebench")
 """The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
 _VERBOSITY = {
@@ -29,7 +31,7 @@ class _StandardError(logging.Handler):
 
 
 @contextmanager
-def messages_on_stderr() -> Iterator[None]:
+def _messages_on_stderr() -> Iterator[None]:
     """Print messages of level INFO and above as ``riebench: MESSAGE`` inside the ``with`` statement."""
     handler, level, propagate = _StandardError(), PACKAGE.level, PACKAGE.propagate
     PACKAGE.addHandler(handler)
@@ -59,6 +61,27 @@ class App(typer.Typer):
             return function
 
         return add
+
+
+def exit_code(program: App, arguments: list[str] | None) -> int:
+    """The exit code of a program, which is run; bad input becomes a message."""
+    logger = logging.getLogger(__name__)
+    with _messages_on_stderr():
+        try:
+            code = program(arguments, standalone_mode=False)
+            return code if isinstance(code, int) else 0
+        except UserError as error:
+            logger.error(str(error))
+        except typer.Abort:
+            logger.error("stopped")
+            return 130
+        except typer.TyperException as error:
+            message = error.format_message()
+            if type(error).__name__ == "NoArgsIsHelpError":  # a bare command: its help is the whole answer
+                print(message)
+            else:
+                logger.error(" ".join(message.split()))
+    return 2
 
 
 class HeadedCommands(TyperGroup):

@@ -25,7 +25,9 @@ def methods_command(
     from riebench.methods.registry import catalogue, find
 
     if name is not None:
-        _show(find(name))
+        entry = find(name)
+        entry.check_plan()
+        _show(entry)
         return
     from riebench.methods.options import options_of
 

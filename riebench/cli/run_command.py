@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riebench.cli.messages import is_quiet
 from riebench.cli.shared_options import with_run_options
 from riebench.engine.run_options import RunOptions
 from riebench.records import ALL_STEPS, interval_name
@@ -51,7 +50,7 @@ def run_command(
     from riebench.engine.run import carry_out
 
     with _tracing() if trace else nullcontext():
-        session = carry_out(request, pairs, replace(options, quiet=is_quiet()))
+        session = carry_out(request, pairs, options)
     return sum_up(session)
 
 
@@ -128,7 +127,7 @@ def rerun_command(
     requests = [(request, request.pairs()) for request in requests_of(folder)]
     from riebench.engine.run import carry_out
 
-    code, options = 0, replace(options, out=out or folder, quiet=is_quiet())
+    code, options = 0, replace(options, out=out or folder)
     for request, pairs in requests:
         session = carry_out(request, pairs, options)
         code = max(code, sum_up(session))

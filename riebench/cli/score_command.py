@@ -10,10 +10,9 @@ from typing import Annotated
 
 import typer
 
-from riebench.cli.messages import is_quiet
 from riebench.cli.run_command import sum_up
 from riebench.cli.shared_options import with_run_options
-from riebench.engine.run_options import RunOptions, many
+from riebench.engine.run_options import RunOptions
 from riebench.util.errors import UserError
 
 
@@ -60,7 +59,7 @@ def score_command(
     request, pairs = resolve_pictures(name, images, replace(options, strength=strength))
     from riebench.engine.run import carry_out
 
-    session = carry_out(request, pairs, replace(options, quiet=is_quiet()))
+    session = carry_out(request, pairs, options)
     code = sum_up(session)
     if metric_command is None or session.signal is not None:
         return code
@@ -73,7 +72,7 @@ def _add(run: Path, options: RunOptions, command: str | None) -> int:
     if options.metrics is not None:
         from riebench.engine.add_metrics import add_metrics
 
-        added = add_metrics(run, many(options.metrics), options.settings or {})
+        added = add_metrics(run, options.listed["metrics"], options.settings or {})
         print(f"{added.records} records have {', '.join(added.names)}")
         missing |= dict.fromkeys(added.missing)
     if command is not None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from riebench.cli.messages import is_quiet
 from riebench.engine.run_options import OPTIONS, RunOptions, field_type
 from riebench.util.errors import UserError
 
@@ -76,7 +77,7 @@ def with_run_options(*names: str) -> Callable[[Command], Command]:
 
     def options(values: Mapping[str, Any]) -> RunOptions:
         given = {name: _python_value(name, values[flag]) for flag, name in flags.items()}
-        return RunOptions(**given, settings=values.get("settings") or None)
+        return RunOptions(**given, settings=values.get("settings") or None, quiet=is_quiet())
 
     parameters = [
         _parameter("settings", Mapping[str, Any], None) if name == "settings" else _run_parameter(name)

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from riebench.engine.kept_pictures import REFERENCES, KeptPictures, kept_pictures, pixels
 from riebench.engine.request import metrics_named, requests_of
 from riebench.engine.resume import lacking, refuse_other_scorers
-from riebench.instruments.loading import load_scorers, measured_by
+from riebench.instruments.loading import load_scorers
 from riebench.instruments.model_instruments import TruthOf
-from riebench.metrics import METRICS, Scorers, Scores, metrics_of, score_images
+from riebench.metrics import METRICS, Scorers, Scores, measured_by, metrics_of, score_images
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
 from riebench.pairs.pair import without_brackets

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from riebench.engine.presets import Sweep
-from riebench.engine.run_options import ALL, STRENGTHS, RunOptions, many
-from riebench.methods.registry import MethodEntry, create, find, method_names
+from riebench.engine.run_options import ALL, STRENGTHS, RunOptions
+from riebench.methods.registry import MethodEntry, find, method_names
 from riebench.models.model import Model, ModelEntry
 from riebench.models.sites import NEURONS, Site, neuron_sites
 from riebench.pairs import Pair
@@ -113,12 +113,13 @@ def sweep_of(options: RunOptions) -> Sweep:
     """
     if not options.method:
         raise UserError("no method was named; give --method, as --method sae, or --preset paper")
-    names = [name for word in many(options.method) for name in (method_names() if word == ALL else [word])]
+    names = [name for word in options.listed["method"] for name in (method_names() if word == ALL else [word])]
     further = dict(options.options or {})
     if options.k is not None and "k" in further:
         raise UserError(f"k is given twice, as k {options.k} and as option k={further['k']}; leave out one")
-    strengths = many(STRENGTHS if options.strength is None else options.strength)
-    return Sweep(list(dict.fromkeys(names)), strengths, many(further.pop("k", options.k)), further)
+    strengths = list(STRENGTHS) if options.strength is None else options.listed["strength"]
+    further.pop("k", None)
+    return Sweep(list(dict.fromkeys(names)), strengths, options.listed["k"], further)
 
 
 def usable_methods(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodEntry]:
@@ -136,7 +137,7 @@ def usable_methods(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: b
     methods = {name: find(name) for name in sweep.methods}
     for name, method in [(name, method) for name, method in methods.items() if method.checks_runs]:
         try:
-            method.check_run(create(name, _shared_options(sweep, method)), pairs, steps)
+            method.check_run(method.create(_shared_options(sweep, method)), pairs, steps)
         except UserError as error:
             if not leave_out:
                 raise
@@ -189,7 +190,7 @@ def _option_sets(
     option_sets = []
     for k in sweep.k if sweep.k and "k" in method.option_names else [None]:
         scaled = k if scale is None or k is None else max(1, round(k * scale))
-        options = method.values(create(name, shared if k is None else {**shared, "k": scaled}))
+        options = method.values(method.create(shared if k is None else {**shared, "k": scaled}))
         most = options.get("k")
         if isinstance(most, int) and candidates is not None and most > candidates:
             where = f"{name!r} in {'+'.join(blocks)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +27,7 @@ from riebench.records import ACTS, INSIDE, OUTSIDE, Record
 from riebench.settings.lpips_search import lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
-from riebench.util.trace import stage
+from riebench.util.trace import Trace
 
 
 @dataclass
@@ -61,6 +61,7 @@ class PairWork:
         recorder: of the run.
         instruments: of the run.
         kept_for_all: what methods keep from pair to pair.
+        trace: times the stages of the work; None times nothing.
 
     Attributes:
         stage: of the work, as a failed record names it.
@@ -78,13 +79,18 @@ class PairWork:
     seen: Observed
 
     def __init__(
-        self, task: PairTask, recorder: Recorder, instruments: Instruments, kept_for_all: dict[Hashable, Any]
+        self,
+        task: PairTask,
+        recorder: Recorder,
+        instruments: Instruments,
+        kept_for_all: dict[Hashable, Any],
+        trace: Trace | None = None,
     ) -> None:
         self.task, self.recorder, self.instruments = task, recorder, instruments
         self.request, self.model = recorder.request, instruments.model
         self.protocol = PROTOCOLS[self.request.protocol]
         self.stage = "observing"
-        self._kept_for_all = kept_for_all
+        self._kept_for_all, self._trace = kept_for_all, trace
 
     def result(self) -> PairResult:
         """The records of all settings and of the search, and the pictures if they are kept.
@@ -92,7 +98,7 @@ class PairWork:
         Raises:
             Exception: if the whole pair fails.
         """
-        with stage("base and source run, masks"):
+        with self._timed("base and source run, masks"):
             self.observe()
         self.stage = "engine"
         pictures = self.edit(self.task.settings)
@@ -176,7 +182,7 @@ class PairWork:
         for number in self._in_order({setting.condition for setting in settings}):
             plan = plans.get(number) if plans else None
             if plan is None:
-                with stage("plan"):
+                with self._timed("plan"):
                     plan = self._plan(number)
             if plans is not None:
                 plans[number] = plan
@@ -252,7 +258,7 @@ class PairWork:
         prompts, seeds = [picture.prompt for picture in pictures], [self.task.seed] * len(edits)
         name = self.recorder.methods[pictures[0].setting.condition].name
         try:
-            with _naming(name), stage("edited runs"):
+            with _naming(name), self._timed("edited runs"):
                 start, steps = pictures[0].start, self.request.steps
                 runs = self.model.generate(prompts, seeds, steps, edits=edits, start=start)
             for picture, run in zip(pictures, runs, strict=True):
@@ -282,7 +288,7 @@ class PairWork:
             truth=truth(pair, self.task.seed) if truth else None,
         )
         images = [picture.image for picture in pictures if picture.image is not None]
-        with stage("metrics"):
+        with self._timed("metrics"):
             names = self.request.metrics
             scores = iter(score_images(self.instruments.scorers, reference, images, names) if images else [])
         return [
@@ -318,6 +324,10 @@ class PairWork:
                 yield pictures, list(records)
                 for setting, record in zip(settings, records, strict=True):
                     searches[setting.searched].points[setting.setting.strength] = lpips_of(record)
+
+    def _timed(self, name: str) -> AbstractContextManager[None]:
+        """A stage of the work, as a ``with`` statement."""
+        return nullcontext() if self._trace is None else self._trace.stage(name)
 
     def _images(self, pictures: Sequence[EditedPicture]) -> dict[str, Image]:
         """The pictures of the pair by name; masks in black and white."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
@@ -14,7 +15,7 @@ from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.metrics import metrics_of
 from riebench.pairs import Pair
 from riebench.records import Record
-from riebench.util.trace import stage
+from riebench.util.trace import TRACE
 
 
 class PairWorker:
@@ -28,14 +29,15 @@ class PairWorker:
         instruments: model, masks and scorers.
         recorder: makes settings and records.
         kept_for_all: what methods keep from pair to pair.
+        trace: times the stages of the work; None if nothing is timed.
 
     Raises:
         UserError: if something cannot be loaded.
     """
 
     def __init__(self, request: Request, handed_in: HandedIn | None = None) -> None:
-        self.request = request
-        with stage("load models"):
+        self.request, self.trace = request, TRACE.get()
+        with self.trace.stage("load models") if self.trace else nullcontext():
             self.instruments = load_instruments(
                 request.model,
                 request.settings,
@@ -91,7 +93,7 @@ class PairWorker:
     def work(self, task: PairTask) -> PairResult:
         """The result of a task. A fault of the pair is a failed record with the reason."""
         started = time.perf_counter()
-        work = PairWork(task, self.recorder, self.instruments, self.kept_for_all)
+        work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.trace)
         try:
             result = work.result()
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run

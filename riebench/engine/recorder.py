@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from riebench.engine.pair_task import PairSetting, PairTask, searches_of
 from riebench.engine.request import Request
-from riebench.methods import Method
-from riebench.methods.registry import MethodEntry, create, find
+from riebench.methods.interface import FileReader, Method, NamedByItself
+from riebench.methods.registry import MethodEntry, find
 from riebench.pairs import Pair
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_hash, code_version
@@ -62,10 +62,13 @@ class Recorder:
         self.conditions = dict(instruments.conditions)
         self.methods: list[ConditionMethod] = []
         for condition in request.conditions:
-            method, entry = create(condition.method, condition.options), find(condition.method)
+            entry = find(condition.method)
+            method = entry.create(condition.options)
+            name = method.record_name if isinstance(method, NamedByItself) else entry.name
+            files = method.files if isinstance(method, FileReader) else ()
             parts = {n: value for n, value in instruments.parts.items() if n != "sae" or entry.needs_sae}
-            code = FIXED_CODE.get(entry.place) or code_hash(entry.cls, entry.files(method))
-            self.methods.append(ConditionMethod(method, entry, entry.record_name(method), code, parts))
+            code = FIXED_CODE.get(entry.place) or code_hash(entry.cls, files)
+            self.methods.append(ConditionMethod(method, entry, name, code, parts))
         self._code = code_version()
         self._measured_by = dict(instruments.measured_by)
         self._settings = [

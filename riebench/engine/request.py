@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 
 from riebench.engine.conditions import Condition, ModelSites, conditions_of, sweep_of, usable_methods
 from riebench.engine.presets import Preset, preset_named
-from riebench.engine.run_options import ALL, RunOptions, many
+from riebench.engine.run_options import ALL, RunOptions
 from riebench.methods.registry import METHODS
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
@@ -93,21 +93,22 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     Raises:
         UserError: if something does not exist, does not fit the model or contradicts something else.
     """
+    preset = _preset(options)
     model = options.handed_in.model
     entry = model.entry if model else entry_named(str(options.model))
     settings = parse_settings(options.settings or {})
     entry.check_settings(settings)
     model_sites = ModelSites.of(entry, model, settings)
-    preset = _preset(options)
     sweeps = [sweep_of(options)] if preset is None else preset.sweeps
-    block_sets = model_sites.block_sets(many(options.block or (preset and ALL)), options.alone)
+    blocks = options.listed["block"] if options.block else [ALL] if preset else []
+    block_sets = model_sites.block_sets(blocks, options.alone)
     steps = _steps(options, entry, preset)
-    intervals = (None,) if options.on_steps is None else parse_intervals(many(options.on_steps), steps)
+    intervals = (None,) if options.on_steps is None else parse_intervals(options.listed["on_steps"], steps)
     protocol = _protocol(options, preset)
-    metrics = metrics_named(entry, many(options.metrics) or [PROTOCOLS[protocol].metrics])
+    metrics = metrics_named(entry, options.listed["metrics"] or [PROTOCOLS[protocol].metrics])
     search = _search(options)
     file, pairs = _pairs(options, entry, preset)
-    leave_out = ALL in many(options.method)
+    leave_out = ALL in options.listed["method"]
     try:
         request = Request(
             model=entry.name if model else str(options.model),
@@ -228,15 +229,15 @@ def _search(options: RunOptions) -> SearchOptions | None:
     bounds = {"within": options.at_lpips_within, "most": options.at_lpips_most}
     if options.at_lpips is None and all(bound is None for bound in bounds.values()):
         return None
-    return parse_search(many(options.at_lpips), bounds)
+    return parse_search(options.listed["at_lpips"], bounds)
 
 
 def _pairs(options: RunOptions, entry: ModelEntry, preset: Preset | None) -> tuple[Path | None, list[Pair]]:
     """The pair file, None if pairs were handed in, and the chosen pairs."""
     file, pairs = _pair_file(options, entry)
     limit = preset.limit if preset and options.limit is None else options.limit
-    categories = [category_named(str(category)) for category in many(options.category)]
-    chosen = select(pairs, categories, many(options.ids), limit)
+    categories = [category_named(str(category)) for category in options.listed["category"]]
+    chosen = select(pairs, categories, options.listed["ids"], limit)
     model = options.handed_in.model
     if model is None or model.own:
         entry.check_pairs(chosen)

@@ -5,29 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from inspect import signature
 from itertools import count as counted
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
-from riebench.engine.request import Request, resolve
+from riebench.engine.request import Request
 from riebench.engine.resume import lacking, left_to_do, refuse_other_runs
-from riebench.engine.run_options import ALL, OPTIONS, RunOptions, field_type
+from riebench.engine.run_options import RunOptions
 from riebench.engine.session import Session, writing_run_file
 from riebench.instruments.handed_in import HandedIn
 from riebench.methods.registry import find
 from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
-from riebench.records import Record, RunFolder, read_records
+from riebench.records import Record, RunFolder
 from riebench.records.folder import RUN
-from riebench.util.errors import UserError, unknown
+from riebench.util.errors import UserError
 from riebench.util.progress import keep_timing, progress_bar
 from riebench.util.work_folder import check_work_folder, work_off
 from riebench.util.workers import Crew, Workers, hired
@@ -174,55 +172,3 @@ def _new_folder() -> Path:
     name = datetime.now().strftime("%Y%m%d-%H%M%S")
     paths = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in counted(1))
     return next(path for path in paths if not path.exists())
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run.
-
-    Attributes:
-        session: folder, counts and time.
-        records: one for each pair and setting that the folder holds.
-    """
-
-    session: Session
-    records: list[Record]
-
-
-def run(method: str | Sequence[str] | None = None, block: str | Sequence[str] = ALL, **more: Any) -> RunResult:
-    """Run methods over pairs; records that ``out`` holds already are not made again."""
-    for name in more:
-        if name not in OPTIONS:
-            raise unknown("option of riebench.run", name, OPTIONS)
-    options = RunOptions(method, block, **more)
-    session = carry_out(*resolve(options), options)
-    if session.signal is not None:
-        raise KeyboardInterrupt
-    return RunResult(session, read_records(session.folder))
-
-
-def _describe_run() -> None:
-    """Give :func:`run` the signature and the documentation of the fields of :class:`RunOptions`."""
-    own = signature(run)
-    parameters = [
-        own.parameters.get(name) or parameter.replace(annotation=field_type(name))
-        for name, parameter in signature(RunOptions).parameters.items()
-    ]
-    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    arguments = "\n".join(f"    {name}: {option.help}" for name, option in OPTIONS.items())
-    run.__doc__ = f"""{run.__doc__}
-
-Args:
-{arguments}
-
-Returns:
-    The session and all records of the folder.
-
-Raises:
-    UserError: if an option does not exist, or the request cannot be run, before anything is computed; or if the folder
-        can no longer be written.
-    KeyboardInterrupt: at Ctrl-C (or SIGTERM) after the current pair, whose records are then in the folder.
-"""
-
-
-_describe_run()

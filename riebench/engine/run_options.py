@@ -3,6 +3,7 @@
 # Without "from __future__ import annotations", as the command line reads the types of the fields.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, Field, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -49,6 +50,8 @@ Words = str | Sequence[str] | None
 Numbers = float | str | Sequence[float | str] | None
 Settings = Mapping[str, Any] | None
 REPEATED = list[str] | None
+SEVERAL = ("method", "block", "k", "strength", "at_lpips", "on_steps", "category", "ids", "metrics")
+"""The options that take one value or several."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +160,16 @@ class RunOptions:
             if value is not None and option.most is not None and value > option.most:
                 raise UserError(f"{name} is {value!r}; expected {option.most} or less")
 
-    @property
+    @cached_property
     def handed_in(self) -> HandedIn:
         """The loaded parts among the options."""
         return HandedIn(None if isinstance(self.model, str) else self.model, self.masks, self.scorers)
+
+    @cached_property
+    def listed(self) -> dict[str, list[Any]]:
+        """The values of each option that takes one or several, by its name; empty for None. ``options`` may hold k."""
+        k = (self.options or {}).get("k", self.k)
+        return {name: _listed(k if name == "k" else getattr(self, name)) for name in SEVERAL}
 
     def as_json(self) -> dict[str, Any]:
         """The options that differ from their defaults, as ``run.json`` keeps them.
@@ -183,8 +192,7 @@ def field_type(name: str) -> Any:
     return getattr(kind, "__forward_arg__", kind)
 
 
-def many(value: Any) -> list[Any]:
-    """The values of an option that takes one or several: empty for None."""
+def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]

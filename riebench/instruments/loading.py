@@ -21,7 +21,7 @@ from riebench.instruments.model_instruments import (
 )
 from riebench.masks import Masker, MaskRules, pair_regions
 from riebench.masks.user_masks import MaskSource, regions_of_user_masks, user_masks_fingerprint
-from riebench.metrics import Scorers, metrics_of
+from riebench.metrics import Scorers, measured_by
 from riebench.models.devices import weights_fingerprint
 from riebench.models.entries import entry_named
 from riebench.models.model import Model
@@ -103,6 +103,7 @@ def load_instruments(
         assert handed_in.masks is not None
         masks, masks_name = regions_of_user_masks(handed_in.masks), user_masks_fingerprint(handed_in.masks)
     scorers = _scorers(instruments, handed_in, metrics)
+    by_metric = measured_by(scorers, metrics)
     options = dict(getattr(masker, "describe", dict)())
     return Instruments(
         model=loaded,
@@ -127,7 +128,7 @@ def load_instruments(
         },
         locations=instruments.locations,
         masker=masker,
-        measured_by=measured_by(scorers, metrics),
+        measured_by=by_metric,
     )
 
 
@@ -149,23 +150,6 @@ def _scorers(instruments: ModelInstruments, handed_in: HandedIn, metrics: Collec
     if handed_in.scorers is None:
         return assemble_scorers(instruments, metrics or ())
     return with_networks(handed_in.scorers, instruments, metrics or ())
-
-
-def measured_by(scorers: Scorers, names: Collection[str] | None) -> dict[str, str]:
-    """Metric to its code if it is not riebench's, and to the network that measures it alone; others are left out.
-
-    Args:
-        scorers: with the networks that these metrics need.
-        names: of metrics; None for all but the optional ones.
-    """
-    by_metric = {}
-    for metric in metrics_of(names):
-        network = scorers.more[metric.scorer] if metric.scorer else None
-        parts = [] if metric.from_riebench else [metric.code]
-        parts += [f"{network.name}-{network.fingerprint}"] if network else []
-        if parts:
-            by_metric[metric.name] = " ".join(parts)
-    return by_metric
 
 
 def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:

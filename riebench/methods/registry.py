@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from riebench.methods.interface import FileReader, Method, NamedByItself, RunChecker
+from riebench.methods.interface import Method, RunChecker
 from riebench.methods.options import options_of
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import Listed, Registry, place_of
@@ -32,41 +32,71 @@ class MethodEntry:
     Attributes:
         name: as given to ``--method``.
         cls: the decorated class.
+        place: ``package.module:Class``, as records keep it and ``--method`` takes it.
+        option_names: the names of its options, in the order of the class's fields.
+        checks_runs: whether it may refuse a run, see :meth:`check_run`.
         needs_sae: whether every block that it is run on must have an SAE.
         needs_neurons: whether the values of neurons must be captured for it.
     """
 
     name: str
     cls: type[Method]
-    needs_sae: bool = False
-    needs_neurons: bool = False
+    place: str
+    option_names: tuple[str, ...]
+    checks_runs: bool
+    needs_sae: bool
+    needs_neurons: bool
 
-    @property
-    def place(self) -> str:
-        """``package.module:Class``, as records keep it and ``--method`` takes it."""
-        return place_of(self.cls)
+    def create(self, options: Mapping[str, Any]) -> Method:
+        """The method with its options, given as text or values.
 
-    @property
-    def option_names(self) -> tuple[str, ...]:
-        """The names of its options, in the order of the class's fields."""
-        return tuple(field.name for field in fields(self.cls))
+        Raises:
+            UserError: for an unknown option, a value of the wrong type, one that a record cannot keep, or no plan.
+        """
+        self.check_plan()
+        for option in options:
+            if not self.option_names:
+                raise UserError(f"the method {self.name!r} has no options; leave out {option!r}")
+            if option not in self.option_names:
+                raise unknown(f"option of method {self.name!r}", option, self.option_names)
+        defaults = {field.name: field.default for field in fields(self.cls) if field.default is not MISSING}
+        try:
+            made = TypeAdapter(self.cls).validate_python(defaults | dict(options))  # a default may be wrong, too
+        except ValidationError as error:
+            first = error.errors()[0]
+            option = str(first["loc"][0])
+            if first["type"] == "missing":
+                wrong = f"the method {self.name!r} needs its option {option!r}; give --option {option}=value"
+                raise UserError(wrong) from None
+            raise UserError(
+                f"option {option!r} of method {self.name!r} is {first['input']!r}: {first['msg']}"
+            ) from None
+        except PydanticUserError as error:
+            raise UserError(self.unreadable(error)) from None
+        for option, value in self.values(made).items():
+            if not isinstance(value, bool | int | float | str | None):
+                wrong = f"is {type(value).__name__}, which a record cannot keep; options are numbers, text or booleans"
+                raise UserError(f"option {option!r} of method {self.name!r} {wrong}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"option {option!r} of method {self.name!r} is {value}, expected a finite number")
+        return made
+
+    def check_plan(self) -> None:
+        """Check that the class can plan.
+
+        Raises:
+            UserError: if it has no function ``plan``.
+        """
+        if not callable(getattr(self.cls, "plan", None)):
+            raise UserError(f"{self.name} has no plan; give it the function plan(self, seen: Observed) -> Plan")
+
+    def unreadable(self, error: Exception) -> str:
+        """The message for an option whose type raised an error."""
+        return f"{self.place} has an option that cannot be read: {str(error).splitlines()[0]}"
 
     def values(self, made: Method) -> dict[str, Value]:
         """All options of a method of this entry, by name."""
         return {name: getattr(made, name) for name in self.option_names}
-
-    def files(self, made: Method) -> Sequence[str]:
-        """Paths of the files that a method of this entry reads."""
-        return made.files if isinstance(made, FileReader) else ()
-
-    def record_name(self, made: Method) -> str:
-        """The name that records give to a method of this entry."""
-        return made.record_name if isinstance(made, NamedByItself) else self.name
-
-    @property
-    def checks_runs(self) -> bool:
-        """Whether a method of this entry may refuse a run, see :meth:`check_run`."""
-        return issubclass(self.cls, RunChecker)
 
     def check_run(self, made: Method, pairs: Sequence[Pair], steps: int) -> None:
         """Let a method of this entry refuse a run.
@@ -80,6 +110,7 @@ class MethodEntry:
 
 METHODS: Registry[MethodEntry] = Registry("method")
 """Every method; entry points are those of the group ``riebench.methods``."""
+find = METHODS.find
 
 
 @dataclass_transform(frozen_default=True)
@@ -98,7 +129,12 @@ def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> C
 
     def register(cls: MethodClass) -> MethodClass:
         dataclass(frozen=True)(cls)  # it changes the class itself
-        METHODS.register(cls, MethodEntry(name, cls, needs_sae, needs_neurons))
+        if name in METHODS.registered or name in METHODS.installed:
+            METHODS.check_free(name, cls)
+        option_names = tuple(field.name for field in fields(cls))
+        METHODS.registered[name] = METHODS.decorated[cls] = MethodEntry(
+            name, cls, place_of(cls), option_names, issubclass(cls, RunChecker), needs_sae, needs_neurons
+        )
         return cls
 
     return register
@@ -118,68 +154,20 @@ def method_names() -> list[str]:
     return [listed.name for listed in every if listed.entry]
 
 
-def find(name: str) -> MethodEntry:
-    """The entry of a method, by its name, as ``package.module:Class`` or as ``my_file.py:Class``.
-
-    Raises:
-        UserError: if there is no such method, two distributions have that name, its module cannot be imported, or
-            the object is not a method.
-    """
-    entry = METHODS.find(name)
-    if not callable(getattr(entry.cls, "plan", None)):
-        raise UserError(f"{name} has no plan; give it the function plan(self, seen: Observed) -> Plan")
-    return entry
-
-
-def entry_of(made: Method) -> MethodEntry:
-    """The entry of a method that was made from its class."""
-    return METHODS.entry_of(place_of(type(made)), type(made))
-
-
 def _with_readable_options(listed: Listed[MethodEntry]) -> Listed[MethodEntry]:
     """The same, broken if an option has a type that a record cannot keep, or the class has no plan."""
     if listed.entry is None:
         return listed
     try:
-        options_of(find(listed.name).cls)
+        listed.entry.check_plan()
+        options_of(listed.entry.cls)
     except UserError as error:
         return replace(listed, entry=None, error=str(error))
     except Exception as error:  # noqa: BLE001 - pydantic raises many kinds for types that it does not know
-        return replace(listed, entry=None, error=_unreadable(listed.entry, error))
+        return replace(listed, entry=None, error=listed.entry.unreadable(error))
     return listed
 
 
-def _unreadable(entry: MethodEntry, error: Exception) -> str:
-    return f"{entry.place} has an option that cannot be read: {str(error).splitlines()[0]}"
-
-
 def create(name: str, options: Mapping[str, Any]) -> Method:
-    """A method with its options, given as text or values.
-
-    Raises:
-        UserError: for an unknown method or option, a value of the wrong type, or one that a record cannot keep.
-    """
-    entry = find(name)
-    for option in options:
-        if not entry.option_names:
-            raise UserError(f"the method {name!r} has no options; leave out {option!r}")
-        if option not in entry.option_names:
-            raise unknown(f"option of method {name!r}", option, entry.option_names)
-    defaults = {field.name: field.default for field in fields(entry.cls) if field.default is not MISSING}
-    try:
-        made = TypeAdapter(entry.cls).validate_python(defaults | dict(options))  # a default may be wrong, too
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = str(first["loc"][0])
-        if first["type"] == "missing":
-            raise UserError(f"the method {name!r} needs its option {option!r}; give --option {option}=value") from None
-        raise UserError(f"option {option!r} of method {name!r} is {first['input']!r}: {first['msg']}") from None
-    except PydanticUserError as error:
-        raise UserError(_unreadable(entry, error)) from None
-    for option, value in entry.values(made).items():
-        if not isinstance(value, bool | int | float | str | None):
-            wrong = f"is {type(value).__name__}, which a record cannot keep; options are numbers, text or booleans"
-            raise UserError(f"option {option!r} of method {name!r} {wrong}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"option {option!r} of method {name!r} is {value}, expected a finite number")
-    return made
+    """A method with its options; arguments and errors as of :func:`find` and :meth:`MethodEntry.create`."""
+    return find(name).create(options)

@@ -4,8 +4,8 @@
 """
 
 # Importing a module registers its metrics: the order of this line is that of the columns of records.
-from riebench.metrics import whole, regions, drawn, directional, outside, structure  # isort: skip
-from riebench.metrics.catalogue import METRICS, Metric, chosen, metric, metrics_of, scorers_of
+from riebench.metrics import default, directional, outside, structure  # isort: skip
+from riebench.metrics.catalogue import METRICS, Metric, chosen, measured_by, metric, metrics_of, scorers_of
 from riebench.metrics.scoring import score_images
 from riebench.metrics.seen import Reference, Scorers, Scores, Seen, Truth
 
@@ -18,14 +18,13 @@ __all__ = [
     "Seen",
     "Truth",
     "chosen",
+    "default",
     "directional",
-    "drawn",
+    "measured_by",
     "metric",
     "metrics_of",
     "outside",
-    "regions",
     "score_images",
     "scorers_of",
     "structure",
-    "whole",
 ]

@@ -14,7 +14,7 @@ from riebench.util.errors import unknown
 from riebench.util.plugins import Listed, Registry, place_of
 
 if TYPE_CHECKING:
-    from riebench.metrics.seen import Seen
+    from riebench.metrics.seen import Scorers, Seen
 
 Measure = Callable[["Seen"], Sequence[float | None]]
 CLIP, LPIPS, REGIONS = "clip", "lpips", "regions"
@@ -104,9 +104,10 @@ def metric(
         raise ValueError(f"the metric name {name!r} {wrong}; choose another, as my_metric")
 
     def register(measure: Measure) -> Measure:
-        _REGISTRY.register(
-            measure,
-            Metric(name, says, measure, of_base, drawn_world, tuple(needs), scorer, published, optional, tuple(files)),
+        if name in METRICS or name in _REGISTRY.installed:
+            _REGISTRY.check_free(name, measure)
+        METRICS[name] = _REGISTRY.decorated[measure] = Metric(
+            name, says, measure, of_base, drawn_world, tuple(needs), scorer, published, optional, tuple(files)
         )
         return measure
 
@@ -150,6 +151,23 @@ def metrics_of(names: Iterable[str] | None, with_truth: bool = True) -> list[Met
 def scorers_of(names: Collection[str] | None) -> set[str]:
     """The networks that some metrics need beside CLIP and LPIPS; ``names`` as of :func:`metrics_of`."""
     return {metric.scorer for metric in metrics_of(names) if metric.scorer is not None}
+
+
+def measured_by(scorers: Scorers, names: Collection[str] | None) -> dict[str, str]:
+    """Metric to its code if it is not riebench's, and to the network that measures it alone; others are left out.
+
+    Args:
+        scorers: with the networks that these metrics need.
+        names: of metrics; None for all but the optional ones.
+    """
+    by_metric = {}
+    for metric in metrics_of(names):
+        network = scorers.more[metric.scorer] if metric.scorer else None
+        parts = [] if metric.from_riebench else [metric.code]
+        parts += [f"{network.name}-{network.fingerprint}"] if network else []
+        if parts:
+            by_metric[metric.name] = " ".join(parts)
+    return by_metric
 
 
 def chosen(words: Iterable[str]) -> tuple[str, ...]:

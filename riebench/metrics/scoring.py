@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,15 +38,18 @@ def score_images(
     pictures, of = _distinct(images)
     metrics = metrics_of(names, with_truth=reference.truth is not None)
     seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
-    columns = _measured(metrics, seen)
-    of_base = {f"{name}_base": values[0] for name, values in _measured([m for m in metrics if m.of_base], base).items()}
-    return [{**{name: values[i] for name, values in columns.items()}, **of_base} for i in of]
+    of_edited = [(metric.name, metric, seen) for metric in metrics]
+    of_base = [(f"{metric.name}_base", metric, base) for metric in metrics if metric.of_base]
+    columns = _measured([*of_edited, *of_base])
+    for column, _, _ in of_base:
+        columns[column] *= len(pictures)
+    return [{column: values[i] for column, values in columns.items()} for i in of]
 
 
-def _measured(metrics: Sequence[Metric], seen: Seen) -> dict[str, list[float | None]]:
-    """Metric to one number for each picture of ``seen``; what is not finite is None."""
+def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, list[float | None]]:
+    """Column to the metric's number of each picture that it is given; what is not finite is None."""
     columns: dict[str, list[float | None]] = {}
-    for metric in metrics:
+    for column, metric, seen in measurements:
         try:
             numbers = [None if number is None else float(number) for number in metric.measure(seen)]
         except (Exception, SystemExit) as error:
@@ -54,7 +57,7 @@ def _measured(metrics: Sequence[Metric], seen: Seen) -> dict[str, list[float | N
         if len(numbers) != len(seen.pictures):
             wrong = f"gave {len(numbers)} numbers for {len(seen.pictures)} pictures; expected one for each"
             raise PairError(f"the metric {metric.name!r} {wrong}", "metrics")
-        columns[metric.name] = [number if number is not None and math.isfinite(number) else None for number in numbers]
+        columns[column] = [number if number is not None and math.isfinite(number) else None for number in numbers]
     return columns
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from riebench.models.model import ModelEntry
@@ -22,20 +21,7 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 
 
-class _Models(Registry[ModelEntry]):
-    """Entry points and places of models name a :class:`ModelEntry`, or a function without arguments that gives one."""
-
-    def entry_of(self, name: str, loaded: Any) -> ModelEntry:
-        entry = loaded() if callable(loaded) else loaded
-        if not isinstance(entry, ModelEntry):
-            raise UserError(f"{name} is a {type(entry).__name__}, expected a riebench.models.ModelEntry")
-        return entry
-
-    def is_like_one(self, loaded: Any) -> bool:
-        return isinstance(loaded, ModelEntry | FunctionType)
-
-
-MODELS = _Models("model")
+MODELS = Registry("model", ModelEntry)
 """Every model; entry points are those of the group ``riebench.models``."""
 
 
@@ -48,7 +34,7 @@ def model_names() -> list[str]:
 def entry_named(name: str) -> ModelEntry:
     """The entry of a model by its name, as ``package.module:name`` or as ``my_file.py:name``.
 
-    The object is a :class:`ModelEntry`, or a function without arguments that gives one.
+    The object is a :class:`ModelEntry`, or a function without arguments that returns one.
 
     Raises:
         UserError: if there is no such model, or the object is none.

@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import resolve_name
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 from riebench.util.errors import UserError, unknown
@@ -50,21 +50,25 @@ class Listed(Generic[Entry]):
     error: str = ""
 
 
+@dataclass(eq=False)
 class Registry(Generic[Entry]):
     """All extensions of one kind: registered by a decorator, installed as entry points, or named by their place.
 
-    Args:
-        kind: the noun that messages use, as ``method``. Entry points are those of the group ``riebench.{kind}s``.
+    A decorator calls :meth:`check_free` for a name that is known, then adds its entry to ``registered`` and
+    ``decorated``.
 
     Attributes:
+        kind: the noun that messages use, as ``method``. Entry points are those of the group ``riebench.{kind}s``.
+        entry_type: the class of entries if the kind has no decorator: an entry point or a place then names an entry, or
+            a function without arguments that returns one.
         registered: name to entry, of those that a decorator registered in this process.
+        decorated: class or function to the entry that its decorator made.
     """
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.registered: dict[str, Entry] = {}
-        self._decorated: dict[int, tuple[Any, Entry]] = {}  # by identity; holding the object keeps its identity
-        self._places: dict[str, str] = {}
+    kind: str
+    entry_type: type[Entry] | None = None
+    registered: dict[str, Entry] = field(default_factory=dict)
+    decorated: dict[Any, Entry] = field(default_factory=dict)
 
     @cached_property
     def installed(self) -> dict[str, list[EntryPoint]]:
@@ -78,20 +82,23 @@ class Registry(Generic[Entry]):
         """Every name that is registered or installed, sorted."""
         return sorted({*self.registered, *self.installed})
 
-    def register(self, decorated: Any, entry: Entry) -> None:
-        """Register a decorated class or function; one that is defined again, as in a notebook, replaces the earlier.
+    def check_free(self, name: str, decorated: Any) -> None:
+        """Check that a class or function may have a name; one that is defined again, as in a notebook, keeps its name.
 
         Raises:
             ValueError: if another distribution or another class or function has the name.
         """
-        name, package = entry.name, decorated.__module__.partition(".")[0]
-        points, known = self.installed.get(name, []), name in self.registered
-        own = any(point.module.partition(".")[0] == package for point in points)
-        same = known and self._places[name] == place_of(decorated)
-        if (points or known) and not (own or same):
-            raise ValueError(f"the {self.kind} name {name!r} is taken by {self.holder(name)}; choose another")
-        self.registered[name], self._places[name] = entry, place_of(decorated)
-        self._decorated[id(decorated)] = (decorated, entry)
+        package = decorated.__module__.partition(".")[0]
+        if any(point.module.partition(".")[0] == package for point in self.installed.get(name, [])):
+            return
+        if (holder := self.holder(name)) and self._place_of_name(name) != place_of(decorated):
+            raise ValueError(f"the {self.kind} name {name!r} is taken by {holder}; choose another")
+
+    def _place_of_name(self, name: str) -> str | None:
+        """The place of the class or function that registered a name; None if none did."""
+        if name not in self.registered:
+            return None
+        return next(place_of(decorated) for decorated, entry in reversed(self.decorated.items()) if entry.name == name)
 
     def holder(self, name: str) -> str | None:
         """The distributions that installed a name, else the place that registered it; None if the name is free."""
@@ -99,9 +106,7 @@ class Registry(Generic[Entry]):
             f"{p.dist.name} {p.dist.version} ({p.value})" if p.dist else f"an unnamed distribution ({p.value})"
             for p in self.installed.get(name, [])
         ]
-        if not origins and name in self.registered:
-            origins = [self._places[name]]
-        return " and ".join(origins) or None
+        return " and ".join(origins) or self._place_of_name(name)
 
     def find(self, name: str) -> Entry:
         """The entry of a name, of ``package.module:name`` or of ``my_file.py:name``.
@@ -120,7 +125,7 @@ class Registry(Generic[Entry]):
             return self.registered[name]
         target = f"{points[0].module}:{points[0].attr}" if points else name
         with one_line_errors(self.kind, name):
-            entry = self.entry_of(name, _load(self.kind, target, self.is_like_one))
+            entry = self._entry_of(name, _load(self.kind, target, self._is_like_one))
         if points and entry.name != name:
             same = "expected the same name in the entry point and in the extension"
             raise UserError(f"the {self.kind} {name!r} calls itself {entry.name!r} in {self.holder(name)}; {same}")
@@ -138,19 +143,28 @@ class Registry(Generic[Entry]):
         except UserError as error:
             return Listed(name, origin, error=str(error))
 
-    def entry_of(self, name: str, loaded: Any) -> Entry:
-        """The entry of a loaded object; registries of undecorated objects override this and :meth:`is_like_one`.
+    def _entry_of(self, name: str, loaded: Any) -> Entry:
+        """The entry of a loaded object.
 
         Raises:
             UserError: if the object is no extension of this kind.
         """
-        if not self.is_like_one(loaded):
+        if self.entry_type is None:
+            for decorated, entry in self.decorated.items():
+                if decorated is loaded:
+                    return entry
             raise UserError(f"{name} is not a {self.kind}; decorate it with @riebench.{self.kind}s.{self.kind}(...)")
-        return self._decorated[id(loaded)][1]
+        entry = loaded() if callable(loaded) else loaded
+        if not isinstance(entry, self.entry_type):
+            expected = f"riebench.{self.kind}s.{self.entry_type.__name__}"
+            raise UserError(f"{name} is a {type(entry).__name__}, expected a {expected}")
+        return entry
 
-    def is_like_one(self, loaded: Any) -> bool:
+    def _is_like_one(self, loaded: Any) -> bool:
         """Whether an object of a module may be an extension of this kind: those are proposed for unknown names."""
-        return id(loaded) in self._decorated
+        if self.entry_type is None:
+            return any(loaded is decorated for decorated in self.decorated)  # its module may hold unhashable objects
+        return isinstance(loaded, self.entry_type | FunctionType)
 
 
 def place_of(decorated: Any) -> str:
@@ -199,17 +213,13 @@ def _load(kind: str, target: str, is_like_one: Callable[[Any], bool]) -> Any:
 
 def _imported(location: str) -> ModuleType:
     """The module of a dotted name, or of a file with or without its ``.py``."""
-    if os.sep not in location and not location.endswith(".py"):
-        _put_on_path(os.getcwd())
-        return import_module(location)
-    file = Path(f"{location.removesuffix('.py')}.py").resolve(strict=True)
-    _put_on_path(str(file.parent))
-    module = import_module(file.stem)
-    if Path(module.__file__ or "").resolve() != file:
-        raise ImportError(f"another module is called {file.stem} ({module.__file__}); rename {file}")
-    return module
-
-
-def _put_on_path(folder: str) -> None:
+    file = None
+    if os.sep in location or location.endswith(".py"):
+        file = Path(f"{location.removesuffix('.py')}.py").resolve(strict=True)
+    folder = str(file.parent) if file else os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    module = import_module(file.stem if file else location)
+    if file and Path(module.__file__ or "").resolve() != file:
+        raise ImportError(f"another module is called {file.stem} ({module.__file__}); rename {file}")
+    return module

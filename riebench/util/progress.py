@@ -1,15 +1,11 @@
-"""Long work: how far it is, how it is stopped, how long the next will take. Needs no torch."""
+"""Long work: how far it is, how long the next will take. Needs no torch."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Protocol
 
 from rich.console import Console
@@ -20,7 +16,6 @@ from riebench.util.files import keep_facts, read_facts
 log = logging.getLogger(__name__)
 EVERY = 20.0  # seconds between lines where there is no terminal
 TIMINGS = "timings.json"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Track = Callable[[Iterable[int]], Iterable[int]]
 """Passes numbers on and shows how far they are, as :func:`tracked` does; ``iter`` shows nothing."""
 
@@ -84,34 +79,6 @@ def tracked(title: str) -> Track:
                 advance()
 
     return track
-
-
-@contextmanager
-def stopping(unit: str = "pair") -> Iterator[list[signal.Signals]]:
-    """Inside the ``with`` statement a first Ctrl-C or SIGTERM is only noted, and a second stops at once.
-
-    Args:
-        unit: the name of the task that is finished first.
-
-    Gives a list that holds the first signal once it has come. Outside the main thread, where Python takes no signals,
-    nothing changes.
-    """
-    signals: list[signal.Signals] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if signals:
-            raise KeyboardInterrupt
-        signals.append(signal.Signals(number))
-        # Not logged: the signal may have come in the middle of writing a message.
-        os.write(2, f"\nriebench: stopping after this {unit}; Ctrl-C again stops at once\n".encode())
-
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, ask) for number in SIGNALS} if main else {}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def keep_timing(model: str, device: str, seconds: float, rows: int) -> None:

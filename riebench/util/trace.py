@@ -1,10 +1,10 @@
-"""Where time and memory go: code says which stage it is in, and a trace that is on times it. Needs no torch."""
+"""Where time and memory go: a trace times the stages of the work. Needs no torch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -40,34 +40,29 @@ class Trace:
         widths = [max(len(row[i]) for row in rows) for i in range(4)]
         return ["  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]) for row in rows]
 
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of the work inside the ``with`` statement."""
+        started = time.perf_counter()
+        times = self.stages.setdefault(name, Times())
+        try:
+            yield
+        finally:
+            times.count += 1
+            times.seconds += time.perf_counter() - started
+            times.memory = psutil.Process().memory_info().rss
 
-_TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
+"""The trace of the workers that are made in this process; None if nothing is timed."""
 
 
 @contextmanager
 def tracing() -> Iterator[Trace]:
-    """Time the stages of this process inside the ``with`` statement."""
+    """Time the stages of the workers that are made inside the ``with`` statement, if they are of this process."""
     trace = Trace()
-    before = _TRACE.set(trace)
+    before = TRACE.set(trace)
     try:
         yield trace
     finally:
-        _TRACE.reset(before)
-
-
-def stage(name: str) -> AbstractContextManager[None]:
-    """A stage of the work, as a ``with`` statement; timed if a trace is on."""
-    trace = _TRACE.get()
-    return nullcontext() if trace is None else _timing(trace, name)
-
-
-@contextmanager
-def _timing(trace: Trace, name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    times = trace.stages.setdefault(name, Times())
-    try:
-        yield
-    finally:
-        times.count += 1
-        times.seconds += time.perf_counter() - started
-        times.memory = psutil.Process().memory_info().rss
+        TRACE.reset(before)

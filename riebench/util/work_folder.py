@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from signal import Signals
 from tempfile import TemporaryDirectory
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from filelock import FileLock, Timeout
@@ -21,9 +22,9 @@ from filelock import FileLock, Timeout
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn, write_whole
 from riebench.util.json_lines import append_whole
-from riebench.util.progress import stopping
 
 log = logging.getLogger(__name__)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOCK, WRITER = ".lock", ".writer.json"
 KINDS = {
     "ablation.json": "an ablation",
@@ -205,7 +206,7 @@ class Ending:
 
     done: int
     left: int
-    signal: Signals | None = None
+    signal: signal.Signals | None = None
     reason: str = ""
 
 
@@ -229,7 +230,7 @@ def work_off(
         KeyboardInterrupt: at a second Ctrl-C.
     """
     done, reason = 0, ""
-    with stopping(unit) as signals:
+    with _stopping(unit) as signals:
         for task, result in results.run(tasks):
             early = keep(task, result)
             done += 1
@@ -245,3 +246,31 @@ def work_off(
     else:  # the wish to end came when all were under way
         reason = ""
     return Ending(done, left, signals[0] if signals else None, reason)
+
+
+@contextmanager
+def _stopping(unit: str = "pair") -> Iterator[list[signal.Signals]]:
+    """Inside the ``with`` statement a first Ctrl-C or SIGTERM is only noted, and a second stops at once.
+
+    Args:
+        unit: the name of the task that is finished first.
+
+    Gives a list that holds the first signal once it has come. Outside the main thread, where Python takes no signals,
+    nothing changes.
+    """
+    signals: list[signal.Signals] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if signals:
+            raise KeyboardInterrupt
+        signals.append(signal.Signals(number))
+        # Not logged: the signal may have come in the middle of writing a message.
+        os.write(2, f"\nriebench: stopping after this {unit}; Ctrl-C again stops at once\n".encode())
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, ask) for number in SIGNALS} if main else {}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,67 @@
+""":func:`riebench.run`: a run from Python, with the options of :class:`RunOptions`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+from riebench.engine.request import resolve
+from riebench.engine.run import carry_out
+from riebench.engine.run_options import ALL, OPTIONS, RunOptions, field_type
+from riebench.engine.session import Session
+from riebench.records import Record, read_records
+from riebench.util.errors import unknown
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        session: folder, counts and time.
+        records: one for each pair and setting that the folder holds.
+    """
+
+    session: Session
+    records: list[Record]
+
+
+def run(method: str | Sequence[str] | None = None, block: str | Sequence[str] = ALL, **more: Any) -> RunResult:
+    """Run methods over pairs; records that ``out`` holds already are not made again."""
+    for name in more:
+        if name not in OPTIONS:
+            raise unknown("option of riebench.run", name, OPTIONS)
+    options = RunOptions(method, block, **more)
+    session = carry_out(*resolve(options), options)
+    if session.signal is not None:
+        raise KeyboardInterrupt
+    return RunResult(session, read_records(session.folder))
+
+
+def _describe_run() -> None:
+    """Give :func:`run` the signature and the documentation of the fields of :class:`RunOptions`."""
+    own = signature(run)
+    parameters = [
+        own.parameters.get(name) or parameter.replace(annotation=field_type(name))
+        for name, parameter in signature(RunOptions).parameters.items()
+    ]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    arguments = "\n".join(f"    {name}: {option.help}" for name, option in OPTIONS.items())
+    run.__doc__ = f"""{run.__doc__}
+
+Args:
+{arguments}
+
+Returns:
+    The session and all records of the folder.
+
+Raises:
+    UserError: if an option does not exist, or the request cannot be run, before anything is computed; or if the folder
+        can no longer be written.
+    KeyboardInterrupt: at Ctrl-C (or SIGTERM) after the current pair, whose records are then in the folder.
+"""
+
+
+_describe_run()
