@@ -27,6 +27,7 @@ import typer
 from riebench.cli import main
 from riebench.cli.main import app
 from riebench.methods.registry import METHODS
+from riebench.metrics import METRICS
 from riebench.models.mini import PAIRS
 
 ROOT = Path(__file__).parents[1]
@@ -169,7 +170,8 @@ def test_files_and_names_exist(document: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield an empty folder as the working folder; modules that are imported from it are forgotten afterwards."""
+    """Yield an empty folder as the working folder; modules, methods and metrics from it are forgotten afterwards."""
+    before = [(registered, set(registered)) for registered in (METHODS.registered, METRICS)]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "work"
     folder.mkdir()
@@ -180,6 +182,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - loaded:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
             del sys.modules[name]
+    for registered, names in before:
+        for name in set(registered) - names:
+            del registered[name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -202,7 +207,6 @@ def test_runs_that_are_not_run_are_valid_requests(
 ) -> None:
     """They get as far as the weights, which are missing here, or the output folder, which lies below a file."""
     monkeypatch.setenv("RIEBENCH_WEIGHTS", str(folder))
-    monkeypatch.delitem(METHODS.registered, "pictures", raising=False)  # which 'riebench score --images' leaves behind
     (folder / "file").touch()
     (folder / "pairs.json").write_text(PAIRS.read_text())
     (folder / "flux-saes" / "double.18").mkdir(parents=True)

@@ -184,6 +184,18 @@ def test_all_runs_what_can_be_run(capsys: pytest.CaptureFixture[str], install: I
     assert "broken" not in found
 
 
+def test_all_leaves_out_what_needs_an_option(
+    capsys: pytest.CaptureFixture[str], install: Install, tmp_path: Path
+) -> None:
+    """As the method that stands for pictures of another editor, once such pictures were scored in this process."""
+    needy = METHOD.format(name="needy").replace("    scale:", "    name: str\n    scale:")
+    install("needy", "needy_one", needy, needy="Mine")
+    code, _, err = run(capsys, "run", "--method", "all", *ON_MINI, "--out", tmp_path / "r")
+    assert code == 0
+    assert "left out: the method 'needy' needs its option 'name'" in err
+    assert "needy" not in {record.setting.method for record in read_records(tmp_path / "r")}
+
+
 def test_a_name_that_two_distributions_have_is_refused(capsys: pytest.CaptureFixture[str], install: Install) -> None:
     install("first", "one", METHOD.format(name="same"), same="Mine")
     install("second", "two", METHOD.format(name="same"), same="Mine")

@@ -154,7 +154,7 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         (["score", run, "--metric-command", "true"], "has no {folder}; put it where"),
         (["score", run, "--metric-command", "no-such-program {folder}"], "'no-such-program' cannot be started"),
         (["score", run, "--metric-command", "false {folder}"], "'false {folder}' failed with exit code 1"),
-        (["score", run, "--metric-command", "true {folder}"], "left no scores.csv that can be read"),
+        (["score", run, "--metric-command", "true {folder}"], "no scores.csv that can be read"),
         (["score", "--images", tmp_path / "empty", "--name", "x"], "has no picture of a chosen pair; expected"),
         (["score", "--images", tmp_path / "nowhere", "--name", "x"], "nowhere is not a folder"),
         (["score", "--images", tmp_path / "one"], "give --name, as --name my-editor"),

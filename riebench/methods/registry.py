@@ -47,6 +47,12 @@ class MethodEntry:
     needs_sae: bool
     needs_neurons: bool
 
+    @property
+    def required_options(self) -> tuple[str, ...]:
+        """The names of the options without a default."""
+        absent = (MISSING, MISSING)
+        return tuple(field.name for field in fields(self.cls) if (field.default, field.default_factory) == absent)
+
     def create(self, options: Mapping[str, Any]) -> Method:
         """The method with its options, given as text or values.
 
@@ -146,12 +152,16 @@ def catalogue() -> list[Listed[MethodEntry]]:
 
 
 def method_names() -> list[str]:
-    """Every method that can be run; a warning is logged for each broken one."""
-    every = catalogue()
-    for listed in every:
-        if listed.error:
-            logging.getLogger(__name__).warning("left out: %s", listed.error)
-    return [listed.name for listed in every if listed.entry]
+    """Every method that runs without an option given; a warning is logged for each other one."""
+    names = []
+    for listed in catalogue():
+        required = listed.entry.required_options if listed.entry else ()
+        reason = listed.error or (f"the method {listed.name!r} needs its option {required[0]!r}" if required else "")
+        if reason:
+            logging.getLogger(__name__).warning("left out: %s", reason)
+        else:
+            names.append(listed.name)
+    return names
 
 
 def _with_readable_options(listed: Listed[MethodEntry]) -> Listed[MethodEntry]:
