@@ -97,17 +97,6 @@ class Recorder:
 
         The seed is the request's, else the pair's own, else the published one. The settings of the records ``before``
         that are of this pair and one of this run's conditions are among them, as points of the search.
-
-        A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
-        (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
-        written in and reads; the protocol; fingerprints of the weights of model, masker, scorers and (if the method
-        needs them) SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and
-        :data:`NUMERICS`.
-
-        The size of batches, the number of workers, the device and the versions of torch, diffusers and the like are
-        not in the key. They move numbers by rounding alone, within the tolerance that the tests state, and a run must
-        be able to go on after an update or on another machine. Records keep the versions (``code``), ``run.json`` the
-        device of each session.
         """
         seed = self.request.seed if self.request.seed is not None else pair.seed
         task = PairTask(pair, PUBLISHED_SEED if seed is None else seed, ())
@@ -123,6 +112,17 @@ class Recorder:
         self, task: PairTask, settings: Iterable[tuple[int, Setting, tuple[float, ...] | None]]
     ) -> tuple[PairSetting, ...]:
         """Settings of a task's pair with their keys, each key once.
+
+        A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
+        (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
+        written in and reads; the protocol; fingerprints of the weights of model, masker, scorers and (if the method
+        needs them) SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and
+        :data:`NUMERICS`.
+
+        The size of batches, the number of workers, the device and the versions of torch, diffusers and the like are
+        not in the key. They move numbers by rounding alone, within the tolerance that the tests state, and a run must
+        be able to go on after an update or on another machine. Records keep the versions (``code``), ``run.json`` the
+        device of each session.
 
         Args:
             task: gives pair and seed.
