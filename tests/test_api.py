@@ -12,9 +12,10 @@ import pytest
 from diffusers import StableDiffusionXLPipeline
 
 import riebench
+import riebench.engine.python_run  # before its carry_out is replaced
 from riebench.cli import main
 from riebench.engine.request import Request
-from riebench.engine.run_options import FIELDS, OPTIONS
+from riebench.engine.run_options import FIELDS, OPTIONS, RunOptions
 from riebench.instruments.loading import Instruments
 from riebench.methods import method_names
 from riebench.models.mini import PAIRS
@@ -300,3 +301,24 @@ def test_run_json_keeps_the_options(tmp_path: Path) -> None:
         "out": str(tmp_path / "o"),
         "quiet": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("force", "no", "True or False"),
+        ("alone", 1, "True or False"),
+        ("limit", "2", "a whole number"),
+        ("limit", 1.5, "a whole number"),
+        ("limit", True, "a whole number"),
+        ("steps", "4", "a whole number"),
+        ("workers", "2", "a whole number"),
+        ("at_lpips_within", "x", "a number"),
+        ("preset", 3, "text"),
+    ],
+)
+def test_options_of_another_type_are_refused_by_name(name: str, value: object, expected: str) -> None:
+    with pytest.raises(UserError, match=name) as refused:
+        RunOptions("steering", "mid.0", **{name: value})  # type: ignore[arg-type]
+    assert expected in str(refused.value)
+    assert RunOptions("steering", "mid.0", limit=np.int64(2), force=True).as_json()["limit"] == 2  # type: ignore[arg-type]

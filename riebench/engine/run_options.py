@@ -4,7 +4,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, Field, dataclass, fields
 from functools import cached_property
+from numbers import Integral, Real
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from riebench.instruments.loading import HandedIn
@@ -50,6 +52,10 @@ Words = str | Sequence[str] | None
 Numbers = float | str | Sequence[float | str] | None
 Settings = Mapping[str, Any] | None
 REPEATED = list[str] | None
+PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+"""The types that are checked when options are made, in words."""
+NUMBERS: dict[Any, Any] = {int: Integral, float: Real}
+"""Types of numbers to what stands for them, numpy's numbers included."""
 SEVERAL = ("method", "block", "k", "strength", "at_lpips", "on_steps", "category", "ids", "metrics")
 """The options that take one value or several."""
 
@@ -59,7 +65,7 @@ class RunOptions:
     """The options of a run as a user gives them; :func:`riebench.engine.request.resolve` makes a request of them.
 
     Raises:
-        UserError: if a number is out of its bounds.
+        UserError: if a value has another type than its field, or a number is out of its bounds.
     """
 
     method: Annotated[
@@ -155,6 +161,9 @@ class RunOptions:
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
             value = getattr(self, name)
+            if not _has_type(value, field_type(name)):
+                expected = " or ".join(PLAIN[kind] for kind in _kinds(field_type(name)) if kind in PLAIN)
+                raise UserError(f"{name} is {value!r}; expected {expected}")
             if value is not None and option.least is not None and value < option.least:
                 raise UserError(f"{name} is {value!r}; expected {option.least} or more")
             if value is not None and option.most is not None and value > option.most:
@@ -192,6 +201,21 @@ def field_type(name: str) -> Any:
     return getattr(kind, "__forward_arg__", kind)
 
 
+def _kinds(declared: Any) -> tuple[Any, ...]:
+    """The types that a field allows."""
+    return get_args(declared) or (declared,)
+
+
+def _has_type(value: Any, declared: Any) -> bool:
+    """Whether a value fits a field of plain types; fields of lists, mappings and loaded parts are not checked here."""
+    kinds = _kinds(declared)
+    if value is None or not all(kind in PLAIN or kind is NoneType for kind in kinds):
+        return True
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, tuple(NUMBERS.get(kind, kind) for kind in kinds if kind is not bool))
+
+
 def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
@@ -199,12 +223,12 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _as_json(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | float | str):
         return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Pair):
-        return value.id
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Path | Pair):
+        return str(value) if isinstance(value, Path) else value.id
     if isinstance(value, Mapping):
         return {str(name): _as_json(each) for name, each in value.items()}
     if isinstance(value, Sequence):
