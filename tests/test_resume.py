@@ -208,7 +208,7 @@ def test_a_signal_ends_after_the_pair_in_flight(
     out, err = capfd.readouterr()
     assert "stopping after this pair" in err
     assert f"{3 - whole} pairs are left" in err
-    assert f"{whole} pairs in" in out
+    assert f"{whole} {'pair' if whole == 1 else 'pairs'} in" in out
     assert len(read_records(Path("r"))) == whole
     assert "finished" in run_file()
     assert stranger(name) == 0
