@@ -192,7 +192,7 @@ def test_other_addresses_need_the_token(studio: Studio) -> None:
             assert served.ask(path).status == 401
         assert served.ask("/api/models", Cookie=f"{access.cookie}=wrong").status == 401
         welcome = served.ask(f"/?token={access.token}")
-        assert (welcome.status, welcome.headers["location"]) == (303, "/")
+        assert (welcome.status, welcome.headers["location"]) == (303, "./")
         cookie = welcome.headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
@@ -218,7 +218,7 @@ def test_the_latest_of_a_client_wins_and_ranks_hold() -> None:
     old = queue.submit("a", "picture", Rank.picture, noting("old"))
     other = queue.submit("b", "picture", Rank.picture, noting("other"))
     new = queue.submit("a", "picture", Rank.picture, noting("new"))
-    assert queue.place("a")["scores"] == {"before": 3, "steps": 0}
+    assert queue.place("a")["scores"] == {"before": 3, "steps": 0, "of": 0}
     assert old.result.cancelled()
     gate.set()
     assert [t.result.result(10) for t in (first, new, other, score)] == [None, "new", "other", "score"]
