@@ -54,7 +54,7 @@ def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions) -> S
     check_work_folder(path, RUN)
     kept = _first_of_each(pairs, request.keep_images)
     workers = Workers(options.workers, options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
-    if given.names and (workers.count > 1 or workers.address):
+    if given.names and ((workers.count or 1) > 1 or workers.address):
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
     crew_of = hired(partial(_worker, request, given), workers, len(pairs), "pair", lambda task: task.pair.id)
     with crew_of as crew, RunFolder(path, options.force) as folder:

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import psutil
 
 from riebench.util.errors import UserError
-from riebench.util.work_folder import InTurn
+from riebench.util.processes import HereAndBeside
 
 log = logging.getLogger(__name__)
 TRIES = 3
@@ -34,7 +34,13 @@ Answer = TypeVar("Answer")
 
 
 class Worker(Protocol[Task_contra, Result_co]):
-    """Works tasks off. Tasks and results go from process to process, so they are plain data."""
+    """Works tasks off. Tasks and results go from process to process, so they are plain data.
+
+    Attributes:
+        copies: whether copies of the worker may work beside it in further processes of the machine.
+    """
+
+    copies: bool
 
     def work(self, task: Task_contra) -> Result_co:
         """The result of a task.
@@ -55,13 +61,14 @@ class Workers:
     """How many workers there are and what each gets.
 
     Attributes:
-        count: number of workers; 1 without an address works in this process, without Ray.
+        count: number of workers. 1 without an address works in this process, without Ray; None does so too, and in
+            further processes beside it if the work is long and the worker may be copied.
         address: of a running Ray cluster, or ``auto``; None starts one on this machine.
         gpus: for each worker; None splits the GPUs evenly.
         cpus: for each worker; None splits the cores evenly.
     """
 
-    count: int = 1
+    count: int | None = 1
     address: str | None = None
     gpus: float | None = None
     cpus: float | None = None
@@ -107,31 +114,20 @@ def hired(
         UserError: if Ray is needed and not installed, the cluster cannot be reached or is too small, or a worker cannot
             be made.
     """
-    if workers.count < 1:
+    count = workers.count or 1
+    if workers.count is not None and workers.count < 1:
         raise UserError(f"workers is {workers.count}; expected 1 or more")
-    if workers.count > max(1, tasks):
-        log.warning("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
-        workers = replace(workers, count=max(1, tasks))
-    if workers.count == 1 and workers.address is None:
-        yield InProcess(make())
+    if count > max(1, tasks):
+        log.warning("%d workers were asked for; %d are started, one for each %s", count, max(1, tasks), unit)
+        count = max(1, tasks)
+    if count == 1 and workers.address is None:
+        yield HereAndBeside(make, alone=workers.count == 1)
         return
-    crew = RayCrew(make, workers, unit, name)
+    crew = RayCrew(make, replace(workers, count=count), unit, name)
     try:
         yield crew
     finally:
         crew.close()
-
-
-class InProcess(InTurn[Any, Any], Generic[W]):
-    """One worker in this process; see :class:`Crew`."""
-
-    def __init__(self, worker: W) -> None:
-        super().__init__(worker.work)
-        self.local: W | None = worker
-        self._worker = worker
-
-    def ask(self, question: Callable[[W], Answer]) -> Answer:
-        return question(self._worker)
 
 
 @dataclass(frozen=True)
