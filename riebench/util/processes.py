@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import psutil
 
@@ -19,9 +19,24 @@ LONG = 15.0
 """Seconds of work ahead from which further processes are started; they need a third of it to load the models."""
 SMALL = 3e9
 """Bytes of this process up to which it is copied: larger models keep all cores of a machine busy by themselves."""
-IDLE = 60.0
+IDLE = 30.0
 """Seconds without a task after which a further process ends, also if this process was killed."""
-W = TypeVar("W")
+
+
+class Copyable(Protocol):
+    """A worker that may have copies in further processes.
+
+    Attributes:
+        copies: whether it may.
+    """
+
+    copies: bool
+
+    def work(self, task: Any) -> Any:
+        """The result of a task, or a UserError if neither it nor any later task can be done."""
+
+
+W = TypeVar("W", bound=Copyable)
 Answer = TypeVar("Answer")
 
 
@@ -32,8 +47,7 @@ class HereAndBeside(Generic[W]):
     alone.
 
     Args:
-        make: makes a worker, which has a method ``work``, and an attribute ``copies`` that says whether copies of it
-            may work beside it; called in the process that it works in.
+        make: makes a worker; called in the process that it works in.
         alone: whether no further process is started.
 
     Raises:
@@ -41,8 +55,8 @@ class HereAndBeside(Generic[W]):
     """
 
     def __init__(self, make: Callable[[], W], alone: bool) -> None:
-        self.local: W | None = make()
-        self._worker: Any = self.local
+        self._worker = make()
+        self.local: W | None = self._worker
         self._make, self._stopped = make, False
         self._may_be_copied = not alone and self._worker.copies
 

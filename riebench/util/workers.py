@@ -61,17 +61,18 @@ class Workers:
     """How many workers there are and what each gets.
 
     Attributes:
-        count: number of workers. 1 without an address works in this process, without Ray; None does so too, and in
-            further processes beside it if the work is long and the worker may be copied.
+        count: number of workers; 1 without an address works in this process, without Ray.
+        beside: whether one worker gets copies in further processes of this machine if the work is long.
         address: of a running Ray cluster, or ``auto``; None starts one on this machine.
         gpus: for each worker; None splits the GPUs evenly.
         cpus: for each worker; None splits the cores evenly.
     """
 
-    count: int | None = 1
+    count: int = 1
     address: str | None = None
     gpus: float | None = None
     cpus: float | None = None
+    beside: bool = False
 
 
 class Crew(Protocol[W]):
@@ -114,16 +115,15 @@ def hired(
         UserError: if Ray is needed and not installed, the cluster cannot be reached or is too small, or a worker cannot
             be made.
     """
-    count = workers.count or 1
-    if workers.count is not None and workers.count < 1:
+    if workers.count < 1:
         raise UserError(f"workers is {workers.count}; expected 1 or more")
-    if count > max(1, tasks):
-        log.warning("%d workers were asked for; %d are started, one for each %s", count, max(1, tasks), unit)
-        count = max(1, tasks)
-    if count == 1 and workers.address is None:
-        yield HereAndBeside(make, alone=workers.count == 1)
+    if workers.count > max(1, tasks):
+        log.warning("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
+        workers = replace(workers, count=max(1, tasks))
+    if workers.count == 1 and workers.address is None:
+        yield HereAndBeside(make, alone=not workers.beside)
         return
-    crew = RayCrew(make, replace(workers, count=count), unit, name)
+    crew = RayCrew(make, workers, unit, name)
     try:
         yield crew
     finally:
