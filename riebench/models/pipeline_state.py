@@ -27,7 +27,7 @@ from riebench.models.change_mark import (
     is_of_a_library,
     lasting_attributes,
 )
-from riebench.models.described import described
+from riebench.models.described import PLAIN, described
 from riebench.models.devices import weights_fingerprint
 from riebench.util.errors import UserError
 
@@ -38,6 +38,7 @@ NO_SETTINGS = frozenset(
     | {"gradient_checkpointing", "verbose", "_is_hf_initialized"}
 )
 """Settings and attributes that do not change what a network computes, and those that are described on their own."""
+NOT_OF_A_STATE = SET_BY_CALLS | NO_SETTINGS | TORCH_ATTRIBUTES
 
 
 def state_fingerprint(pipeline: Any) -> str:
@@ -112,15 +113,15 @@ def _network_state(name: str, network: nn.Module) -> Iterator[tuple[str, str]]:
     built = _built_from_settings(network)
     for path, part in network.named_modules():
         usual = built.get(path)
-        expected: dict[str, str] = {}
-        if usual is not None and type(usual) is type(part):
-            expected = _attributes(usual, private=False)
-        else:
+        same_class = usual is not None and type(usual) is type(part)
+        if not same_class:
             yield f".{path} class", described(type(part))
-        own = _attributes(part, private=type(usual) is not type(part))
+        expected = _attributes(usual, private=False) if usual is not None and same_class else {}
+        own = _attributes(part, private=not same_class)
         for key in own.keys() | expected.keys():
-            if own.get(key) != expected.get(key):
-                yield f".{path}.{key}", own.get(key, "")
+            one, other = own.get(key), expected.get(key)
+            if not (isinstance(one, PLAIN) and one == other) and described(one) != described(other):
+                yield f".{path}.{key}", described(one)
 
 
 def _built_from_settings(network: nn.Module) -> dict[str, nn.Module]:
@@ -135,25 +136,26 @@ def _built_from_settings(network: nn.Module) -> dict[str, nn.Module]:
     return dict(built.eval().named_modules())
 
 
-def _attributes(part: nn.Module, private: bool) -> dict[str, str]:
-    """Name to description of what a module holds beside its weights and the modules in it.
+def _attributes(part: nn.Module, private: bool) -> dict[str, Any]:
+    """What a module holds beside its weights and the modules in it, by name.
 
     Args:
         part: the module.
-        private: whether names that begin with an underscore are described, too.
+        private: whether names that begin with an underscore count, too.
     """
-    attributes = {}
-    for name, value in vars(part).items():
-        if value is None or name in SET_BY_CALLS | NO_SETTINGS | TORCH_ATTRIBUTES:
-            continue
-        if isinstance(value, FUNCTIONS) and is_of_a_library(value) and hasattr(type(part), name):
-            continue  # offloading replaces a module's function
-        if private or not name.startswith("_") or name == "_compiled_call_impl":
-            attributes[name] = described(value)
-    if part.training:
-        attributes["training"] = "True"
+    attributes = {
+        name: value
+        for name, value in vars(part).items()
+        if not (value is None or name in NOT_OF_A_STATE or _is_of_offloading(part, name, value))
+        and (private or not name.startswith("_") or name == "_compiled_call_impl")
+    }
     hooks = _hooks(part._forward_hooks) + _hooks(part._forward_pre_hooks)
-    return {**attributes, "hooks": described(hooks)} if hooks else attributes
+    return {**attributes, **({"training": True} if part.training else {}), **({"hooks": hooks} if hooks else {})}
+
+
+def _is_of_offloading(part: nn.Module, name: str, value: Any) -> bool:
+    """Whether an attribute is a function of the module's class that a library has replaced."""
+    return isinstance(value, FUNCTIONS) and hasattr(type(part), name) and is_of_a_library(value)
 
 
 def _hooks(hooks: Mapping[int, Any]) -> list[Any]:
