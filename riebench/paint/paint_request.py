@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.features.feature_index import FeatureIndex, check_index_of
 from riebench.features.located_saes import (
-    FINAL,
     FROM_GRAMMAR,
     LocatedSae,
     find_index,
@@ -20,7 +19,7 @@ from riebench.features.located_saes import (
 from riebench.models.entries import entry_and_settings
 from riebench.paint.snippet import Origin
 from riebench.prompts import GRAMMAR, read_prompts
-from riebench.sae.folders import read_config
+from riebench.sae.folders import inside, read_config
 from riebench.util.errors import UserError
 from riebench.util.progress import tracked
 
@@ -159,7 +158,7 @@ def _located(folders: Sequence[str], entry: ModelEntry, settings: Settings) -> d
 
 def _in_folder(folder: str, entry: ModelEntry, settings: Settings) -> dict[str, LocatedSae]:
     path = Path(folder)
-    if not path.is_dir() or read_config(path) is not None or (path / FINAL).is_dir():
+    if not path.is_dir() or read_config(inside(path)) is not None:
         sae = locate_sae(folder, entry, settings)
         return {site_of(sae, entry, settings, None): sae}
     several = settings.model_copy(update={"sae": settings.sae.model_copy(update={"folder": str(path.resolve())})})
