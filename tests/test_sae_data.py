@@ -106,6 +106,15 @@ def test_prompts_of_a_table(mini: Instruments) -> None:
     assert (done.facts.prompts, done.facts.vectors(0)) == (2, {"mid.0": 128})
 
 
+def test_prompts_of_another_world_are_refused(mini: Instruments) -> None:
+    Path("p.txt").write_text("a red heart\na photo of a dog\n")
+    with pytest.raises(UserError, match="'photo'"):
+        collect(mini.model, "mid.0", prompts="p.txt", out="d", quiet=True)
+    with pytest.raises(UserError, match="'photo'"):
+        train(live={"model": "mini", "prompts": "p.txt"}, out="d", site="mid.0", **SMALL)
+    assert not Path("d").exists()
+
+
 def test_values_that_are_not_finite(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = mini.model.generate
 
