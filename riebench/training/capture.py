@@ -139,7 +139,8 @@ def resolve_capture(
                 f"{what} is {value}; expected 1 to {most}" if most else f"{what} is {value}; expected 1 or more"
             )
     prompted = read_prompts(str(prompts), count, split, column)
-    if str(prompts) != GRAMMAR and (world := world_of(entry)):
+    own = loaded.own if loaded else parsed.model.location is None
+    if str(prompts) != GRAMMAR and own and (world := world_of(entry)):
         for prompt, _ in prompted:
             world.shown(prompt)  # refuses what the model was never trained on
     if loaded is None and entry.parts:
