@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from riebench.features.feature_index import (
+    FACTS,
     FeatureIndex,
     check_feature,
-    check_index_folder,
     check_index_of,
     is_index,
 )
+from riebench.features.index_folder import PlannedIndex, check_index_folder, refuse_another_index
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR, read_prompts
@@ -31,6 +32,7 @@ from riebench.settings.settings import Settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import cache_folder
 from riebench.util.progress import tracked
+from riebench.util.work_folder import check_work_folder
 
 OWN_MODEL = "mini"
 FROM_GRAMMAR = 1000
@@ -154,10 +156,11 @@ class IndexRequest:
 
 
 def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
-    """Load the model and the SAE, and make the index in the folder ``out``.
+    """Load the model and the SAE, and make the index in the folder ``out``, or what is left of it.
 
     Raises:
-        UserError: for bad input; before torch is imported unless the check needs weights.
+        UserError: for bad input, or a folder that holds another index or is being written; before torch is imported
+            unless the check needs weights.
     """
     entry = entry_named(request.model or _model_in_config(request.sae) or OWN_MODEL)
     entry.check_settings(request.settings)
@@ -169,6 +172,8 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     count = request.count or (FROM_GRAMMAR if location == GRAMMAR else None)
     prompted = read_prompts(location, count, "held-out", request.column)
     check_index_folder(out)
+    refuse_another_index(out, PlannedIndex(sae.fingerprint, site, entry.name, request.steps, location, prompted))
+    check_work_folder(out, FACTS)
     from riebench.features.index_making import make_index
     from riebench.instruments.loading import world_of
 

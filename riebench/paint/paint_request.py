@@ -123,7 +123,8 @@ class PaintRequest:
         return Studio(model, shelves, PaintInstruments(self.entry, self.settings), self.origin())
 
     def _make_indexes(self, model: Model, sites: Sequence[str], location: str, prompted: Sequence[Prompted]) -> None:
-        from riebench.features.index_making import IndexPart, make_indexes
+        from riebench.features.index_making import make_indexes
+        from riebench.features.index_pass import IndexPart
         from riebench.instruments.loading import world_of
 
         log.info("making the feature index of %s, once", ", ".join(sites))
