@@ -157,7 +157,7 @@ def _facts(
         pictures_made=len(prompted),
         score_name=labels.score_name,
         columns=_columns(totals, labels, numbers, cosines),
-        prompted={number: (prompted[number].prompt, prompted[number].seed) for number in sorted(pictures)},
+        prompted={number: (prompted[number][0], prompted[number][1]) for number in sorted(pictures)},
     )
 
 
