@@ -127,7 +127,8 @@ def sae_train_command(
     if trained.signal is not None:
         return 128 + trained.signal
     _print_measured(trained.measured)
-    print(f"{len(trained.folders)} SAEs in {out}; the curves are in {out / 'learning.png'}")
+    plural = "s" * (len(trained.folders) != 1)
+    print(f"{len(trained.folders)} SAE{plural} in {out}; the curves are in {out / 'learning.png'}")
     return 0
 
 

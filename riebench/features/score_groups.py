@@ -27,17 +27,18 @@ class ScoreGroup(NamedTuple):
 
 
 def score_groups(scores: Sequence[Facts]) -> list[ScoreGroup]:
-    """The groups of score files, those of most files first."""
+    """The groups of score files: those of most files first, then by their titles."""
     judged_on: dict[str, list[Facts]] = {}
     for facts in scores:
         key = json.dumps([facts.get(name) for name in GROUPED], sort_keys=True)
         judged_on.setdefault(key, []).append(facts)
-    groups = sorted(judged_on.values(), key=len, reverse=True)
+    groups = list(judged_on.values())
     flat = [_flat({name: group[0].get(name) for name in GROUPED}) for group in groups]
     differing = [
         name for name in {n: None for each in flat for n in each} if len({each.get(name) for each in flat}) > 1
     ]
-    return [ScoreGroup(_title(each, differing), group, _names(group)) for each, group in zip(flat, groups, strict=True)]
+    made = [ScoreGroup(_title(each, differing), group, _names(group)) for each, group in zip(flat, groups, strict=True)]
+    return sorted(made, key=lambda group: (-len(group.scores), group.title))
 
 
 def _flat(facts: Mapping[str, Any], before: str = "") -> dict[str, str]:

@@ -93,7 +93,9 @@ def train(
     check_work_folder(plan.out, TRAINING)
     if not quiet:
         sites, size = ", ".join(plan.widths), size_text(plan.bytes)
-        log.info("%d SAEs of %s; up to %s in %s", len(plan.points), sites, size, plan.out)
+        log.info(
+            "%d SAE%s of %s; up to %s in %s", len(plan.points), "s" * (len(plan.points) != 1), sites, size, plan.out
+        )
     folders = [plan.out / point.name for point in plan.points]
     from riebench.training.training_log import draw_learning_curves, last_lines, tensorboard_callback, warn_of_poor_saes
 
