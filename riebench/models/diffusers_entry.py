@@ -108,7 +108,15 @@ class DiffusersEntry(ModelEntry):
         return model
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:
-        """See :class:`ModelEntry`; the model has no SAEs."""
+        """See :class:`ModelEntry`; the model has no SAEs.
+
+        Raises:
+            UserError: if the pipeline is of another class, whose batches may have other rows.
+        """
+        import diffusers
+
+        if not isinstance(pipeline, getattr(diffusers, self.pipeline_class)):
+            raise UserError(f"pipeline= is a {type(pipeline).__name__}; {self.name} takes a {self.pipeline_class}")
         return self.model_of(pipeline, settings, f"{USER_WEIGHTS}{pipeline_fingerprint(pipeline)}")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_change, check_edits
+from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_change, check_edits, check_rows
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
 
@@ -335,9 +335,12 @@ class Model(ABC):
             nonlocal step
             step += 1
             if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
-                output = self.add(site, output, _delta(site, self.read(site, args, kwargs, output), batch.edits, step))
+                values = self.read(site, args, kwargs, output)
+                check_rows(site, len(values), len(batch.prompts))
+                output = self.add(site, output, _delta(site, values, batch.edits, step))
             if site in batch.capture:
                 values = self.read(site, args, kwargs, output)
+                check_rows(site, len(values), len(batch.prompts))
                 if step == 0:
                     captured[site] = values.new_empty(len(values), batch.steps, *values.shape[1:])
                 captured[site][:, step] = values

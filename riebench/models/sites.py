@@ -156,3 +156,21 @@ def check_change(site: str, change: Any, shape: Sequence[int], device: torch.dev
     else:
         return
     raise PairError(f"the change at {site} is {wrong}, expected {expected}", where="method")
+
+
+def check_rows(site: str, rows: int, pictures: int) -> None:
+    """Refuse a batch whose rows are not those that the family counts with, as of a pipeline with a third guidance.
+
+    Args:
+        site: whose values have the rows.
+        rows: number of rows that the family reads.
+        pictures: number of pictures that are generated together.
+
+    Raises:
+        UserError: if the numbers differ.
+    """
+    if rows != pictures:
+        wrong = f"{site} has values of {rows} rows for {pictures} pictures"
+        raise UserError(
+            f"{wrong}; the pipeline makes batches of another kind than the model's family, give one of its own"
+        )
