@@ -216,7 +216,7 @@ def test_an_autoencoder_of_another_factor(mini: Instruments) -> None:
     pipeline = with_parts(mini.model)
     model = riebench.load("mini", pipeline=pipeline)
     pipeline.vae = tiny
-    with pytest.raises(UserError, match="AutoencoderTiny makes 8 pixels .* made for 4"):
+    with pytest.raises(UserError, match=r"AutoencoderTiny makes 8 pixels .* made for 4"):
         riebench.load("mini", pipeline=pipeline)
     with pytest.raises(UserError, match=r"\[256, 256\] pixels for 128"):
         model.generate([PROMPT], [SEED], 1)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from riebench.cli.bench_command import bench_command
-from riebench.cli.messages import App, HeadedCommands, exit_code
+from riebench.cli.messages import PREFIX, App, HeadedCommands, exit_code
 from riebench.cli.methods_command import methods_command, new_method_command
 from riebench.cli.mini_command import mini_app
 from riebench.cli.models_command import blocks_command, doctor_command, fetch_command, settings_command, standin_command
@@ -56,7 +56,7 @@ app = App(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
-    context_settings={"auto_envvar_prefix": "RIEBENCH", "help_option_names": ["-h", "--help"]},
+    context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"]},
 )
 for heading, commands in COMMANDS.items():
     for name, command in commands.items():

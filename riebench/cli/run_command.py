@@ -39,7 +39,7 @@ def run_command(
 
     The same command with the same --out does only what is missing there.
 
-    Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
+    Every option is also an environment variable, as RIEBENCH_RUN_METHOD; several values have blanks between them.
     """
     from riebench.engine.request import resolve
 
@@ -60,7 +60,8 @@ def _tracing() -> Iterator[None]:
 
     with tracing() as seen:
         yield
-    logging.getLogger(__name__).info("time and memory by stage\n%s", "\n".join(seen.lines()))
+    # A warning, as --quiet shows it: it was asked for.
+    logging.getLogger(__name__).warning("time and memory by stage\n%s", "\n".join(seen.lines()))
 
 
 def sum_up(done: Session) -> int:

@@ -192,7 +192,7 @@ class Flux(DiffusersModel):
         config, positions = scheduler.config, next(iter(self.sites.values())).positions
         usual = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
         shift = calculate_shift(positions, *(config.get(name, value) for name, value in usual.items()))
-        sigmas = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        sigmas: Any = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
         retrieve_timesteps(scheduler, steps, device, sigmas=sigmas, mu=shift)
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from riebench.models.arguments import edits_of_call
 from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_change, check_edits, check_rows
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
@@ -174,6 +175,10 @@ class Model(ABC):
         self._loaded_saes: dict[tuple[str, Path | TopKSAE], TopKSAE] = {}
         self._turn = RLock()  # hooks are on the modules, which all threads share
 
+    def __repr__(self) -> str:
+        sites = f"{len(self.sites)} sites, by default {', '.join(self.default_sites)}"
+        return f"<model {self.entry.name}: {self.size} px, {sites}; {self.fingerprint} on {self.device}>"
+
     @property
     def default_sites(self) -> tuple[str, ...]:
         """The blocks that ``--block all`` names."""
@@ -254,20 +259,15 @@ class Model(ABC):
                 of earlier steps are of a run that is discarded, and edits in these steps do nothing.
 
         Raises:
-            UserError: if the numbers of rows differ, a site or step does not exist, or the family has no such start.
+            UserError: if an argument has another type, the numbers of rows differ, a site or step does not exist, or
+                the family has no such start.
             PairError: if a change has the wrong shape or is not finite, a prompt is too long for the text encoder, or
                 a picture is not finite.
         """
         import torch
 
-        rows = [Edit(*edit) for edit in edits]
-        rows = [edit._replace(on_steps=on_steps) if edit.on_steps is None else edit for edit in rows]
-        if not len(prompts) == len(seeds) == (len(rows) or len(prompts)):
-            raise UserError(
-                f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row"
-            )
-        if start is not None and start.step not in range(1, steps):
-            raise UserError(f"the start is before step {start.step}; expected 1 to {steps - 1}")
+        rows, start = edits_of_call(prompts, seeds, steps, edits, capture, on_steps, start)
+        prompts, seeds, steps = [*map(str, prompts)], [*map(int, seeds)], int(steps)  # numpy's too
         check_edits(rows, self.sites, steps, self.device)
         for site in capture:
             if site not in self.sites:
@@ -361,7 +361,7 @@ def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tenso
             check_change(site, result, values[row].shape, values.device)
             delta[row] = edit.strength * result
         else:
-            delta[row] = edit.strength * change[step]
+            delta[row] = edit.strength * (change[step] if change.ndim > 1 else change)
     return delta
 
 
