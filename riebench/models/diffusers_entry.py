@@ -178,8 +178,8 @@ def component_config(folder: Path | None, component: str, published: Mapping[str
 def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:
     """Load a pipeline from safetensors onto its device.
 
-    Files of a variant, as half-precision ones (``.fp16.safetensors``), are loaded for each component that has no others,
-    and for all that have them if the denoiser has no others.
+    Files of a variant, as half-precision ones (``.fp16.safetensors``), are loaded for each component that has no
+    others; if the denoiser has no others, for all components that have such files.
 
     Args:
         entry: of the model.
