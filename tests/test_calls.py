@@ -1,4 +1,4 @@
-"""What Python's callers may hand over: numpy's numbers and lists of folders; all else is refused by name, in one line."""
+"""What Python's callers may hand over: numpy's numbers, lists of folders; all else is refused by name, in one line."""
 
 from __future__ import annotations
 

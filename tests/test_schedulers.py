@@ -218,6 +218,19 @@ def test_an_autoencoder_of_another_factor(mini: Instruments) -> None:
     pipeline.vae = tiny
     with pytest.raises(UserError, match=r"AutoencoderTiny makes 8 pixels .* made for 4"):
         riebench.load("mini", pipeline=pipeline)
+    with pytest.raises(UserError, match=r"AutoencoderTiny makes 8 pixels .* made for 4"):
+        model.generate([PROMPT], [SEED], 1)
+
+
+def test_pictures_of_another_size_are_refused(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = with_parts(mini.model)
+    model = riebench.load("mini", pipeline=pipeline)
+    own = pipeline.vae.decode
+
+    def decode(latents: Tensor, **more: Any) -> Any:
+        return (own(latents, **more)[0].repeat_interleave(2, -1).repeat_interleave(2, -2),)
+
+    monkeypatch.setattr(pipeline.vae, "decode", decode)
     with pytest.raises(UserError, match=r"\[256, 256\] pixels for 128"):
         model.generate([PROMPT], [SEED], 1)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.diffusers_entry import refuse_single_file
 from riebench.models.model import ModelEntry
+from riebench.records.code import remember_code
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import Registry
@@ -42,7 +43,9 @@ def entry_named(name: str) -> ModelEntry:
     Raises:
         UserError: if there is no such model, or the object is none.
     """
-    return MODELS.find(name)
+    entry = MODELS.find(name)
+    remember_code(type(entry))
+    return entry
 
 
 def load(
