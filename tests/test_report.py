@@ -482,7 +482,7 @@ def test_the_table_of_a_run_is_the_reports(run: Path, capsys: pytest.CaptureFixt
     found = curves_of(read_groups([run])[0][0])
     table = settings_table(found, strength=1)
     assert table.head[:6] == ["category", "method", "blocks", "strength", "attempted", "scored"]
-    assert table.head[6:] == ["clip_text_edit", "lpips_base", "edit_success", "kept"]
+    assert table.head[6:] == ["clip_text_edit", "gain", "lpips_base", "edit_success", "kept"]
     assert list(dict.fromkeys(row[0] for row in table.rows)) == ["change object", "add object", "delete object", "all"]
     means = analyse(read_groups([run])[0][0]).curves
     row = means[(means["category"] == "all") & (means["method"] == "sae") & (means["strength"] == 1)].iloc[0]
@@ -505,7 +505,7 @@ def test_the_table_of_a_run_counts_failures_and_shows_every_k(tmp_path: Path) ->
         ["change object", "sae k=20", "mid.0", "1", "4", "3"],
     ]
     assert rows[0][6].startswith("0.367 [0.2")
-    assert settings_table(found, overall=True).rows == []
+    assert settings_table(found, overall=True).rows == rows  # of one category, which is all of them
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_sections(settings_table(found), console)
     assert "mid.0, means over pairs" in console.export_text()
@@ -594,7 +594,7 @@ def test_a_new_metric_appears_by_itself(tmp_path: Path) -> None:
     write_report([run], tmp_path / "out", figures=False)
     assert {"sharpness", "sharpness_low", "held_out_sharpness"} <= set(pd.read_csv(tmp_path / "out/leaderboard.csv"))
     assert "sharpness_mean" in pd.read_csv(tmp_path / "out/curves.csv")
-    assert '"metrics":["clip_text_edit","lpips_base","edit_success","kept","sharpness"]' in (
+    assert '"metrics":["clip_text_edit","lpips_base","gain","edit_success","kept","sharpness"]' in (
         tmp_path / "out/index.html"
     ).read_text(encoding="utf-8")
     assert "sharpness" in set(compare(run, run, "sharpness").table["metric"])

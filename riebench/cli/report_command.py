@@ -34,8 +34,6 @@ def table_command(
     if strength is not None and strength not in known:
         raise UserError(f"no row has the strength {strength:g}; there are {', '.join(f'{s:g}' for s in known)}")
     tables = [settings_table(curves, strength, overall) for curves in groups]
-    if not any(table.rows for table in tables):
-        raise UserError("there is one category only, so no row over all of them; leave out --overall")
     for table in tables:
         if markdown:
             print(markdown_table(table), end="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,12 +10,12 @@ import pandas as pd
 
 from riebench.metrics import METRICS
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.arms import ALL, TRUTH, Arm, Pairs, arms_of
+from riebench.report.arms import ALL, GAIN, TRUTH, Arm, Pairs, arms_of, searched_for
 from riebench.report.board import comparisons_of, grouped, make_board, ranked
 from riebench.report.curves import Curves
 from riebench.report.frame import COLUMNS
 from riebench.report.groups import Group
-from riebench.report.ranking import GAIN, check_ranking
+from riebench.report.ranking import check_ranking
 from riebench.report.reached import reached
 from riebench.report.scores import choose_budgets, held_out_scores, matched
 from riebench.stats.correlation import DRAWS, spearman
@@ -136,11 +135,6 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     )
     result.notes = [*group.notes, *_notes_of(result), *_partly_measured(group.frame)]
     return result
-
-
-def searched_for(frame: pd.DataFrame) -> list[float]:
-    """The LPIPS budgets that strengths were searched for."""
-    return sorted({budget for text in frame["at_lpips"].dropna().unique() for budget in json.loads(text)})
 
 
 def _rank_at(budgets: Sequence[float], budget: float | None) -> float | None:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records import INSIDE, OUTSIDE
-from riebench.report.arms import ALL, CURVE, Arm, Pairs
+from riebench.report.arms import ALL, CURVE, GAIN, Arm, Pairs
 from riebench.report.matching import gap
-from riebench.report.ranking import GAIN, RANKINGS, ranked_metric
+from riebench.report.ranking import RANKINGS, ranked_metric
 from riebench.report.scores import ENOUGH, HeldOut, Matched, chosen_path
 from riebench.stats.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
 
@@ -47,10 +47,8 @@ def board_columns(budgets: Sequence[float], metrics: Sequence[str], by: str = GA
     names |= {f"gain@{b:g}": f"that over the clip_text_edit of the base image, at {b:g}" for b in budgets}
     if by != GAIN:
         names |= {f"{by}@{b:g}": f"{by} ({RANKINGS[by]}) at {b:g}" for b in budgets}
-    names["gain"] = "clip_text_edit over that of the base image, at the ranking budget"
     names |= {metric: f"{metric} at the ranking budget" for metric in metrics if metric not in CURVE}
-    names["held_out_gain"] = "clip_text_edit over that of the base image, at a setting chosen on the other pairs"
-    names |= {f"held_out_{metric}": f"{metric} at that setting" for metric in metrics}
+    names |= {f"held_out_{metric}": f"{metric} at a setting chosen on the other pairs" for metric in metrics}
     for name, text in names.items():
         columns |= {f"{name}{suffix}": f"{text}: {what}" for suffix, what in end.items()}
     measured = {f"measured@{b:g}": f"pairs whose score at {b:g} is of a picture with that LPIPS" for b in budgets}
@@ -86,7 +84,6 @@ def make_board(
         if by != GAIN:
             by_column |= {f"{by}@{b:g}": score.values[by][:, j] for j, b in enumerate(budgets)}
         if at is not None:
-            by_column["gain"] = by_column[f"gain@{budgets[at]:g}"]
             by_column |= {m: score.values[m][:, at] for m in score.values if m not in CURVE}
         if out is not None:
             by_column |= {f"held_out_{m}": v for m, v in out.values.items()}

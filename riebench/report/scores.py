@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.report.arms import Arm, Pairs
+from riebench.report.arms import GAIN, Arm, Pairs
 from riebench.report.matching import cross
-from riebench.report.ranking import GAIN, worth
+from riebench.report.ranking import worth
 from riebench.settings.lpips_search import WITHIN
 
 Array = NDArray[np.float64]
@@ -124,7 +124,7 @@ class HeldOut:
     """Values of an arm at settings chosen on the other half of the pairs.
 
     Attributes:
-        values: metric to ``[pairs]``; also ``gain``, the CLIP similarity over that of the base image.
+        values: metric to ``[pairs]``.
         chosen: the setting (k, strength) that gave the values of each half; None if no setting was within the budget.
     """
 
@@ -153,4 +153,4 @@ def held_out_scores(arm: Arm, pairs: Pairs, budget: float, by: str = GAIN) -> He
             rows = pairs.half == half
             for metric in arm.values:
                 values[metric][rows] = arm.values[metric].reshape(shape)[rows, best]
-    return HeldOut(values | {"gain": values["clip_text_edit"] - pairs.base}, chosen)
+    return HeldOut(values, chosen)

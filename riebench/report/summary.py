@@ -30,7 +30,7 @@ def curves_in(folder: Path) -> list[Curves]:
 def wide_console() -> Console:
     """A console for tables: as wide as the terminal, or as wide as needed if the output is not a terminal."""
     console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=180)
 
 
 def failure_lines(reasons: pd.Series) -> list[str]:
