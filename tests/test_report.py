@@ -304,7 +304,8 @@ def frame_of(records: list[Record]) -> pd.DataFrame:
 
 def test_board_by_hand(run: Path) -> None:
     found = analysed(run)
-    assert (found.budgets, found.rank_at, found.usual) == ([0.1, 0.2, 0.3, 0.4], 0.2, True)
+    assert (found.budgets, found.rank_at) == ([0.1, 0.2, 0.3, 0.4], 0.2)
+    assert "the usual ones" in found.why_there
     board = found.overall.set_index("method")
     assert board["rank"].dropna().to_dict() == {"sae": 1, "steering": 2}
     assert board.loc["sae", "gain"] == pytest.approx(0.08, abs=0.002)
@@ -337,7 +338,6 @@ def test_budgets_follow_the_data_where_the_usual_ones_lie_outside(tmp_path: Path
     ]
     found = analysed(write_run(tmp_path / "r", records))
     assert found.budgets == [0.012, 0.024, 0.036, 0.048]
-    assert not found.usual
     assert any("chosen from the data" in note for note in found.notes)
 
 
@@ -794,7 +794,7 @@ def test_many_long_names_fit_into_a_figure_and_look_unlike(tmp_path: Path) -> No
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
     looks = {(h.get_color(), h.get_marker(), str(h.get_linestyle())) for h in figure.legends[0].legend_handles}  # type: ignore[union-attr]
-    assert len(looks) == len(names)
+    assert len(looks) == len(names) + 1  # and the base image
     reason = failures(found).axes[0].get_yticklabels()[0].get_text()  # type: ignore[union-attr]
     assert reason == "x" * 59 + "…"
 
@@ -1087,3 +1087,53 @@ def test_failures_that_differ_in_a_name_share_a_line() -> None:
     assert missing[0] in grouped
     assert "2 more" in grouped
     assert other == "failed 1 time: out of memory"
+
+
+# --- where nothing arrives, and what the images mark ---------------------------------------------------------------
+
+
+def late(gains: dict[float, float], source: float = 0.3) -> list[Record]:
+    """Records of two methods whose gain depends on the LPIPS (the strength is ten times as much), over six pairs."""
+    truth = {"clip_text_edit_base": 0.5, "clip_text_edit_source": 0.5 + source, "lpips_source_base": 0.1}
+    return [
+        record(f"p{i}", 0.5 + gain + 0.001 * i, lpips, method=method, strength=10 * lpips, truth=truth)
+        for i in range(6)
+        for method in ("sae", "steering")
+        for lpips, gain in gains.items()
+    ]
+
+
+def test_ranks_are_read_where_a_gain_arrives(tmp_path: Path) -> None:
+    found = analysed(write_run(tmp_path / "late", late({0.0: 0.0, 0.1: 0.0, 0.2: 0.0, 0.3: 0.01, 0.4: 0.2})))
+    assert (found.rank_at, "largest gain" in found.why_there) == (0.4, True)
+    assert found.why_there in found.notes
+    early = analysed(write_run(tmp_path / "early", late({0.0: 0.0, 0.1: 0.1, 0.2: 0.15, 0.3: 0.1, 0.4: 0.2})))
+    assert (early.rank_at, "middle" in early.why_there) == (0.2, True)
+
+
+def test_a_rank_where_little_is_edited_is_said(tmp_path: Path) -> None:
+    little = analysed(write_run(tmp_path / "little", late({0.0: 0.0, 0.002: 0.01, 0.004: 0.02})))
+    assert any("of the gain of the source image" in note and "--at-lpips" in note for note in little.notes)
+    enough = analysed(write_run(tmp_path / "enough", late({0.0: 0.0, 0.002: 0.1, 0.004: 0.2})))
+    assert not any("--at-lpips" in note for note in enough.notes)
+
+
+def test_base_and_source_image_are_marked(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", late({0.0: 0.0, 0.1: 0.2}))
+    images = curves_of(read_groups([run])[0][0]).images.set_index("image")
+    assert images.loc["base image", ["clip_text_edit", "lpips_base", "gain"]].tolist() == pytest.approx([0.5, 0, 0])
+    assert images.loc["source image", ["clip_text_edit", "lpips_base", "gain"]].tolist() == pytest.approx(
+        [0.8, 0.1, 0.3]
+    )
+    draw_run_curve(curves_of(read_groups([run])[0][0]), run)
+    text = (run / "curve.svg").read_text()
+    assert "base image" in text
+    assert "source image" in text
+
+
+def test_every_panel_of_curves_has_one_scale(run: Path) -> None:
+    figure = curves_by_category(analysed(run))
+    assert figure is not None
+    shown = [axes for axes in figure.axes if axes.has_data()]
+    assert len(shown) == 3
+    assert len({(*axes.get_xlim(), *axes.get_ylim()) for axes in shown}) == 1
