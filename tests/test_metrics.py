@@ -206,7 +206,11 @@ def test_the_bench_compares_every_metric(mini: Instruments, toy: list[int]) -> N
     (record,) = worker.work(task).records
     plain = plain_setting(worker, task, task.settings[0])
     default = {name for name, known in METRICS.items() if not known.optional}
-    assert set(plain) == set(record.metrics) == default | {f"{m.name}_base" for m in METRICS.values() if m.of_base} | {OF_SOURCE}
+    assert (
+        set(plain)
+        == set(record.metrics)
+        == default | {f"{m.name}_base" for m in METRICS.values() if m.of_base} | {OF_SOURCE}
+    )
     # All agree but the one that counts how often it was asked.
     assert difference(record.metrics, plain) == pytest.approx(1, abs=1e-3)
     del METRICS["calls"]

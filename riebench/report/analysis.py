@@ -62,6 +62,7 @@ class Analysis(Curves):
         comparisons: a row for each two ranked arms. The first, ``a``, has the higher mean over the pairs that both
             scored. It may rank below ``b``, because a rank uses every pair of an arm.
         truth: rank correlations with the truth; empty if the truth is unknown.
+        ks: for each arm the k of the scores at the ranking budget, for the two halves of the pairs.
         reached: a row for each arm, k, pair and budget; see :data:`riebench.report.reached.COLUMNS`.
         failures: a row for each arm, stage and reason.
         notes: remarks for the reader.
@@ -74,6 +75,7 @@ class Analysis(Curves):
     board: pd.DataFrame
     comparisons: pd.DataFrame
     truth: pd.DataFrame
+    ks: list[list[int | None]]
     reached: pd.DataFrame
     failures: pd.DataFrame
     notes: list[str] = field(default_factory=list)
@@ -130,6 +132,7 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         board=board,
         comparisons=comparisons,
         truth=agreement(arms, pairs, boot),
+        ks=[[None if at is None else k[at] for k in score.k] for score in scores],
         reached=reached(arms, pairs, budgets),
         failures=_count_failures(group.frame),
     )
@@ -229,8 +232,10 @@ def _few_edits(result: Analysis) -> list[str]:
     notes, share = [], _share_of_source(result, float(ranked["gain"].max()))
     lows = ranked["gain_low"].dropna()
     if share < LITTLE or (np.isnan(share) and len(lows) and not (lows > 0).any()):
-        little = "no method has a gain that is told from 0" if np.isnan(share) else (
-            f"the best method has {max(0.0, share):.0%} of the gain of the source image"
+        little = (
+            "no method has a gain that is told from 0"
+            if np.isnan(share)
+            else (f"the best method has {max(0.0, share):.0%} of the gain of the source image")
         )
         notes.append(
             f"at LPIPS {at:g} {little}, so the ranks say little about edits: the same run with --at-lpips searches "

@@ -162,7 +162,9 @@ def _curve_figure(
         for i, arm in panel.arms:
             _curve(panel_axes, rows[rows["arm"] == i], looks[name(arm)])
             for mean in at_lpips[at_lpips["arm"] == i].to_dict("records"):
-                _mark(panel_axes, mean["lpips_base_mean"], mean["clip_text_edit_mean"], SEARCHED, looks[name(arm)].colour)
+                _mark(
+                    panel_axes, mean["lpips_base_mean"], mean["clip_text_edit_mean"], SEARCHED, looks[name(arm)].colour
+                )
         for image in images.to_dict("records"):
             _mark(panel_axes, image["lpips_base"], image["clip_text_edit"], MARKS[image["image"]])
         panel_axes.set_title(panel.title, loc="left")
@@ -172,7 +174,9 @@ def _curve_figure(
         panel_axes.set_xlim(left=0)
         panel_axes.locator_params(axis="x", nbins=5)
     scale = ", one scale in all panels" if len(panels) > 1 else ""
-    figure.supxlabel(f"LPIPS to the base image ({curves.group.lpips}) ← better; square-root axis{scale}\n{note}", fontsize=8)
+    figure.supxlabel(
+        f"LPIPS to the base image ({curves.group.lpips}) ← better; square-root axis{scale}\n{note}", fontsize=8
+    )
     line = "\n" if figure.get_figheight() < LOW else " "
     figure.supylabel(f"CLIP similarity with the edit prompt{line}({curves.group.clip}) → better", fontsize=8)
     return figure
