@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from rich.console import Console
 
 from riebench.pairs.pair import CATEGORIES
@@ -234,7 +233,7 @@ def _pictures(comparison: Comparison, path: Path) -> Path | None:
         for label, name in names.items():
             folders = {"A": [comparison.a], "B": [comparison.b]}.get(label, [comparison.a, comparison.b])
             files = [(f if f.is_dir() else f.parent) / IMAGES / f"{row['pair_id']}-{name}.png" for f in folders]
-            tiles.append((label, next((t for t in map(_tile, files) if t is not None), None)))
+            tiles.append((label, next((t for t in map(tile, files) if t is not None), None)))
         if any(t is not None for _, t in tiles):
             change = f"{row['difference']:+.3f}, strength {row['strength']:g}"
             rows.append((f"{row['pair_id']} ({change}): {row['original_prompt']}  ->  {row['editing_prompt']}", tiles))
@@ -243,11 +242,3 @@ def _pictures(comparison: Comparison, path: Path) -> Path | None:
         return None
     compose(title, rows).save(path)
     return path
-
-
-def _tile(path: Path) -> Image.Image | None:
-    """A picture for the sheet; None if the file is missing or damaged."""
-    try:
-        return tile(path)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        return None

@@ -24,15 +24,16 @@ BACKGROUND, INK, MASKED = (255, 255, 255), (40, 40, 40), np.array((230, 40, 40))
 
 
 def tile(path: Path, side: int = TILE) -> Image.Image | None:
-    """A picture ``side`` pixels wide and high; None if the file is missing."""
-    if not path.exists():
+    """A picture ``side`` pixels wide and high; None if the file is missing or damaged."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    with Image.open(path) as image:
-        return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
 
 
 def overlay(picture: Path, mask: Path, side: int = TILE) -> Image.Image | None:
-    """The picture, greyed, with its mask in red; None if one of the files is missing."""
+    """The picture, greyed, with its mask in red; None if one of the files is missing or damaged."""
     below, above = tile(picture, side), tile(mask, side)
     if below is None or above is None:
         return None
