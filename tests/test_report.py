@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from riebench.report.matching import cross, gap
 from riebench.report.scores import held_out_scores, matched
 from riebench.report.sheet import contact_sheets
 from riebench.report.style import FIGURE_NAMES, FIXED, PAPER, colour
-from riebench.report.summary import failure_lines
+from riebench.report.summary import failure_lines, summarize
 from riebench.report.tables import (
     against_best,
     by_category,
@@ -551,6 +552,41 @@ def test_curve_of_a_run_with_several_block_sets(tmp_path: Path) -> None:
     assert "change colour" not in text
     for said in ("change object (2 pairs)", "all categories, mid.0", "all categories, up.0.0"):
         assert said in text
+
+
+def test_a_full_disk_while_the_curve_is_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(UserError, match="No space left"):
+        summarize(run, Console(quiet=True))
+
+
+def test_a_damaged_picture_is_a_gap_in_a_sheet(tmp_path: Path) -> None:
+    records = [record("a", 0.5, 0.1)]
+    run = write_run(tmp_path / "r", records)
+    (run / "images").mkdir()
+    Image.new("RGB", (8, 8), "red").save(run / "images" / "a-base.png")
+    (run / "images" / f"a-{records[0].key}.png").write_bytes(b"\x89PNG torn")
+    assert len(contact_sheets(curves_of(read_groups([run])[0][0]), run)) == 2
+
+
+def test_each_row_of_a_sheet_has_its_own_strengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [
+        record(pair, 0.5, lpips, strength=s, at_lpips=tried)
+        for pair, searched in {"a": 1.344, "b": 0.5324}.items()
+        for s, lpips, tried in ((1.0, 0.02, None), (searched, 0.051, (0.05,)))
+    ]
+    run = write_run(tmp_path / "r", records)
+    (run / "images").mkdir()
+    for pair in "ab":
+        Image.new("RGB", (8, 8), "red").save(run / "images" / f"{pair}-base.png")
+    labels: list[str] = []
+    pen = SimpleNamespace(text=lambda *words: labels.append(words[1]))
+    monkeypatch.setattr("riebench.report.sheet.ImageDraw.Draw", lambda sheet: pen)
+    contact_sheets(curves_of(read_groups([run])[0][0]), run)
+    assert {"LPIPS 0.05 at 1.344", "LPIPS 0.05 at 0.5324", "strength 1"} <= set(labels)
 
 
 def test_sheets_of_a_run(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def _rank_at(
     if budget is not None:
         number, why = list(budgets).index(budget), "given with --rank-at"
     ranked = f"; ranked at {budgets[number]:g}, {why}" if len(budgets) > 1 else ""
-    return budgets[number], f"LPIPS budgets {names}, {origin}{ranked}"
+    return budgets[number], f"compared at LPIPS {names}, {origin}{ranked}"
 
 
 def _count_failures(frame: pd.DataFrame) -> pd.DataFrame:
