@@ -660,6 +660,24 @@ def test_what_may_not_be_mixed_is_in_tables_of_its_own(tmp_path: Path, change: d
     assert said in (tmp_path / "out" / "leaderboard.md").read_text()
 
 
+def measured(records: list[Record], by: str, value: float) -> list[Record]:
+    return [r.model_copy(update={"metrics": r.metrics | {"mine": value}, "measured_by": {"mine": by}}) for r in records]
+
+
+def test_what_two_scripts_measured_is_not_compared(tmp_path: Path) -> None:
+    records = curves({"sae": 0.4})
+    one, two = (write_run(tmp_path / by, measured(records, by, len(by))) for by in ("script-1", "script-22"))
+    groups, why = read_groups([one, two])
+    assert (len(groups), "mine" in why[0]) == (2, True)
+    with pytest.raises(UserError, match="mine"):
+        compare(one, two, "mine")
+    assert "mine" not in set(compare(one, two, "clip_text_edit").table["metric"])
+    mixed = write_run(tmp_path / "mixed", [*measured(records[:9], "a", 1), *measured(records[9:], "b", 2)])
+    found = analysed(mixed)
+    assert "mine" not in found.overall
+    assert any("mine" in note for note in found.notes)
+
+
 def test_runs_over_other_pair_files_are_not_mixed(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", [record("a", 0.5, 0.1)], {"pair_file": "x.json"})
     two = write_run(tmp_path / "two", [record("b", 0.6, 0.1)], {"pair_file": "y.json"})

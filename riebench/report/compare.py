@@ -15,7 +15,7 @@ from riebench.records.schema import ALL_STEPS
 from riebench.report.arms import scopes_of
 from riebench.report.curves import SHOWN
 from riebench.report.frame import ANY, COLUMNS
-from riebench.report.groups import PAIR, SAME, Group, read_groups
+from riebench.report.groups import PAIR, SAME, Group, measured_otherwise, read_groups
 from riebench.report.sheet import compose, tile
 from riebench.report.texttable import TextTable, interval, markdown_table, number, p_value, print_table, write_csv
 from riebench.stats.resample import Bootstrap, holm, sign_flip
@@ -69,6 +69,9 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
     for name in metrics:
         both[name] = both[f"{name}_b"] - both[f"{name}_a"]
     shown = [m for m in SHOWN if m in metrics] + ([metric] if metric not in SHOWN else [])
+    if other := [name for name in measured_otherwise(first, second) if name in shown]:
+        why = "measured by different networks or commands; score both runs with one, or choose another --metric"
+        raise UserError(f"the runs have {other[0]} {why}")
     by_pair = both.groupby("pair_id")[shown].mean()
     by_pair["category"] = both.groupby("pair_id")["category"].first()
     return Comparison(
