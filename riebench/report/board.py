@@ -76,51 +76,59 @@ def make_board(
     by: str = GAIN,
 ) -> pd.DataFrame:
     """The leaderboard before ranking: a row for each arm and scope."""
-    columns: list[Array] = []
-    names: list[list[str]] = []
-    for score, out in zip(scores, held, strict=True):
-        by_column = {f"score@{b:g}": score.values["clip_text_edit"][:, j] for j, b in enumerate(budgets)}
-        by_column |= {f"gain@{b:g}": by_column[f"score@{b:g}"] - pairs.base for b in budgets}
-        if by != GAIN:
-            by_column |= {f"{by}@{b:g}": score.values[by][:, j] for j, b in enumerate(budgets)}
-        if at is not None:
-            by_column |= {m: score.values[m][:, at] for m in score.values if m not in CURVE}
-        if out is not None:
-            by_column |= {f"held_out_{m}": v for m, v in out.values.items()}
-        names.append(list(by_column))
-        columns += by_column.values()
+    by_arm = [_columns_of(score, out, pairs, budgets, at, by) for score, out in zip(scores, held, strict=True)]
+    columns = [values for columns in by_arm for values in columns.values()]
     values = np.stack(columns, 1) if columns else np.zeros((len(pairs.ids), 0))
     rows = []
     for scope, members in pairs.scopes.items():
         means = boot.means(np.where(members[:, None], values, np.nan))
         column = 0
         for i, arm in enumerate(arms):
-            row: dict[str, Any] = {
-                "category": scope,
-                "arm": i,
-                "method": arm.label,
-                "blocks": arm.blocks,
-                "on_steps": arm.on_steps,
-                "acts": OUTSIDE if arm.outside else INSIDE,
-                "attempted": int((arm.attempted & members).sum()),
-                "scored": int((arm.scored & members).sum()),
-                "failed": arm.failed if scope == ALL else None,
-            }
-            for name in names[i]:
+            row = _cells_of(arm, i, scope, members)
+            for name in by_arm[i]:
                 _add(row, name, means, column)
                 column += 1
             row |= {f"measured@{b:g}": int(n) for b, n in zip(budgets, scores[i].measured[members].sum(0), strict=True)}
-            out = held[i]
             if at is not None:
                 # Over the base image, so that an arm is not lifted by the pairs that it happens to reach the budget on.
                 row["gain_score"] = row["gain"] if pairs.known else row[f"score@{budgets[at]:g}"]
                 row["rank_score"] = row["gain_score"] if by == GAIN else row[f"{by}@{budgets[at]:g}"]
                 row["rank_pairs"] = row[f"score@{budgets[at]:g}_pairs"]
                 row["k"] = " / ".join(_k(k[at]) for k in scores[i].k) if len(arm.ks) > 1 else _k(arm.ks[0])
-            if out is not None:
+            if (out := held[i]) is not None:
                 row["held_out_setting"] = " / ".join(_setting(arm, c) for c in out.chosen)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _columns_of(
+    score: Matched, out: HeldOut | None, pairs: Pairs, budgets: Sequence[float], at: int | None, by: str
+) -> dict[str, Array]:
+    """The columns of an arm that have a mean and an interval, ``[pairs]`` each."""
+    columns = {f"score@{b:g}": score.values["clip_text_edit"][:, j] for j, b in enumerate(budgets)}
+    columns |= {f"gain@{b:g}": columns[f"score@{b:g}"] - pairs.base for b in budgets}
+    if by != GAIN:
+        columns |= {f"{by}@{b:g}": score.values[by][:, j] for j, b in enumerate(budgets)}
+    if at is not None:
+        columns |= {m: values[:, at] for m, values in score.values.items() if m not in CURVE}
+    if out is not None:
+        columns |= {f"held_out_{m}": values for m, values in out.values.items()}
+    return columns
+
+
+def _cells_of(arm: Arm, number: int, scope: str, members: NDArray[np.bool_]) -> dict[str, Any]:
+    """The names and counts of an arm in a scope."""
+    return {
+        "category": scope,
+        "arm": number,
+        "method": arm.label,
+        "blocks": arm.blocks,
+        "on_steps": arm.on_steps,
+        "acts": OUTSIDE if arm.outside else INSIDE,
+        "attempted": int((arm.attempted & members).sum()),
+        "scored": int((arm.scored & members).sum()),
+        "failed": arm.failed if scope == ALL else None,
+    }
 
 
 def _k(k: int | None) -> str:
