@@ -42,9 +42,9 @@ def at_searched_lpips(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str],
 
     Returns:
         Columns category, arm, k, at_lpips, attempted (pairs with a record), pairs (that reach the LPIPS), measured (of
-        these, pairs with a picture of that LPIPS) and ``METRIC_mean``, ``METRIC_low``, ``METRIC_high``.
+        these, pairs with a picture of that LPIPS), ``METRIC_mean``, ``METRIC_low``, ``METRIC_high`` and ``METRIC_pairs``.
     """
-    names = [f"{metric}_{end}" for metric in metrics for end in ("mean", "low", "high")]
+    names = [f"{metric}_{end}" for metric in metrics for end in ("mean", "low", "high", "pairs")]
     rows: list[dict[str, Any]] = []
     for number, arm in enumerate(arms):
         budgets = searched_for(arm.records)
@@ -55,7 +55,7 @@ def at_searched_lpips(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str],
             for scope, members in pairs.scopes.items():
                 for i, budget in enumerate(budgets):
                     means = boot.means(np.where(members[:, None], values[:, i], np.nan))
-                    cells = np.stack([means.mean, means.low, means.high], 1).ravel()
+                    cells = np.stack([means.mean, means.low, means.high, means.count], 1).ravel()
                     counts = {
                         "attempted": int((tried & members).sum()),
                         "pairs": int(means.count[0]),
@@ -64,4 +64,5 @@ def at_searched_lpips(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str],
                     of_row = {"category": scope, "arm": number, "k": k, "at_lpips": budget}
                     rows.append(of_row | counts | dict(zip(names, cells, strict=True)))
     columns = ["category", "arm", "k", "at_lpips", "attempted", "pairs", "measured", *names]
-    return pd.DataFrame(rows, columns=columns).astype({"k": "Int64"})
+    whole = {f"{metric}_pairs": int for metric in metrics}
+    return pd.DataFrame(rows, columns=columns).astype({"k": "Int64", **whole})

@@ -47,36 +47,8 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
         The pictures of its gallery.
     """
     pictures = collect_pictures(analysis)
-    arms = [
-        {
-            "label": arm.label,
-            "family": arm.family,
-            "blocks": arm.blocks,
-            "where": arm.where,
-            "steps": arm.on_steps,
-            "colour": colour(arm.family),
-        }
-        for arm in analysis.arms
-    ]
     curves = _curve_points(analysis)
-    axes = (
-        f"CLIP with the edit prompt ({analysis.group.clip}) → better",
-        f"LPIPS to the base image ({analysis.group.lpips}) ← better",
-    )
-    data = {
-        "arms": arms,
-        "blocks": [{"blocks": blocks, "where": where} for blocks, where in analysis.block_sets.items()],
-        "main": analysis.main_blocks,
-        "intervals": analysis.intervals,
-        "metrics": analysis.metrics,
-        "named": [metric for metric in SHOWN if metric in analysis.metrics],
-        "axes": dict(zip(CURVE, axes, strict=True)),
-        "curves": curves,
-        "images": analysis.images.to_dict("records"),
-        "searched": _searched_points(analysis),
-        "budget": analysis.rank_at,
-        "pairs": _gallery(analysis, pictures),
-    }
+    data = _data(analysis, pictures, curves)
     text = (
         templates(HERE)
         .get_template("page.html")
@@ -94,6 +66,39 @@ def write_page(analysis: Analysis, path: Path) -> Pictures:
     )
     path.write_text(text, encoding="utf-8")
     return pictures
+
+
+def _data(analysis: Analysis, pictures: Pictures, curves: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers and names that the page's script draws."""
+    arms = [
+        {
+            "label": arm.label,
+            "family": arm.family,
+            "blocks": arm.blocks,
+            "where": arm.where,
+            "steps": arm.on_steps,
+            "colour": colour(arm.family),
+        }
+        for arm in analysis.arms
+    ]
+    axes = (
+        f"CLIP with the edit prompt ({analysis.group.clip}) → better",
+        f"LPIPS to the base image ({analysis.group.lpips}) ← better",
+    )
+    return {
+        "arms": arms,
+        "blocks": [{"blocks": blocks, "where": where} for blocks, where in analysis.block_sets.items()],
+        "main": analysis.main_blocks,
+        "intervals": analysis.intervals,
+        "metrics": analysis.metrics,
+        "named": [metric for metric in SHOWN if metric in analysis.metrics],
+        "axes": dict(zip(CURVE, axes, strict=True)),
+        "curves": curves,
+        "images": analysis.images.to_dict("records"),
+        "searched": _searched_points(analysis),
+        "budget": analysis.rank_at,
+        "pairs": _gallery(analysis, pictures),
+    }
 
 
 def _or_null(value: Any, digits: int = 6) -> float | None:
