@@ -85,6 +85,12 @@ def exit_code(program: App, arguments: list[str] | None) -> int:
             return code if isinstance(code, int) else 0
         except UserError as error:
             logger.error(str(error))
+        except BrokenPipeError:  # the reader of our output, as head, has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            logger.debug("", exc_info=True)
+            logger.error("%s: %s", error.filename or "a file cannot be read or written", error.strerror or error)
         except typer.Abort:
             logger.error("stopped")
             return 130
