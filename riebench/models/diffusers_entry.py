@@ -108,9 +108,33 @@ class DiffusersEntry(ModelEntry):
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:
         """See :class:`ModelEntry`; the model has no SAEs."""
-        from riebench.models.pipeline_state import state_fingerprint
+        return self.checked_model(pipeline, settings)
 
-        return self.model_of(pipeline, settings, f"{USER_WEIGHTS}{state_fingerprint(pipeline)}")
+    def checked_model(self, pipeline: Any, settings: Settings, fingerprint: str | None = None) -> Model:
+        """A model around a pipeline that a user has made or changed.
+
+        Args:
+            pipeline: a loaded pipeline.
+            settings: of the model.
+            fingerprint: of the model; a hash of the pipeline's state unless given.
+
+        Raises:
+            UserError: if the network that holds the sites has another layout, is compiled, leaves passes out, or
+                computes in another type than the autoencoder; if the weights cannot be hashed.
+        """
+        from riebench.models.pipeline_state import refuse_mixed_types, refuse_unfollowed, state_fingerprint
+
+        denoiser = getattr(pipeline, self.denoiser)
+        refuse_unfollowed(denoiser, self.denoiser)
+        try:
+            refuse_mixed_types(pipeline, self.denoiser)
+            fingerprint = fingerprint or f"{USER_WEIGHTS}{state_fingerprint(pipeline)}"
+            return self.model_of(pipeline, settings, fingerprint)
+        except (AttributeError, KeyError, TypeError) as error:
+            wrong = (
+                f"the {self.denoiser} of the pipeline, a {type(denoiser).__name__}, has not the layout of {self.name}"
+            )
+            raise UserError(f"{wrong}: {error}") from None
 
 
 def folder_fingerprint(folder: Path) -> str:
