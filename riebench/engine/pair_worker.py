@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -58,14 +58,18 @@ class PairWorker:
                 self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair
         self.stamp = self.instruments.model.stamp()
 
-    def describe(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> LoadedRun:
+    def describe(
+        self, pairs: Sequence[Pair], before: Sequence[Record] = (), earlier: Collection[str] = ()
+    ) -> LoadedRun:
         """The run with a task for each pair.
 
         Args:
             pairs: of the run.
             before: records that a search goes on from.
+            earlier: see :attr:`Recorder.earlier`.
         """
         instruments, request = self.instruments, self.request
+        self.recorder.earlier = earlier
         by_pair: dict[str, list[Record]] = {}
         for record in before:
             by_pair.setdefault(record.pair_id, []).append(record)
@@ -93,12 +97,16 @@ class PairWorker:
             device=str(instruments.model.device),
             metrics=[metric.name for metric in metrics_of(request.metrics, instruments.truth is not None)],
             measured_by=dict(instruments.measured_by),
+            made_by=[method.made_by for method in self.recorder.methods],
             search=request.at_lpips,
         )
 
     def work(self, task: PairTask) -> PairResult:
         """The result of a task. A fault of the pair is a failed record with the reason."""
         started = time.perf_counter()
+        if task.code != self.recorder.code:
+            other = "this worker has other code or weights than the run began with; end the run, and give it again"
+            return self.give_up(task, other)
         work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.trace)
         try:
             self._check_unchanged("before")
