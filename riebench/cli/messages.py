@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from riebench.util.errors import UserError
+from riebench.util.files import working_folder
 
 PACKAGE = logging.getLogger("riebench")
 """The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
@@ -68,6 +69,7 @@ def exit_code(program: App, arguments: list[str] | None) -> int:
     logger = logging.getLogger(__name__)
     with _messages_on_stderr():
         try:
+            working_folder()
             code = program(arguments, standalone_mode=False)
             return code if isinstance(code, int) else 0
         except UserError as error:
