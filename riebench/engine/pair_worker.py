@@ -15,6 +15,7 @@ from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.metrics import metrics_of
 from riebench.pairs import Pair
 from riebench.records import Record
+from riebench.util.errors import PairError
 from riebench.util.trace import TRACE
 
 
@@ -55,6 +56,7 @@ class PairWorker:
         for condition, method in zip(request.conditions, self.recorder.methods, strict=True):
             for site in condition.sites if method.entry.needs_sae else ():
                 self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair
+        self.stamp = self.instruments.model.stamp()
 
     def describe(
         self, pairs: Sequence[Pair], before: Sequence[Record] = (), earlier: Collection[str] = ()
@@ -107,11 +109,24 @@ class PairWorker:
             return self.give_up(task, other)
         work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.trace)
         try:
-            result = work.result()
+            self._check_unchanged("before")
+            with self.instruments.model.unwatched():
+                result = work.result()
+            self._check_unchanged("during")
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
             result = PairResult(self.recorder.failures(task, error, work.stage))
         share = round((time.perf_counter() - started) / max(1, len(result.records)), 4)
         return PairResult([record.model_copy(update={"seconds": share}) for record in result.records], result.images)
+
+    def _check_unchanged(self, when: str) -> None:
+        """Fail a pair whose model or SAEs are not those that the run's records name.
+
+        Raises:
+            PairError: if the pipeline, its weights or an SAE's files have changed since the run began.
+        """
+        if self.instruments.model.stamp() != self.stamp:
+            changed = f"the model's pipeline, its weights or the files of an SAE changed {when} this pair's work"
+            raise PairError(f"{changed}; leave them alone while a run goes on, and start it again", "model")
 
     def give_up(self, task: PairTask, reason: str) -> PairResult:
         """The failed records of a pair whose workers died."""

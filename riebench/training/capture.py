@@ -12,10 +12,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from riebench.instruments.loading import world_of
 from riebench.models.entries import entry_and_settings
 from riebench.models.model import ModelEntry
 from riebench.models.sites import Site
-from riebench.prompts import FIRST_SEEDS, Prompted, Split, read_prompts
+from riebench.prompts import FIRST_SEEDS, GRAMMAR, Prompted, Split, read_prompts
 from riebench.settings.settings import Settings
 from riebench.training.dataset import HALF
 from riebench.util.errors import UserError, unknown
@@ -111,7 +112,8 @@ def resolve_capture(
         settings: of the model by name, see ``riebench settings``; None leaves one as it is.
 
     Raises:
-        UserError: if the model, a site or a setting is unknown, weights are missing, or the prompts cannot be read.
+        UserError: if the model, a site or a setting is unknown, weights are missing, the prompts cannot be read, or
+            one is not of the world that the model draws.
     """
     if isinstance(model, (str, Path)):
         entry, parsed = entry_and_settings(model, settings or {})
@@ -137,6 +139,10 @@ def resolve_capture(
                 f"{what} is {value}; expected 1 to {most}" if most else f"{what} is {value}; expected 1 or more"
             )
     prompted = read_prompts(str(prompts), count, split, column)
+    own = loaded.own if loaded else parsed.model.location is None
+    if str(prompts) != GRAMMAR and own and (world := world_of(entry)):
+        for prompt, _ in prompted:
+            world.shown(prompt)  # refuses what the model was never trained on
     if loaded is None and entry.parts:
         locate(entry.name, entry.parts, parsed, optional=("sae",), without=NOT_NEEDED)
     sites = {name: known[name] for name in known if name in chosen}
