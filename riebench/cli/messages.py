@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from riebench.util.errors import UserError
+from riebench.util.files import working_folder
 
 PACKAGE = logging.getLogger("riebench")
 """The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
@@ -79,6 +80,7 @@ def exit_code(program: App, arguments: list[str] | None) -> int:
     logger = logging.getLogger(__name__)
     with _messages_on_stderr():
         try:
+            working_folder()
             _refuse_empty_paths(sys.argv[1:] if arguments is None else arguments)
             _warn_of_unknown_variables(program)
             code = program(arguments, standalone_mode=False)

@@ -104,7 +104,7 @@ def _print_plan(request: Request) -> None:
     wide_console().print(table, markup=False)
     memory = "small" if plan.memory is None else f"about {plan.memory / 1e9:.0f} GB"
     times = [f"about {_duration(s)} on {device}" for device, s in plan.seconds.items()]
-    unknown_time = "known once a first pair has been measured: run with --limit 1 --category 1"
+    unknown_time = "not known before these weights have run on this device: run with --limit 1 --category 1"
     print(
         f"model     {request.model}, protocol {request.protocol}, {request.steps} steps\n"
         f"pairs     {plan.pairs}\n"
