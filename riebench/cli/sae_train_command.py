@@ -93,8 +93,13 @@ def sae_train_command(
             "batch": rows,
             "settings": settings,
         }
-    elif prompts is not None or settings.keys() - {"device"}:
-        raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
+    else:
+        of_model = {"prompts": prompts, "count": count, "column": column, "positions": positions, **settings}
+        of_model |= {"run-steps": None if run_steps == 1 else run_steps, "split": None if split == "train" else split}
+        for name, value in of_model.items():
+            if value is not None and name != "device":
+                flag = f"--{name}" if "." not in name else f"--set {name}"
+                raise UserError(f"{flag} belongs to --model; leave it out or name a model that generates the values")
     options: dict[str, Any] = {
         "k": _numbers("k", k),
         "expansion": _numbers("expansion", expansion),
