@@ -131,9 +131,13 @@ class IndexedFeature(NamedTuple):
 
 def sort_features(features: Iterable[IndexedFeature], by: str) -> list[IndexedFeature]:
     """Features by a property: by ``number`` from the lowest, else from the highest, those without a value last."""
-    if by == "number":
-        return sorted(features)
-    return sorted(features, key=lambda f: (getattr(f, by) is None, -(getattr(f, by) or 0), f.number))
+    return sorted(features, key=lambda feature: sort_key(feature, by))
+
+
+def sort_key(feature: IndexedFeature, by: str) -> tuple[bool, float, int]:
+    """The key with which :func:`sort_features` sorts."""
+    value = -feature.number if by == "number" else getattr(feature, by)
+    return value is None, -(value or 0), feature.number
 
 
 class TopPicture(NamedTuple):
