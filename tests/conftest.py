@@ -121,11 +121,17 @@ def mini() -> Instruments:
     return load_instruments("mini", Settings(), "riebench")
 
 
+@pytest.fixture(scope="session")
+def paint_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder in which the first studio leaves its indexes for the others."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def studio(paint_cache: Path) -> Iterator[Studio]:
     """Mini to paint with; its indexes are of few pictures and lie in a cache folder that programs find, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(paint_cache))
         described = {"up.0.0": {240: "violet <b>paint</b>"}}
         yield PaintRequest("mini", count=24, descriptions=described).open_studio()
 

@@ -37,7 +37,7 @@ ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 TWO = Workers(2, cpus=1, gpus=0)
 BY_TWO = RunOptions(quiet=True, workers=2, cpus_per_worker=1, gpus_per_worker=0)
 ROOT = Path(__file__).parents[1]
-REQUEST, EIGHTEEN = resolve(RunOptions(["steering", "none"], "down.2.1", strength=[1, 2], limit=2, keep_images=0))
+REQUEST, NINE = resolve(RunOptions(["steering", "none"], "down.2.1", strength=[1, 2], limit=1, keep_images=0))
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,14 @@ def numbers(folder: Path) -> dict[str, Any]:
 
 
 def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(cluster: Any, tmp_path: Path) -> None:
-    carry_out(REQUEST, EIGHTEEN, RunOptions(out=tmp_path / "one", quiet=True))
+    carry_out(REQUEST, NINE, RunOptions(out=tmp_path / "one", quiet=True))
     alone = numbers(tmp_path / "one")
-    assert len(alone) == 18 * 4
+    assert len(alone) == 9 * 4
 
     for workers, cpus in ((2, 1), (4, 0.5)):  # all of one thread, as this process is
         folder = tmp_path / str(workers)
         options = RunOptions(out=folder, quiet=True, workers=workers, cpus_per_worker=cpus, gpus_per_worker=0)
-        carry_out(REQUEST, EIGHTEEN, options)
+        carry_out(REQUEST, NINE, options)
         assert numbers(folder) == alone
 
     # The second node is killed while pairs are under way.
@@ -88,9 +88,9 @@ def test_the_same_records_from_one_two_and_four_workers_even_if_a_node_dies(clus
 
     killer = threading.Thread(target=kill)
     killer.start()
-    done = carry_out(REQUEST, EIGHTEEN, replace(BY_TWO, out=tmp_path / "killed"))
+    done = carry_out(REQUEST, NINE, replace(BY_TWO, out=tmp_path / "killed"))
     killer.join()
-    assert (done.pairs, done.failed) == (18, 0)
+    assert (done.pairs, done.failed) == (9, 0)
     killed = numbers(tmp_path / "killed")
     assert killed == alone
     assert (tmp_path / "killed" / "records.jsonl").read_text().count('{"key":') == len(alone)
@@ -223,18 +223,21 @@ def test_a_fault_of_all_workers_is_said_once(cluster: Any, tmp_path: Path) -> No
     with pytest.raises(UserError, match="3 workers with 1 CPU each need more than the 2"):
         crew_of(REQUEST, Workers(3, cpus=1, gpus=0))
     with pytest.raises(UserError, match="masks cannot be handed to other processes"):
-        carry_out(REQUEST, EIGHTEEN, replace(BY_TWO, out=tmp_path / "out", masks={}))
+        carry_out(REQUEST, NINE, replace(BY_TWO, out=tmp_path / "out", masks={}))
 
 
 def test_gpus_are_shared_out(cluster: Any) -> None:
-    crew = crew_of(REQUEST, Workers(2, cpus=1))
+    class Idle:
+        """A worker without models, which is pickled by value."""
+
+    crew = RayCrew(Idle, Workers(2, cpus=1), "pair")
     found = [actor.__ray_call__.remote(lambda worker: os.environ["CUDA_VISIBLE_DEVICES"]) for actor in crew.actors]
     assert [len(ids.split(",")) for ids in ray.get(found)] == [1, 1]
     assert crew.share["num_gpus"] == 1
     assert ray.available_resources().get("GPU", 0) == 0
     crew.close()
     with pytest.raises(UserError, match="2 workers with 2 GPU each need more than the 2"):
-        crew_of(REQUEST, Workers(2, cpus=1, gpus=2))
+        RayCrew(Idle, Workers(2, cpus=1, gpus=2), "pair")
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -291,8 +294,14 @@ def test_no_more_workers_than_memory_holds(
 
 
 def test_a_worker_knows_its_memory(cluster: Any) -> None:
-    crew = crew_of(REQUEST, Workers(1, "auto", cpus=1, gpus=0))
-    assert crew.bytes_of_each() > 100e6
+    class Large:
+        """A worker that holds 300 MB."""
+
+        def __init__(self) -> None:
+            self.held = b"1" * 300_000_000
+
+    crew = RayCrew(Large, Workers(1, "auto", cpus=1, gpus=0), "pair")
+    assert crew.bytes_of_each() > 300e6
     crew.close()
 
 
