@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import riebench
 from riebench.cli import main
 from riebench.cli.main import COMMANDS
 from riebench.models.mini import PAIRS
@@ -228,6 +229,34 @@ def test_waiting_threads_leave_the_processor_to_others(set_before: str | None, i
     program = "import sys, riebench, os; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", in_force]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(capsys, "--version") == (0, f"riebench {riebench.__version__}\n", "")
+    monkeypatch.setenv("RIEBENCH_VERSION", "1")  # as an image for containers may set it
+    assert "mini-1-00" in run(capsys, "pairs", "show", "mini-1-00")[1]
+
+
+def test_the_shell_completes_commands(tmp_path: Path) -> None:
+    program = tmp_path / "riebench"
+    program.write_text("from riebench.cli import main\nmain()\n")
+    words = {"_RIEBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "riebench re", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, program], env=os.environ | words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["rerun", "report", "results"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only", "curve.png")])
+def test_a_full_disk_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def full(*words: object) -> None:
+        raise error
+
+    monkeypatch.setattr("riebench.report.summary.curves_in", full)
+    code, _, err = run(capsys, "table", "runs/none")
+    assert (code, err.count("\n")) == (2, 1)
+    assert str(error.strerror) in err
+    assert str(error.filename or "") in err
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])

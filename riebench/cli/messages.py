@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from riebench.util.errors import UserError
+from riebench.util.files import working_folder
 
 PACKAGE = logging.getLogger("riebench")
 """The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
@@ -79,12 +80,19 @@ def exit_code(program: App, arguments: list[str] | None) -> int:
     logger = logging.getLogger(__name__)
     with _messages_on_stderr():
         try:
+            working_folder()
             _refuse_empty_paths(sys.argv[1:] if arguments is None else arguments)
             _warn_of_unknown_variables(program)
             code = program(arguments, standalone_mode=False)
             return code if isinstance(code, int) else 0
         except UserError as error:
             logger.error(str(error))
+        except BrokenPipeError:  # the reader of our output, as head, has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            logger.debug("", exc_info=True)
+            logger.error("%s: %s", error.filename or "a file cannot be read or written", error.strerror or error)
         except typer.Abort:
             logger.error("stopped")
             return 130

@@ -113,15 +113,40 @@ class DiffusersEntry(ModelEntry):
         """See :class:`ModelEntry`; the model has no SAEs.
 
         Raises:
-            UserError: if the pipeline is of another class, whose batches may have other rows.
+            UserError: if the pipeline is of another class, whose batches may have other rows; see
+                :meth:`checked_model`.
         """
         import diffusers
 
-        from riebench.models.pipeline_state import state_fingerprint
-
         if not isinstance(pipeline, getattr(diffusers, self.pipeline_class)):
             raise UserError(f"pipeline= is a {type(pipeline).__name__}; {self.name} takes a {self.pipeline_class}")
-        return self.model_of(pipeline, settings, f"{USER_WEIGHTS}{state_fingerprint(pipeline)}")
+        return self.checked_model(pipeline, settings)
+
+    def checked_model(self, pipeline: Any, settings: Settings, fingerprint: str | None = None) -> Model:
+        """A model around a pipeline that a user has made or changed.
+
+        Args:
+            pipeline: a loaded pipeline.
+            settings: of the model.
+            fingerprint: of the model; a hash of the pipeline's state unless given.
+
+        Raises:
+            UserError: if the network that holds the sites has another layout, is compiled, leaves passes out, or
+                computes in another type than the autoencoder; if the weights cannot be hashed.
+        """
+        from riebench.models.pipeline_state import refuse_mixed_types, refuse_unfollowed, state_fingerprint
+
+        denoiser = getattr(pipeline, self.denoiser)
+        refuse_unfollowed(denoiser, self.denoiser)
+        try:
+            refuse_mixed_types(pipeline, self.denoiser)
+            fingerprint = fingerprint or f"{USER_WEIGHTS}{state_fingerprint(pipeline)}"
+            return self.model_of(pipeline, settings, fingerprint)
+        except (AttributeError, KeyError, TypeError) as error:
+            wrong = (
+                f"the {self.denoiser} of the pipeline, a {type(denoiser).__name__}, has not the layout of {self.name}"
+            )
+            raise UserError(f"{wrong}: {error}") from None
 
 
 def refuse_single_file(location: str | Path, pipeline_class: str) -> None:

@@ -93,9 +93,6 @@ class DiffusersModel(Model):
     ) -> None:
         import torch
 
-        from riebench.models.pipeline_state import refuse_unfollowed
-
-        refuse_unfollowed(denoiser, entry.denoiser)
         self.pipeline, self.denoiser, self.settings = pipeline, denoiser, settings
         self.dtype: torch.dtype = denoiser.dtype  # type: ignore[assignment]
         common: dict[str, str | float] = {"dtype": str(self.dtype).removeprefix("torch."), "size": size}
@@ -125,8 +122,8 @@ class DiffusersModel(Model):
 
     def renew(self) -> None:
         """See :class:`Model`; what a user may set on the model stays."""
-        entry: Any = self.entry
-        fresh = entry.model_of(self.pipeline, self.settings, self.entry.name)
+        assert isinstance(self.entry, DiffusersEntry)
+        fresh = self.entry.checked_model(self.pipeline, self.settings, self.entry.name)
         vars(self).update({name: value for name, value in vars(fresh).items() if name not in self.kept})
         self.forget_saes()
 
