@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from riebench.metrics.catalogue import CLIP, LPIPS, REGIONS, Metric, metrics_of
+from riebench.metrics.catalogue import CLIP, LPIPS, OF_SOURCE, REGIONS, Metric, metrics_of
 from riebench.metrics.seen import Image, Reference, Scorers, Scores, Seen
 from riebench.util.errors import PairError
 
@@ -26,7 +26,8 @@ def score_images(
 ) -> list[Scores]:
     """The metrics of each edited picture, and as ``NAME_base`` those of the base picture that cost nothing.
 
-    Equal pictures are measured once.
+    The ``clip_text_edit`` of the source picture, the most that an edit can be expected to reach, is
+    ``clip_text_edit_source``. Equal pictures are measured once.
 
     Args:
         scorers: the networks.
@@ -43,8 +44,10 @@ def score_images(
     seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
     of_edited = [(metric.name, metric, seen) for metric in metrics]
     of_base = [(f"{metric.name}_base", metric, base) for metric in metrics if metric.of_base]
-    columns = _measured([*of_edited, *of_base])
-    for column, _, _ in of_base:
+    source = base._replace(pictures=[reference.source], clip=seen.clip_source[None])
+    of_source = [(OF_SOURCE, metric, source) for metric in metrics if f"{metric.name}_source" == OF_SOURCE]
+    columns = _measured([*of_edited, *of_base, *of_source])
+    for column, _, _ in (*of_base, *of_source):
         columns[column] *= len(pictures)
     return [{column: values[i] for column, values in columns.items()} for i in of]
 
