@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_family
 
 import riebench
 from riebench.cli import main
@@ -23,7 +24,7 @@ from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
-from riebench.instruments.loading import HandedIn, Instruments
+from riebench.instruments.loading import HandedIn, Instruments, model_instruments
 from riebench.masks.region import Image, Mask
 from riebench.methods.registry import METHODS
 from riebench.metrics import METRICS
@@ -33,6 +34,7 @@ from riebench.pairs import Pair, load_pairs
 from riebench.records import code, read_records, record_key
 from riebench.records.live_code import live_hash
 from riebench.records.schema import measures_alike
+from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import parse_settings
 from riebench.util.errors import UserError
 
@@ -71,9 +73,10 @@ def new_process() -> None:
     """Forget the files that tests write, as a new process would."""
     code._LOADED.clear()
     for name in list(sys.modules):
-        if name.partition(".")[0] in ("edited_method", "factors", "own", "units", "scale"):
+        if name.partition(".")[0] in ("edited_method", "factors", "own", "units", "scale", "edited_family"):
             del sys.modules[name]
     METRICS.pop("height", None)
+    entry_named.cache_clear()
     importlib.invalidate_caches()
 
 
@@ -89,7 +92,7 @@ def run(mini: Instruments) -> Callable[..., list[float | None]]:
     def go(method: str = "edited_method.py:Edited", **more: Any) -> list[float | None]:
         loaded = {"model": mini.model, "scorers": mini.scorers}
         options = {"strength": 1, "category": 1, "limit": 1, "steps": 1, "keep_images": 0, "out": "r", "quiet": True}
-        records = riebench.run(method, "mid.0", **{**loaded, **options, **more}).records
+        records = riebench.run(method, **{"block": "mid.0", **loaded, **options, **more}).records
         return [record.metrics["lpips_base"] for record in records]
 
     return go
@@ -533,3 +536,26 @@ def test_a_working_folder_that_is_gone_is_said(tmp_path: Path, capsys: pytest.Ca
     assert command("methods") == 2
     assert "working folder was deleted" in capsys.readouterr().err
     os.chdir(tmp_path)
+
+
+def test_an_entry_without_the_parts_of_its_instruments_is_refused() -> None:
+    instruments = model_instruments(toy_family.PUBLISHED, parse_settings({}), PROTOCOLS["riebench"])
+    for load, part in ((instruments.masker, "detector"), (instruments.clip, "clip"), (instruments.lpips, "lpips")):
+        with pytest.raises(UserError, match=f"toy-published names no part '{part}'.*published"):
+            load()
+
+
+def test_another_code_of_a_family(run: Run, mini: Instruments) -> None:
+    family = Path("edited_family.py")
+    text = Path(toy_family.__file__).read_text()
+    family.write_text(text)
+    asked = {"model": "edited_family:toy", "scorers": None, "method": "steering", "block": "layer.2"}
+    asked |= {"pairs": load_pairs(entry_named("mini").pairs or Path())[:2], "category": None, "limit": None}
+    run(**asked)
+    assert "model" in read_records(Path("r"))[0].made_by
+    family.write_text(text.replace("picture = picture + (", "picture = picture + 2 * ("))
+    with pytest.raises(UserError, match=r"edited_family\.py was edited"):
+        run(**asked, strength=2)
+    new_process()
+    with pytest.raises(UserError, match="family"):
+        run(**asked, strength=2)
