@@ -89,35 +89,31 @@ def sae_train_command(
         "batch": rows,
         "settings": settings,
     }
-    _check_live(live)
-    options: dict[str, Any] = {
-        "k": _numbers("k", k),
-        "expansion": _numbers("expansion", expansion),
-        "seeds": _numbers("seeds", seeds),
-        "aux": _words("aux", aux, SWITCH),
-        "frozen": _words("decoder", decoder, DECODERS),
-        "batch": batch,
-        "lr": lr,
-        "eps": eps,
-        "decay": decay,
-        "auxk": auxk,
-        "aux_weight": aux_weight,
-        "dead_after": dead_after,
-        "buffer": buffer,
-        "shuffle_seed": shuffle_seed,
-        "steps": steps,
-    }
     trained = train(
         data,
         out=out,
         site=site or "all",
         preset=preset,
-        live=live if model else None,
+        live=_checked(live),
         device=settings.get("device", "auto"),
         log_every=log_every,
         checkpoint_every=checkpoint_every,
         tensorboard=tensorboard,
-        **options,
+        k=_numbers("k", k),
+        expansion=_numbers("expansion", expansion),
+        seeds=_numbers("seeds", seeds),
+        aux=_words("aux", aux, SWITCH),
+        frozen=_words("decoder", decoder, DECODERS),
+        batch=batch,
+        lr=lr,
+        eps=eps,
+        decay=decay,
+        auxk=auxk,
+        aux_weight=aux_weight,
+        dead_after=dead_after,
+        buffer=buffer,
+        shuffle_seed=shuffle_seed,
+        steps=steps,
     )
     if trained.signal is not None:
         return 128 + trained.signal
@@ -135,12 +131,17 @@ def _print_measured(measured: Mapping[str, Mapping[str, Any]]) -> None:
         print(f"{name:{width}}  {line['explained']:9.4g}  {line['l0']:6.1f}  {line['dead']:6.3f}")
 
 
-def _check_live(live: Mapping[str, Any]) -> None:
-    """Refuse a model without prompts, and what belongs to a model without one."""
+def _checked(live: dict[str, Any]) -> dict[str, Any] | None:
+    """The model that generates the values, with its options; None without one.
+
+    Raises:
+        UserError: for a model without prompts, and for its options without a model.
+    """
     if live["model"] is not None and live["prompts"] is None:
         raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")
     if live["model"] is None and (live["prompts"] is not None or live["settings"].keys() - {"device"}):
         raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
+    return live if live["model"] is not None else None
 
 
 def _numbers(name: str, words: str | None) -> tuple[int, ...] | None:
