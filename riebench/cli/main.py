@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from riebench.cli.bench_command import bench_command
-from riebench.cli.messages import App, HeadedCommands, exit_code
+from riebench.cli.messages import PREFIX, App, HeadedCommands, exit_code
 from riebench.cli.methods_command import methods_command, new_method_command
 from riebench.cli.mini_command import mini_app
 from riebench.cli.models_command import blocks_command, doctor_command, fetch_command, settings_command, standin_command
@@ -65,7 +65,7 @@ app = App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"auto_envvar_prefix": "RIEBENCH", "help_option_names": ["-h", "--help"]},
+    context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"]},
 )
 
 

@@ -40,7 +40,7 @@ def run_command(
 
     The same command with the same --out does only what is missing there.
 
-    Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
+    Every option is also an environment variable, as RIEBENCH_RUN_METHOD; several values have blanks between them.
     """
     from riebench.engine.request import resolve
 
@@ -70,7 +70,8 @@ def _tracing() -> Iterator[None]:
 
     with tracing() as seen:
         yield
-    logging.getLogger(__name__).info("time and memory by stage\n%s", "\n".join(seen.lines()))
+    # A warning, as --quiet shows it: it was asked for.
+    logging.getLogger(__name__).warning("time and memory by stage\n%s", "\n".join(seen.lines()))
 
 
 def sum_up(done: Session) -> int:
@@ -103,7 +104,7 @@ def _print_plan(request: Request) -> None:
     wide_console().print(table, markup=False)
     memory = "small" if plan.memory is None else f"about {plan.memory / 1e9:.0f} GB"
     times = [f"about {_duration(s)} on {device}" for device, s in plan.seconds.items()]
-    unknown_time = "known once a first pair has been measured: run with --limit 1 --category 1"
+    unknown_time = "not known before these weights have run on this device: run with --limit 1 --category 1"
     print(
         f"model     {request.model}, protocol {request.protocol}, {request.steps} steps\n"
         f"pairs     {plan.pairs}\n"

@@ -139,9 +139,18 @@ def _checked(live: dict[str, Any]) -> dict[str, Any] | None:
     """
     if live["model"] is not None and live["prompts"] is None:
         raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")
-    if live["model"] is None and (live["prompts"] is not None or live["settings"].keys() - {"device"}):
-        raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
-    return live if live["model"] is not None else None
+    if live["model"] is not None:
+        return live
+    of_model = {name: live[name] for name in ("prompts", "count", "column", "positions")} | live["settings"]
+    of_model |= {
+        "run-steps": None if live["steps"] == 1 else live["steps"],
+        "split": None if live["split"] == "train" else live["split"],
+    }
+    for name, value in of_model.items():
+        if value is not None and name != "device":
+            flag = f"--{name}" if "." not in name else f"--set {name}"
+            raise UserError(f"{flag} belongs to --model; leave it out or name a model that generates the values")
+    return None
 
 
 def _numbers(name: str, words: str | None) -> tuple[int, ...] | None:

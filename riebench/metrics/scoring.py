@@ -139,9 +139,23 @@ def _base_in_place(seen: Seen, lpips_source: float) -> Seen:
 
 
 def _embedded(clip: ClipScorer, pictures: Sequence[Image], reference: Reference) -> tuple[Tensor, list[Tensor]]:
-    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit prompt and of the original one."""
+    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit prompt and of the original one; NaN if it is cut."""
     prompts = (reference.edit_prompt, reference.original_prompt)
-    return clip.images(pictures).double(), [clip.text(prompt).double() for prompt in prompts]
+    texts = [clip.text(prompt).double() * (math.nan if clip.cut(prompt) else 1) for prompt in prompts]
+    return clip.images(pictures).double(), texts
+
+
+def doubts_of_texts(clip: ClipScorer, reference: Reference) -> dict[str, str]:
+    """What is to be known of a pair's prompts as CLIP reads them: notes for its records, mostly none.
+
+    A prompt of which CLIP does not read the end has no similarity: the metrics that use its embedding are null.
+    """
+    prompts = {"edit prompt": reference.edit_prompt, "original prompt": reference.original_prompt}
+    doubts = {name: f"null, since it has {cut}" for name, prompt in prompts.items() if (cut := clip.cut(prompt))}
+    edit, original = (clip.text(prompt) for prompt in prompts.values())
+    if edit.equal(original):
+        doubts["prompts"] = "CLIP reads both alike"
+    return doubts
 
 
 def _nothing_embedded(count: int) -> tuple[Tensor, list[Tensor]]:

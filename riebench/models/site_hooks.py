@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.sites import Batch, Edit, check_change
+from riebench.models.sites import Batch, Edit, check_change, check_rows
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,9 +69,11 @@ class SiteHooks:
             self.calls[site] += 1
             if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
                 values = model.read(site, args, kwargs, output)
+                check_rows(site, len(values), len(batch.prompts))
                 output = model.add(site, output, _delta(site, values, batch.edits, step))
             if site in batch.capture:
                 values = model.read(site, args, kwargs, output)
+                check_rows(site, len(values), len(batch.prompts))
                 if step == 0:
                     self.values[site] = values.new_empty(len(values), batch.steps, *values.shape[1:])
                 self.values[site][:, step] = values
@@ -92,7 +94,7 @@ def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tenso
             check_change(site, result, values[row].shape, values.device)
             delta[row] = edit.strength * result
         else:
-            delta[row] = edit.strength * change[step]
+            delta[row] = edit.strength * (change[step] if change.ndim > 1 else change)
     return delta
 
 

@@ -42,7 +42,8 @@ def at_searched_lpips(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str],
 
     Returns:
         Columns category, arm, k, at_lpips, attempted (pairs with a record), pairs (that reach the LPIPS), measured (of
-        these, pairs with a picture of that LPIPS), and ``METRIC_mean``, ``_low``, ``_high`` and ``_pairs``.
+        these, pairs with a picture of that LPIPS), ``METRIC_mean``, ``METRIC_low``, ``METRIC_high`` and
+        ``METRIC_pairs``.
     """
     names = [f"{metric}_{end}" for metric in metrics for end in ("mean", "low", "high", "pairs")]
     rows: list[dict[str, Any]] = []
