@@ -137,7 +137,8 @@ class ChangeMark:
 
     def _children(self, value: Any) -> Iterator[Any]:
         """Take a value that is no tensor into the mark, and yield the values in it."""
-        self.classes |= {type(value)} if hasattr(value, "__dict__") else set()
+        is_object = hasattr(value, "__dict__") and not isinstance(value, FUNCTIONS)
+        self.classes |= {type(value)} if is_object else set()
         if isinstance(value, nn.Module):
             held = [vars(value)[name] for name in CONTAINERS]
             # A module of a fixed class that has no children, parameters or buffers has no use for any.
