@@ -29,7 +29,7 @@ STEPS, EVERY = 60, 4
 
 
 def main() -> int:
-    """Say what was found; the exit code is 0 if nothing was lost, doubled or changed."""
+    """Print what was found; the exit code is 0 if nothing was lost, doubled or changed."""
     parser = argparse.ArgumentParser(description=" ".join(str(__doc__).split("\n\n")[0].split()))
     parser.add_argument(
         "names", nargs="+", choices=("collect", "train", "ablate"), help="train needs collect before it"

@@ -19,7 +19,9 @@ SWITCH, DECODERS = {"on": True, "off": False}, {"trained": False, "frozen": True
 def sae_train_command(
     out: Annotated[Path, typer.Option(help="Folder of the SAE folders, for --set sae.folder=DIR of 'riebench run'.")],
     data: Annotated[Path | None, typer.Argument(help="Folder that 'riebench sae collect' has filled.")] = None,
-    site: Annotated[list[str] | None, typer.Option(help="Site; may be given again; all of the data.")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="Site; may be repeated. Default: all sites of the data.")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="mini (the default), paper (RIEBench, k 160), paper-v1 (first release, k 10).")
     ] = None,
@@ -57,7 +59,7 @@ def sae_train_command(
     split: Split = "train",
     run_steps: Annotated[int, typer.Option(help="Denoising steps of each run of --model.")] = 1,
     positions: Annotated[
-        int | None, typer.Option(help="Positions drawn from each step of each run of --model; all unless given.")
+        int | None, typer.Option(help="Positions drawn from each step of each run of --model. Default: all.")
     ] = None,
     rows: Batch = 8,
     tensorboard: Annotated[
