@@ -1,5 +1,4 @@
-"""Kill collecting, training and ablating again and again at random moments, let them go on, and compare with ones left
-alone.
+"""Kill collecting, training and ablating at random moments, resume them, and compare with uninterrupted work.
 
 The model is loaded once; each attempt is a fork of this process that is killed with SIGKILL after a random time. At the
 end every file must be that of the attempt that was left alone, byte by byte.

@@ -78,7 +78,7 @@ def fetch_command(
     weights: Weights = None,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="Part by name; may be repeated; all unless given, but what single metrics need."),
+        typer.Option(help="Part by name; may be repeated. Default: all but those of single metrics."),
     ] = None,
 ) -> None:
     """Download the parts of a real model: at fixed revisions, hashes checked; complete files are not fetched again.
