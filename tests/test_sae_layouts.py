@@ -161,6 +161,11 @@ def test_tensors_and_keys_that_are_not_read_are_refused(tmp_path: Path, state: d
         save_sae(TopKSAE(D, N, K), tmp_path / "other", {"normalize": True})
 
 
+def test_quantised_weights_are_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(UserError, match=r"encoder\.weight is torch\.int8"):
+        load_sae(published(tmp_path, {"state_dict": state | {"encoder.weight": state["encoder.weight"].char()}}))
+
+
 def test_two_files_of_weights_must_hold_one_sae(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     sae, folder = TopKSAE(D, N, K), tmp_path / "mid.0"
     save_sae(sae, folder, {}, torch.float16)
@@ -288,6 +293,9 @@ def test_name_and_configuration_say_one_site(tmp_path: Path, caplog: pytest.LogC
             found(root)
     save_sae(TopKSAE(D, N, K), tmp_path / "mine", {"site": "mid.0"})
     assert found(tmp_path / "mine") == {"mid.0": tmp_path / "mine"}
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "mid.0").symlink_to(tmp_path / "mine")
+    assert found(tmp_path / "linked") == {"mid.0": tmp_path / "linked" / "mid.0"}
     save_for_saelens(TopKSAE(D, N, K), tmp_path / "b" / "up.0.0", "mini", "mid.0")
     for _ in range(2):
         assert found(tmp_path / "b") == {"up.0.0": tmp_path / "b" / "up.0.0"}

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from riebench.cli.messages import App
-from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, select
+from riebench.pairs import CATEGORIES, Pair, categories_named, check_pairs, load_pairs, select
 from riebench.pairs.pair_files import as_items, write_json
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
 from riebench.report.summary import wide_console
@@ -44,7 +44,7 @@ def pairs_build(
     for path in (out, report):
         if path.exists() and not force:
             raise UserError(f"{str(path)!r} is there already; give another name, or --force to overwrite it")
-    built = build_pairs(read_piebench(piebench), [category_named(c) for c in category or []], limit)
+    built = build_pairs(read_piebench(piebench), categories_named(category or []), limit)
     if built.pairs:
         write_json(out, as_items(built.pairs))
     write_json(report, [item._asdict() for item in built.left_out])

@@ -78,23 +78,18 @@ def sae_train_command(
     """
     from riebench.training.train_saes import train
 
-    live = None
-    if model is not None:
-        if prompts is None:
-            raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")
-        live = {
-            "model": model,
-            "prompts": prompts,
-            "count": count,
-            "column": column,
-            "split": split,
-            "steps": run_steps,
-            "positions": positions,
-            "batch": rows,
-            "settings": settings,
-        }
-    elif prompts is not None or settings.keys() - {"device"}:
-        raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
+    live = {
+        "model": model,
+        "prompts": prompts,
+        "count": count,
+        "column": column,
+        "split": split,
+        "steps": run_steps,
+        "positions": positions,
+        "batch": rows,
+        "settings": settings,
+    }
+    _check_live(live)
     options: dict[str, Any] = {
         "k": _numbers("k", k),
         "expansion": _numbers("expansion", expansion),
@@ -117,7 +112,7 @@ def sae_train_command(
         out=out,
         site=site or "all",
         preset=preset,
-        live=live,
+        live=live if model else None,
         device=settings.get("device", "auto"),
         log_every=log_every,
         checkpoint_every=checkpoint_every,
@@ -138,6 +133,23 @@ def _print_measured(measured: Mapping[str, Mapping[str, Any]]) -> None:
     print(f"{'SAE':{width}}  explained      L0    dead")
     for name, line in measured.items():
         print(f"{name:{width}}  {line['explained']:9.4g}  {line['l0']:6.1f}  {line['dead']:6.3f}")
+
+
+def _check_live(live: Mapping[str, Any]) -> None:
+    """Refuse a model without prompts, and what belongs to a model without one."""
+    if live["model"] is not None and live["prompts"] is None:
+        raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")
+    if live["model"] is not None:
+        return
+    of_model = {name: live[name] for name in ("prompts", "count", "column", "positions")} | live["settings"]
+    of_model |= {
+        "run-steps": None if live["steps"] == 1 else live["steps"],
+        "split": None if live["split"] == "train" else live["split"],
+    }
+    for name, value in of_model.items():
+        if value is not None and name != "device":
+            flag = f"--{name}" if "." not in name else f"--set {name}"
+            raise UserError(f"{flag} belongs to --model; leave it out or name a model that generates the values")
 
 
 def _numbers(name: str, words: str | None) -> tuple[int, ...] | None:

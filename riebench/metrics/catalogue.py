@@ -26,7 +26,9 @@ DEFAULT, PUBLISHED = "default", "published"
 CURVE = ("clip_text_edit", "lpips_base")
 """Metrics that every record holds: tables and figures are made of them."""
 NAME = "[a-z][a-z0-9_]*"
-RESERVED = {*Record.model_fields, *Setting.model_fields, "k", DEFAULT, PUBLISHED}
+OF_SOURCE = "clip_text_edit_source"
+"""The column of the source picture's ``clip_text_edit``."""
+RESERVED = {*Record.model_fields, *Setting.model_fields, "k", DEFAULT, PUBLISHED, OF_SOURCE}
 """Columns of a table of records that are no metrics, and names of sets."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from riebench.metrics.catalogue import CLIP, LPIPS, REGIONS, Metric, metrics_of
+from riebench.metrics.catalogue import CLIP, LPIPS, OF_SOURCE, REGIONS, Metric, metrics_of
 from riebench.metrics.seen import Image, Reference, Scorers, Scores, Seen
 from riebench.util.errors import PairError
 
@@ -23,7 +23,8 @@ def score_images(
 ) -> list[Scores]:
     """The metrics of each edited picture, and as ``NAME_base`` those of the base picture that cost nothing.
 
-    Equal pictures are measured once.
+    The ``clip_text_edit`` of the source picture, the most that an edit can be expected to reach, is
+    ``clip_text_edit_source``. Equal pictures are measured once.
 
     Args:
         scorers: the networks.
@@ -40,8 +41,10 @@ def score_images(
     seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
     of_edited = [(metric.name, metric, seen) for metric in metrics]
     of_base = [(f"{metric.name}_base", metric, base) for metric in metrics if metric.of_base]
-    columns = _measured([*of_edited, *of_base])
-    for column, _, _ in of_base:
+    source = base._replace(pictures=[reference.source], clip=seen.clip_source[None])
+    of_source = [(OF_SOURCE, metric, source) for metric in metrics if f"{metric.name}_source" == OF_SOURCE]
+    columns = _measured([*of_edited, *of_base, *of_source])
+    for column, _, _ in (*of_base, *of_source):
         columns[column] *= len(pictures)
     return [{column: values[i] for column, values in columns.items()} for i in of]
 
@@ -136,9 +139,23 @@ def _base_in_place(seen: Seen, lpips_source: float) -> Seen:
 
 
 def _embedded(clip: ClipScorer, pictures: Sequence[Image], reference: Reference) -> tuple[Tensor, list[Tensor]]:
-    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit prompt and of the original one."""
+    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit prompt and of the original one; NaN if it is cut."""
     prompts = (reference.edit_prompt, reference.original_prompt)
-    return clip.images(pictures).double(), [clip.text(prompt).double() for prompt in prompts]
+    texts = [clip.text(prompt).double() * (math.nan if clip.cut(prompt) else 1) for prompt in prompts]
+    return clip.images(pictures).double(), texts
+
+
+def doubts_of_texts(clip: ClipScorer, reference: Reference) -> dict[str, str]:
+    """What is to be known of a pair's prompts as CLIP reads them: notes for its records, mostly none.
+
+    A prompt of which CLIP does not read the end has no similarity: the metrics that use its embedding are null.
+    """
+    prompts = {"edit prompt": reference.edit_prompt, "original prompt": reference.original_prompt}
+    doubts = {name: f"null, since it has {cut}" for name, prompt in prompts.items() if (cut := clip.cut(prompt))}
+    edit, original = (clip.text(prompt) for prompt in prompts.values())
+    if edit.equal(original):
+        doubts["prompts"] = "CLIP reads both alike"
+    return doubts
 
 
 def _nothing_embedded(count: int) -> tuple[Tensor, list[Tensor]]:
