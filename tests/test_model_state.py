@@ -407,6 +407,31 @@ def test_threads_finish_and_generate_in_turn(p: Any) -> None:
         assert all(torch.equal(run.result(), latents) for run in finished[::2])
 
 
+def test_a_caller_s_settings_of_torch_change_no_picture(p: Any) -> None:
+    model = load(p)
+    plain, _ = made(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast, _ = made(model)
+        assert torch.equal(model.finished("a dog", 5, STEPS), load(p).finished("a dog", 5, STEPS))
+    torch.set_default_dtype(torch.float64)
+    try:
+        double, _ = made(load(p))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(np.array_equal(a, b) and np.array_equal(a, c) for a, b, c in zip(plain, cast, double, strict=True))
+
+
+def test_a_pipeline_of_inference_mode(random_pipeline: Any, fingerprint: str) -> None:
+    with torch.inference_mode():
+        pipeline = copied(random_pipeline)
+    model = load(pipeline)
+    assert model.fingerprint == fingerprint
+    before, _ = made(model)
+    pipeline.unet.conv_in.weight = nn.Parameter(pipeline.unet.conv_in.weight * 1.2)
+    assert not np.array_equal(made(model)[0][0], before[0])
+    assert model.fingerprint != fingerprint
+
+
 @pytest.fixture
 def with_saes(tmp_path: Path) -> Model:
     """Mini, with a copy of its SAEs in ``sae``."""
