@@ -238,7 +238,10 @@ def test_what_a_metric_reads_is_part_of_its_code(mini: Instruments) -> None:
 
 
 def test_names_that_are_refused() -> None:
-    taken = dict.fromkeys(("lpips_base", "seconds", "k", "default", "lpips_source_base"), "is taken by")
+    taken = dict.fromkeys(
+        ("lpips_base", "seconds", "k", "default", "lpips_source_base", "clip_text_edit_source", "gain", "margin"),
+        "is taken by",
+    )
     for name, reason in {**taken, "Sharp Ness": "is malformed"}.items():
         with pytest.raises(ValueError, match=f"the metric name '{name}' {reason}"):
             metric(name, "another")(lambda seen: [])
