@@ -589,7 +589,7 @@ def test_an_option_beyond_what_a_record_holds_is_refused(run: Run) -> None:
     write_method()
     method = Path("edited_method.py")
     method.write_text(method.read_text().replace('table: str = ""', "table: int = 0"))
-    with pytest.raises(UserError, match="'table' of method 'edited'.*64 bits"):
+    with pytest.raises(UserError, match=r"'table' of method 'edited'.*64 bits"):
         run(options={"table": 2**70})
 
 
