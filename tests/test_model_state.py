@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,10 +25,13 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import riebench
+from riebench.methods import Plan, method
 from riebench.models import Edit, Model
+from riebench.models.mini import MINI
 from riebench.util.errors import UserError
 
 Change = Callable[[Any], None]
@@ -400,3 +405,97 @@ def test_threads_finish_and_generate_in_turn(p: Any) -> None:
         finished = [pool.submit(model.finished, "a dog", 5 + n % 2, STEPS) for n in range(6)]
         assert all(np.array_equal(run.result()[0].image, plain) for run in pictures)
         assert all(torch.equal(run.result(), latents) for run in finished[::2])
+
+
+def test_a_caller_s_settings_of_torch_change_no_picture(p: Any) -> None:
+    model = load(p)
+    plain, _ = made(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast, _ = made(model)
+        assert torch.equal(model.finished("a dog", 5, STEPS), load(p).finished("a dog", 5, STEPS))
+    torch.set_default_dtype(torch.float64)
+    try:
+        double, _ = made(load(p))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(np.array_equal(a, b) and np.array_equal(a, c) for a, b, c in zip(plain, cast, double, strict=True))
+
+
+def test_a_pipeline_of_inference_mode(random_pipeline: Any, fingerprint: str) -> None:
+    with torch.inference_mode():
+        pipeline = copied(random_pipeline)
+    model = load(pipeline)
+    assert model.fingerprint == fingerprint
+    before, _ = made(model)
+    pipeline.unet.conv_in.weight = nn.Parameter(pipeline.unet.conv_in.weight * 1.2)
+    assert not np.array_equal(made(model)[0][0], before[0])
+    assert model.fingerprint != fingerprint
+
+
+@pytest.fixture
+def with_saes(tmp_path: Path) -> Model:
+    """Mini, with a copy of its SAEs in ``sae``."""
+    assert MINI.own_pipeline is not None
+    shutil.copytree(MINI.own_pipeline.parent / "sae", tmp_path / "sae")
+    return riebench.load("mini", sae__folder=tmp_path / "sae")
+
+
+def turn_directions(folder: Path) -> None:
+    """Give an SAE other directions in a file of the same size."""
+    weights = folder / "state_dict.safetensors"
+    state = load_file(weights)
+    save_file({**state, "decoder.weight": state["decoder.weight"].flip(-1).contiguous()}, weights)
+
+
+def record_of(model: Model, out: Path, **options: Any) -> Any:
+    options = {"method": "sae", "block": "up.0.0", "category": ["colour"], "limit": 1, "strength": 1.0, **options}
+    return riebench.run(model=model, out=out, quiet=True, **options).records[-1]
+
+
+def test_sae_files_that_are_rewritten_are_read_again(with_saes: Model, tmp_path: Path) -> None:
+    before = record_of(with_saes, tmp_path / "before")
+    turn_directions(tmp_path / "sae" / "up.0.0")
+    after = record_of(with_saes, tmp_path / "after")
+    fresh = record_of(riebench.load("mini", sae__folder=tmp_path / "sae"), tmp_path / "fresh")
+    assert (after.metrics, after.parts) == (fresh.metrics, fresh.parts)
+    assert after.metrics != before.metrics
+    assert after.parts["sae"] != before.parts["sae"]
+
+
+def test_a_folder_refuses_the_changed_model(with_saes: Model, tmp_path: Path) -> None:
+    before = record_of(with_saes, tmp_path / "out")
+    assert record_of(with_saes, tmp_path / "out") == before
+    with torch.no_grad():
+        with_saes.pipeline.unet.conv_in.weight.mul_(1.05)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"the weights 'mini-.*', this run has 'given-"):
+        record_of(with_saes, tmp_path / "out")
+    after = record_of(with_saes, tmp_path / "after")
+    fresh = riebench.load("mini", pipeline=with_saes.pipeline)  # type: ignore[attr-defined]
+    fresh.saes = with_saes.saes
+    expected = record_of(fresh, tmp_path / "fresh")
+    assert (after.metrics, after.parts) == (expected.metrics, expected.parts)
+    assert after.parts["model"].startswith("given-")
+    assert after.metrics["clip_text_edit"] != before.metrics["clip_text_edit"]
+
+
+@method("vandal")
+class Vandal:
+    """A method that changes what generates."""
+
+    what: ClassVar[Callable[[], None]]
+
+    def plan(self, seen: Any) -> Plan:
+        type(self).what()
+        return Plan({})
+
+
+@pytest.mark.parametrize("what", ["weight", "sae"])
+def test_a_pair_whose_model_changes_meanwhile_fails(
+    with_saes: Model, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = with_saes.pipeline.unet.conv_in.weight  # type: ignore[attr-defined]
+    changes = {"weight": lambda: weight.data.mul_(1.1), "sae": lambda: turn_directions(tmp_path / "sae" / "up.0.0")}
+    monkeypatch.setattr(Vandal, "what", changes[what], raising=False)
+    record = record_of(with_saes, tmp_path / "out", method=f"{__name__}:Vandal")
+    assert record.status == "failed"
+    assert "SAE changed during this pair's work" in record.reason

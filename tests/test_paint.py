@@ -63,6 +63,11 @@ GOOD = state(layer(), layer(steps=StepInterval(first=0, last=0))).model_dump()
         (("seed",), 2**53, "less than or equal to"),
         (("seed",), -1, "greater than or equal to 0"),
         (("seed",), "x", "(seed)"),
+        (("seed",), True, "(seed)"),
+        (("layers", 0, "strength"), "4", "(layers.0.strength)"),
+        (("layers", 0, "on"), "no", "(layers.0.on)"),
+        (("layers", 0, "sae"), 5, "(layers.0.sae)"),
+        (("conditions",), {"size": None}, "(conditions.size"),
         (("steps",), 0, "(steps)"),
         (("steps",), 1001, "(steps)"),
         (("version",), 3, "(version)"),
@@ -101,6 +106,11 @@ def test_no_state(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_bytes(text)
     with pytest.raises(UserError, match="state"):
         read_state(tmp_path / "state.json")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_state(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(state(layer()).model_dump_json(), encoding="utf-8-sig")
+    assert read_state(tmp_path / "state.json") == state(layer())
 
 
 def test_links() -> None:
@@ -264,6 +274,19 @@ def test_another_sae_is_refused_by_name(
         picture(studio.model, state(weights="other"))
     with pytest.raises(UserError, match="size 512"):
         picture(studio.model, state(conditions={**facts["conditions"], "size": 512}))
+
+
+def test_an_sae_that_changes_under_the_page_is_refused(
+    studio: Studio, other_sae: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [here] = [site["sae"] for site in studio.facts()["sites"] if site["site"] == "up.0.0"]
+    monkeypatch.setattr(studio.model, "saes", {**studio.model.saes, "up.0.0": other_sae})
+    with pytest.raises(UserError, match="have changed since the start"):
+        studio.active_here(state(), "", 0.3, 0.5)
+    with pytest.raises(UserError, match="have changed since the start"):
+        list(studio.effect("up.0.0", 240, 7))
+    with pytest.raises(UserError, match=r"another SAE at up\.0\.0"):
+        studio.run(state(layer(sae=here), seed=99))
 
 
 def test_an_sae_that_is_an_object_is_warned_of(

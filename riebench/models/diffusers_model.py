@@ -214,7 +214,7 @@ class DiffusersModel(Model):
         side = self.size // self.pipeline.vae_scale_factor
         channels: int = self.denoiser.config.in_channels  # type: ignore[union-attr, assignment]
         shape = (1, channels // self.packing**2, side, side)
-        return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+        return torch.cat([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
 
     def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
         """Record the first step of a captured run, or replay it in an edited run, inside the ``with`` statement.
@@ -244,7 +244,7 @@ class DiffusersModel(Model):
         import torch
 
         run = (prompt, seed, steps)
-        with self._turn, torch.no_grad():
+        with self._turn, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             self._follow()
             if self._finished is None or self._finished[0] != run:
                 latents: list[Tensor] = []

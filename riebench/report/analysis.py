@@ -242,11 +242,11 @@ def _few_edits(result: Analysis) -> list[str]:
             "stronger ones"
         )
     held, first = f"held_out_{result.rank_by}", ranked.iloc[0]
-    pairs, scored = first[f"score@{at:g}_pairs"], first["scored"]
+    pairs, scored = int(first[f"score@{at:g}_pairs"]), int(first["scored"])
     if held in ranked and ranked[held].notna().any() and pairs < NEARLY_ALL * scored:
-        best = ranked.loc[ranked[held].idxmax()]
+        best = ranked.iloc[int(ranked[held].fillna(-np.inf).to_numpy().argmax())]
         if best[held] > first[held]:
-            name, leads = (result.arms[int(row["arm"])].name for row in (best, first))
+            name, leads = (result.arms[int(number)].name for number in (best["arm"], first["arm"]))
             notes.append(
                 f"held-out puts {name} first, the rank {leads}: held-out is over all {scored} pairs at one strength, "
                 f"the rank over the {pairs} pairs that reach LPIPS {at:g}"
