@@ -125,6 +125,23 @@ def saelens_folder(folder: Path, state: dict[str, torch.Tensor], **config: Any) 
     return tensors
 
 
+@pytest.mark.parametrize("architecture", ["standard", "topk"])
+def test_saelens_before_6(tmp_path: Path, state: dict[str, torch.Tensor], architecture: str) -> None:
+    saelens_folder(
+        tmp_path / "mid.0",
+        state,
+        **{"architecture": architecture, "k": None, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}},
+        **{
+            "finetuning_scaling_factor": False,
+            "normalize_activations": "none",
+            "hook_layer": 3,
+            "neuronpedia_id": None,
+        },
+    )
+    x = torch.randn(7, D)
+    assert torch.allclose(load_sae(tmp_path / "mid.0").encode(x), by_formula(state, x), atol=1e-5)
+
+
 def test_decoder_norms_are_folded_exactly(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     """As a default SAELens training saves it: pre-activations times the norms, codes over the norms."""
     t = saelens_folder(tmp_path / "mid.0", state, rescale_acts_by_decoder_norm=True, aux_loss_coefficient=1.0)

@@ -23,8 +23,8 @@ from riebench.cli.studies_command import ablate_command, audit_command
 from riebench.version import __version__
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(version: bool) -> None:
+    if version:
         print(f"riebench {__version__}")
         raise typer.Exit
 

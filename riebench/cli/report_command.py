@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def table_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
-    strength: Annotated[float | None, typer.Option(help="Rows of this strength alone.")] = None,
-    overall: Annotated[bool, typer.Option("--overall", help="Rows over all categories alone.")] = False,
+    strength: Annotated[float | None, typer.Option(help="Only rows of this strength.")] = None,
+    overall: Annotated[bool, typer.Option("--overall", help="Only rows over all categories.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
 ) -> None:
     """Print the table of a finished run again.

@@ -28,8 +28,8 @@ CURVE = ("clip_text_edit", "lpips_base")
 NAME = "[a-z][a-z0-9_]*"
 OF_SOURCE = "clip_text_edit_source"
 """The column of the source picture's ``clip_text_edit``."""
-RESERVED = {*Record.model_fields, *Setting.model_fields, "k", DEFAULT, PUBLISHED, OF_SOURCE}
-"""Columns of a table of records that are no metrics, and names of sets."""
+RESERVED = {*Record.model_fields, *Setting.model_fields, "k", DEFAULT, PUBLISHED, OF_SOURCE, "gain", "margin"}
+"""Columns of a table of records or of a report that are no metrics of pictures, and names of sets."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from riebench.metrics.clip import ClipScorer
+
+log = logging.getLogger(__name__)
 
 
 def score_images(
@@ -61,6 +64,10 @@ def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, lis
             wrong = f"gave {len(numbers)} numbers for {len(seen.pictures)} pictures; expected one for each"
             raise PairError(f"the metric {metric.name!r} {wrong}", "metrics")
         columns[column] = [number if number is not None and math.isfinite(number) else None for number in numbers]
+        lost = [number for number in numbers if number is not None and not math.isfinite(number)]
+        if lost and not metric.from_riebench:
+            what = "the metric %r gave %s for %d of %d pictures: null in their records (None says so without a warning)"
+            log.warning(what, column, lost[0], len(lost), len(numbers))
     return columns
 
 

@@ -242,11 +242,11 @@ def _few_edits(result: Analysis) -> list[str]:
             "stronger ones"
         )
     held, first = f"held_out_{result.rank_by}", ranked.iloc[0]
-    pairs, scored = first[f"score@{at:g}_pairs"], first["scored"]
+    pairs, scored = int(first[f"score@{at:g}_pairs"]), int(first["scored"])
     if held in ranked and ranked[held].notna().any() and pairs < NEARLY_ALL * scored:
-        best = ranked.loc[ranked[held].idxmax()]
+        best = ranked.iloc[int(ranked[held].fillna(-np.inf).to_numpy().argmax())]
         if best[held] > first[held]:
-            name, leads = (result.arms[int(row["arm"])].name for row in (best, first))
+            name, leads = (result.arms[int(number)].name for number in (best["arm"], first["arm"]))
             notes.append(
                 f"held-out puts {name} first, the rank {leads}: held-out is over all {scored} pairs at one strength, "
                 f"the rank over the {pairs} pairs that reach LPIPS {at:g}"
@@ -265,7 +265,12 @@ def _notes_of(result: Analysis) -> list[str]:
     else:
         notes.append(result.why_there)
     notes += _few_edits(result)
-    outside = [a.name for a, r in zip(arms, result.overall["rank"], strict=True) if a.curved and r is pd.NA]
+    unchosen = [a.name for a, ks in zip(arms, result.ks, strict=True) if None in ks and None not in a.ks]
+    if result.rank_at is not None and unchosen:
+        why = "no k could be chosen, as k is chosen on one half of the pairs for the other"
+        notes.append(f"{why} and a half reaches LPIPS {result.rank_at:g} on no pair: {'; '.join(unchosen)}")
+    ranks = zip(arms, result.overall["rank"], strict=True)
+    outside = [a.name for a, r in ranks if a.curved and r is pd.NA and a.name not in unchosen]
     if result.rank_at is not None and outside:
         names = f"{len(outside)} rows, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
         notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {names}")

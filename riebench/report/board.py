@@ -34,11 +34,11 @@ def board_columns(budgets: Sequence[float], metrics: Sequence[str], by: str = GA
         "rank": f"by {by}{' (the score where the base image is not known)' if by == GAIN else ''}; null where too few "
         "pairs reach the budget",
         "rank_by_gain": "the rank by gain, where another is asked for",
-        "group": "arms that share a letter are not told apart by the data",
+        "group": "rows that share a letter are not told apart by the data",
         "method": "with the options that vary",
         "blocks": "joined by +; any where the numbers are the same for all blocks",
         "on_steps": "steps in which the intervention is on, as 1-3; any where the numbers are the same for all",
-        "acts": "inside if the arm changes values in the denoiser, outside if not (a picture, a prompt, nothing)",
+        "acts": "inside if the method changes values in the denoiser, outside if not (a picture, a prompt, nothing)",
         "attempted": "pairs with a record",
         "scored": "pairs with at least one scored record",
         "failed": "failed records",

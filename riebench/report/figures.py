@@ -46,11 +46,11 @@ def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lam
     paths = []
     with rc_context(PAPER):
         for name, draw in zip(FIGURE_NAMES, draws, strict=True):
-            figure = draw(analysis)
-            for kind in FORMATS if figure else ():
-                paths.append(folder / f"{name}.{kind}")
-                figure.savefig(paths[-1], metadata=METADATA[kind])
-                figure.set_layout_engine("none")  # the first format's layout is everyone's
+            if figure := draw(analysis):
+                paths += [folder / f"{name}.{kind}" for kind in FORMATS]
+                for path, kind in zip(paths[-len(FORMATS) :], FORMATS, strict=True):
+                    figure.savefig(path, metadata=METADATA[kind])
+                    figure.set_layout_engine("none")  # the first format's layout is everyone's
             step(name)
     return paths
 

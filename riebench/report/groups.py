@@ -82,8 +82,8 @@ def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
         frame, note = _last_of_each(frame, name)
         if mixed := sorted(metric for metric, by in _measured_by(frame).items() if len(by) > 1):
             frame[mixed] = float("nan")
-            why = "measured by two networks or commands, so the tables leave it out"
-            note = [*note, *(f"run {name}: {metric} was {why}" for metric in mixed)]
+            left_out = "was measured by two networks or commands, so the tables leave it out"
+            note = [*note, *(f"run {name}: {metric} {left_out}" for metric in mixed)]
         for _, part in frame.groupby(_split_by(frame, name), sort=False, dropna=False):
             _place(Group(part.reset_index(drop=True), {name: source}, list(note)), groups, why)
     groups.sort(key=lambda g: -len(g.frame))

@@ -53,8 +53,8 @@ def _row(images: Path, references: Tiles, records: pd.DataFrame) -> tuple[str, T
     first = records.iloc[0]
     budgets = searched_for(records)
     edited = [
-        (_label(row.strength, row.lpips_base, budgets), tile(images / f"{first['pair_id']}-{row.key}.png"))
-        for row in records.sort_values("strength").itertuples()
+        (_label(row["strength"], row["lpips_base"], budgets), tile(images / f"{row['pair_id']}-{row['key']}.png"))
+        for row in records.sort_values("strength").to_dict("records")
     ]
     caption = f"{first['original_prompt']}  ->  {first['editing_prompt']}"
     return caption, [*references, *edited]

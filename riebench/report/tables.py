@@ -162,17 +162,20 @@ def legend(analysis: Analysis) -> list[str]:
             "pairs, in round ones the number of pairs that have the value.",
             f"{READ}: for more than {1 - MOSTLY:.0%} of its pairs the value is read between two strengths, and is not "
             f"that of a picture with this {lpips}; --at-lpips makes such pictures.",
-            f"{gain}Ranked by {ranked_by} at {lpips} {analysis.rank_at:g}; methods "
-            "that share a letter are not told apart (paired sign-flip tests, Holm, 5 %). No rank where less than half "
-            "of the pairs reach it.",
-            f"Held-out: strength (and k) chosen on one half of the pairs by mean {ranked_by} within that LPIPS, "
-            "reported on the other half, both ways; at strength: the two choices.",
+            f"{gain}Ranked by {ranked_by} at {lpips} {analysis.rank_at:g}. Group: methods that share a letter are not "
+            "told apart (paired sign-flip tests, Holm, 5 %). No rank where less than half of the pairs reach it. "
+            "Scored/attempted: pairs with a score, and with a record.",
+            f"Held-out: one strength (and k) for all pairs, chosen on one half of them by mean {ranked_by} within that "
+            "LPIPS, reported on the other half, both ways; at strength: the two choices.",
         ]
     if any(arm.outside for arm in analysis.arms):
         lines.append(
             f"{OUTSIDE_MARK}: changes nothing inside the denoiser. Scores of pictures cannot tell it from an "
             "intervention, so its rank says nothing about representations."
         )
+    if searched_for(analysis.group.frame):
+        outcomes = "; ".join(f"{name}: {text.replace(';', ',')}" for name, text in OUTCOMES.items())
+        lines.append(f"Pairs that were searched: {outcomes}.")
     if analysis.intervals not in ([], [ALL_STEPS]):
         lines.append("Steps: those of the denoising steps, counted from 0, in which the intervention is on.")
     together = next((arm for arm in analysis.arms if arm.where.startswith("all ")), None)

@@ -33,8 +33,8 @@ from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
 KEYS = keys("""
-    n_dirs_local d_model k auxk dead_steps_threshold explained_variance model site expansion aux frozen seed steps
-    batch lr eps decay aux_weight shuffle_seed notes
+    n_dirs_local d_model k auxk auxk_coef dead_steps_threshold explained_variance model site expansion aux frozen seed
+    steps batch lr eps decay aux_weight shuffle_seed notes
 """)
 """Of the published layout and of ours: sizes, and how it was trained; ``notes`` may hold anything."""
 
