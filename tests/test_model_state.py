@@ -46,9 +46,27 @@ def copied(pipeline: Any) -> Any:
     return type(pipeline)(**copy.deepcopy(pipeline.components), add_watermarker=False)
 
 
+@pytest.fixture(scope="module")
+def small(random_pipeline: StableDiffusionXLPipeline) -> StableDiffusionXLPipeline:
+    """The random pipeline with a U-Net of two stages."""
+    pipeline = copied(random_pipeline)
+    stages = {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "transformer_layers_per_block": 1,
+        "attention_head_dim": 2,
+    }
+    torch.manual_seed(5)
+    unet = type(pipeline.unet).from_config({**pipeline.unet.config, **stages})
+    pipeline.register_modules(unet=unet.eval().requires_grad_(False))
+    return pipeline
+
+
 @pytest.fixture
-def p(random_pipeline: StableDiffusionXLPipeline) -> Any:
-    return copied(random_pipeline)
+def p(small: StableDiffusionXLPipeline) -> Any:
+    return copied(small)
 
 
 def load(pipeline: Any) -> Model:
@@ -132,8 +150,13 @@ def patched_decode(p: Any) -> None:
 
 
 def patched_step(p: Any) -> None:
-    step = p.scheduler.step
-    p.scheduler.step = functools.wraps(step)(lambda noise, *args, **kwargs: step(noise * BOOST, *args, **kwargs))
+    step = type(p.scheduler).step
+
+    @functools.wraps(step)
+    def other(scheduler: Any, noise: Any, *args: Any, **kwargs: Any) -> Any:
+        return step(scheduler, noise * BOOST, *args, **kwargs)
+
+    p.scheduler.step = MethodType(other, p.scheduler)
 
 
 def added_token(p: Any) -> None:
@@ -204,9 +227,9 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.fixture(scope="module")
-def fingerprint(random_pipeline: StableDiffusionXLPipeline) -> str:
+def fingerprint(small: StableDiffusionXLPipeline) -> str:
     """That of the unchanged pipeline."""
-    return load(copied(random_pipeline)).fingerprint
+    return load(copied(small)).fingerprint
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -378,7 +401,7 @@ def test_a_block_that_does_not_run_once_in_each_step_is_named(p: Any, times: int
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(stage), "forward", other)
-        model, delta = load(p), torch.ones(STEPS, 16, 24)
+        model, delta = load(p), torch.ones(STEPS, 64, 16)
         for more in ({"capture": ["up.0.1"]}, {"edits": [({"up.0.1": delta}, 1.0)]}):
             kept.clear()
             with pytest.raises(UserError, match=rf"up\.0\.1 .*{words}"):
@@ -421,9 +444,9 @@ def test_a_caller_s_settings_of_torch_change_no_picture(p: Any) -> None:
     assert all(np.array_equal(a, b) and np.array_equal(a, c) for a, b, c in zip(plain, cast, double, strict=True))
 
 
-def test_a_pipeline_of_inference_mode(random_pipeline: Any, fingerprint: str) -> None:
+def test_a_pipeline_of_inference_mode(small: Any, fingerprint: str) -> None:
     with torch.inference_mode():
-        pipeline = copied(random_pipeline)
+        pipeline = copied(small)
     model = load(pipeline)
     assert model.fingerprint == fingerprint
     before, _ = made(model)
