@@ -19,6 +19,7 @@ from riebench.instruments.loading import Instruments
 from riebench.models.mini import PAIRS
 from riebench.pairs import load_pairs, select
 from riebench.records import Record, read_records, read_run
+from riebench.records.code import hash_of_files
 from riebench.report.groups import read_groups
 
 WORDS = ("--category", "6", "--category", "8", "--limit", "2")
@@ -199,7 +200,8 @@ def test_metrics_of_another_program(run: Path, tmp_path: Path, capsys: pytest.Ca
         assert record.metrics["brightness"] == pytest.approx(np.asarray(picture, float).mean(), abs=1e-6)
         assert record.metrics["letters"] == len(record.editing_prompt.replace("[", "").replace("]", ""))
         assert record.metrics["never"] is None
-        assert record.measured_by == dict.fromkeys(("brightness", "letters", "never"), words)
+        by = f"{words} with {hash_of_files([tmp_path / 'scorer.py'])}"
+        assert record.measured_by == dict.fromkeys(("brightness", "letters", "never"), by)
         assert record.metrics.keys() - before[record.key].metrics.keys() == {"brightness", "letters", "never"}
     # A metric has one scorer: another command needs another name.
     assert command("score", run, "--metric-command", words + " again") == 2
