@@ -19,7 +19,7 @@ from riebench.instruments.loading import TruthOf, load_scorers
 from riebench.metrics import METRICS, Scorers, Scores, measured_by, metrics_of, score_images
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
-from riebench.pairs.pair import without_brackets
+from riebench.pairs.brackets import without_brackets
 from riebench.records import Record, RunFolder
 from riebench.settings.settings import changed
 from riebench.util.errors import PairError, UserError

@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 
 from riebench.metrics import Reference
 from riebench.metrics.seen import Image
-from riebench.pairs.pair import without_brackets
+from riebench.pairs.brackets import without_brackets
 from riebench.records import Record
 from riebench.records.folder import IMAGES
 from riebench.settings.protocols import PROTOCOLS

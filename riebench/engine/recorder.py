@@ -11,9 +11,12 @@ from riebench.engine.request import Request
 from riebench.methods.interface import FileReader, Method, NamedByItself
 from riebench.methods.registry import MethodEntry, find
 from riebench.pairs import Pair
+from riebench.pairs.brackets import without_brackets_at_first
+from riebench.pairs.grounding import special_in_capitals
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_hash, code_version
 from riebench.settings.lpips_search import LpipsSearch
+from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
 
 if TYPE_CHECKING:
@@ -100,6 +103,8 @@ class Recorder:
         """
         seed = self.request.seed if self.request.seed is not None else pair.seed
         task = PairTask(pair, PUBLISHED_SEED if seed is None else seed, ())
+        if PROTOCOLS[self.request.protocol].delete_marks:
+            task = task._replace(pair=pair.as_published())
         settings = [(number, setting, None) for number, group in enumerate(self._settings) for setting in group]
         numbered = ((self._condition_of.get(_without_strength(record.setting)), record) for record in before)
         tried = [(number, record.setting, record.at_lpips) for number, record in numbered if number is not None]
@@ -128,7 +133,7 @@ class Recorder:
             task: gives pair and seed.
             settings: number of the condition, setting, and the budgets that its strength is tried for.
         """
-        about_pair = task.pair.model_dump(exclude={"seed"})
+        about_pair = task.pair.model_dump(exclude={"seed"}) | _read_otherwise(task.pair)
         by_key: dict[str, PairSetting] = {}
         for number, setting, at_lpips in settings:
             method = self.methods[number]
@@ -189,6 +194,19 @@ class Recorder:
         """Failed records of a task's settings; if it has none, of the settings that its searches come to next."""
         settings = task.settings or self.next_of(task, task.searches)
         return [self.record(task, setting, error=error, where=where) for setting in settings]
+
+
+def _read_otherwise(pair: Pair) -> dict[str, list[str]]:
+    """The prompts and phrases of a pair, if the first version of riebench read them otherwise; else nothing.
+
+    So a key changes with the reading, and those of all other pairs stay.
+    """
+    prompts = [pair.base_prompt, pair.edit_prompt]
+    first = [without_brackets_at_first(text) for text in (pair.original_prompt, pair.editing_prompt)]
+    phrases = (pair.original_gsam_prompt, pair.editing_gsam_prompt)
+    capitals = [phrase for phrase in phrases if special_in_capitals(phrase)]
+    changed = {"prompts": prompts if prompts != first else [], "phrases": capitals}
+    return {name: texts for name, texts in changed.items() if texts}
 
 
 def _without_strength(setting: Setting) -> str:

@@ -3,7 +3,7 @@
 from riebench.pairs.contrasts import Contrast, change_of, read_contrasts
 from riebench.pairs.grounding import grounding_phrases
 from riebench.pairs.pair import CATEGORIES, Pair, category_named, select
-from riebench.pairs.pair_files import check_pairs, load_pairs
+from riebench.pairs.pair_files import check_pairs, load_pairs, remarks_on
 from riebench.pairs.piebench import build_pairs, read_piebench
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "load_pairs",
     "read_contrasts",
     "read_piebench",
+    "remarks_on",
     "select",
 ]
