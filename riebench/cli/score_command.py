@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -69,6 +69,7 @@ def score_command(
 def _add(run: Path, options: RunOptions, command: str | None) -> int:
     """Add the metrics of the options and of a command to a run; returns the exit code."""
     missing: dict[Path, None] = {}
+    unscored: Mapping[str, list[str]] = {}
     if options.metrics is not None:
         from riebench.engine.add_metrics import add_metrics
 
@@ -80,16 +81,21 @@ def _add(run: Path, options: RunOptions, command: str | None) -> int:
 
         added = add_by_command(run, command)
         print(f"{added.records} records have got {', '.join(added.names)}")
+        for name, count in added.undefined.items():
+            if count:
+                print(f"{name} is undefined (an empty cell) for {count} of them")
         missing |= dict.fromkeys(added.missing)
-    _say_missing(list(missing))
-    return 1 if missing else 0
+        unscored = {name: files for name, files in added.unscored.items() if files}
+    _warn_of("%d pictures are missing, damaged or changed since the run; their records lack the metrics:%s", missing)
+    for name, files in unscored.items():
+        _warn_of(f"the command gave no finite {name} for %d pictures, whose records lack it:%s", files)
+    return 1 if missing or unscored else 0
 
 
-def _say_missing(missing: Sequence[Path]) -> None:
-    if missing:
-        paths = "".join(f"\n  {path}" for path in missing)
-        message = "%d pictures are missing or damaged; their records lack the metrics:%s"
-        logging.getLogger(__name__).warning(message, len(missing), paths)
+def _warn_of(message: str, files: Collection[Path | str]) -> None:
+    """Log a message with the number and the names of some files, if there are any."""
+    if files:
+        logging.getLogger(__name__).warning(message, len(files), "".join(f"\n  {file}" for file in files))
 
 
 def metrics_command(
