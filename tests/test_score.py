@@ -206,7 +206,12 @@ def test_metrics_of_another_program(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert command("score", run, "--metric-command", words + " again") == 2
     assert "give its column another name" in capsys.readouterr().err
     assert command("report", run, "--out", tmp_path / "report", "--no-figures", "--no-page") == 0
-    assert pd.read_csv(tmp_path / "report" / "curves.csv")["brightness_mean"].notna().all()
+    curves = pd.read_csv(tmp_path / "report" / "curves.csv")
+    assert curves["brightness_mean"].notna().all()
+    whole = curves[curves["category"] == "all"]  # a metric's own count stands beside it
+    assert (whole["pairs"].unique(), whole["brightness_pairs"].unique()) == ([4], [2])
+    assert (whole["lpips_base_pairs"] == 4).all()
+    assert (whole["never_pairs"] == 0).all()
     assert "brightness is known for 4 of 8 scored records" in (tmp_path / "report" / "leaderboard.md").read_text()
 
 

@@ -64,12 +64,18 @@ def settings_table(curves: Curves, strength: float | None = None, overall: bool 
         label = curves.arms[row["arm"]].labels[None if pd.isna(row["k"]) else row["k"]]
         counts = [str(row["attempted"]), str(row["pairs"])]
         cells = [row["category"], label, row["blocks"], f"{row['strength']:g}", *counts]
-        body.append([*cells, *(interval(*(row[f"{m}_{end}"] for end in ("mean", "low", "high"))) for m in metrics)])
+        body.append([*cells, *(_of_setting(row, metric) for metric in metrics)])
     # With the LPIPS's own name, so that another is not mistaken for the published.
     named = [m.replace("lpips", curves.group.lpips, 1) for m in metrics]
     head = ["category", "method", "blocks", "strength", "attempted", "scored", *named]
     short = curves.block_sets if len(curves.block_sets) > 1 else {}
     return TextTable("means over pairs [95 % bootstrap intervals]", head, body, left=3, optional=TRUTH, short=short)
+
+
+def _of_setting(row: Mapping[Any, Any], metric: str) -> str:
+    """A setting's mean of a metric with its interval, and the number of its pairs where it has fewer than the row."""
+    fewer = f" ({row[f'{metric}_pairs']})" if row[f"{metric}_pairs"] < row["pairs"] else ""
+    return interval(*(row[f"{metric}_{end}"] for end in ("mean", "low", "high"))) + fewer
 
 
 def with_interval(row: Mapping[Any, Any], name: str, pairs: bool = False) -> str:
