@@ -16,7 +16,7 @@ from riebench.features.feature_index import (
 )
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
-from riebench.prompts import GRAMMAR, read_prompts
+from riebench.prompts import GRAMMAR
 from riebench.sae.folders import feature_count, read_config, sae_fingerprint
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError, unknown
@@ -148,7 +148,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
         raise UserError(f"steps is {request.steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
     location = entry.prompts_location(request.prompts)
     count = request.count or (FROM_GRAMMAR if location == GRAMMAR else None)
-    prompted = read_prompts(location, count, "held-out", request.column)
+    prompted = entry.read_prompts(location, count, "held-out", request.column)
     check_index_folder(out)
     from riebench.features.index_making import make_index
     from riebench.instruments.loading import world_of

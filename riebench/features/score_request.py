@@ -21,7 +21,7 @@ from riebench.features.score_files import (
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
-from riebench.prompts import GRAMMAR, Prompted, read_prompts
+from riebench.prompts import GRAMMAR, Prompted
 from riebench.records.code import code_version
 from riebench.records.schema import record_key
 from riebench.sae.folders import read_config
@@ -140,7 +140,7 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
         pictures = _pictures(entry, request, prompted)
         subjects = _subjects(targets, pictures.model, request, prompted, descriptions)
         if left := _left_to_judge(subjects, _facts(request, pictures), descriptions, out):
-            _judge_all(left, pictures, _fit_prompts(request), folder)
+            _judge_all(left, pictures, _fit_prompts(entry, request), folder)
         return write_score_tables(out)
 
 
@@ -266,7 +266,7 @@ def _imported_dictionary(name: str) -> Any:
 def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
     assert request.prompts is not None
     count = request.count or (FROM_GRAMMAR if request.prompts == GRAMMAR else None)
-    prompted = read_prompts(request.prompts, count, "held-out", request.column)
+    prompted = entry.read_prompts(request.prompts, count, "held-out", request.column)
     if len(prompted) < 4:
         raise UserError(f"{len(prompted)} prompts are too few to judge on; give 4 or more, best hundreds")
     world = _world_of(entry)
@@ -276,11 +276,11 @@ def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
     return prompted
 
 
-def _fit_prompts(request: ScoreRequest) -> Sequence[Prompted]:
+def _fit_prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
     """Prompts of the training split: ``fit`` of them, or fewer if the file holds fewer."""
     assert request.prompts is not None
     count = request.scores.fit if request.prompts == GRAMMAR else None
-    prompted = read_prompts(request.prompts, count, "train", request.column)
+    prompted = entry.read_prompts(request.prompts, count, "train", request.column)
     return prompted[: request.scores.fit]
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from riebench.models.entries import entry_and_settings
 from riebench.models.model import ModelEntry
 from riebench.models.sites import Site
-from riebench.prompts import FIRST_SEEDS, Prompted, Split, read_prompts
+from riebench.prompts import FIRST_SEEDS, Prompted, Split
 from riebench.settings.settings import Settings
 from riebench.training.dataset import HALF
 from riebench.util.errors import UserError, unknown
@@ -136,7 +136,7 @@ def resolve_capture(
             raise UserError(
                 f"{what} is {value}; expected 1 to {most}" if most else f"{what} is {value}; expected 1 or more"
             )
-    prompted = read_prompts(str(prompts), count, split, column)
+    prompted = entry.read_prompts(str(prompts), count, split, column, own=loaded is None or loaded.own)
     if loaded is None and entry.parts:
         locate(entry.name, entry.parts, parsed, optional=("sae",), without=NOT_NEEDED)
     sites = {name: known[name] for name in known if name in chosen}
