@@ -93,6 +93,17 @@ def test_keys_change_with_the_reading_alone(mini: Instruments) -> None:
     assert [content(pair) for pair in load_pairs(PAIRS)] == [set()] * 180
 
 
+def test_adaptive_keeps_its_keys_where_its_numbers_stay(mini: Instruments) -> None:
+    codes = {}
+    for protocol in ("riebench", "paper", "riebench+adaptive"):
+        options = RunOptions(["sae", "sae-adaptive"], "mid.0", pairs=[PAIR], strength=1, steps=1, protocol=protocol)
+        worker = PairWorker(resolve(options)[0], HandedIn(mini.model, scorers=mini.scorers))
+        codes[protocol] = [method.code for method in worker.recorder.methods]
+    assert codes["riebench"][1] == "c3405657ba53dced"  # that of the folders made before the ratio was of norms
+    assert codes["paper"][1] == codes["riebench+adaptive"][1] != codes["riebench"][1]
+    assert codes["paper"][0] == codes["riebench"][0]
+
+
 def test_prompts_follow_a_copy() -> None:
     assert PAIR.base_prompt == without_brackets(PAIR.original_prompt)
     assert PAIR.model_copy(update={"original_prompt": "a [red] drop"}).base_prompt == "a red drop"

@@ -240,7 +240,7 @@ def test_headless(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[
         (("--prompts", "no.txt"), "no.txt cannot be read"),
         (
             ("--prompts", "foreign.txt"),
-            "the word 'qwertz' in the prompt 'a red qwertz' is not in the drawn world's grammar",
+            "the word 'qwertz' in the prompt 'a red qwertz'",
         ),
         (("--host", "999.1.1.1"), "--host"),
     ],

@@ -21,7 +21,7 @@ from riebench.records.folder import read_run
 from riebench.settings.intervals import parse_intervals
 from riebench.settings.lpips_search import SearchOptions, parse_search
 from riebench.settings.protocols import NAMED, ONE_FAULT, PROTOCOLS
-from riebench.settings.settings import Settings, parse_settings
+from riebench.settings.settings import Settings, changed, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import file_hash
 
@@ -96,7 +96,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     preset = _preset(options)
     model = options.handed_in.model
     entry = model.entry if model else entry_named(str(options.model))
-    settings = parse_settings(options.settings or {})
+    settings = changed(parse_settings(preset.settings if preset else {}), options.settings or {})
     entry.check_settings(settings)
     model_sites = ModelSites.of(entry, model, settings)
     sweeps = [sweep_of(options)] if preset is None else preset.sweeps

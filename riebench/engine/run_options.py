@@ -96,7 +96,9 @@ class RunOptions:
     options: Annotated[Settings, Option("Options of the methods.", flag="option", named=True)] = None
     preset: Annotated[
         str | None,
-        Option("Published sweep in place of method, k, strength and options of methods: paper, paper-small."),
+        Option(
+            "Published sweep in place of method, k, strength and options of methods: paper, paper-flux, paper-small."
+        ),
     ] = None
     protocol: Annotated[str | None, Option("riebench, or paper (the published behaviour, its faults included).")] = None
     steps: Annotated[int | None, Option("Denoising steps; the model's own unless given.")] = None

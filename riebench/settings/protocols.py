@@ -21,8 +21,8 @@ class Protocol:
         delete_only_adds: whether ``only_add`` holds for delete-object pairs too.
         shares: how mean activations become comparable shares before they are ranked: divided by their sum, or
             by the sum of their absolute values, which is sound for signed neurons and the same for SAE codes.
-        adaptive_ratio: whether ``sae-adaptive`` multiplies what it removes in a block by the number of features added
-            over the number removed there, and ignores ``only_add``.
+        adaptive_ratio: whether ``sae-adaptive`` multiplies what it removes in a block by the sum of the norms of the
+            decoder columns added there over that of the removed ones, and ignores ``only_add``.
         quick_gelu: whether CLIP has the activation that OpenAI's weights were trained with, unless a setting says so.
         metrics: the set of metrics that is measured unless others are named, see :func:`riebench.metrics.chosen`.
     """
