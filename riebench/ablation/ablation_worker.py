@@ -43,6 +43,8 @@ class AblationWorker:
         UserError: if weights are missing, or a prompt is not of the model's world.
     """
 
+    copies = False
+
     def __init__(self, request: AblationRequest) -> None:
         self.request = request
         entry, settings = request.entry, request.settings

@@ -50,7 +50,7 @@ def run_command(
     from riebench.engine.run import carry_out
 
     with _tracing() if trace else nullcontext():
-        session = carry_out(request, pairs, options)
+        session = carry_out(request, pairs, options, beside=True)
     return sum_up(session)
 
 
@@ -129,7 +129,7 @@ def rerun_command(
 
     code, options = 0, replace(options, out=out or folder)
     for request, pairs in requests:
-        session = carry_out(request, pairs, options)
+        session = carry_out(request, pairs, options, beside=True)
         code = max(code, sum_up(session))
         if session.signal is not None:
             break

@@ -30,6 +30,8 @@ class PairWorker:
         recorder: makes settings and records.
         kept_for_all: what methods keep from pair to pair.
         trace: times the stages of the work; None if nothing is timed.
+        copies: whether copies may work beside this worker: the model is on the CPU, no loaded part was handed in, and
+            nothing is timed.
 
     Raises:
         UserError: if something cannot be loaded.
@@ -48,6 +50,8 @@ class PairWorker:
             )
         self.recorder = Recorder(request, self.instruments)
         self.kept_for_all: dict[Hashable, Any] = {}
+        loaded_here = handed_in is None or not handed_in.names
+        self.copies = self.instruments.model.device.type == "cpu" and loaded_here and self.trace is None
         for condition, method in zip(request.conditions, self.recorder.methods, strict=True):
             for site in condition.sites if method.entry.needs_sae else ():
                 self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair

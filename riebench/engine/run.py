@@ -37,13 +37,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions) -> Session:
+def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions, beside: bool = False) -> Session:
     """Make the records of a request that its folder lacks, and append them there.
 
     Args:
         request: what to run.
         pairs: the chosen pairs.
         options: the folder (``out``), loaded parts, workers, and what to do with failures and earlier records.
+        beside: whether a long run that names no number of workers goes on in further processes too. They know nothing
+            of what a program has changed in this one.
 
     Raises:
         UserError: if the request cannot be run, before anything is computed; or if the folder can no longer be written.
@@ -53,7 +55,8 @@ def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions) -> S
     _check_weights(request, given)
     check_work_folder(path, RUN)
     kept = _first_of_each(pairs, request.keep_images)
-    workers = Workers(options.workers, options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
+    shares = (options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
+    workers = Workers(options.workers or 1, *shares, beside and options.workers is None)
     if given.names and (workers.count > 1 or workers.address):
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
     crew_of = hired(partial(_worker, request, given), workers, len(pairs), "pair", lambda task: task.pair.id)

@@ -151,7 +151,14 @@ class RunOptions:
     max_failures: Annotated[int | None, Option("End after so many pairs with a failure in this session.", least=1)] = (
         None
     )
-    workers: Annotated[int, Option("Processes that work on pairs, by Ray if more than one.", least=1)] = 1
+    workers: Annotated[
+        int | None,
+        Option(
+            "Processes that work on pairs, by Ray if more than one. Unless given, a long run of a small model on the "
+            "CPU starts one for each core, without Ray.",
+            least=1,
+        ),
+    ] = None
     ray_address: Annotated[str | None, Option("Ray cluster to use; auto for the cluster of this machine.")] = None
     gpus_per_worker: Annotated[float | None, Option("GPUs of each worker; split evenly unless given.", least=0)] = None
     cpus_per_worker: Annotated[float | None, Option("Cores of each worker; split evenly unless given.", least=0.1)] = (

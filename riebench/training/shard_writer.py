@@ -38,6 +38,8 @@ class ShardWriter:
         UserError: if the model cannot be loaded.
     """
 
+    copies = False
+
     def __init__(self, capture: Capture, dtype: StoredType, shard_prompts: int, folder: Path) -> None:
         self.capture, self.folder = capture, folder
         self.model = capture.load()

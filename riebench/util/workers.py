@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import psutil
 
 from riebench.util.errors import UserError
-from riebench.util.work_folder import InTurn
+from riebench.util.processes import HereAndBeside
 
 log = logging.getLogger(__name__)
 TRIES = 3
@@ -34,7 +34,13 @@ Answer = TypeVar("Answer")
 
 
 class Worker(Protocol[Task_contra, Result_co]):
-    """Works tasks off. Tasks and results go from process to process, so they are plain data."""
+    """Works tasks off. Tasks and results go from process to process, so they are plain data.
+
+    Attributes:
+        copies: whether copies of the worker may work beside it in further processes of the machine.
+    """
+
+    copies: bool
 
     def work(self, task: Task_contra) -> Result_co:
         """The result of a task.
@@ -56,6 +62,7 @@ class Workers:
 
     Attributes:
         count: number of workers; 1 without an address works in this process, without Ray.
+        beside: whether one worker gets copies in further processes of this machine if the work is long.
         address: of a running Ray cluster, or ``auto``; None starts one on this machine.
         gpus: for each worker; None splits the GPUs evenly.
         cpus: for each worker; None splits the cores evenly.
@@ -65,6 +72,7 @@ class Workers:
     address: str | None = None
     gpus: float | None = None
     cpus: float | None = None
+    beside: bool = False
 
 
 class Crew(Protocol[W]):
@@ -113,25 +121,13 @@ def hired(
         log.warning("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
         workers = replace(workers, count=max(1, tasks))
     if workers.count == 1 and workers.address is None:
-        yield InProcess(make())
+        yield HereAndBeside(make, alone=not workers.beside)
         return
     crew = RayCrew(make, workers, unit, name)
     try:
         yield crew
     finally:
         crew.close()
-
-
-class InProcess(InTurn[Any, Any], Generic[W]):
-    """One worker in this process; see :class:`Crew`."""
-
-    def __init__(self, worker: W) -> None:
-        super().__init__(worker.work)
-        self.local: W | None = worker
-        self._worker = worker
-
-    def ask(self, question: Callable[[W], Answer]) -> Answer:
-        return question(self._worker)
 
 
 @dataclass(frozen=True)

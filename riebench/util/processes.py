@@ -1,0 +1,213 @@
+"""Work that is done in this process and, once it proves to be long, in further processes of this machine too."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Generic, Protocol, TypeVar
+
+import psutil
+
+from riebench.util.errors import UserError
+
+log = logging.getLogger(__name__)
+LONG = 15.0
+"""Seconds of work ahead from which further processes are started; they need a third of it to load the models."""
+SMALL = 3e9
+"""Bytes of this process up to which it is copied: larger models keep all cores of a machine busy by themselves."""
+IDLE = 30.0
+"""Seconds without a task after which a further process ends, also if this process was killed."""
+
+
+class Copyable(Protocol):
+    """A worker that may have copies in further processes.
+
+    Attributes:
+        copies: whether it may.
+    """
+
+    copies: bool
+
+    def work(self, task: Any) -> Any:
+        """The result of a task, or a UserError if neither it nor any later task can be done."""
+
+
+W = TypeVar("W", bound=Copyable)
+Answer = TypeVar("Answer")
+
+
+class HereAndBeside(Generic[W]):
+    """A worker in this process, and copies of it in further processes; a crew of :mod:`riebench.util.workers`.
+
+    Results come in the order of the tasks, whichever process made them. If a further process dies, this one goes on
+    alone.
+
+    Args:
+        make: makes a worker; called in the process that it works in.
+        alone: whether no further process is started.
+
+    Raises:
+        UserError: if the worker cannot be made.
+    """
+
+    def __init__(self, make: Callable[[], W], alone: bool) -> None:
+        self._worker = make()
+        self.local: W | None = self._worker
+        self._make, self._stopped = make, False
+        self._may_be_copied = not alone and self._worker.copies
+
+    def ask(self, question: Callable[[W], Answer]) -> Answer:
+        """The answer of the worker in this process."""
+        return question(self._worker)
+
+    def stop(self) -> None:
+        """Begin no further task; the tasks under way are still finished and given."""
+        self._stopped = True
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Each task with its result, in order.
+
+        Raises:
+            UserError: if a worker raises one; the tasks under way are finished first.
+        """
+        several = list(tasks)
+        waiting, results = deque(range(len(several))), dict[int, Any]()
+        copies: _Copies | None = None
+        fault: UserError | None = None
+        number, started = 0, time.perf_counter()
+        try:
+            while (waiting and not self._stopped) or (copies and copies.calls):
+                if waiting and not self._stopped:
+                    place = waiting.popleft()
+                    try:
+                        results[place] = self._worker.work(several[place])
+                    except UserError as error:
+                        fault, self._stopped = fault or error, True
+                if copies is None:
+                    each = (time.perf_counter() - started) / (number + 1)
+                    copies = self._copies() if self._may_be_copied and each * len(waiting) > LONG else None
+                if copies:
+                    copies.take(waiting, several, results, rest=self._stopped or not waiting)
+                    fault, self._stopped = fault or copies.fault, self._stopped or copies.fault is not None
+                    if not self._stopped:
+                        copies.give(waiting, several)
+                while number in results:
+                    yield several[number], results.pop(number)
+                    number += 1
+            for place in sorted(results):  # a fault left out one before them
+                yield several[place], results[place]
+        finally:
+            if copies:
+                copies.close()
+        if fault:
+            raise fault
+
+    def _copies(self) -> _Copies | None:
+        """A copy for each further core; None if the models are large or there is no room for a copy."""
+        from loky import cpu_count
+
+        self._may_be_copied = False  # decided once
+        memory = psutil.Process().memory_info().rss
+        cores: int = cpu_count(only_physical_cores=True)
+        count = min(cores - 1, int(psutil.virtual_memory().available // memory))
+        return _Copies(self._make, count) if count > 0 and memory < SMALL else None
+
+
+class _Copies:
+    """Copies of a worker in further processes, each with one thread.
+
+    Attributes:
+        calls: the calls under way, each with the place of its task.
+        fault: of a task, that no later task can be done without.
+    """
+
+    def __init__(self, make: Callable[[], Any], count: int) -> None:
+        import torch
+        from loky import ProcessPoolExecutor
+
+        self.calls: dict[Future[Any], int] = {}
+        self.fault: UserError | None = None
+        self._count, self._threads = count, torch.get_num_threads()
+        torch.set_num_threads(max(1, self._threads // (count + 1)))  # the processes share the cores
+        self._pool = ProcessPoolExecutor(
+            count, timeout=IDLE, initializer=_load, initargs=(make,), env={"OMP_NUM_THREADS": "1"}
+        )
+        self._ready: Future[Any] = self._pool.submit(_is_ready)
+
+    def give(self, waiting: deque[int], tasks: list[Any]) -> None:
+        """Hand out two of the waiting tasks for each process, once a process has loaded the models."""
+        while self._ready.done() and waiting and len(self.calls) < 2 * self._count:
+            place = waiting.popleft()
+            try:
+                self.calls[self._pool.submit(_work, tasks[place])] = place
+            except RuntimeError as error:  # its processes died
+                waiting.appendleft(place)
+                self._alone(error, waiting)
+
+    def take(self, waiting: deque[int], tasks: list[Any], results: dict[int, Any], *, rest: bool) -> None:
+        """Collect the results that are there; with nothing else to do (``rest``) wait for one.
+
+        Tasks of processes that died are put back.
+        """
+        if rest and self.calls:
+            wait(self.calls, return_when=FIRST_COMPLETED)
+        for call in [call for call in self.calls if call.done()]:
+            place = self.calls.pop(call, None)
+            if place is None:
+                continue
+            error = call.exception()
+            if error is None:
+                results[place] = call.result()
+            elif isinstance(error, UserError):
+                self.fault = error
+            else:
+                waiting.appendleft(place)
+                self._alone(error, waiting)
+
+    def _alone(self, error: BaseException, waiting: deque[int]) -> None:
+        if self._count:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            log.warning("a further process ended (%s); this one goes on alone", reason)
+        self._count = 0
+        places = sorted([*waiting, *self.calls.values()])
+        self.calls.clear()
+        waiting.clear()
+        waiting.extend(places)
+
+    def close(self) -> None:
+        """End the processes, also in the middle of a task."""
+        import torch
+
+        self._pool.shutdown(wait=True, kill_workers=bool(self.calls))
+        torch.set_num_threads(self._threads)
+
+
+_worker: list[Any] = []
+"""The worker of a further process, once it is made."""
+
+
+def _load(make: Callable[[], Any]) -> None:
+    """Make the worker of a further process. A Ctrl-C of the terminal is for the first process."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    logging.disable()  # the first process has said what there is to say of the models
+    _worker.append(make())
+    logging.disable(logging.NOTSET)
+    package, handler = logging.getLogger("riebench"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("riebench: %(message)s"))
+    package.addHandler(handler)
+    package.propagate = False  # open_clip gives the root logger a handler, which would print each message again
+
+
+def _is_ready() -> bool:
+    return bool(_worker)
+
+
+def _work(task: Any) -> Any:
+    return _worker[0].work(task)

@@ -1,0 +1,142 @@
+"""Work beside this process: the order of results, faults, deaths, the end; and a run whose pairs are shared out."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from riebench.engine.request import resolve
+from riebench.engine.run import carry_out
+from riebench.engine.run_options import RunOptions
+from riebench.records import read_records
+from riebench.util import processes
+from riebench.util.errors import UserError
+from riebench.util.processes import HereAndBeside
+
+WORKER = """
+import os
+import time
+from riebench.util.errors import UserError
+
+class Slow:
+    def __init__(self, first, copies=True, fails=False):
+        if fails and os.getpid() != first:
+            raise UserError("no room")
+        self.first, self.copies = first, copies
+
+    def work(self, task):
+        time.sleep(0.05)
+        if os.getpid() != self.first:
+            if task == "die":
+                os._exit(3)
+            if task == "fault":
+                raise UserError("none can go on")
+        return task, os.getpid()
+"""
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Further processes start after the first task, one beside this process."""
+    (tmp_path / "slow_worker.py").write_text(WORKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(processes, "LONG", 0.0)
+    monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 2)
+
+
+def crew(alone: bool = False, **options: Any) -> HereAndBeside[Any]:
+    make = partial(import_module("slow_worker").Slow, os.getpid(), **options)
+    return HereAndBeside(make, alone=alone)
+
+
+def in_two(tasks: list[Any]) -> tuple[list[Any], list[int]]:
+    results = list(crew().run(tasks))
+    return [result for _, (result, _) in results], [pid for _, (_, pid) in results]
+
+
+def test_results_come_in_order_from_two_processes() -> None:
+    tasks = list(range(200))
+    done, pids = in_two(tasks)
+    assert done == tasks
+    assert len(set(pids)) == 2
+    assert not [child for child in psutil.Process().children() if child.pid in pids]
+
+
+@pytest.mark.parametrize("case", ["alone", "no copies", "short"])
+def test_this_process_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_Copies", None)  # a call would fail
+    if case == "short":
+        monkeypatch.setattr(processes, "LONG", 60.0)
+    here = crew(alone=case == "alone", copies=case != "no copies")
+    assert {pid for _, (_, pid) in here.run(range(3))} == {os.getpid()}
+
+
+def test_a_copy_that_dies_loses_no_task(caplog: pytest.LogCaptureFixture) -> None:
+    tasks = [*range(100), *["die"] * 20, *range(20)]
+    done, _ = in_two(tasks)
+    assert done == tasks
+    assert "this one goes on alone" in caplog.text
+
+
+def test_copies_that_cannot_load_lose_no_task(caplog: pytest.LogCaptureFixture) -> None:
+    assert [result for _, (result, _) in crew(fails=True).run(range(150))] == list(range(150))
+    assert "this one goes on alone" in caplog.text
+
+
+def test_a_fault_of_a_copy_ends_the_work_after_the_tasks_under_way() -> None:
+    tasks = [*range(100), *["fault"] * 20, *range(20)]
+    given: list[Any] = []
+    results = ((task, given.append(task)) for task, _ in crew().run(tasks))
+    with pytest.raises(UserError, match="none can go on"):
+        list(results)
+    assert given[:100] == tasks[:100]
+    assert len(given) < len(tasks)
+
+
+def test_stop_begins_no_further_task() -> None:
+    here, tasks = crew(), list(range(400))
+    given = []
+    for task, (_, pid) in here.run(tasks):
+        given.append(task)
+        if pid != os.getpid():
+            here.stop()
+    assert given == tasks[: len(given)]
+    assert len(given) < len(tasks)
+
+
+def test_a_run_in_two_processes_has_the_records_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, pairs = resolve(RunOptions("steering", "down.2.1", strength=1, category=[1, 6], limit=4, keep_images=1))
+    carry_out(request, pairs, RunOptions(out=tmp_path / "one", quiet=True, workers=1))
+    taken: list[int] = []
+    take = processes._Copies.take
+
+    def counting(self: Any, *args: Any, **options: Any) -> None:
+        before = len(args[2])
+        take(self, *args, **options)
+        taken.append(len(args[2]) - before)
+
+    monkeypatch.setattr(processes._Copies, "take", counting)
+    monkeypatch.setattr(processes._Copies, "give", waiting_until_loaded(processes._Copies.give))
+    done = carry_out(request, pairs, RunOptions(out=tmp_path / "two", quiet=True), beside=True)
+    assert (done.pairs, done.failed) == (8, 0)
+    assert sum(taken) > 0
+    one, two = read_records(tmp_path / "one"), read_records(tmp_path / "two")
+    assert [(r.key, r.metrics) for r in one] == [(r.key, r.metrics) for r in two]
+    names = [sorted(path.name for path in (tmp_path / run / "images").iterdir()) for run in ("one", "two")]
+    assert names[0] == names[1]
+
+
+def waiting_until_loaded(give: Any) -> Any:
+    """As ``give``, but not before a copy has loaded, so that it gets work in a short run too."""
+
+    def waiting(self: Any, *args: Any) -> None:
+        self._ready.result()
+        give(self, *args)
+
+    return waiting
