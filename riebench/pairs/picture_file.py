@@ -86,7 +86,7 @@ def _rgb(image: Image.Image) -> tuple[NDArray[np.uint8], list[str]]:
         changes.append("16 bits scaled to 8")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3] != (255, 255):
+        if rgba.getchannel("A").getextrema() != (255, 255):
             changes.append("transparency on white")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
     if image.mode not in PLAIN:
