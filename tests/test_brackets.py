@@ -175,6 +175,21 @@ def test_an_id_may_be_a_number(tmp_path: Path) -> None:
     assert problems[1].key == "id"
 
 
+def test_a_number_chooses_a_pair(tmp_path: Path) -> None:
+    file = written(tmp_path / "pairs.json", [PAIR.model_dump() | {"id": 7}, PAIR.model_dump() | {"id": 8}])
+    for ids in (7, [np.int64(7)], "7"):
+        options = RunOptions("none", "mid.0", pairs=file, ids=ids)  # type: ignore[arg-type]
+        assert [pair.id for pair in resolve(options)[1]] == ["7"]
+
+
+def test_descriptions_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    from riebench.features.score_request import _read_descriptions
+    from riebench.paint.shelf import read_descriptions
+
+    file = written(tmp_path / "words.json", {"mid.0": {"12": "a red heart"}})
+    assert _read_descriptions(file) == read_descriptions(file) == {"mid.0": {12: "a red heart"}}
+
+
 def test_remarks_do_not_fail_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     strange = {
         "original_prompt": "[a view of]the drop " + "very " * 60,

@@ -237,7 +237,7 @@ def _pairs(options: RunOptions, entry: ModelEntry, preset: Preset | None) -> tup
     file, pairs = _pair_file(options, entry)
     limit = preset.limit if preset and options.limit is None else options.limit
     categories = [category_named(str(category)) for category in options.listed["category"]]
-    chosen = select(pairs, categories, options.listed["ids"], limit)
+    chosen = select(pairs, categories, [str(name) for name in options.listed["ids"]], limit)
     model = options.handed_in.model
     if model is None or model.own:
         entry.check_pairs(chosen)

@@ -294,7 +294,7 @@ def _read_descriptions(path: Path | None) -> SiteDescriptions:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         return {site: {int(i): str(text) for i, text in several.items()} for site, several in content.items()}
     except (OSError, ValueError, AttributeError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
