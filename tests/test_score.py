@@ -260,7 +260,7 @@ def test_pictures_without_a_number_are_named(run: Path, tmp_path: Path, capsys: 
         assert sum("mine" in record.metrics for record in records) == scored
         assert all(record.measured_by.keys() == {"mine"} for record in records if "mine" in record.metrics)
         if scored == 2:
-            assert "mine is undefined (an empty cell) for 1 of them" in said.out
+            assert "mine is undefined (null) for 1 of them" in said.out
 
 
 def test_a_program_that_writes_over_pictures_is_refused(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from riebench.cli.run_command import sum_up
 from riebench.cli.shared_options import with_run_options
 from riebench.engine.run_options import RunOptions
 from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.engine.add_metrics import AddedMetrics
 
 
 @with_run_options(
@@ -75,21 +78,26 @@ def _add(run: Path, options: RunOptions, command: str | None) -> int:
 
         added = add_metrics(run, options.listed["metrics"], options.settings or {})
         print(f"{added.records} records have {', '.join(added.names)}")
+        _say_undefined(added)
         missing |= dict.fromkeys(added.missing)
     if command is not None:
         from riebench.engine.add_metrics import add_by_command
 
         added = add_by_command(run, command)
         print(f"{added.records} records have got {', '.join(added.names)}")
-        for name, count in added.undefined.items():
-            if count:
-                print(f"{name} is undefined (an empty cell) for {count} of them")
+        _say_undefined(added)
         missing |= dict.fromkeys(added.missing)
         unscored = {name: files for name, files in added.unscored.items() if files}
     _warn_of("%d pictures are missing, damaged or changed since the run; their records lack the metrics:%s", missing)
     for name, files in unscored.items():
         _warn_of(f"the command gave no finite {name} for %d pictures, whose records lack it:%s", files)
     return 1 if missing or unscored else 0
+
+
+def _say_undefined(added: AddedMetrics) -> None:
+    for name, count in added.undefined.items():
+        if count:
+            print(f"{name} is undefined (null) for {count} of them")
 
 
 def _warn_of(message: str, files: Collection[Path | str]) -> None:

@@ -38,7 +38,7 @@ class AddedMetrics(NamedTuple):
         records: number of records that have them now.
         missing: files of pictures that are missing, damaged, or changed since the run.
         unscored: metric to the files of pictures that a command gave no number.
-        undefined: metric to the number of pictures whose cell the command left empty.
+        undefined: metric to the number of these records in which it is null.
     """
 
     names: list[str]
@@ -120,8 +120,10 @@ def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | 
         drawn = any(METRICS[name].drawn_world for name in names)
         pairs = {pair.id: pair for pair in request.pairs()} if drawn and lack else {}
         completed, missing = complete(folder, lack, names, scorers, truth if drawn else None, pairs)
-        scored = sum(record.status == "ok" for record in folder.records)
-    return AddedMetrics(names, scored - len(lack) + len(completed), missing)
+        lacked = {record.key for record in lack}
+        have = [r for r in folder.records if r.status == "ok" and r.key not in lacked] + completed
+    undefined = {name: sum(record.metrics[name] is None for record in have) for name in names}
+    return AddedMetrics(names, len(have), missing, undefined=undefined)
 
 
 def _refuse_other_scorers(folder: RunFolder, scorers: Scorers, names: Sequence[str]) -> None:

@@ -20,10 +20,12 @@ from riebench.masks.region import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import RunName, check_plan
 from riebench.metrics import Reference, score_images
+from riebench.metrics.scoring import cut_prompts
 from riebench.metrics.seen import Image
 from riebench.models import Edit, Run, Start, neuron_sites
 from riebench.prompts import Prompted
 from riebench.records import ACTS, INSIDE, OUTSIDE, Record
+from riebench.records.schema import CUT
 from riebench.settings.lpips_search import lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
@@ -273,7 +275,13 @@ class PairWork:
     def _generate_without_edits(
         self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str]
     ) -> Iterator[Run]:
-        """Further runs, for methods that look at more than their pair."""
+        """Further runs, for methods that look at more than their pair.
+
+        Raises:
+            UserError: if the model cannot draw a prompt.
+        """
+        if self.model.own:
+            self.model.entry.check_prompts(prompts)
         return self.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
 
     def score(self, pictures: Sequence[EditedPicture]) -> list[Record]:
@@ -291,10 +299,12 @@ class PairWork:
         with self._timed("metrics"):
             names = self.request.metrics
             scores = iter(score_images(self.instruments.scorers, reference, images, names) if images else [])
+        cut = cut_prompts(self.instruments.scorers.clip, reference) if images else []
+        note = {CUT: " and ".join(cut)} if cut else {}
         return [
             self.recorder.record(self.task, picture.setting, error=picture.error)
             if picture.image is None
-            else self.recorder.record(self.task, picture.setting, next(scores), picture.notes)
+            else self.recorder.record(self.task, picture.setting, next(scores), picture.notes | note)
             for picture in pictures
         ]
 

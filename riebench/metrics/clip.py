@@ -84,6 +84,12 @@ class ClipScorer:
         """The embedding ``[d]`` of a prompt on the CPU; ``text`` is the same with the latest results kept."""
         return self.texts([prompt])[0]
 
+    def cuts(self, prompt: str) -> bool:
+        """Whether a prompt has more tokens than the model takes, so that its embedding leaves out the end."""
+        most = self.tokenizer.context_length
+        longer = self.tokenizer([prompt], context_length=most + 1)[0, :most]
+        return not torch.equal(longer, self.tokenizer([prompt])[0])  # a cut prompt ends with the token of the end
+
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings ``[n, d]`` of prompts on the CPU."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence, Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from riebench.metrics.catalogue import CLIP, LPIPS, REGIONS, Metric, metrics_of
 from riebench.metrics.seen import Image, Reference, Scorers, Scores, Seen
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from riebench.metrics.clip import ClipScorer
+
+A = TypeVar("A", bound=np.generic)
 
 
 def score_images(
@@ -35,7 +38,9 @@ def score_images(
     Raises:
         PairError: if a metric raises, or returns anything but one number (or None) for each picture.
     """
-    pictures, of = _distinct(images)
+    pictures, of = _distinct([read_only(image) for image in images])
+    arrays = {name: read_only(getattr(reference, name)) for name in ("base", "source", "region")}
+    reference = reference._replace(**arrays)
     metrics = metrics_of(names, with_truth=reference.truth is not None)
     seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
     of_edited = [(metric.name, metric, seen) for metric in metrics]
@@ -50,6 +55,7 @@ def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, lis
     """Column to the metric's number of each picture that it is given; what is not finite is None."""
     columns: dict[str, list[float | None]] = {}
     for column, metric, seen in measurements:
+        before = _versions(seen)
         try:
             numbers = [None if number is None else float(number) for number in metric.measure(seen)]
         except (Exception, SystemExit) as error:
@@ -57,8 +63,23 @@ def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, lis
         if len(numbers) != len(seen.pictures):
             wrong = f"gave {len(numbers)} numbers for {len(seen.pictures)} pictures; expected one for each"
             raise PairError(f"the metric {metric.name!r} {wrong}", "metrics")
+        if _versions(seen) != before:
+            changes = "changes embeddings that all metrics share; let it change a clone"
+            raise PairError(f"the metric {metric.name!r} {changes}", "metrics")
         columns[column] = [number if number is not None and math.isfinite(number) else None for number in numbers]
     return columns
+
+
+def _versions(seen: Seen) -> list[int]:
+    """How often each tensor that metrics share was changed in place."""
+    return [getattr(value, "_version", 0) for value in seen]
+
+
+def read_only(array: NDArray[A]) -> NDArray[A]:
+    """The same array, which cannot be written to: a metric that changed it would spoil all that come after."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
 
 
 def look_at(
@@ -136,9 +157,17 @@ def _base_in_place(seen: Seen, lpips_source: float) -> Seen:
 
 
 def _embedded(clip: ClipScorer, pictures: Sequence[Image], reference: Reference) -> tuple[Tensor, list[Tensor]]:
-    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit prompt and of the original one."""
-    prompts = (reference.edit_prompt, reference.original_prompt)
-    return clip.images(pictures).double(), [clip.text(prompt).double() for prompt in prompts]
+    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit and the original prompt; NaN for one that is cut."""
+    texts = [clip.text(prompt).double() for prompt in reference.prompts.values()]
+    cut = cut_prompts(clip, reference)
+    known = [text * (math.nan if name in cut else 1) for name, text in zip(reference.prompts, texts, strict=True)]
+    return clip.images(pictures).double(), known
+
+
+def cut_prompts(clip: ClipScorer, reference: Reference) -> list[str]:
+    """The names of the prompts that have more tokens than CLIP takes; a scorer of the user's own may not tell."""
+    cuts = getattr(clip, "cuts", None)
+    return [name for name, prompt in reference.prompts.items() if cuts is not None and cuts(prompt)]
 
 
 def _nothing_embedded(count: int) -> tuple[Tensor, list[Tensor]]:

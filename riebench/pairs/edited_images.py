@@ -14,7 +14,7 @@ from riebench.pairs.picture_file import LOSSY, PictureFile, read_picture
 from riebench.util.errors import PairError, UserError
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class PicturedPair(Pair):
