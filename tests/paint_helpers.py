@@ -1,4 +1,4 @@
-"""A server of the painting page in this process, and plain requests to it."""
+"""A server of the painting page in this process, plain requests to it, and what a browser shows of it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import uvicorn
 
 from riebench.paint.guard import Access
@@ -19,6 +20,8 @@ from riebench.paint.server import make_app
 from riebench.paint.studio import Studio
 
 CLIENT = "0123456789abcdef"
+LONGEST = 20_000
+"""Milliseconds that anything may take on a busy machine."""
 
 
 class Answer(NamedTuple):
@@ -64,11 +67,11 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def serving(studio: Studio, access: Access | None = None) -> Iterator[Served]:
-    """The server, in a thread of its own."""
+def serving(studio: Studio, access: Access | None = None, others: Collection[str] = ()) -> Iterator[Served]:
+    """The server, in a thread of its own; ``others`` are values of ``--allow-host``."""
     socket = listen("127.0.0.1", 0)
     port = socket.getsockname()[1]
-    access = access or Access.of("127.0.0.1", port)
+    access = access or Access.of("127.0.0.1", port, others)
     queue = Queue()
     config = uvicorn.Config(
         make_app([studio], queue, access),
@@ -89,3 +92,47 @@ def serving(studio: Studio, access: Access | None = None) -> Iterator[Served]:
         server.should_exit = server.force_exit = True
         thread.join(20)
         assert queue.close(20)
+
+
+def settle(page: Any) -> None:
+    """Wait until the picture is that of the state and the address too."""
+    until(page, "!document.body.hasAttribute('data-busy') && document.getElementById('picture').width > 100")
+    until(
+        page,
+        "async () => { const { store } = await import('./store.js');"
+        " return document.body.dataset.linked === JSON.stringify(store.state); }",
+    )
+    until(page, "!document.body.hasAttribute('data-busy')")
+
+
+def until(page: Any, expression: str, seconds: float = LONGEST / 1000) -> None:
+    """Wait until an expression of JavaScript is true; the page's policy forbids Playwright's own way of waiting."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"it never came to {expression}"
+        page.wait_for_timeout(30)
+
+
+def pixels(page: Any, canvas: str = "picture") -> np.ndarray:
+    """What a canvas shows ``[height, width, 3]``."""
+    size, values = page.evaluate(
+        "(name) => { const canvas = document.getElementById(name);"
+        " const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+        " return [canvas.width, Array.from(data)]; }",
+        canvas,
+    )
+    return np.array(values, np.uint8).reshape(size, size, 4)[..., :3]
+
+
+def at(page: Any, x: float, y: float) -> tuple[float, float]:
+    box = page.locator("#over").bounding_box()
+    return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+
+def stroke(page: Any, *places: tuple[float, float]) -> None:
+    page.mouse.move(*at(page, *places[0]))
+    page.mouse.down()
+    for place in places:
+        page.mouse.move(*at(page, *place), steps=4)
+    page.mouse.up()
+    settle(page)

@@ -282,7 +282,7 @@ def test_one_step_is_refused_or_left_out(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_caa_refuses_prompts_that_the_model_cannot_draw(mini: Instruments, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("a [red] heart\ta [blue] heart\na [red] qwertz\ta [blue] qwertz\n")
+    (tmp_path / "prompts.txt").write_text("a red heart\ta blue heart\na red qwertz\ta blue qwertz\n")
     options = {"prompts": str(tmp_path / "prompts.txt")}
     request, pairs = resolve(RunOptions("caa", "mid.0", category=6, limit=1, strength=1, options=options))
     worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))

@@ -178,3 +178,26 @@ def test_waiting_threads_leave_the_processor_to_others(set_before: str | None, i
     program = "import sys, riebench, os; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", in_force]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sae score up.0.0 --area-strength=",
+        "sae train values --out saes --lr=",
+        "sae train values --out saes --decay=",
+        "audit --out a --budget=",
+        "table runs/r --strength=",
+        "report runs/r --out page --rank-at=",
+        "run --method steering --block mid.0 --at-lpips 0.1 --at-lpips-most=",
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused(words: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main((words + number).split())
+    assert left.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert words.rsplit(maxsplit=1)[-1].removesuffix("=") in shown.err
+    assert number in shown.err

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +24,16 @@ from riebench.cli import main
 from riebench.features.feature_index import FACTS, HEAT, PICTURES, FeatureIndex
 from riebench.features.feature_page import write_feature_page
 from riebench.features.feature_sheet import draw_feature, draw_features
+from riebench.features.index_folder import check_index_folder
 from riebench.features.index_making import make_index
 from riebench.features.located_saes import IndexRequest, carry_out_index
-from riebench.instruments.loading import Instruments
+from riebench.instruments.loading import Instruments, world_of
 from riebench.mini.grammar import parse, visible
 from riebench.models.mini import WEIGHTS
 from riebench.prompts import read_prompts
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
+from riebench.util.work_folder import only_writer
 
 ROOT = Path(__file__).parents[1]
 COUNT, SITE = 30, "up.0.0"
@@ -262,14 +269,95 @@ def test_show_makes_a_missing_index(
     assert (tmp_path / "features" / "mid.0.html").is_file()
 
 
-def test_an_index_is_replaced_whole(index: FeatureIndex, tmp_path: Path) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_whole_index_is_left_and_a_damaged_one_is_made_again(
+    index: FeatureIndex, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, request = tmp_path / "index", IndexRequest(SITE, "mini", Settings(), count=COUNT)
+    shutil.copytree(index.folder, out)
+    before = contents(out)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.webp")}
+    carry_out_index(request, out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.webp")} == times
+    (out / HEAT).write_bytes(before[HEAT][:-100])
+    (out / PICTURES / "99999.webp").write_bytes(b"old")
+    carry_out_index(request, out)
+    assert "is damaged and is made again" in caplog.text
+    assert contents(out) == before
+    (out / FACTS).write_text("{")
+    carry_out_index(request, out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"count": COUNT - 1}, "--count: 30, not 29"),
+        ({"steps": 2}, "steps: 1, not 2"),
+        ({"sae": "mid.0"}, "SAE"),
+        ({"site": "up.0.1"}, "site: up.0.0, not up.0.1"),
+    ],
+)
+def test_the_folder_of_another_index_is_refused(
+    index: FeatureIndex, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
     out = tmp_path / "index"
     shutil.copytree(index.folder, out)
-    (out / PICTURES / "99999.webp").write_bytes(b"old")
-    again = carry_out_index(IndexRequest(SITE, "mini", Settings(), count=4), out)
-    assert again.facts.pictures_made == 4
-    assert not (out / PICTURES / "99999.webp").exists()
-    assert [p.name for p in tmp_path.iterdir()] == ["index"]
+    before = contents(out)
+    request = replace(IndexRequest(SITE, "mini", Settings(), count=COUNT), **change)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"holds an index of other {re.escape(said)}"):
+        carry_out_index(request, out)
+    facts = json.loads((out / FACTS).read_text())
+    (out / FACTS).write_text(json.dumps(facts | {"schema_version": 2}))
+    with pytest.raises(UserError, match="schema_version 2"):
+        carry_out_index(IndexRequest(SITE, "mini", Settings(), count=COUNT), out)
+    (out / FACTS).write_bytes(before[FACTS])
+    assert contents(out) == before
+    with only_writer(out), pytest.raises(UserError, match=f"process {os.getpid()} .* is writing to"):
+        carry_out_index(IndexRequest(SITE, "mini", Settings(), count=COUNT), out)
+
+
+def test_ctrl_c_loses_nothing(index: FeatureIndex, mini: Instruments, tmp_path: Path) -> None:
+    """Stopped after 11 of 30 pictures, in the middle of a batch, and gone on with."""
+    prompted = read_prompts("grammar", COUNT, "held-out")
+    made: list[int] = []
+
+    def stopping(numbers: Iterable[int]) -> Iterator[int]:
+        for number in numbers:
+            if number == 11:
+                os.kill(os.getpid(), signal.SIGINT)
+            made.append(number)
+            yield number
+
+    def make(track: Any) -> FeatureIndex:
+        return make_index(
+            mini.model,
+            SITE,
+            mini.model.sae(SITE),
+            prompted,
+            tmp_path / "i",
+            name=SITE,
+            fingerprint=index.facts.sae,
+            prompts="grammar",
+            world=world_of(mini.model.entry),
+            track=track,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        make(stopping)
+    first = len(made)
+    assert 0 < first < COUNT
+    assert not (tmp_path / "i" / FACTS).exists()
+    check_index_folder(tmp_path / "i")
+    whole = make(lambda numbers: (made.append(n) or n for n in numbers))
+    assert made[first:] == list(range(made[first], COUNT))
+    assert made[first] >= 11
+    assert whole.facts.columns == index.facts.columns
+    assert contents(tmp_path / "i") == contents(index.folder)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ GOOD = state(layer(), layer(steps=StepInterval(first=0, last=0))).model_dump()
         (("seed",), "x", "(seed)"),
         (("steps",), 0, "(steps)"),
         (("steps",), 1001, "(steps)"),
-        (("version",), 2, "(version)"),
+        (("version",), 3, "(version)"),
         (("prompt",), "x" * 2001, "(prompt)"),
         (("prompt",), None, "(prompt)"),
         (("colour",), 1, "(colour): Extra inputs are not permitted"),
@@ -324,7 +324,7 @@ def test_a_card(studio: Studio) -> None:
 
 def test_active_here(studio: Studio) -> None:
     found = studio.active_here(state(), "up.0.0", 0.3, 0.5)
-    assert (found["row"], found["column"]) == (4, 2)
+    assert all(feature["grid"] == (8, 8) for feature in found["features"])
     [run] = studio.model.generate(["a red heart in a meadow"], [3], 1, capture=["up.0.0"])
     codes = studio.model.sae("up.0.0").encode(run.values["up.0.0"])[0].numpy()
     here = codes[4 * 8 + 2]

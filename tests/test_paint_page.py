@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paint_helpers import Served, serving
+from paint_helpers import LONGEST, Served, at, pixels, serving, settle, stroke, until
 from PIL import Image
 
 from riebench.paint import State, picture, read_state
@@ -29,8 +29,6 @@ from riebench.paint.studio import Studio
 ROOT = Path(__file__).parents[1]
 HOSTILE = "a red heart </script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
 PROMPT, SEED, NUMBER, STRENGTH = "a red heart in a meadow", 3, 240, 16
-LONGEST = 20_000
-"""Milliseconds that anything may take on a busy machine."""
 Open = Callable[..., Any]
 
 
@@ -70,38 +68,8 @@ def own(url: str, served: Served) -> bool:
     return url.startswith((served.address, "blob:"))
 
 
-def settle(page: Any) -> None:
-    """Wait until the picture is that of the state and the address too."""
-    until(page, "!document.body.hasAttribute('data-busy') && document.getElementById('picture').width > 100")
-    until(
-        page,
-        "async () => { const { store } = await import('/store.js');"
-        " return document.body.dataset.linked === JSON.stringify(store.state); }",
-    )
-    until(page, "!document.body.hasAttribute('data-busy')")
-
-
-def until(page: Any, expression: str, seconds: float = LONGEST / 1000) -> None:
-    """Wait until an expression of JavaScript is true; the page's policy forbids Playwright's own way of waiting."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, f"it never came to {expression}"
-        page.wait_for_timeout(30)
-
-
 def state_now(page: Any) -> State:
-    return State.model_validate(page.evaluate("import('/store.js').then(({ store }) => store.state)"))
-
-
-def pixels(page: Any, canvas: str = "picture") -> np.ndarray:
-    """What a canvas shows ``[height, width, 3]``."""
-    size, values = page.evaluate(
-        "(name) => { const canvas = document.getElementById(name);"
-        " const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
-        " return [canvas.width, Array.from(data)]; }",
-        canvas,
-    )
-    return np.array(values, np.uint8).reshape(size, size, 4)[..., :3]
+    return State.model_validate(page.evaluate("import('./store.js').then(({ store }) => store.state)"))
 
 
 def add(page: Any, number: int = NUMBER, site: str = "up.0.0") -> None:
@@ -111,20 +79,6 @@ def add(page: Any, number: int = NUMBER, site: str = "up.0.0") -> None:
     page.click("#list .row .add")
     page.fill(f"[aria-label='strength of layer {len(state_now(page).layers)}, exact']", str(STRENGTH))
     page.keyboard.press("Enter")
-
-
-def at(page: Any, x: float, y: float) -> tuple[float, float]:
-    box = page.locator("#over").bounding_box()
-    return box["x"] + x * box["width"], box["y"] + y * box["height"]
-
-
-def stroke(page: Any, *places: tuple[float, float]) -> None:
-    page.mouse.move(*at(page, *places[0]))
-    page.mouse.down()
-    for place in places:
-        page.mouse.move(*at(page, *place), steps=4)
-    page.mouse.up()
-    settle(page)
 
 
 HEART = [(0.2, 0.3), (0.5, 0.3), (0.5, 0.5), (0.2, 0.5), (0.2, 0.7), (0.5, 0.7)]
@@ -195,7 +149,7 @@ def test_layers(opened: Open, studio: Studio) -> None:
     add(page, 7, "mid.0")
     page.fill("#phrase", "the heart")
     page.click("text=Fill phrase")
-    until(page, "import('/store.js').then(({ store }) => store.state.layers[1].mask.runs.length > 2)")
+    until(page, "import('./store.js').then(({ store }) => store.state.layers[1].mask.runs.length > 2)")
     settle(page)
     assert np.array_equal(
         state_now(page).layers[1].mask.cells(), studio.region(state_now(page), "mid.0", "the heart", (8, 8)).cells()
@@ -525,7 +479,7 @@ def test_a_stroke_becomes_a_picture_quickly(opened: Open) -> None:
           const send = (kind, x, y) => over.dispatchEvent(new PointerEvent(kind, { clientX: box.left + x * box.width,
             clientY: box.top + y * box.height, pointerId: 1, button: 0, buttons: 1, bubbles: true }));
           over.setPointerCapture = () => {};
-          const { store } = await import('/store.js'), { pictures } = await import('/pictures.js');
+          const { store } = await import('./store.js'), { pictures } = await import('./pictures.js');
           for (let number = 0; number < 50; number += 1) {
             const row = (number % 7 + 0.5) / 8, tool = number % 14 < 7 ? 'paint' : 'erase';
             document.querySelector(`input[name=tool][value=${tool}]`).checked = true;
@@ -595,8 +549,8 @@ def test_the_server_goes_and_comes_back(browser: Any, studio: Studio, tmp_path: 
         process = start()
         page.wait_for_selector("#banner", state="hidden")
         settle(page)
-        until(page, "import('/pictures.js').then(({ pictures }) => pictures.edited?.key.includes('\"seed\":77'))")
-        now = State.model_validate(page.evaluate("import('/store.js').then(({ store }) => store.state)"))
+        until(page, "import('./pictures.js').then(({ pictures }) => pictures.edited?.key.includes('\"seed\":77'))")
+        now = State.model_validate(page.evaluate("import('./store.js').then(({ store }) => store.state)"))
         assert now.seed == 77
         assert not np.array_equal(pixels(page), before)
         assert np.array_equal(pixels(page), picture(studio.model, now))

@@ -27,11 +27,12 @@ from PIL import Image
 
 from riebench.models.devices import weights_fingerprint
 from riebench.paint import BrushMask, State, picture
-from riebench.paint.guard import Access
+from riebench.paint.guard import Access, allowed_name
 from riebench.paint.listening import listen
 from riebench.paint.queue import MOST_WAITING, Busy, Dropped, Queue, Rank, Ticket
 from riebench.paint.server import page_files
 from riebench.paint.studio import Studio
+from riebench.util.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 HEART = np.zeros((8, 8), bool)
@@ -150,11 +151,15 @@ def test_wrong_kinds_of_requests(served: Served) -> None:
 def test_only_the_own_page_may_ask(served: Served) -> None:
     own = f"http://127.0.0.1:{served.port}"
     assert served.ask("/api/models", Origin=own, Sec_Fetch_Site="same-origin").status == 200
-    assert served.ask("/api/models", Host=f"localhost:{served.port}").status == 200
+    for name in ("localhost", "LocalHost", "[::1]"):
+        assert served.ask("/api/models", Host=f"{name}:{served.port}").status == 200
     for headers in (
         {"Host": "evil.example"},
         {"Host": f"127.0.0.1.evil.example:{served.port}"},
         {"Host": "127.0.0.1:1"},
+        {"Host": f"localhost.localdomain:{served.port}"},
+        {"Host": f"localhost:{served.port}@evil.example"},
+        {"Host": f"localhost:{served.port}:{served.port}"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
         {"Origin": f"http://localhost:{served.port}"},
@@ -169,6 +174,62 @@ def test_only_the_own_page_may_ask(served: Served) -> None:
             assert b"mini" not in answer.body
     assert served.ask("/", Host="evil.example").status == 421
     assert served.ask("/api/picture", BODY, method="OPTIONS", Origin="https://evil.example").status == 403
+
+
+def test_who_is_refused_is_told_the_option(studio: Studio, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(studio, others=["lab.example", "localhost:9000"]) as served:
+        own = f"127.0.0.1:{served.port}"
+        for host, origin in (
+            ("lab.example", "https://lab.example"),
+            ("LAB.example:8443", "https://lab.example:8443"),
+            ("localhost:9000", "http://localhost:9000"),
+            (own, "https://lab.example"),  # a proxy that sends the server's own Host
+        ):
+            assert served.ask("/api/models", Host=host, Origin=origin).status == 200, (host, origin)
+        for headers, status, name in (
+            ({"Host": "localhost:9001"}, 421, "localhost:9001"),
+            ({"Host": "Evil.example"}, 421, "evil.example"),
+            ({"Host": "lab.example.evil.example"}, 421, "lab.example.evil.example"),
+            ({"Host": "[fe80::1]:80"}, 421, "[fe80::1]:80"),
+            ({"Host": own, "Origin": "http://localhost:9001"}, 403, "localhost:9001"),
+        ):
+            answer = served.ask("/", **headers)
+            assert answer.status == status
+            assert answer.body.decode().endswith(f"--allow-host {name}")
+            assert f"--allow-host {name}" in caplog.text
+        for headers in (
+            {"Host": "a b"},
+            {"Host": "\x1b[31m"},
+            {"Host": "x" * 5000},
+            {"Host": own, "Origin": "ftp://lab.example"},
+            {"Host": own, "Origin": "null"},
+        ):
+            answer = served.ask("/", **headers)
+            assert answer.status in (403, 421)
+            assert b"--allow-host" not in answer.body
+            assert len(answer.body) < 200
+        assert "\x1b" not in caplog.text
+        for number in range(50):
+            served.ask("/", Host=f"h{number}.example")
+        assert len(caplog.records) <= 20
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*", "a b", "http://lab.example", "lab.example/", "lab:0", "lab:70000", "a:b", "[::1"]
+)
+def test_values_of_allow_host_are_names(text: str) -> None:
+    with pytest.raises(UserError, match="--allow-host"):
+        allowed_name(text)
+
+
+def test_an_address_of_this_machine_may_be_opened_as_it_is_printed() -> None:
+    assert "127.0.0.2:80" in Access.of("127.0.0.2", 80).hosts
+    assert {"[::1]:5", "localhost:5"} <= set(Access.of("::1", 5).hosts)
+    assert [allowed_name(name) for name in ("Lab.Example:80", "::1", "[::1]:80")] == [
+        "lab.example:80",
+        "[::1]",
+        "[::1]:80",
+    ]
 
 
 def test_who_never_finishes_a_request_is_sent_away(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +253,7 @@ def test_other_addresses_need_the_token(studio: Studio) -> None:
             assert served.ask(path).status == 401
         assert served.ask("/api/models", Cookie=f"{access.cookie}=wrong").status == 401
         welcome = served.ask(f"/?token={access.token}")
-        assert (welcome.status, welcome.headers["location"]) == (303, "/")
+        assert (welcome.status, welcome.headers["location"]) == (303, "./")
         cookie = welcome.headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "SameSite=strict" in cookie
@@ -218,7 +279,7 @@ def test_the_latest_of_a_client_wins_and_ranks_hold() -> None:
     old = queue.submit("a", "picture", Rank.picture, noting("old"))
     other = queue.submit("b", "picture", Rank.picture, noting("other"))
     new = queue.submit("a", "picture", Rank.picture, noting("new"))
-    assert queue.place("a")["scores"] == {"before": 3, "steps": 0}
+    assert queue.place("a")["scores"] == {"before": 3, "steps": 0, "of": 0}
     assert old.result.cancelled()
     gate.set()
     assert [t.result.result(10) for t in (first, new, other, score)] == [None, "new", "other", "score"]

@@ -23,7 +23,7 @@ from riebench.methods.registry import METHODS, catalogue
 from riebench.methods.scaffold import write_method
 from riebench.metrics.catalogue import find_metric
 from riebench.models import entry_named
-from riebench.records import Record, read_records
+from riebench.records import Record, code, read_records
 from riebench.records.code import code_hash
 from riebench.util.errors import UserError
 from riebench.util.plugins import load_object
@@ -359,6 +359,9 @@ def test_a_change_anywhere_in_a_package_makes_new_records(tmp_path: Path, monkey
     before = code_hash(cls)
     assert code_hash(cls) == before
     (package / "helper.py").write_text("FACTOR = 2\n")
+    with pytest.raises(UserError, match=r"helper\.py was edited"):
+        code_hash(cls)
+    monkeypatch.setattr(code, "_LOADED", {})  # as in a new process
     assert code_hash(cls) != before
 
 
@@ -394,6 +397,7 @@ def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch
     (tmp_path / "beside_other.py").write_text("FACTOR = 2\n")
     assert code_hash(cls) == before
     (tmp_path / "beside_deep.py").write_text("FACTOR = 2\n")
+    monkeypatch.setattr(code, "_LOADED", {})  # as in a new process
     assert code_hash(cls) != before
     with pytest.raises(UserError, match="unknown method in beside_method 'Mines'; did you mean 'Mine'"):
         find("beside_method:Mines")

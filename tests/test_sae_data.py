@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,15 @@ def test_prompts_of_a_table(mini: Instruments) -> None:
     assert (done.facts.prompts, done.facts.vectors(0)) == (2, {"mid.0": 128})
 
 
+def test_prompts_of_another_world_are_refused(mini: Instruments) -> None:
+    Path("p.txt").write_text("a red heart\na photo of a dog\n")
+    with pytest.raises(UserError, match="'photo'"):
+        collect(mini.model, "mid.0", prompts="p.txt", out="d", quiet=True)
+    with pytest.raises(UserError, match="'photo'"):
+        train(live={"model": "mini", "prompts": "p.txt"}, out="d", site="mid.0", **SMALL)
+    assert not Path("d").exists()
+
+
 def test_values_that_are_not_finite(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = mini.model.generate
 
@@ -116,7 +127,25 @@ def test_values_that_are_not_finite(mini: Instruments, data: Path, monkeypatch: 
     monkeypatch.setattr(mini.model, "generate", broken)
     with pytest.raises(UserError, match=r"the values at mid.0 of the prompt .* are not finite in torch.float16"):
         collect(mini.model, "mid.0", prompts="grammar", count=2, out="n", quiet=True)
-    collect(mini.model, "mid.0", prompts="grammar", count=2, out="b", store="bfloat16", quiet=True)
+    # As the message advises: the folder holds no shard yet.
+    done = collect(mini.model, "mid.0", prompts="grammar", count=2, out="n", store="bfloat16", quiet=True)
+    assert (done.facts.dtype, done.shards) == ("bfloat16", 1)
+    with pytest.raises(UserError, match="values of other type: bfloat16, not float16"):
+        collect(mini.model, "mid.0", prompts="grammar", count=2, out="n", quiet=True)
+
+
+def test_a_shard_without_its_entry_is_not_taken_for_none(mini: Instruments, data: Path) -> None:
+    """A process that was killed between a shard and its entry in the manifest."""
+    manifest = read_manifest(data)
+    assert manifest is not None
+    manifest.shards.clear()
+    (data / "manifest.json").write_text(manifest.model_dump_json())
+    with pytest.raises(UserError, match="values of other type: float16, not bfloat16"):
+        collect(mini.model, SITES, prompts="grammar", count=6, out=data, store="bfloat16", quiet=True)
+    for path in data.glob("shard-*"):
+        path.unlink()
+    done = collect(mini.model, SITES, prompts="grammar", count=4, out=data, store="bfloat16", quiet=True)
+    assert (done.facts.dtype, done.facts.prompts) == ("bfloat16", 4)
 
 
 def test_another_model_is_refused(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +237,8 @@ def test_what_is_wrong_with_a_data_set(data: Path, monkeypatch: pytest.MonkeyPat
         ({"k": ()}, "k is empty"),
         ({"k": (3, 3)}, "k is 3,3; expected different numbers"),
         ({"lr": -1.0}, "lr is -1.0"),
+        ({"lr": float("inf")}, "lr is inf"),
+        ({"aux_weight": float("nan")}, "aux_weight is nan"),
         ({"lrr": 1.0}, "unknown setting 'lrr'; did you mean 'lr'"),
         ({"preset": "papers"}, "unknown preset 'papers'; did you mean 'paper'"),
         ({"device": "cuda:77"}, "the device 'cuda:77' is not"),
@@ -223,6 +254,12 @@ def test_what_is_wrong_with_a_data_set(data: Path, monkeypatch: pytest.MonkeyPat
     Path("done/log.jsonl").write_text("{\n{}\n")
     with pytest.raises(UserError, match=r"log.jsonl: line 1 is damaged"):
         train(data, out="done", **SMALL)
+    for last in ("{\n", '{"sae": 1}\n', "5\n"):
+        Path("done/log.jsonl").write_text(log + last)
+        with pytest.raises(UserError, match=rf"log.jsonl: line {log.count(chr(10)) + 1}, the last, is damaged"):
+            train(data, out="done", **SMALL)
+    Path("done/log.jsonl").write_text(log + '{"sae": "mid.0')  # as a killed process leaves it
+    assert train(data, out="done", **SMALL).measured
     Path("done/log.jsonl").write_text(log)
     Path("done/training.json").write_text("[]")
     with pytest.raises(UserError, match=r"training.json cannot be read"):
@@ -238,6 +275,62 @@ def test_what_is_wrong_with_a_data_set(data: Path, monkeypatch: pytest.MonkeyPat
     assert not Path("saes/checkpoint.pt").exists()
     path.write_bytes(whole)
     assert train(data, out="saes", **SMALL | {"lr": 2e-3}).folders  # nothing had been trained there
+
+
+def test_saes_that_are_gone_are_made_again(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = SMALL | {"k": (4, 8)}
+    folders = train(data, site="mid.0", out="saes", **options).folders
+    before = (folders[0] / "state_dict.safetensors").read_bytes()
+    shutil.rmtree(folders[0])
+    (folders[1] / "sae_weights.safetensors").unlink()
+    assert len(train(data, site="mid.0", out="saes", **options).folders) == 2
+    assert folders[0].name in caplog.text
+    assert (folders[0] / "state_dict.safetensors").read_bytes() == before
+    assert (folders[1] / "sae_weights.safetensors").is_file()
+    with pytest.raises(UserError, match="holds a training with lr"):
+        train(data, site="mid.0", out="saes", **options, lr=0.1)
+
+
+def test_a_training_ends_with_its_numbers(
+    data: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, int, float]] = []
+    done = train(
+        data, site="mid.0", out="good", callback=lambda sae, step, seen: told.append((sae, step, seen["l0"])), **SMALL
+    )
+    [name] = done.measured
+    assert [told_of[:2] for told_of in told] == [(name, 4), (name, 8), (name, 12)]
+    assert done.measured[name]["l0"] == told[-1][2] == 4
+    assert not caplog.records
+    words = [
+        "sae",
+        "train",
+        "data",
+        "--site",
+        "mid.0",
+        "--k",
+        "4",
+        "--batch",
+        "64",
+        "--steps",
+        "12",
+        "--log-every",
+        "4",
+        "--out",
+        "bad",
+    ]
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--lr", "1e6"])
+    assert left.value.code == 0
+    shown = capsys.readouterr()
+    assert "mid.0_k4_x4_aux-on_seed0" in shown.out
+    assert "explained" in shown.out
+    assert "--lr" in shown.err
+    if find_spec("tensorboard") is None:
+        with pytest.raises(SystemExit) as left:
+            main([*words[:-1], "events", "--tensorboard"])
+        assert left.value.code == 2
+        assert "pip install tensorboard" in capsys.readouterr().err
 
 
 def test_only_torn_files_of_its_own_are_removed(data: Path) -> None:

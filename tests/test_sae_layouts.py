@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from riebench.models.sdxl import FOUR, SAE_SUFFIX, TURBO, module_path
 from riebench.sae.folders import feature_count, find_saes
+from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
 from riebench.sae.topk import TopKSAE
 from riebench.settings.settings import SaeSettings, parse_settings
@@ -94,11 +95,99 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
         ({"architecture": "jumprelu"}, "expected 'topk'"),
         ({"apply_b_dec_to_input": False}, "apply_b_dec_to_input"),
         ({"normalize_activations": "layer_norm"}, "normalize_activations"),
-        ({"rescale_acts_by_decoder_norm": True}, "decoder norms"),
+        ({"architecture": "gated", "activation_fn": "topk", "activation_fn_kwargs": {"k": K}}, "architecture.*'gated'"),
+        ({"architecture": "standard", "activation_fn": "topk", "sae_lens_version": "6.1.0"}, "architecture"),
+        ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor"),
+        ({"activation_fn": "relu"}, "activation_fn"),
+        ({"postact_fn": "identity"}, "postact_fn"),
+        ({"activation_fn_kwargs": {"k": K, "postact_fn": "identity"}}, "postact_fn in activation_fn_kwargs"),
+        ({"activation_fn_kwargs": {"k": K + 1}}, f"k is {K} in cfg.json and {K + 1} in activation_fn_kwargs"),
+        ({"metadata": {"hook_name_out": "blocks.3"}}, "hook_name_out in metadata"),
+        ({"d_sae": N + 1}, "configuration says"),
+        ({"k": K + 0.5}, "k in cfg.json is 3.5"),
+        ({"k": True}, "k in cfg.json is True"),
     ):
         (folder / "cfg.json").write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=said):
             load_sae(folder)
+
+
+def saelens_folder(folder: Path, state: dict[str, torch.Tensor], **config: Any) -> dict[str, torch.Tensor]:
+    folder.mkdir(parents=True)
+    tensors = {
+        "W_enc": state["encoder.weight"].T.contiguous(),
+        "W_dec": state["decoder.weight"].T.contiguous(),
+        "b_enc": state["latent_bias"],
+        "b_dec": state["pre_bias"],
+    }
+    save_file(tensors, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps({"architecture": "topk", "d_in": D, "d_sae": N, "k": K} | config))
+    return tensors
+
+
+def test_decoder_norms_are_folded_exactly(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    """As a default SAELens training saves it: pre-activations times the norms, codes over the norms."""
+    t = saelens_folder(tmp_path / "mid.0", state, rescale_acts_by_decoder_norm=True, aux_loss_coefficient=1.0)
+    norms = t["W_dec"].norm(dim=1)
+    x = torch.randn(50, D, generator=torch.Generator().manual_seed(2))
+    pre = ((x - t["b_dec"]) @ t["W_enc"] + t["b_enc"]) * norms
+    codes = torch.zeros_like(pre).scatter(1, pre.topk(K, dim=1).indices, pre.topk(K, dim=1).values.relu())
+    sae = load_sae(tmp_path / "mid.0")
+    assert torch.allclose(sae.encode(x), codes, atol=1e-5)
+    assert torch.allclose(sae(x), (codes / norms) @ t["W_dec"] + t["b_dec"], atol=1e-5)
+    assert not torch.allclose(sae.encode(x), by_formula(state, x), atol=1e-2)
+    t["W_dec"][3] = 0
+    save_file(t, tmp_path / "mid.0" / "sae_weights.safetensors")
+    with pytest.raises(UserError, match="1 rows of W_dec have norm 0"):
+        load_sae(tmp_path / "mid.0")
+
+
+def test_tensors_and_keys_that_are_not_read_are_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    tensors = saelens_folder(tmp_path / "mid.0", state)
+    save_file(tensors | {"threshold": torch.ones(N)}, tmp_path / "mid.0" / "sae_weights.safetensors")
+    with pytest.raises(UserError, match="the tensor threshold"):
+        load_sae(tmp_path / "mid.0")
+    folder = published(tmp_path, {"state_dict": state})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"normalize": True}))
+    with pytest.raises(UserError, match=r"normalize in config\.json is True"):
+        load_sae(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"normalize": None, "notes": {"by": "me"}}))
+    assert load_sae(folder).k == K
+    torch.save({"state_dict": state | {"threshold": torch.ones(N)}}, folder / "state_dict.pth")
+    with pytest.raises(UserError, match="threshold"):
+        load_sae(folder)
+    with pytest.raises(UserError, match="'normalize' is no key"):
+        save_sae(TopKSAE(D, N, K), tmp_path / "other", {"normalize": True})
+
+
+def test_two_files_of_weights_must_hold_one_sae(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    sae, folder = TopKSAE(D, N, K), tmp_path / "mid.0"
+    save_sae(sae, folder, {}, torch.float16)
+    save_for_saelens(sae, folder, "mini", "mid.0")
+    assert load_sae(folder).k == K
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | {"k": K + 1}))
+    with pytest.raises(UserError, match=f"k is {K} in config.json and {K + 1} in cfg.json"):
+        load_sae(folder)
+    with torch.no_grad():
+        sae.pre_bias += 1
+    save_for_saelens(sae, folder, "mini", "mid.0")  # as a training goes on in SAELens
+    with pytest.raises(UserError, match=r"pre_bias differs between state_dict.safetensors and sae_weights.safetensors"):
+        load_sae(folder)
+    torch.save({"state_dict": state}, folder / "state_dict.pth")
+    with pytest.raises(UserError, match="several files of weights"):
+        load_sae(folder)
+
+
+def test_a_layout_that_is_not_read_names_those_that_are(tmp_path: Path) -> None:
+    """A folder of the hub's mixin for PyTorch models."""
+    (tmp_path / "mid.0").mkdir()
+    (tmp_path / "mid.0" / "config.json").write_text(json.dumps({"features": N, "k": K}))
+    save_file({"W": torch.ones(N, D)}, tmp_path / "mid.0" / "model.safetensors")
+    for ask in (load_sae, feature_count):
+        with pytest.raises(UserError, match=r"state_dict.pth.*sae_weights.safetensors.*ae.pt.*sae.safetensors"):
+            ask(tmp_path / "mid.0")
 
 
 class Evil:
@@ -167,15 +256,42 @@ def test_order_is_that_of_the_sites_and_not_of_the_text(tmp_path: Path) -> None:
 def test_several_for_one_block(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     published(tmp_path, {"state_dict": state})
     published(tmp_path, {"state_dict": state}, PUBLISHED.replace("k3", "k2"), k=2)
-    with pytest.raises(UserError, match="several SAEs for down"):
+    with pytest.raises(UserError, match=r"several SAEs for down.*k 2, 10 features.*sae\.folder=.*sae\.k="):
         found(tmp_path)
     assert load_sae(found(tmp_path, k=2)["down.2.1"]).k == 2
     with pytest.raises(UserError, match="no SAE folder that fits"):
         found(tmp_path, k=5)
     with pytest.raises(UserError, match="no SAE folder that fits"):
         found(tmp_path, k=2, features=N + 1)
+    with pytest.raises(UserError, match=r"fits sae\.k=5; it has .*k 2, 10 features"):
+        found(tmp_path, k=5)
     with pytest.raises(UserError, match="there is no folder"):
         found(tmp_path / "none")
+
+
+def test_two_saes_of_one_size_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    names = [f"up.0.0_k{K}_aux-{switch}" for switch in ("off", "on")]
+    for name in names:
+        save_sae(TopKSAE(D, N, K), tmp_path / name, {"site": "up.0.0"})
+    with pytest.raises(UserError, match="several SAEs") as refused:
+        found(tmp_path)
+    assert f"--set sae.folder={tmp_path / names[0]}" in str(refused.value)
+    assert "sae.k=" not in str(refused.value)  # which could not choose
+    for name in names:
+        assert found(tmp_path / name) == {"up.0.0": tmp_path / name}
+
+
+def test_name_and_configuration_say_one_site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_sae(TopKSAE(D, N, K), tmp_path / "a" / "up.0.0_x", {"site": "mid.0"})
+    for root in (tmp_path / "a", tmp_path / "a" / "up.0.0_x"):
+        with pytest.raises(UserError, match=r"named for up\.0\.0.*says site 'mid\.0'"):
+            found(root)
+    save_sae(TopKSAE(D, N, K), tmp_path / "mine", {"site": "mid.0"})
+    assert found(tmp_path / "mine") == {"mid.0": tmp_path / "mine"}
+    save_for_saelens(TopKSAE(D, N, K), tmp_path / "b" / "up.0.0", "mini", "mid.0")
+    for _ in range(2):
+        assert found(tmp_path / "b") == {"up.0.0": tmp_path / "b" / "up.0.0"}
+    assert [record.getMessage().count("'mid.0'") for record in caplog.records] == [1]  # told once
 
 
 def test_one_folder_named_for_its_block(tmp_path: Path) -> None:

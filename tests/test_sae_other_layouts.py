@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from riebench.sae.folders import feature_count, find_saes
 from riebench.sae.saelens import save_for_saelens
@@ -68,16 +68,44 @@ def test_read_by_its_formula(tmp_path: Path, write: Any) -> None:
 @pytest.mark.parametrize(
     ("write", "change", "said"),
     [
-        (learned, {"dict_class": "BatchTopKSAE"}, "its class is BatchTopKSAE, expected AutoEncoderTopK"),
-        (sparsified, {"activation": "groupmax"}, "its activation is 'groupmax', expected 'topk'"),
-        (sparsified, {"transcode": True}, "transcode is on"),
-        (sparsified, {"skip_connection": True}, "skip_connection is on"),
+        (learned, {"dict_class": "BatchTopKSAE"}, "BatchTopKSAE, expected AutoEncoderTopK"),
+        (learned, {"dict_class": None}, "dict_class"),
+        (learned, {"k": K + 1}, f"k is {K} in ae.pt and {K + 1} in config.json"),
+        (learned, {"dict_size": N + 1}, "configuration says"),
+        (learned, {"input_scale": 2.0}, "input_scale in trainer"),
+        (sparsified, {"activation": "groupmax"}, "activation in cfg.json is 'groupmax', expected 'topk'"),
+        (sparsified, {"transcode": True}, "transcode"),
+        (sparsified, {"skip_connection": True}, "skip_connection"),
+        (sparsified, {"input_unit_norm": True}, "input_unit_norm"),
+        (sparsified, {"sample_topk": True}, "sample_topk"),
+        (sparsified, {"signed": True}, "signed"),
+        (sparsified, {"signed": 1}, "signed"),
+        (sparsified, {"k": 3.7}, "k in cfg.json is 3.7"),
+        (sparsified, {"whiten": True}, "whiten in cfg.json"),
     ],
 )
 def test_other_kinds_are_refused(tmp_path: Path, write: Any, change: dict[str, Any], said: str) -> None:
     write(tmp_path / "mid.0", **change)
     with pytest.raises(UserError, match=said):
         load_sae(tmp_path / "mid.0")
+
+
+def test_switches_that_are_off_are_read(tmp_path: Path) -> None:
+    sparsified(tmp_path / "mid.0", signed=False, input_unit_norm=False, multi_topk=True, later=None)
+    assert load_sae(tmp_path / "mid.0").k == K
+    state = load_file(tmp_path / "mid.0" / "sae.safetensors")
+    save_file(state | {"W_skip": torch.eye(D)}, tmp_path / "mid.0" / "sae.safetensors")
+    with pytest.raises(UserError, match="the tensor W_skip"):
+        load_sae(tmp_path / "mid.0")
+
+
+def test_k_on_the_command_line_is_not_taken_for_another(tmp_path: Path) -> None:
+    learned(tmp_path / "mid.0", k=20)
+    folder = find_saes(tmp_path, NAMES, SaeSettings(k=20))["mid.0"]
+    with pytest.raises(UserError, match=f"k is {K} in ae.pt and 20 in config.json"):
+        load_sae(folder)
+    with pytest.raises(UserError, match=rf"fits sae\.k={K}; it has mid\.0: k 20"):
+        find_saes(tmp_path, NAMES, SaeSettings(k=K))
 
 
 def test_what_is_no_sae_is_one_line(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Annotated, Any
@@ -99,6 +100,14 @@ class HeadedCommands(TyperGroup):
                 formatter.write_dl(rows)
 
 
+def _refuse_infinite(options: Mapping[str, Any]) -> None:
+    """Refuse ``nan`` and ``inf``, which typer takes as numbers, in the options of any command (UserError)."""
+    for name, value in options.items():
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"--{name.replace('_', '-')} is {number}; expected a finite number")
+
+
 def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of a command with two more options, which set the level of the messages."""
 
@@ -106,6 +115,7 @@ def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(*, quiet: bool, verbose: bool, **options: Any) -> Any:
         if quiet or verbose:
             PACKAGE.setLevel(logging.WARNING if quiet else logging.DEBUG)
+        _refuse_infinite(options)
         return function(**options)
 
     signature = inspect.signature(function, eval_str=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from riebench.paint.paint_request import PaintRequest
     from riebench.paint.state import State
 
+log = logging.getLogger(__name__)
 PORT = 8765
 LOCAL = "127.0.0.1"
 OWN_MODEL = "mini"
@@ -44,6 +46,14 @@ def paint_command(
         str, typer.Option(help="Address to listen at. For addresses that other machines reach, a token is printed.")
     ] = LOCAL,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = PORT,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PORT]",
+            help="Another address at which the page is opened: of a proxy, or of a forwarded port; may be repeated. "
+            "Without PORT, every port.",
+        ),
+    ] = None,
     prompts: Prompts = None,
     count: Count = None,
     column: Column = None,
@@ -83,7 +93,7 @@ def paint_command(
         assert state is not None
         _make_picture(requests[0], state, out)
     else:
-        _serve(requests, state, host, port)
+        _serve(requests, state, host, port, allow_host or ())
 
 
 def _state(location: str) -> State:
@@ -104,31 +114,37 @@ def _check_picture(out: Path, names: list[str]) -> None:
 def _make_picture(request: PaintRequest, state: State, out: Path) -> None:
     from PIL import Image
 
-    from riebench.paint.painting import picture
+    from riebench.paint.painting import picture, why_unchanged
 
+    model = request.load_model()
     try:
-        Image.fromarray(picture(request.load_model(), state)).save(out)
+        Image.fromarray(picture(model, state)).save(out)
     except PairError as error:
         raise UserError(f"the state has no picture: {error}") from None
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}; give another --out") from None
+    for reason in why_unchanged(model, state):
+        log.warning("%s", reason)
     print(out)
 
 
-def _serve(requests: list[PaintRequest], state: State | None, host: str, port: int) -> None:
+def _serve(requests: list[PaintRequest], state: State | None, host: str, port: int, allow_host: Sequence[str]) -> None:
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f'the page needs {error.name}; install it with pip install "riebench[paint]"') from None
+    from riebench.paint.guard import allowed_name
     from riebench.paint.listening import Endpoint, listen, serve
+
+    others = [allowed_name(name) for name in allow_host]
 
     if len({request.entry.name for request in requests}) < len(requests):
         raise UserError("two of --model are the same model; leave one out")
     for request in requests:
         if request.sites_without_index():
             request.prompts()
-    endpoint = Endpoint.of(host, listen(host, port))
+    endpoint = Endpoint.of(host, listen(host, port), others)
     try:
         studios = [request.open_studio() for request in requests]
     except BaseException:

@@ -129,7 +129,7 @@ def rerun_command(
 
     code, options = 0, replace(options, out=out or folder)
     for request, pairs in requests:
-        session = carry_out(request, pairs, options, beside=True)
+        session = carry_out(request, pairs, options, beside=True, repeated=folder)
         code = max(code, sum_up(session))
         if session.signal is not None:
             break

@@ -60,6 +60,9 @@ def sae_train_command(
         int | None, typer.Option(help="Positions drawn from each step of each run of --model; all unless given.")
     ] = None,
     rows: Batch = 8,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events for TensorBoard, where it is installed.")
+    ] = False,
     *,
     settings: Mapping[str, Any],
 ) -> int:
@@ -118,12 +121,23 @@ def sae_train_command(
         device=settings.get("device", "auto"),
         log_every=log_every,
         checkpoint_every=checkpoint_every,
+        tensorboard=tensorboard,
         **options,
     )
     if trained.signal is not None:
         return 128 + trained.signal
-    print(f"{len(trained.folders)} SAEs in {out}; the curves are in {out / 'learning.png'}")
+    _print_measured(trained.measured)
+    plural = "s" * (len(trained.folders) != 1)
+    print(f"{len(trained.folders)} SAE{plural} in {out}; the curves are in {out / 'learning.png'}")
     return 0
+
+
+def _print_measured(measured: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print explained variance, L0 and share of dead features of each SAE, as of its last step."""
+    width = max(map(len, measured), default=0)
+    print(f"{'SAE':{width}}  explained      L0    dead")
+    for name, line in measured.items():
+        print(f"{name:{width}}  {line['explained']:9.4g}  {line['l0']:6.1f}  {line['dead']:6.3f}")
 
 
 def _numbers(name: str, words: str | None) -> tuple[int, ...] | None:

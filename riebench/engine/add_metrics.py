@@ -6,8 +6,11 @@ import csv
 import math
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -22,9 +25,13 @@ from riebench.models.entries import entry_named
 from riebench.pairs import Pair
 from riebench.pairs.brackets import without_brackets
 from riebench.records import Record, RunFolder
+from riebench.records.code import hash_of_files
+from riebench.records.code_files import imported_files, module_files
 from riebench.records.image_hashes import image_hashes, is_changed
+from riebench.records.schema import with_hash
 from riebench.settings.settings import changed
 from riebench.util.errors import PairError, UserError
+from riebench.util.files import file_hash
 
 FOLDER, LIST, SCORES, BESIDE = "{folder}", "pictures.csv", "scores.csv", "references"
 FILE = "file"
@@ -119,11 +126,23 @@ def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | 
         lack = lacking(folder.records, names)
         drawn = any(METRICS[name].drawn_world for name in names)
         pairs = {pair.id: pair for pair in request.pairs()} if drawn and lack else {}
+        _refuse_none(folder)
         completed, missing = complete(folder, lack, names, scorers, truth if drawn else None, pairs)
         lacked = {record.key for record in lack}
         have = [r for r in folder.records if r.status == "ok" and r.key not in lacked] + completed
     undefined = {name: sum(record.metrics[name] is None for record in have) for name in names}
     return AddedMetrics(names, len(have), missing, undefined=undefined)
+
+
+def _refuse_none(folder: RunFolder) -> None:
+    """Check that a folder has records with pictures.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if not any(record.status == "ok" for record in folder.records):
+        what = "only failed records" if folder.records else "no records"
+        raise UserError(f"{folder.path} holds {what}, so there is nothing to score; finish the run first")
 
 
 def _refuse_other_scorers(folder: RunFolder, scorers: Scorers, names: Sequence[str]) -> None:
@@ -153,7 +172,8 @@ def add_by_command(path: Path, command: str) -> AddedMetrics:
     The command gets a folder with the pictures; ``pictures.csv`` with a row for each: its ``file``, ``pair_id``,
     ``prompt`` (of the edit) and ``original_prompt``, both without brackets, and its ``base``, ``source``, ``mask-base``
     and ``mask-source`` in the folder ``references``. It must write ``scores.csv`` there: a column ``file``, and one
-    for each metric, empty where the metric is undefined.
+    for each metric, empty where the metric is undefined. Records keep the command, with a hash of the files that it
+    names and of what these import.
 
     Args:
         path: the run folder.
@@ -166,15 +186,20 @@ def add_by_command(path: Path, command: str) -> AddedMetrics:
     if FOLDER not in command:
         raise UserError(f"the command {command!r} has no {FOLDER}; put it where the folder of pictures belongs")
     with RunFolder(path) as folder, TemporaryDirectory() as temporary:
+        _refuse_none(folder)
         scored = [record for record in folder.records if record.status == "ok"]
         kept, missing = kept_pictures(path, scored)
         if not kept:
             raise UserError(f"{path} keeps no pictures that could be scored; run with --keep-images")
         by_file = _lay_out(kept, Path(temporary))
+        files = _files_of(command)
+        hashes = {file: file_hash(file) for file in files}
         _run(command, temporary)
         _refuse_overwriting(path, kept)
+        # A file that the command has written is no part of it.
+        code = hash_of_files(file for file in files if file.is_file() and file_hash(file) == hashes[file])
         names, scores = _read_scores(Path(temporary) / SCORES, by_file)
-        by = dict.fromkeys(names, command)
+        by = dict.fromkeys(names, with_hash(command, code))
         refuse_other_scorers(by, folder.records, "give its column another name")
         measured = [_with_metrics(by_file[file], scores[file], by) for file in by_file if scores.get(file)]
         folder.append(measured)
@@ -193,6 +218,32 @@ def _refuse_overwriting(path: Path, kept: Sequence[KeptPictures]) -> None:
     for picture in [file for of_pair in kept for file in (*of_pair.references.values(), *of_pair.pictures)]:
         if not picture.is_file() or is_changed(picture, hashes):
             raise UserError(f"the command has changed {picture}; let it write new files alone, and run again")
+
+
+def _files_of(command: str) -> list[Path]:
+    """The files that a command names, its program among them if that is a script, and what Python files import."""
+    words = _words(command)
+    modules = [word for option, word in pairwise(words) if option == "-m"]
+    program = Path(shutil.which(words[0]) or words[0])
+    named = [Path(word.rpartition("=")[2]) for word in words[1:] if FOLDER not in word]
+    files = {file.absolute() for file in named if _is_file(file)}
+    if _is_file(program) and program.open("rb").read(2) == b"#!":
+        files.add(program.absolute())
+    files |= {file for name in modules for file in module_files(name.partition(".")[0], Path())}
+    return sorted(files | set(imported_files(files)))
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"the command {command!r} cannot be read ({str(error).lower()}); quote it anew") from None
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError, ValueError):  # a word that is no name of a file
+        return path.is_file()
+    return False
 
 
 def _lay_out(kept: Sequence[KeptPictures], folder: Path) -> dict[str, Record]:
@@ -215,10 +266,7 @@ def _lay_out(kept: Sequence[KeptPictures], folder: Path) -> dict[str, Record]:
 
 
 def _run(command: str, folder: str) -> None:
-    try:
-        words = [word.replace(FOLDER, folder) for word in shlex.split(command)]
-    except ValueError as error:
-        raise UserError(f"the command {command!r} cannot be read ({str(error).lower()}); quote it anew") from None
+    words = [word.replace(FOLDER, folder) for word in _words(command)]
     try:
         done = subprocess.run(words, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     except OSError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from riebench.pairs import Pair
-from riebench.records import Record, Setting
+from riebench.records import Record, Setting, record_key
 from riebench.settings.lpips_search import LpipsSearch, Searched, SearchOptions, lpips_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class PairTask(NamedTuple):
         settings: to run.
         keep_images: whether the pictures are kept.
         searches: with the points that are known before, one for each condition and interval; none without ``at_lpips``.
+        code: hash of the code and the weights that the keys of the settings stand for.
     """
 
     pair: Pair
@@ -52,6 +53,12 @@ class PairTask(NamedTuple):
     settings: tuple[PairSetting, ...]
     keep_images: bool = False
     searches: tuple[LpipsSearch, ...] = ()
+    code: str = ""
+
+    @property
+    def pair_hash(self) -> str:
+        """A hash of the pair as its file has it, without the seed."""
+        return record_key(**self.pair.model_dump(include=set(Pair.model_fields) - {"seed"}))[:16]
 
 
 @dataclass
@@ -78,6 +85,7 @@ class LoadedRun:
         device: that the worker computes on.
         metrics: the names of those that a record must hold.
         measured_by: metric to the network of its own that measures it.
+        made_by: for each of ``shared["arms"]``, what its records say.
         search: options of the search for strengths, if there is one.
     """
 
@@ -87,6 +95,7 @@ class LoadedRun:
     device: str
     metrics: Sequence[str] = ()
     measured_by: Mapping[str, str] = field(default_factory=dict)
+    made_by: Sequence[Mapping[str, str]] = ()
     search: SearchOptions | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.metrics import metrics_of
 from riebench.pairs import Pair
 from riebench.records import Record
+from riebench.util.errors import PairError
 from riebench.util.trace import TRACE
 
 
@@ -55,15 +56,20 @@ class PairWorker:
         for condition, method in zip(request.conditions, self.recorder.methods, strict=True):
             for site in condition.sites if method.entry.needs_sae else ():
                 self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair
+        self.stamp = self.instruments.model.stamp()
 
-    def describe(self, pairs: Sequence[Pair], before: Sequence[Record] = ()) -> LoadedRun:
+    def describe(
+        self, pairs: Sequence[Pair], before: Sequence[Record] = (), earlier: Collection[str] = ()
+    ) -> LoadedRun:
         """The run with a task for each pair.
 
         Args:
             pairs: of the run.
             before: records that a search goes on from.
+            earlier: see :attr:`Recorder.earlier`.
         """
         instruments, request = self.instruments, self.request
+        self.recorder.earlier = earlier
         by_pair: dict[str, list[Record]] = {}
         for record in before:
             by_pair.setdefault(record.pair_id, []).append(record)
@@ -91,19 +97,36 @@ class PairWorker:
             device=str(instruments.model.device),
             metrics=[metric.name for metric in metrics_of(request.metrics, instruments.truth is not None)],
             measured_by=dict(instruments.measured_by),
+            made_by=[method.made_by for method in self.recorder.methods],
             search=request.at_lpips,
         )
 
     def work(self, task: PairTask) -> PairResult:
         """The result of a task. A fault of the pair is a failed record with the reason."""
         started = time.perf_counter()
+        if task.code != self.recorder.code:
+            other = "this worker has other code or weights than the run began with; end the run, and give it again"
+            return self.give_up(task, other)
         work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.trace)
         try:
-            result = work.result()
+            self._check_unchanged("before")
+            with self.instruments.model.unwatched():
+                result = work.result()
+            self._check_unchanged("during")
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
             result = PairResult(self.recorder.failures(task, error, work.stage))
         share = round((time.perf_counter() - started) / max(1, len(result.records)), 4)
         return PairResult([record.model_copy(update={"seconds": share}) for record in result.records], result.images)
+
+    def _check_unchanged(self, when: str) -> None:
+        """Fail a pair whose model or SAEs are not those that the run's records name.
+
+        Raises:
+            PairError: if the pipeline, its weights or an SAE's files have changed since the run began.
+        """
+        if self.instruments.model.stamp() != self.stamp:
+            changed = f"the model's pipeline, its weights or the files of an SAE changed {when} this pair's work"
+            raise PairError(f"{changed}; leave them alone while a run goes on, and start it again", "model")
 
     def give_up(self, task: PairTask, reason: str) -> PairResult:
         """The failed records of a pair whose workers died."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from riebench.engine.conditions import Condition
 from riebench.engine.pair_task import PairSetting, PairTask, searches_of
 from riebench.engine.request import Request
 from riebench.methods.interface import FileReader, Method, NamedByItself
@@ -14,7 +17,7 @@ from riebench.pairs import Pair
 from riebench.pairs.brackets import without_brackets_at_first
 from riebench.pairs.grounding import special_in_capitals
 from riebench.records import Record, Setting, record_key
-from riebench.records.code import code_hash, code_version
+from riebench.records.code import code_hash, code_version, hash_of_files, import_hash
 from riebench.settings.lpips_search import LpipsSearch
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
@@ -43,6 +46,8 @@ class ConditionMethod(NamedTuple):
         name: of the method in records.
         code: hash of the files that the method is written in and reads.
         parts: fingerprints of the weights that take part.
+        made_by: the code that takes part, as records say it.
+        in_keys: what of it keys have beside ``code``; empty for riebench's own methods, models and masks.
     """
 
     method: Method
@@ -50,6 +55,8 @@ class ConditionMethod(NamedTuple):
     name: str
     code: str
     parts: dict[str, str]
+    made_by: dict[str, str]
+    in_keys: dict[str, str]
 
 
 class Recorder:
@@ -61,6 +68,8 @@ class Recorder:
 
     Attributes:
         methods: the method of each condition.
+        code: hash of the code and the weights of all conditions.
+        earlier: keys in the folder that an earlier version made without ``made_by``; what they lack is not known.
     """
 
     def __init__(self, request: Request, instruments: Instruments) -> None:
@@ -68,15 +77,10 @@ class Recorder:
         self.conditions = dict(instruments.conditions)
         self.methods: list[ConditionMethod] = []
         for condition in request.conditions:
-            entry = find(condition.method)
-            method = entry.create(condition.options)
-            name = method.record_name if isinstance(method, NamedByItself) else entry.name
-            files = method.files if isinstance(method, FileReader) else ()
-            parts = {n: value for n, value in instruments.parts.items() if n != "sae" or entry.needs_sae}
-            code = FIXED_CODE.get(entry.place) or code_hash(entry.cls, files)
-            if not PROTOCOLS[request.protocol].adaptive_ratio:
-                code = EARLIER_CODE.get(code, code)
-            self.methods.append(ConditionMethod(method, entry, name, code, parts))
+            self.methods.append(_condition_method(condition, instruments, request.protocol))
+        facts = [(method.code, method.parts, method.made_by) for method in self.methods]
+        self.code = record_key(methods=facts, conditions=self.conditions)[:16]
+        self.earlier: Collection[str] = ()
         self._code = code_version()
         self._measured_by = dict(instruments.measured_by)
         self._settings = [
@@ -107,7 +111,7 @@ class Recorder:
         that are of this pair and one of this run's conditions are among them, as points of the search.
         """
         seed = self.request.seed if self.request.seed is not None else pair.seed
-        task = PairTask(pair, PUBLISHED_SEED if seed is None else seed, ())
+        task = PairTask(pair, PUBLISHED_SEED if seed is None else seed, (), code=self.code)
         if PROTOCOLS[self.request.protocol].delete_marks:
             task = task._replace(pair=pair.as_published())
         settings = [(number, setting, None) for number, group in enumerate(self._settings) for setting in group]
@@ -126,8 +130,8 @@ class Recorder:
         A key is a hash of everything that can change a record's numbers, and of nothing else: the pair with its id
         (methods and functions for masks see all of it) and its seed; the setting, and the files that the method is
         written in and reads; the protocol; fingerprints of the weights of model, masker, scorers and (if the method
-        needs them) SAEs; the conditions, as the type of the weights, size, guidance and mask rules; and
-        :data:`NUMERICS`.
+        needs them) SAEs; the conditions, as the type of the weights, size, guidance and mask rules;
+        :data:`NUMERICS`; and a user's code that takes part.
 
         The size of batches, the number of workers, the device and the versions of torch, diffusers and the like are
         not in the key. They move numbers by rounding alone, within the tolerance that the tests state, and a run must
@@ -142,16 +146,19 @@ class Recorder:
         by_key: dict[str, PairSetting] = {}
         for number, setting, at_lpips in settings:
             method = self.methods[number]
-            key = record_key(
-                pair=about_pair,
-                seed=task.seed,
-                setting=setting.model_dump(mode="json"),
-                method=method.code,
-                protocol=self.request.protocol,
-                parts=method.parts,
-                conditions=self.conditions,
-                numerics=NUMERICS,
-            )
+            content = {
+                "pair": about_pair,
+                "seed": task.seed,
+                "setting": setting.model_dump(mode="json"),
+                "method": method.code,
+                "protocol": self.request.protocol,
+                "parts": method.parts,
+                "conditions": self.conditions,
+                "numerics": NUMERICS,
+            }
+            key = record_key(**content)
+            if method.in_keys and key not in self.earlier:
+                key = record_key(**content, made_by=method.in_keys)
             by_key.setdefault(key, PairSetting(number, setting, key, at_lpips))
         return tuple(by_key.values())
 
@@ -187,7 +194,9 @@ class Recorder:
             parts=method.parts,
             conditions=self.conditions,
             code=self._code,
+            made_by=method.made_by,
             measured_by=self._measured_by if metrics else {},
+            pair_hash=task.pair_hash,
             metrics=dict(metrics or {}),
             notes=dict(notes or {}),
             reason=_reason(error) if error else None,
@@ -212,6 +221,52 @@ def _read_otherwise(pair: Pair) -> dict[str, list[str]]:
     capitals = [phrase for phrase in phrases if special_in_capitals(phrase)]
     changed = {"prompts": prompts if prompts != first else [], "phrases": capitals}
     return {name: texts for name, texts in changed.items() if texts}
+
+
+def _condition_method(condition: Condition, instruments: Instruments, protocol: str) -> ConditionMethod:
+    """The method of a condition.
+
+    Raises:
+        UserError: if a file of the method cannot be read, or was edited since this process loaded it.
+    """
+    entry = find(condition.method)
+    method = entry.create(condition.options)
+    name = method.record_name if isinstance(method, NamedByItself) else entry.name
+    reads = [str(file) for file in method.files] if isinstance(method, FileReader) else []
+    of_options = [file for file in _option_files(condition.options) if str(file) not in reads]
+    fixed = FIXED_CODE.get(entry.place)
+    beside = {"imports": "" if fixed else import_hash(entry.cls), **instruments.code}
+    in_keys = {**beside, "files": hash_of_files(of_options)}
+    made_by = {
+        "numerics": str(NUMERICS),
+        "method": fixed or _same_numbers(code_hash(entry.cls), protocol),
+        **beside,
+        "files": hash_of_files([*map(Path, reads), *of_options]),
+    }
+    return ConditionMethod(
+        method,
+        entry,
+        name,
+        code=fixed or _same_numbers(code_hash(entry.cls, reads), protocol),
+        parts={part: value for part, value in instruments.parts.items() if part != "sae" or entry.needs_sae},
+        made_by={fact: value for fact, value in made_by.items() if value},
+        in_keys={fact: value for fact, value in in_keys.items() if value},
+    )
+
+
+def _same_numbers(code: str, protocol: str) -> str:
+    """The hash of a method's files, or of earlier ones that give the same numbers under a protocol."""
+    return code if PROTOCOLS[protocol].adaptive_ratio else EARLIER_CODE.get(code, code)
+
+
+def _option_files(options: Mapping[str, Any]) -> list[Path]:
+    """The files that options name, and those in the folders that they name by a path."""
+    files: list[Path] = []
+    for path in (Path(value) for value in options.values() if isinstance(value, str)):
+        with suppress(OSError, ValueError):  # a text that is no name of a file
+            inside = path.iterdir() if len(path.parts) > 1 and path.is_dir() else [path]
+            files += [file for file in inside if file.is_file()]
+    return sorted(files)
 
 
 def _without_strength(setting: Setting) -> str:

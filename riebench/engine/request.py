@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -247,7 +248,10 @@ def _pairs(options: RunOptions, entry: ModelEntry, preset: Preset | None) -> tup
 def _pair_file(options: RunOptions, entry: ModelEntry) -> tuple[Path | None, list[Pair]]:
     """The pair file, None if pairs were handed in, and all of its pairs."""
     if options.pairs is not None and not isinstance(options.pairs, str | Path):
-        return None, list(options.pairs)
+        pairs = list(options.pairs)
+        if twice := [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]:
+            raise UserError(f"pairs has the id {twice[0]!r} twice; give each pair its own")
+        return None, pairs
     file = entry.pairs if options.pairs is None else Path(options.pairs)
     if file is None:
         raise UserError(

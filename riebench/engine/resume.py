@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from riebench.engine.pair_task import LoadedRun, PairTask, searches_of
 from riebench.records import Record
+from riebench.records.schema import measures_alike
 from riebench.util.errors import UserError
 
 
@@ -39,17 +41,28 @@ def left_to_do(run: LoadedRun, before: Sequence[Record], kept: Iterable[str], re
     return left
 
 
-def refuse_other_runs(run: LoadedRun, before: Sequence[Record], folder: Path) -> None:
+def refuse_other_runs(run: LoadedRun, before: Sequence[Record], folder: Path, mend: str = "") -> None:
     """Check that the run's records can be in one folder with earlier ones; new pairs, methods and strengths can.
 
+    What a record of an earlier version does not say is not compared.
+
+    Args:
+        run: with all tasks.
+        before: the earlier records.
+        folder: of these.
+        mend: what to do, for the message; for the records of the run's own folder unless given.
+
     Raises:
-        UserError: if a record is of another model, protocol, number of steps, weights or conditions, or of the same
-            pair and setting with another seed, text or code: tables would mix what cannot be compared.
+        UserError: if a record is of another model, protocol, number of steps, weights, conditions or code, of a pair
+            that was another then, or of the same pair and setting with another seed: tables would mix what cannot be
+            compared.
     """
     if not before:
         return
-    end = f"give another --out, or --force to discard the records in {folder}"
+    end = mend or f"give another --out, or --force to discard the records in {folder}"
     refuse_other_scorers(run.measured_by, before, end)
+    _refuse_other_code(run, before, end)
+    _refuse_other_pairs(run.tasks, before, end)
     shared = run.shared
     ours = {"model": shared["model"], "protocol": shared["protocol"], "steps": shared["steps"]}
     ours |= _facts(shared["parts"], shared["conditions"])
@@ -70,6 +83,58 @@ def refuse_other_runs(run: LoadedRun, before: Sequence[Record], folder: Path) ->
             raise UserError(f"the folder has a record of {_difference(task, record)}; {end}")
 
 
+OTHER_CODE = {
+    "numerics": "another version of what riebench computes",
+    "masks": "another function of masks= (its code, or what it uses; a text 'fingerprint' of the object may name it)",
+    "model": "other code of the model's family",
+    "method": "other code of the method {!r}",
+    "imports": "other modules or data that the code of the method {!r} uses",
+    "files": "other contents of the files that the method {!r} reads",
+}
+"""What differs, by the facts of :attr:`Record.made_by`: of every record, of one method, of one method with options."""
+
+
+def _refuse_other_code(run: LoadedRun, before: Iterable[Record], end: str) -> None:
+    """Check that earlier records were made by the code that the run has now, as far as they say.
+
+    Raises:
+        UserError: if a record was not.
+    """
+    known = {
+        (record.setting.method, json.dumps(record.setting.options, sort_keys=True), tuple(record.made_by.items()))
+        for record in before
+        if record.status == "ok" and record.made_by
+    }
+    for arm, ours in zip(run.shared["arms"], run.made_by, strict=True):
+        options = json.dumps(arm["options"], sort_keys=True)
+        for method, of_method, made_by in known:
+            theirs, same = dict(made_by), method == arm["method"]
+            compared = ["numerics", "masks", "model"] + ["method", "imports"] * same
+            compared += ["files"] * (same and options == of_method)
+            for fact in compared:
+                if theirs.get(fact) != ours.get(fact):
+                    what = OTHER_CODE[fact].format(method)
+                    raise UserError(f"the folder has records made with {what}; {end}")
+
+
+def _refuse_other_pairs(tasks: Iterable[PairTask], before: Iterable[Record], end: str) -> None:
+    """Check that the pairs of earlier records are what they are in the run's tasks, as far as these say.
+
+    Raises:
+        UserError: if one is not. The phrases of a pair that failed may have been mended since.
+    """
+    by_id = {task.pair.id: (task, task.pair_hash) for task in tasks}
+    for record in before:
+        task, pair_hash = by_id.get(record.pair_id, (None, ""))
+        if task is None:
+            continue
+        texts = (task.pair.editing_type_id, task.pair.original_prompt, task.pair.editing_prompt)
+        other = (record.category, record.original_prompt, record.editing_prompt) != texts
+        if other or (record.status == "ok" and record.pair_hash not in (None, pair_hash)):
+            what = "another category or other prompts" if other else "other phrases, or another instruction"
+            raise UserError(f"the folder has a record of the pair {record.pair_id!r} with {what}; {end}")
+
+
 def refuse_other_scorers(measured_by: Mapping[str, str], before: Iterable[Record], end: str) -> None:
     """Check that metrics are measured by what measured them in earlier records.
 
@@ -83,7 +148,7 @@ def refuse_other_scorers(measured_by: Mapping[str, str], before: Iterable[Record
     """
     for record in before:
         for name, theirs in record.measured_by.items():
-            if measured_by.get(name, theirs) != theirs:
+            if not measures_alike(theirs, measured_by.get(name, theirs)):
                 now = measured_by[name]
                 raise UserError(f"the folder has records with {name} by {theirs}, and now it is {now}; {end}")
 
@@ -100,8 +165,6 @@ def _difference(task: PairTask, record: Record) -> str:
     pair = task.pair
     if record.seed != task.seed:
         return f"the pair {pair.id!r} with the seed {record.seed}, not {task.seed}"
-    if (record.original_prompt, record.editing_prompt) != (pair.original_prompt, pair.editing_prompt):
-        return f"the pair {pair.id!r} with other prompts"
     other = f"other phrases, another picture, or other code or files of the method {record.setting.method!r}"
     return f"the pair {pair.id!r} made with {other}"
 

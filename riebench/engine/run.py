@@ -23,7 +23,7 @@ from riebench.methods.registry import find
 from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
-from riebench.records import Record, RunFolder
+from riebench.records import Record, RunFolder, read_records
 from riebench.records.folder import RUN
 from riebench.util.errors import UserError
 from riebench.util.progress import keep_timing, progress_bar
@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions, beside: bool = False) -> Session:
+def carry_out(
+    request: Request,
+    pairs: Sequence[Pair],
+    options: RunOptions,
+    beside: bool = False,
+    repeated: Path | None = None,
+) -> Session:
     """Make the records of a request that its folder lacks, and append them there.
 
     Args:
@@ -46,9 +52,11 @@ def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions, besi
         options: the folder (``out``), loaded parts, workers, and what to do with failures and earlier records.
         beside: whether a long run that names no number of workers goes on in further processes too. They know nothing
             of what a program has changed in this one.
+        repeated: the folder of a run that is repeated.
 
     Raises:
-        UserError: if the request cannot be run, before anything is computed; or if the folder can no longer be written.
+        UserError: if the request cannot be run, or what it needs is not what it was in the repeated run, before
+            anything is computed; or if the folder can no longer be written.
         KeyboardInterrupt: at a second Ctrl-C.
     """
     path, given = Path(options.out) if options.out else _new_folder(), options.handed_in
@@ -63,8 +71,12 @@ def carry_out(request: Request, pairs: Sequence[Pair], options: RunOptions, besi
     with crew_of as crew, RunFolder(path, options.force) as folder:
         before = folder.records
         searched = [record for record in before if record.at_lpips or request.at_lpips]
-        loaded_run = crew.ask(lambda worker: worker.describe(pairs, searched))
+        earlier = {record.key for record in before if not record.made_by}
+        loaded_run = crew.ask(lambda worker: worker.describe(pairs, searched, earlier))
         refuse_other_runs(loaded_run, before, path)
+        if repeated is not None and repeated.resolve() != path.resolve():
+            mend = f"it would not be repeated; put back what it was run with, or use 'riebench run' ({repeated})"
+            refuse_other_runs(loaded_run, read_records(repeated), repeated, mend)
         if before:
             before = _asked_for_now(folder, before, loaded_run)
         asked = {setting.key for task in loaded_run.tasks for setting in task.settings}

@@ -7,7 +7,6 @@ contents are ours; no source prescribes them.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from riebench.util.errors import UserError
 
-FACTS, HEAT, PICTURES = "feature-index.json", "heat.npz", "pictures"
+FACTS, HEAT, PICTURES, UNFINISHED = "feature-index.json", "heat.npz", "pictures", "unfinished-index.pt"
 FULL = 255
 """The heat of a feature's maximum."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -132,9 +131,13 @@ class IndexedFeature(NamedTuple):
 
 def sort_features(features: Iterable[IndexedFeature], by: str) -> list[IndexedFeature]:
     """Features by a property: by ``number`` from the lowest, else from the highest, those without a value last."""
-    if by == "number":
-        return sorted(features)
-    return sorted(features, key=lambda f: (getattr(f, by) is None, -(getattr(f, by) or 0), f.number))
+    return sorted(features, key=lambda feature: sort_key(feature, by))
+
+
+def sort_key(feature: IndexedFeature, by: str) -> tuple[bool, float, int]:
+    """The key with which :func:`sort_features` sorts."""
+    value = -feature.number if by == "number" else getattr(feature, by)
+    return value is None, -(value or 0), feature.number
 
 
 class TopPicture(NamedTuple):
@@ -323,19 +326,3 @@ def check_index_of(index: FeatureIndex, fingerprint: str) -> None:
             f"{index.folder} is the index of another SAE (fingerprint {index.facts.sae}, this one has {fingerprint});"
             " make its own with 'riebench sae index', or give another --index"
         )
-
-
-def check_index_folder(out: Path) -> None:
-    """See that a folder is new, empty or a feature index, and that it can be written.
-
-    Raises:
-        UserError: if it is not.
-    """
-    if out.exists() and not is_index(out) and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} holds something else than a feature index and would be lost; give another folder")
-    try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the folder {out} cannot be written: {error.strerror}; give another") from None
-    if not os.access(out.absolute().parent, os.W_OK):
-        raise UserError(f"the folder {out} cannot be written; give another")

@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from signal import Signals
 from typing import NamedTuple
-from uuid import uuid4
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from riebench.features.feature_index import FACTS, FULL, HEAT, PICTURES, Columns, FeatureIndex, IndexFacts
+from riebench.features.feature_index import (
+    FACTS,
+    FULL,
+    HEAT,
+    PICTURES,
+    Columns,
+    FeatureIndex,
+    IndexFacts,
+)
+from riebench.features.index_folder import PlannedIndex, refuse_another_index, whole_index
+from riebench.features.index_pass import FeatureTotals, IndexPart, IndexPass
 from riebench.features.scores.estimate import Array
 from riebench.features.scores.interpretability import detect, truths_of
 from riebench.instruments.world import World
 from riebench.models.model import Model
 from riebench.prompts import Prompted
 from riebench.sae.dictionary import Dictionary
-from riebench.util.files import write_whole
 from riebench.util.progress import Track
+from riebench.util.work_folder import WorkFolder
 
 TOP, NEAREST, SIDE = 9, 8, 128
-QUALITY = 80
 ROWS = 1024
 """Features whose cosines with all others are worked out together."""
-
-
-class IndexPart(NamedTuple):
-    """One SAE of several whose indexes are made in one pass.
-
-    Attributes:
-        site: where the dictionary reads.
-        dictionary: the SAE.
-        out: the folder; see :func:`riebench.features.feature_index.check_index_folder`.
-        name: of the SAE, for titles.
-        fingerprint: of the SAE, as :func:`riebench.sae.folders.sae_fingerprint`.
-    """
-
-    site: str
-    dictionary: Dictionary
-    out: Path
-    name: str
-    fingerprint: str
 
 
 def make_index(
@@ -67,7 +55,7 @@ def make_index(
     side: int = SIDE,
     track: Track = iter,
 ) -> FeatureIndex:
-    """Generate the pictures, measure every feature in them, and write the index; an earlier index is replaced.
+    """Generate the pictures, measure every feature in them, and write the index.
 
     ``site``, ``dictionary``, ``out``, ``name`` and ``fingerprint`` are those of :class:`IndexPart`, the others and the
     errors those of :func:`make_indexes`.
@@ -104,60 +92,73 @@ def make_indexes(
         side: of the stored pictures at most, pixels.
         track: shows how far the pictures are.
 
+    An index of the same SAE, model and pictures that is whole is left as it is. A first Ctrl-C keeps what was measured,
+    and the same call goes on with it.
+
     Raises:
-        UserError: if a site does not exist or a prompt is not of the world.
+        UserError: if a site does not exist, a prompt is not of the world, another process writes to a folder, or a
+            folder holds another index.
+        KeyboardInterrupt: after the first Ctrl-C.
     """
     shown = [world.shown(prompt) for prompt, _ in prompted] if world else []
-    totals = [
-        FeatureTotals(len(part.dictionary.W_dec), model.sites[part.site].positions, top, each=world is not None)
-        for part in parts
-    ]
-    most = 2 * sum(each.pictures.numel() for each in totals)
-    pictures: dict[int, bytes] = {}
-    runs = model.runs(prompted, steps, {part.site for part in parts})
+    with ExitStack() as locked:
+        folders = {part.out: locked.enter_context(WorkFolder(part.out, FACTS)) for part in parts}
+        for part in parts:
+            refuse_another_index(part.out, planned_index(part, model, steps, prompts, prompted))
+        missing = [part for part in parts if whole_index(part.out) is None]
+        if missing:
+            index_pass = IndexPass(model, missing, prompted, steps=steps, top=top, side=side, each=world is not None)
+            ending = index_pass.run(track)
+            if ending.left and ending.signal:
+                raise KeyboardInterrupt if ending.signal is Signals.SIGINT else SystemExit(128 + ending.signal)
+            for part, each in zip(missing, index_pass.totals, strict=True):
+                each.sort()
+                labels = _labels(part, each, shown, world)
+                own = _shown(index_pass.pictures, each)
+                planned = planned_index(part, model, steps, prompts, prompted)
+                _write(folders[part.out], _facts(part, planned, model, each, labels, own), own, each)
+            index_pass.file.unlink(missing_ok=True)
+    return [FeatureIndex(part.out) for part in parts]
+
+
+def planned_index(
+    part: IndexPart, model: Model, steps: int, prompts: str, prompted: Sequence[Prompted]
+) -> PlannedIndex:
+    """The index that is to be made of an SAE."""
+    return PlannedIndex(part.fingerprint, part.site, model.entry.name, steps, prompts, prompted, model.fingerprint)
+
+
+def _labels(part: IndexPart, totals: FeatureTotals, shown: Sequence[Mapping[str, str]], world: World | None) -> Labels:
+    nothing = [None] * len(part.dictionary.W_dec)
+    return label_features(totals.in_each(), shown, world) if world else Labels(nothing, nothing, None)
+
+
+def _facts(
+    part: IndexPart,
+    planned: PlannedIndex,
+    model: Model,
+    totals: FeatureTotals,
+    labels: Labels,
+    pictures: Mapping[int, bytes],
+) -> IndexFacts:
     with torch.no_grad():
-        for number in track(range(len(prompted))):
-            run = next(runs)
-            for part, each in zip(parts, totals, strict=True):
-                each.add(number, part.dictionary.encode(run.values[part.site].float()))
-            pictures[number] = _small(run.image, side)
-            if len(pictures) >= most:  # forget those that no feature shows any more
-                shown_somewhere = set[int]().union(*(each.pictures.unique().tolist() for each in totals))
-                pictures = {number: data for number, data in pictures.items() if number in shown_somewhere}
-    indexes = []
-    for part, each in zip(parts, totals, strict=True):
-        each.sort()
-        own = _shown(pictures, each)
-        nothing = [None] * len(part.dictionary.W_dec)
-        labels = label_features(each.in_each(), shown, world) if world else Labels(nothing, nothing, None)
-        with torch.no_grad():
-            numbers, cosines = nearest_features(part.dictionary.W_dec, NEAREST)
-        facts = IndexFacts(
-            name=part.name,
-            sae=part.fingerprint,
-            site=part.site,
-            width=part.dictionary.W_dec.shape[1],
-            grid=model.sites[part.site].grid,
-            model=model.entry.name,
-            model_fingerprint=model.fingerprint,
-            steps=steps,
-            prompts=prompts,
-            pictures_made=len(prompted),
-            score_name=labels.score_name,
-            columns=_columns(each, labels, numbers, cosines),
-            prompted={number: (prompted[number].prompt, prompted[number].seed) for number in sorted(own)},
-        )
-        _write(part.out, facts, own, each)
-        indexes.append(FeatureIndex(part.out))
-    return indexes
-
-
-def _small(image: np.ndarray, side: int) -> bytes:
-    picture = Image.fromarray(image)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=QUALITY, method=4)
-    return buffer.getvalue()
+        numbers, cosines = nearest_features(part.dictionary.W_dec, NEAREST)
+    prompted = planned.prompted
+    return IndexFacts(
+        name=part.name,
+        sae=part.fingerprint,
+        site=part.site,
+        width=part.dictionary.W_dec.shape[1],
+        grid=model.sites[part.site].grid,
+        model=planned.model,
+        model_fingerprint=model.fingerprint,
+        steps=planned.steps,
+        prompts=planned.prompts,
+        pictures_made=len(prompted),
+        score_name=labels.score_name,
+        columns=_columns(totals, labels, numbers, cosines),
+        prompted={number: (prompted[number][0], prompted[number][1]) for number in sorted(pictures)},
+    )
 
 
 def _shown(pictures: dict[int, bytes], totals: FeatureTotals) -> dict[int, bytes]:
@@ -194,72 +195,17 @@ def _heat(totals: FeatureTotals, grid: tuple[int, int]) -> np.ndarray:
     return heat.reshape(*heat.shape[:2], *grid)
 
 
-def _write(out: Path, facts: IndexFacts, pictures: dict[int, bytes], totals: FeatureTotals) -> None:
-    """Write a new folder beside ``out`` and give it the name last, so that a reader never meets half an index."""
-    part = out.with_name(f"{out.name}.{uuid4().hex[:8]}.part")
-    try:
-        (part / PICTURES).mkdir(parents=True)
-        for number, data in pictures.items():
-            (part / PICTURES / f"{number}.webp").write_bytes(data)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, heat=_heat(totals, facts.grid))
-        write_whole(part / HEAT, buffer.getvalue())
-        write_whole(part / FACTS, facts.model_dump_json().encode())
-        if out.exists():
-            old = part.with_suffix(".old")
-            os.replace(out, old)
-            os.replace(part, out)
-            shutil.rmtree(old)
-        else:
-            os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-class FeatureTotals:
-    """Sums over the pictures as they pass, and each feature's top pictures with heat maps.
-
-    Args:
-        features: number of features.
-        positions: number of positions in a picture.
-        top: pictures kept for each feature.
-        each: whether the largest code in every picture is kept, too.
-    """
-
-    def __init__(self, features: int, positions: int, top: int, each: bool = False) -> None:
-        self.seen = 0
-        self.active = torch.zeros(features, dtype=torch.long)
-        self.total = torch.zeros(features, dtype=torch.double)
-        self.highest = torch.zeros(features, top)
-        self.pictures = torch.full((features, top), -1)
-        self.heat = torch.zeros(features, top, positions, dtype=torch.half)
-        self._each: list[Tensor] | None = [] if each else None
-
-    def add(self, picture: int, codes: Tensor) -> None:
-        """Take in the codes ``[steps, positions, features]`` of a picture."""
-        self.seen += codes.shape[0] * codes.shape[1]
-        self.active += (codes > 0).sum((0, 1)).cpu()
-        self.total += codes.sum((0, 1)).cpu()
-        heat = codes.amax(0)
-        highest = heat.amax(0).cpu()
-        if self._each is not None:
-            self._each.append(highest.half())
-        rows = (highest > self.highest.amin(1)).nonzero()[:, 0]
-        places = self.highest[rows].argmin(1)
-        self.highest[rows, places] = highest[rows]
-        self.pictures[rows, places] = picture
-        self.heat[rows, places] = heat[:, rows.to(heat.device)].T.half().cpu()
-
-    def in_each(self) -> NDArray[np.float32]:
-        """Largest code in each picture ``[pictures, features]``; only where ``each`` was asked for."""
-        assert self._each is not None
-        return torch.stack(self._each).float().numpy()
-
-    def sort(self) -> None:
-        """Put the largest codes first."""
-        order = self.highest.argsort(dim=1, descending=True)
-        self.highest, self.pictures = self.highest.gather(1, order), self.pictures.gather(1, order)
-        self.heat = self.heat[torch.arange(len(order))[:, None], order]
+def _write(folder: WorkFolder, facts: IndexFacts, pictures: Mapping[int, bytes], totals: FeatureTotals) -> None:
+    """Write an index; its facts come last, so that a reader never takes half of it for an index."""
+    (folder.path / FACTS).unlink(missing_ok=True)
+    for old in (folder.path / PICTURES).glob("*"):
+        old.unlink()
+    for number, data in pictures.items():
+        folder.write(f"{PICTURES}/{number}.webp", data)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, heat=_heat(totals, facts.grid))
+    folder.write(HEAT, buffer.getvalue())
+    folder.write(FACTS, facts.model_dump_json().encode())
 
 
 def nearest_features(directions: Tensor, count: int) -> tuple[Tensor, Tensor]:

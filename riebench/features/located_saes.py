@@ -8,23 +8,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 from riebench.features.feature_index import (
+    FACTS,
     FeatureIndex,
     check_feature,
-    check_index_folder,
     check_index_of,
     is_index,
 )
+from riebench.features.index_folder import PlannedIndex, check_index_folder, refuse_another_index
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR
-from riebench.sae.folders import feature_count, read_config, sae_fingerprint
+from riebench.sae.folders import (
+    FINAL,
+    NoSaeError,
+    feature_count,
+    hook_name,
+    inside,
+    read_config,
+    sae_fingerprint,
+    warn_of_site,
+)
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import cache_folder
 from riebench.util.progress import tracked
+from riebench.util.work_folder import check_work_folder
 
-FINAL = "final"
-"""The folder inside a published SAE folder that holds the SAE."""
 OWN_MODEL = "mini"
 FROM_GRAMMAR = 1000
 """Prompts from the grammar unless told otherwise."""
@@ -51,7 +60,7 @@ def locate_sae(sae: str, entry: ModelEntry | None, settings: Settings) -> Locate
     """The SAE of a folder, or of a site of the model.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or the settings ask for another k or number of features.
     """
     folder = Path(sae)
     if not folder.is_dir():
@@ -61,46 +70,58 @@ def locate_sae(sae: str, entry: ModelEntry | None, settings: Settings) -> Locate
                 raise UserError(f"there is no SAE folder {sae!r}; give a folder, or a site and its --model")
             raise unknown("SAE (no folder of that name, and no site of the model that has one)", sae, known)
         folder = known[sae]
-    elif read_config(folder) is None and (folder / FINAL).is_dir():
-        folder /= FINAL
-    if read_config(folder) is None:
+    folder = inside(folder)
+    config = read_config(folder)
+    if config is None:
         raise UserError(f"{folder} holds neither an SAE nor a feature index; expected config.json and weights in it")
+    for name, value, key in (("k", settings.sae.k, "k"), ("features", settings.sae.features, "n_dirs_local")):
+        if value is not None and config.get(key) != value:
+            raise UserError(f"the SAE {folder} has {name} {config.get(key)}; leave out --set sae.{name}={value}")
     return LocatedSae(folder, sae_fingerprint(folder))
 
 
 def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | None) -> str:
-    """The site of an SAE: the given one, else that of its configuration, else that of its folder's name.
+    """The site of an SAE: the given one, else the one that its folder's name and its configuration say.
 
     Raises:
-        UserError: if the model has no such site, its values are not as wide as the SAE's, or the site is unknown.
+        UserError: if the model has no such site, its values are not as wide as the SAE's, the site is unknown, or the
+            folder's name and the configuration say two sites.
     """
     config, sites = read_config(sae.folder) or {}, entry.sites(settings)
-    site = site or config.get("site") or _site_by_name(sae, entry, settings)
+    if site is None:
+        site = _site_by_folder(sae, entry, settings) or config.get("site")
+    else:
+        stated = config.get("site") or hook_name(config)
+        if stated not in (None, site):
+            warn_of_site(sae.folder, site, str(stated))
+    if site is None:
+        raise UserError(
+            f"the site of the SAE {sae.folder} in {entry.name} is unknown; give it with --site, as --site mid.0"
+        )
     if site not in sites:
         raise unknown("site", str(site), sites)
-    width = config.get("d_model", config.get("d_in"))
+    width = config.get("d_model")
     if width not in (None, sites[site].width):
         here = f"the values at {site} of {entry.name} are {sites[site].width} wide"
         raise UserError(f"the SAE {sae.folder} is {width} wide, {here}; say where it belongs with --site and --model")
     return site
 
 
-def _site_by_name(sae: LocatedSae, entry: ModelEntry, settings: Settings) -> str:
+def _site_by_folder(sae: LocatedSae, entry: ModelEntry, settings: Settings) -> str | None:
+    """The site at which ``riebench run`` would use the SAE's folder; None if it would not use it."""
     root = sae.folder.parent if sae.folder.name == FINAL else sae.folder
-    named = settings.model_copy(update={"sae": settings.sae.model_copy(update={"folder": str(root)})})
-    for known in (entry.saes(settings), _saes_or_none(entry, named)):
+    alone = settings.sae.model_copy(update={"folder": str(root), "k": None, "features": None})
+    for known in (entry.saes(settings), _saes_or_none(entry, settings.model_copy(update={"sae": alone}))):
         for site, folder in known.items():
             if folder.resolve() == sae.folder.resolve():
                 return site
-    raise UserError(
-        f"the site of the SAE {sae.folder} in {entry.name} is unknown; give it with --site, as --site mid.0"
-    )
+    return None
 
 
 def _saes_or_none(entry: ModelEntry, settings: Settings) -> Mapping[str, Path]:
     try:
         return entry.saes(settings)
-    except UserError:
+    except NoSaeError:
         return {}
 
 
@@ -135,10 +156,11 @@ class IndexRequest:
 
 
 def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
-    """Load the model and the SAE, and make the index in the folder ``out``.
+    """Load the model and the SAE, and make the index in the folder ``out``, or what is left of it.
 
     Raises:
-        UserError: for bad input; before torch is imported unless the check needs weights.
+        UserError: for bad input, or a folder that holds another index or is being written; before torch is imported
+            unless the check needs weights.
     """
     entry = entry_named(request.model or _model_in_config(request.sae) or OWN_MODEL)
     entry.check_settings(request.settings)
@@ -150,6 +172,8 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     count = request.count or (FROM_GRAMMAR if location == GRAMMAR else None)
     prompted = entry.read_prompts(location, count, "held-out", request.column)
     check_index_folder(out)
+    refuse_another_index(out, PlannedIndex(sae.fingerprint, site, entry.name, request.steps, location, prompted))
+    check_work_folder(out, FACTS)
     from riebench.features.index_making import make_index
     from riebench.instruments.loading import world_of
 
@@ -231,5 +255,5 @@ def _refuse_other_pictures(index: FeatureIndex, request: IndexRequest) -> None:
 
 def _model_in_config(sae: str) -> str | None:
     """The model that the configuration in a folder of an SAE names."""
-    model = (read_config(Path(sae)) or {}).get("model")
+    model = (read_config(inside(Path(sae))) or {}).get("model")
     return model if isinstance(model, str) else None

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 
+from riebench.features.score_groups import Facts, ScoreGroup, score_groups
 from riebench.report.style import DASHES, METADATA, PAPER
 from riebench.report.texttable import DASH, TextTable, interval, markdown_table, number, print_table, write_csv
 from riebench.training.training_log import COLOURS
@@ -51,7 +52,6 @@ PANELS = {
     "code_iou": "IoU with the next step's features",
 }
 SCREEN = 130  # dots per inch
-Facts = Mapping[str, Any]
 
 
 def score_path(folder: Path, name: str, key: str) -> Path:
@@ -88,12 +88,16 @@ def write_score_tables(folder: Path) -> list[dict[str, Any]]:
         (facts for facts in map(read_scores, folder.glob("*.json")) if facts),
         key=lambda facts: (facts["block"], facts["kind"] not in ("sae", "dictionary"), facts["name"]),
     )
-    text = markdown_table(score_table(scores, intervals=True))
+    groups = score_groups(scores)
     with full_disk(folder / "scores.md"):
-        (folder / "scores.md").write_text(f"{text}\n{EXPLAINED}", encoding="utf-8")
+        (folder / "scores.md").write_text("\n".join([*map(_section, groups), EXPLAINED]), encoding="utf-8")
         write_csv(_frame(scores), folder / "scores.csv")
-        write_step_scores(folder, scores)
+        write_step_scores(folder, groups)
     return scores
+
+
+def _section(group: ScoreGroup) -> str:
+    return f"{group.title}:\n\n{markdown_table(score_table(group, intervals=True))}"
 
 
 EXPLAINED = """Means with 95 % intervals by bootstrap; a dash is undefined.
@@ -113,28 +117,32 @@ EXPLAINED = """Means with 95 % intervals by bootstrap; a dash is undefined.
 """
 
 
-def score_table(scores: Sequence[Facts], intervals: bool) -> TextTable:
-    """A row for each score file; columns that are undefined in all of them are left out."""
-    columns = [name for name in COLUMNS if any(_value(facts, name) is not None for facts in scores)]
+def score_table(group: ScoreGroup, intervals: bool) -> TextTable:
+    """A row for each score file of a group; columns that are undefined in all of them are left out."""
+    columns = [name for name in COLUMNS if any(_value(facts, name) is not None for facts in group.scores)]
     rows = [
         [
-            facts["name"],
+            label,
             facts["kind"],
             facts["block"],
             str(facts["features_count"]),
             *(_cell(facts["summary"].get(name), DIGITS.get(name, 3), intervals) for name in columns),
         ]
-        for facts in scores
+        for label, facts in zip(group.names, group.scores, strict=True)
     ]
     return TextTable("", ["name", "kind", "site", "features", *(COLUMNS[name] for name in columns)], rows, left=3)
 
 
 def print_scores(scores: Sequence[Facts], console: Console) -> None:
-    """Show the table, without intervals, in two parts that fit a terminal."""
-    table = score_table(scores, intervals=False)
-    middle = 4 + (len(table.head) - 4 + 1) // 2
-    for part in (range(4, middle), range(middle, len(table.head))):
-        print_table(table.only([0, 1, 3, *part]), console)
+    """Show a table for each group of files, without intervals, in two parts that fit a terminal."""
+    groups = score_groups(scores)
+    for group in groups:
+        table = score_table(group, intervals=False)
+        if len(groups) > 1:
+            console.print(f"{group.title}:", markup=False, highlight=False)
+        middle = 4 + (len(table.head) - 4 + 1) // 2
+        for part in (range(4, middle), range(middle, len(table.head))):
+            print_table(table.only([0, 1, 3, *part]), console)
 
 
 def _value(facts: Facts, name: str) -> float | None:
@@ -154,29 +162,34 @@ def _frame(scores: Sequence[Facts]) -> pd.DataFrame:
     rows = []
     for facts in scores:
         row = {name: facts[name] for name in ("name", "kind", "block", "model", "features_count", "key")}
+        row |= {"dictionary": facts.get("dictionary"), "described": len(facts.get("descriptions") or ())}
+        row |= {f"prompts_{name}": facts["prompts"].get(name) for name in ("location", "count", "hash")}
+        row |= {name: json.dumps(v) if isinstance(v, list) else v for name, v in facts["settings"].items()}
         for name, estimate in facts["summary"].items():
             row |= {name: estimate["value"], f"{name}_low": estimate["low"], f"{name}_high": estimate["high"]}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def write_step_scores(folder: Path, scores: Sequence[Facts]) -> None:
+def write_step_scores(folder: Path, groups: Sequence[ScoreGroup]) -> None:
     """Write ``by-step.csv`` and ``by-step.png`` of the score files with scores by step; nothing if no file has any."""
-    frame = step_frame(scores)
+    frame = step_frame(groups)
     if not frame.empty:
         write_csv(frame, folder / STEP_TABLE)
         draw_step_scores(frame, folder / STEP_FIGURE)
 
 
-def step_frame(scores: Sequence[Facts]) -> pd.DataFrame:
+def step_frame(groups: Sequence[ScoreGroup]) -> pd.DataFrame:
     """A row for each dictionary, score and step, from 0; codes are compared from a step to the next."""
     rows = [
         {
-            **{name: facts[name] for name in ("block", "name", "kind")},
+            **{"block": facts["block"], "name": label, "kind": facts["kind"]},
             "steps": facts["settings"]["steps"],
             **{"score": score, "step": step, **estimate},
+            **{"key": facts["key"], "judged_on": group.title},
         }
-        for facts in scores
+        for group in groups
+        for label, facts in zip(group.names, group.scores, strict=True)
         for score, several in facts["steps"].items()
         for step, estimate in enumerate(several)
     ]
@@ -189,7 +202,10 @@ def draw_step_scores(frame: pd.DataFrame, path: Path) -> None:
     A site's dictionaries are told apart by their kind and, where a kind has several, by their names.
     """
     sites = list(frame["block"].unique())
-    labels = list(dict.fromkeys(frame.apply(_label, axis=1)))
+    # Judgements of the same number of steps differ in something else, which the label then says.
+    alike = frame.groupby("steps")["judged_on"].nunique()
+    frame = frame.assign(label=frame.apply(lambda row: _label(row, alike[row["steps"]] > 1), axis=1))
+    labels = list(frame["label"].unique())
     with rc_context(PAPER):
         figure = Figure(figsize=(7.2, 0.8 + 1.7 * len(sites) + 0.12 * len(labels)), layout="constrained")
         axes = figure.subplots(len(sites), len(PANELS), squeeze=False, sharex=True, sharey="col")
@@ -208,15 +224,15 @@ def draw_step_scores(frame: pd.DataFrame, path: Path) -> None:
         figure.savefig(path, dpi=SCREEN, metadata=METADATA["png"])
 
 
-def _label(row: Mapping[str, Any]) -> str:
+def _label(row: Mapping[str, Any], with_title: bool) -> str:
     """A model's own SAEs have the names of their sites, which stand in the titles."""
     kind = row["kind"] if row["name"] == row["block"] or row["kind"] not in ("sae", "dictionary") else row["name"]
-    return f"{kind}, {row['steps']} steps"
+    return f"{kind}, {row['judged_on'] if with_title else str(row['steps']) + ' steps'}"
 
 
 def _draw_panel(panel: Axes, here: pd.DataFrame, labels: Sequence[str]) -> None:
     panel.set_ylim(-0.05, 1.05)
-    for (label, _), line in here.groupby([here.apply(_label, axis=1), "name"], sort=False):
+    for (label, _), line in here.groupby(["label", "name"], sort=False):
         number = labels.index(label)
         colour, style = COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
         panel.plot(line["step"], line["value"], color=colour, linestyle=style, marker="o", markersize=2.5, label=label)

@@ -10,7 +10,7 @@ from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from riebench.features.located_saes import FINAL, locate_sae, site_of
+from riebench.features.located_saes import locate_sae, site_of
 from riebench.features.score_files import (
     VERSION,
     read_scores,
@@ -24,7 +24,7 @@ from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR, Prompted
 from riebench.records.code import code_version
 from riebench.records.schema import record_key
-from riebench.sae.folders import read_config
+from riebench.sae.folders import inside, read_config
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
@@ -223,9 +223,9 @@ def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[Located
         made = _imported_dictionary(name)
         return [_checked_dictionary(name, made, lambda: made, entry, request)]
     folders: list[str] = [name]
-    if folder.is_dir() and all(read_config(f) is None for f in (folder, folder / FINAL)):
-        inside = [f for f in sorted(folder.iterdir()) if f.is_dir()]
-        folders = [str(f) for f in inside if any(read_config(g) is not None for g in (f, f / FINAL))] or [name]
+    if folder.is_dir() and read_config(inside(folder)) is None:
+        below = [f for f in sorted(folder.iterdir()) if f.is_dir()]
+        folders = [str(f) for f in below if read_config(inside(f)) is not None] or [name]
     return [_dictionary_in(name, entry, request) for name in folders]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from riebench.util.errors import UserError
 
@@ -44,5 +45,8 @@ class ScoreSettings:
         for name, bound in lowest.items():
             if getattr(self, name) < bound:
                 raise UserError(f"{name} is {getattr(self, name)}; expected {bound} or more")
-        if not self.strengths or min(*self.strengths, self.area_strength) <= 0:
-            raise UserError("a strength is 0 or below, or none is given; expected numbers above 0, as 1,2,4")
+        if not self.strengths or not all(0 < value < inf for value in (*self.strengths, self.area_strength)):
+            raise UserError(
+                f"strengths are {self.strengths} and area_strength is {self.area_strength}; expected finite numbers "
+                "above 0, as 1,2,4"
+            )

@@ -21,12 +21,15 @@ from riebench.models.devices import weights_fingerprint
 from riebench.models.entries import entry_named
 from riebench.models.model import Model, ModelEntry
 from riebench.pairs import Pair
-from riebench.records.schema import Value
+from riebench.records.code import code_hash, import_hash
+from riebench.records.code_files import is_ours
+from riebench.records.live_code import live_hash
+from riebench.records.schema import Value, record_key
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.protocols import Protocol as PairProtocol
 from riebench.settings.settings import Settings
 from riebench.util.files import fingerprint
-from riebench.util.plugins import load_object
+from riebench.util.plugins import load_object, place_of
 
 if TYPE_CHECKING:
     from riebench.metrics.clip import ClipScorer
@@ -119,6 +122,7 @@ class Instruments:
         locations: name of a part to its folder, with the revision where it is known.
         masker: finds the regions of phrases; None if the user hands in masks.
         measured_by: metric to what measures it, see :func:`measured_by`.
+        code: hashes of a user's code, ``masks`` of a function for masks and ``model`` of a family; only what there is.
     """
 
     model: Model
@@ -131,6 +135,7 @@ class Instruments:
     locations: Mapping[str, str]
     masker: Masker | None = None
     measured_by: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_instruments(
@@ -195,7 +200,22 @@ def load_instruments(
         locations=instruments.locations,
         masker=masker,
         measured_by=by_metric,
+        code=_users_code(entry, loaded, handed_in.masks),
     )
+
+
+def _users_code(entry: ModelEntry, model: Model, masks: UserMasks | None) -> dict[str, str]:
+    """The hashes of a user's code, see :attr:`Instruments.code`.
+
+    Raises:
+        UserError: if it was edited since this process loaded it.
+    """
+    family = {type(entry), type(model), _instruments_class(entry)}
+    classes = sorted((cls for cls in family if not is_ours(cls.__module__)), key=place_of)
+    code = {"masks": live_hash(masks)} if callable(masks) else {}
+    if classes:
+        code["model"] = record_key(code=[(code_hash(cls), import_hash(cls)) for cls in classes])[:16]
+    return code
 
 
 def load_scorers(

@@ -13,6 +13,7 @@ from pydantic.errors import PydanticUserError
 
 from riebench.methods.interface import Method, RunChecker
 from riebench.methods.options import options_of
+from riebench.records.code import remember_code
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import Listed, Registry, place_of
 
@@ -135,6 +136,7 @@ def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> C
 
     def register(cls: MethodClass) -> MethodClass:
         dataclass(frozen=True)(cls)  # it changes the class itself
+        remember_code(cls)
         if name in METHODS.registered or name in METHODS.installed:
             METHODS.check_free(name, cls)
         option_names = tuple(field.name for field in fields(cls))

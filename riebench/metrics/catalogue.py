@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from riebench.records.code import code_hash
-from riebench.records.schema import Record, Setting
+from riebench.records.code import code_hash, import_hash, remember_code
+from riebench.records.live_code import live_hash
+from riebench.records.schema import Record, Setting, with_hash
 from riebench.util.errors import unknown
 from riebench.util.plugins import Listed, Registry, place_of
 
@@ -68,10 +70,16 @@ class Metric:
     def code(self) -> str:
         """``module:function-HASH``, with the hash of the function's files and of those that it reads.
 
+        What it imports beside these, or closes over, adds `` with HASH``.
+
         Raises:
-            UserError: if a file cannot be read.
+            UserError: if a file cannot be read, or was edited since this process loaded it.
         """
-        return f"{place_of(self.measure)}-{code_hash(self.measure, map(str, self.files))}"
+        function = inspect.unwrap(self.measure)  # what a decorator closes over is its own
+        closed = live_hash(function) if getattr(function, "__closure__", None) else ""
+        more = import_hash(self.measure) + closed
+        name = f"{place_of(self.measure)}-{code_hash(self.measure, map(str, self.files))}"
+        return with_hash(name, more)
 
 
 _REGISTRY: Registry[Metric] = Registry("metric")
@@ -104,6 +112,7 @@ def metric(
         raise ValueError(f"the metric name {name!r} {wrong}; choose another, as my_metric")
 
     def register(measure: Measure) -> Measure:
+        remember_code(measure)
         if name in METRICS or name in _REGISTRY.installed:
             _REGISTRY.check_free(name, measure)
         METRICS[name] = _REGISTRY.decorated[measure] = Metric(

@@ -39,8 +39,9 @@ def score_images(
         PairError: if a metric raises, or returns anything but one number (or None) for each picture.
     """
     pictures, of = _distinct([read_only(image) for image in images])
-    arrays = {name: read_only(getattr(reference, name)) for name in ("base", "source", "region")}
-    reference = reference._replace(**arrays)
+    reference = reference._replace(
+        base=read_only(reference.base), source=read_only(reference.source), region=read_only(reference.region)
+    )
     metrics = metrics_of(names, with_truth=reference.truth is not None)
     seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
     of_edited = [(metric.name, metric, seen) for metric in metrics]

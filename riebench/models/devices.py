@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+USER_WEIGHTS = "given-"
+"""The start of the fingerprint of weights that a user hands in, or has changed."""
+
 
 def pick_device(name: str) -> torch.device:
     """The device of a name; ``auto`` is the best of this machine.

@@ -5,7 +5,6 @@ Importing it needs no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import warnings
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.devices import pick_device, weights_fingerprint
-from riebench.models.model import USER_WEIGHTS, Model, ModelEntry
+from riebench.models.devices import USER_WEIGHTS, pick_device
+from riebench.models.model import Model, ModelEntry
 from riebench.models.sites import Site
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
@@ -109,7 +108,9 @@ class DiffusersEntry(ModelEntry):
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:
         """See :class:`ModelEntry`; the model has no SAEs."""
-        return self.model_of(pipeline, settings, f"{USER_WEIGHTS}{pipeline_fingerprint(pipeline)}")
+        from riebench.models.pipeline_state import state_fingerprint
+
+        return self.model_of(pipeline, settings, f"{USER_WEIGHTS}{state_fingerprint(pipeline)}")
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -128,17 +129,6 @@ def folder_fingerprint(folder: Path) -> str:
     files = [file for component in folders for file in files_under(component)]
     with_index = unusual or any(component.name not in SDXL_AND_FLUX for component in folders)
     return fingerprint([*files, folder / INDEX] if with_index else files, folder)
-
-
-def pipeline_fingerprint(pipeline: Any) -> str:
-    """A hash of a loaded pipeline, 16 hexadecimal digits: its networks' weights and its scheduler's settings."""
-    import torch
-
-    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-    weights = sorted((name, weights_fingerprint(part)) for name, part in parts.items())
-    sampler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
-    facts = [weights, type(pipeline.scheduler).__name__, sorted(sampler.items())]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def component_config(folder: Path | None, component: str, published: Mapping[str, Any]) -> Mapping[str, Any]:

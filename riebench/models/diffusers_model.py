@@ -67,9 +67,11 @@ class DiffusersModel(Model):
 
     Attributes:
         packing: side of the square of latent cells that makes one position of the denoiser's input.
+        kept: the attributes that a change of the pipeline leaves alone.
     """
 
     packing: ClassVar[int] = 1
+    kept: ClassVar[tuple[str, ...]] = ("saes", "batch", "replay", "_turn", "_state")
 
     def __init__(
         self,
@@ -87,7 +89,10 @@ class DiffusersModel(Model):
     ) -> None:
         import torch
 
-        self.pipeline, self.denoiser = pipeline, denoiser
+        from riebench.models.pipeline_state import refuse_unfollowed
+
+        refuse_unfollowed(denoiser, entry.denoiser)
+        self.pipeline, self.denoiser, self.settings = pipeline, denoiser, settings
         self.dtype: torch.dtype = denoiser.dtype  # type: ignore[assignment]
         common: dict[str, str | float] = {"dtype": str(self.dtype).removeprefix("torch."), "size": size}
         # With offloading the weights are on another device than the one that computes.
@@ -101,6 +106,23 @@ class DiffusersModel(Model):
         self._recording: Recording | None = None
         self._finished: tuple[tuple[str, int, int], Tensor] | None = None
         pipeline.set_progress_bar_config(disable=True)
+
+    def watched(self) -> Any:
+        """See :class:`Model`; the pipeline."""
+        return self.pipeline
+
+    def state_fingerprint(self) -> str:
+        """See :class:`Model`."""
+        from riebench.models.pipeline_state import state_fingerprint
+
+        return state_fingerprint(self.pipeline)
+
+    def renew(self) -> None:
+        """See :class:`Model`; what a user may set on the model stays."""
+        entry: Any = self.entry
+        fresh = entry.model_of(self.pipeline, self.settings, self.entry.name)
+        vars(self).update({name: value for name, value in vars(fresh).items() if name not in self.kept})
+        self.forget_saes()
 
     @abstractmethod
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
@@ -210,12 +232,17 @@ class DiffusersModel(Model):
 
     def finished(self, prompt: str, seed: int, steps: int) -> Tensor:
         """See :class:`Model`; the latents of the latest such run are kept."""
+        import torch
+
         run = (prompt, seed, steps)
-        if self._finished is None or self._finished[0] != run:
-            latents: list[Tensor] = []
-            self.sample(Batch([prompt], [seed], steps, finished=latents))
-            self._finished = run, latents[0]
-        return self._finished[1]
+        with self._turn, torch.no_grad():
+            self._follow()
+            if self._finished is None or self._finished[0] != run:
+                latents: list[Tensor] = []
+                with self._state:
+                    self.sample(Batch([prompt], [seed], steps, finished=latents))
+                self._finished = run, latents[0]
+            return self._finished[1]
 
     def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
         """The pipeline's callback that inserts the latents of ``batch.begin`` and keeps those for ``batch.finished``.

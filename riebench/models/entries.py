@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riebench.models.model import ModelEntry
+from riebench.records.code import remember_code
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import Registry
@@ -39,7 +40,9 @@ def entry_named(name: str) -> ModelEntry:
     Raises:
         UserError: if there is no such model, or the object is none.
     """
-    return MODELS.find(name)
+    entry = MODELS.find(name)
+    remember_code(type(entry))
+    return entry
 
 
 def load(

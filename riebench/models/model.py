@@ -6,15 +6,16 @@ forward hook, and add to them. Hooks are removed at the end of each :meth:`Model
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_change, check_edits
+from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits
 from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from riebench.weights import Part
 
 
-USER_WEIGHTS = "given-"
-"""The start of the fingerprint of weights that a user hands in."""
 DENOISER, DECODER, TEXT = "denoiser", "decoder", "text encoder"
 """The networks of :meth:`Model.networks` whose passes ``riebench bench`` compares with the least possible number."""
 
@@ -154,7 +153,6 @@ class Model(ABC):
 
     Attributes:
         entry: the facts that need no weights.
-        fingerprint: hash of the weights with the model's name, as records have it.
         sites: name to site, in the order in which they run.
         modules: site to the module whose output holds its values.
         device: of the values.
@@ -162,7 +160,6 @@ class Model(ABC):
         conditions: settings that can change the pictures, as the type of the weights.
         saes: site to its SAE, or to the SAE's folder.
         batch: largest number of rows in one forward pass; halved when memory runs out.
-        own: whether the weights are the entry's own; False for weights that a user hands in.
         guided: whether a batch has an unconditional half, so that each picture takes two rows of the denoiser.
         replay: whether edited runs reuse what the base run has computed, in families that can do so.
     """
@@ -182,12 +179,13 @@ class Model(ABC):
     ) -> None:
         import torch
 
+        from riebench.models.loaded_state import LoadedState
+
         if device.type == "cuda":
             # By default PyTorch rounds the inputs of float32 convolutions to ten bits of mantissa on GPUs that can,
             # which moves metrics ten to three hundred times as far as rounding does (standin/GPU.md).
             torch.backends.cudnn.allow_tf32 = False
         self.entry = entry
-        self.fingerprint = fingerprint
         self.sites = sites
         self.modules = modules
         self.device = device
@@ -195,9 +193,60 @@ class Model(ABC):
         self.conditions = conditions
         self.saes: Mapping[str, Path | TopKSAE] = {}
         self.batch = 8
-        self.own = not fingerprint.startswith(USER_WEIGHTS)
-        self._loaded_saes: dict[tuple[str, Path | TopKSAE], TopKSAE] = {}
+        self._loaded_saes: dict[str, tuple[Any, TopKSAE]] = {}
         self._turn = RLock()  # hooks are on the modules, which all threads share
+        self._state = LoadedState(self.watched(), fingerprint)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights with the model's name, as records have it; of the weights as they are now."""
+        with self._turn:
+            self._follow()
+            return self._state.fingerprint(self.state_fingerprint)
+
+    @property
+    def own(self) -> bool:
+        """Whether the weights are the entry's own; False for weights that a user hands in or changes."""
+        with self._turn:
+            self._follow()
+            return self._state.own
+
+    def watched(self) -> Any:
+        """The modules whose changes change pictures, or the pipeline that holds them.
+
+        The base class returns the modules of the sites. A family returns all of its networks; it is called by the
+        constructor of :class:`Model`.
+        """
+        return list(self.modules.values())
+
+    def state_fingerprint(self) -> str:
+        """A hash of all that can change pictures, for a model that differs from what was loaded."""
+        from riebench.models.devices import weights_fingerprint
+
+        weights = [weights_fingerprint(module) for module in self.watched()]
+        return hashlib.sha256(repr(weights).encode()).hexdigest()[:16]
+
+    def renew(self) -> None:  # noqa: B027 - most families keep nothing
+        """Become what a model around the changed networks is; a family drops here what it keeps between calls.
+
+        Raises:
+            UserError: if there can be no such model.
+        """
+
+    def stamp(self) -> Hashable:
+        """A value that differs after a change of the model or of an SAE's files; it takes little time."""
+        from riebench.models.loaded_state import sae_mark
+
+        with self._turn:
+            self._follow()
+            return self._state.changes, tuple((site, sae_mark(sae)) for site, sae in self.saes.items())
+
+    def unwatched(self) -> AbstractContextManager[None]:
+        """Compare nothing inside the ``with`` statement, whose caller sees changes by :meth:`stamp`."""
+        return self._state
+
+    def _follow(self) -> None:
+        self._state.follow(self.watched, self.renew)
 
     @property
     def default_sites(self) -> tuple[str, ...]:
@@ -285,46 +334,66 @@ class Model(ABC):
         """
         import torch
 
-        rows = [Edit(*edit) for edit in edits]
-        rows = [edit._replace(on_steps=on_steps) if edit.on_steps is None else edit for edit in rows]
-        if not len(prompts) == len(seeds) == (len(rows) or len(prompts)):
+        with self._turn, torch.no_grad():
+            self._follow()
+            rows = [Edit(*edit) for edit in edits]
+            rows = [edit._replace(on_steps=on_steps) if edit.on_steps is None else edit for edit in rows]
+            self._check(prompts, seeds, steps, rows, capture, start)
+
+            def work(part: slice) -> list[Run]:
+                begin = None
+                if start is not None:
+                    begin = torch.cat([self.finished(start.prompt, seed, steps) for seed in seeds[part]]), start.step
+                return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture, begin))
+
+            with self._state:
+                return in_batches(self, len(prompts), work)
+
+    def _check(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int,
+        edits: Sequence[Edit],
+        capture: Collection[str],
+        start: Start | None,
+    ) -> None:
+        """Refuse arguments of :meth:`generate` that do not fit the model or each other.
+
+        Raises:
+            UserError: see :meth:`generate`.
+            PairError: see :meth:`generate`.
+        """
+        if not len(prompts) == len(seeds) == (len(edits) or len(prompts)):
             raise UserError(
-                f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row"
+                f"{len(prompts)} prompts, {len(seeds)} seeds and {len(edits)} edits; expected one each a row"
             )
         if start is not None and start.step not in range(1, steps):
             raise UserError(f"the start is before step {start.step}; expected 1 to {steps - 1}")
-        check_edits(rows, self.sites, steps, self.device)
+        check_edits(edits, self.sites, steps, self.device)
         for site in capture:
             if site not in self.sites:
                 raise unknown("site", site, self.sites)
 
-        def work(part: slice) -> list[Run]:
-            begin = None
-            if start is not None:
-                begin = torch.cat([self.finished(start.prompt, seed, steps) for seed in seeds[part]]), start.step
-            return self._batch(Batch(prompts[part], seeds[part], steps, rows[part], capture, begin))
-
-        with self._turn, torch.no_grad():
-            return in_batches(self, len(prompts), work)
-
     def sae(self, site: str) -> TopKSAE:
-        """The SAE of a site, on the model's device; it is loaded at the first call.
+        """The SAE of a site, on the model's device; it is loaded at the first call, and again when its files change.
 
         Raises:
             UserError: if the site has no SAE, or the SAE cannot be read or does not fit the site.
         """
+        from riebench.models.loaded_state import sae_mark
         from riebench.sae.store import load_sae
 
         if site not in self.saes:
             raise unknown("SAE", site, self.saes)
-        own = self.saes[site]
-        if (site, own) not in self._loaded_saes:
+        own, mark = self.saes[site], sae_mark(self.saes[site])
+        if site not in self._loaded_saes or self._loaded_saes[site][0] != mark:
             sae = (load_sae(own) if isinstance(own, Path) else own).to(self.device)
             if sae.d_model != self.sites[site].width:
                 wrong = f"{sae.d_model} wide, the values there are {self.sites[site].width} wide"
                 raise UserError(f"the SAE of {site} is {wrong}; give SAEs of this model with --set sae.folder=DIR")
-            self._loaded_saes[site, own] = sae
-        return self._loaded_saes[site, own]
+            self._loaded_saes[site] = mark, sae
+        return self._loaded_saes[site][1]
 
     def forget_saes(self) -> None:
         """Load each SAE anew at its next use, after a caller has changed its weights."""
@@ -333,60 +402,12 @@ class Model(ABC):
     def _batch(self, batch: Batch) -> list[Run]:
         import torch
 
-        edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
-        values: dict[str, Tensor] = {}
-        with ExitStack() as hooks:
-            for site in self.sites:
-                if site in edited or site in batch.capture:
-                    hook = self._hook(site, batch, values)
-                    hooks.callback(self.modules[site].register_forward_hook(hook, with_kwargs=True).remove)
+        from riebench.models.site_hooks import SiteHooks
+
+        with SiteHooks(self, batch) as hooks:
             pixels = self.sample(batch)
+        hooks.check_calls()
         if not bool(pixels.isfinite().all()):
             raise PairError("the picture has values that are not finite", where="model")
         images = pixels.float().mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return [Run(image, {site: values[site][i] for site in batch.capture}) for i, image in enumerate(images)]
-
-    def _hook(self, site: str, batch: Batch, captured: dict[str, Tensor]) -> Callable[..., Any]:
-        """The forward hook of a site's module: it adds the edits to the output, then keeps the values.
-
-        Args:
-            site: whose module has the hook; each call of the module is one step.
-            batch: with its edits, and the sites whose values are captured.
-            captured: gets the values ``[rows, steps, positions, width]`` of the site.
-        """
-        step = -1
-
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            nonlocal step
-            step += 1
-            if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
-                output = self.add(site, output, _delta(site, self.read(site, args, kwargs, output), batch.edits, step))
-            if site in batch.capture:
-                values = self.read(site, args, kwargs, output)
-                if step == 0:
-                    captured[site] = values.new_empty(len(values), batch.steps, *values.shape[1:])
-                captured[site][:, step] = values
-            return output
-
-        return hook
-
-
-def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tensor:
-    """What the edits add to the values ``[rows, positions, width]`` of a site in one step."""
-    delta = values.new_zeros(values.shape)
-    for row, edit in enumerate(edits):
-        change = edit.changes.get(site)
-        if change is None or not _is_on(edit, step):
-            continue
-        if callable(change):
-            result = change(values[row].float().clone(), step)
-            check_change(site, result, values[row].shape, values.device)
-            delta[row] = edit.strength * result
-        else:
-            delta[row] = edit.strength * change[step]
-    return delta
-
-
-def _is_on(edit: Edit, step: int) -> bool:
-    """Whether an edit adds anything in a step."""
-    return edit.strength != 0 and (edit.on_steps is None or step in edit.on_steps)
+        return [Run(image, {site: hooks.values[site][i] for site in batch.capture}) for i, image in enumerate(images)]

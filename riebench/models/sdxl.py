@@ -167,6 +167,8 @@ class SDXL(DiffusersModel):
         UserError: if the size does not fit the model.
     """
 
+    kept: ClassVar[tuple[str, ...]] = (*DiffusersModel.kept, "unconditional", "negative")
+
     def __init__(self, pipeline: Any, entry: SDXLEntry, settings: Settings, fingerprint: str) -> None:
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
         own = config.sample_size * factor

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from riebench.util.errors import UserError
 
 HEADERS = {
     "content-security-policy": (
@@ -26,6 +30,10 @@ HEADERS = {
 }
 SAME_SITE = ("same-origin", "none")
 """Values of Sec-Fetch-Site of requests by the page itself or by a person."""
+LONGEST_NAME = 100
+MOST_NAMES_LOGGED = 20
+NAME = re.compile(r"(?P<name>[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,27 +41,55 @@ class Access:
     """The conditions for access.
 
     Attributes:
-        hosts: allowed values of Host; if empty, any value is allowed and a token is required.
+        hosts: allowed values of Host, in lower case; if empty, any value is allowed and a token is required.
         token: required token, sent in a cookie that the printed address sets; None if no token is required.
         cookie: name of the cookie.
+        others: further values of Host and of the host in Origin, of a proxy or a forwarded port; one without a port
+            allows every port.
     """
 
     hosts: Collection[str]
     token: str | None
     cookie: str
+    others: Collection[str] = ()
 
     @classmethod
-    def of(cls, host: str, port: int) -> Access:
+    def of(cls, host: str, port: int, others: Collection[str] = ()) -> Access:
         """The conditions for a server at an address: this machine's own names, or a new token."""
-        names = ("127.0.0.1", "localhost", "[::1]")
+        own = f"[{host}]" if ":" in host else host
         if is_local(host):
-            return cls([f"{name}:{port}" for name in names] + (list(names) if port == 80 else []), None, "")
-        hosts = (
-            []
-            if ipaddress.ip_address(host).is_unspecified
-            else [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
-        )
-        return cls(hosts, secrets.token_urlsafe(24), f"riebench-paint-{port}")
+            names = dict.fromkeys(["127.0.0.1", "localhost", "[::1]", own])
+            return cls([*(f"{name}:{port}" for name in names), *(names if port == 80 else ())], None, "", others)
+        hosts = [] if ipaddress.ip_address(host).is_unspecified else [f"{own}:{port}"]
+        return cls(hosts, secrets.token_urlsafe(24), f"riebench-paint-{port}", others)
+
+    def allows_host(self, host: str) -> bool:
+        """Whether a request may have this value of Host."""
+        return not self.hosts or host.lower() in self.hosts or self._is_other(host)
+
+    def allows_origin(self, origin: str, host: str) -> bool:
+        """Whether a request with this value of Host may come from a page of this origin."""
+        scheme, _, address = origin.lower().partition("://")
+        return address == host.lower() or (scheme in {"http", "https"} and self._is_other(address))
+
+    def _is_other(self, host: str) -> bool:
+        parts = NAME.fullmatch(host.lower())
+        return parts is not None and (parts["name"] in self.others or host.lower() in self.others)
+
+
+def allowed_name(text: str) -> str:
+    """A value of ``--allow-host`` as :class:`Access` compares it.
+
+    Raises:
+        UserError: if it is not the name or numeric address of a host, with or without a port.
+    """
+    text = text.lower()
+    if text.count(":") > 1 and not text.startswith("["):
+        text = f"[{text}]"  # an IPv6 address without a port
+    parts = NAME.fullmatch(text)
+    if parts is None or int(parts["port"] or 1) not in range(1, 65536):
+        raise UserError(f"--allow-host is {text!r}; expected NAME or NAME:PORT, such as lab.example or localhost:9000")
+    return text
 
 
 def is_local(host: str) -> bool:
@@ -71,6 +107,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access
+        self._logged: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -89,19 +126,29 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.access.hosts and host not in self.access.hosts:
-            return PlainTextResponse("Host is not an address of this server", 421)
-        if origin is not None and origin.partition("://")[2] != host:
-            return PlainTextResponse("only the server's own page may send requests", 403)
+        if not self.access.allows_host(host):
+            return self._unknown("Host", host, host, 421)
+        if origin is not None and not self.access.allows_origin(origin, host):
+            return self._unknown("Origin", origin, origin.partition("://")[2], 403)
         if scope["path"] != "/" and headers.get("sec-fetch-site", "none") not in SAME_SITE:
             return PlainTextResponse("only the server's own page may send requests", 403)
         return None if self.access.token is None else self._without_token(scope, headers, self.access.token)
+
+    def _unknown(self, header: str, value: str, name: str, status: int) -> Response:
+        """The answer to a request from another address; it names the option that allows the address."""
+        said = f"{header} {value[:LONGEST_NAME]!a} is not an address of this server"
+        if len(name) <= LONGEST_NAME and NAME.fullmatch(name):
+            said += f"; if you use a proxy or a forwarded port there, start it with --allow-host {name.lower()}"
+        if said not in self._logged and len(self._logged) < MOST_NAMES_LOGGED:
+            self._logged.add(said)
+            log.warning("refused a request: %s", said)
+        return PlainTextResponse(said, status)
 
     def _without_token(self, scope: Scope, headers: Headers, token: str) -> Response | None:
         """The answer to a request without the token in its cookie; a token in the address sets the cookie."""
         token_in_address = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and _same(token_in_address, token):
-            answer = RedirectResponse("/", 303)
+            answer = RedirectResponse("./", 303)  # relative, for a proxy that strips a prefix
             answer.set_cookie(self.access.cookie, token, httponly=True, samesite="strict")
             return answer
         try:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -35,9 +35,9 @@ class Endpoint(NamedTuple):
     access: Access
 
     @classmethod
-    def of(cls, host: str, listening: socket.socket) -> Endpoint:
-        """The endpoint of a socket that listens at an address."""
-        return cls(listening, Access.of(host, listening.getsockname()[1]))
+    def of(cls, host: str, listening: socket.socket, others: Collection[str] = ()) -> Endpoint:
+        """The endpoint of a socket that listens at an address; ``others`` as in :class:`Access`."""
+        return cls(listening, Access.of(host, listening.getsockname()[1], others))
 
     def address(self, state: State | None) -> str:
         """The address for a browser, with the token and the state."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.features.feature_index import FeatureIndex, check_index_of
 from riebench.features.located_saes import (
-    FINAL,
     FROM_GRAMMAR,
     LocatedSae,
     find_index,
@@ -20,7 +19,7 @@ from riebench.features.located_saes import (
 from riebench.models.entries import entry_and_settings
 from riebench.paint.snippet import Origin
 from riebench.prompts import GRAMMAR
-from riebench.sae.folders import read_config
+from riebench.sae.folders import inside, read_config
 from riebench.util.errors import UserError
 from riebench.util.progress import tracked
 
@@ -124,7 +123,8 @@ class PaintRequest:
         return Studio(model, shelves, PaintInstruments(self.entry, self.settings), self.origin())
 
     def _make_indexes(self, model: Model, sites: Sequence[str], location: str, prompted: Sequence[Prompted]) -> None:
-        from riebench.features.index_making import IndexPart, make_indexes
+        from riebench.features.index_making import make_indexes
+        from riebench.features.index_pass import IndexPart
         from riebench.instruments.loading import world_of
 
         log.info("making the feature index of %s, once", ", ".join(sites))
@@ -159,7 +159,7 @@ def _located(folders: Sequence[str], entry: ModelEntry, settings: Settings) -> d
 
 def _in_folder(folder: str, entry: ModelEntry, settings: Settings) -> dict[str, LocatedSae]:
     path = Path(folder)
-    if not path.is_dir() or read_config(path) is not None or (path / FINAL).is_dir():
+    if not path.is_dir() or read_config(inside(path)) is not None:
         sae = locate_sae(folder, entry, settings)
         return {site_of(sae, entry, settings, None): sae}
     several = settings.model_copy(update={"sae": settings.sae.model_copy(update={"folder": str(path.resolve())})})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +17,10 @@ from riebench.masks.region import Mask
 from riebench.models.model import Model
 from riebench.models.sites import Edit, Run
 from riebench.paint.state import BrushMask, Layer, State
+from riebench.sae.folders import sae_fingerprint
 from riebench.util.errors import UserError, unknown
+
+log = logging.getLogger(__name__)
 
 
 def picture(model: Model, state: State) -> NDArray[np.uint8]:
@@ -43,6 +48,27 @@ def painted_run(model: Model, state: State, capture: Collection[str] = ()) -> Ru
     edits = [Edit(changes)] if changes else []
     [run] = model.generate([state.prompt], [state.seed], state.steps, edits=edits, capture=capture)
     return run
+
+
+def why_unchanged(model: Model, state: State) -> list[str]:
+    """The layers of a state that change nothing, each with the reason, and whether the others cancel each other.
+
+    The state must fit the model.
+    """
+    reasons = {number: _idle(model, layer) for number, layer in enumerate(state.layers, 1)}
+    said = [f"layer {number} changes nothing: {reason}" for number, reason in reasons.items() if reason]
+    if None in reasons.values() and not any(bool(change.any()) for change in changes_of(model, state).values()):
+        said.append("the layers change nothing: they cancel each other")
+    return said
+
+
+def _idle(model: Model, layer: Layer) -> str | None:
+    if layer.idle:
+        return layer.idle
+    if not grid_cells(model, layer.site, layer.mask).any():
+        return "its mask covers no cell of the site's grid"
+    direction = model.sae(layer.site).W_dec[layer.feature]
+    return None if bool(direction.any()) else "its feature writes nothing, its decoder column is 0"
 
 
 def changes_of(model: Model, state: State) -> dict[str, Tensor]:
@@ -84,11 +110,12 @@ def check_fits(model: Model, state: State) -> None:
     """Check that a state fits a model.
 
     Raises:
-        UserError: if it names another model, has more steps than the sampler allows, or has a layer whose site,
-            feature, step interval or mask the model does not have.
+        UserError: if it names another model, other weights, other settings or another SAE, has more steps than the
+            sampler allows, or has a layer whose site, feature, step interval or mask the model does not have.
     """
     if state.model != model.entry.name:
         raise UserError(f"the state is for the model {state.model!r}, not {model.entry.name!r}; load {state.model!r}")
+    _check_made_with(model, state)
     if state.steps > model.entry.most_steps:
         raise UserError(f"steps is {state.steps}; expected 1 to {model.entry.most_steps}")
     for number, layer in enumerate(state.layers, 1):
@@ -98,9 +125,42 @@ def check_fits(model: Model, state: State) -> None:
             raise UserError(f"layer {number}: {error}") from None
 
 
+def sae_here(model: Model, site: str) -> str | None:
+    """The fingerprint of a site's SAE; None for an SAE that is no folder but an object.
+
+    Raises:
+        UserError: if a file of the SAE cannot be read.
+    """
+    sae = model.saes[site]
+    return sae_fingerprint(sae) if isinstance(sae, Path) else None
+
+
+def _check_made_with(model: Model, state: State) -> None:
+    """Refuse a state whose picture other weights or other settings made; what it does not say is not compared."""
+    if state.weights not in (None, model.fingerprint):
+        raise UserError(
+            f"the state was made with the weights {state.weights}, this model has {model.fingerprint}; load those, or "
+            'take "weights" out of the state'
+        )
+    for name, value in (state.conditions or {}).items():
+        if value != model.conditions.get(name):
+            raise UserError(
+                f"the state was made with {name} {value}, this model has {model.conditions.get(name)}; load the model "
+                'with the same --set, or take "conditions" out of the state'
+            )
+
+
 def _check_layer(model: Model, layer: Layer, steps: int) -> None:
     if layer.site not in model.saes:
         raise unknown("SAE", layer.site, model.saes)
+    here = sae_here(model, layer.site)
+    if layer.sae is not None and here is None:
+        log.warning("the SAE at %s is an object in Python: the state's fingerprint is not compared", layer.site)
+    elif layer.sae not in (None, here):
+        raise UserError(
+            f"it was made with another SAE at {layer.site} (fingerprint {layer.sae}, this one has {here}); give that "
+            'SAE with --sae DIR, or take "sae" out of the layer'
+        )
     check_feature(layer.feature, model.sae(layer.site).n_features, layer.site)
     if layer.steps is not None and layer.steps.last >= steps:
         raise UserError(f"its step interval ends at {layer.steps.last}; expected steps from 0 to {steps - 1}")

@@ -43,6 +43,7 @@ class Ticket:
         result: result of the work; cancelled if the ticket was dropped.
         dropped: whether the work shall stop.
         steps: number of denoising steps begun.
+        of: number of denoising steps that the work takes at most; 0 if it is not known.
         generator: the work after its first part, if it is a generator.
         latest: the value that the generator yielded last.
     """
@@ -54,6 +55,7 @@ class Ticket:
     result: Future[Any] = field(compare=False, default_factory=Future)
     dropped: bool = field(compare=False, default=False)
     steps: int = field(compare=False, default=0)
+    of: int = field(compare=False, default=0)
     generator: Generator[Any, None, None] | None = field(compare=False, default=None)
     latest: Any = field(compare=False, default=None)
 
@@ -78,8 +80,10 @@ class Queue:
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
-    def submit(self, client: str, kind: str, rank: Rank, work: Work) -> Ticket:
-        """Add a ticket; an earlier ticket of the same client and kind is dropped.
+    def submit(self, client: str, kind: str, rank: Rank, work: Work, of: int = 0) -> Ticket:
+        """Add a ticket, whose work takes ``of`` denoising steps at most.
+
+        An earlier ticket of the same client and kind is dropped.
 
         Raises:
             Busy: if too many tickets wait.
@@ -91,7 +95,7 @@ class Queue:
             if self._closed or len(self._tickets) >= MOST_WAITING:
                 raise Busy
             self._count += 1
-            ticket = Ticket(rank, self._count, (client, kind), work)
+            ticket = Ticket(rank, self._count, (client, kind), work, of=of)
             self._tickets[ticket.key] = ticket
             self._changed.notify()
             return ticket
@@ -102,13 +106,14 @@ class Queue:
             self._drop(ticket)
 
     def place(self, client: str) -> dict[str, dict[str, int]]:
-        """Kind of a client's ticket to the number of tickets before it and the number of denoising steps begun."""
+        """Kind of a client's ticket to the tickets before it, its denoising steps begun, and their largest number."""
         with self._changed:
             own = [ticket for (owner, _), ticket in self._tickets.items() if owner == client]
             return {
                 ticket.key[1]: {
                     "before": sum(other < ticket for other in self._tickets.values()) if ticket.steps == 0 else 0,
                     "steps": ticket.steps,
+                    "of": ticket.of,
                 }
                 for ticket in own
             }

@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from riebench.paint.guard import Access, Guard
 from riebench.paint.queue import Busy, Dropped, Queue, Rank, Ticket, Work
-from riebench.paint.shelf import Sort
+from riebench.paint.shelf import Sort, find_in
 from riebench.paint.snippet import python_code
 from riebench.paint.state import MOST_BYTES, MOST_SEED, MOST_SIDE, BrushMask, Checked, Limited, State, checked
-from riebench.paint.studio import Studio, png
+from riebench.paint.studio import STRENGTHS, Studio, png
 from riebench.util.errors import PairError, UserError, unknown
 from riebench.util.html import BASE_CSS, COMMON_JS
 
@@ -38,10 +38,13 @@ Share = Field(ge=0, lt=1)
 
 
 class ActiveQuery(Limited):
-    """The features that are most active at a place of a picture; ``x`` and ``y`` are shares of its sides."""
+    """The features that are most active at a place of a picture, at a site or, without one, at all sites.
+
+    ``x`` and ``y`` are shares of the picture's sides.
+    """
 
     state: State
-    site: str = SiteName
+    site: str = Field("", max_length=200)
     x: float = Share
     y: float = Share
 
@@ -66,10 +69,10 @@ class RegionQuery(Limited):
 
 
 class ListQuery(Limited):
-    """The features of a site that match a text, sorted."""
+    """The features of a site that match a text, sorted; without a site, those of all sites."""
 
     model: str = SiteName
-    site: str = SiteName
+    site: str = Field("", max_length=200)
     find: str = Field("", max_length=200)
     sort: Sort = "density"
     start: int = Field(0, ge=0, le=10_000_000)
@@ -158,10 +161,12 @@ class _Routes:
 
     async def features(self, request: Request) -> Response:
         query = _query(ListQuery, request)
-        shelf = self._studio(query.model).shelf(query.site)
-        matches = await asyncio.to_thread(shelf.find, query.find, query.sort)
-        rows = [shelf.row(feature) for feature in matches[query.start : query.start + MOST_LISTED]]
-        return JSONResponse({"total": len(shelf.index), "matches": len(matches), "rows": rows})
+        studio = self._studio(query.model)
+        shelves = [studio.shelf(query.site)] if query.site else list(studio.shelves.values())
+        matches = await asyncio.to_thread(find_in, shelves, query.find, query.sort)
+        rows = [shelf.row(feature) for shelf, feature in matches[query.start : query.start + MOST_LISTED]]
+        total = sum(len(shelf.index) for shelf in shelves)
+        return JSONResponse({"total": total, "matches": len(matches), "rows": rows})
 
     async def feature(self, request: Request) -> Response:
         query = _query(NumberQuery, request)
@@ -185,13 +190,13 @@ class _Routes:
             with studio.watched(ticket.at_step):
                 return png(studio.run(state).image)
 
-        return Response(await self._worked(request, kind, Rank.picture, work), media_type="image/png")
+        return Response(await self._worked(request, kind, Rank.picture, work, state.steps), media_type="image/png")
 
     async def scores(self, request: Request) -> Response:
         state = await _body(State, request)
         studio = self._studio(state.model)
         work = _in_parts(studio, lambda: studio.scores(state))
-        return JSONResponse(await self._worked(request, "scores", Rank.later, work))
+        return JSONResponse(await self._worked(request, "scores", Rank.later, work, 2 * state.steps))
 
     async def active(self, request: Request) -> Response:
         query = await _body(ActiveQuery, request)
@@ -201,13 +206,14 @@ class _Routes:
             with studio.watched(ticket.at_step):
                 return studio.active_here(query.state, query.site, query.x, query.y)
 
-        return JSONResponse(await self._worked(request, "active", Rank.look, work))
+        return JSONResponse(await self._worked(request, "active", Rank.look, work, query.state.steps))
 
     async def effect(self, request: Request) -> Response:
         query = await _body(EffectQuery, request)
         studio = self._studio(query.model)
         work = _in_parts(studio, lambda: studio.effect(query.site, query.feature, query.seed))
-        return Response(await self._worked(request, "effect", Rank.later, work), media_type="image/png")
+        steps = len(STRENGTHS) * studio.model.entry.steps
+        return Response(await self._worked(request, "effect", Rank.later, work, steps), media_type="image/png")
 
     async def region(self, request: Request) -> Response:
         query = await _body(RegionQuery, request)
@@ -217,7 +223,7 @@ class _Routes:
             with studio.watched(ticket.at_step):
                 return studio.region(query.state, query.site, query.phrase, (query.rows, query.columns))
 
-        mask: BrushMask = await self._worked(request, "region", Rank.look, work)
+        mask: BrushMask = await self._worked(request, "region", Rank.look, work, query.state.steps)
         return JSONResponse(mask.model_dump())
 
     async def python(self, request: Request) -> Response:
@@ -229,13 +235,13 @@ class _Routes:
             raise unknown("model of this server", model, self.studios)
         return self.studios[model]
 
-    async def _worked(self, request: Request, kind: str, rank: Rank, work: Work) -> Any:
-        """The result of work in the queue; the work is dropped when the client leaves.
+    async def _worked(self, request: Request, kind: str, rank: Rank, work: Work, of: int) -> Any:
+        """The result of work in the queue, of at most so many steps; the work is dropped when the client leaves.
 
         Raises:
             Dropped: if a later request replaced the work.
         """
-        ticket = self.queue.submit(_client(request), kind, rank, work)
+        ticket = self.queue.submit(_client(request), kind, rank, work, of)
         result = asyncio.wrap_future(ticket.result)
         left = asyncio.ensure_future(_left(request))
         try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from riebench.features.feature_index import FULL, FeatureIndex, IndexedFeature, has_words, sort_features
+from riebench.features.feature_index import FULL, FeatureIndex, IndexedFeature, has_words, sort_features, sort_key
 from riebench.util.errors import UserError
 
 Sort = Literal["score", "density", "mean", "maximum", "number"]
@@ -44,6 +44,7 @@ class Shelf:
         """The facts on a feature that a list shows."""
         return {
             **{name: getattr(feature, name) for name in ("number", "density", "mean", "maximum", "label", "score")},
+            "site": self.site,
             "description": self.descriptions.get(feature.number),
         }
 
@@ -72,7 +73,6 @@ class Shelf:
         ]
         return {
             **self.row(feature),
-            "site": self.site,
             "grid": self.index.facts.grid,
             "score_name": self.index.facts.score_name,
             "histogram": counts.tolist(),
@@ -92,6 +92,15 @@ class Shelf:
             return self.index.file(picture).read_bytes()
         except OSError as error:
             raise UserError(f"the picture {picture} of {self.site} cannot be read: {error.strerror}") from None
+
+
+def find_in(shelves: Sequence[Shelf], text: str, by: Sort) -> list[tuple[Shelf, IndexedFeature]]:
+    """The features of several sites that match a text, as :meth:`Shelf.find` finds them, sorted together.
+
+    Of features with equal values, those of earlier sites come first.
+    """
+    matches = [(shelf, feature) for shelf in shelves for feature in shelf.find(text, by)]
+    return sorted(matches, key=lambda match: sort_key(match[1], by)) if len(shelves) > 1 else matches
 
 
 def read_descriptions(file: Path) -> dict[str, dict[int, str]]:

@@ -24,10 +24,13 @@ MOST_SEED = 2**53 - 1
 """Larger integers are not exact in JavaScript."""
 MOST_STEPS = 1000
 MOST_LETTERS = 2000
+MOST_NAME = 300
+MOST_CONDITIONS = 50
 MOST_BYTES = 1_000_000
 """Bytes of a state as JSON at most."""
 KEY = "s="
 """Begins the fragment of an address that holds a state."""
+Name = Annotated[str, Field(max_length=MOST_NAME)]
 
 
 class Limited(BaseModel):
@@ -88,6 +91,7 @@ class Layer(Limited):
     Attributes:
         site: the site that the layer changes.
         feature: number of the feature in the site's SAE.
+        sae: fingerprint of that SAE, as :func:`riebench.sae.folders.sae_fingerprint`; None if it is not known.
         unit: the code that strength 1 adds: the feature's mean active value when it was chosen.
         strength: multiple of the unit; negative values remove the feature.
         mask: the painted cells.
@@ -97,6 +101,7 @@ class Layer(Limited):
 
     site: str = Field(min_length=1, max_length=200)
     feature: int = Field(ge=0, le=10_000_000)
+    sae: str | None = Field(None, min_length=1, max_length=MOST_NAME)
     unit: float = Field(ge=0, le=MOST_UNIT)
     strength: float = Field(ge=-MOST_STRENGTH, le=MOST_STRENGTH)
     mask: BrushMask
@@ -104,25 +109,41 @@ class Layer(Limited):
     on: bool = True
 
     @property
+    def idle(self) -> str | None:
+        """Why the layer cannot change the picture, as ``idle`` of ``page/store.js`` says it; None if it can."""
+        if not self.on:
+            return "it is off"
+        if self.unit == 0:
+            return "its unit is 0, as of a feature that is nowhere active"
+        if self.strength == 0:
+            return "its strength is 0"
+        return None if any(self.mask.runs[1::2]) else "nothing is painted in its mask"
+
+    @property
     def acts(self) -> bool:
         """Whether the layer can change the picture."""
-        return self.on and self.strength != 0 and self.unit != 0 and any(self.mask.runs[1::2])
+        return self.idle is None
 
 
 class State(Limited):
     """A picture to generate, and the features painted into it.
 
     Attributes:
-        version: version of the format; it grows when older readers would fail.
+        version: version of the format; it grows when older readers would fail. Version 1 has no fingerprints.
         model: name of the model.
+        weights: fingerprint of the model that the state was made with, as :attr:`Model.fingerprint`; None if it is not
+            known.
+        conditions: its settings that can change pictures, as :attr:`Model.conditions`; None if they are not known.
         prompt: the prompt, as the model gets it.
         seed: seed of the initial latents.
         steps: number of denoising steps.
         layers: the painted features; the changes of all layers are summed.
     """
 
-    version: Literal[1] = 1
-    model: str = Field("mini", min_length=1, max_length=300)
+    version: Literal[1, 2] = 2
+    model: str = Field("mini", min_length=1, max_length=MOST_NAME)
+    weights: str | None = Field(None, min_length=1, max_length=MOST_NAME)
+    conditions: dict[Name, str | float] | None = Field(None, max_length=MOST_CONDITIONS)
     prompt: str = Field(max_length=MOST_LETTERS)
     seed: int = Field(0, ge=0, le=MOST_SEED)
     steps: int = Field(1, ge=1, le=MOST_STEPS)

@@ -19,7 +19,7 @@ from riebench.mini.render import NOUNS
 from riebench.models.model import Model
 from riebench.models.sites import Run
 from riebench.paint.paint_instruments import PaintInstruments
-from riebench.paint.painting import painted_run
+from riebench.paint.painting import painted_run, why_unchanged
 from riebench.paint.shelf import Shelf
 from riebench.paint.snippet import Origin
 from riebench.paint.state import MOST_LAYERS, MOST_SEED, MOST_STRENGTH, BrushMask, Layer, State
@@ -32,6 +32,7 @@ FINE_SIDE = 128
 STRENGTHS = (-2, -1, 0, 1, 2, 3, 4)
 """Strengths of the pictures that show the effect of a single feature."""
 STRIP_SIDE = 160
+TOO_WEAK = "the layers change no pixel: the change is too weak; raise a strength or paint more"
 MOST_ACTIVE = 12
 
 
@@ -60,6 +61,8 @@ class Studio:
         example = ("a red heart in a meadow", 3) if self._drawn else next(iter(first.prompted.values()))
         return {
             "name": entry.name,
+            "weights": self.model.fingerprint,
+            "conditions": self.model.conditions,
             "size": self.model.size,
             "device": str(self.model.device),
             "steps": entry.steps,
@@ -106,26 +109,32 @@ class Studio:
         return self._runs[key]
 
     def active_here(self, state: State, site: str, x: float, y: float) -> dict[str, Any]:
-        """The features of a site that are most active at a place of a state's picture.
+        """The features that are most active at a place of a state's picture.
 
         Args:
             state: the state, with its layers.
-            site: the site.
+            site: the site; empty for all sites, whose features are compared by the multiple of their mean active value.
             x: distance from the left edge as a share of the width; 0 to below 1.
             y: distance from the upper edge as a share of the height; 0 to below 1.
 
         Raises:
             UserError: if the site has no features.
         """
-        shelf = self.shelf(site)
+        shelves = [self.shelf(site)] if site else list(self.shelves.values())
         run = self.run(state)
-        if site not in run.values:
-            run = self._run(state, site, (site,))
-        rows, columns = self.model.sites[site].grid
-        row, column = int(y * rows), int(x * columns)
+        if any(shelf.site not in run.values for shelf in shelves):
+            run = self._run(state, f"values {site}", tuple(shelf.site for shelf in shelves))
+        features = [one for shelf in shelves for one in self._active_at(shelf, run, x, y)]
+        if not site:
+            features.sort(key=lambda one: one["code"] / one["mean"] if one["mean"] else 0.0, reverse=True)
+        return {"site": site, "features": features[:MOST_ACTIVE]}
+
+    def _active_at(self, shelf: Shelf, run: Run, x: float, y: float) -> list[dict[str, Any]]:
+        """The features of a site that are most active at a place of a run, the largest code first."""
+        rows, columns = self.model.sites[shelf.site].grid
         with torch.no_grad():  # the largest code over all steps, as in the index
-            codes = self.model.sae(site).encode(run.values[site].float()).amax(0)
-        here = codes[row * columns + column]
+            codes = self.model.sae(shelf.site).encode(run.values[shelf.site].float()).amax(0)
+        here = codes[int(y * rows) * columns + int(x * columns)]
         best = here.topk(min(MOST_ACTIVE, len(here)))
         features = []
         for code, number in zip(best.values.tolist(), best.indices.tolist(), strict=True):
@@ -133,8 +142,8 @@ class Studio:
                 feature = shelf.index.feature(number)
                 full = max(feature.maximum, float(codes[:, number].max()))
                 heat = (codes[:, number] * (FULL / full)).round().byte().tolist()
-                features.append({**shelf.row(feature), "code": code, "heat": heat})
-        return {"site": site, "grid": (rows, columns), "row": row, "column": column, "features": features}
+                features.append({**shelf.row(feature), "code": code, "heat": heat, "grid": (rows, columns)})
+        return features
 
     def effect(self, site: str, number: int, seed: int) -> Iterator[bytes | None]:
         """The effect of a single feature: pictures of the neutral prompt side by side, as one PNG.
@@ -181,11 +190,16 @@ class Studio:
         return self.instruments.region(image, phrase, shape, self.model.sites[site].grid)
 
     def scores(self, state: State) -> Iterator[dict[str, Any]]:
-        """Yield the scores of a state's picture against the picture without layers, each time with one more score."""
+        """Yield the scores of a state's picture against the picture without layers, each time with one more score.
+
+        ``unchanged`` holds the reasons if the two pictures are equal although the state has layers.
+        """
         scores: dict[str, Any] = {"missing": self.instruments.missing}
         base = self.run(state.unpainted()).image
         yield scores
         edited = self.run(state).image
+        if state.layers and np.array_equal(base, edited):
+            scores["unchanged"] = why_unchanged(self.model, state) or [TOO_WEAK]
         yield scores
         for part in self.instruments.scores(base, edited, state.prompt, state.seed):
             scores = scores | part
@@ -219,7 +233,7 @@ def _site_facts(shelf: Shelf) -> dict[str, Any]:
     facts = shelf.index.facts
     return {
         "site": shelf.site,
-        "sae": facts.name,
+        "sae": facts.sae,
         "grid": facts.grid,
         "features": len(shelf.index),
         "score_name": facts.score_name,

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from riebench.records.code_files import imported_files, is_ours, own_files
 from riebench.util.errors import UserError
+from riebench.util.files import file_hash
 from riebench.version import __version__
 
-OURS = (
-    "riebench",
-    "riebench_baselines",
-    "baselines",
-)  # what these share is covered by the version of the numeric parts
 COMPUTING = ("torch", "diffusers", "transformers", "open_clip_torch", "lpips", "numpy")
 
 
@@ -63,15 +60,11 @@ def code_hash(code: type[Any] | Callable[..., Any], reads: Iterable[str] = ()) -
         reads: paths of the files that it reads.
 
     Raises:
-        UserError: if such a file cannot be read.
+        UserError: if such a file cannot be read, or the code was edited since this process loaded it.
     """
-    files = _files_of(code)
-    try:
-        read = b"".join(Path(file).read_bytes() for file in reads)
-    except OSError as error:
-        raise UserError(f"a file that {code.__qualname__} reads cannot be read: {error}") from None
+    files = own_files(code.__module__)
     return (
-        hashlib.sha256(b"".join([*(f.read_bytes() for f in files), read])).hexdigest()[:16]
+        hashlib.sha256(b"".join([*map(_as_loaded, files), *_contents(code, reads)])).hexdigest()[:16]
         if files
         else _UNWRITTEN.setdefault(id(code), uuid.uuid4().hex[:16])
     )
@@ -79,37 +72,59 @@ def code_hash(code: type[Any] | Callable[..., Any], reads: Iterable[str] = ()) -
 
 _UNWRITTEN: dict[int, str] = {}
 """Identity of a class or function in no file to the hash that it has in this process."""
+_LOADED: dict[Path, str] = {}
+"""File of code to the hash of its content when this process met it first."""
 
 
-def _files_of(code: type[Any] | Callable[..., Any]) -> list[Path]:
-    file = getattr(sys.modules.get(code.__module__), "__file__", None)  # a decorator's wrapper is in another file
-    if file is None or not Path(file).is_file():
-        return []
-    package = code.__module__.partition(".")[0]
-    top = getattr(sys.modules.get(package), "__file__", None)
-    if package in OURS:
-        return [Path(file)]
-    if top is not None and Path(top).name == "__init__.py":
-        return sorted(Path(top).parent.rglob("*.py"))
-    return _with_neighbours(Path(file))
+def import_hash(code: type[Any] | Callable[..., Any]) -> str:
+    """A hash of what a class or function imports beside the files of :func:`code_hash`; empty if there is nothing.
+
+    Raises:
+        UserError: if a file was edited since this process loaded it.
+    """
+    if is_ours(code.__module__):
+        return ""
+    files = imported_files(own_files(code.__module__))
+    for file in files:
+        _as_loaded(file)
+    return hash_of_files(files)
 
 
-def _with_neighbours(file: Path) -> list[Path]:
-    """A file and the files of its folder that it imports, directly or through each other."""
-    files: set[Path] = set()
-    waiting = [file]
-    while waiting:
-        path = waiting.pop()
-        if path not in files:
-            files.add(path)
-            neighbours = (file.parent / f"{name}.py" for name in _imported_by(path))
-            waiting += [neighbour for neighbour in neighbours if neighbour.is_file()]
-    return sorted(files)
+def hash_of_files(files: Iterable[Path]) -> str:
+    """A hash of the names and contents of files, 16 hexadecimal digits; empty for no file.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    facts = sorted((file.name, file_hash(file)) for file in files)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16] if facts else ""
 
 
-def _imported_by(file: Path) -> set[str]:
-    """The first names of the modules that a file imports: ``a`` for ``import a.b``."""
-    nodes = list(ast.walk(ast.parse(file.read_bytes())))
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
-    return {name.partition(".")[0] for name in names}
+def remember_code(code: type[Any] | Callable[..., Any]) -> None:
+    """Note the content of the files of a class or function that is being loaded, so that a later edit is seen."""
+    with suppress(OSError):
+        own = own_files(code.__module__)
+        _LOADED.pop(Path(getattr(sys.modules.get(code.__module__), "__file__", None) or ""), None)  # it is loaded now
+        for file in [*own, *([] if is_ours(code.__module__) else imported_files(own))]:
+            if file not in _LOADED:
+                _as_loaded(file)
+
+
+def _as_loaded(file: Path) -> bytes:
+    """The content of a file of code.
+
+    Raises:
+        UserError: if it is not what it was when this process met it first: the code that runs is older.
+    """
+    content = file.read_bytes()
+    now = hashlib.sha256(content).hexdigest()
+    if _LOADED.setdefault(file, now) != now:
+        raise UserError(f"{file} was edited after this Python process had loaded it; start a new process")
+    return content
+
+
+def _contents(code: type[Any] | Callable[..., Any], reads: Iterable[str]) -> list[bytes]:
+    try:
+        return [Path(file).read_bytes() for file in reads]
+    except OSError as error:
+        raise UserError(f"a file that {code.__qualname__} reads cannot be read: {error}") from None

@@ -25,7 +25,7 @@ from riebench.records.schema import Record, Setting
 from riebench.util.errors import UserError
 from riebench.util.json_lines import read_lines
 
-SHARED = ("method_class", "model", "protocol", "parts", "conditions", "code", "measured_by")
+SHARED = ("method_class", "model", "protocol", "parts", "conditions", "code", "made_by", "measured_by")
 """Fields that are the same in many records of a folder."""
 Row = dict[str, Any]
 SharedParts = dict[str | bytes, Row]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -60,8 +61,12 @@ class Record(BaseModel):
         parts: fingerprints of the weights that took part.
         conditions: other settings that can change numbers: dtype, size, guidance, mask rules.
         code: versions of the packages that compute, git commit of riebench, and whether its files differ from it.
-        measured_by: metric to the network of its own, or the command, that measured it. It is not in the key because it
-            does not change the picture; not written if it is empty.
+        made_by: hashes of the code that made the picture: ``numerics`` is riebench's version of it, ``method`` the
+            method's files, ``imports`` what these import, ``files`` what the method reads, ``masks`` a user's function,
+            ``model`` a user's family. Only what there is; empty in records of earlier versions.
+        measured_by: metric to the network of its own, the function or the command that measured it, with hashes. It is
+            not in the key because it does not change the picture; not written if it is empty.
+        pair_hash: hash of the pair as its file has it, without the seed; null in records of earlier versions.
         seconds: time spent on the whole pair, divided by the number of its records.
     """
 
@@ -80,7 +85,9 @@ class Record(BaseModel):
     parts: dict[str, str]
     conditions: dict[str, Value] = Field(default_factory=dict)
     code: dict[str, str | bool | None]
+    made_by: dict[str, str] = Field(default_factory=dict, exclude_if=lambda names: not names)
     measured_by: dict[str, str] = Field(default_factory=dict, exclude_if=lambda names: not names)
+    pair_hash: str | None = Field(default=None, exclude_if=lambda name: name is None)
     metrics: dict[str, float | None] = Field(default_factory=dict)
     notes: dict[str, Value] = Field(default_factory=dict)
     reason: str | None = None
@@ -101,6 +108,24 @@ def joined(earlier: Record, later: Record) -> Record:
         return later
     both = {name: getattr(earlier, name) | getattr(later, name) for name in ("metrics", "measured_by")}
     return later.model_copy(update=both)
+
+
+def with_hash(name: str, code: str) -> str:
+    """The name of what measures a metric with a hash of its code, if there is one; see :func:`measures_alike`."""
+    return f"{name} with {code}" if code else name
+
+
+def measures_alike(earlier: str, now: str) -> bool:
+    """Whether a metric is measured by what measured it before, as far as that is known.
+
+    Args:
+        earlier: of ``measured_by`` in a record; earlier versions did not hash all that a metric is made of.
+        now: of ``measured_by`` of a new record.
+    """
+    return now == earlier or (_WITH.search(earlier) is None and _WITH.sub("", now) == earlier)
+
+
+_WITH = re.compile(r" with (?:[0-9a-f]{16})+(?= |$)")
 
 
 def record_key(**content: Any) -> str:

@@ -13,21 +13,50 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from riebench.sae.folders import CONFIG, SAELENS_CONFIG
-from riebench.sae.other_layouts import LEARNED, SPARSIFY_WEIGHTS, read_dictionary_learning, read_sparsify
+from riebench.sae.folders import (
+    CONFIG,
+    LEARNED,
+    OURS,
+    PUBLISHED,
+    SAELENS,
+    SPARSIFY,
+    Layout,
+    layouts_in,
+    layouts_text,
+    read_config,
+)
+from riebench.sae.other_layouts import read_dictionary_learning, read_sparsify
 from riebench.sae.saelens import read_saelens
 from riebench.sae.topk import TopKSAE
+from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
-WEIGHTS, PUBLISHED = "state_dict.safetensors", "state_dict.pth"
+KEYS = keys("""
+    n_dirs_local d_model k auxk dead_steps_threshold explained_variance model site expansion aux frozen seed steps
+    batch lr eps decay aux_weight shuffle_seed notes
+""")
+"""Of the published layout and of ours: sizes, and how it was trained; ``notes`` may hold anything."""
 
 
 def save_sae(sae: TopKSAE, folder: Path, config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
-    """Write an SAE in our layout; ``config`` adds to what the published ``config.json`` holds."""
+    """Write an SAE in our layout.
+
+    Args:
+        sae: the SAE.
+        folder: made if it is missing.
+        config: adds to what the published ``config.json`` holds; keys of :data:`KEYS`.
+        dtype: of the weights in the file.
+
+    Raises:
+        UserError: if a key is not known; :func:`load_sae` would refuse it.
+    """
+    for key in config:
+        if key not in KEYS:
+            raise UserError(f"{key!r} is no key of an SAE's configuration; put it into 'notes', which holds anything")
     known = {"n_dirs_local": sae.n_features, "d_model": sae.d_model, "k": sae.k}
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in sae.state_dict().items()}
-    write_whole(folder / WEIGHTS, save({k: v.contiguous() for k, v in state.items()}))
+    write_whole(folder / OURS.weights, save({k: v.contiguous() for k, v in state.items()}))
     write_whole(folder / CONFIG, (json.dumps({**known, **config}, indent=2) + "\n").encode())
 
 
@@ -36,11 +65,12 @@ def load_sae(folder: Path) -> TopKSAE:
 
     Raises:
         UserError: if a file is missing, holds anything but tensors or finite numbers, the weights do not fit the
-            configuration, or the SAE computes something else than :class:`TopKSAE`.
+            configuration, the SAE computes something else than :class:`TopKSAE`, or a key or a tensor is not honoured.
     """
     try:
         k, state = _read(folder)
         n_features, d_model = state["encoder.weight"].shape
+        _refuse_other_sizes(folder, n_features, d_model)
         state.setdefault("stats_last_nonzero", torch.zeros(n_features, dtype=torch.long))
         sae = TopKSAE(d_model, n_features, k)
         sae.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in state.items()})
@@ -58,25 +88,65 @@ def load_sae(folder: Path) -> TopKSAE:
 
 
 def _read(folder: Path) -> tuple[int, dict[str, Tensor]]:
-    """k and the tensors, whatever the layout; ours comes first where a folder has two."""
-    if not (folder / WEIGHTS).is_file() and not (folder / PUBLISHED).is_file():
-        if (folder / LEARNED).is_file():
-            return read_dictionary_learning(folder, json.loads((folder / CONFIG).read_text()))
-        if (folder / SPARSIFY_WEIGHTS).is_file():
-            return read_sparsify(folder, json.loads((folder / SAELENS_CONFIG).read_text()))
-        if (folder / SAELENS_CONFIG).is_file():
-            return read_saelens(folder, json.loads((folder / SAELENS_CONFIG).read_text()))
-    config = json.loads((folder / CONFIG).read_text())
-    state = _state(folder)
-    expected = (config["n_dirs_local"], config["d_model"])
-    if tuple(state["encoder.weight"].shape) != expected:
-        raise ValueError(f"encoder.weight is {list(state['encoder.weight'].shape)}, {CONFIG} says {list(expected)}")
-    return config["k"], state
+    """k and the tensors, whatever the layout."""
+    layouts = layouts_in(folder)
+    if not layouts:
+        raise ValueError(f"it has no file of weights in a layout that is read: {layouts_text()}")
+    if layouts == [OURS, SAELENS]:  # as 'sae train' writes both
+        k, state = _read_published(folder, OURS)
+        _refuse_another_sae(k, state, *read_saelens(folder, _config(folder, SAELENS)))
+        return k, state
+    if len(layouts) > 1:
+        raise ValueError(f"it has several files of weights ({', '.join(each.weights for each in layouts)}); leave one")
+    [layout] = layouts
+    if layout in (OURS, PUBLISHED):
+        return _read_published(folder, layout)
+    readers = {SAELENS: read_saelens, LEARNED: read_dictionary_learning, SPARSIFY: read_sparsify}
+    return readers[layout](folder, _config(folder, layout))
 
 
-def _state(folder: Path) -> dict[str, Tensor]:
-    if (folder / WEIGHTS).is_file() or not (folder / PUBLISHED).is_file():
-        return load_file(folder / WEIGHTS)
-    loaded = torch.load(folder / PUBLISHED, map_location="cpu", weights_only=True)
+def _config(folder: Path, layout: Layout) -> dict[str, Any]:
+    config = json.loads((folder / layout.config).read_text())
+    if not isinstance(config, dict):
+        raise ValueError(f"{layout.config} is no object with keys")
+    return config
+
+
+def _read_published(folder: Path, layout: Layout) -> tuple[int, dict[str, Tensor]]:
+    """k and the tensors of the published layout, or of ours, which has the same names."""
+    config = _config(folder, layout)
+    refuse_unread_keys(config, {}, KEYS, CONFIG)
+    for key in ("n_dirs_local", "d_model"):
+        same_number(key, {CONFIG: config.get(key)})
+    return same_number("k", {CONFIG: config.get("k")}), _state(folder, layout)
+
+
+def _state(folder: Path, layout: Layout) -> dict[str, Tensor]:
+    if layout == OURS:
+        return load_file(folder / OURS.weights)
+    loaded = torch.load(folder / PUBLISHED.weights, map_location="cpu", weights_only=True)
+    refuse_unread_tensors([name for name, value in loaded.items() if isinstance(value, Tensor)], ("state_dict",))
     state: dict[str, Tensor] = loaded["state_dict"]
     return state
+
+
+def _refuse_another_sae(k: int, state: Mapping[str, Tensor], other_k: int, other: Mapping[str, Tensor]) -> None:
+    """Refuse a folder whose two files of weights are of two SAEs; ours may be stored in half precision."""
+    same_number("k", {OURS.config: k, SAELENS.config: other_k})
+    for name, theirs in other.items():
+        ours = state[name]
+        if ours.shape != theirs.shape or not torch.equal(ours, theirs.to(ours.dtype)):
+            raise ValueError(
+                f"{name} differs between {OURS.weights} and {SAELENS.weights}, two files of one SAE; remove the "
+                "one that is not meant"
+            )
+
+
+def _refuse_other_sizes(folder: Path, n_features: int, d_model: int) -> None:
+    config = read_config(folder) or {}
+    for key, size in (("n_dirs_local", n_features), ("d_model", d_model)):
+        if config.get(key) not in (None, size):
+            raise ValueError(
+                f"encoder.weight is {[n_features, d_model]}, its configuration says "
+                f"{[config.get('n_dirs_local'), config.get('d_model')]}"
+            )

@@ -111,7 +111,8 @@ def resolve_capture(
         settings: of the model by name, see ``riebench settings``; None leaves one as it is.
 
     Raises:
-        UserError: if the model, a site or a setting is unknown, weights are missing, or the prompts cannot be read.
+        UserError: if the model, a site or a setting is unknown, weights are missing, the prompts cannot be read, or
+            one is not of the world that the model draws.
     """
     if isinstance(model, (str, Path)):
         entry, parsed = entry_and_settings(model, settings or {})

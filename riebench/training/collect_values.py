@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from riebench.prompts import prompts_hash
 from riebench.training.capture import Capture, refuse_full_disk, resolve_capture, size_text
-from riebench.training.dataset import MANIFEST, DatasetFacts, Manifest, Shard, StoredType, read_manifest, shard_name
+from riebench.training.dataset import (
+    MANIFEST,
+    SHARDS,
+    DatasetFacts,
+    Manifest,
+    Shard,
+    StoredType,
+    read_manifest,
+    shard_name,
+)
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import file_hash
 from riebench.util.progress import progress_bar
@@ -102,7 +111,7 @@ def collect(
     each = shard_prompts or max(1, min(SHARD_PROMPTS, SHARD_BYTES // capture.run_bytes))
     folder = Path(out)
     check_work_folder(folder, MANIFEST)
-    before = read_manifest(folder)
+    before = _manifest_of_shards(folder)
     if before is not None:
         _refuse_others(before.facts, capture, store, shard_prompts, folder)
         each = before.facts.shard_prompts
@@ -122,7 +131,7 @@ def collect(
 def _collect(crew: Crew[ShardWriter], folder: WorkFolder, quiet: bool) -> Collected:
     """Write the shards that are missing or torn."""
     facts = crew.ask(lambda writer: writer.facts)
-    manifest = read_manifest(folder.path) or Manifest(facts=facts)
+    manifest = _manifest_of_shards(folder.path) or Manifest(facts=facts)
     if manifest.facts != facts:
         raise UserError(
             f"{folder.path} holds values of {manifest.facts.fingerprint}, this model is {facts.fingerprint}; "
@@ -147,6 +156,12 @@ def _collect(crew: Crew[ShardWriter], folder: WorkFolder, quiet: bool) -> Collec
     with progress_bar("shards", len(left), quiet=quiet) as advance:
         ending = work_off(crew, left, keep, "shard")
     return Collected(folder.path, facts, before, len(manifest.shards), ending.signal if ending.left else None)
+
+
+def _manifest_of_shards(folder: Path) -> Manifest | None:
+    """The manifest of a folder; None if there is no shard that it could be of, so that another may be begun."""
+    manifest = read_manifest(folder)
+    return manifest if manifest is None or manifest.shards or any(folder.glob(SHARDS)) else None
 
 
 def _write(manifest: Manifest, folder: WorkFolder) -> None:

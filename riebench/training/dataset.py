@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.util.errors import UserError, unknown
 
-MANIFEST = "manifest.json"
+MANIFEST, SHARDS = "manifest.json", "shard-*.safetensors"
 HALF = 2
 """Bytes of a number in half precision."""
 StoredType = Literal["float16", "bfloat16"]

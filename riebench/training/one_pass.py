@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +19,7 @@ from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import save_sae
 from riebench.sae.variance import geometric_median
 from riebench.training.learner import Learner, Start, StepResult
-from riebench.training.training_log import TrainingLog, read_log
+from riebench.training.training_log import Callback, TrainingLog, last_lines
 from riebench.training.training_plan import CHECKPOINT, GridPoint, SAESettings, TrainingPlan
 from riebench.training.vectors import GeneratedVectors, Portions, StoredVectors, StreamPosition, Vectors
 from riebench.util.errors import UserError
@@ -25,12 +27,23 @@ from riebench.util.files import writing_whole
 from riebench.util.progress import progress_bar
 from riebench.util.work_folder import InTurn, WorkFolder, full_disk, work_off
 
+log = logging.getLogger(__name__)
 SAMPLE = 1 << 15
 """Vectors from which a site's median and variance are taken."""
+TIMED, WORTH_SAYING = 10, 10.0
+"""Steps after which the time of the others is told, and the seconds from which on it is."""
 
 
-def train_plan(plan: TrainingPlan, folder: WorkFolder, quiet: bool) -> Signals | None:
+def train_plan(
+    plan: TrainingPlan, folder: WorkFolder, quiet: bool, callbacks: Sequence[Callback] = ()
+) -> Signals | None:
     """Train all SAEs of a plan, from its checkpoint if there is one, and write them.
+
+    Args:
+        plan: the plan.
+        folder: the plan's, locked.
+        quiet: whether to show no progress.
+        callbacks: told each line of the log.
 
     Returns:
         The signal that ended it early; None if it came to its end.
@@ -38,11 +51,16 @@ def train_plan(plan: TrainingPlan, folder: WorkFolder, quiet: bool) -> Signals |
     Raises:
         UserError: if the device is missing, the data are too few or damaged, or a loss is not finite.
     """
-    training = _Training(plan)
+    training = _Training(plan, callbacks)
     steps = range(training.step, training.steps)
+    started = time.perf_counter()
 
     def keep(step: int, _: None) -> None:
         advance()
+        if step == steps.start + TIMED and not quiet:
+            left = (time.perf_counter() - started) / (TIMED + 1) * (len(steps) - TIMED - 1)
+            if left >= WORTH_SAYING:
+                log.info("%d steps are left; they take about %s", len(steps) - TIMED - 1, duration_text(left))
         if training.step % plan.checkpoint_every == 0:
             training.keep()
 
@@ -63,8 +81,8 @@ class _Training:
         steps: number of all steps.
     """
 
-    def __init__(self, plan: TrainingPlan) -> None:
-        self.plan = plan
+    def __init__(self, plan: TrainingPlan, callbacks: Sequence[Callback]) -> None:
+        self.plan, self.callbacks = plan, callbacks
         stream = self._stream()
         portions = Portions(stream, plan.settings)
         self.steps = plan.settings.steps or portions.batches_in_round()
@@ -125,6 +143,8 @@ class _Training:
             for point, seen in self.results.items():
                 measured = {name: value.item() for name, value in seen._asdict().items()}
                 self.log.add(point.name, self.step, self.step * self.plan.settings.batch, measured)
+                for callback in self.callbacks:
+                    callback(point.name, self.step, measured)
 
     def keep(self) -> None:
         """Write the checkpoint and the log up to it.
@@ -155,14 +175,22 @@ class _Training:
     def finish(self, folder: WorkFolder) -> None:
         """Write the SAEs, then remove the checkpoint."""
         self.log.flush()
-        last = {line["sae"]: line["explained"] for line in read_log(self.plan.out)}
+        last = last_lines(self.plan.out)
         for learner in (learner for several in self.learners.values() for learner in several):
             sae = learner.sae()
             for point in learner.points:
-                config = self.plan.config(point, self.steps) | {"explained_variance": last[point.name]}
+                config = self.plan.config(point, self.steps) | {"explained_variance": last[point.name]["explained"]}
                 save_sae(sae, self.plan.out / point.name, config)
                 save_for_saelens(sae, self.plan.out / point.name, self.plan.model_name, point.site)
         self.plan.mark_finished(folder)
+
+
+def duration_text(seconds: float) -> str:
+    """A time in words, as 2 minutes."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def learners_of(

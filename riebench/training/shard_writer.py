@@ -101,7 +101,8 @@ def half_vectors(
                 if not bool(half.isfinite().all()):
                     raise UserError(
                         f"the values at {site} of the prompt {prompt[:40]!r} (seed {seed}) are not finite in {dtype}; "
-                        "leave the prompt out, load the model with --dtype float32, or store bfloat16 (--store)"
+                        "leave the prompt out, load the model with --dtype float32, or collect with --store bfloat16 "
+                        "(into another --out if this one holds shards)"
                     )
                 taken[site].append(half)
     except PairError as error:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riebench.training.capture import ALL, size_text
 from riebench.training.training_plan import TRAINING, plan_training
+from riebench.util.errors import UserError
 from riebench.util.files import remove_torn
 from riebench.util.work_folder import WorkFolder, check_work_folder, unwritable
+
+if TYPE_CHECKING:
+    from riebench.training.training_log import Callback
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +29,13 @@ class Trained:
     Attributes:
         folders: of the SAEs; empty if it ended early.
         signal: that ended it early, if one did.
+        measured: name of each SAE to the measures of its last step: ``explained`` variance, ``l0`` and the share of
+            ``dead`` features, of the step's batch.
     """
 
     folders: Sequence[Path]
     signal: Signals | None = None
+    measured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def train(
@@ -41,6 +49,8 @@ def train(
     log_every: int = 50,
     checkpoint_every: int = 500,
     quiet: bool = False,
+    callback: Callback | None = None,
+    tensorboard: bool = False,
     **options: Any,
 ) -> Trained:
     """Train a grid of SAEs in one pass over the data; goes on from the checkpoint that ``out`` holds.
@@ -56,13 +66,19 @@ def train(
         log_every: steps between lines of the log.
         checkpoint_every: steps between checkpoints.
         quiet: whether to show no progress.
+        callback: is called as ``callback(sae, step, measured)`` with each line of the log: the name of an SAE, the
+            step, and loss, auxiliary loss, ``explained`` variance, ``l0`` and share of ``dead`` features.
+        tensorboard: whether to write events for TensorBoard into the folder ``tensorboard`` of ``out``.
         options: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
             :class:`riebench.training.training_plan.Axes` and :class:`riebench.training.training_plan.SAESettings`.
 
     Raises:
-        UserError: before the first step, if the data are not whole, the grid cannot be, the disk is too small or
-            ``out`` holds another training; later, if a shard is damaged, a value or a loss is not finite.
+        UserError: before the first step, if the data are not whole, the grid cannot be, the disk is too small, ``out``
+            holds another training, or TensorBoard is not installed; later, if a shard is damaged, a value or a loss is
+            not finite.
     """
+    if tensorboard and find_spec("tensorboard") is None:
+        raise UserError("tensorboard is not installed; install it (pip install tensorboard) or leave out --tensorboard")
     plan = plan_training(
         data,
         out,
@@ -77,18 +93,26 @@ def train(
     check_work_folder(plan.out, TRAINING)
     if not quiet:
         sites, size = ", ".join(plan.widths), size_text(plan.bytes)
-        log.info("%d SAEs of %s; up to %s in %s", len(plan.points), sites, size, plan.out)
+        log.info(
+            "%d SAE%s of %s; up to %s in %s", len(plan.points), "s" * (len(plan.points) != 1), sites, size, plan.out
+        )
     folders = [plan.out / point.name for point in plan.points]
+    from riebench.training.training_log import draw_learning_curves, last_lines, tensorboard_callback, warn_of_poor_saes
+
     with WorkFolder(plan.out, TRAINING) as folder, unwritable(plan.out):
         for sae_folder in folders:
             remove_torn(sae_folder)
         if plan.begin(folder):
             from riebench.training.one_pass import train_plan
 
-            signal = train_plan(plan, folder, quiet)
+            callbacks = [callback] if callback else []
+            if tensorboard:
+                callbacks.append(tensorboard_callback(plan.out))
+            signal = train_plan(plan, folder, quiet, callbacks)
             if signal is not None:
                 return Trained([], signal)
-        from riebench.training.training_log import draw_learning_curves
-
         draw_learning_curves(plan.out)
-    return Trained(folders)
+        lines = last_lines(plan.out)
+    measured = {folder.name: lines[folder.name] for folder in folders if folder.name in lines}
+    warn_of_poor_saes(measured)
+    return Trained(folders, measured=measured)

@@ -1,9 +1,10 @@
-"""The log of a training, one JSON line for each SAE now and then, and its figure. Needs no torch."""
+"""The log of a training, one JSON line for each SAE now and then, its figure, and who is told. Needs no torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from riebench.report.style import DASHES, METADATA, PAPER
+from riebench.util.errors import UserError
 from riebench.util.files import write_whole
-from riebench.util.json_lines import append_lines, joined_lines, read_lines
+from riebench.util.json_lines import append_lines, joined_lines, parse_lines, read_content
 from riebench.util.work_folder import full_disk
 
+log = logging.getLogger(__name__)
 LOG = "log.jsonl"
+MEASURED = ("explained", "l0", "dead")
+TENSORBOARD = "tensorboard"
+Callback = Callable[[str, int, Mapping[str, float]], None]
+"""Is told the name of an SAE, the step, and the measures of a line of the log."""
 FIGURE = "learning.png"
 PANELS = {"explained": "explained variance", "auxiliary": "auxiliary loss", "dead": "share of dead features"}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255")
@@ -55,15 +62,58 @@ class TrainingLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a torn last line is left out, and a folder without a log has none.
+    """The lines of a log; a torn last line is left out with a warning, and a folder without a log has none.
 
     Raises:
-        UserError: if another line is damaged.
+        UserError: if a line is damaged that was written whole.
     """
+    path = folder / LOG
     try:
-        return read_lines(folder / LOG, json.loads)
+        content = read_content(path)
     except FileNotFoundError:
         return []
+    lines = parse_lines(content, _parsed, path)
+    if lines.torn.endswith(b"\n") and lines.torn.strip():  # a process that is killed leaves no end of the line
+        raise UserError(f"{path}: line {len(lines.values) + 1}, the last, is damaged; restore the file")
+    if lines.torn.strip():
+        log.warning("the torn last line of %s is left out", path)
+    return lines.values
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    values = json.loads(line)
+    if not isinstance(values, dict) or not {"sae", "step", "vectors", *MEASURED} <= values.keys():
+        raise ValueError("no line of a training's log")
+    return values
+
+
+def last_lines(folder: Path) -> dict[str, dict[str, Any]]:
+    """The last line of each SAE in the log of a training, by the name of the SAE."""
+    return {line["sae"]: line for line in read_log(folder)}
+
+
+def warn_of_poor_saes(lines: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn of SAEs whose last line says that they learnt nothing."""
+    for name, line in lines.items():
+        if line["explained"] < 0:
+            reason = f"explained variance is {line['explained']:.3g}: the mean of the vectors would be closer to them"
+            log.warning("%s is of no use, its %s; try a lower --lr or more --steps", name, reason)
+        elif line["dead"] == 1:
+            log.warning("%s is of no use, all of its features are dead; try a lower --lr", name)
+
+
+def tensorboard_callback(folder: Path) -> Callback:
+    """A callback that writes events for TensorBoard into the folder ``tensorboard`` of a training's folder."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / TENSORBOARD))
+
+    def write(sae: str, step: int, measured: Mapping[str, float]) -> None:
+        for name, value in measured.items():
+            writer.add_scalar(f"{name}/{sae}", value, step)
+        writer.flush()
+
+    return write
 
 
 def draw_learning_curves(folder: Path) -> Path | None:

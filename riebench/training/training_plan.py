@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +15,13 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.prompts import prompts_hash
+from riebench.sae.folders import OURS, SAELENS
 from riebench.training.capture import ALL, Capture, refuse_full_disk, resolve_capture, size_text
 from riebench.training.dataset import Dataset, open_dataset
 from riebench.util.errors import UserError, unknown
 from riebench.util.work_folder import WorkFolder
 
+log = logging.getLogger(__name__)
 TRAINING, CHECKPOINT = "training.json", "checkpoint.pt"
 
 
@@ -38,7 +41,7 @@ class SAESettings(BaseModel):
         shuffle_seed: of the order of the vectors.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     batch: int = Field(4096, ge=1)
     steps: int = Field(3000, ge=0)
@@ -240,6 +243,8 @@ class TrainingPlan:
     def begin(self, folder: WorkFolder) -> bool:
         """Write the facts of the training into its folder; whether there is something left to do.
 
+        A finished training whose SAEs are no longer there is done again.
+
         Raises:
             UserError: if the folder holds another training.
         """
@@ -250,12 +255,17 @@ class TrainingPlan:
             earlier, finished = self.facts, False
         except (ValueError, LookupError, TypeError):
             raise UserError(f"{self.out / TRAINING} cannot be read; remove it or give another --out") from None
-        if not (finished or (self.out / CHECKPOINT).is_file()):  # nothing to be lost
+        new = not (finished or (self.out / CHECKPOINT).is_file())  # nothing to be lost
+        if new:
             earlier = self.facts
-            self._note(folder, finished=False)
         for name, value in self.facts.items():
             if (before := earlier.get(name)) != value:
                 raise UserError(f"{self.out} holds a training with {name} {before}, not {value}; give another --out")
+        if finished and (missing := [point.name for point in self.points if not is_saved(self.out / point.name)]):
+            log.warning("%s lacks %s; the training is done again", self.out, ", ".join(missing))
+            new, finished = True, False
+        if new:
+            self._note(folder, finished=False)
         return not finished
 
     def mark_finished(self, folder: WorkFolder) -> None:
@@ -265,6 +275,11 @@ class TrainingPlan:
 
     def _note(self, folder: WorkFolder, finished: bool) -> None:
         folder.write(TRAINING, json.dumps({"asked": self.facts, "finished": finished}, indent=1).encode())
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder holds all files of an SAE that a training writes."""
+    return all((folder / name).is_file() for layout in (OURS, SAELENS) for name in (layout.weights, layout.config))
 
 
 def plan_training(

@@ -18,7 +18,7 @@ function tell(now) {
 }
 function lookAgain() {
   setTimeout(async () => {
-    try { await ask("/api/models"); } catch { if (offline) lookAgain(); }
+    try { await ask("api/models"); } catch { if (offline) lookAgain(); }
   }, 700);
 }
 

@@ -16,7 +16,7 @@ async function bitmapOf(path, options) { return createImageBitmap(await ask(path
 
 // The greyed picture, red where the feature is active.
 async function paintTop(canvas, card, top, heat) {
-  const bitmap = await bitmapOf("/api/top", { query: { model: store.state.model, site: card.site, number: top.picture } });
+  const bitmap = await bitmapOf("api/top", { query: { model: store.state.model, site: card.site, number: top.picture } });
   const context = canvas.getContext("2d");
   context.drawImage(bitmap, 0, 0, SIDE, SIDE);
   if (!heat) return;
@@ -63,7 +63,7 @@ async function effect(card, box, button, where) {
   const seed = store.state.seed, stop = new AbortController(), done = work(stop);
   button.disabled = true;
   try {
-    const strip = await bitmapOf("/api/effect", { body: { model: store.state.model, site: card.site, feature: card.number, seed }, signal: stop.signal });
+    const strip = await bitmapOf("api/effect", { body: { model: store.state.model, site: card.site, feature: card.number, seed }, signal: stop.signal });
     const strengths = store.facts.strengths, side = strip.width / strengths.length;
     box.replaceChildren(...strengths.map((strength, place) => {
       const made = canvas(`the neutral prompt with strength ${strength}`);
@@ -84,7 +84,7 @@ export async function openCard(site, number) {
   open = asked;
   listeners.forEach((listener) => listener());
   try {
-    const card = await ask("/api/feature", { query: { model: store.state.model, site, number } });
+    const card = await ask("api/feature", { query: { model: store.state.model, site, number } });
     remember(site, card);
     if (open === asked) drawCard(card);
   } catch (error) {

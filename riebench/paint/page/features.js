@@ -8,21 +8,22 @@ import { say, sayWrong } from "./status.js";
 import { siteFacts, store, subscribe } from "./store.js";
 
 const list = byId("list"), site = byId("site"), sort = byId("sort"), query = byId("query");
-let requests = 0, rows = [], matches = 0, active = null, model = null;
+let requests = 0, rows = [], matches = 0, model = null;
+let active = null; // the place whose active features are listed
 
 const share = (value) => (value === 0 ? "0 %" : `${(100 * value).toFixed(value < 0.001 ? 3 : value < 0.01 ? 2 : 1)} %`);
-const scoreName = () => siteFacts(site.value)?.score_name;
+const scoreName = () => (siteFacts(site.value) ?? store.facts.sites[0]).score_name; // the value "" is all sites
 
 // ---- lists --------------------------------------------------------------------------------------------------------
 async function refresh(more = false) {
   if (active) return;
   const number = (requests += 1), begin = more ? rows.length : 0;
   try {
-    const answer = await ask("/api/features", { query: { model: store.state.model, site: site.value, find: query.value, sort: sort.value, start: begin } });
+    const answer = await ask("api/features", { query: { model: store.state.model, site: site.value, find: query.value, sort: sort.value, start: begin } });
     if (number !== requests || active) return;
     rows = more ? [...rows, ...answer.rows] : answer.rows;
     matches = answer.matches;
-    rows.forEach((row) => remember(site.value, row));
+    rows.forEach((row) => remember(row.site, row));
     byId("count").textContent = `${matches} of ${answer.total} features`;
     draw(!more);
     if (more) list.querySelectorAll(".choose")[begin]?.focus();
@@ -31,7 +32,7 @@ async function refresh(more = false) {
   }
 }
 function facts(row) {
-  const parts = [];
+  const parts = site.value ? [] : [row.site];
   if (row.code !== undefined) parts.push(`value ${shown(row.code, 1)}`);
   parts.push(`density ${share(row.density)}`);
   if (row.mean !== null && row.code === undefined) parts.push(`mean ${shown(row.mean, 1)}`);
@@ -39,21 +40,21 @@ function facts(row) {
 }
 function featureRow(row) {
   const name = row.description ?? row.label ?? (row.mean === null ? "never active" : "no label");
-  const value = row.code !== undefined ? `${shown(row.code / row.mean, 1)} ×` : scoreName() ? shown(row.score, 2) : "";
+  const value = row.code !== undefined ? `${shown(row.mean && row.code / row.mean, 1)} ×` : scoreName() ? shown(row.score, 2) : "";
   const choose = element("button", { type: "button", class: "choose", tabindex: -1 },
     element("span", { class: "number", text: row.number }),
     element("span", { class: "name", text: name }), element("span", { class: "value", text: value }),
     element("span"), element("span", { class: "facts", text: facts(row) }));
-  choose.addEventListener("click", () => openCard(site.value, row.number));
+  choose.addEventListener("click", () => openCard(row.site, row.number));
   if (row.heat) {
-    const light = () => showHeat({ cells: row.heat, rows: active.grid[0], columns: active.grid[1], row: active.row, column: active.column });
+    const light = () => showHeat(heatAt(row, active));
     choose.addEventListener("mouseenter", light);
     choose.addEventListener("focus", light);
   }
   const add = element("button", { type: "button", class: "add", text: "+", tabindex: -1, "aria-label": `add a layer with feature ${row.number}`, title: "add a layer" });
   add.disabled = row.mean === null;
-  add.addEventListener("click", () => addLayer(site.value, row));
-  return element("div", { class: `row${isOpen(site.value, row.number) ? " open" : ""}`, "data-number": row.number }, choose, add);
+  add.addEventListener("click", () => addLayer(row.site, row));
+  return element("div", { class: `row${isOpen(row.site, row.number) ? " open" : ""}`, "data-number": row.number, "data-site": row.site }, choose, add);
 }
 function draw(first) {
   byId("value-name").textContent = active ? "in means" : scoreName() ?? "";
@@ -81,21 +82,26 @@ list.addEventListener("keydown", (event) => {
   if (next) { event.preventDefault(); next.focus(); }
 });
 
+function heatAt(row, place) {
+  const [high, wide] = row.grid;
+  return { cells: row.heat, rows: high, columns: wide, row: Math.floor(place.y * high), column: Math.floor(place.x * wide) };
+}
 // ---- active here --------------------------------------------------------------------------------------------------
 async function look(place, ofBase) {
   const stop = new AbortController(), done = work(stop), state = askedState();
   try {
-    const answer = await ask("/api/active", { body: { state: ofBase ? { ...state, layers: [] } : state, site: site.value, ...place }, signal: stop.signal });
-    active = answer;
+    const answer = await ask("api/active", { body: { state: ofBase ? { ...state, layers: [] } : state, site: site.value, ...place }, signal: stop.signal });
+    active = place;
     rows = answer.features;
-    rows.forEach((row) => remember(answer.site, row));
+    rows.forEach((row) => remember(row.site, row));
     byId("find-title").textContent = "Active here";
     byId("all").hidden = false;
-    byId("count").textContent = `row ${answer.row + 1}, column ${answer.column + 1} of ${answer.grid[0]} x ${answer.grid[1]}`;
+    const grid = siteFacts(answer.site)?.grid, first = rows[0], none = { heat: [], grid: grid ?? [8, 8] };
+    const { rows: high, columns: wide, row, column } = heatAt(grid ? none : first ?? none, place);
+    byId("count").textContent = grid ? `row ${row + 1}, column ${column + 1} of ${high} x ${wide}` : `all sites, ${Math.round(100 * place.x)} % from the left, ${Math.round(100 * place.y)} % from above`;
     draw(true);
-    const first = rows[0];
-    showHeat({ cells: first?.heat ?? [], rows: answer.grid[0], columns: answer.grid[1], row: answer.row, column: answer.column });
-    say(first ? `most active here: feature ${first.number} ${first.label ?? ""}` : "no feature is active here");
+    showHeat(heatAt(first ?? none, place));
+    say(first ? `most active here: feature ${first.number} ${first.label ?? ""}${grid ? "" : ` at ${first.site}`}` : "no feature is active here");
   } catch (error) {
     if (error.status && error.status !== 409) sayWrong(error.message);
   } finally { done(); }
@@ -112,11 +118,12 @@ byId("all").addEventListener("click", () => { showAll(); query.focus(); });
 
 // ---- the open card and the model ----------------------------------------------------------------------------------
 whenOpened(() => {
-  for (const row of list.querySelectorAll(".row")) row.classList.toggle("open", isOpen(site.value, Number(row.dataset.number)));
+  for (const row of list.querySelectorAll(".row")) row.classList.toggle("open", isOpen(row.dataset.site, Number(row.dataset.number)));
 });
 function takeModel() {
   model = store.state.model;
-  site.replaceChildren(...store.facts.sites.map((facts) => element("option", { value: facts.site, text: facts.site })));
+  site.replaceChildren(element("option", { value: "", text: "all sites" }), ...store.facts.sites.map((facts) => element("option", { value: facts.site, text: facts.site })));
+  site.value = store.facts.sites[0].site;
   const scored = Boolean(store.facts.sites[0].score_name);
   sort.querySelector("[value=score]").hidden = !scored;
   sort.value = scored ? "score" : "density";

@@ -64,5 +64,5 @@ byId("copy-link").addEventListener("click", async () => {
   copy(`${location.origin}${location.pathname}${fragment}`, "Link to this picture");
 });
 byId("copy-python").addEventListener("click", async () => {
-  try { copy(await ask("/api/python", { body: askedState(), as: "text" }), "This picture in Python"); } catch (error) { if (error.status) sayWrong(error.message); }
+  try { copy(await ask("api/python", { body: askedState(), as: "text" }), "This picture in Python"); } catch (error) { if (error.status) sayWrong(error.message); }
 });

@@ -2,7 +2,7 @@
 import { ask } from "./api.js";
 import { newMask, showHeat } from "./stage.js";
 import { say, sayWrong } from "./status.js";
-import { commit, store, subscribe } from "./store.js";
+import { commit, siteFacts, store, subscribe } from "./store.js";
 
 const known = new Map(); // model, site and number to the row of a feature
 const key = (site, number) => `${store.state.model} ${site} ${number}`;
@@ -18,14 +18,14 @@ export function addLayer(site, row) {
   showHeat(null);
   document.querySelector("input[name=tool][value=paint]").checked = true;
   store.selected = layers.length;
-  commit({ layers: [...layers, { site, feature: row.number, unit: row.mean, strength: 8, mask: newMask(site), steps: null, on: true }] });
+  commit({ layers: [...layers, { site, feature: row.number, sae: siteFacts(site).sae, unit: row.mean, strength: 8, mask: newMask(site), steps: null, on: true }] });
   say(`layer ${store.state.layers.length}: feature ${row.number}; now paint on the picture`);
   return undefined;
 }
 async function learn() {
   const unknown = store.state.layers.filter((layer) => !rowOf(layer.site, layer.feature));
   for (const layer of unknown) {
-    try { remember(layer.site, await ask("/api/feature", { query: { model: store.state.model, site: layer.site, number: layer.feature } })); } catch { /* the server says it with the picture */ }
+    try { remember(layer.site, await ask("api/feature", { query: { model: store.state.model, site: layer.site, number: layer.feature } })); } catch { /* the server says it with the picture */ }
   }
   if (unknown.length) listeners.forEach((listener) => listener());
 }

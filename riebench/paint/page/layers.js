@@ -3,7 +3,7 @@ import { openCard } from "./card.js";
 import { rowOf, whenLearned } from "./known.js";
 import { covered } from "./mask.js";
 import { hueOf } from "./stage.js";
-import { changeLayer, commit, select, store, subscribe } from "./store.js";
+import { changeLayer, commit, idle, select, store, subscribe } from "./store.js";
 
 const nameOf = (layer) => {
   const row = rowOf(layer.site, layer.feature);
@@ -44,7 +44,7 @@ function lines(layer, number) {
   const exact = numberInput(layer.strength, `strength of ${name}, exact`, { min: -most, max: most, step: 0.5 }, (strength) => changeLayer(number, { strength }));
   slider.addEventListener("input", () => { exact.value = slider.value; changeLayer(number, { strength: Number(slider.value) }, true); });
   slider.addEventListener("change", () => commit());
-  const steps = element("span", { class: "steps" });
+  const steps = element("span", { class: "steps" }), why = idle(layer);
   if (store.state.steps === 1) steps.append("the only one");
   else {
     const last = store.state.steps - 1, of = layer.steps ?? { first: 0, last };
@@ -56,7 +56,8 @@ function lines(layer, number) {
   }
   return element("div", { class: "lines" },
     element("span", { text: "strength" }), slider, exact, element("span", { text: "steps" }), steps,
-    element("span", { class: "unit", text: `1 is ${shown(layer.unit, 2)}, the feature's mean active value; painted: ${percent(covered(layer.mask))}` }));
+    element("span", { class: "unit", text: `1 is ${shown(layer.unit, 2)}, the feature's mean active value; painted: ${percent(covered(layer.mask))}` }),
+    ...(why ? [element("span", { class: "unit idle", text: `changes nothing: ${why}` })] : []));
 }
 function layerBox(layer, number) {
   const on = element("input", { type: "checkbox", "aria-label": `layer ${number + 1} on` });

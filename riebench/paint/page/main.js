@@ -12,6 +12,8 @@ import "./layers.js";
 import "./scores.js";
 import "./keep.js";
 import "./phrase.js";
+import "./others.js";
+import "./hint.js";
 
 subscribe((kind) => {
   byId("undo").disabled = !canUndo();
@@ -35,7 +37,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 async function begin() {
-  const models = await ask("/api/models");
+  const models = await ask("api/models");
   let state = stateOf(models[0]), wrong = null;
   try {
     const linked = await stateIn(location.hash);

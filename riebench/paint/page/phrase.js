@@ -11,7 +11,7 @@ byId("phrase-form").addEventListener("submit", async (event) => {
   if (!phrase) return sayWrong("Which phrase? For example: the heart");
   const stop = new AbortController(), done = work(stop), { rows, columns } = layer.mask;
   try {
-    const mask = await ask("/api/region", { body: { state: { ...askedState(), layers: [] }, site: layer.site, phrase, rows, columns }, signal: stop.signal });
+    const mask = await ask("api/region", { body: { state: { ...askedState(), layers: [] }, site: layer.site, phrase, rows, columns }, signal: stop.signal });
     if (store.state.layers[number]?.site === layer.site) changeLayer(number, { mask });
     say("");
   } catch (error) {

@@ -1,6 +1,6 @@
 // The pictures of the state: requested as it changes, the latest wins; progress and cancelling.
 import { ask } from "./api.js";
-import { acting, store } from "./store.js";
+import { acting, madeHere, store } from "./store.js";
 import { say, sayWrong, takeBack } from "./status.js";
 
 export const pictures = { base: null, edited: null };
@@ -23,7 +23,7 @@ class Follower {
     byId("again").hidden = true;
     watch();
     try {
-      const blob = await ask("/api/picture", { body: state, signal: stop.signal, as: "blob" });
+      const blob = await ask("api/picture", { body: state, signal: stop.signal, as: "blob" });
       const bitmap = await createImageBitmap(blob);
       if (number > this.shown) {
         this.shown = number;
@@ -49,8 +49,7 @@ class Follower {
 const base = new Follower("base"), edited = new Follower("edited");
 
 export function follow(going, anew = false) {
-  const state = store.state;
-  const plain = { ...state, layers: [] }, painted = askedState();
+  const painted = askedState(), plain = { ...painted, layers: [] };
   if (anew) base.key = edited.key = null;
   base.want(plain, JSON.stringify(plain), going);
   if (painted.layers.length) edited.want(painted, JSON.stringify(painted), going);
@@ -62,8 +61,9 @@ export function follow(going, anew = false) {
     show("edited");
   }
 }
-// The state for the server: layers that cannot act are left out, so that equal pictures have equal states.
-export const askedState = () => ({ ...store.state, layers: acting(store.state) });
+// The state for the server: layers that cannot act are left out, so that equal pictures have equal states. It asks for the
+// picture with what this page was told that the server has, which the server compares with what it has now.
+export const askedState = () => madeHere({ ...store.state, layers: acting(store.state) });
 // The picture with all layers; the base picture if there are no layers.
 export const shownPicture = () => pictures.edited ?? pictures.base;
 export const settled = () => !base.flying && !edited.flying;
@@ -104,18 +104,17 @@ function watch() {
 function tell(text) {
   if (byId("progress").textContent !== text) byId("progress").textContent = text;
 }
+const NAMES = { edited: "picture", base: "base picture", active: "active features", region: "phrase", effect: "effect alone", scores: "scores" };
 async function look() {
   if (!busy().length) return;
   byId("cancel").hidden = false;
   try {
-    const kinds = await ask("/api/progress"), all = Object.values(kinds);
+    const kinds = await ask("api/progress"), all = Object.values(kinds);
     if (!busy().length) return;
-    const before = Math.min(...all.map((kind) => kind.before)), steps = Math.max(...all.map((kind) => kind.steps));
-    if (kinds.edited?.steps) tell(`generating: step ${kinds.edited.steps} of ${store.state.steps}`);
-    else if (kinds.base?.steps) tell(`generating the base: step ${kinds.base.steps} of ${store.state.steps}`);
-    else if (steps > 0) tell(`generating: ${steps} steps done`);
+    const before = Math.min(...all.map((kind) => kind.before)), kind = Object.keys(NAMES).find((name) => kinds[name]?.steps);
+    if (kind) tell(`${NAMES[kind]}: step ${kinds[kind].steps} of ${kinds[kind].of}`);
     else if (before > 0 && Number.isFinite(before)) tell(`waiting: ${before} before this`);
-    else tell("generating");
+    else tell("working");
   } catch { /* the banner says it */ }
   timer = busy().length ? setTimeout(look, 500) : null;
 }

@@ -6,6 +6,8 @@ import { subscribe } from "./store.js";
 const QUIET = 450; // milliseconds
 const box = byId("scores");
 let timer = null, stop = null, of = null;
+const listeners = [];
+export const whenScored = (listener) => listeners.push(listener);
 
 function later() {
   clearTimeout(timer);
@@ -19,9 +21,11 @@ async function get() {
   stop?.abort();
   stop = new AbortController();
   try {
-    draw(await ask("/api/scores", { body: state, signal: stop.signal }), state.layers.length > 0);
+    const scores = await ask("api/scores", { body: state, signal: stop.signal });
+    draw(scores, state.layers.length > 0);
     of = key;
     box.classList.remove("old");
+    listeners.forEach((listener) => listener(scores));
   } catch { /* the picture's own request has said why */ }
   return undefined;
 }

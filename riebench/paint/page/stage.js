@@ -126,7 +126,7 @@ function drawAll() { drawPicture(); drawOver(); }
 export function showHeat(next) { heat = next; drawOver(); }
 
 // ---- tools --------------------------------------------------------------------------------------------------------
-const lookGrid = () => siteFacts(byId("site").value)?.grid ?? [8, 8];
+const lookGrid = () => (siteFacts(byId("site").value) ?? store.facts.sites[0]).grid;
 let painting = null; // { cells, rows, columns, last }
 function begin(place) {
   if (viewNow() === "slider") return setSplit(place.x);

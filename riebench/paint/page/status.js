@@ -11,6 +11,10 @@ export function sayWrong(text, from = "") {
   say(text, from);
   byId("status").className = "wrong";
 }
+// A hint does not take the place of what somebody else has said.
+export function hint(text) {
+  if (!byId("status").textContent || by === "hint") say(text, "hint");
+}
 export function takeBack(from) {
   if (by === from) say("");
 }

@@ -56,6 +56,27 @@ export function changeLayer(number, change, going = false) {
   (going ? preview : commit)({ layers });
 }
 export const siteFacts = (site) => store.facts.sites.find((facts) => facts.site === site);
-export const stateOf = (facts) => ({ version: 1, model: facts.name, ...facts.example, steps: facts.steps, layers: [] });
-// Layers that can change the picture, as the server sees it.
-export const acting = (state) => state.layers.filter((layer) => layer.on && layer.strength !== 0 && layer.unit !== 0 && layer.mask.runs.some((run, place) => place % 2 && run > 0));
+export const stateOf = (facts) => ({ version: 2, model: facts.name, weights: facts.weights, conditions: facts.conditions, ...facts.example, steps: facts.steps, layers: [] });
+// Why a layer cannot change the picture, as idle of riebench.paint.state says it; null if it can.
+export function idle(layer) {
+  if (!layer.on) return "it is off";
+  if (layer.unit === 0) return "its unit is 0, as of a feature that is nowhere active";
+  if (layer.strength === 0) return "its strength is 0";
+  return layer.mask.runs.some((run, place) => place % 2 && run > 0) ? null : "nothing is painted in its mask";
+}
+export const acting = (state) => state.layers.filter((layer) => idle(layer) === null);
+
+// ---- what made the state ------------------------------------------------------------------------------------------
+// The same state as made with the weights, settings and SAEs of this server.
+export function madeHere(state) {
+  const layers = state.layers.map((layer) => ({ ...layer, sae: siteFacts(layer.site).sae }));
+  return { ...state, weights: store.facts.weights, conditions: store.facts.conditions, layers };
+}
+// What made the state and is not what this server has, in words; its picture here is another one.
+export function othersOf(state) {
+  const { weights, conditions } = store.facts, found = new Set();
+  if (state.weights !== weights) found.add(`the weights ${state.weights} (here ${weights})`);
+  for (const [name, value] of Object.entries(state.conditions)) if (value !== conditions[name]) found.add(`${name} ${value} (here ${conditions[name]})`);
+  for (const { site, sae } of state.layers) if (sae !== siteFacts(site).sae) found.add(`another SAE at ${site}: ${sae} (here ${siteFacts(site).sae})`);
+  return [...found];
+}

@@ -1,0 +1,209 @@
+"""A cheap mark of loaded networks and of what belongs to them, which tells whether anything in them has changed.
+
+What a model keeps from one call to the next is valid for one state of its pipeline. A hash of all weights would tell
+whether the state is the same, but takes as long as many pictures.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from ctypes import c_uint32
+from functools import partial
+from operator import attrgetter, eq
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.hooks import HookRegistry
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
+from transformers import PreTrainedTokenizerBase
+
+LIBRARIES = ("riebench", "torch", "diffusers", "transformers", "accelerate", "peft", "functools")
+"""The packages whose functions come and go in a network without a change of what it computes."""
+CONTAINERS = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
+"""The attributes of a module that are changed in place."""
+GLOBAL_HOOKS = (torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks)
+"""The hooks of all modules."""
+SET_BY_CALLS = frozenset({"_hf_hook", "_old_forward", "_diffusers_hook", "_output_capturing_hooks_installed"})
+"""The attributes that a call of an unchanged network sets, and those of a module that is moved between devices."""
+TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
+CONSTANTS = ("_internal_dict", "beta", "alpha", "final_alpha")
+"""The beginnings of the names of a scheduler's attributes that calls leave alone."""
+FUNCTIONS = (FunctionType, MethodType, partial)
+
+
+class ChangeMark:
+    """The mark of an object as it is now: its networks with their tensors, hooks and settings.
+
+    Seen are: anything that is put in, replaced or taken out, be it a module, a tensor, a setting, a hook or a function;
+    changes of a tensor in place, also those through ``.data`` that reach its first number. Not seen is what a function
+    refers to.
+
+    Args:
+        root: a pipeline of diffusers, or a list of modules.
+
+    Attributes:
+        has_functions: whether a function of a user's is a hook or replaces one of the networks'.
+    """
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._watched: list[Any] = []
+        self._hooks: list[Mapping[int, Any]] = []
+        self._objects: list[Any] = []  # whose attributes are filtered
+        self._tensors: list[Tensor] = []
+        self._moving: set[int] = set()  # tensors whose memory moves from call to call
+        self._walk([root, *GLOBAL_HOOKS])
+        self._hooks_set = sum(map(len, self._hooks))
+        self._copies = [value.copy() for value in self._watched]
+        self._attributes = [*map(lasting_attributes, self._objects)]
+        self._settled = [kept for kept in map(_settled, [*self._copies, *self._attributes]) if kept]
+        self.has_functions = any(isinstance(held, FUNCTIONS) for kept in self._settled for held in _values(kept))
+        self._tensors.sort(key=lambda tensor: id(tensor) in self._moving)
+        self._still = len(self._tensors) - len(self._moving)
+        self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]
+        self._in_memory = [
+            (number, max(0, tensor.itemsize - 4))
+            for number, tensor in enumerate(self._tensors)
+            if tensor.is_cpu and tensor.nbytes >= 4
+        ]
+        self._elsewhere: dict[Any, list[Tensor]] = defaultdict(list)
+        for tensor in self._tensors:
+            if not tensor.is_cpu:
+                self._elsewhere[tensor.device, tensor.dtype].append(tensor)
+        self._numbers = self._read()
+
+    def changed(self) -> bool:
+        """Whether the object differs from what it was when the mark was taken."""
+        try:
+            same = (
+                sum(map(len, self._hooks)) == self._hooks_set
+                and all(map(eq, self._watched, self._copies))
+                and all(map(eq, map(lasting_attributes, self._objects), self._attributes))
+            )
+        except (RuntimeError, ValueError):  # tensors and arrays of several numbers are neither equal nor different
+            same = False
+        if same and self._read() == self._numbers:
+            return False
+        now = ChangeMark(self._root)
+        if now.is_of_state(self):
+            vars(self).update(vars(now))
+            return False
+        return True
+
+    def is_of_state(self, other: ChangeMark) -> bool:
+        """Whether two marks of an object differ at most in what its own calls change."""
+        try:
+            return self._settled == other._settled and self._numbers == other._numbers
+        except (RuntimeError, ValueError):
+            return False
+
+    def _read(self) -> tuple[list[Any], ...]:
+        """The tensors' versions, the addresses of those that stay where they are, and the first number of each."""
+        addresses = [*map(Tensor.data_ptr, self._tensors)]
+        # Read from memory, because any function of torch takes ten times as long. The last bytes have the exponent.
+        firsts = [c_uint32.from_address(addresses[number] + ahead).value for number, ahead in self._in_memory]
+        for tensors in self._elsewhere.values():
+            firsts += torch.stack([tensor.as_strided((), (), tensor.storage_offset()) for tensor in tensors]).tolist()
+        return [*map(attrgetter("_version"), self._counted)], addresses[: self._still], firsts
+
+    def _walk(self, root: Any) -> None:
+        """Collect all containers, objects and tensors below an object."""
+        seen: set[int] = set()
+        stack = [(root, False)]
+        while stack:
+            value, moving = stack.pop()
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            if isinstance(value, Tensor):
+                if value.layout == torch.strided and value.numel() and not value.is_meta:
+                    self._tensors.append(value)
+                    self._moving |= {id(value)} if moving else set()
+            else:
+                moving = moving or _is_moved(value)
+                stack += [(child, moving) for child in self._children(value)]
+
+    def _children(self, value: Any) -> Iterator[Any]:
+        """Take a value that is no tensor into the mark, and yield the values in it."""
+        if isinstance(value, nn.Module):
+            held = [vars(value)[name] for name in CONTAINERS]
+            # A module of a fixed class that has no children, parameters or buffers has no use for any.
+            self._watched += [vars(value), *filter(None, held)]
+            self._hooks += [value._forward_hooks, value._forward_pre_hooks]
+            for entries in held:
+                yield from entries.values()
+            yield from (vars(value)[name] for name in vars(value).keys() - TORCH_ATTRIBUTES - SET_BY_CALLS)
+            if "_diffusers_hook" in vars(value):
+                self._watched.append(vars(value)["_diffusers_hook"].hooks)
+        elif isinstance(value, (dict, list, set)):
+            self._watched.append(value)
+            yield from value.values() if isinstance(value, dict) else value
+        elif isinstance(value, tuple):
+            yield from value
+        elif isinstance(value, (DiffusionPipeline, SchedulerMixin, PreTrainedTokenizerBase)):
+            self._objects.append(value)
+            if not isinstance(value, PreTrainedTokenizerBase):
+                yield from lasting_attributes(value).values()
+        elif hasattr(value, "__dict__") and not isinstance(value, (*FUNCTIONS, type, ModuleType, HookRegistry)):
+            self._watched.append(vars(value))
+            yield from vars(value).values()
+
+
+def lasting_attributes(value: Any) -> Mapping[str, Any]:
+    """The attributes of a pipeline, a scheduler, a tokenizer or another object that its calls leave alone."""
+    attributes = vars(value).items()
+    if isinstance(value, DiffusionPipeline):
+        return {name: held for name, held in attributes if not name.startswith("_") or name == "_internal_dict"}
+    if isinstance(value, SchedulerMixin):
+        return {name: held for name, held in attributes if name.startswith(CONSTANTS) or isinstance(held, FUNCTIONS)}
+    if isinstance(value, PreTrainedTokenizerBase):
+        plain = {name: held for name, held in attributes if isinstance(held, (str, int, float))}
+        return {**plain, "tokens": len(value), "special": dict(value.special_tokens_map)}
+    return dict(attributes)
+
+
+def is_of_a_library(function: Any) -> bool:
+    """Whether a function, or what a partial function calls, is riebench's or of a library that it is built on.
+
+    A compiled function is none.
+    """
+    while isinstance(function, (partial, MethodType)):
+        function = function.func if isinstance(function, partial) else function.__func__
+    # A decorator may give a function of a user's the name of the module that it replaces.
+    module = getattr(function, "__globals__", {}).get("__name__") or getattr(function, "__module__", None) or ""
+    return module.partition(".")[0] in LIBRARIES and not is_compiled(function)
+
+
+def is_compiled(function: Any) -> bool:
+    """Whether a function is one that torch.compile has made."""
+    return hasattr(function, "_torchdynamo_orig_callable")
+
+
+def _settled(entries: Any) -> Any:
+    """What remains of a container without what calls of an unchanged network set."""
+    if not isinstance(entries, dict):
+        return entries
+    return {
+        name: value
+        for name, value in entries.items()
+        if value is not None
+        and name not in SET_BY_CALLS
+        and not (isinstance(value, FUNCTIONS) and is_of_a_library(value))
+        and not (isinstance(value, Tensor) and value.is_meta)
+    }
+
+
+def _values(entries: Any) -> Iterator[Any]:
+    yield from entries.values() if isinstance(entries, dict) else entries
+
+
+def _is_moved(value: Any) -> bool:
+    """Whether a module's tensors get other memory at each call: by offloading, or by casting an autoencoder."""
+    if not isinstance(value, nn.Module):
+        return False
+    hooks = getattr(vars(value).get("_diffusers_hook"), "hooks", None)
+    return "_hf_hook" in vars(value) or bool(hooks) or hasattr(getattr(value, "config", None), "force_upcast")

@@ -1,0 +1,101 @@
+"""The forward hooks of one batch: they add edits to the values at sites, keep values, and count their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from riebench.models.sites import Batch, Edit, check_change
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from riebench.models.model import Model
+
+
+class SiteHooks:
+    """Hooks at the sites that a batch edits or captures, inside the ``with`` statement.
+
+    Args:
+        model: reads and adds values.
+        batch: with its edits, and the sites whose values are captured.
+
+    Attributes:
+        values: captured site to its values ``[rows, steps, positions, width]``.
+        calls: site to the number of its module's calls; each call is one step.
+    """
+
+    def __init__(self, model: Model, batch: Batch) -> None:
+        self.model, self.batch = model, batch
+        edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
+        self.values: dict[str, Tensor] = {}
+        self.calls = {site: 0 for site in model.sites if site in edited or site in batch.capture}
+        self._handles = ExitStack()
+
+    def __enter__(self) -> SiteHooks:
+        for site in self.calls:
+            module = self.model.modules[site]
+            self._handles.callback(module.register_forward_hook(self._hook(site), with_kwargs=True).remove)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handles.close()
+
+    def check_calls(self) -> None:
+        """Refuse a batch in which a site's module did not run once in each step, so that edits or values are lacking.
+
+        Raises:
+            UserError: with the site and the likely causes.
+        """
+        for site, calls in self.calls.items():
+            if calls != self.batch.steps:
+                raise self._miscounted(site, f"{calls} times")
+
+    def _miscounted(self, site: str, times: str) -> UserError:
+        causes = "another library may have compiled the network, cached its steps or replaced its functions"
+        name = self.model.entry.name
+        return UserError(f"the site {site} of {name} ran {times} in {self.batch.steps} steps; {causes}; undo that")
+
+    def _hook(self, site: str) -> Callable[..., Any]:
+        """The forward hook of a site's module: it adds the edits to the output, then keeps the values."""
+        model, batch = self.model, self.batch
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            step = self.calls[site]
+            if step == batch.steps:
+                raise self._miscounted(site, "more often")
+            self.calls[site] += 1
+            if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
+                values = model.read(site, args, kwargs, output)
+                output = model.add(site, output, _delta(site, values, batch.edits, step))
+            if site in batch.capture:
+                values = model.read(site, args, kwargs, output)
+                if step == 0:
+                    self.values[site] = values.new_empty(len(values), batch.steps, *values.shape[1:])
+                self.values[site][:, step] = values
+            return output
+
+        return hook
+
+
+def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tensor:
+    """What the edits add to the values ``[rows, positions, width]`` of a site in one step."""
+    delta = values.new_zeros(values.shape)
+    for row, edit in enumerate(edits):
+        change = edit.changes.get(site)
+        if change is None or not _is_on(edit, step):
+            continue
+        if callable(change):
+            result = change(values[row].float().clone(), step)
+            check_change(site, result, values[row].shape, values.device)
+            delta[row] = edit.strength * result
+        else:
+            delta[row] = edit.strength * change[step]
+    return delta
+
+
+def _is_on(edit: Edit, step: int) -> bool:
+    """Whether an edit adds anything in a step."""
+    return edit.strength != 0 and (edit.on_steps is None or step in edit.on_steps)

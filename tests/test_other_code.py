@@ -1,0 +1,372 @@
+"""Records made by other code, masks, metrics or pairs than before: refused before anything is made."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import riebench
+from riebench.cli import main
+from riebench.engine import recorder
+from riebench.instruments.loading import Instruments
+from riebench.masks.region import Image, Mask
+from riebench.methods.registry import METHODS
+from riebench.metrics import METRICS
+from riebench.pairs import Pair, load_pairs
+from riebench.records import code, read_records, record_key
+from riebench.records.live_code import live_hash
+from riebench.util.errors import UserError
+
+METHOD = """
+from riebench.methods import Plan, method
+{imports}
+@method("edited")
+class Edited:
+    table: str = ""
+
+    def plan(self, seen):
+        return Plan({{site: {factor} * (seen.source[site] - seen.base[site]) for site in seen.sites}})
+"""
+METRIC = """
+from riebench.metrics import metric
+{imports}
+@metric("height", "rows of the picture", needs=())
+def height(seen):
+    return [{factor} * float(len(picture)) for picture in seen.pictures]
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test loads is forgotten after it."""
+    before, path = dict(METRICS), list(sys.path)
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
+    yield
+    METRICS.clear()
+    METRICS.update(before)
+    sys.path[:] = path
+    new_process()
+
+
+def new_process() -> None:
+    """Forget the files that tests write, as a new process would."""
+    code._LOADED.clear()
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("edited_method", "factors", "own", "units"):
+            del sys.modules[name]
+    METRICS.pop("height", None)
+    importlib.invalidate_caches()
+
+
+def write_method(factor: object = 1, imports: str = "") -> None:
+    Path("edited_method.py").write_text(METHOD.format(factor=factor, imports=imports))
+    shutil.rmtree("__pycache__", ignore_errors=True)
+
+
+@pytest.fixture
+def run(mini: Instruments) -> Callable[..., list[float | None]]:
+    """Runs a method in a folder, by default on one pair at strength 1; gives LPIPS of each record."""
+
+    def go(method: str = "edited_method.py:Edited", **more: Any) -> list[float | None]:
+        loaded = {"model": mini.model, "scorers": mini.scorers}
+        options = {"strength": 1, "category": 1, "limit": 1, "steps": 1, "keep_images": 0, "out": "r", "quiet": True}
+        records = riebench.run(method, "mid.0", **{**loaded, **options, **more}).records
+        return [record.metrics["lpips_base"] for record in records]
+
+    return go
+
+
+Run = Callable[..., list[float | None]]
+OTHERS: list[dict[str, Any]] = [{"strength": 1}, {"strength": 2}, {"category": 6}]
+"""The same pair and strength, another strength, another pair."""
+
+
+def refused_everywhere(run: Run, *names: str, **more: Any) -> None:
+    """Check that the folder ``r`` takes no further record: not of the same setting, a strength or a pair."""
+    before = Path("r/records.jsonl").read_bytes()
+    for other in OTHERS:
+        new_process()
+        with pytest.raises(UserError) as refused:
+            run(**{**more, **other})
+        assert all(name in str(refused.value) for name in (*names, "--out", "--force")), refused.value
+    assert Path("r/records.jsonl").read_bytes() == before
+
+
+def test_another_code_of_a_method(run: Run) -> None:
+    write_method()
+    run()
+    new_process()
+    assert len(run(strength=2)) == 2
+    write_method(factor=3)
+    refused_everywhere(run, "'edited'")
+    assert run(out="other") != run(out="r2", strength=2)
+
+
+@pytest.mark.parametrize("layout", ["package", "namespace", "called", "inside", "elsewhere", "without source", "data"])
+def test_another_code_of_what_a_method_imports(run: Run, layout: str, tmp_path: Path) -> None:
+    file = tmp_path / {"elsewhere": "elsewhere/factors.py", "data": "factors.txt"}.get(layout, "factors/__init__.py")
+    imports, factor = "from factors import F", "F"
+    if layout == "namespace":
+        file, imports = tmp_path / "factors/deep/numbers.py", "from factors.deep.numbers import F"
+    elif layout == "called":
+        imports = 'import importlib\nF = importlib.import_module("factors").F'
+    elif layout == "inside":
+        imports = "def factor():\n    import factors\n    return factors.F"
+        factor = "factor()"
+    elif layout == "data":
+        imports = "from pathlib import Path\nF = float(Path(__file__).with_name('factors.txt').read_text())"
+    elif layout == "elsewhere":
+        sys.path.append(str(file.parent))
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(number: int) -> None:
+        new_process()
+        shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
+        if layout == "without source":
+            import py_compile
+
+            source = tmp_path / "source.py"
+            source.write_text(f"F = {number}\n")
+            file.parent.mkdir(exist_ok=True)
+            py_compile.compile(str(source), str(file.with_suffix(".pyc")))
+        else:
+            file.write_text(str(number) if layout == "data" else f"F = {number}\n")
+
+    write_method(factor, imports)
+    write(1)
+    first = run()
+    new_process()
+    assert len(run(strength=2)) == 2
+    write(3)
+    refused_everywhere(run, "'edited'")
+    assert run(out="other") != first
+
+
+def test_another_file_that_an_option_names(run: Run) -> None:
+    write_method("float(open(self.table).read())")
+    Path("t.txt").write_text("1")
+    Path("u.txt").write_text("2")
+    run(options={"table": "t.txt"})
+    assert len(run(options={"table": "u.txt"})) == 2  # another option is another method
+    Path("t.txt").write_text("3")
+    refused_everywhere(run, "'edited'", options={"table": "t.txt"})
+    run(options={"table": "u.txt"}, strength=2)
+
+
+def test_code_edited_in_a_process_is_refused(run: Run) -> None:
+    Path("factors.py").write_text("F = 1\n")
+    write_method("factors.F", "import factors")
+    run()
+    write_method("2 * factors.F", "import factors")
+    for folder in ("r", "new"):
+        with pytest.raises(UserError, match=r"edited_method\.py was edited.*new process"):
+            run(out=folder, strength=2)
+    write_method("factors.F", "import factors")
+    Path("factors.py").write_text("F = 2\n")
+    with pytest.raises(UserError, match=r"factors\.py was edited"):
+        run(out="new")
+    Path("factors.py").write_text("F = 1\n")
+    assert len(run(strength=2)) == 2
+
+
+def test_a_module_that_is_loaded_again_is_new_code(run: Run) -> None:
+    write_method()
+    first = run()
+    write_method(3)
+    importlib.reload(sys.modules["edited_method"])
+    assert run(out="new") != first
+
+
+def test_records_of_an_earlier_version_are_gone_on_with(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("factors").mkdir()
+    Path("factors/__init__.py").write_text("F = 1\n")
+    write_method("F", "from factors import F")
+
+    def key_before(made_by: object = None, **content: Any) -> str:
+        return record_key(**content)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(recorder, "record_key", key_before)
+        run(strength=[1, 2])
+    old = {record.key for record in read_records(Path("r"))}
+    rows = [json.loads(line) for line in Path("r/records.jsonl").read_text().splitlines()]
+    (shared,) = [row["shared"] for row in rows if "hash" in row]
+    wholes = [shared | row for row in rows if "key" in row]
+    for whole in wholes:
+        del whole["shared"], whole["made_by"], whole["pair_hash"]
+    Path("r/records.jsonl").write_text("".join(f"{json.dumps(whole)}\n" for whole in wholes))
+    new_process()
+    assert len(run(strength=[1, 2, 3])) == 3
+    assert {record.key for record in read_records(Path("r")) if record.setting.strength < 3} == old
+
+
+def corner(rows: int) -> Callable[[Pair, Image, Image], tuple[Mask, Mask]]:
+    def masks(pair: Pair, base: Image, source: Image) -> tuple[Mask, Mask]:
+        mask = np.zeros(base.shape[:2], np.bool_)
+        mask[:rows] = True
+        return mask, mask
+
+    return masks
+
+
+def rows_of(pair: Pair, base: Image, source: Image, rows: int = 8) -> tuple[Mask, Mask]:
+    return corner(rows)(pair, base, source)
+
+
+class Corner:
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __call__(self, pair: Pair, base: Image, source: Image) -> tuple[Mask, Mask]:
+        return corner(self.rows)(pair, base, source)
+
+
+class Named(Corner):
+    def __init__(self, rows: int, fingerprint: str) -> None:
+        super().__init__(rows)
+        self.fingerprint, self.calls = fingerprint, 0
+
+    def __call__(self, pair: Pair, base: Image, source: Image) -> tuple[Mask, Mask]:
+        self.calls += 1
+        return super().__call__(pair, base, source)
+
+
+def lambda_of(part: Mask) -> Any:
+    return lambda pair, base, source: (part, part)
+
+
+FORMS: dict[str, Callable[[int], Any]] = {
+    "closure": corner,
+    "partial": lambda rows: functools.partial(rows_of, rows=rows),
+    "object": Corner,
+    "bound method": lambda rows: Corner(rows).__call__,
+    "lambda of an array": lambda rows: lambda_of(np.arange(rows) > 0),
+    "lambda of text": lambda rows: eval(f"lambda pair, base, source: {rows}"),
+    "default": lambda rows: eval(f"lambda pair, base, source, rows={rows}: rows"),
+    "wrapped": lambda rows: functools.lru_cache(corner(rows)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_masks_differ_as_their_code_and_state_do(form: str) -> None:
+    make = FORMS[form]
+    assert live_hash(make(8)) == live_hash(make(8))
+    assert live_hash(make(8)) != live_hash(make(16))
+
+
+def test_masks_differ_as_what_they_use_of_their_module_does() -> None:
+    lines = "ROWS = {}\ndef helper(): return ROWS\ndef masks(pair, base, source): return helper()\nOUT = {!r}\n"
+    hashes = []
+    for rows, out in ((8, "a"), (8, "b"), (16, "a")):
+        scope: dict[str, Any] = {"__name__": "__main__"}
+        exec(lines.format(rows, out), scope)
+        hashes.append(live_hash(scope["masks"]))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_another_function_of_masks(run: Run) -> None:
+    first = run("steering", masks=corner(64))
+    assert len(run("steering", masks=corner(64), strength=2)) == 2
+    refused_everywhere(run, "masks=", method="steering", masks=corner(16))
+    assert run("steering", masks=corner(16), out="other") != first
+
+
+def test_masks_may_name_their_version(run: Run) -> None:
+    masks = Named(64, "one")
+    run("steering", masks=masks)
+    assert len(run("steering", masks=masks, strength=2)) == 2  # its count of calls is no part of it
+    with pytest.raises(UserError, match="fingerprint"):
+        run("steering", masks=Named(64, "two"), strength=3)
+
+
+def test_a_pair_that_was_another(run: Run, mini: Instruments) -> None:
+    assert mini.model.entry.pairs is not None
+    pair, other = load_pairs(mini.model.entry.pairs)[:2]
+    run("none", pairs=[pair], category=None)
+    for changes in (
+        {"editing_prompt": pair.editing_prompt.replace("square", "heart")},
+        {"editing_type_id": 7},
+        {"original_gsam_prompt": "shape"},
+    ):
+        changed = pair.model_copy(update=changes)
+        with pytest.raises(UserError, match=f"{pair.id}.*--out"):
+            run("none", pairs=[changed], category=None, strength=2)
+    assert len(run("none", pairs=[pair, other], category=None, strength=2, limit=None)) == 3
+    with pytest.raises(UserError, match=f"{pair.id}' twice"):
+        run("none", pairs=[pair, pair.model_copy(update=changes)], category=None, out="new")
+    assert len(riebench.load_records("r")) == 3
+
+
+def command(*words: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        main(list(words))
+    return int(left.value.code or 0)
+
+
+ONE = ("--block", "mid.0", "--category", "1", "--limit", "1", "--steps", "1", "--strength", "1", "--keep-images", "0")
+
+
+def test_a_run_is_not_repeated_with_other_code(capsys: pytest.CaptureFixture[str]) -> None:
+    write_method()
+    Path("own.py").write_text(METRIC.format(factor=1, imports=""))
+    words = ("--method", "edited_method.py:Edited", "--metrics", "own.py:height", "--out", "r")
+    assert command("run", *ONE, *words) == 0
+    new_process()
+    assert command("rerun", "r", "--out", "same") == 0
+    write_method(factor=3)
+    new_process()
+    assert command("rerun", "r", "--out", "new") == 2
+    assert "'edited'" in capsys.readouterr().err
+    write_method()
+    Path("own.py").write_text(METRIC.format(factor=2, imports=""))
+    new_process()
+    assert command("rerun", "r", "--out", "new") == 2
+    assert "height by own:height" in capsys.readouterr().err
+
+
+def test_a_run_is_not_repeated_with_other_saes(mini: Instruments, capsys: pytest.CaptureFixture[str]) -> None:
+    saes = {site: folder for site, folder in mini.model.saes.items() if isinstance(folder, Path)}
+    folder = Path("saes/mid.0")
+    shutil.copytree(saes["mid.0"], folder)
+    assert command("run", *ONE, "--method", "sae", "--set", "sae.folder=saes", "--out", "r") == 0
+    assert command("rerun", "r", "--out", "same") == 0
+    shutil.rmtree(folder)
+    shutil.copytree(saes["down.2.1"], folder)
+    assert command("rerun", "r", "--out", "new") == 2
+    assert "the sae" in capsys.readouterr().err
+
+
+def test_another_code_of_a_metric_and_of_what_it_imports(run: Run) -> None:
+    Path("units").mkdir()
+    Path("units/__init__.py").write_text("F = 1\n")
+    Path("own.py").write_text(METRIC.format(factor="F", imports="from units import F"))
+    run("none", metrics="own.py:height")
+    new_process()
+    run("none", metrics="own.py:height", strength=2)
+    Path("units/__init__.py").write_text("F = 2\n")
+    shutil.rmtree("units/__pycache__", ignore_errors=True)
+    refused_everywhere(run, "height", method="none", metrics="own.py:height")
+
+
+def test_a_worker_with_other_code_makes_no_record(mini: Instruments) -> None:
+    from riebench.engine.pair_worker import PairWorker
+    from riebench.engine.request import resolve
+    from riebench.engine.run_options import RunOptions
+    from riebench.instruments.loading import HandedIn
+
+    request, pairs = resolve(RunOptions("none", "mid.0", strength=1, category=1, limit=1, steps=1))
+    worker = PairWorker(request, HandedIn(model=mini.model, scorers=mini.scorers))
+    (task,) = worker.describe(pairs).tasks
+    assert [record.status for record in worker.work(task).records] == ["ok"]
+    (failed,) = worker.work(task._replace(code="of another worker")).records
+    assert failed.status == "failed"
+    assert "other code or weights" in str(failed.reason)
