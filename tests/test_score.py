@@ -200,7 +200,9 @@ def test_metrics_of_another_program(run: Path, tmp_path: Path, capsys: pytest.Ca
         assert record.metrics["brightness"] == pytest.approx(np.asarray(picture, float).mean(), abs=1e-6)
         assert record.metrics["letters"] == len(record.editing_prompt.replace("[", "").replace("]", ""))
         assert record.metrics["never"] is None
-        assert record.measured_by == dict.fromkeys(("brightness", "letters", "never"), words)
+        assert record.measured_by.keys() == {"brightness", "letters", "never"}
+        (by,) = set(record.measured_by.values())
+        assert by.startswith(f"{words} with ")  # the hash of the script
         assert record.metrics.keys() - before[record.key].metrics.keys() == {"brightness", "letters", "never"}
     # A metric has one scorer: another command needs another name.
     assert command("score", run, "--metric-command", words + " again") == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -44,17 +44,14 @@ def recheck(folder: Path) -> Rechecked:
     """
     records = read_records(records_file(folder))
     checked = Rechecked()
+    if changed := _changed_pictures(folder):
+        checked.problems.append(f"{len(changed)} pictures are not those that the run wrote (first: {changed[0]})")
     try:
         requests = requests_of(folder)
+        checked.lines.append(_share_of_pairs(requests[-1], records))
     except UserError as error:
         checked.lines.append(f"not recomputed: {error}")
         return checked
-    request = requests[-1]
-    checked.lines.append(_share_of_pairs(request, records))
-    hashes = image_hashes(folder)
-    changed = [name for name in sorted(hashes) if (folder / IMAGES / name).is_file() and _changed(folder, name, hashes)]
-    if changed:
-        checked.problems.append(f"{len(changed)} pictures are not those that the run wrote (first: {changed[0]})")
     scored = [record for record in records if record.status == "ok"]
     for what, recomputed in (("their pictures", _from_pictures), ("their prompts", _anew)):
         try:
@@ -75,8 +72,11 @@ def _share_of_pairs(request: Request, records: Sequence[Record]) -> str:
     return f"{count} of the {len(load_pairs(file))} pairs of {file.name}"
 
 
-def _changed(folder: Path, name: str, hashes: Mapping[str, str]) -> bool:
-    return is_changed(folder / IMAGES / name, hashes)
+def _changed_pictures(folder: Path) -> list[str]:
+    """The names of the kept pictures that are known to be others than the run wrote."""
+    hashes = image_hashes(folder)
+    present = [folder / IMAGES / name for name in sorted(hashes) if (folder / IMAGES / name).is_file()]
+    return [path.name for path in present if is_changed(path, hashes)]
 
 
 def _from_pictures(folder: Path, requests: Sequence[Request], scored: Sequence[Record]) -> list[tuple[Record, Scores]]:
