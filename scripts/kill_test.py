@@ -1,4 +1,4 @@
-"""Kill a run again and again at random moments, let it go on each time, and compare with a run that was left alone.
+"""Kill a run again and again at random moments, resume it each time, and compare with an uninterrupted run.
 
 The model is loaded once; each attempt is a fork of this process that carries the run out in a folder and is killed
 with SIGKILL after a random time. What a killed attempt had written must be there for the next one, and the records at
@@ -29,7 +29,7 @@ REQUEST, PAIRS = resolve(
 
 
 def main() -> int:
-    """Say what was found; the exit code is 0 if nothing was lost, doubled or changed."""
+    """Print what was found; the exit code is 0 if nothing was lost, doubled or changed."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--kills", type=int, default=100, help="how often to kill")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -64,7 +64,7 @@ def carry_out_in(folder: Path) -> None:
 
 
 def records(folder: Path) -> list[Record]:
-    """The records that are there, if any."""
+    """The records of a folder; empty if it has none."""
     try:
         return read_records(folder)
     except UserError:

@@ -1,5 +1,4 @@
-"""Kill collecting, training and ablating again and again at random moments, let them go on, and compare with ones left
-alone.
+"""Kill collecting, training and ablating at random moments, resume them, and compare with uninterrupted work.
 
 The model is loaded once; each attempt is a fork of this process that is killed with SIGKILL after a random time. At the
 end every file must be that of the attempt that was left alone, byte by byte.
@@ -29,7 +28,7 @@ STEPS, EVERY = 60, 4
 
 
 def main() -> int:
-    """Say what was found; the exit code is 0 if nothing was lost, doubled or changed."""
+    """Print what was found; the exit code is 0 if nothing was lost, doubled or changed."""
     parser = argparse.ArgumentParser(description=" ".join(str(__doc__).split("\n\n")[0].split()))
     parser.add_argument(
         "names", nargs="+", choices=("collect", "train", "ablate"), help="train needs collect before it"

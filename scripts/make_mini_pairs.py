@@ -86,7 +86,7 @@ def written(scene: Scene, edited: str) -> str:
 
 
 def drawn_right(model: Model, masker: MiniMasker, pair: dict[str, object], base: Scene, source: Scene) -> bool:
-    """Whether both pictures show all that was asked for, and the masks are found."""
+    """Whether both pictures show what their prompts say, and the masks are found."""
     seed = int(str(pair["seed"]))
     texts = [str(pair[k]).replace("[", "").replace("]", "") for k in ("original_prompt", "editing_prompt")]
     runs = model.generate(texts, [seed, seed], 1)

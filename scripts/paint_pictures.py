@@ -64,7 +64,7 @@ def paint_the_heart(page: Any) -> None:
 
 
 def write(page: Any, file: Path) -> None:
-    """What the page looks like, smaller and with few colours."""
+    """Write a screenshot of the page, smaller and with few colours."""
     page.wait_for_timeout(400)
     with Image.open(io.BytesIO(page.screenshot())) as image:
         small = image.convert("RGB").resize((WIDTH, WIDTH * image.height // image.width), Image.Resampling.LANCZOS)

@@ -17,9 +17,11 @@ from riebench.engine.pair_work import PairWork
 from riebench.records import Record, Setting, read_records
 from riebench.records.folder import RECORDS
 from riebench.report.analysis import Options, analyse
+from riebench.report.curve_figures import draw_run_curve
+from riebench.report.curves import curves_of
 from riebench.report.groups import read_groups
 from riebench.report.reached import ABOVE, BETWEEN, BEYOND, JUMP, MET
-from riebench.report.tables import leaderboard, reached_table
+from riebench.report.tables import leaderboard, reached_table, settings_table
 from riebench.settings.lpips_search import LEAST, NARROW, LpipsSearch, SearchOptions, parse_search
 from riebench.util.errors import UserError
 
@@ -346,3 +348,19 @@ def test_each_k_stands_for_itself(tmp_path: Path) -> None:
 def test_strengths_of_a_search_are_no_points_of_the_mean_curve(report: Any) -> None:
     assert report.arms[0].strengths == [1, 2]
     assert report.curves["strength"].unique().tolist() == [1, 2]
+
+
+def test_the_table_of_a_run_has_the_scores_of_the_searched_lpips(tmp_path: Path) -> None:
+    records = [
+        *points("a", (1, 0.05), (1.5, 0.098), (2, 0.3), tried=(1.5,)),
+        *points("b", (1, 0.05), (1.6, 0.101), (2, 0.3), tried=(1.6,)),
+        *points("c", (1, 0.05), (2, 0.06), (4, 0.07), tried=(4,)),
+    ]
+    run = write_run(tmp_path / "run", records)
+    found = curves_of(read_groups([run])[0][0])
+    (row,) = [row for row in settings_table(found).rows if "0.1" in row[3]]
+    assert row[3:6] == ["at LPIPS 0.1", "3", "2"]
+    assert row[6].startswith("15.500")
+    assert analyse(found.group, Options(resamples=100)).overall.iloc[0]["score@0.1"] == pytest.approx(15.5)
+    draw_run_curve(found, run)
+    assert "at the searched LPIPS" in (run / "curve.svg").read_text()

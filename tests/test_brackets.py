@@ -209,17 +209,3 @@ def test_remarks_do_not_fail_a_file(tmp_path: Path, capsys: pytest.CaptureFixtur
         main(["pairs", "check", str(file)])
     assert not left.value.code
     assert "5 remarks" in capsys.readouterr().out
-
-
-def test_metrics_of_a_prompt_that_clip_would_cut_are_null(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = mini.scorers.clip
-    most = clip.tokenizer.context_length
-    assert not clip.cuts("heart " * (most - 2))  # a token a word, one at the beginning and one at the end
-    assert clip.cuts("heart " * (most - 1))
-    worker = worker_of(mini, PAIR, "riebench")
-    (whole,) = worker.work(worker.recorder.task(PAIR)).records
-    monkeypatch.setattr(clip, "cuts", lambda prompt: prompt == PAIR.edit_prompt)
-    (cut,) = worker.work(worker.recorder.task(PAIR)).records
-    null = {name for name, value in cut.metrics.items() if value is None and whole.metrics[name] is not None}
-    assert null == {name for name in whole.metrics if name.startswith("clip_text_edit")}
-    assert cut.notes == whole.notes | {"too_long_for_clip": "editing_prompt"}

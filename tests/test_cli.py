@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import riebench
 from riebench.cli import main
 from riebench.cli.main import COMMANDS
 from riebench.models.mini import PAIRS
@@ -108,6 +109,56 @@ def test_a_trace_times_each_stage(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert rows == [[stage, "1"] for stage in stages]
 
 
+def test_a_trace_shows_when_quiet_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ("--strength", "1", "--limit", "1", "--category", "6", "--out", str(tmp_path / "r"), "--trace", "-q")
+    code, _, err = run(capsys, *BASE, *words)
+    assert code == 0
+    assert "edited runs" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("run", "--method", "none", "--block", "mid.0", "--dry-run", "--out", ""), "--out"),
+        (("run", "--method", "none", "--block", "mid.0", "--dry-run", "--out="), "--out"),
+        (("run", "--method", "none", "--block", "mid.0", "--dry-run", "--pairs", ""), "--pairs"),
+        (("report", "r", "--out", ""), "--out"),
+        (("table", ""), "an argument is empty"),
+    ],
+)
+def test_empty_paths_are_refused(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], name: str) -> None:
+    code, _, err = run(capsys, *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert name in err
+
+
+def test_misspelt_variables_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RIEBENCH_RUN_CATGORY", "colour")
+    monkeypatch.setenv("RIEBENCH_RUN_LIMIT", "1")
+    monkeypatch.setenv("RIEBENCH_WEIGHTS", "w")
+    code, _, err = run(capsys, "run", "--method", "none", "--block", "mid.0", "--dry-run")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "RIEBENCH_RUN_CATGORY is not read; did you mean RIEBENCH_RUN_CATEGORY?" in err
+
+
+@pytest.mark.parametrize(
+    ("value", "pairs"), [("change colour", 1), ("change color pose", 2), ("6 change pose Add Object", 3), ("colour", 1)]
+)
+def test_categories_of_two_words_in_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, value: str, pairs: int
+) -> None:
+    monkeypatch.setenv("RIEBENCH_RUN_CATEGORY", value)
+    code, out, err = run(capsys, "run", "--method", "none", "--block", "mid.0", "--limit", "1", "--dry-run")
+    assert code == 0, err
+    assert f"pairs     {pairs}\n" in out
+
+
+def test_weights_are_not_for_mini(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, *BASE, "--weights", str(tmp_path), "--dry-run")
+    assert code == 2
+    assert "weights is not for mini" in err
+
+
 def test_failures_show_and_make_exit_code_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pairs = json.loads(PAIRS.read_text())[:2]
     pairs[0]["original_gsam_prompt"] = "elephant"
@@ -178,6 +229,34 @@ def test_waiting_threads_leave_the_processor_to_others(set_before: str | None, i
     program = "import sys, riebench, os; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", in_force]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(capsys, "--version") == (0, f"riebench {riebench.__version__}\n", "")
+    monkeypatch.setenv("RIEBENCH_VERSION", "1")  # as an image for containers may set it
+    assert "mini-1-00" in run(capsys, "pairs", "show", "mini-1-00")[1]
+
+
+def test_the_shell_completes_commands(tmp_path: Path) -> None:
+    program = tmp_path / "riebench"
+    program.write_text("from riebench.cli import main\nmain()\n")
+    words = {"_RIEBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "riebench re", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, program], env=os.environ | words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["rerun", "report", "results"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only", "curve.png")])
+def test_a_full_disk_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def full(*words: object) -> None:
+        raise error
+
+    monkeypatch.setattr("riebench.report.summary.curves_in", full)
+    code, _, err = run(capsys, "table", "runs/none")
+    assert (code, err.count("\n")) == (2, 1)
+    assert str(error.strerror) in err
+    assert str(error.filename or "") in err
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])

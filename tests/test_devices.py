@@ -18,7 +18,8 @@ from riebench.engine.counting import CLIP_TEXT, counting
 from riebench.instruments.loading import Instruments
 from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.models import Model
-from riebench.models.diffusers_entry import open_pipeline, pipeline_fingerprint
+from riebench.models.diffusers_entry import open_pipeline
+from riebench.models.pipeline_state import state_fingerprint
 from riebench.models.sdxl import SDXL, TURBO
 from riebench.sae.topk import TopKSAE
 from riebench.settings.settings import parse_settings
@@ -82,11 +83,11 @@ def test_float16_says_nothing_at_each_picture(tiny: Path, caplog: pytest.LogCapt
 
 def test_weights_have_the_same_fingerprint_wherever_they_lie(random_pipeline: Any) -> None:
     moved = offloaded(random_pipeline)
-    assert pipeline_fingerprint(moved) == pipeline_fingerprint(random_pipeline)
+    assert state_fingerprint(moved) == state_fingerprint(random_pipeline)
     assert moved.unet.conv_in.weight.is_meta
     changed = copy.deepcopy(random_pipeline)
     changed.unet.conv_in.weight.data[0, 0, 0, 0] += 1
-    assert pipeline_fingerprint(offloaded(changed)) != pipeline_fingerprint(random_pipeline)
+    assert state_fingerprint(offloaded(changed)) != state_fingerprint(random_pipeline)
 
 
 def test_offloaded_weights_give_the_same(random_pipeline: Any) -> None:

@@ -22,6 +22,7 @@ from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.metrics import METRICS, Reference, Seen, metric, score_images
+from riebench.metrics.catalogue import OF_SOURCE
 from riebench.metrics.lpips import Features, LpipsScorer
 from riebench.mini.grammar import Scene
 from riebench.mini.layout import layout_of_seed
@@ -97,7 +98,8 @@ def test_scores_of_base_and_source(mini: Instruments) -> None:
     assert as_base == again
     of_base = {"clip_text_edit_base", "clip_text_original_base", "clip_image_source_base", "lpips_source_base"}
     default = {name for name, known in METRICS.items() if not known.optional}
-    assert set(as_base) == default - {"edit_success", "kept"} | of_base
+    assert set(as_base) == default - {"edit_success", "kept"} | of_base | {OF_SOURCE}
+    assert as_base[OF_SOURCE] == as_source[OF_SOURCE] == pytest.approx(as_source["clip_text_edit"], abs=1e-6)
     (alone,) = score_images(mini.scorers, reference, [source])
     for name in of_base:
         assert as_source[name] == as_base[name] == pytest.approx(as_base[name.removesuffix("_base")], abs=1e-6)
@@ -204,7 +206,11 @@ def test_the_bench_compares_every_metric(mini: Instruments, toy: list[int]) -> N
     (record,) = worker.work(task).records
     plain = plain_setting(worker, task, task.settings[0])
     default = {name for name, known in METRICS.items() if not known.optional}
-    assert set(plain) == set(record.metrics) == default | {f"{m.name}_base" for m in METRICS.values() if m.of_base}
+    assert (
+        set(plain)
+        == set(record.metrics)
+        == default | {f"{m.name}_base" for m in METRICS.values() if m.of_base} | {OF_SOURCE}
+    )
     # All agree but the one that counts how often it was asked.
     assert difference(record.metrics, plain) == pytest.approx(1, abs=1e-3)
     del METRICS["calls"]
@@ -273,6 +279,7 @@ def test_scores_by_independent_computations(mini: Instruments, rng: np.random.Ge
                 "lpips_base_outside": maps[~inside].mean(),
                 "clip_text_edit_base": embed(base) @ edit,
                 "clip_text_original_base": embed(base) @ original,
+                "clip_text_edit_source": embed(source) @ edit,
                 "clip_image_source_base": embed(base) @ embed(source),
                 "lpips_source_base": lpips.model(tensor(base), tensor(source)),
             }

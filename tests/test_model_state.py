@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import MethodType
 from typing import Any
 
@@ -13,7 +14,12 @@ import pytest
 import torch
 from diffusers import (
     EulerDiscreteScheduler,
+    FasterCacheConfig,
+    FirstBlockCacheConfig,
+    MagCacheConfig,
+    PyramidAttentionBroadcastConfig,
     StableDiffusionXLPipeline,
+    TaylorSeerCacheConfig,
 )
 from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
@@ -21,6 +27,7 @@ from torch import nn
 
 import riebench
 from riebench.models import Edit, Model
+from riebench.util.errors import UserError
 
 Change = Callable[[Any], None]
 PROMPTS, SEEDS, STEPS = ["a cat", "a cat"], [3, 3], 2
@@ -215,3 +222,181 @@ def test_a_change_after_loading_is_a_change_before_it(p: Any, fingerprint: str, 
     assert not model.own
     if name not in SAME_PICTURES:
         assert any(not np.array_equal(a, b) for a, b in zip(before, pictures, strict=True)), "the change does nothing"
+
+
+def test_hooks_that_only_look_may_come_and_go(p: Any, fingerprint: str) -> None:
+    model = load(p)
+    handle = p.unet.conv_in.register_forward_hook(lambda module, args, output: None)
+    assert model.fingerprint != fingerprint
+    handle.remove()
+    assert model.fingerprint == fingerprint
+
+
+FACTOR = 1.0
+
+
+def test_what_a_function_refers_to_is_part_of_the_state(p: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [1.0]
+    p.unet.conv_in.register_forward_hook(lambda module, args, output: output * held[0] * FACTOR)
+    model = load(p)
+    first = model.fingerprint
+    held[0] = 2.0
+    second = load(p).fingerprint
+    monkeypatch.setattr(f"{__name__}.FACTOR", 3.0)
+    assert len({first, second, load(p).fingerprint}) == 3
+
+
+def test_hooks_of_all_modules_are_part_of_the_state(p: Any, fingerprint: str) -> None:
+    model = load(p)
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, args, output: None)
+    try:
+        assert model.fingerprint == load(p).fingerprint != fingerprint
+    finally:
+        handle.remove()
+
+
+def test_an_adapter_of_peft(p: Any) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    model, states = load(p), []
+    p.unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), adapter_name="a")
+    for change in (
+        lambda: None,
+        lambda: p.unet.set_adapters("a", 0.5),
+        p.unet.disable_adapters,
+        p.unet.enable_adapters,
+        p.unet.fuse_lora,
+        lambda: p.unet.delete_adapters("a"),
+    ):
+        change()
+        pictures, _ = made(model)
+        expected, _ = made(load(p))
+        assert all(np.array_equal(a, b) for a, b in zip(pictures, expected, strict=True))
+        assert model.fingerprint == load(p).fingerprint
+        states.append(model.fingerprint)
+    assert states[1] == states[3]
+    assert len(set(states)) == 5
+
+
+def compiled(p: Any) -> None:
+    p.unet = torch.compile(p.unet)
+
+
+def compiled_forward(p: Any) -> None:
+    p.unet.forward = torch.compile(p.unet.forward)
+
+
+def parallel(p: Any) -> None:
+    p.unet = nn.DataParallel(p.unet)
+
+
+def of_two_types(p: Any) -> None:
+    p.unet.enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16)
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "compiled": (compiled, "unet is compiled"),
+    "compiled in place": (lambda p: p.unet.compile(), "unet is compiled"),
+    "compiled function": (compiled_forward, "unet is compiled"),
+    "compiled block": (lambda p: p.unet.mid_block.compile(), "unet.mid_block is compiled"),
+    "several devices": (parallel, "a DataParallel,"),
+    "two types": (of_two_types, "pipeline.to(torch.bfloat16)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_pipelines_that_are_refused(p: Any, name: str) -> None:
+    model, (change, words) = load(p), REFUSED[name]
+    unet = p.unet
+    model.generate(PROMPTS, SEEDS, 1)
+    change(p)
+    for use in (lambda: load(p), lambda: model.generate(PROMPTS, SEEDS, 1), lambda: model.fingerprint):
+        with pytest.raises(UserError) as refused:
+            use()
+        assert words in str(refused.value)
+    if p.unet is not unet:
+        p.unet = unet  # and the model goes on
+        model.generate(PROMPTS, SEEDS, 1)
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        FirstBlockCacheConfig(threshold=0.2),
+        MagCacheConfig(num_inference_steps=4, mag_ratios=torch.ones(4)),
+        PyramidAttentionBroadcastConfig(spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 1),
+        FasterCacheConfig(spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 1),
+        TaylorSeerCacheConfig(),
+    ],
+    ids=lambda cache: type(cache).__name__,
+)
+def test_step_caches_are_refused(flux: Model, cache: Any) -> None:
+    run = (["a red heart in a meadow"], [3], 1)
+    transformer = flux.pipeline.transformer  # type: ignore[attr-defined]
+    transformer.enable_cache(cache)
+    try:
+        for use in (lambda: flux.generate(*run), lambda: riebench.load("mini-flux", pipeline=flux.pipeline)):  # type: ignore[attr-defined]
+            with pytest.raises(UserError, match=rf"{type(cache).__name__}.*transformer.disable_cache"):
+                use()
+    finally:
+        transformer.disable_cache()
+    flux.generate(*run)
+
+
+@pytest.fixture(scope="module")
+def flux() -> Model:
+    return riebench.load("mini-flux")
+
+
+def test_half_bytes_of_storage_are_honoured(p: Any) -> None:
+    p.to(torch.bfloat16)
+    plain = load(p).fingerprint
+    p.unet.enable_layerwise_casting(torch.float8_e4m3fn, torch.bfloat16)
+    model = load(p)
+    before = model.fingerprint
+    [base] = model.generate(PROMPTS[:1], SEEDS[:1], STEPS, capture=["up.0.1"])
+    [same] = model.generate(PROMPTS[:1], SEEDS[:1], STEPS, edits=[({"up.0.1": base.values["up.0.1"]}, 0.0)])
+    assert np.array_equal(base.image, same.image)
+    assert model.fingerprint == before != plain
+
+
+@pytest.mark.parametrize(("times", "words"), [(0, r"ran 1 times in 2 steps"), (2, r"ran more often in 2 steps")])
+def test_a_block_that_does_not_run_once_in_each_step_is_named(p: Any, times: int, words: str) -> None:
+    """Another library's code calls a block in the first step alone, or twice."""
+    stage, kept = p.unet.up_blocks[0], {}
+    forward = type(stage).forward
+
+    def other(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is stage and (times or not kept):
+            for _ in range(times or 1):
+                kept[0] = forward(self, *args, **kwargs)
+        return kept[0] if self is stage else forward(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(stage), "forward", other)
+        model, delta = load(p), torch.ones(STEPS, 16, 24)
+        for more in ({"capture": ["up.0.1"]}, {"edits": [({"up.0.1": delta}, 1.0)]}):
+            kept.clear()
+            with pytest.raises(UserError, match=rf"up\.0\.1 .*{words}"):
+                model.generate(PROMPTS[:1], SEEDS[:1], STEPS, **more)  # type: ignore[arg-type]
+
+
+def test_a_function_of_a_library_s_class_is_part_of_the_state(p: Any, fingerprint: str) -> None:
+    model, kind = load(p), type(p.unet.conv_act)
+    forward = kind.forward
+    before, _ = made(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "forward", lambda self, x: forward(self, x) * BOOST)
+        assert not np.array_equal(made(model)[0][0], before[0])
+        assert model.fingerprint == load(p).fingerprint != fingerprint
+    assert model.fingerprint == fingerprint
+
+
+def test_threads_finish_and_generate_in_turn(p: Any) -> None:
+    model = load(p)
+    plain = model.generate(PROMPTS, SEEDS, STEPS)[0].image
+    latents = model.finished("a dog", 5, STEPS)
+    with ThreadPoolExecutor(2) as pool:
+        pictures = [pool.submit(model.generate, PROMPTS, SEEDS, STEPS) for _ in range(4)]
+        finished = [pool.submit(model.finished, "a dog", 5 + n % 2, STEPS) for n in range(6)]
+        assert all(np.array_equal(run.result()[0].image, plain) for run in pictures)
+        assert all(torch.equal(run.result(), latents) for run in finished[::2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,17 +14,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toy_family
 
 import riebench
 from riebench.cli import main
 from riebench.engine import recorder
-from riebench.instruments.loading import Instruments
+from riebench.engine.forecast import forecast, timed_work
+from riebench.engine.pair_worker import PairWorker
+from riebench.engine.request import resolve
+from riebench.engine.run import carry_out
+from riebench.engine.run_options import RunOptions
+from riebench.instruments.loading import HandedIn, Instruments, model_instruments
 from riebench.masks.region import Image, Mask
 from riebench.methods.registry import METHODS
 from riebench.metrics import METRICS
+from riebench.metrics.clip import ClipScorer
+from riebench.models.entries import entry_named
 from riebench.pairs import Pair, load_pairs
 from riebench.records import code, read_records, record_key
 from riebench.records.live_code import live_hash
+from riebench.records.schema import measures_alike
+from riebench.settings.protocols import PROTOCOLS
+from riebench.settings.settings import parse_settings
 from riebench.util.errors import UserError
 
 METHOD = """
@@ -61,9 +73,10 @@ def new_process() -> None:
     """Forget the files that tests write, as a new process would."""
     code._LOADED.clear()
     for name in list(sys.modules):
-        if name.partition(".")[0] in ("edited_method", "factors", "own", "units"):
+        if name.partition(".")[0] in ("edited_method", "factors", "own", "units", "scale", "edited_family"):
             del sys.modules[name]
     METRICS.pop("height", None)
+    entry_named.cache_clear()
     importlib.invalidate_caches()
 
 
@@ -79,7 +92,7 @@ def run(mini: Instruments) -> Callable[..., list[float | None]]:
     def go(method: str = "edited_method.py:Edited", **more: Any) -> list[float | None]:
         loaded = {"model": mini.model, "scorers": mini.scorers}
         options = {"strength": 1, "category": 1, "limit": 1, "steps": 1, "keep_images": 0, "out": "r", "quiet": True}
-        records = riebench.run(method, "mid.0", **{**loaded, **options, **more}).records
+        records = riebench.run(method, **{"block": "mid.0", **loaded, **options, **more}).records
         return [record.metrics["lpips_base"] for record in records]
 
     return go
@@ -358,11 +371,6 @@ def test_another_code_of_a_metric_and_of_what_it_imports(run: Run) -> None:
 
 
 def test_a_worker_with_other_code_makes_no_record(mini: Instruments) -> None:
-    from riebench.engine.pair_worker import PairWorker
-    from riebench.engine.request import resolve
-    from riebench.engine.run_options import RunOptions
-    from riebench.instruments.loading import HandedIn
-
     request, pairs = resolve(RunOptions("none", "mid.0", strength=1, category=1, limit=1, steps=1))
     worker = PairWorker(request, HandedIn(model=mini.model, scorers=mini.scorers))
     (task,) = worker.describe(pairs).tasks
@@ -370,3 +378,184 @@ def test_a_worker_with_other_code_makes_no_record(mini: Instruments) -> None:
     (failed,) = worker.work(task._replace(code="of another worker")).records
     assert failed.status == "failed"
     assert "other code or weights" in str(failed.reason)
+
+
+SCORER = """
+import csv, sys
+import scale
+rows = list(csv.DictReader(open(sys.argv[1] + "/pictures.csv")))
+file = csv.writer(open(sys.argv[1] + "/scores.csv", "w"))
+file.writerow(["file", "mine"])
+file.writerows([row["file"], scale.F] for row in rows)
+open("log.txt", "a").write("ran again")
+"""
+
+
+def test_another_script_of_a_metric_command(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("none", keep_images=1)
+    Path("own.py").write_text(SCORER)
+    Path("scale.py").write_text("F = 1\n")
+    Path("log.txt").write_text("")
+    words = ("score", "r", "--metric-command", f"{sys.executable} own.py {{folder}} --log=log.txt")
+    assert command(*words) == 0
+    assert command(*words) == 0  # what it writes is no part of it
+    (record,) = read_records(Path("r"))
+    by = record.measured_by["mine"]
+    for file in ("own.py", "scale.py"):
+        text = Path(file).read_text()
+        Path(file).write_text(text.replace("again", "again ").replace("F = 1", "F = 2"))
+        assert command(*words) == 2
+        assert "--again" in capsys.readouterr().err
+        Path(file).write_text(text)
+    Path("scale.py").write_text("F = 2\n")
+    shutil.rmtree("__pycache__", ignore_errors=True)
+    assert command(*words, "--again") == 0
+    (record,) = read_records(Path("r"))
+    assert record.metrics["mine"] == 2
+    assert record.measured_by["mine"] != by
+
+
+def test_a_command_measured_by_an_earlier_version_is_gone_on_with() -> None:
+    now = "python own.py {folder} with 0123456789abcdef"
+    assert measures_alike("python own.py {folder}", now)
+    assert measures_alike(now, now)
+    assert not measures_alike(now, now.replace("0123", "3210"))
+    assert not measures_alike("python other.py {folder}", now)
+
+
+def test_a_metric_that_is_not_a_number_is_told_and_mended(
+    run: Run, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own.py").write_text(METRIC.format(factor='float("nan")', imports=""))
+    run("none", metrics="own.py:height", keep_images=1)
+    assert "height" in caplog.text
+    assert read_records(Path("r"))[0].metrics["height"] is None
+    Path("own.py").write_text(METRIC.format(factor=2, imports=""))
+    new_process()
+    with pytest.raises(UserError, match="--again"):
+        run("none", metrics="own.py:height", strength=2)
+    new_process()
+    assert command("score", "r", "--metrics", "own.py:height", "--again") == 0
+    assert read_records(Path("r"))[0].metrics["height"] == 256
+    assert len(run("none", metrics="own.py:height", strength=2, keep_images=0)) == 2
+    Path("own.py").write_text(METRIC.format(factor=3, imports=""))
+    new_process()
+    assert command("score", "r", "--metrics", "own.py:height", "--again") == 2  # the second picture is not kept
+    assert {record.metrics["height"] for record in read_records(Path("r"))} == {256}
+
+
+def test_nothing_to_score_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("none", keep_images=1)
+    Path("r/records.jsonl").write_text("")
+    for words in (("--metrics", "psnr_outside"), ("--metric-command", "true {folder}")):
+        assert command("score", "r", *words) == 2
+        assert "no records" in capsys.readouterr().err
+    assert command("score", "r", "--metric-command", "python 'own.py {folder}") == 2
+    assert "quot" in capsys.readouterr().err
+
+
+class Reading:
+    """Mini's CLIP, which reads the edit prompt in part, or all prompts alike."""
+
+    def __init__(self, clip: ClipScorer, cut: str = "", alike: bool = False) -> None:
+        self.clip, self._cut, self.alike = clip, cut, alike
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.clip, name)
+
+    def cut(self, prompt: str) -> str:
+        return "99 tokens, of which CLIP reads 9" if prompt == self._cut else ""
+
+    def text(self, prompt: str) -> Any:
+        return self.clip.text("a red heart" if self.alike else prompt)
+
+
+def test_a_prompt_that_clip_reads_in_part_has_no_similarity(run: Run, mini: Instruments) -> None:
+    assert mini.model.entry.pairs is not None
+    pair, clip = load_pairs(mini.model.entry.pairs)[0], mini.scorers.clip
+    longest = clip.tokenizer.context_length - 2  # without start and end
+    assert clip.cut(" ".join(["a"] * longest)) == ""
+    assert clip.cut(" ".join(["a"] * (longest + 1))) == f"{longest + 3} tokens, of which CLIP reads {longest + 2}"
+    reading: Any = Reading(clip, cut=pair.edit_prompt)
+    run("none", scorers=mini.scorers._replace(clip=reading), pairs=[pair], category=None)
+    (record,) = read_records(Path("r"))
+    null = {name for name, value in record.metrics.items() if value is None}
+    assert null == {name for name in record.metrics if name.startswith("clip_text_edit")}
+    assert "99 tokens, of which CLIP reads 9" in str(record.notes["edit prompt"])
+    assert "original prompt" not in record.notes
+
+
+def test_prompts_that_clip_reads_alike_are_told(run: Run, mini: Instruments, caplog: pytest.LogCaptureFixture) -> None:
+    assert mini.model.entry.pairs is not None
+    pair = load_pairs(mini.model.entry.pairs)[0]
+    reading: Any = Reading(mini.scorers.clip, alike=True)
+    run("none", scorers=mini.scorers._replace(clip=reading), pairs=[pair], category=None)
+    (record,) = read_records(Path("r"))
+    assert "alike" in str(record.notes["prompts"])
+    assert pair.id in caplog.text
+
+
+def test_the_time_of_other_weights_is_not_known(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    asked = {"strength": 1, "limit": 1, "category": 1, "steps": 1}
+    request, pairs = resolve(RunOptions("none", "mid.0", **asked))
+    assert forecast(request).seconds == {}
+    carry_out(request, pairs, RunOptions(out="timed", quiet=True))
+    assert set(forecast(request).seconds) == {"cpu"}
+    for settings in ({"dtype": "bfloat16"}, {"device": "cuda"}):
+        other, _ = resolve(RunOptions("none", "mid.0", settings=settings, **asked))
+        assert forecast(other).seconds == {}, settings
+    file = tmp_path / "cache/riebench/timings.json"
+    kept = file.read_text()
+    for damaged in (b"{", b"[1]", b"\xff\xfe", b'{"a": 1}', kept.replace("0.", '"0.').replace("}}", '"}}').encode()):
+        file.write_bytes(damaged)
+        assert forecast(request).seconds == {}, damaged
+
+
+def test_the_time_of_weights_is_of_their_folder(tmp_path: Path) -> None:
+    (part,) = (part for part in entry_named("sdxl-turbo").parts if part.name == "model")
+    request, _ = resolve(RunOptions("none", "mid.0", strength=1, limit=1, category=1))
+    works = set()
+    for folder, size in (("tiny", 10), ("tiny", 20), ("large", 20)):
+        for name in part.needs:
+            file = tmp_path / folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"1" * size)
+        settings = parse_settings({"model.location": str(tmp_path / folder)})
+        works.add(timed_work(request.model_copy(update={"model": "sdxl-turbo", "settings": settings})))
+    settings = parse_settings({"weights": str(tmp_path / "nowhere")})
+    assert timed_work(request.model_copy(update={"model": "sdxl-turbo", "settings": settings})) == ""
+    assert len(works - {""}) == 3
+
+
+def test_a_working_folder_that_is_gone_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert command("methods") == 2
+    assert "working folder was deleted" in capsys.readouterr().err
+    os.chdir(tmp_path)
+
+
+def test_an_entry_without_the_parts_of_its_instruments_is_refused() -> None:
+    instruments = model_instruments(toy_family.PUBLISHED, parse_settings({}), PROTOCOLS["riebench"])
+    for load, part in ((instruments.masker, "detector"), (instruments.clip, "clip"), (instruments.lpips, "lpips")):
+        with pytest.raises(UserError, match=f"toy-published names no part '{part}'.*published"):
+            load()
+
+
+def test_another_code_of_a_family(run: Run, mini: Instruments) -> None:
+    family = Path("edited_family.py")
+    text = Path(toy_family.__file__).read_text()
+    family.write_text(text)
+    asked = {"model": "edited_family:toy", "scorers": None, "method": "steering", "block": "layer.2"}
+    asked |= {"pairs": load_pairs(entry_named("mini").pairs or Path())[:2], "category": None, "limit": None}
+    run(**asked)
+    assert "model" in read_records(Path("r"))[0].made_by
+    family.write_text(text.replace("picture = picture + (", "picture = picture + 2 * ("))
+    with pytest.raises(UserError, match=r"edited_family\.py was edited"):
+        run(**asked, strength=2)
+    new_process()
+    with pytest.raises(UserError, match="family"):
+        run(**asked, strength=2)

@@ -17,7 +17,7 @@ from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments
 from riebench.metrics import METRICS, chosen, measured_by, metric, metrics_of
 from riebench.metrics.catalogue import _REGISTRY, find_metric
-from riebench.records import read_records
+from riebench.records import code, read_records
 from riebench.records.code import code_hash
 from riebench.util.errors import UserError
 
@@ -75,8 +75,8 @@ def test_a_metric_of_a_file_is_in_records_tables_and_pages(capsys: pytest.Captur
         assert record.metrics["sharpness"] == pytest.approx(by_hand(picture))
         assert record.metrics["sharpness_base"] == pytest.approx(by_hand(base))
         assert record.metrics["edit_success"] is not None
-        code = code_hash(find_metric("sharp_file:sharpness").measure)
-        assert record.measured_by == {"sharpness": f"sharp_file:sharpness-{code}"}
+        hashed = code_hash(find_metric("sharp_file:sharpness").measure)
+        assert record.measured_by == {"sharpness": f"sharp_file:sharpness-{hashed}"}
     assert riebench.load_records("run")["sharpness"].tolist() == [r.metrics["sharpness"] for r in records]
     assert command("report", "run", "--out", "report", "--no-figures") == 0, capsys.readouterr().err
     for table, column in (("curves.csv", "sharpness_mean"), ("leaderboard.csv", "held_out_sharpness")):
@@ -90,6 +90,7 @@ def test_a_metric_of_a_file_is_in_records_tables_and_pages(capsys: pytest.Captur
     assert command("rerun", "run", "--out", "again") == 0, capsys.readouterr().err
     assert [r.metrics for r in read_records(Path("again"))] == [r.metrics for r in records]
     file.write_text(file.read_text() + "\n# changed\n")
+    code._LOADED.clear()  # as in a new process
     for words in ((*RUN, "--out", "run"), ("score", "run")):
         capsys.readouterr()
         assert command(*words, "--metrics", "sharp_file:sharpness") == 2
@@ -237,7 +238,10 @@ def test_what_a_metric_reads_is_part_of_its_code(mini: Instruments) -> None:
 
 
 def test_names_that_are_refused() -> None:
-    taken = dict.fromkeys(("lpips_base", "seconds", "k", "default", "lpips_source_base"), "is taken by")
+    taken = dict.fromkeys(
+        ("lpips_base", "seconds", "k", "default", "lpips_source_base", "clip_text_edit_source", "gain", "margin"),
+        "is taken by",
+    )
     for name, reason in {**taken, "Sharp Ness": "is malformed"}.items():
         with pytest.raises(ValueError, match=f"the metric name '{name}' {reason}"):
             metric(name, "another")(lambda seen: [])

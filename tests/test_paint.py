@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +13,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import riebench.features.index_making
 from riebench.cli import main
 from riebench.paint import BrushMask, Layer, State, StepInterval, picture, read_state
 from riebench.paint.paint_request import PaintRequest
-from riebench.paint.painting import changes_of, grid_cells
+from riebench.paint.painting import changes_of, grid_cells, why_unchanged
 from riebench.paint.queue import Dropped
+from riebench.paint.shelf import find_in
 from riebench.paint.snippet import Origin, python_code
 from riebench.paint.state import checked, fragment_of, state_of
-from riebench.paint.studio import STRENGTHS, Studio
+from riebench.paint.studio import STRENGTHS, TOO_WEAK, Studio
 from riebench.util.errors import PairError, UserError
 
 HOSTILE = "a red heart \"\"\"'''\\ \n</script><img src=x onerror=alert(1)>{0}"
@@ -60,6 +63,11 @@ GOOD = state(layer(), layer(steps=StepInterval(first=0, last=0))).model_dump()
         (("seed",), 2**53, "less than or equal to"),
         (("seed",), -1, "greater than or equal to 0"),
         (("seed",), "x", "(seed)"),
+        (("seed",), True, "(seed)"),
+        (("layers", 0, "strength"), "4", "(layers.0.strength)"),
+        (("layers", 0, "on"), "no", "(layers.0.on)"),
+        (("layers", 0, "sae"), 5, "(layers.0.sae)"),
+        (("conditions",), {"size": None}, "(conditions.size"),
         (("steps",), 0, "(steps)"),
         (("steps",), 1001, "(steps)"),
         (("version",), 3, "(version)"),
@@ -98,6 +106,11 @@ def test_no_state(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_bytes(text)
     with pytest.raises(UserError, match="state"):
         read_state(tmp_path / "state.json")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_state(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(state(layer()).model_dump_json(), encoding="utf-8-sig")
+    assert read_state(tmp_path / "state.json") == state(layer())
 
 
 def test_links() -> None:
@@ -221,6 +234,106 @@ def test_headless(studio: Studio, tmp_path: Path, capsys: pytest.CaptureFixture[
         assert np.array_equal(np.asarray(Image.open(tmp_path / f"{number}.png")), picture(studio.model, one))
 
 
+@pytest.fixture
+def other_sae(studio: Studio, tmp_path: Path) -> Path:
+    """A folder with another SAE for up.0.0: mini's own with reversed values."""
+    folder = tmp_path / "other" / "up.0.0"
+    shutil.copytree(Path(studio.model.saes["up.0.0"]), folder)
+    weights = load_file(folder / "state_dict.safetensors")
+    save_file({name: value.flip(0).contiguous() for name, value in weights.items()}, folder / "state_dict.safetensors")
+    return folder
+
+
+def test_another_sae_is_refused_by_name(
+    studio: Studio, other_sae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = studio.facts()
+    [here] = [site["sae"] for site in facts["sites"] if site["site"] == "up.0.0"]
+    one = state(layer(sae=here), weights=facts["weights"], conditions=facts["conditions"])
+    (tmp_path / "state.json").write_text(one.model_dump_json())
+    (tmp_path / "old.json").write_text(state(layer()).model_dump_json())
+
+    def paint(*words: str) -> tuple[int | str | None, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["paint", "--headless", *words])
+        return left.value.code, capsys.readouterr().err
+
+    assert paint("state.json", "--out", "own.png") == (0, "")
+    code, err = paint("state.json", "--sae", str(other_sae), "--out", "no.png")
+    assert code == 2
+    assert "layer 1" in err
+    assert f"up.0.0 (fingerprint {here}" in err
+    assert "--sae" in err
+    assert not Path("no.png").exists()
+    assert paint("old.json", "--sae", str(other_sae), "--out", "other.png") == (0, "")  # it does not say which
+    own, other = (np.asarray(Image.open(name)).astype(int) for name in ("own.png", "other.png"))
+    assert np.abs(own - other).mean() > 1
+    assert np.array_equal(own, picture(studio.model, one))
+    assert f"sae={here!r}" in python_code(one, studio.origin)
+    with pytest.raises(UserError, match=f"the weights other, this model has {facts['weights']}"):
+        picture(studio.model, state(weights="other"))
+    with pytest.raises(UserError, match="size 512"):
+        picture(studio.model, state(conditions={**facts["conditions"], "size": 512}))
+
+
+def test_an_sae_that_changes_under_the_page_is_refused(
+    studio: Studio, other_sae: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [here] = [site["sae"] for site in studio.facts()["sites"] if site["site"] == "up.0.0"]
+    monkeypatch.setattr(studio.model, "saes", {**studio.model.saes, "up.0.0": other_sae})
+    with pytest.raises(UserError, match="have changed since the start"):
+        studio.active_here(state(), "", 0.3, 0.5)
+    with pytest.raises(UserError, match="have changed since the start"):
+        list(studio.effect("up.0.0", 240, 7))
+    with pytest.raises(UserError, match=r"another SAE at up\.0\.0"):
+        studio.run(state(layer(sae=here), seed=99))
+
+
+def test_an_sae_that_is_an_object_is_warned_of(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sae = studio.model.sae("up.0.0")
+    monkeypatch.setattr(studio.model, "saes", {"up.0.0": sae})
+    picture(studio.model, state(layer(sae="abc")))
+    assert "the SAE at up.0.0 is an object" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ([layer(on=False)], "layer 1 changes nothing: it is off"),
+        ([layer(), layer(strength=0)], "layer 2 changes nothing: its strength is 0"),
+        ([layer(unit=0)], "nowhere active"),
+        ([layer(mask=BrushMask(rows=8, columns=8, runs=[64]))], "nothing is painted"),
+        ([layer(), layer(strength=-4.0)], "cancel each other"),
+        ([layer()], None),
+        ([], None),
+    ],
+)
+def test_layers_that_change_nothing_are_told(
+    studio: Studio, layers: list[Layer], reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = why_unchanged(studio.model, state(*layers))
+    assert len(reasons) == (reason is not None)
+    assert reason is None or reason in reasons[0]
+
+
+def test_a_feature_without_a_direction_and_a_weak_one(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    weak = state(layer(strength=1e-6))
+    *_, scores = studio.scores(weak)
+    assert scores["unchanged"] == [TOO_WEAK]
+    *_, scores = studio.scores(state(layer()))
+    assert "unchanged" not in scores
+    with torch.no_grad():
+        column = studio.model.sae("up.0.0").decoder.weight[:, 240]
+        kept = column.clone()
+        column.zero_()
+        try:
+            assert "decoder column is 0" in why_unchanged(studio.model, state(layer()))[0]
+        finally:
+            column.copy_(kept)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -304,6 +417,21 @@ def test_features_of_a_site(studio: Studio) -> None:
     assert len(found) < 384
     row = shelf.row(shelf.index.feature(240))
     assert row["description"] == "violet <b>paint</b>"
+
+
+def test_features_of_all_sites(studio: Studio) -> None:
+    shelves = list(studio.shelves.values())
+    best = find_in(shelves, "", "score")
+    assert len(best) == sum(len(shelf.index) for shelf in shelves)
+    scores = [feature.score or 0 for _, feature in best]
+    assert scores == sorted(scores, reverse=True)
+    assert {shelf.site for shelf, _ in best[:100]} > {best[0][0].site}
+    assert [shelf.site for shelf, _ in find_in(shelves, "240", "number")] == list(studio.shelves)
+    found = studio.active_here(state(layer()), "", 0.3, 0.5)["features"]
+    assert [one["number"] for one in found[:1]] == [240]
+    assert len({one["site"] for one in found}) > 1
+    multiples = [one["code"] / one["mean"] for one in found if one["mean"]]
+    assert multiples == sorted(multiples, reverse=True)
 
 
 def test_a_card(studio: Studio) -> None:

@@ -20,7 +20,7 @@ import pytest
 from paint_helpers import LONGEST, Served, at, pixels, serving, settle, stroke, until
 from PIL import Image
 
-from riebench.paint import State, picture, read_state
+from riebench.paint import BrushMask, Layer, State, picture, read_state
 from riebench.paint.queue import Rank
 from riebench.paint.snippet import python_code
 from riebench.paint.state import fragment_of, state_of
@@ -288,6 +288,88 @@ def test_links_files_and_python(opened: Open, served: Served, studio: Studio, tm
     page.keyboard.press("Escape")
     lost = opened("#s=AAAA")
     assert lost.inner_text("#status") == "the address cannot be used: it holds no state; copy the whole link"
+
+
+def test_a_link_of_another_sae_is_warned_of(opened: Open, studio: Studio) -> None:
+    mask = BrushMask(rows=8, columns=8, runs=[0, 64])
+    layer = Layer(site="up.0.0", feature=NUMBER, sae="0123abcd", unit=20, strength=4, mask=mask)
+    page = opened(f"#{fragment_of(State(prompt=PROMPT, seed=SEED, layers=[layer]))}")
+    [here] = [site["sae"] for site in studio.facts()["sites"] if site["site"] == "up.0.0"]
+    assert f"another SAE at up.0.0: 0123abcd (here {here})" in page.inner_text("#others")
+    assert state_now(page).layers[0].sae == "0123abcd"  # until the user takes what is here
+    assert len(page.evaluate("location.hash")) < 400
+    page.click("#take-these")
+    settle(page)
+    assert page.is_hidden("#others")
+    one = state_now(page)
+    assert one.layers[0].sae == here
+    assert one.weights == studio.model.fingerprint
+    assert one.conditions == studio.model.conditions
+    assert np.array_equal(pixels(page), picture(studio.model, one))
+    page.evaluate(
+        "(fragment) => { location.hash = fragment; }", fragment_of(State(prompt=PROMPT, seed=SEED, weights="w"))
+    )
+    until(page, "document.getElementById('others').innerText.includes('the weights w (here mini-')")
+
+
+def test_parts_that_the_page_does_not_know_are_refused(opened: Open, tmp_path: Path) -> None:
+    page = opened()
+    before = state_now(page)
+    good = json.loads(State(prompt=PROMPT, seed=5).model_dump_json())
+    for change, said in (
+        ({"colour": 1}, 'the unknown part "colour"'),
+        ({"layers": {}}, "its layers are no list"),
+        ({"layers": [None]}, "no mask"),
+        ({"weights": 3}, "weights or conditions"),
+        ({"conditions": {"size": None}}, "weights or conditions"),
+        ({"model": "minni"}, "minni"),
+    ):
+        (tmp_path / "state.json").write_text(json.dumps({**good, **change}))
+        page.set_input_files("#file", tmp_path / "state.json")
+        until(page, f"document.getElementById('status').textContent.includes({json.dumps(said)})")
+        assert state_now(page) == before
+
+
+def test_what_changes_nothing_is_told(opened: Open) -> None:
+    page = opened()
+    add(page)
+    page.fill("[aria-label='strength of layer 1, exact']", "0")
+    page.keyboard.press("Enter")
+    stroke(page, *HEART)
+    until(page, "document.getElementById('status').textContent === 'layer 1 changes nothing: its strength is 0'")
+    assert "changes nothing: its strength is 0" in page.inner_text("#layer-list")
+    page.fill("[aria-label='strength of layer 1, exact']", "0.000001")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('status').textContent.includes('too weak')")
+    page.fill("[aria-label='strength of layer 1, exact']", "8")
+    page.keyboard.press("Enter")
+    settle(page)
+    assert page.inner_text("#status") == ""
+    page.uncheck("[aria-label='layer 1 on']")
+    until(page, "document.getElementById('status').textContent === 'layer 1 changes nothing: it is off'")
+
+
+def test_all_sites(opened: Open, studio: Studio) -> None:
+    page = opened()
+    page.select_option("#site", "")
+    page.fill("#query", str(NUMBER))
+    until(page, "document.querySelectorAll('#list .row').length === 4")
+    sites = page.eval_on_selector_all("#list .row", "all => all.map((row) => row.dataset.site)")
+    assert set(sites) == set(studio.shelves)
+    page.click("#list .row[data-site='up.0.0'] .choose")
+    page.wait_for_selector("#list .row.open")
+    assert page.locator("#list .row.open").count() == 1
+    assert page.inner_text("#card h2") == f"up.0.0 {NUMBER}"
+    page.click("#list .row[data-site='up.0.0'] .add")
+    assert state_now(page).layers[0].site == "up.0.0"
+    page.check("input[value=look]", force=True)
+    page.mouse.click(*at(page, 0.3, 0.5))
+    until(page, "document.getElementById('find-title').textContent === 'Active here'")
+    listed = page.eval_on_selector_all(
+        "#list .row", "all => all.map((row) => [row.dataset.site, Number(row.dataset.number)])"
+    )
+    found = studio.active_here(state_now(page).unpainted(), "", 0.3, 0.5)["features"]
+    assert [tuple(one) for one in listed] == [(one["site"], one["number"]) for one in found]
 
 
 def test_the_prompts_choices(opened: Open) -> None:

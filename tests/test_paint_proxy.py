@@ -17,6 +17,8 @@ from riebench.paint import State, picture
 from riebench.paint.guard import allowed_name
 from riebench.paint.studio import Studio
 
+REPLACED = 409
+"""The status of a request that a later one replaced."""
 HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -82,9 +84,7 @@ def test_a_stroke_through_a_proxy(browser: Any, studio: Studio, prefix: str, rew
     page, wrong = browser.new_page(), []
     page.set_default_timeout(LONGEST)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on(
-        "response", lambda answer: wrong.append(answer.url) if answer.status >= 400 and answer.status != 409 else None
-    )
+    page.on("response", lambda answer: None if answer.ok or answer.status == REPLACED else wrong.append(answer.url))
     with forwarding(prefix, rewrites_host) as proxy:
         name = allowed_name(allowed.format(port=proxy.server_port))
         with serving(studio, others=[name]) as served:

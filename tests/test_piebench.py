@@ -193,7 +193,7 @@ def test_build_on_the_command_line(capsys: pytest.CaptureFixture[str], mapping: 
     assert run(capsys, "pairs", "check", out)[0] == 0
     code, _, err = run(capsys, *words)
     assert code == 2
-    assert "is there already" in err
+    assert "exists already" in err
     assert run(capsys, *words, "--force", "--category", "colour", "--limit", 1)[0] == 0
     assert [p.id for p in load_pairs(out)] == ["611000000001"]
     assert "'--limit'" in run(capsys, *words, "--force", "--limit", 0)[2]
@@ -244,7 +244,7 @@ def test_check_lists_every_problem(capsys: pytest.CaptureFixture[str], mapping: 
         "is '#all'",
         "unknown category '0'",
         "valid string",
-        "is there twice",
+        "occurs twice",
         "is a str",
     ):
         assert said in text, said

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ from riebench.report.matching import cross, gap
 from riebench.report.scores import held_out_scores, matched
 from riebench.report.sheet import contact_sheets
 from riebench.report.style import FIGURE_NAMES, FIXED, PAPER, colour
-from riebench.report.summary import failure_lines
+from riebench.report.summary import failure_lines, summarize
 from riebench.report.tables import (
     against_best,
     by_category,
@@ -304,7 +305,8 @@ def frame_of(records: list[Record]) -> pd.DataFrame:
 
 def test_board_by_hand(run: Path) -> None:
     found = analysed(run)
-    assert (found.budgets, found.rank_at, found.usual) == ([0.1, 0.2, 0.3, 0.4], 0.2, True)
+    assert (found.budgets, found.rank_at) == ([0.1, 0.2, 0.3, 0.4], 0.2)
+    assert "the usual ones" in found.why_there
     board = found.overall.set_index("method")
     assert board["rank"].dropna().to_dict() == {"sae": 1, "steering": 2}
     assert board.loc["sae", "gain"] == pytest.approx(0.08, abs=0.002)
@@ -337,7 +339,6 @@ def test_budgets_follow_the_data_where_the_usual_ones_lie_outside(tmp_path: Path
     ]
     found = analysed(write_run(tmp_path / "r", records))
     assert found.budgets == [0.012, 0.024, 0.036, 0.048]
-    assert not found.usual
     assert any("chosen from the data" in note for note in found.notes)
 
 
@@ -482,7 +483,7 @@ def test_the_table_of_a_run_is_the_reports(run: Path, capsys: pytest.CaptureFixt
     found = curves_of(read_groups([run])[0][0])
     table = settings_table(found, strength=1)
     assert table.head[:6] == ["category", "method", "blocks", "strength", "attempted", "scored"]
-    assert table.head[6:] == ["clip_text_edit", "lpips_base", "edit_success", "kept"]
+    assert table.head[6:] == ["clip_text_edit", "gain", "lpips_base", "edit_success", "kept"]
     assert list(dict.fromkeys(row[0] for row in table.rows)) == ["change object", "add object", "delete object", "all"]
     means = analyse(read_groups([run])[0][0]).curves
     row = means[(means["category"] == "all") & (means["method"] == "sae") & (means["strength"] == 1)].iloc[0]
@@ -505,7 +506,7 @@ def test_the_table_of_a_run_counts_failures_and_shows_every_k(tmp_path: Path) ->
         ["change object", "sae k=20", "mid.0", "1", "4", "3"],
     ]
     assert rows[0][6].startswith("0.367 [0.2")
-    assert settings_table(found, overall=True).rows == []
+    assert settings_table(found, overall=True).rows == rows  # of one category, which is all of them
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_sections(settings_table(found), console)
     assert "mid.0, means over pairs" in console.export_text()
@@ -567,6 +568,41 @@ def test_curve_of_a_run_with_several_block_sets(tmp_path: Path) -> None:
         assert said in text
 
 
+def test_a_full_disk_while_the_curve_is_written(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(UserError, match="No space left"):
+        summarize(run, Console(quiet=True))
+
+
+def test_a_damaged_picture_is_a_gap_in_a_sheet(tmp_path: Path) -> None:
+    records = [record("a", 0.5, 0.1)]
+    run = write_run(tmp_path / "r", records)
+    (run / "images").mkdir()
+    Image.new("RGB", (8, 8), "red").save(run / "images" / "a-base.png")
+    (run / "images" / f"a-{records[0].key}.png").write_bytes(b"\x89PNG torn")
+    assert len(contact_sheets(curves_of(read_groups([run])[0][0]), run)) == 2
+
+
+def test_each_row_of_a_sheet_has_its_own_strengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [
+        record(pair, 0.5, lpips, strength=s, at_lpips=tried)
+        for pair, searched in {"a": 1.344, "b": 0.5324}.items()
+        for s, lpips, tried in ((1.0, 0.02, None), (searched, 0.051, (0.05,)))
+    ]
+    run = write_run(tmp_path / "r", records)
+    (run / "images").mkdir()
+    for pair in "ab":
+        Image.new("RGB", (8, 8), "red").save(run / "images" / f"{pair}-base.png")
+    labels: list[str] = []
+    pen = SimpleNamespace(text=lambda *words: labels.append(words[1]))
+    monkeypatch.setattr("riebench.report.sheet.ImageDraw.Draw", lambda sheet: pen)
+    contact_sheets(curves_of(read_groups([run])[0][0]), run)
+    assert {"LPIPS 0.05 at 1.344", "LPIPS 0.05 at 0.5324", "strength 1"} <= set(labels)
+
+
 def test_sheets_of_a_run(tmp_path: Path) -> None:
     records = [record(p, 0.5, 0.1, strength=s, category=c) for p, c in (("a", 1), ("b", 6), ("c", 6)) for s in (2, 1)]
     run = write_run(tmp_path / "r", records)
@@ -608,7 +644,7 @@ def test_a_new_metric_appears_by_itself(tmp_path: Path) -> None:
     write_report([run], tmp_path / "out", figures=False)
     assert {"sharpness", "sharpness_low", "held_out_sharpness"} <= set(pd.read_csv(tmp_path / "out/leaderboard.csv"))
     assert "sharpness_mean" in pd.read_csv(tmp_path / "out/curves.csv")
-    assert '"metrics":["clip_text_edit","lpips_base","edit_success","kept","sharpness"]' in (
+    assert '"metrics":["clip_text_edit","lpips_base","gain","edit_success","kept","sharpness"]' in (
         tmp_path / "out/index.html"
     ).read_text(encoding="utf-8")
     assert "sharpness" in set(compare(run, run, "sharpness").table["metric"])
@@ -636,6 +672,24 @@ def test_what_may_not_be_mixed_is_in_tables_of_its_own(tmp_path: Path, change: d
     written = write_report([one, two], tmp_path / "out", figures=False, page=False)
     assert {folder.name for _, folder in written.groups} == {"group-1", "group-2"}
     assert said in (tmp_path / "out" / "leaderboard.md").read_text()
+
+
+def measured(records: list[Record], by: str, value: float) -> list[Record]:
+    return [r.model_copy(update={"metrics": r.metrics | {"mine": value}, "measured_by": {"mine": by}}) for r in records]
+
+
+def test_what_two_scripts_measured_is_not_compared(tmp_path: Path) -> None:
+    records = curves({"sae": 0.4})
+    one, two = (write_run(tmp_path / by, measured(records, by, len(by))) for by in ("script-1", "script-22"))
+    groups, why = read_groups([one, two])
+    assert (len(groups), "mine" in why[0]) == (2, True)
+    with pytest.raises(UserError, match="mine"):
+        compare(one, two, "mine")
+    assert "mine" not in set(compare(one, two, "clip_text_edit").table["metric"])
+    mixed = write_run(tmp_path / "mixed", [*measured(records[:9], "a", 1), *measured(records[9:], "b", 2)])
+    found = analysed(mixed)
+    assert "mine" not in found.overall
+    assert any("mine" in note for note in found.notes)
 
 
 def test_runs_over_other_pair_files_are_not_mixed(tmp_path: Path) -> None:
@@ -808,7 +862,7 @@ def test_many_long_names_fit_into_a_figure_and_look_unlike(tmp_path: Path) -> No
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
     looks = {(h.get_color(), h.get_marker(), str(h.get_linestyle())) for h in figure.legends[0].legend_handles}  # type: ignore[union-attr]
-    assert len(looks) == len(names)
+    assert len(looks) == len(names) + 1  # and the base image
     reason = failures(found).axes[0].get_yticklabels()[0].get_text()  # type: ignore[union-attr]
     assert reason == "x" * 59 + "…"
 
@@ -1101,3 +1155,53 @@ def test_failures_that_differ_in_a_name_share_a_line() -> None:
     assert missing[0] in grouped
     assert "2 more" in grouped
     assert other == "failed 1 time: out of memory"
+
+
+# --- where nothing arrives, and what the images mark ---------------------------------------------------------------
+
+
+def late(gains: dict[float, float], source: float = 0.3) -> list[Record]:
+    """Records of two methods whose gain depends on the LPIPS (the strength is ten times as much), over six pairs."""
+    truth = {"clip_text_edit_base": 0.5, "clip_text_edit_source": 0.5 + source, "lpips_source_base": 0.1}
+    return [
+        record(f"p{i}", 0.5 + gain + 0.001 * i, lpips, method=method, strength=10 * lpips, truth=truth)
+        for i in range(6)
+        for method in ("sae", "steering")
+        for lpips, gain in gains.items()
+    ]
+
+
+def test_ranks_are_read_where_a_gain_arrives(tmp_path: Path) -> None:
+    found = analysed(write_run(tmp_path / "late", late({0.0: 0.0, 0.1: 0.0, 0.2: 0.0, 0.3: 0.01, 0.4: 0.2})))
+    assert (found.rank_at, "largest gain" in found.why_there) == (0.4, True)
+    assert found.why_there in found.notes
+    early = analysed(write_run(tmp_path / "early", late({0.0: 0.0, 0.1: 0.1, 0.2: 0.15, 0.3: 0.1, 0.4: 0.2})))
+    assert (early.rank_at, "middle" in early.why_there) == (0.2, True)
+
+
+def test_a_rank_where_little_is_edited_is_said(tmp_path: Path) -> None:
+    little = analysed(write_run(tmp_path / "little", late({0.0: 0.0, 0.002: 0.01, 0.004: 0.02})))
+    assert any("of the gain of the source image" in note and "--at-lpips" in note for note in little.notes)
+    enough = analysed(write_run(tmp_path / "enough", late({0.0: 0.0, 0.002: 0.1, 0.004: 0.2})))
+    assert not any("--at-lpips" in note for note in enough.notes)
+
+
+def test_base_and_source_image_are_marked(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", late({0.0: 0.0, 0.1: 0.2}))
+    images = curves_of(read_groups([run])[0][0]).images.set_index("image")
+    assert images.loc["base image", ["clip_text_edit", "lpips_base", "gain"]].tolist() == pytest.approx([0.5, 0, 0])
+    assert images.loc["source image", ["clip_text_edit", "lpips_base", "gain"]].tolist() == pytest.approx(
+        [0.8, 0.1, 0.3]
+    )
+    draw_run_curve(curves_of(read_groups([run])[0][0]), run)
+    text = (run / "curve.svg").read_text()
+    assert "base image" in text
+    assert "source image" in text
+
+
+def test_every_panel_of_curves_has_one_scale(run: Path) -> None:
+    figure = curves_by_category(analysed(run))
+    assert figure is not None
+    shown = [axes for axes in figure.axes if axes.has_data()]
+    assert len(shown) == 3
+    assert len({(*axes.get_xlim(), *axes.get_ylim()) for axes in shown}) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,3 +212,19 @@ def test_many_pairs_stay_fluid(browser: Any, tmp_path: Path) -> None:
     frames = page.evaluate(SCROLLING)
     assert sorted(frames)[len(frames) // 2] < 60, frames  # milliseconds, on a machine that is busy with other tests
     page.close()
+
+
+def test_the_pictures_that_count_are_marked(tmp_path: Path) -> None:
+    """One picture where it meets the LPIPS that ranks, the two between which the score is read otherwise."""
+    records = [
+        record("a", 0.5 + lpips, lpips, strength=s, at_lpips=(0.1,) if s == 1.5 else None)
+        for s, lpips in ((1.0, 0.05), (1.5, 0.1), (2.0, 0.3))
+    ]
+    records += [record("b", 0.5 + lpips, lpips, strength=s) for s, lpips in ((1.0, 0.05), (2.0, 0.3), (3.0, 0.4))]
+    text = page_of(tmp_path, records).read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    assert data["budget"] == 0.1
+    assert {p["id"]: [(r[2], r[6]) for r in p["records"]] for p in data["pairs"]} == {
+        "a": [(1.0, 0), (1.5, 1), (2.0, 0)],
+        "b": [(1.0, 2), (2.0, 2), (3.0, 0)],
+    }

@@ -122,9 +122,9 @@ def test_curves_by_steps_have_a_look_for_each_interval(found: Analysis, tmp_path
     assert figure is not None
     assert [axes.get_title(loc="left") for axes in figure.axes if axes.has_data()] == ["sae, mid.0", "sae, up.0.1"]
     handles = figure.legends[0].legend_handles
-    assert [handle.get_label() for handle in handles] == ["0", "1-3", "all"]  # type: ignore[union-attr]
-    assert len({handle.get_color() for handle in handles}) == 3  # type: ignore[union-attr]
-    assert [len(axes.lines) for axes in figure.axes if axes.has_data()] == [3, 2]
+    assert [handle.get_label() for handle in handles] == ["0", "1-3", "all", "base image"]  # type: ignore[union-attr]
+    assert len({handle.get_color() for handle in handles}) == 4  # type: ignore[union-attr]
+    assert [len(axes.lines) for axes in figure.axes if axes.has_data()] == [4, 3]
     names = [path.name for path in draw_run_curve(curves_of(found.group), tmp_path)]
     assert names == ["curve.png", "curve.svg", "curve-by-steps.png", "curve-by-steps.svg"]
     assert "sae steps 0" not in (tmp_path / "curve.svg").read_text()  # which is of all steps

@@ -149,7 +149,7 @@ def test_a_shard_without_its_entry_is_not_taken_for_none(mini: Instruments, data
 
 
 def test_another_model_is_refused(mini: Instruments, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mini.model, "fingerprint", "other")
+    monkeypatch.setattr(type(mini.model), "fingerprint", "other")
     with pytest.raises(UserError, match=r"data holds values of mini-.*, this model is other"):
         collect(mini.model, SITES, prompts="grammar", count=6, out=data, quiet=True)
 

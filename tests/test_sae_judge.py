@@ -214,6 +214,9 @@ def refused(said: str, *words: str) -> None:
         ([SITE, "--baseline", "none", "--baseline", "random"], "stands alone"),
         ([SITE, "--steps", "9999"], "the most of the sampler"),
         ([SITE, "--descriptions", "empty.txt"], "cannot be read"),
+        ([SITE, "--descriptions", "other.json"], "unknown site in the descriptions 'up.0.00'; did you mean 'up.0.0'"),
+        ([SITE, "--set", "sae.k=3"], "sae.k=3"),
+        (["wide", "--set", "sae.k=3"], "has k 2; leave out --set sae.k=3"),
         (["json:loads", "--site", SITE], "cannot be loaded"),
         (["json:JSONDecoder", "--site", SITE], "has no encode"),
         (
@@ -237,6 +240,7 @@ def test_bad_input_is_one_line(words: list[str], said: str, tmp_path: Path, caps
     (tmp_path / "wide" / "config.json").write_text(json.dumps(wide | {"site": SITE}))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "other.json").write_text('{"up.0.00": {"3": "a red heart"}}')
     (tmp_path / "foreign.txt").write_text("a newt\n" * 5)
     (tmp_path / "stray.py").write_text(STRANGERS)
     refused(said, *words)

@@ -125,6 +125,23 @@ def saelens_folder(folder: Path, state: dict[str, torch.Tensor], **config: Any) 
     return tensors
 
 
+@pytest.mark.parametrize("architecture", ["standard", "topk"])
+def test_saelens_before_6(tmp_path: Path, state: dict[str, torch.Tensor], architecture: str) -> None:
+    saelens_folder(
+        tmp_path / "mid.0",
+        state,
+        **{"architecture": architecture, "k": None, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}},
+        **{
+            "finetuning_scaling_factor": False,
+            "normalize_activations": "none",
+            "hook_layer": 3,
+            "neuronpedia_id": None,
+        },
+    )
+    x = torch.randn(7, D)
+    assert torch.allclose(load_sae(tmp_path / "mid.0").encode(x), by_formula(state, x), atol=1e-5)
+
+
 def test_decoder_norms_are_folded_exactly(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     """As a default SAELens training saves it: pre-activations times the norms, codes over the norms."""
     t = saelens_folder(tmp_path / "mid.0", state, rescale_acts_by_decoder_norm=True, aux_loss_coefficient=1.0)
@@ -159,6 +176,11 @@ def test_tensors_and_keys_that_are_not_read_are_refused(tmp_path: Path, state: d
         load_sae(folder)
     with pytest.raises(UserError, match="'normalize' is no key"):
         save_sae(TopKSAE(D, N, K), tmp_path / "other", {"normalize": True})
+
+
+def test_quantised_weights_are_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(UserError, match=r"encoder\.weight is torch\.int8"):
+        load_sae(published(tmp_path, {"state_dict": state | {"encoder.weight": state["encoder.weight"].char()}}))
 
 
 def test_two_files_of_weights_must_hold_one_sae(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -288,6 +310,9 @@ def test_name_and_configuration_say_one_site(tmp_path: Path, caplog: pytest.LogC
             found(root)
     save_sae(TopKSAE(D, N, K), tmp_path / "mine", {"site": "mid.0"})
     assert found(tmp_path / "mine") == {"mid.0": tmp_path / "mine"}
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "mid.0").symlink_to(tmp_path / "mine")
+    assert found(tmp_path / "linked") == {"mid.0": tmp_path / "linked" / "mid.0"}
     save_for_saelens(TopKSAE(D, N, K), tmp_path / "b" / "up.0.0", "mini", "mid.0")
     for _ in range(2):
         assert found(tmp_path / "b") == {"up.0.0": tmp_path / "b" / "up.0.0"}

@@ -35,7 +35,9 @@ def test_codes_are_the_same_there_and_here(tmp_path: Path) -> None:
     found = load_file(tmp_path / "found.safetensors")
     theirs = load_sae(tmp_path / "theirs")
     assert (theirs.k, theirs.n_features) == (7, 96)
-    for read, codes, rebuilt in ((sae, "codes", "rebuilt"), (theirs, "their_codes", "their_rebuilt")):
+    trained = load_sae(tmp_path / "trained")
+    pairs = ((sae, "codes", "rebuilt"), (theirs, "their_codes", "their_rebuilt"))
+    for read, codes, rebuilt in (*pairs, (trained, "trained_codes", "trained_rebuilt")):
         off = (read.encode(x) - found[codes]).abs().max().item(), (read(x) - found[rebuilt]).abs().max().item()
         print("largest difference of codes and reconstructions:", *off)
         assert max(off) < 1e-5

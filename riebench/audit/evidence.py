@@ -12,11 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.audit.own_runs import BUDGETS
-from riebench.report.analysis import searched_for
-from riebench.report.arms import BASE, CURVE, TRUTH, Arm, Pairs, arms_of
+from riebench.report.arms import GAIN, TRUTH, Arm, Pairs, arms_of, searched_for
 from riebench.report.frame import records_file
 from riebench.report.groups import SAME, Group, read_groups
-from riebench.report.ranking import GAIN, MARGIN, SUCCESS
+from riebench.report.ranking import MARGIN, SUCCESS
 from riebench.report.scores import ENOUGH, matched
 from riebench.stats.resample import Bootstrap
 from riebench.util.errors import UserError
@@ -216,8 +215,6 @@ class Table:
 def table_of(group: Group) -> Table:
     """The arms of a group."""
     frame = group.frame
-    if BASE in frame:
-        frame = frame.assign(gain=frame[CURVE[0]] - frame[BASE])
     if set(TRUTH) <= set(frame):
         frame = frame.assign(done=frame[SUCCESS] * frame[KEPT])
     pairs, arms = arms_of(frame)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from riebench.audit.evidence import RANKING, Subject, Table
 from riebench.audit.part import AROUND, CSV, ROW, TONES, WIDTH, LeftOut, Part, rows_of
-from riebench.report.ranking import GAIN
+from riebench.report.arms import GAIN
 from riebench.report.texttable import TextTable, number
 
 if TYPE_CHECKING:

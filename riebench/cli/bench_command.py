@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def bench_command(
     options: RunOptions,
     pairs: Annotated[int, typer.Option(min=1, help="How many pairs, taken in turn from all categories.")] = 20,
-    pair_file: Annotated[Path | None, typer.Option(help="Pair file (JSON); the model's own unless given.")] = None,
+    pair_file: Annotated[Path | None, typer.Option(help="Pair file (JSON). Default: the model's own.")] = None,
     memory: Annotated[
         bool, typer.Option("--memory", help="Measure peak memory with 10 and 1,000 pairs, too (takes long).")
     ] = False,

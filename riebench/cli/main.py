@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from riebench.cli.bench_command import bench_command
-from riebench.cli.messages import App, HeadedCommands, exit_code
+from riebench.cli.messages import PREFIX, App, HeadedCommands, exit_code
 from riebench.cli.methods_command import methods_command, new_method_command
 from riebench.cli.mini_command import mini_app
 from riebench.cli.models_command import blocks_command, doctor_command, fetch_command, settings_command, standin_command
@@ -18,6 +20,14 @@ from riebench.cli.run_command import rerun_command, run_command
 from riebench.cli.sae_command import sae_app
 from riebench.cli.score_command import metrics_command, score_command
 from riebench.cli.studies_command import ablate_command, audit_command
+from riebench.version import __version__
+
+
+def _print_version(version: bool) -> None:
+    if version:
+        print(f"riebench {__version__}")
+        raise typer.Exit
+
 
 COMMANDS: dict[str, dict[str, Any]] = {
     "Run and report": {
@@ -54,10 +64,26 @@ app = App(
     help="Measure representation-based image editing: CLIP against LPIPS, with the truth where it is known.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
-    context_settings={"auto_envvar_prefix": "RIEBENCH", "help_option_names": ["-h", "--help"]},
+    context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            allow_from_autoenv=False,
+            help="Print the version and stop.",
+        ),
+    ] = False,
+) -> None: ...
+
+
 for heading, commands in COMMANDS.items():
     for name, command in commands.items():
         if isinstance(command, App):

@@ -5,19 +5,30 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import wraps
-from typing import Annotated, Any
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 import typer
 from typer.core import TyperGroup
 
 from riebench.util.errors import UserError
+from riebench.util.files import working_folder
 
 PACKAGE = logging.getLogger("riebench")
 """The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
+PREFIX = "RIEBENCH"
+"""The beginning of the environment variables that stand for options."""
+VARIABLES = ("RIEBENCH_WEIGHTS", "RIEBENCH_PYTHON", "RIEBENCH_SAELENS")
+"""The environment variables that are no options: of the weights folder, and of the scripts and tests."""
+_PATHS: set[str] = set()
+"""The flags of all commands that take a path."""
 _VERBOSITY = {
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")],
     "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Print details, too.")],
@@ -69,10 +80,19 @@ def exit_code(program: App, arguments: list[str] | None) -> int:
     logger = logging.getLogger(__name__)
     with _messages_on_stderr():
         try:
+            working_folder()
+            _refuse_empty_paths(sys.argv[1:] if arguments is None else arguments)
+            _warn_of_unknown_variables(program)
             code = program(arguments, standalone_mode=False)
             return code if isinstance(code, int) else 0
         except UserError as error:
             logger.error(str(error))
+        except BrokenPipeError:  # the reader of our output, as head, has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            logger.debug("", exc_info=True)
+            logger.error("%s: %s", error.filename or "a file cannot be read or written", error.strerror or error)
         except typer.Abort:
             logger.error("stopped")
             return 130
@@ -100,6 +120,41 @@ class HeadedCommands(TyperGroup):
                 formatter.write_dl(rows)
 
 
+def _refuse_empty_paths(words: Sequence[str]) -> None:
+    """Refuse an empty word where a path is expected: it would stand for the working folder.
+
+    Raises:
+        UserError: if there is one.
+    """
+    for before, word in pairwise(["", *words]):
+        flag = before if word == "" else word.removesuffix("=")
+        if flag in _PATHS and (word == "" or word.endswith("=")):
+            raise UserError(f"{flag} is empty; name a path, or leave it out")
+        if word == "" and not before.startswith("--"):
+            raise UserError("an argument is empty; name a path ('.' is the working folder)")
+
+
+def _warn_of_unknown_variables(program: App) -> None:
+    """Warn of environment variables that look like options of the program and are none."""
+    names = [name for name in os.environ if name.startswith(PREFIX + "_") and name not in VARIABLES]
+    if not names:
+        return
+    options = {*_variables(typer.main.get_command(program), PREFIX)}
+    for name in names:
+        if name not in options:
+            near = get_close_matches(name, options, n=1)
+            hint = f"did you mean {near[0]}?" if near else "no command has such an option"
+            logging.getLogger(__name__).warning("the environment variable %s is not read; %s", name, hint)
+
+
+def _variables(command: Any, prefix: str) -> Iterator[str]:
+    """The environment variables of the options of a command, and of the commands below it."""
+    for parameter in command.params:
+        yield f"{prefix}_{parameter.name.upper()}"
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _variables(below, f"{prefix}_{name.upper().replace('-', '_')}")
+
+
 def _refuse_infinite(options: Mapping[str, Any]) -> None:
     """Refuse ``nan`` and ``inf``, which typer takes as numbers, in the options of any command (UserError)."""
     for name, value in options.items():
@@ -119,6 +174,11 @@ def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**options)
 
     signature = inspect.signature(function, eval_str=True)
+    for parameter in signature.parameters.values():
+        kind, option = get_args(parameter.annotation)[:2]
+        if Path in (kind, *get_args(kind)):
+            flag = f"--{parameter.name.replace('_', '-')}"
+            _PATHS.update(getattr(option, "param_decls", None) or (flag,))
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
         for name, annotation in _VERBOSITY.items()

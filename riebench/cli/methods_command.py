@@ -59,7 +59,7 @@ def _show(entry: MethodEntry) -> None:
         return
     table = Table("option", "type", "default", "meaning")
     for option in options:
-        table.add_row(*map(Text, (option.name, option.type, option.default or "must be given", option.doc)))
+        table.add_row(*map(Text, (option.name, option.type, option.default or "required", option.doc)))
     wide_console().print(table)
     with_k = "; k as --k, which takes several" if any(option.name == "k" for option in options) else ""
     print(f"Give each as --option name=value{with_k}.")
@@ -67,7 +67,7 @@ def _show(entry: MethodEntry) -> None:
 
 def new_method_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case words with dashes between.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write; riebench-NAME unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write. Default: riebench-NAME.")] = None,
 ) -> None:
     """Write a package of its own for a method: pyproject.toml with the entry point, the method, a test, a README.
 

@@ -104,7 +104,7 @@ def generate_command(
 
 @mini_app.command("check")
 def check_command(
-    part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; may be given again.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; may be repeated.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Fresh prompts and seeds for accuracy.")] = 500,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of each attribute for steering.")] = 20,
     model: Drawn = "mini",

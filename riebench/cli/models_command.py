@@ -70,7 +70,7 @@ def settings_command() -> None:
 
 GSAM = 'SAM2_BUILD_CUDA=0 pip install --no-build-isolation "riebench[gsam]"'
 INSTALL = {"groundingdino-py": GSAM, "sam2": GSAM}
-Weights = Annotated[Path | None, typer.Option(help="Folder of the weights; one in the user's cache unless given.")]
+Weights = Annotated[Path | None, typer.Option(help="Folder of the weights. Default: one in the user's cache.")]
 
 
 def fetch_command(
@@ -78,7 +78,7 @@ def fetch_command(
     weights: Weights = None,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="Part by name; may be given again; all unless given, but what single metrics need."),
+        typer.Option(help="Part by name; may be repeated. Default: all but those of single metrics."),
     ] = None,
 ) -> None:
     """Download the parts of a real model: at fixed revisions, hashes checked; complete files are not fetched again.
@@ -184,7 +184,7 @@ def standin_command(
     size: Annotated[
         str, typer.Option(help="tiny, or true (sdxl: 17 GB on disk; flux: true widths, few layers, 8 GB).")
     ] = "tiny",
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
 ) -> None:
     """Write random weights of a real model in the layouts that its loaders read, to try the whole path.
 

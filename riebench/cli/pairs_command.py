@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from riebench.cli.messages import App
-from riebench.pairs import CATEGORIES, Pair, category_named, check_pairs, load_pairs, remarks_on, select
+from riebench.pairs import CATEGORIES, Pair, categories_named, check_pairs, load_pairs, remarks_on, select
 from riebench.pairs.pair_files import as_items, write_json
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
 from riebench.report.summary import wide_console
 from riebench.util.errors import UserError
 
-PairFile = Annotated[Path | None, typer.Option("--pairs", help="Pair file (JSON); mini's own unless given.")]
+PairFile = Annotated[Path | None, typer.Option("--pairs", help="Pair file (JSON). Default: mini's own.")]
 pairs_app = App(help="Build, check and look at pairs.", no_args_is_help=True)
 
 
@@ -26,11 +26,11 @@ def pairs_build(
     piebench: Annotated[Path, typer.Option(help="PIE-Bench's mapping_file.json.")],
     out: Annotated[Path, typer.Option(help="Pair file to write (JSON).")],
     category: Annotated[
-        list[str] | None, typer.Option(help="Category by number or name; may be given again; all nine unless given.")
+        list[str] | None, typer.Option(help="Category by number or name; may be repeated. Default: all nine.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Pairs of each category at most; RIEBench runs 50.")] = None,
     report: Annotated[
-        Path | None, typer.Option(help="File for what was left out and why; beside the pair file unless given.")
+        Path | None, typer.Option(help="File for what was left out and why. Default: beside the pair file.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
@@ -43,8 +43,8 @@ def pairs_build(
         raise UserError("--piebench, --out and --report name the same file; give each its own")
     for path in (out, report):
         if path.exists() and not force:
-            raise UserError(f"{str(path)!r} is there already; give another name, or --force to overwrite it")
-    built = build_pairs(read_piebench(piebench), [category_named(c) for c in category or []], limit)
+            raise UserError(f"{str(path)!r} exists already; give another name, or --force to overwrite it")
+    built = build_pairs(read_piebench(piebench), categories_named(category or []), limit)
     if built.pairs:
         write_json(out, as_items(built.pairs))
     write_json(report, [item._asdict() for item in built.left_out])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from riebench.cli.messages import App
+from riebench.cli.messages import App, is_quiet
 from riebench.util.errors import UserError
+from riebench.util.progress import Advance, progress_bar
 
 if TYPE_CHECKING:
     from riebench.report.written import Written
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 
 def table_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
-    strength: Annotated[float | None, typer.Option(help="Rows of this strength alone.")] = None,
-    overall: Annotated[bool, typer.Option("--overall", help="Rows over all categories alone.")] = False,
+    strength: Annotated[float | None, typer.Option(help="Only rows of this strength.")] = None,
+    overall: Annotated[bool, typer.Option("--overall", help="Only rows over all categories.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
 ) -> None:
     """Print the table of a finished run again.
@@ -34,8 +36,6 @@ def table_command(
     if strength is not None and strength not in known:
         raise UserError(f"no row has the strength {strength:g}; there are {', '.join(f'{s:g}' for s in known)}")
     tables = [settings_table(curves, strength, overall) for curves in groups]
-    if not any(table.rows for table in tables):
-        raise UserError("there is one category only, so no row over all of them; leave out --overall")
     for table in tables:
         if markdown:
             print(markdown_table(table), end="")
@@ -61,9 +61,16 @@ def report_command(
     runs: Runs,
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and the page; not a run's.")],
     budget: Annotated[
-        str | None, typer.Option(help="LPIPS budgets. Default: 0.1,0.2,0.3,0.4 where the curves reach them.")
+        str | None,
+        typer.Option(
+            help="LPIPS at which methods are compared. Default: those of --at-lpips; without a search those of "
+            "0.1,0.2,0.3,0.4 that half of the pairs reach, or four below."
+        ),
     ] = None,
-    rank_at: Annotated[float | None, typer.Option(help="Budget to rank at. Default: the middle one.")] = None,
+    rank_at: Annotated[
+        float | None,
+        typer.Option(help="Budget to rank at. Default: the middle one, or where most is gained if little is there."),
+    ] = None,
     rank_by: Annotated[
         str, typer.Option(help="What ranks: gain (as published), margin, or edit_success on mini.")
     ] = "gain",
@@ -76,28 +83,22 @@ def report_command(
 
     Example: riebench report runs/demo --out report
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from riebench.report.analysis import Options
     from riebench.report.style import FIGURE_NAMES
     from riebench.report.written import PAGE, write_report
 
     options = Options(_budgets(budget), rank_at, resamples, seed, rank_by)
-    bar = Console(stderr=True)
-    with Progress(console=bar, transient=True, disable=not bar.is_terminal) as progress:
-        task = progress.add_task("tables", total=None)
+    with ExitStack() as bars:
+        advances: list[Advance] = []
 
         def tables_done(written: Written) -> None:
-            progress.stop()  # the numbers come first, then a progress bar for figures and page
-            _show_boards(written)
-            if figures or page:
-                steps = len(FIGURE_NAMES) * figures + page
-                progress.update(task, total=steps * len(written.groups), completed=-1)
-                progress.start()
+            _show_boards(written)  # the numbers come first, then a progress bar for figures and page
+            steps = (len(FIGURE_NAMES) * figures + page) * len(written.groups)
+            if steps:
+                advances.append(bars.enter_context(progress_bar("figures and page", steps, quiet=is_quiet())))
 
         def step(what: str) -> None:
-            progress.update(task, description=what, advance=1)
+            advances[0]()
 
         written = write_report(runs, out, options, figures, page, tables_done, step)
     for note in written.late:

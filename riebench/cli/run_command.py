@@ -19,6 +19,7 @@ from riebench.report.summary import summarize, wide_console
 if TYPE_CHECKING:
     from riebench.engine.request import Request
     from riebench.engine.session import Session
+    from riebench.settings.lpips_search import SearchOptions
 
 
 @with_run_options()
@@ -39,7 +40,7 @@ def run_command(
 
     The same command with the same --out does only what is missing there.
 
-    Every option is also an environment variable, as RIEBENCH_RUN_METHOD.
+    Every option is also an environment variable, as RIEBENCH_RUN_METHOD; several values have blanks between them.
     """
     from riebench.engine.request import resolve
 
@@ -49,9 +50,18 @@ def run_command(
         return 0
     from riebench.engine.run import carry_out
 
+    if request.at_lpips is not None:
+        _announce(request.at_lpips)
     with _tracing() if trace else nullcontext():
         session = carry_out(request, pairs, options, beside=True)
     return sum_up(session)
+
+
+def _announce(search: SearchOptions) -> None:
+    """Say what is searched for."""
+    budgets = " and ".join(f"{budget:g}" for budget in search.budgets)
+    what = "searching, for each pair and method, a strength up to %g where LPIPS to the base is %s (within %.0f %%)"
+    logging.getLogger(__name__).info(what, search.most, budgets, 100 * search.within)
 
 
 @contextmanager
@@ -60,7 +70,8 @@ def _tracing() -> Iterator[None]:
 
     with tracing() as seen:
         yield
-    logging.getLogger(__name__).info("time and memory by stage\n%s", "\n".join(seen.lines()))
+    # A warning, as --quiet shows it: it was asked for.
+    logging.getLogger(__name__).warning("time and memory by stage\n%s", "\n".join(seen.lines()))
 
 
 def sum_up(done: Session) -> int:
@@ -87,13 +98,13 @@ def _print_plan(request: Request) -> None:
     plan = forecast(request)
     table = Table("method", "options", "blocks", "strengths", "on steps", title="settings", title_justify="left")
     for c in request.conditions:
-        given = " ".join(f"{option}={value}" for option, value in c.options.items() if value is not None)
+        options = " ".join(f"{option}={value}" for option, value in c.options.items() if value is not None)
         intervals = ", ".join(interval_name(steps) if steps else ALL_STEPS for steps in c.on_steps)
-        table.add_row(c.method, given, "+".join(c.sites), ", ".join(f"{s:g}" for s in c.strengths), intervals)
+        table.add_row(c.method, options, "+".join(c.sites), ", ".join(f"{s:g}" for s in c.strengths), intervals)
     wide_console().print(table, markup=False)
     memory = "small" if plan.memory is None else f"about {plan.memory / 1e9:.0f} GB"
     times = [f"about {_duration(s)} on {device}" for device, s in plan.seconds.items()]
-    unknown_time = "known once a first pair has been measured: run with --limit 1 --category 1"
+    unknown_time = "not known before these weights have run on this device: run with --limit 1 --category 1"
     print(
         f"model     {request.model}, protocol {request.protocol}, {request.steps} steps\n"
         f"pairs     {plan.pairs}\n"

@@ -15,7 +15,7 @@ Prompts = Annotated[
     str | None,
     typer.Option(help="Text file (one prompt a line), .csv, .parquet, or 'grammar' for prompts of mini's drawn world."),
 ]
-Count = Annotated[int | None, typer.Option(min=1, help="Prompts taken; all of the file unless given.")]
+Count = Annotated[int | None, typer.Option(min=1, help="Prompts taken. Default: all of the file.")]
 Column = Annotated[str | None, typer.Option(help="Column of a .csv or .parquet that holds the prompts.")]
 Split = Annotated[str, typer.Option(help="train, or held-out: seeds (and grammar scenes) that no training uses.")]
 
@@ -26,14 +26,14 @@ def sae_collect_command(
     prompts: Prompts = None,
     model: Model = "mini",
     site: Annotated[
-        list[str] | None, typer.Option(help="Site, as 'riebench blocks' lists them; may be given again; 'all'.")
+        list[str] | None, typer.Option(help="Site, as 'riebench blocks' lists them; may be repeated; 'all'.")
     ] = None,
     count: Count = None,
     column: Column = None,
     split: Split = "train",
     steps: Annotated[int, typer.Option(help="Denoising steps of each run.")] = 1,
     positions: Annotated[
-        int | None, typer.Option(help="Positions drawn at random from each step of each run; all unless given.")
+        int | None, typer.Option(help="Positions drawn at random from each step of each run. Default: all.")
     ] = None,
     store: Annotated[str, typer.Option(help="Type of the stored numbers: float16 or bfloat16.")] = "float16",
     shard_prompts: Annotated[

@@ -33,7 +33,7 @@ def sae_score_command(
     site: Annotated[str | None, typer.Option(help="Site of the SAEs. Default: as their folders say.")] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help=f"Baseline beside them, may be given again: {', '.join(BASELINES)}, or none. Default: all."),
+        typer.Option(help=f"Baseline beside them, may be repeated: {', '.join(BASELINES)}, or none. Default: all."),
     ] = None,
     prompts: Prompts = None,
     count: Annotated[
@@ -53,7 +53,7 @@ def sae_score_command(
     ] = 3.0,
     neutral: Annotated[str, typer.Option(help="Prompt from which features are switched on everywhere.")] = "",
     fit: Annotated[int, typer.Option(min=1, help="Pictures that the frozen decoder's encoder is trained on.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
     *,
     settings: Mapping[str, Any],
     batch: Batch = 16,

@@ -19,7 +19,9 @@ SWITCH, DECODERS = {"on": True, "off": False}, {"trained": False, "frozen": True
 def sae_train_command(
     out: Annotated[Path, typer.Option(help="Folder of the SAE folders, for --set sae.folder=DIR of 'riebench run'.")],
     data: Annotated[Path | None, typer.Argument(help="Folder that 'riebench sae collect' has filled.")] = None,
-    site: Annotated[list[str] | None, typer.Option(help="Site; may be given again; all of the data.")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="Site; may be repeated. Default: all sites of the data.")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="mini (the default), paper (RIEBench, k 160), paper-v1 (first release, k 10).")
     ] = None,
@@ -57,7 +59,7 @@ def sae_train_command(
     split: Split = "train",
     run_steps: Annotated[int, typer.Option(help="Denoising steps of each run of --model.")] = 1,
     positions: Annotated[
-        int | None, typer.Option(help="Positions drawn from each step of each run of --model; all unless given.")
+        int | None, typer.Option(help="Positions drawn from each step of each run of --model. Default: all.")
     ] = None,
     rows: Batch = 8,
     tensorboard: Annotated[
@@ -78,51 +80,42 @@ def sae_train_command(
     """
     from riebench.training.train_saes import train
 
-    live = None
-    if model is not None:
-        if prompts is None:
-            raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")
-        live = {
-            "model": model,
-            "prompts": prompts,
-            "count": count,
-            "column": column,
-            "split": split,
-            "steps": run_steps,
-            "positions": positions,
-            "batch": rows,
-            "settings": settings,
-        }
-    elif prompts is not None or settings.keys() - {"device"}:
-        raise UserError("--prompts, --set, --weights and --dtype belong to --model; leave them out or name a model")
-    options: dict[str, Any] = {
-        "k": _numbers("k", k),
-        "expansion": _numbers("expansion", expansion),
-        "seeds": _numbers("seeds", seeds),
-        "aux": _words("aux", aux, SWITCH),
-        "frozen": _words("decoder", decoder, DECODERS),
-        "batch": batch,
-        "lr": lr,
-        "eps": eps,
-        "decay": decay,
-        "auxk": auxk,
-        "aux_weight": aux_weight,
-        "dead_after": dead_after,
-        "buffer": buffer,
-        "shuffle_seed": shuffle_seed,
-        "steps": steps,
+    live = {
+        "model": model,
+        "prompts": prompts,
+        "count": count,
+        "column": column,
+        "split": split,
+        "steps": run_steps,
+        "positions": positions,
+        "batch": rows,
+        "settings": settings,
     }
     trained = train(
         data,
         out=out,
         site=site or "all",
         preset=preset,
-        live=live,
+        live=_checked(live),
         device=settings.get("device", "auto"),
         log_every=log_every,
         checkpoint_every=checkpoint_every,
         tensorboard=tensorboard,
-        **options,
+        k=_numbers("k", k),
+        expansion=_numbers("expansion", expansion),
+        seeds=_numbers("seeds", seeds),
+        aux=_words("aux", aux, SWITCH),
+        frozen=_words("decoder", decoder, DECODERS),
+        batch=batch,
+        lr=lr,
+        eps=eps,
+        decay=decay,
+        auxk=auxk,
+        aux_weight=aux_weight,
+        dead_after=dead_after,
+        buffer=buffer,
+        shuffle_seed=shuffle_seed,
+        steps=steps,
     )
     if trained.signal is not None:
         return 128 + trained.signal
@@ -138,6 +131,28 @@ def _print_measured(measured: Mapping[str, Mapping[str, Any]]) -> None:
     print(f"{'SAE':{width}}  explained      L0    dead")
     for name, line in measured.items():
         print(f"{name:{width}}  {line['explained']:9.4g}  {line['l0']:6.1f}  {line['dead']:6.3f}")
+
+
+def _checked(live: dict[str, Any]) -> dict[str, Any] | None:
+    """The model that generates the values, with its options; None without one.
+
+    Raises:
+        UserError: for a model without prompts, and for its options without a model.
+    """
+    if live["model"] is not None and live["prompts"] is None:
+        raise UserError("no prompts were named; give a file with --prompts, or --prompts grammar --count 4000")
+    if live["model"] is not None:
+        return live
+    of_model = {name: live[name] for name in ("prompts", "count", "column", "positions")} | live["settings"]
+    of_model |= {
+        "run-steps": None if live["steps"] == 1 else live["steps"],
+        "split": None if live["split"] == "train" else live["split"],
+    }
+    for name, value in of_model.items():
+        if value is not None and name != "device":
+            flag = f"--{name}" if "." not in name else f"--set {name}"
+            raise UserError(f"{flag} belongs to --model; leave it out or name a model that generates the values")
+    return None
 
 
 def _numbers(name: str, words: str | None) -> tuple[int, ...] | None:

@@ -30,6 +30,9 @@ def score_command(
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of pictures named by the ids of their pairs.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the editor that made the pictures, for tables.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure the metrics of all records of RUN anew, as when one was mended.")
+    ] = False,
     strength: Annotated[float, typer.Option(help="Strength that the records of the pictures have.")] = 1.0,
     *,
     options: RunOptions,
@@ -54,7 +57,9 @@ def score_command(
     if run is not None:
         if options.metrics is None and metric_command is None:
             raise UserError("nothing to add; give --metrics, as --metrics psnr_outside, or --metric-command")
-        return _add(run, options, metric_command)
+        return _add(run, options, metric_command, again)
+    if again:
+        raise UserError("--again measures the metrics of a run anew; give its folder instead of --images")
     if name is None or images is None:
         raise UserError("the pictures need a name for tables; give --name, as --name my-editor")
     from riebench.engine.request import resolve_pictures
@@ -69,21 +74,21 @@ def score_command(
     return max(code, _add(session.folder, replace(options, metrics=None), metric_command))
 
 
-def _add(run: Path, options: RunOptions, command: str | None) -> int:
+def _add(run: Path, options: RunOptions, command: str | None, again: bool = False) -> int:
     """Add the metrics of the options and of a command to a run; returns the exit code."""
     missing: dict[Path, None] = {}
     unscored: Mapping[str, list[str]] = {}
     if options.metrics is not None:
         from riebench.engine.add_metrics import add_metrics
 
-        added = add_metrics(run, options.listed["metrics"], options.settings or {})
+        added = add_metrics(run, options.listed["metrics"], options.settings or {}, again)
         print(f"{added.records} records have {', '.join(added.names)}")
         _say_undefined(added)
         missing |= dict.fromkeys(added.missing)
     if command is not None:
         from riebench.engine.add_metrics import add_by_command
 
-        added = add_by_command(run, command)
+        added = add_by_command(run, command, again)
         print(f"{added.records} records have got {', '.join(added.names)}")
         _say_undefined(added)
         missing |= dict.fromkeys(added.missing)

@@ -38,7 +38,7 @@ def name_and_value(word: str) -> NameValue:
 
 SETTINGS = {
     "weights": Weights,
-    "device": Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best one unless given.")],
+    "device": Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: the best one.")],
     "dtype": Annotated[
         str | None, typer.Option(help="Type of the model's weights: float32 (as published), bfloat16 or float16.")
     ],
@@ -76,8 +76,8 @@ def with_run_options(*names: str) -> Callable[[Command], Command]:
     flags = {OPTIONS[name].flag or name: name for name in chosen if name != "settings"}
 
     def options(values: Mapping[str, Any]) -> RunOptions:
-        given = {name: _python_value(name, values[flag]) for flag, name in flags.items()}
-        return RunOptions(**given, settings=values.get("settings") or None, quiet=is_quiet())
+        chosen_values = {name: _python_value(name, values[flag]) for flag, name in flags.items()}
+        return RunOptions(**chosen_values, settings=values.get("settings") or None, quiet=is_quiet())
 
     parameters = [
         _parameter("settings", Mapping[str, Any], None) if name == "settings" else _run_parameter(name)
@@ -100,7 +100,7 @@ def _run_parameter(name: str) -> inspect.Parameter:
         kind = list[NameValue] | None
         more |= {"parser": name_and_value, "metavar": "NAME=VALUE"}
     if option.named or kind == list[str] | None:
-        more["help"] += " May be given again."
+        more["help"] += " May be repeated."
     declared = typer.Option(f"--{flag.replace('_', '-')}", **more)
     return _parameter(flag, Annotated[kind, declared], inspect.signature(RunOptions).parameters[name].default)
 

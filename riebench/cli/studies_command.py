@@ -36,7 +36,7 @@ def ablate_command(
     ] = None,
     count: Count = None,
     column: Column = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; the model's own unless given.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps. Default: the model's own.")] = None,
     model: Model = "mini",
     *,
     settings: Mapping[str, Any],
@@ -93,13 +93,13 @@ def audit_command(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Pairs of each category at most, of its own runs.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many of its own runs have other seeds; 2 unless given.")
+        int | None, typer.Option(min=1, help="How many of its own runs have other seeds. Default: 2.")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that its own runs take, by Ray if more than one; 1 unless given."),
+        typer.Option(min=1, help="Processes that its own runs take, by Ray if more than one. Default: 1."),
     ] = None,
-    budget: Annotated[float, typer.Option(help="LPIPS at which arms are compared.")] = 0.05,
+    budget: Annotated[float, typer.Option(help="LPIPS at which methods are compared.")] = 0.05,
 ) -> int:
     """Audit the benchmark: which differences its scores detect, from how many pairs on, and where they mislead.
 

@@ -35,6 +35,7 @@ from riebench.util.files import file_hash
 
 FOLDER, LIST, SCORES, BESIDE = "{folder}", "pictures.csv", "scores.csv", "references"
 FILE = "file"
+AGAIN = "measure all of them anew with --again, or score a copy of the folder"
 
 
 class AddedMetrics(NamedTuple):
@@ -62,6 +63,7 @@ def complete(
     scorers: Scorers,
     truth: TruthOf | None,
     pairs: Mapping[str, Pair],
+    again: bool = False,
 ) -> tuple[list[Record], list[Path]]:
     """Measure the metrics that records lack from their kept pictures, and write the records.
 
@@ -72,19 +74,21 @@ def complete(
         scorers: that these need.
         truth: pair and seed to a judge of its edited images, where the truth is known.
         pairs: by id; only the truth needs them.
+        again: whether to measure all of the metrics, and write all of the records at the end or none.
 
     Returns:
         The completed records, without those whose pictures are missing, and the missing files.
 
     Raises:
-        UserError: if the records cannot be written, or a metric raises on a pair.
+        UserError: if the records cannot be written, a metric raises on a pair, or a record would keep a metric by what
+            no longer measures it.
     """
     kept, missing = kept_pictures(folder.path, records)
     networks = measured_by(scorers, names)
     completed: list[Record] = []
     for of_pair in kept:
         first = of_pair.records[0]
-        lack = [name for name in names if any(name not in record.metrics for record in of_pair.records)]
+        lack = [name for name in names if again or any(name not in record.metrics for record in of_pair.records)]
         judge = truth(pairs[first.pair_id], first.seed) if truth else None
         reference = of_pair.reference()._replace(truth=judge)
         try:
@@ -93,18 +97,36 @@ def complete(
             raise UserError(f"pair {first.pair_id!r}: {error}; mend it, and the same command goes on") from None
         by = {name: networks[name] for name in lack if name in networks}
         added = [_with_metrics(record, score, by) for record, score in zip(of_pair.records, scores, strict=True)]
-        folder.append(added)
+        if not again:
+            folder.append(added)
         completed += added
+    if again:
+        _refuse_leaving(folder, completed, networks)
+        folder.append(completed)
     return completed, missing
 
 
-def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | None = None) -> AddedMetrics:
+def _refuse_leaving(folder: RunFolder, measured: Sequence[Record], by: Mapping[str, str]) -> None:
+    """Check that no other record has metrics of the same names by something else.
+
+    Raises:
+        UserError: if one has.
+    """
+    keys = {record.key for record in measured}
+    others = [record for record in folder.records if record.key not in keys]
+    refuse_other_scorers(by, others, "their pictures were not all measured, so nothing is written")
+
+
+def add_metrics(
+    path: Path, words: Sequence[str], settings: Mapping[str, Any] | None = None, again: bool = False
+) -> AddedMetrics:
     """Add metrics to the records of a finished run; only what a record lacks is measured.
 
     Args:
         path: the run folder.
         words: names of metrics, or of sets of them.
         settings: that differ from those of the run, by name.
+        again: whether records that have the metrics are measured too, as by a function that was mended.
 
     Raises:
         UserError: if the folder is no run or cannot be written, a metric is unknown, weights are missing, or they are
@@ -122,12 +144,12 @@ def add_metrics(path: Path, words: Sequence[str], settings: Mapping[str, Any] | 
         truth = None
     names = [metric.name for metric in metrics_of(named, truth is not None)]
     with RunFolder(path) as folder:
-        _refuse_other_scorers(folder, scorers, names)
-        lack = lacking(folder.records, names)
+        _refuse_other_scorers(folder, scorers, () if again else names)
+        lack = [r for r in folder.records if r.status == "ok"] if again else lacking(folder.records, names)
         drawn = any(METRICS[name].drawn_world for name in names)
         pairs = {pair.id: pair for pair in request.pairs()} if drawn and lack else {}
         _refuse_none(folder)
-        completed, missing = complete(folder, lack, names, scorers, truth if drawn else None, pairs)
+        completed, missing = complete(folder, lack, names, scorers, truth if drawn else None, pairs, again)
         lacked = {record.key for record in lack}
         have = [r for r in folder.records if r.status == "ok" and r.key not in lacked] + completed
     undefined = {name: sum(record.metrics[name] is None for record in have) for name in names}
@@ -157,7 +179,7 @@ def _refuse_other_scorers(folder: RunFolder, scorers: Scorers, names: Sequence[s
         for theirs in {record.parts.get(name, ours) for record in folder.records} - {ours}:
             end = "name its weights with --set, or score with what the run was scored by"
             raise UserError(f"the run was scored by the {name} {theirs}, and this one is {ours}; {end}")
-    refuse_other_scorers(measured_by(scorers, names), folder.records, "score a copy of the folder")
+    refuse_other_scorers(measured_by(scorers, names), folder.records, AGAIN)
 
 
 def _with_metrics(record: Record, scores: Scores, by: Mapping[str, str]) -> Record:
@@ -166,7 +188,7 @@ def _with_metrics(record: Record, scores: Scores, by: Mapping[str, str]) -> Reco
     return record.model_copy(update=update)
 
 
-def add_by_command(path: Path, command: str) -> AddedMetrics:
+def add_by_command(path: Path, command: str, again: bool = False) -> AddedMetrics:
     """Add the metrics that a command measures of a run's pictures to its records.
 
     The command gets a folder with the pictures; ``pictures.csv`` with a row for each: its ``file``, ``pair_id``,
@@ -178,11 +200,13 @@ def add_by_command(path: Path, command: str) -> AddedMetrics:
     Args:
         path: the run folder.
         command: words, in one of which ``{folder}`` stands for that folder; no shell reads them.
+        again: whether another command may have measured metrics of these names before, in the same pictures.
 
     Raises:
         UserError: if the command fails or changes a picture of the run, its scores cannot be read, a name is one of
             riebench's metrics, or another command has measured a metric of that name in this run.
     """
+    words = _words(command)
     if FOLDER not in command:
         raise UserError(f"the command {command!r} has no {FOLDER}; put it where the folder of pictures belongs")
     with RunFolder(path) as folder, TemporaryDirectory() as temporary:
@@ -192,16 +216,18 @@ def add_by_command(path: Path, command: str) -> AddedMetrics:
         if not kept:
             raise UserError(f"{path} keeps no pictures that could be scored; run with --keep-images")
         by_file = _lay_out(kept, Path(temporary))
-        files = _files_of(command)
+        files = _files_of(words)
         hashes = {file: file_hash(file) for file in files}
-        _run(command, temporary)
+        _run(command, words, temporary)
         _refuse_overwriting(path, kept)
         # A file that the command has written is no part of it.
         code = hash_of_files(file for file in files if file.is_file() and file_hash(file) == hashes[file])
         names, scores = _read_scores(Path(temporary) / SCORES, by_file)
         by = dict.fromkeys(names, with_hash(command, code))
-        refuse_other_scorers(by, folder.records, "give its column another name")
+        if not again:
+            refuse_other_scorers(by, folder.records, "give its column another name, or measure all anew with --again")
         measured = [_with_metrics(by_file[file], scores[file], by) for file in by_file if scores.get(file)]
+        _refuse_leaving(folder, measured, by)
         folder.append(measured)
     unscored = {name: [file for file in by_file if name not in scores.get(file, {})] for name in names}
     undefined = {name: sum(row.get(name, 0) is None for row in scores.values()) for name in names}
@@ -220,9 +246,8 @@ def _refuse_overwriting(path: Path, kept: Sequence[KeptPictures]) -> None:
             raise UserError(f"the command has changed {picture}; let it write new files alone, and run again")
 
 
-def _files_of(command: str) -> list[Path]:
+def _files_of(words: Sequence[str]) -> list[Path]:
     """The files that a command names, its program among them if that is a script, and what Python files import."""
-    words = _words(command)
     modules = [word for option, word in pairwise(words) if option == "-m"]
     program = Path(shutil.which(words[0]) or words[0])
     named = [Path(word.rpartition("=")[2]) for word in words[1:] if FOLDER not in word]
@@ -265,8 +290,8 @@ def _lay_out(kept: Sequence[KeptPictures], folder: Path) -> dict[str, Record]:
     return by_file
 
 
-def _run(command: str, folder: str) -> None:
-    words = [word.replace(FOLDER, folder) for word in _words(command)]
+def _run(command: str, words: Sequence[str], folder: str) -> None:
+    words = [word.replace(FOLDER, folder) for word in words]
     try:
         done = subprocess.run(words, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     except OSError as error:

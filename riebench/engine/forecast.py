@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from riebench.engine.conditions import Condition
 from riebench.engine.request import Request
@@ -11,7 +12,9 @@ from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
 from riebench.models.sites import neuron_sites
 from riebench.settings.lpips_search import TYPICAL_RUNS
+from riebench.util.files import files_under
 from riebench.util.progress import timings
+from riebench.weights import find_parts
 
 INSTRUMENT_WEIGHTS = 0.17e9 + 0.22e9 + 0.43e9
 """Of Grounding DINO, SAM 2.1 and CLIP; they are held in float32."""
@@ -30,7 +33,7 @@ class Forecast:
             about.
         plain: the same if each setting ran base, source and edited run anew.
         memory: bytes, about; None for a model whose size is not known, as the embedded one.
-        seconds: by device on which this model was run before; empty if it never was.
+        seconds: by device on which these weights were run before, of the same size and type; empty if they never were.
     """
 
     settings: int
@@ -61,8 +64,28 @@ def forecast(request: Request) -> Forecast:
         values = max(_neuron_values(entry, c, request) for c in request.conditions) * request.steps
         # Neurons are held three times: of base and source run, and in one plan.
         memory = weights + entry.row_bytes * rows * request.batch * size / 4 + 3 * values * size
-    seconds = {device: each * forwards for device, each in timings(entry.name).items()}
+    seconds = {device: each * forwards for device, each in timings(timed_work(request)).items()}
+    if model.device != "auto":
+        seconds = {device: value for device, value in seconds.items() if device == model.device}
     return Forecast(settings, searched, pairs, forwards, passes * (2 + 3 * (settings + searched)), memory, seconds)
+
+
+def timed_work(request: Request) -> str:
+    """A text that names what the time of a pass depends on, beside the device: model, weights, size, type, offload.
+
+    Weights are told apart by their folder and its size in bytes; without weights the text is empty.
+    """
+    entry, model = entry_named(request.model), request.settings.model
+    weights = "its own"
+    if model.location is not None and not Path(model.location).is_dir():
+        weights = f"{model.location} {model.revision or ''}"
+    elif entry.parts:
+        located = {part.part.name: part.path for part in find_parts(entry.parts, request.settings)}
+        folder = located.get("model")
+        if folder is None:
+            return ""
+        weights = f"{folder} {sum(file.stat().st_size for file in files_under(folder))}"
+    return f"{entry.name}, weights {weights}, size {model.size or ''}, {model.dtype}, offload {model.offload}"
 
 
 def _neuron_values(entry: ModelEntry, condition: Condition, request: Request) -> int:

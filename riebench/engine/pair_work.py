@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -19,17 +21,17 @@ from riebench.masks import Mask, Region, to_grid
 from riebench.masks.region import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import RunName, check_plan
-from riebench.metrics import Reference, score_images
-from riebench.metrics.scoring import cut_prompts
+from riebench.metrics import Reference, doubts_of_texts, score_images
 from riebench.metrics.seen import Image
 from riebench.models import Edit, Run, Start, neuron_sites
 from riebench.prompts import Prompted
 from riebench.records import ACTS, INSIDE, OUTSIDE, Record
-from riebench.records.schema import CUT
 from riebench.settings.lpips_search import lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
 from riebench.util.trace import Trace
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -284,10 +286,11 @@ class PairWork:
             self.model.entry.check_prompts(prompts)
         return self.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
 
-    def score(self, pictures: Sequence[EditedPicture]) -> list[Record]:
-        """The record of every edited picture, with its metrics or its error."""
+    @cached_property
+    def _reference(self) -> Reference:
+        """What edited pictures are compared with."""
         pair, truth, brackets = self.task.pair, self.instruments.truth, self.protocol.score_brackets
-        reference = Reference(
+        return Reference(
             base=self.base.image,
             source=self.source.image,
             edit_prompt=pair.editing_prompt if brackets else pair.edit_prompt,
@@ -295,16 +298,26 @@ class PairWork:
             region=self.base_mask | self.source_mask,
             truth=truth(pair, self.task.seed) if truth else None,
         )
+
+    @cached_property
+    def _doubts(self) -> dict[str, str]:
+        """Notes on the pair's prompts as CLIP reads them, which are also logged; mostly none."""
+        doubts = doubts_of_texts(self.instruments.scorers.clip, self._reference)
+        for what, doubt in doubts.items():
+            logger.warning("pair %s, similarity with the %s: %s", self.task.pair.id, what, doubt)
+        return doubts
+
+    def score(self, pictures: Sequence[EditedPicture]) -> list[Record]:
+        """The record of every edited picture, with its metrics or its error."""
         images = [picture.image for picture in pictures if picture.image is not None]
+        scorers, names = self.instruments.scorers, self.request.metrics
         with self._timed("metrics"):
-            names = self.request.metrics
-            scores = iter(score_images(self.instruments.scorers, reference, images, names) if images else [])
-        cut = cut_prompts(self.instruments.scorers.clip, reference) if images else []
-        note = {CUT: " and ".join(cut)} if cut else {}
+            scores = iter(score_images(scorers, self._reference, images, names) if images else [])
+            doubts = self._doubts if images else {}
         return [
             self.recorder.record(self.task, picture.setting, error=picture.error)
             if picture.image is None
-            else self.recorder.record(self.task, picture.setting, next(scores), picture.notes | note)
+            else self.recorder.record(self.task, picture.setting, next(scores), picture.notes | doubts)
             for picture in pictures
         ]
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import ALL, OPTIONS, RunOptions, field_type
 from riebench.engine.session import Session
 from riebench.records import Record, read_records
+from riebench.report.frame import load_records
 from riebench.util.errors import unknown
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """A finished run.
 
@@ -26,6 +31,19 @@ class RunResult:
 
     session: Session
     records: list[Record]
+
+    def frame(self) -> pd.DataFrame:
+        """The records as :func:`riebench.load_records` gives them; one row a record."""
+        return load_records(self.session.folder)
+
+    def __repr__(self) -> str:
+        failed = sum(record.status == "failed" for record in self.records)
+        counted = f"{len(self.records)} records" + (f", {failed} failed" if failed else "")
+        return f"<result of a run: {counted}, in {self.session.folder}>"
+
+    def _repr_html_(self) -> str:
+        """The records as a notebook shows them."""
+        return f"<p>{escape(repr(self))}</p>" + (self.frame().to_html(max_rows=20) if self.records else "")
 
 
 def run(method: str | Sequence[str] | None = None, block: str | Sequence[str] = ALL, **more: Any) -> RunResult:

@@ -16,7 +16,7 @@ from riebench.engine.run_options import ALL, RunOptions
 from riebench.methods.registry import METHODS
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
-from riebench.pairs import Pair, category_named, load_pairs, select
+from riebench.pairs import Pair, categories_named, load_pairs, select
 from riebench.pairs.edited_images import pictured
 from riebench.records.folder import read_run
 from riebench.settings.intervals import parse_intervals
@@ -237,7 +237,7 @@ def _pairs(options: RunOptions, entry: ModelEntry, preset: Preset | None) -> tup
     """The pair file, None if pairs were handed in, and the chosen pairs."""
     file, pairs = _pair_file(options, entry)
     limit = preset.limit if preset and options.limit is None else options.limit
-    categories = [category_named(str(category)) for category in options.listed["category"]]
+    categories = categories_named(options.listed["category"])
     chosen = select(pairs, categories, [str(name) for name in options.listed["ids"]], limit)
     model = options.handed_in.model
     if model is None or model.own:

@@ -60,7 +60,7 @@ def refuse_other_runs(run: LoadedRun, before: Sequence[Record], folder: Path, me
     if not before:
         return
     end = mend or f"give another --out, or --force to discard the records in {folder}"
-    refuse_other_scorers(run.measured_by, before, end)
+    refuse_other_scorers(run.measured_by, before, mend or f"measure it anew by 'riebench score --again', {end}")
     _refuse_other_code(run, before, end)
     _refuse_other_pairs(run.tasks, before, end)
     shared = run.shared

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from riebench.engine.forecast import timed_work
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.request import Request
 from riebench.engine.resume import lacking, left_to_do, refuse_other_runs
@@ -24,7 +25,7 @@ from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, read_records
-from riebench.records.folder import RUN
+from riebench.records.folder import RECORDS, RUN
 from riebench.util.errors import UserError
 from riebench.util.progress import keep_timing, progress_bar
 from riebench.util.work_folder import check_work_folder, work_off
@@ -75,8 +76,7 @@ def carry_out(
         loaded_run = crew.ask(lambda worker: worker.describe(pairs, searched, earlier))
         refuse_other_runs(loaded_run, before, path)
         if repeated is not None and repeated.resolve() != path.resolve():
-            mend = f"it would not be repeated; put back what it was run with, or use 'riebench run' ({repeated})"
-            refuse_other_runs(loaded_run, read_records(repeated), repeated, mend)
+            _refuse_unlike(loaded_run, repeated)
         if before:
             before = _asked_for_now(folder, before, loaded_run)
         asked = {setting.key for task in loaded_run.tasks for setting in task.settings}
@@ -90,9 +90,21 @@ def carry_out(
         with writing_run_file(folder, loaded_run, request, options, session):
             _work(crew, tasks, folder, session, options)
     rows = request.steps * sum(2 + len(task.settings) for task in tasks[: session.pairs])
-    if rows:
-        keep_timing(request.model, loaded_run.device, session.seconds, rows)
+    if rows and given.model is None:  # nothing tells the weights of a loaded model
+        keep_timing(timed_work(request), loaded_run.device, session.seconds, rows)
     return session
+
+
+def _refuse_unlike(loaded_run: LoadedRun, repeated: Path) -> None:
+    """Check that a run would make the records of a folder again.
+
+    Raises:
+        UserError: if its weights, code, pairs or metrics are not those of the records.
+    """
+    file = repeated / RECORDS
+    if file.is_file() and file.stat().st_size:  # a run may have ended before its first record
+        mend = f"so {repeated} cannot be repeated: put back what it was run with, or use 'riebench run'"
+        refuse_other_runs(loaded_run, read_records(repeated), repeated, mend)
 
 
 def _asked_for_now(folder: RunFolder, before: Sequence[Record], loaded_run: LoadedRun) -> list[Record]:

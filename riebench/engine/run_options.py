@@ -6,8 +6,9 @@ from dataclasses import KW_ONLY, Field, dataclass, fields
 from functools import cached_property
 from numbers import Integral, Real
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+
+import numpy as np
 
 from riebench.instruments.loading import HandedIn
 from riebench.pairs.pair import MAX_SEED, Pair
@@ -65,7 +66,7 @@ class RunOptions:
     """The options of a run as a user gives them; :func:`riebench.engine.request.resolve` makes a request of them.
 
     Raises:
-        UserError: if a value has another type than its field, or a number is out of its bounds.
+        UserError: if a value has another type than its field, is empty, or a number is out of its bounds.
     """
 
     method: Annotated[
@@ -77,7 +78,7 @@ class RunOptions:
     _: KW_ONLY
     alone: Annotated[bool, Option("Run each of the blocks alone, too.")] = False
     k: Annotated[
-        int | str | Sequence[int | str] | None,
+        Numbers,
         Option("Features (or neurons) moved in each direction, as 20,40; each is run.", commas=True),
     ] = None
     strength: Annotated[
@@ -128,7 +129,7 @@ class RunOptions:
     category: Annotated[
         str | int | Sequence[str | int] | None, Option("Categories by number or name.", written=REPEATED)
     ] = None
-    ids: Annotated[Words, Option("Pairs by id.", flag="id", written=REPEATED)] = None
+    ids: Annotated[str | int | Sequence[str | int] | None, Option("Pairs by id.", flag="id", written=REPEATED)] = None
     limit: Annotated[int | None, Option("Pairs of each category at most.", least=1)] = None
     seed: Annotated[
         int | None, Option("Seed of all runs; each pair's own (or 42) unless given.", least=0, most=MAX_SEED)
@@ -169,10 +170,10 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
+            if not isinstance(field_type(name), str):
+                object.__setattr__(self, name, plain(getattr(self, name)))
             value = getattr(self, name)
-            if not _has_type(value, field_type(name)):
-                expected = " or ".join(PLAIN[kind] for kind in _kinds(field_type(name)) if kind in PLAIN)
-                raise UserError(f"{name} is {value!r}; expected {expected}")
+            _check_value(name, value)
             if value is not None and option.least is not None and value < option.least:
                 raise UserError(f"{name} is {value!r}; expected {option.least} or more")
             if value is not None and option.most is not None and value > option.most:
@@ -210,19 +211,92 @@ def field_type(name: str) -> Any:
     return getattr(kind, "__forward_arg__", kind)
 
 
-def _kinds(declared: Any) -> tuple[Any, ...]:
-    """The types that a field allows."""
-    return get_args(declared) or (declared,)
+def plain(value: Any) -> Any:
+    """A value with Python's own numbers and lists in place of numpy's, and with lists for other collections."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return type(value)(map(plain, value)) if isinstance(value, list | tuple) else [plain(each) for each in value]
+    return value
 
 
-def _has_type(value: Any, declared: Any) -> bool:
-    """Whether a value fits a field of plain types; fields of lists, mappings and loaded parts are not checked here."""
-    kinds = _kinds(declared)
-    if value is None or not all(kind in PLAIN or kind is NoneType for kind in kinds):
-        return True
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, tuple(NUMBERS.get(kind, kind) for kind in kinds if kind is not bool))
+def _check_value(name: str, value: Any) -> None:
+    """Refuse a value of another type than its field, and one that is empty.
+
+    Raises:
+        UserError: if it is such a value.
+    """
+    declared = field_type(name)
+    if isinstance(declared, str):
+        _check_loaded(name, value)
+    elif misfit := _misfit(value, declared):
+        inside = "is" if misfit[0] is value else "holds"
+        raise UserError(f"{name} {inside} {misfit[0]!r}; expected {_in_words(declared)}")
+    values = {name: value}
+    if isinstance(value, Mapping) and name != "masks":
+        values |= {f"{part} in {name}": each for part, each in value.items()}
+    for part, each in values.items():
+        is_text = isinstance(each, str)
+        if (isinstance(each, list | tuple) or (is_text and part == name != "on_steps")) and not each:
+            what = "an empty text" if is_text else "an empty list"
+            raise UserError(f"{part} is {what}; name something, or leave it out")
+
+
+def _misfit(value: Any, declared: Any) -> tuple[Any] | None:
+    """The value in a tuple, or the first value inside it, that no type allows; None if all fit."""
+    inside: tuple[Any] | None = None
+    for kind in (declared,) if get_origin(declared) in (Sequence, Mapping) else get_args(declared) or (declared,):
+        if get_origin(kind) in (Sequence, Mapping):
+            is_mapping = get_origin(kind) is Mapping
+            if not isinstance(value, Mapping if is_mapping else list | tuple):
+                continue
+            # The names of a mapping are checked; its values are those of options or settings, which check them.
+            inside = next(filter(None, (_misfit(each, get_args(kind)[0]) for each in value)), None)
+            if inside is None:
+                return None
+        elif isinstance(value, bool):
+            if kind is bool:
+                return None
+        elif isinstance(value, NUMBERS.get(kind, kind)):
+            return None
+    return inside or (value,)
+
+
+def _in_words(declared: Any) -> str:
+    """The types that a field allows, in words."""
+    kinds = (declared,) if get_origin(declared) in (Sequence, Mapping) else get_args(declared) or (declared,)
+    single = " or ".join(PLAIN[kind] for kind in kinds if kind in PLAIN)
+    if any(get_origin(kind) is Mapping for kind in kinds):
+        return "name to value, as {'name': value}"
+    lists = [get_args(kind)[0] for kind in kinds if get_origin(kind) is Sequence]
+    if not lists:
+        return single
+    several = "a list of pairs" if lists[0] is Pair else "a list of such"
+    return f"{single}, or {several}"
+
+
+def _check_loaded(name: str, value: Any) -> None:
+    """Refuse another object in place of a loaded part.
+
+    Raises:
+        UserError: if it is no such part.
+    """
+    if name == "model" and not isinstance(value, str):
+        from riebench.models.model import Model
+
+        fits, expected = isinstance(value, Model), "a name, or a model that riebench.load gives"
+    elif name == "scorers" and value is not None:
+        from riebench.metrics.seen import Scorers
+
+        fits, expected = isinstance(value, Scorers), "riebench.metrics.Scorers"
+    elif name == "masks" and value is not None:
+        fits, expected = callable(value) or isinstance(value, Mapping), "a function, or pair id to (source, base)"
+    else:
+        return
+    if not fits:
+        raise UserError(f"{name} is a {type(value).__name__}; expected {expected}")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -135,6 +135,9 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
     request = replace(request, prompts=entry.prompts_location(request.prompts))
     prompted = _prompts(entry, request)
     descriptions = _read_descriptions(request.descriptions)
+    for site in descriptions:
+        if site not in (known := entry.sites(request.settings)):
+            raise unknown("site in the descriptions", site, known)
     check_work_folder(out)
     with WorkFolder(out) as folder:
         pictures = _pictures(entry, request, prompted)

@@ -30,6 +30,8 @@ TRUNKS = {
     "squeeze": SQUEEZENET,
 }
 """LPIPS's trunk to the file name of torchvision's weights, which ends with the start of the file's SHA-256."""
+PUBLISHED = "published"
+"""The name of these instruments in a model's entry."""
 PUBLISHED_CLIP = "ViT-L-14"
 
 
@@ -85,6 +87,18 @@ class PublishedInstruments:
         """The fingerprint of a part's files; that of random weights begins with ``standin-``."""
         return ("standin-" if self.weights.standin else "") + fingerprint(files, root)
 
+    def _folder(self, part: str) -> Path:
+        """The folder of a part.
+
+        Raises:
+            UserError: if the model's entry does not name the part.
+        """
+        if part not in self.weights.folders:
+            mend = f"add it to the entry's parts, or name other instruments than {PUBLISHED!r}"
+            needs = f"names no part {part!r}, which masker and scorers of photographs need"
+            raise UserError(f"{self.weights.model} {needs}; {mend}")
+        return self.weights.folders[part]
+
     def masker(self) -> Masker:
         """Grounded SAM 2; its masks are cached on the disk."""
         from riebench.masks.cache import CachedMasker
@@ -96,9 +110,9 @@ class PublishedInstruments:
             GroundedSAM2Options,
         )
 
-        folders, settings = self.weights.folders, self.settings.masker
+        folder, settings = self._folder, self.settings.masker
         files = GroundedSAM2Files(
-            folders["detector"] / DETECTOR, folders["text-encoder"], folders["segmenter"] / SEGMENTER
+            folder("detector") / DETECTOR, folder("text-encoder"), folder("segmenter") / SEGMENTER
         )
         threshold = self.protocol.box_threshold if settings.box_threshold is None else settings.box_threshold
         options = GroundedSAM2Options(threshold, settings.short_side, settings.long_side, self._device)
@@ -107,7 +121,7 @@ class PublishedInstruments:
     def clip(self) -> ClipScorer:
         """CLIP; a model other than ViT-L-14 needs the setting ``clip.location``."""
         settings = self.settings.clip
-        location = settings.location or self.weights.folders["clip"]
+        location = settings.location or self._folder("clip")
         if settings.location is None and settings.model != PUBLISHED_CLIP:
             raise UserError(f"clip.model is {settings.model!r}; name its checkpoint with --set clip.location=FILE")
         if not location.exists():
@@ -119,7 +133,7 @@ class PublishedInstruments:
     def lpips(self) -> LpipsScorer:
         """LPIPS; the trunk's file must have the hash that its name ends with."""
         settings = self.settings.lpips
-        trunk = settings.location or self.weights.folders["lpips"] / TRUNKS[settings.net]
+        trunk = settings.location or self._folder("lpips") / TRUNKS[settings.net]
         if not trunk.is_file():
             raise UserError(
                 f"{trunk}, the trunk of LPIPS, is missing; download https://download.pytorch.org/models/"

@@ -6,7 +6,7 @@
 # Importing a module registers its metrics: the order of this line is that of the columns of records.
 from riebench.metrics import default, directional, outside, structure  # isort: skip
 from riebench.metrics.catalogue import METRICS, Metric, chosen, measured_by, metric, metrics_of, scorers_of
-from riebench.metrics.scoring import score_images
+from riebench.metrics.scoring import doubts_of_texts, score_images
 from riebench.metrics.seen import Reference, Scorers, Scores, Seen, Truth
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "chosen",
     "default",
     "directional",
+    "doubts_of_texts",
     "measured_by",
     "metric",
     "metrics_of",

@@ -26,8 +26,10 @@ DEFAULT, PUBLISHED = "default", "published"
 CURVE = ("clip_text_edit", "lpips_base")
 """Metrics that every record holds: tables and figures are made of them."""
 NAME = "[a-z][a-z0-9_]*"
-RESERVED = {*Record.model_fields, *Setting.model_fields, "k", DEFAULT, PUBLISHED}
-"""Columns of a table of records that are no metrics, and names of sets."""
+OF_SOURCE = "clip_text_edit_source"
+"""The column of the source picture's ``clip_text_edit``."""
+RESERVED = {*Record.model_fields, *Setting.model_fields, "k", DEFAULT, PUBLISHED, OF_SOURCE, "gain", "margin"}
+"""Columns of a table of records or of a report that are no metrics of pictures, and names of sets."""
 
 
 @dataclass(frozen=True)

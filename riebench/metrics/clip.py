@@ -80,15 +80,23 @@ class ClipScorer:
         self.model.to(self.device).eval().requires_grad_(False)
         self.text = lru_cache(KEPT_TEXTS)(self._text)
 
+    def cut(self, prompt: str) -> str:
+        """Why the end of a prompt does not count, as ``80 tokens, of which CLIP reads 77``; empty if all of it counts.
+
+        Start and end are tokens, too. A tokenizer that is neither open_clip's own nor Hugging Face's is not asked.
+        """
+        kind, most = type(self.tokenizer).__name__, self.tokenizer.context_length
+        if kind == "SimpleTokenizer":
+            count = len(self.tokenizer.encode(prompt)) + 2
+        elif kind == "HFTokenizer":
+            count = len(self.tokenizer.tokenizer(self.tokenizer.clean_fn(prompt)).input_ids)
+        else:
+            return ""
+        return f"{count} tokens, of which CLIP reads {most}" if count > most else ""
+
     def _text(self, prompt: str) -> Tensor:
         """The embedding ``[d]`` of a prompt on the CPU; ``text`` is the same with the latest results kept."""
         return self.texts([prompt])[0]
-
-    def cuts(self, prompt: str) -> bool:
-        """Whether a prompt has more tokens than the model takes, so that its embedding leaves out the end."""
-        most = self.tokenizer.context_length
-        longer = self.tokenizer([prompt], context_length=most + 1)[0, :most]
-        return not torch.equal(longer, self.tokenizer([prompt])[0])  # a cut prompt ends with the token of the end
 
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> Tensor:

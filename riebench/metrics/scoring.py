@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import TYPE_CHECKING, TypeVar
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.metrics.catalogue import CLIP, LPIPS, REGIONS, Metric, metrics_of
+from riebench.metrics.catalogue import CLIP, LPIPS, OF_SOURCE, REGIONS, Metric, metrics_of
 from riebench.metrics.seen import Image, Reference, Scorers, Scores, Seen
 from riebench.util.errors import PairError
 
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=np.generic)
 
+log = logging.getLogger(__name__)
+
 
 def score_images(
     scorers: Scorers, reference: Reference, images: Sequence[Image], names: Collection[str] | None = None
 ) -> list[Scores]:
     """The metrics of each edited picture, and as ``NAME_base`` those of the base picture that cost nothing.
 
-    Equal pictures are measured once.
+    The ``clip_text_edit`` of the source picture, the most that an edit can be expected to reach, is
+    ``clip_text_edit_source``. Equal pictures are measured once.
 
     Args:
         scorers: the networks.
@@ -46,8 +50,10 @@ def score_images(
     seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
     of_edited = [(metric.name, metric, seen) for metric in metrics]
     of_base = [(f"{metric.name}_base", metric, base) for metric in metrics if metric.of_base]
-    columns = _measured([*of_edited, *of_base])
-    for column, _, _ in of_base:
+    source = base._replace(pictures=[reference.source], clip=seen.clip_source[None])
+    of_source = [(OF_SOURCE, metric, source) for metric in metrics if f"{metric.name}_source" == OF_SOURCE]
+    columns = _measured([*of_edited, *of_base, *of_source])
+    for column, _, _ in (*of_base, *of_source):
         columns[column] *= len(pictures)
     return [{column: values[i] for column, values in columns.items()} for i in of]
 
@@ -68,6 +74,10 @@ def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, lis
             changes = "changes embeddings that all metrics share; let it change a clone"
             raise PairError(f"the metric {metric.name!r} {changes}", "metrics")
         columns[column] = [number if number is not None and math.isfinite(number) else None for number in numbers]
+        lost = [number for number in numbers if number is not None and not math.isfinite(number)]
+        if lost and not metric.from_riebench:
+            what = "the metric %r gave %s for %d of %d pictures: null in their records (None says so without a warning)"
+            log.warning(what, column, lost[0], len(lost), len(numbers))
     return columns
 
 
@@ -158,17 +168,23 @@ def _base_in_place(seen: Seen, lpips_source: float) -> Seen:
 
 
 def _embedded(clip: ClipScorer, pictures: Sequence[Image], reference: Reference) -> tuple[Tensor, list[Tensor]]:
-    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit and the original prompt; NaN for one that is cut."""
-    texts = [clip.text(prompt).double() for prompt in reference.prompts.values()]
-    cut = cut_prompts(clip, reference)
-    known = [text * (math.nan if name in cut else 1) for name, text in zip(reference.prompts, texts, strict=True)]
-    return clip.images(pictures).double(), known
+    """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit prompt and of the original one; NaN if it is cut."""
+    prompts = (reference.edit_prompt, reference.original_prompt)
+    texts = [clip.text(prompt).double() * (math.nan if clip.cut(prompt) else 1) for prompt in prompts]
+    return clip.images(pictures).double(), texts
 
 
-def cut_prompts(clip: ClipScorer, reference: Reference) -> list[str]:
-    """The names of the prompts that have more tokens than CLIP takes; a scorer of the user's own may not tell."""
-    cuts = getattr(clip, "cuts", None)
-    return [name for name, prompt in reference.prompts.items() if cuts is not None and cuts(prompt)]
+def doubts_of_texts(clip: ClipScorer, reference: Reference) -> dict[str, str]:
+    """What is to be known of a pair's prompts as CLIP reads them: notes for its records, mostly none.
+
+    A prompt of which CLIP does not read the end has no similarity: the metrics that use its embedding are null.
+    """
+    prompts = {"edit prompt": reference.edit_prompt, "original prompt": reference.original_prompt}
+    doubts = {name: f"null, since it has {cut}" for name, prompt in prompts.items() if (cut := clip.cut(prompt))}
+    edit, original = (clip.text(prompt) for prompt in prompts.values())
+    if edit.equal(original):
+        doubts["prompts"] = "CLIP reads both alike"
+    return doubts
 
 
 def _nothing_embedded(count: int) -> tuple[Tensor, list[Tensor]]:

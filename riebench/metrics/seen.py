@@ -55,11 +55,6 @@ class Reference(NamedTuple):
     region: Mask
     truth: Truth | None = None
 
-    @property
-    def prompts(self) -> dict[str, str]:
-        """The edit prompt and the original prompt, by their names in records."""
-        return {"editing_prompt": self.edit_prompt, "original_prompt": self.original_prompt}
-
 
 class Seen(NamedTuple):
     """The n distinct edited pictures of a pair with their embeddings and distances: the input of a metric.

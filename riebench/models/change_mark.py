@@ -6,8 +6,9 @@ whether the state is the same, but takes as long as many pictures.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ctypes import c_uint32
 from functools import partial
 from operator import attrgetter, eq
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedTokenizerBase
 
-LIBRARIES = ("riebench", "torch", "diffusers", "transformers", "accelerate", "peft", "functools")
+LIBRARIES = ("riebench", "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface_hub")
 """The packages whose functions come and go in a network without a change of what it computes."""
 CONTAINERS = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 """The attributes of a module that are changed in place."""
@@ -32,6 +33,8 @@ SET_BY_CALLS = frozenset({"_hf_hook", "_old_forward", "_diffusers_hook", "_outpu
 TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
 CONSTANTS = ("_internal_dict", "beta", "alpha", "final_alpha")
 """The beginnings of the names of a scheduler's attributes that calls leave alone."""
+CALLED = ("forward", "__call__")
+"""The functions of a class whose replacement is noticed at each call."""
 FUNCTIONS = (FunctionType, MethodType, partial)
 
 
@@ -46,6 +49,7 @@ class ChangeMark:
         root: a pipeline of diffusers, or a list of modules.
 
     Attributes:
+        classes: of everything below the object.
         has_functions: whether a function of a user's is a hook or replaces one of the networks'.
     """
 
@@ -54,12 +58,14 @@ class ChangeMark:
         self._watched: list[Any] = []
         self._hooks: list[Mapping[int, Any]] = []
         self._objects: list[Any] = []  # whose attributes are filtered
+        self.classes: set[type] = set()
         self._tensors: list[Tensor] = []
         self._moving: set[int] = set()  # tensors whose memory moves from call to call
         self._walk([root, *GLOBAL_HOOKS])
         self._hooks_set = sum(map(len, self._hooks))
         self._copies = [value.copy() for value in self._watched]
         self._attributes = [*map(lasting_attributes, self._objects)]
+        self._functions = _functions_of(self.classes)
         self._settled = [kept for kept in map(_settled, [*self._copies, *self._attributes]) if kept]
         self.has_functions = any(isinstance(held, FUNCTIONS) for kept in self._settled for held in _values(kept))
         self._tensors.sort(key=lambda tensor: id(tensor) in self._moving)
@@ -82,6 +88,7 @@ class ChangeMark:
             same = (
                 sum(map(len, self._hooks)) == self._hooks_set
                 and all(map(eq, self._watched, self._copies))
+                and _functions_of(self.classes) == self._functions
                 and all(map(eq, map(lasting_attributes, self._objects), self._attributes))
             )
         except (RuntimeError, ValueError):  # tensors and arrays of several numbers are neither equal nor different
@@ -97,7 +104,8 @@ class ChangeMark:
     def is_of_state(self, other: ChangeMark) -> bool:
         """Whether two marks of an object differ at most in what its own calls change."""
         try:
-            return self._settled == other._settled and self._numbers == other._numbers
+            settled = self._settled == other._settled and self._functions == other._functions
+            return settled and self._numbers == other._numbers
         except (RuntimeError, ValueError):
             return False
 
@@ -129,6 +137,8 @@ class ChangeMark:
 
     def _children(self, value: Any) -> Iterator[Any]:
         """Take a value that is no tensor into the mark, and yield the values in it."""
+        is_object = hasattr(value, "__dict__") and not isinstance(value, FUNCTIONS)
+        self.classes |= {type(value)} if is_object else set()
         if isinstance(value, nn.Module):
             held = [vars(value)[name] for name in CONTAINERS]
             # A module of a fixed class that has no children, parameters or buffers has no use for any.
@@ -153,6 +163,10 @@ class ChangeMark:
             yield from vars(value).values()
 
 
+def _functions_of(classes: Iterable[type]) -> dict[tuple[type, str], Any]:
+    return {(kind, name): getattr(kind, name, None) for kind in classes for name in CALLED}
+
+
 def lasting_attributes(value: Any) -> Mapping[str, Any]:
     """The attributes of a pipeline, a scheduler, a tokenizer or another object that its calls leave alone."""
     attributes = vars(value).items()
@@ -167,15 +181,16 @@ def lasting_attributes(value: Any) -> Mapping[str, Any]:
 
 
 def is_of_a_library(function: Any) -> bool:
-    """Whether a function, or what a partial function calls, is riebench's or of a library that it is built on.
+    """Whether a function, a class, or what a partial function calls is riebench's, Python's or a library's of theirs.
 
     A compiled function is none.
     """
     while isinstance(function, (partial, MethodType)):
         function = function.func if isinstance(function, partial) else function.__func__
     # A decorator may give a function of a user's the name of the module that it replaces.
-    module = getattr(function, "__globals__", {}).get("__name__") or getattr(function, "__module__", None) or ""
-    return module.partition(".")[0] in LIBRARIES and not is_compiled(function)
+    names = function.__globals__ if isinstance(function, FunctionType) else {}
+    package = (names.get("__name__") or getattr(function, "__module__", None) or "").partition(".")[0]
+    return (package in LIBRARIES or package in sys.stdlib_module_names) and not is_compiled(function)
 
 
 def is_compiled(function: Any) -> bool:

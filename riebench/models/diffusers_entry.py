@@ -11,6 +11,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+log = logging.getLogger(__name__)
 INDEX = "model_index.json"
 """The file of a pipeline's folder that names its components and its settings."""
 SDXL_AND_FLUX = (
@@ -71,6 +73,7 @@ class DiffusersEntry(ModelEntry):
             return self.own_pipeline
         location = settings.model.location
         if location is not None:
+            refuse_single_file(location, self.pipeline_class)
             return Path(location) if Path(location).is_dir() else hub_snapshot(location, settings.model.revision)
         return find_part(self.parts[0], weights_root(settings)).path
 
@@ -107,10 +110,55 @@ class DiffusersEntry(ModelEntry):
         return model
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:
-        """See :class:`ModelEntry`; the model has no SAEs."""
-        from riebench.models.pipeline_state import state_fingerprint
+        """See :class:`ModelEntry`; the model has no SAEs.
 
-        return self.model_of(pipeline, settings, f"{USER_WEIGHTS}{state_fingerprint(pipeline)}")
+        Raises:
+            UserError: if the pipeline is of another class, whose batches may have other rows; see
+                :meth:`checked_model`.
+        """
+        import diffusers
+
+        if not isinstance(pipeline, getattr(diffusers, self.pipeline_class)):
+            raise UserError(f"pipeline= is a {type(pipeline).__name__}; {self.name} takes a {self.pipeline_class}")
+        return self.checked_model(pipeline, settings)
+
+    def checked_model(self, pipeline: Any, settings: Settings, fingerprint: str | None = None) -> Model:
+        """A model around a pipeline that a user has made or changed.
+
+        Args:
+            pipeline: a loaded pipeline.
+            settings: of the model.
+            fingerprint: of the model; a hash of the pipeline's state unless given.
+
+        Raises:
+            UserError: if the network that holds the sites has another layout, is compiled, leaves passes out, or
+                computes in another type than the autoencoder; if the weights cannot be hashed.
+        """
+        from riebench.models.pipeline_state import refuse_mixed_types, refuse_unfollowed, state_fingerprint
+
+        denoiser = getattr(pipeline, self.denoiser)
+        refuse_unfollowed(denoiser, self.denoiser)
+        try:
+            refuse_mixed_types(pipeline, self.denoiser)
+            fingerprint = fingerprint or f"{USER_WEIGHTS}{state_fingerprint(pipeline)}"
+            return self.model_of(pipeline, settings, fingerprint)
+        except (AttributeError, KeyError, TypeError) as error:
+            wrong = (
+                f"the {self.denoiser} of the pipeline, a {type(denoiser).__name__}, has not the layout of {self.name}"
+            )
+            raise UserError(f"{wrong}: {error}") from None
+
+
+def refuse_single_file(location: str | Path, pipeline_class: str) -> None:
+    """Refuse a file in place of a pipeline's folder.
+
+    Raises:
+        UserError: if the location is a file; it says how a folder is made of a checkpoint.
+    """
+    if Path(location).is_file():
+        load = f"from diffusers import {pipeline_class} as P; P.from_single_file('{location}')"
+        make = f"python -c \"{load}.save_pretrained('FOLDER')\""
+        raise UserError(f"{location} is one file, expected a folder in diffusers' layout; make one with {make}")
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -145,7 +193,8 @@ def component_config(folder: Path | None, component: str, published: Mapping[str
 def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:
     """Load a pipeline from safetensors onto its device.
 
-    Half-precision files (``.fp16.safetensors``) are loaded if the denoiser has no others.
+    Files of a variant, as half-precision ones (``.fp16.safetensors``), are loaded for each component that has no
+    others; if the denoiser has no others, for all components that have such files.
 
     Args:
         entry: of the model.
@@ -161,20 +210,52 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     chosen = settings.model
     if chosen.offload != "none" and device.type == "cpu":
         raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
-    files = [path.name for path in (folder / entry.denoiser).glob("*.safetensors")]
+    how = {"dtype": getattr(torch, chosen.dtype), "use_safetensors": True, "local_files_only": True}
+    of_denoiser = variant_of(folder / entry.denoiser)
     try:
+        others = {} if of_denoiser else components_of_variants(folder, how)
         pipeline = pipeline_on(entry, device).from_pretrained(
-            folder,
-            dtype=getattr(torch, chosen.dtype),
-            variant="fp16" if files and all(".fp16" in name for name in files) else None,
-            use_safetensors=True,
-            local_files_only=True,
-            **entry.loading,
+            folder, variant=of_denoiser, **others, **how, **entry.loading
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the pipeline in {folder} cannot be loaded: {reason}") from None
     return prepared(pipeline, chosen.offload, device)
+
+
+def variant_of(component: Path) -> str | None:
+    """The variant of a component's weights, as ``fp16`` of ``model.fp16.safetensors``; None if it has plain ones.
+
+    Raises:
+        UserError: if it has several variants and no plain weights.
+    """
+    stems = [path.name.removesuffix(".safetensors") for path in component.glob("*.safetensors")]
+    # Of model.fp16-00001-of-00002.safetensors too.
+    variants = {stem.partition(".")[2].partition("-")[0] for stem in stems}
+    if "" in variants or not variants:
+        return None
+    if len(variants) > 1:
+        wrong = f"{component} has weights of the variants {', '.join(sorted(variants))} and no plain ones"
+        raise UserError(f"{wrong}; leave one, or rename its files, as model.safetensors")
+    return variants.pop()
+
+
+def components_of_variants(folder: Path, how: Mapping[str, Any]) -> dict[str, Any]:
+    """The loaded components of a pipeline's folder that have only weights of a variant, by name.
+
+    Args:
+        folder: of the pipeline.
+        how: further arguments of ``from_pretrained``.
+    """
+    index = json.loads((folder / INDEX).read_text())
+    loaded = {}
+    for name, kind in index.items():
+        variant = variant_of(folder / name) if isinstance(kind, list) and (folder / name).is_dir() else None
+        if variant is not None:
+            component = getattr(import_module(kind[0]), kind[1])
+            log.info("%s is loaded from its weights of the variant %s; it has no others", name, variant)
+            loaded[name] = component.from_pretrained(folder / name, variant=variant, **how)
+    return loaded
 
 
 def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.diffusers_entry import DiffusersEntry
 from riebench.models.model import Model
+from riebench.models.schedulers import MEND, check_passes, check_scheduler
 from riebench.models.sites import Batch, Site
 from riebench.settings.settings import Settings
-from riebench.util.errors import PairError
+from riebench.util.errors import PairError, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +66,9 @@ class DiffusersModel(Model):
         conditions: settings of the family that can change the pictures; type and size are added.
         arguments: those of the pipeline's call that only this family has.
 
+    Raises:
+        UserError: see :func:`check_factor` and :func:`check_scheduler`.
+
     Attributes:
         packing: side of the square of latent cells that makes one position of the denoiser's input.
         kept: the attributes that a change of the pipeline leaves alone.
@@ -89,9 +93,6 @@ class DiffusersModel(Model):
     ) -> None:
         import torch
 
-        from riebench.models.pipeline_state import refuse_unfollowed
-
-        refuse_unfollowed(denoiser, entry.denoiser)
         self.pipeline, self.denoiser, self.settings = pipeline, denoiser, settings
         self.dtype: torch.dtype = denoiser.dtype  # type: ignore[assignment]
         common: dict[str, str | float] = {"dtype": str(self.dtype).removeprefix("torch."), "size": size}
@@ -101,6 +102,8 @@ class DiffusersModel(Model):
         super().__init__(entry, fingerprint, sites, modules, device, size, {**common, **conditions})
         self.replay = settings.model.replay
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
+        check_factor(pipeline)
+        check_scheduler(pipeline, self.set_timesteps)
         self._before, self._arguments = before, arguments
         self._canvas = entry.canvas and lru_cache(KEPT_LATENTS)(entry.canvas)
         self._recording: Recording | None = None
@@ -119,8 +122,8 @@ class DiffusersModel(Model):
 
     def renew(self) -> None:
         """See :class:`Model`; what a user may set on the model stays."""
-        entry: Any = self.entry
-        fresh = entry.model_of(self.pipeline, self.settings, self.entry.name)
+        assert isinstance(self.entry, DiffusersEntry)
+        fresh = self.entry.checked_model(self.pipeline, self.settings, self.entry.name)
         vars(self).update({name: value for name, value in vars(fresh).items() if name not in self.kept})
         self.forget_saes()
 
@@ -143,19 +146,20 @@ class DiffusersModel(Model):
         finally:
             self.encode_text, self.replay = kept
 
-    def tokens(self, tokenizer: Any, prompt: str, most: int) -> Tensor:
-        """A prompt's tokens ``[1, most]``, padded to the largest number that the text encoder takes.
+    def check_length(self, tokenizer: Any, prompt: str, most: int) -> None:
+        """Refuse a prompt with more tokens than a text encoder takes; a token of several vectors counts for each.
 
         Raises:
             PairError: if the prompt has more tokens.
         """
-        tokens: Tensor = tokenizer(
-            prompt, padding="max_length", max_length=most, return_tensors="pt", verbose=False
-        ).input_ids
-        if tokens.shape[1] > most:
-            wrong = f"{tokens.shape[1]} tokens, the text encoder takes {most}"
+        tokens = len(tokenizer(self.pipeline.maybe_convert_prompt(prompt, tokenizer), verbose=False).input_ids)
+        if tokens > most:
+            wrong = f"{tokens} tokens, the text encoder takes {most}"
             raise PairError(f"the prompt {prompt[:40]!r}... has {wrong}; shorten it", where="text")
-        return tokens.to(self.device)
+
+    def set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
+        """Prepare a scheduler for a number of steps, as the pipeline's call does; it forgets all earlier steps."""
+        scheduler.set_timesteps(steps, device=device)
 
     def unconditional_arguments(self, rows: int) -> dict[str, Any]:
         """The arguments of the pipeline's call for the unconditional half of a guided batch of ``rows`` pictures."""
@@ -193,6 +197,9 @@ class DiffusersModel(Model):
             # In float16 SDXL's pipeline decodes in float32 and casts back at the end; an error skips the cast.
             self.pipeline.vae.to(dtype=vae_type)
             raise
+        if pixels.shape[-2:] != (self.size, self.size):
+            wrong = f"the pipeline makes pictures of {list(pixels.shape[-2:])} pixels for {self.size}"
+            raise UserError(f"{wrong}; give it an autoencoder of its own factor")
         return pixels
 
     def _initial_latents(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
@@ -244,32 +251,66 @@ class DiffusersModel(Model):
                 self._finished = run, latents[0]
             return self._finished[1]
 
-    def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
-        """The pipeline's callback that inserts the latents of ``batch.begin`` and keeps those for ``batch.finished``.
+    def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]]:
+        """The pipeline's callback: it counts steps, inserts the latents of ``batch.begin``, keeps those that finish.
 
         Args:
-            batch: that is generated; None is returned if it has neither.
+            batch: that is generated.
             generators: one a row, for the noise on the inserted latents.
         """
-        if batch.begin is None and batch.finished is None:
-            return None
-        from diffusers.utils.torch_utils import randn_tensor
 
         def after(pipeline: Any, step: int, time: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            latents, scheduler = tensors["latents"], pipeline.scheduler
+            check_passes(type(pipeline.scheduler).__name__, pipeline.num_timesteps, batch.steps)
             if batch.finished is not None and step + 1 == batch.steps:
-                batch.finished.append(latents)
+                batch.finished.append(tensors["latents"])
             if batch.begin is not None and step + 1 == batch.begin[1]:
-                noise = randn_tensor(latents.shape, generators, latents.device, latents.dtype)
-                times = scheduler.timesteps[step + 1].expand(len(latents))
-                start = batch.begin[0].to(latents.dtype)
-                # Schedulers of flow matching have another name for the same.
-                if hasattr(scheduler, "scale_noise"):
-                    return {"latents": scheduler.scale_noise(start, times, noise)}
-                return {"latents": scheduler.add_noise(start, noise, times)}
+                return {"latents": self._noised(*batch.begin, tensors["latents"], generators)}
             return {}
 
         return after
+
+    def _noised(self, start: Tensor, first: int, latents: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """Finished latents with the noise of a step; the scheduler begins there, without memory of earlier steps.
+
+        Args:
+            start: the finished latents ``[rows, ...]``.
+            first: the step.
+            latents: those that are replaced, ``[rows, ...]``.
+            generators: one a row.
+        """
+        from diffusers.utils.torch_utils import randn_tensor
+
+        scheduler, noise = (
+            self.pipeline.scheduler,
+            randn_tensor(latents.shape, generators, latents.device, latents.dtype),
+        )
+        self.set_timesteps(scheduler, len(scheduler.timesteps), latents.device)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        times, start = scheduler.timesteps[first].expand(len(latents)), start.to(latents.dtype)
+        if hasattr(scheduler, "scale_noise"):  # schedulers of flow matching
+            noised: Tensor = scheduler.scale_noise(start, times, noise)
+        elif hasattr(scheduler, "add_noise"):
+            noised = scheduler.add_noise(start, noise, times)
+        else:
+            wrong = (
+                f"the scheduler {type(scheduler).__name__} cannot begin from a finished picture: it has no add_noise"
+            )
+            raise UserError(f"{wrong}; {MEND}")
+        return noised
+
+
+def check_factor(pipeline: Any) -> None:
+    """Refuse a pipeline whose autoencoder makes another number of pixels of a latent cell than the pipeline takes.
+
+    Raises:
+        UserError: if the numbers differ.
+    """
+    levels = getattr(pipeline.vae.config, "block_out_channels", None)
+    factor, expected = 2 ** (len(levels) - 1) if levels else None, pipeline.vae_scale_factor
+    if factor not in (None, expected):
+        wrong = f"{type(pipeline.vae).__name__} makes {factor} pixels of the side of a latent cell"
+        raise UserError(f"{wrong}, and the pipeline was made for {expected}; make the pipeline anew, with vae=")
 
 
 def recording(denoiser: nn.Module, kept: Recording, rows: Sequence[int]) -> ExitStack:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riebench.models.diffusers_entry import refuse_single_file
 from riebench.models.model import ModelEntry
 from riebench.records.code import remember_code
 from riebench.settings.settings import Settings, parse_settings
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from riebench.sae.topk import TopKSAE
 
 INDEX = "model_index.json"
+CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+"""The endings of files of weights."""
 
 
 MODELS = Registry("model", ModelEntry)
@@ -62,22 +65,32 @@ def load(
         UserError: if there is no such model or site, weights are missing, or a setting is unknown.
     """
     entry, parsed = entry_and_settings(model, settings)
+    if saes is not None and not isinstance(saes, Mapping):
+        raise UserError(f"saes is a {type(saes).__name__}; expected site to SAE, as {{'mid.0': sae}}")
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)
     if saes is not None:
-        for site in saes:
+        for site, sae in saes.items():
             if site not in loaded.sites:
                 raise unknown("site", site, loaded.sites)
+            if not hasattr(sae, "encode") or not hasattr(sae, "to"):
+                raise UserError(
+                    f"the SAE of {site} is a {type(sae).__name__}; expected one as riebench.sae.load_sae gives"
+                )
         loaded.saes = {site: sae.to(loaded.device) for site, sae in saes.items()}
     return loaded
 
 
 def entry_and_settings(model: str | Path, settings: Mapping[str, Any]) -> tuple[ModelEntry, Settings]:
     """The entry of a model by its name or its folder, and its settings; arguments and errors as of :func:`load`."""
+    if not isinstance(model, str | Path) or not str(model):
+        raise UserError(f"the model is {model!r}; expected a name, as 'mini', or a folder in diffusers' layout")
     parsed = parse_settings(settings)
     if str(model) not in model_names() and Path(model).is_dir():
         entry = _entry_of_folder(Path(model))
         parsed = parsed.model_copy(update={"model": parsed.model.model_copy(update={"location": str(model)})})
     else:
+        if Path(model).suffix in CHECKPOINTS and Path(model).is_file():
+            refuse_single_file(model, "StableDiffusionXLPipeline")
         entry = entry_named(str(model))
     entry.check_settings(parsed)
     return entry, parsed

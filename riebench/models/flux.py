@@ -22,6 +22,7 @@ from riebench.weights import HubFiles, Part, hub_snapshot
 from riebench.weights.parts import INSTRUMENTS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 PUBLISHED_TRANSFORMER: dict[str, Any] = {
@@ -183,13 +184,23 @@ class Flux(DiffusersModel):
         tokens: Tensor = self.pipeline._pack_latents(latents, *latents.shape)
         return tokens
 
+    def set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
+        """See :class:`DiffusersModel`; the pipeline's sigmas, with the shift that belongs to the size."""
+        import numpy as np
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
+
+        config, positions = scheduler.config, next(iter(self.sites.values())).positions
+        usual = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+        shift = calculate_shift(positions, *(config.get(name, value) for name, value in usual.items()))
+        sigmas: Any = None if config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
+        retrieve_timesteps(scheduler, steps, device, sigmas=sigmas, mu=shift)
+
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
         """See :class:`DiffusersModel`: T5's states, and CLIP's pooled vector of the first tokens that CLIP takes."""
-        pipeline = self.pipeline
-        states = pipeline.text_encoder_2(self.tokens(pipeline.tokenizer_2, prompt, self.text_tokens))[0]
-        most = pipeline.tokenizer.model_max_length
-        first = pipeline.tokenizer(prompt, padding="max_length", max_length=most, truncation=True, return_tensors="pt")
-        pooled = pipeline.text_encoder(first.input_ids.to(self.device)).pooler_output
+        self.check_length(self.pipeline.tokenizer_2, prompt, self.text_tokens)
+        states, pooled, _ = self.pipeline.encode_prompt(
+            prompt, None, device=self.device, max_sequence_length=self.text_tokens
+        )
         return states.to(self.dtype), pooled.to(self.dtype)
 
 

@@ -63,6 +63,7 @@ class DrawnEntry(DiffusersEntry):
         """
         chosen = settings.model_dump(exclude_defaults=True)
         names = [f"{group}.{name}" for group, value in chosen.items() if isinstance(value, dict) for name in value]
+        names += [name for name, value in chosen.items() if not isinstance(value, dict)]
         for name in names:
             if not name.startswith(SETTINGS):
                 raise UserError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from riebench.models.arguments import edits_of_call
 from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits
 from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
 from riebench.util.batches import in_batches
@@ -248,6 +249,10 @@ class Model(ABC):
     def _follow(self) -> None:
         self._state.follow(self.watched, self.renew)
 
+    def __repr__(self) -> str:
+        sites = f"{len(self.sites)} sites, by default {', '.join(self.default_sites)}"
+        return f"<model {self.entry.name}: {self.size} px, {sites}; {self.fingerprint} on {self.device}>"
+
     @property
     def default_sites(self) -> tuple[str, ...]:
         """The blocks that ``--block all`` names."""
@@ -328,17 +333,21 @@ class Model(ABC):
                 of earlier steps are of a run that is discarded, and edits in these steps do nothing.
 
         Raises:
-            UserError: if the numbers of rows differ, a site or step does not exist, or the family has no such start.
+            UserError: if an argument has another type, the numbers of rows differ, a site or step does not exist, or
+                the family has no such start.
             PairError: if a change has the wrong shape or is not finite, a prompt is too long for the text encoder, or
                 a picture is not finite.
         """
         import torch
 
+        rows, start = edits_of_call(prompts, seeds, steps, edits, capture, on_steps, start)
+        prompts, seeds, steps = [*map(str, prompts)], [*map(int, seeds)], int(steps)  # numpy's too
         with self._turn, torch.no_grad():
             self._follow()
-            rows = [Edit(*edit) for edit in edits]
-            rows = [edit._replace(on_steps=on_steps) if edit.on_steps is None else edit for edit in rows]
-            self._check(prompts, seeds, steps, rows, capture, start)
+            check_edits(rows, self.sites, steps, self.device)
+            for site in capture:
+                if site not in self.sites:
+                    raise unknown("site", site, self.sites)
 
             def work(part: slice) -> list[Run]:
                 begin = None
@@ -348,32 +357,6 @@ class Model(ABC):
 
             with self._state:
                 return in_batches(self, len(prompts), work)
-
-    def _check(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        steps: int,
-        edits: Sequence[Edit],
-        capture: Collection[str],
-        start: Start | None,
-    ) -> None:
-        """Refuse arguments of :meth:`generate` that do not fit the model or each other.
-
-        Raises:
-            UserError: see :meth:`generate`.
-            PairError: see :meth:`generate`.
-        """
-        if not len(prompts) == len(seeds) == (len(edits) or len(prompts)):
-            raise UserError(
-                f"{len(prompts)} prompts, {len(seeds)} seeds and {len(edits)} edits; expected one each a row"
-            )
-        if start is not None and start.step not in range(1, steps):
-            raise UserError(f"the start is before step {start.step}; expected 1 to {steps - 1}")
-        check_edits(edits, self.sites, steps, self.device)
-        for site in capture:
-            if site not in self.sites:
-                raise unknown("site", site, self.sites)
 
     def sae(self, site: str) -> TopKSAE:
         """The SAE of a site, on the model's device; it is loaded at the first call, and again when its files change.

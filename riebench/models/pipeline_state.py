@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from riebench.models.change_mark import (
     GLOBAL_HOOKS,
     SET_BY_CALLS,
     TORCH_ATTRIBUTES,
+    ChangeMark,
     is_compiled,
     is_of_a_library,
     lasting_attributes,
@@ -57,6 +58,7 @@ def pipeline_state(pipeline: Any) -> dict[str, str]:
     """
     own_class = next(kind for kind in type(pipeline).__mro__ if not kind.__module__.startswith("riebench."))
     state = {"class": described(own_class), "hooks of all modules": described([_hooks(held) for held in GLOBAL_HOOKS])}
+    state["replaced functions of classes"] = described(_replaced_functions(ChangeMark(pipeline).classes))
     for name, value in lasting_attributes(pipeline).items():
         if isinstance(value, nn.Module):
             state.update({f"{name}{path}": text for path, text in _network_state(name, value)})
@@ -93,10 +95,38 @@ def refuse_unfollowed(denoiser: nn.Module, name: str) -> None:
         if cache is not None:
             hint = f"call pipeline.{place}.disable_cache()"
             raise UserError(f"{place} has a step cache ({type(cache).__name__}), which leaves passes out; {hint}")
-        for hook in getattr(vars(part).get("_diffusers_hook"), "hooks", ()):
+        for hook in _diffusers_hooks(part):
             if not hook.startswith(EXACT_HOOKS):
                 hint = "hand in a pipeline without it"
                 raise UserError(f"{place} has the hook {hook!r} of diffusers, which leaves passes out; {hint}")
+
+
+def _diffusers_hooks(part: nn.Module) -> Iterable[str]:
+    """The names of the hooks that diffusers has put on a module."""
+    return getattr(vars(part).get("_diffusers_hook"), "hooks", ())
+
+
+def refuse_mixed_types(pipeline: Any, name: str) -> None:
+    """Refuse a pipeline whose denoiser computes in another type than its autoencoder or its own weights are of.
+
+    Args:
+        pipeline: a loaded pipeline.
+        name: of the denoiser in the pipeline.
+
+    Raises:
+        UserError: if it is such a pipeline.
+    """
+    denoiser = getattr(pipeline, name)
+    weights = {parameter.dtype for parameter in denoiser.parameters() if parameter.is_floating_point()}
+    wide = {dtype for dtype in weights if dtype.itemsize > 1}  # float8 is a type of storage
+    cast = any(
+        "layerwise_casting" in getattr(vars(part).get("_diffusers_hook"), "hooks", ()) for part in denoiser.modules()
+    )
+    types = {"the vae": {pipeline.vae.dtype}, f"a weight of the {name}": wide if cast else {denoiser.dtype}}
+    for what, found in types.items():
+        for dtype in found - {denoiser.dtype}:
+            hint = f"call pipeline.to({denoiser.dtype}) first"
+            raise UserError(f"{what} is of {dtype}, the {name} computes in {denoiser.dtype}; {hint}")
 
 
 def _network_state(name: str, network: nn.Module) -> Iterator[tuple[str, str]]:
@@ -156,6 +186,17 @@ def _attributes(part: nn.Module, private: bool) -> dict[str, Any]:
 def _is_of_offloading(part: nn.Module, name: str, value: Any) -> bool:
     """Whether an attribute is a function of the module's class that a library has replaced."""
     return isinstance(value, FUNCTIONS) and hasattr(type(part), name) and is_of_a_library(value)
+
+
+def _replaced_functions(classes: Iterable[type]) -> dict[str, Any]:
+    """The functions of libraries' classes that no library has written."""
+    bases = {base for kind in classes for base in kind.__mro__ if is_of_a_library(base)}
+    return {
+        f"{base.__module__}.{base.__qualname__}.{name}": function
+        for base in bases
+        for name, function in vars(base).items()
+        if isinstance(function, FUNCTIONS) and not is_of_a_library(function)
+    }
 
 
 def _hooks(hooks: Mapping[int, Any]) -> list[Any]:

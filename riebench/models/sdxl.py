@@ -164,7 +164,7 @@ class SDXL(DiffusersModel):
         fingerprint: see :class:`Model`.
 
     Raises:
-        UserError: if the size does not fit the model.
+        UserError: if the size does not fit the model, or a setting is of an unconditional half that it lacks.
     """
 
     kept: ClassVar[tuple[str, ...]] = (*DiffusersModel.kept, "unconditional", "negative")
@@ -179,6 +179,11 @@ class SDXL(DiffusersModel):
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
         self.unconditional = chosen.unconditional
         self.negative = chosen.negative_prompt
+        halves = {"negative_prompt": self.negative is not None, "unconditional": self.unconditional == "subtract"}
+        for name, is_set in halves.items():
+            if is_set and config.time_cond_proj_dim is not None:
+                wrong = "the U-Net takes the guidance as a number (time_cond_proj_dim), without an unconditional half"
+                raise UserError(f"{wrong}; leave out the setting model.{name}")
         conditions: dict[str, str | float] = {"guidance": self.guidance, "unconditional": self.unconditional}
         if self.negative is not None:
             conditions["negative_prompt"] = self.negative
@@ -189,7 +194,8 @@ class SDXL(DiffusersModel):
         before = {site: modules_before(unet, path) for site, (path, layer) in parts.items() if not layer}
         call = {"guidance_scale": self.guidance}
         super().__init__(pipeline, unet, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
-        self.guided = self.guidance > 1  # a batch then holds an unconditional half (diffusers' rule)
+        # Diffusers' rule for an unconditional half in each batch; some U-Nets take the guidance as a number.
+        self.guided = self.guidance > 1 and config.time_cond_proj_dim is None
 
     def networks(self) -> Mapping[str, tuple[Any, str]]:
         """See :class:`Model`."""
@@ -223,15 +229,12 @@ class SDXL(DiffusersModel):
         return value[len(value) // 2 :] if self.guided else value
 
     def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        import torch
-
+        """See :class:`DiffusersModel`; the pipeline's own encoding."""
         pipeline = self.pipeline
-        both = (pipeline.tokenizer, pipeline.text_encoder), (pipeline.tokenizer_2, pipeline.text_encoder_2)
-        outputs = [
-            encoder(self.tokens(tokenizer, prompt, tokenizer.model_max_length), output_hidden_states=True)
-            for tokenizer, encoder in both
-        ]
-        return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds
+        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):
+            self.check_length(tokenizer, prompt, tokenizer.model_max_length)
+        states, _, pooled, _ = pipeline.encode_prompt(prompt, device=self.device, do_classifier_free_guidance=False)
+        return states, pooled
 
     def unconditional_arguments(self, rows: int) -> dict[str, Any]:
         """See :class:`DiffusersModel`: text states ``[rows, tokens, width]`` and pooled text ``[rows, width]``.

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from riebench.models.sites import Batch, Edit, check_change
+from riebench.models.sites import Batch, Edit, Site, check_change, check_rows
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from riebench.models.model import Model
+
+class WithSites(Protocol):
+    """What hooks need of a :class:`riebench.models.model.Model`."""
+
+    sites: Mapping[str, Site]
+    modules: Mapping[str, nn.Module]
+
+    def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor: ...
+
+    def add(self, site: str, output: Any, delta: Tensor) -> Any: ...
 
 
 class SiteHooks:
@@ -27,7 +36,7 @@ class SiteHooks:
         calls: site to the number of its module's calls; each call is one step.
     """
 
-    def __init__(self, model: Model, batch: Batch) -> None:
+    def __init__(self, model: WithSites, batch: Batch) -> None:
         self.model, self.batch = model, batch
         edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
         self.values: dict[str, Tensor] = {}
@@ -55,8 +64,7 @@ class SiteHooks:
 
     def _miscounted(self, site: str, times: str) -> UserError:
         causes = "another library may have compiled the network, cached its steps or replaced its functions"
-        name = self.model.entry.name
-        return UserError(f"the site {site} of {name} ran {times} in {self.batch.steps} steps; {causes}; undo that")
+        return UserError(f"the site {site} ran {times} in {self.batch.steps} steps; {causes}; undo that")
 
     def _hook(self, site: str) -> Callable[..., Any]:
         """The forward hook of a site's module: it adds the edits to the output, then keeps the values."""
@@ -69,9 +77,11 @@ class SiteHooks:
             self.calls[site] += 1
             if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
                 values = model.read(site, args, kwargs, output)
+                check_rows(site, len(values), len(batch.prompts))
                 output = model.add(site, output, _delta(site, values, batch.edits, step))
             if site in batch.capture:
                 values = model.read(site, args, kwargs, output)
+                check_rows(site, len(values), len(batch.prompts))
                 if step == 0:
                     self.values[site] = values.new_empty(len(values), batch.steps, *values.shape[1:])
                 self.values[site][:, step] = values
@@ -92,7 +102,7 @@ def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tenso
             check_change(site, result, values[row].shape, values.device)
             delta[row] = edit.strength * result
         else:
-            delta[row] = edit.strength * change[step]
+            delta[row] = edit.strength * (change[step] if change.ndim > 1 else change)
     return delta
 
 

@@ -40,9 +40,9 @@ Values: TypeAlias = "Tensor"
 """Values at a site, ``[steps, positions, width]``; of updates and of neurons alike."""
 
 Change: TypeAlias = Union["Tensor", Callable[["Tensor", int], "Tensor"]]
-"""What an edit adds at a site at strength 1: a tensor ``[steps, positions, width]``, or a function that is called in
-each step. The function takes the values ``[positions, width]`` of that step in float32 and the step's number from 0;
-it returns ``[positions, width]``."""
+"""What an edit adds at a site at strength 1: a tensor ``[steps, positions, width]``, a vector ``[width]`` for all steps
+and positions, or a function that is called in each step. The function takes the values ``[positions, width]`` of that
+step in float32 and the step's number from 0; it returns ``[positions, width]`` or ``[width]``."""
 
 
 class Edit(NamedTuple):
@@ -81,6 +81,33 @@ class Run(NamedTuple):
 
     image: NDArray[np.uint8]
     values: Mapping[str, Values]
+
+    def norm(self, site: str) -> float:
+        """The mean length of a captured site's vectors, over steps and positions.
+
+        A change of this length at strength 1 is as large as what the site itself holds: a block's update, or the
+        neurons of a layer. Strengths from 0.25 to 2 of such a change are a sensible beginning.
+
+        Raises:
+            UserError: if the site was not captured.
+        """
+        if site not in self.values:
+            raise unknown("captured site", site, self.values)
+        return float(self.values[site].float().norm(dim=-1).mean())
+
+    def __repr__(self) -> str:
+        captured = {site: list(values.shape) for site, values in self.values.items()}
+        return f"<run: picture {self.image.shape[1]} x {self.image.shape[0]} px, values {captured}>"
+
+    def _repr_png_(self) -> bytes:
+        """The picture as a notebook shows it."""
+        from io import BytesIO
+
+        from PIL import Image
+
+        buffer = BytesIO()
+        Image.fromarray(self.image).save(buffer, "PNG")
+        return buffer.getvalue()
 
 
 class Batch(NamedTuple):
@@ -136,7 +163,7 @@ def check_edits(edits: Sequence[Edit], sites: Mapping[str, Site], steps: int, de
 
 
 def check_change(site: str, change: Any, shape: Sequence[int], device: torch.device) -> None:
-    """Refuse a change that is not a dense, real, finite tensor of a shape, on the model's device.
+    """Refuse a change that is not a dense, real, finite tensor of a shape (or a vector), on the model's device.
 
     Raises:
         PairError: if it is not.
@@ -147,7 +174,7 @@ def check_change(site: str, change: Any, shape: Sequence[int], device: torch.dev
         wrong, expected = f"a {type(change).__name__}", "a tensor"
     elif change.is_complex() or change.layout != torch.strided:
         wrong, expected = f"a tensor of {change.dtype if change.is_complex() else change.layout}", "dense real numbers"
-    elif change.shape != torch.Size(shape):
+    elif change.shape not in (torch.Size(shape), torch.Size(shape[-1:])):
         wrong, expected = f"of the shape {list(change.shape)}", f"{list(shape)}"
     elif change.device.type != device.type:
         wrong, expected = f"on {change.device}", f"one on {device}"
@@ -156,3 +183,19 @@ def check_change(site: str, change: Any, shape: Sequence[int], device: torch.dev
     else:
         return
     raise PairError(f"the change at {site} is {wrong}, expected {expected}", where="method")
+
+
+def check_rows(site: str, rows: int, pictures: int) -> None:
+    """Refuse a batch whose rows are not those that the family counts with, as of a pipeline with a third guidance.
+
+    Args:
+        site: whose values have the rows.
+        rows: number of rows that the family reads.
+        pictures: number of pictures that are generated together.
+
+    Raises:
+        UserError: if the numbers differ.
+    """
+    if rows != pictures:
+        wrong = f"{site} has values of {rows} rows for {pictures} pictures"
+        raise UserError(f"{wrong}; the pipeline makes other batches than the model's family, give one of its own class")

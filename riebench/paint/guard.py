@@ -129,7 +129,8 @@ class Guard:
         if not self.access.allows_host(host):
             return self._unknown("Host", host, host, 421)
         if origin is not None and not self.access.allows_origin(origin, host):
-            return self._unknown("Origin", origin, origin.partition("://")[2], 403)
+            name = origin.partition("://")[2] if origin.startswith(("http://", "https://")) else ""
+            return self._unknown("Origin", origin, name, 403)
         if scope["path"] != "/" and headers.get("sec-fetch-site", "none") not in SAME_SITE:
             return PlainTextResponse("only the server's own page may send requests", 403)
         return None if self.access.token is None else self._without_token(scope, headers, self.access.token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import zlib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -157,19 +158,20 @@ class State(Limited):
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def checked(kind: type[Checked], text: bytes | str, name: str = "state") -> Checked:
+def checked(kind: type[Checked], text: bytes | str, name: str = "state", *, strict: bool = True) -> Checked:
     """Parse JSON from outside.
 
     Args:
         kind: class of the result.
         text: the JSON.
         name: name of the input in messages.
+        strict: refuse values of another type, as true or "3" for a number.
 
     Raises:
         UserError: with the first fault, if the JSON is not of this class.
     """
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(text, strict=strict)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         at = ".".join(str(part)[:40] for part in first["loc"][:6])
@@ -190,7 +192,7 @@ def read_state(file: Path | str) -> State:
         raise UserError(f"the state {file} cannot be read: {error.strerror}; give a JSON file of the page") from None
     if len(text) > MOST_BYTES:
         raise UserError(f"the state {file} is larger than {MOST_BYTES} bytes; give a JSON file of the page")
-    return checked(State, text, f"state {file}")
+    return checked(State, text.removeprefix(codecs.BOM_UTF8), f"state {file}")
 
 
 def fragment_of(state: State) -> str:

@@ -19,7 +19,7 @@ from riebench.mini.render import NOUNS
 from riebench.models.model import Model
 from riebench.models.sites import Run
 from riebench.paint.paint_instruments import PaintInstruments
-from riebench.paint.painting import painted_run, why_unchanged
+from riebench.paint.painting import painted_run, sae_here, why_unchanged
 from riebench.paint.shelf import Shelf
 from riebench.paint.snippet import Origin
 from riebench.paint.state import MOST_LAYERS, MOST_SEED, MOST_STRENGTH, BrushMask, Layer, State
@@ -131,6 +131,7 @@ class Studio:
 
     def _active_at(self, shelf: Shelf, run: Run, x: float, y: float) -> list[dict[str, Any]]:
         """The features of a site that are most active at a place of a run, the largest code first."""
+        self._check_sae(shelf)
         rows, columns = self.model.sites[shelf.site].grid
         with torch.no_grad():  # the largest code over all steps, as in the index
             codes = self.model.sae(shelf.site).encode(run.values[shelf.site].float()).amax(0)
@@ -145,6 +146,11 @@ class Studio:
                 features.append({**shelf.row(feature), "code": code, "heat": heat, "grid": (rows, columns)})
         return features
 
+    def _check_sae(self, shelf: Shelf) -> None:
+        """Refuse to go on when an SAE is not the one that the features were listed from."""
+        if sae_here(self.model, shelf.site) not in (None, shelf.index.facts.sae):
+            raise UserError(f"the files of the SAE at {shelf.site} have changed since the start; start paint again")
+
     def effect(self, site: str, number: int, seed: int) -> Iterator[bytes | None]:
         """The effect of a single feature: pictures of the neutral prompt side by side, as one PNG.
 
@@ -154,6 +160,7 @@ class Studio:
         Raises:
             UserError: if the feature does not exist, or is never active in the index and so has no unit of strength.
         """
+        self._check_sae(self.shelf(site))
         mean = self.shelf(site).index.feature(number).mean
         if mean is None:
             raise UserError(f"feature {number} of {site} is never active in the index, so it has no unit of strength")

@@ -2,7 +2,7 @@
 
 from riebench.pairs.contrasts import Contrast, change_of, read_contrasts
 from riebench.pairs.grounding import grounding_phrases
-from riebench.pairs.pair import CATEGORIES, Pair, category_named, select
+from riebench.pairs.pair import CATEGORIES, Pair, categories_named, category_named, select
 from riebench.pairs.pair_files import check_pairs, load_pairs, remarks_on
 from riebench.pairs.piebench import build_pairs, read_piebench
 
@@ -11,6 +11,7 @@ __all__ = [
     "Contrast",
     "Pair",
     "build_pairs",
+    "categories_named",
     "category_named",
     "change_of",
     "check_pairs",

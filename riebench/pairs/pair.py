@@ -106,6 +106,23 @@ def category_named(text: str) -> int:
     raise unknown("category", text, [*names, *map(str, CATEGORIES)])
 
 
+def categories_named(words: Sequence[str | int]) -> list[int]:
+    """The numbers of categories, from their numbers or names; a name may come in several words.
+
+    An environment variable is split at its blanks, so that "change colour" comes as two words.
+
+    Raises:
+        UserError: if there is no such category.
+    """
+    beginnings = {name.split()[0] for name in CATEGORIES.values()}
+    numbers, rest = [], [str(word) for word in words]
+    while rest:
+        length = 2 if rest[0].lower() in beginnings else 1
+        numbers.append(category_named(" ".join(rest[:length])))
+        rest = rest[length:]
+    return numbers
+
+
 def select(
     pairs: Sequence[Pair], categories: Sequence[int] = (), ids: Sequence[str] = (), limit: int | None = None
 ) -> list[Pair]:

@@ -142,7 +142,7 @@ def _read(path: Path) -> tuple[list[Pair], list[Problem]]:
             problems += [Problem(name, *fault) for fault in _faults(error)]
             continue
         if pair.id in seen:
-            problems.append(Problem(f"item {number}", "id", f"{pair.id!r} is there twice; ids must be unique"))
+            problems.append(Problem(f"item {number}", "id", f"{pair.id!r} occurs twice; ids must be unique"))
             continue
         seen.add(pair.id)
         pairs.append(pair)

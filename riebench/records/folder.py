@@ -68,9 +68,12 @@ class RunFolder(WorkFolder):
             self._discard()
         remove_torn(self.path / IMAGES)
         mend_hashes(self.path)
-        rows = mend_lines(self.path / RECORDS, parse_line, _without_pair_in_flight)
+        try:
+            rows = mend_lines(self.path / RECORDS, parse_line, _without_pair_in_flight)
+            records = records_of(rows, self.path / RECORDS)
+        except UserError as error:
+            raise UserError(f"{error}; or discard all records of the folder with 'riebench run --force'") from None
         self._shared = {row["hash"] for row in rows if "hash" in row}
-        records = records_of(rows, self.path / RECORDS)
         self.records = _latest(records)
         if len(self.records) < len(records):
             self._rewrite(self.records)

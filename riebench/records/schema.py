@@ -19,8 +19,6 @@ ACTS, INSIDE, OUTSIDE = "acts", "inside", "outside"
 """The note that tells where a plan acts, and its two values."""
 
 
-CUT = "too_long_for_clip"
-"""The note that names the prompts of which CLIP would not read the end, so that metrics of them are null."""
 PICTURE_FORMAT, PICTURE_CHANGES = "picture_format", "picture_changes"
 """The notes on a picture that was handed in: the kind of its file, and what was done to its pixels if anything was."""
 

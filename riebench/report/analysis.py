@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,20 +10,22 @@ import pandas as pd
 
 from riebench.metrics import METRICS
 from riebench.pairs.pair import CATEGORIES
-from riebench.report.arms import ALL, TRUTH, Arm, Pairs, arms_of
+from riebench.report.arms import ALL, GAIN, TRUTH, Arm, Pairs, arms_of, searched_for
 from riebench.report.board import comparisons_of, grouped, make_board, ranked
 from riebench.report.curves import Curves
 from riebench.report.frame import COLUMNS
 from riebench.report.groups import Group
-from riebench.report.ranking import GAIN, check_ranking
+from riebench.report.marks import IMAGES
+from riebench.report.ranking import check_ranking
 from riebench.report.reached import reached
-from riebench.report.scores import choose_budgets, held_out_scores, matched
+from riebench.report.scores import NEARLY_ALL, arrived_at, choose_budgets, held_out_scores, matched
 from riebench.stats.correlation import DRAWS, spearman
 from riebench.stats.resample import RESAMPLES, SEED, Bootstrap
 from riebench.util.errors import UserError
 from riebench.version import __version__
 
 MOST_NAMES = 6  # of arms in a note
+LITTLE = 0.25  # share of the source image's gain below which a note says that little is edited
 COMPARED = (("clip_text_edit", "edit_success"), ("lpips_base", "kept"))
 """Each metric with the truth it is correlated with."""
 
@@ -54,25 +55,27 @@ class Analysis(Curves):
 
     Attributes:
         budgets: LPIPS budgets of the scores.
-        usual: whether these are the usual ones, or given by the user.
         rank_at: the budget that ranks; None without budgets.
+        why_there: how the budgets and the one that ranks were chosen, as a sentence; empty without budgets.
         rank_by: what ranks.
         board: a row for each arm and category (``all`` first); see :func:`riebench.report.board.board_columns`.
         comparisons: a row for each two ranked arms. The first, ``a``, has the higher mean over the pairs that both
             scored. It may rank below ``b``, because a rank uses every pair of an arm.
         truth: rank correlations with the truth; empty if the truth is unknown.
+        ks: for each arm the k of the scores at the ranking budget, for the two halves of the pairs.
         reached: a row for each arm, k, pair and budget; see :data:`riebench.report.reached.COLUMNS`.
         failures: a row for each arm, stage and reason.
         notes: remarks for the reader.
     """
 
     budgets: list[float]
-    usual: bool
     rank_at: float | None
+    why_there: str
     rank_by: str
     board: pd.DataFrame
     comparisons: pd.DataFrame
     truth: pd.DataFrame
+    ks: list[list[int | None]]
     reached: pd.DataFrame
     failures: pd.DataFrame
     notes: list[str] = field(default_factory=list)
@@ -105,12 +108,10 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     pairs, arms = arms_of(group.frame)
     check_ranking(options.rank_by, arms[0].values)
     by = options.rank_by
-    searched = searched_for(group.frame)
-    automatic, usual = (searched, True) if searched else choose_budgets(arms)
-    budgets = sorted(set(options.budgets)) or automatic
-    rank_at = _rank_at(budgets, options.rank_at)
+    budgets, origin = _budgets(group, arms, options)
     boot = Bootstrap(pairs.categories.tolist(), options.resamples, options.seed)
     scores = [matched(arm, pairs, budgets, by) for arm in arms]
+    rank_at, why_there = _rank_at(budgets, origin, options.rank_at, arrived_at(scores, pairs))
     held = [held_out_scores(arm, pairs, rank_at, by) if rank_at is not None else None for arm in arms]
     at = budgets.index(rank_at) if rank_at is not None else None
     board = make_board(arms, pairs, boot, budgets, at, scores, held, by)
@@ -125,12 +126,13 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         metrics=list(arms[0].values),
         boot=boot,
         budgets=budgets,
-        usual=usual or bool(options.budgets),
         rank_at=rank_at,
+        why_there=why_there,
         rank_by=by,
         board=board,
         comparisons=comparisons,
         truth=agreement(arms, pairs, boot),
+        ks=[[None if at is None else k[at] for k in score.k] for score in scores],
         reached=reached(arms, pairs, budgets),
         failures=_count_failures(group.frame),
     )
@@ -138,17 +140,41 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     return result
 
 
-def searched_for(frame: pd.DataFrame) -> list[float]:
-    """The LPIPS budgets that strengths were searched for."""
-    return sorted({budget for text in frame["at_lpips"].dropna().unique() for budget in json.loads(text)})
+SEARCHED, CHOSEN = "for which strengths were searched", "given with --budget"
+USUAL = "the usual ones up to the largest that half of the pairs reach with two methods"
+FROM_DATA = "chosen from the data: four steps up to the largest that half of the pairs reach with two methods"
 
 
-def _rank_at(budgets: Sequence[float], budget: float | None) -> float | None:
-    if budget is None:
-        return budgets[(len(budgets) - 1) // 2] if budgets else None
-    if budget not in budgets:
-        raise UserError(f"--rank-at is {budget:g}; expected one of the budgets {', '.join(f'{b:g}' for b in budgets)}")
-    return budget
+def _budgets(group: Group, arms: Sequence[Arm], options: Options) -> tuple[list[float], str]:
+    """The LPIPS budgets, and how they were chosen."""
+    if options.budgets:
+        return sorted(set(options.budgets)), CHOSEN
+    if searched := searched_for(group.frame):
+        return searched, SEARCHED
+    budgets, usual = choose_budgets(arms)
+    return budgets, USUAL if usual else FROM_DATA
+
+
+def _rank_at(
+    budgets: Sequence[float], origin: str, budget: float | None, arrived: int | None
+) -> tuple[float | None, str]:
+    """The budget to rank at, and how it and the budgets were chosen.
+
+    Without a choice of the user it is the middle one (the lower of two); but ``arrived``, if it is not None, where the
+    budgets were chosen from what the pairs reach.
+    """
+    if not budgets:
+        return None, ""
+    names = ", ".join(f"{b:g}" for b in budgets)
+    if budget is not None and budget not in budgets:
+        raise UserError(f"--rank-at is {budget:g}; expected one of the budgets {names}")
+    number, why = (len(budgets) - 1) // 2, "the middle one"
+    if origin in (USUAL, FROM_DATA) and arrived is not None:
+        number, why = arrived, "which has the largest gain"
+    if budget is not None:
+        number, why = list(budgets).index(budget), "given with --rank-at"
+    ranked = f"; ranked at {budgets[number]:g}, {why}" if len(budgets) > 1 else ""
+    return budgets[number], f"compared at LPIPS {names}, {origin}{ranked}"
 
 
 def _count_failures(frame: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +201,7 @@ def _against_rank(comparisons: pd.DataFrame) -> list[str]:
         return []
     rest = len(reversed_pairs) - MOST_NAMES
     more = f"; {rest} more in comparisons.csv" if rest > 0 else ""
-    why = "told apart the other way round than they rank, as a rank is over the pairs that an arm alone has"
+    why = "told apart the other way round than they rank, as a rank is over all pairs that a method has a score on"
     return [f"{why}: {'; '.join(reversed_pairs[:MOST_NAMES])}{more}"]
 
 
@@ -191,6 +217,43 @@ def _partly_measured(frame: pd.DataFrame) -> list[str]:
     ]
 
 
+def _share_of_source(result: Analysis, gain: float) -> float:
+    """The share that a gain is of the source image's; NaN where that is not known, or no gain."""
+    whole = result.images[(result.images["category"] == ALL) & (result.images["image"] == IMAGES[1])][GAIN]
+    return gain / float(whole.iloc[0]) if len(whole) and whole.iloc[0] > 0 else np.nan
+
+
+def _few_edits(result: Analysis) -> list[str]:
+    """Notes where ranks say little: no gain at the ranking budget, or another first method at one strength for all."""
+    board, at = result.overall, result.rank_at
+    ranked = board[board["rank"].notna()]
+    if ranked.empty or at is None or not result.pairs.known:
+        return []
+    notes, share = [], _share_of_source(result, float(ranked["gain"].max()))
+    lows = ranked["gain_low"].dropna()
+    if share < LITTLE or (np.isnan(share) and len(lows) and not (lows > 0).any()):
+        little = (
+            "no method has a gain that is told from 0"
+            if np.isnan(share)
+            else (f"the best method has {max(0.0, share):.0%} of the gain of the source image")
+        )
+        notes.append(
+            f"at LPIPS {at:g} {little}, so the ranks say little about edits: the same run with --at-lpips searches "
+            "stronger ones"
+        )
+    held, first = f"held_out_{result.rank_by}", ranked.iloc[0]
+    pairs, scored = int(first[f"score@{at:g}_pairs"]), int(first["scored"])
+    if held in ranked and ranked[held].notna().any() and pairs < NEARLY_ALL * scored:
+        best = ranked.iloc[int(ranked[held].fillna(-np.inf).to_numpy().argmax())]
+        if best[held] > first[held]:
+            name, leads = (result.arms[int(number)].name for number in (best["arm"], first["arm"]))
+            notes.append(
+                f"held-out puts {name} first, the rank {leads}: held-out is over all {scored} pairs at one strength, "
+                f"the rank over the {pairs} pairs that reach LPIPS {at:g}"
+            )
+    return notes
+
+
 def _notes_of(result: Analysis) -> list[str]:
     """Notes on a group's records, and on numbers that are undefined."""
     notes = []
@@ -198,15 +261,13 @@ def _notes_of(result: Analysis) -> list[str]:
     if not any(arm.scored.any() for arm in arms):
         return [f"no pair was scored: all {len(result.group.frame)} records failed"]
     if not result.budgets:
-        notes.append("no arm has two points of different LPIPS, so there is no score at matched LPIPS and no rank")
-    elif not result.usual:
-        budgets = ", ".join(f"{b:g}" for b in result.budgets)
-        notes.append(
-            f"the budgets {budgets} were chosen from the data, as the usual 0.1, 0.2, 0.3 and 0.4 lie outside it"
-        )
+        notes.append("no method has two points of different LPIPS, so there is no score at matched LPIPS and no rank")
+    else:
+        notes.append(result.why_there)
+    notes += _few_edits(result)
     outside = [a.name for a, r in zip(arms, result.overall["rank"], strict=True) if a.curved and r is pd.NA]
     if result.rank_at is not None and outside:
-        names = f"{len(outside)} arms, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
+        names = f"{len(outside)} rows, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
         notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {names}")
     notes += _against_rank(result.comparisons)
     points = [a.name for a in arms if not a.curved and a.scored.any()]
@@ -216,7 +277,7 @@ def _notes_of(result: Analysis) -> list[str]:
         scored = np.any([arm.scored for arm in arms], 0)
         count = int((scored & np.isnan(result.pairs.base)).sum())
         why = "of their base image (method none, or strength 0), so no gain over it"
-        notes.append(f"{count} scored pairs have no record {why}; arms are ranked by CLIP")
+        notes.append(f"{count} scored pairs have no record {why}; methods are ranked by CLIP")
     versions = sorted(result.group.frame["version"].dropna().unique())
     if set(versions) - {__version__}:
         notes.append(f"the records were made by riebench {', '.join(versions)}; this is {__version__}")

@@ -24,6 +24,10 @@ CURVE = ("clip_text_edit", "lpips_base")
 TRUTH = ("edit_success", "kept")
 BASE = "clip_text_edit_base"
 """The base image's CLIP similarity with the edit prompt."""
+SOURCE = ("clip_text_edit_source", "lpips_source_base")
+"""The source image's CLIP similarity with the edit prompt, and its LPIPS to the base image."""
+GAIN = "gain"
+"""``clip_text_edit`` minus that of the base image."""
 ALL = "all"
 PLACES = ("blocks", "on_steps")
 """Where and when an intervention acts: columns whose value is ``any`` where the numbers are the same for all."""
@@ -100,6 +104,7 @@ class Pairs:
         ids: sorted.
         categories: the number of each pair's category.
         base: CLIP similarity of each pair's base image with the edit prompt; NaN where no record has it.
+        source: that of each pair's source image, and its LPIPS to the base image, ``[2, pairs]``; NaN likewise.
         half: 0 or 1 by a hash of the id; strengths are chosen on one half and scored on the other.
         scopes: masks of all pairs and of each category, by name; all pairs only if there is a single category.
         known: whether ``base`` is known for every pair with a scored record.
@@ -108,6 +113,7 @@ class Pairs:
     ids: list[str]
     categories: NDArray[np.intp]
     base: Array = field(repr=False)
+    source: Array = field(repr=False)
     half: NDArray[np.intp] = field(repr=False)
     scopes: dict[str, NDArray[np.bool_]] = field(repr=False)
     known: bool
@@ -118,6 +124,11 @@ def half_of(pair: str) -> int:
     return hashlib.sha256(pair.encode()).digest()[0] & 1
 
 
+def searched_for(frame: pd.DataFrame) -> list[float]:
+    """The LPIPS budgets that strengths were searched for, in growing order."""
+    return sorted({budget for text in frame["at_lpips"].dropna().unique() for budget in json.loads(text)})
+
+
 def scopes_of(categories: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
     """Masks of all pairs and of each category, by name; all pairs only if there is a single category."""
     present = np.unique(categories)
@@ -126,8 +137,10 @@ def scopes_of(categories: NDArray[np.integer]) -> dict[str, NDArray[np.bool_]]:
 
 
 def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
-    """Arrays from the records of a group; ``margin`` (see :mod:`riebench.report.ranking`) is among the metrics."""
-    base_of = _base(frame)
+    """Arrays from the records of a group; ``gain`` and ``margin`` are among the metrics."""
+    base_of, source_of = _base(frame), frame.reindex(columns=["pair_id", *SOURCE]).groupby("pair_id").mean()
+    if "clip_text_edit" in frame:
+        frame = frame.assign(gain=frame["clip_text_edit"] - frame["pair_id"].map(base_of))
     if {"clip_text_edit", "clip_text_original"} <= set(frame):
         frame = frame.assign(margin=frame["clip_text_edit"] - frame["clip_text_original"])
     named = [name for name in map(str, frame) if name not in COLUMNS]
@@ -141,6 +154,7 @@ def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
         ids,
         categories,
         base,
+        source_of.reindex(ids).to_numpy(np.float64).T,
         np.array([half_of(pair) for pair in ids], np.intp),
         scopes_of(categories),
         not np.isnan(base[scored]).any(),
@@ -148,7 +162,7 @@ def arms_of(frame: pd.DataFrame) -> tuple[Pairs, list[Arm]]:
     labels = _labels(frame)
     index = pd.Index(ids)
     present = [m for m in named if frame[m].notna().any()]
-    metrics = list(dict.fromkeys([*CURVE, *(m for m in TRUTH if m in present), *present]))
+    metrics = list(dict.fromkeys([*CURVE, *(m for m in (GAIN, *TRUTH) if m in present), *present]))
     every = {block for blocks in frame["blocks"].unique() if blocks != ANY for block in blocks.split("+")}
     limited = set(frame.loc[~frame["on_steps"].isin([ALL_STEPS, ANY]), "method"])
     arms = []

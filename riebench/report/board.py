@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records import INSIDE, OUTSIDE
-from riebench.report.arms import ALL, CURVE, Arm, Pairs
+from riebench.report.arms import ALL, CURVE, GAIN, Arm, Pairs
 from riebench.report.matching import gap
-from riebench.report.ranking import GAIN, RANKINGS, ranked_metric
+from riebench.report.ranking import RANKINGS, ranked_metric
 from riebench.report.scores import ENOUGH, HeldOut, Matched, chosen_path
 from riebench.stats.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
 
@@ -34,11 +34,11 @@ def board_columns(budgets: Sequence[float], metrics: Sequence[str], by: str = GA
         "rank": f"by {by}{' (the score where the base image is not known)' if by == GAIN else ''}; null where too few "
         "pairs reach the budget",
         "rank_by_gain": "the rank by gain, where another is asked for",
-        "group": "arms that share a letter are not told apart by the data",
+        "group": "rows that share a letter are not told apart by the data",
         "method": "with the options that vary",
         "blocks": "joined by +; any where the numbers are the same for all blocks",
         "on_steps": "steps in which the intervention is on, as 1-3; any where the numbers are the same for all",
-        "acts": "inside if the arm changes values in the denoiser, outside if not (a picture, a prompt, nothing)",
+        "acts": "inside if the method changes values in the denoiser, outside if not (a picture, a prompt, nothing)",
         "attempted": "pairs with a record",
         "scored": "pairs with at least one scored record",
         "failed": "failed records",
@@ -47,10 +47,8 @@ def board_columns(budgets: Sequence[float], metrics: Sequence[str], by: str = GA
     names |= {f"gain@{b:g}": f"that over the clip_text_edit of the base image, at {b:g}" for b in budgets}
     if by != GAIN:
         names |= {f"{by}@{b:g}": f"{by} ({RANKINGS[by]}) at {b:g}" for b in budgets}
-    names["gain"] = "clip_text_edit over that of the base image, at the ranking budget"
     names |= {metric: f"{metric} at the ranking budget" for metric in metrics if metric not in CURVE}
-    names["held_out_gain"] = "clip_text_edit over that of the base image, at a setting chosen on the other pairs"
-    names |= {f"held_out_{metric}": f"{metric} at that setting" for metric in metrics}
+    names |= {f"held_out_{metric}": f"{metric} at a setting chosen on the other pairs" for metric in metrics}
     for name, text in names.items():
         columns |= {f"{name}{suffix}": f"{text}: {what}" for suffix, what in end.items()}
     measured = {f"measured@{b:g}": f"pairs whose score at {b:g} is of a picture with that LPIPS" for b in budgets}
@@ -78,52 +76,59 @@ def make_board(
     by: str = GAIN,
 ) -> pd.DataFrame:
     """The leaderboard before ranking: a row for each arm and scope."""
-    columns: list[Array] = []
-    names: list[list[str]] = []
-    for score, out in zip(scores, held, strict=True):
-        by_column = {f"score@{b:g}": score.values["clip_text_edit"][:, j] for j, b in enumerate(budgets)}
-        by_column |= {f"gain@{b:g}": by_column[f"score@{b:g}"] - pairs.base for b in budgets}
-        if by != GAIN:
-            by_column |= {f"{by}@{b:g}": score.values[by][:, j] for j, b in enumerate(budgets)}
-        if at is not None:
-            by_column["gain"] = by_column[f"gain@{budgets[at]:g}"]
-            by_column |= {m: score.values[m][:, at] for m in score.values if m not in CURVE}
-        if out is not None:
-            by_column |= {f"held_out_{m}": v for m, v in out.values.items()}
-        names.append(list(by_column))
-        columns += by_column.values()
+    by_arm = [_columns_of(score, out, pairs, budgets, at, by) for score, out in zip(scores, held, strict=True)]
+    columns = [values for columns in by_arm for values in columns.values()]
     values = np.stack(columns, 1) if columns else np.zeros((len(pairs.ids), 0))
     rows = []
     for scope, members in pairs.scopes.items():
         means = boot.means(np.where(members[:, None], values, np.nan))
         column = 0
         for i, arm in enumerate(arms):
-            row: dict[str, Any] = {
-                "category": scope,
-                "arm": i,
-                "method": arm.label,
-                "blocks": arm.blocks,
-                "on_steps": arm.on_steps,
-                "acts": OUTSIDE if arm.outside else INSIDE,
-                "attempted": int((arm.attempted & members).sum()),
-                "scored": int((arm.scored & members).sum()),
-                "failed": arm.failed if scope == ALL else None,
-            }
-            for name in names[i]:
+            row = _cells_of(arm, i, scope, members)
+            for name in by_arm[i]:
                 _add(row, name, means, column)
                 column += 1
             row |= {f"measured@{b:g}": int(n) for b, n in zip(budgets, scores[i].measured[members].sum(0), strict=True)}
-            out = held[i]
             if at is not None:
                 # Over the base image, so that an arm is not lifted by the pairs that it happens to reach the budget on.
                 row["gain_score"] = row["gain"] if pairs.known else row[f"score@{budgets[at]:g}"]
                 row["rank_score"] = row["gain_score"] if by == GAIN else row[f"{by}@{budgets[at]:g}"]
                 row["rank_pairs"] = row[f"score@{budgets[at]:g}_pairs"]
                 row["k"] = " / ".join(_k(k[at]) for k in scores[i].k) if len(arm.ks) > 1 else _k(arm.ks[0])
-            if out is not None:
+            if (out := held[i]) is not None:
                 row["held_out_setting"] = " / ".join(_setting(arm, c) for c in out.chosen)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _columns_of(
+    score: Matched, out: HeldOut | None, pairs: Pairs, budgets: Sequence[float], at: int | None, by: str
+) -> dict[str, Array]:
+    """The columns of an arm that have a mean and an interval, ``[pairs]`` each."""
+    columns = {f"score@{b:g}": score.values["clip_text_edit"][:, j] for j, b in enumerate(budgets)}
+    columns |= {f"gain@{b:g}": columns[f"score@{b:g}"] - pairs.base for b in budgets}
+    if by != GAIN:
+        columns |= {f"{by}@{b:g}": score.values[by][:, j] for j, b in enumerate(budgets)}
+    if at is not None:
+        columns |= {m: values[:, at] for m, values in score.values.items() if m not in CURVE}
+    if out is not None:
+        columns |= {f"held_out_{m}": values for m, values in out.values.items()}
+    return columns
+
+
+def _cells_of(arm: Arm, number: int, scope: str, members: NDArray[np.bool_]) -> dict[str, Any]:
+    """The names and counts of an arm in a scope."""
+    return {
+        "category": scope,
+        "arm": number,
+        "method": arm.label,
+        "blocks": arm.blocks,
+        "on_steps": arm.on_steps,
+        "acts": OUTSIDE if arm.outside else INSIDE,
+        "attempted": int((arm.attempted & members).sum()),
+        "scored": int((arm.scored & members).sum()),
+        "failed": arm.failed if scope == ALL else None,
+    }
 
 
 def _k(k: int | None) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from rich.console import Console
 
 from riebench.pairs.pair import CATEGORIES
@@ -16,7 +15,7 @@ from riebench.records.schema import ALL_STEPS
 from riebench.report.arms import scopes_of
 from riebench.report.curves import SHOWN
 from riebench.report.frame import ANY, COLUMNS
-from riebench.report.groups import PAIR, SAME, Group, read_groups
+from riebench.report.groups import PAIR, SAME, Group, measured_otherwise, read_groups
 from riebench.report.sheet import compose, tile
 from riebench.report.texttable import TextTable, interval, markdown_table, number, p_value, print_table, write_csv
 from riebench.stats.resample import Bootstrap, holm, sign_flip
@@ -70,6 +69,9 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
     for name in metrics:
         both[name] = both[f"{name}_b"] - both[f"{name}_a"]
     shown = [m for m in SHOWN if m in metrics] + ([metric] if metric not in SHOWN else [])
+    if other := [name for name in measured_otherwise(first, second) if name in shown]:
+        why = "measured by different networks or commands; score both runs with one, or choose another --metric"
+        raise UserError(f"the runs have {other[0]} {why}")
     by_pair = both.groupby("pair_id")[shown].mean()
     by_pair["category"] = both.groupby("pair_id")["category"].first()
     return Comparison(
@@ -234,7 +236,7 @@ def _pictures(comparison: Comparison, path: Path) -> Path | None:
         for label, name in names.items():
             folders = {"A": [comparison.a], "B": [comparison.b]}.get(label, [comparison.a, comparison.b])
             files = [(f if f.is_dir() else f.parent) / IMAGES / f"{row['pair_id']}-{name}.png" for f in folders]
-            tiles.append((label, next((t for t in map(_tile, files) if t is not None), None)))
+            tiles.append((label, next((t for t in map(tile, files) if t is not None), None)))
         if any(t is not None for _, t in tiles):
             change = f"{row['difference']:+.3f}, strength {row['strength']:g}"
             rows.append((f"{row['pair_id']} ({change}): {row['original_prompt']}  ->  {row['editing_prompt']}", tiles))
@@ -243,11 +245,3 @@ def _pictures(comparison: Comparison, path: Path) -> Path | None:
         return None
     compose(title, rows).save(path)
     return path
-
-
-def _tile(path: Path) -> Image.Image | None:
-    """A picture for the sheet; None if the file is missing or damaged."""
-    try:
-        return tile(path)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        return None

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.arms import ALL, ANY, Arm
 from riebench.report.curves import Curves
+from riebench.report.marks import IMAGES
 from riebench.report.style import METADATA, PAPER, Look, looks_of, looks_of_intervals
 
 WIDTH = 7.2  # inches: the text of a page
@@ -26,6 +27,10 @@ SCREEN = 130  # dots per inch of a figure that is for the screen alone
 MOST_COLUMNS = 7  # of a legend
 HANDLE, LETTER, LINE = 0.46, 0.058, 0.17  # inches: mark of a legend with the space around it, letter, line
 LEFT, RIGHT, BOTTOM, TOP, GAP_X, GAP_Y = 0.72, 0.08, 0.68, 0.36, 0.5, 0.52  # inches around and between panels
+LOW = 3.5  # inches of a figure's height: the words beside its panels take two lines
+INK, SEARCHED = "#202020", "D"
+MARKS = dict(zip(IMAGES, ("o", "*"), strict=True))
+"""The markers of the base and the source image."""
 BANDS = "points grow with strength; bands: 95 % bootstrap intervals over pairs"
 
 
@@ -45,7 +50,7 @@ def curves_by_category(curves: Curves) -> Figure | None:
 def curves_by_block(curves: Curves) -> Figure | None:
     """A figure with a panel for each set of blocks, over all categories; None if there is only one set."""
     panels = _block_panels(curves)
-    return _curve_figure(curves, panels, f"all categories; {BANDS}", share=True) if len(panels) > 1 else None
+    return _curve_figure(curves, panels, f"all categories; {BANDS}") if len(panels) > 1 else None
 
 
 def curves_by_steps(curves: Curves) -> Figure | None:
@@ -63,15 +68,10 @@ def curves_by_steps(curves: Curves) -> Figure | None:
     ]
     if not panels:
         return None
-    note = f"square-root axis; on in the steps named above; {BANDS}"
+    note = f"on in the steps named above; {BANDS}"
     columns = len({variant for _, variant in by_variant})  # a column for each method
     looks = looks_of_intervals(curves.intervals)
-    figure = _curve_figure(curves, panels, note, looks=looks, columns=columns if 1 < columns < 4 else 3)
-    for axes in figure.axes if figure else ():  # a step alone costs little, so its curve is short
-        axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
-        axes.set_xlim(left=0)
-        axes.locator_params(axis="x", nbins=5)
-    return figure
+    return _curve_figure(curves, panels, note, looks=looks, columns=columns if 1 < columns < 4 else 3)
 
 
 def draw_run_curve(curves: Curves, folder: Path) -> list[Path]:
@@ -142,29 +142,65 @@ def _curve_figure(
     curves: Curves,
     panels: Sequence[Panel],
     note: str,
-    share: bool = False,
     looks: Mapping[str, Look] | None = None,
     columns: int = 3,
 ) -> Figure | None:
-    """A figure of the panels; ``looks`` are by interval of the steps, None draws each label with its own look."""
+    """A figure of the panels, on one scale; ``looks`` are by interval of the steps, None gives each label its own."""
     name = attrgetter("label" if looks is None else "on_steps")
     arms = {name(arm): arm for panel in reversed(panels) for _, arm in panel.arms}
     if not arms:
         return None
     looks = looks or looks_of({label: arms[label].family for label in sorted(arms)})
     handles = [handle(label, look, line=arms[label].curved) for label, look in looks.items() if label in arms]
-    figure, axes = _panels(len(panels), handles, share, columns)
+    numbers = {i for panel in panels for i, _ in panel.arms}
+    searched = curves.at_lpips[curves.at_lpips["arm"].isin(numbers) & (curves.at_lpips["pairs"] > 0)]
+    handles += [_mark_handle(image, MARKS[image]) for image in curves.images["image"].unique()]
+    handles += [_mark_handle("at the searched LPIPS", SEARCHED)] if len(searched) else []
+    figure, axes = _panels(len(panels), handles, columns)
     for panel, panel_axes in zip(panels, axes, strict=True):
-        rows = curves.curves[curves.curves["category"] == panel.category]
+        rows, at_lpips, images = (f[f["category"] == panel.category] for f in (curves.curves, searched, curves.images))
         for i, arm in panel.arms:
             _curve(panel_axes, rows[rows["arm"] == i], looks[name(arm)])
+            for mean in at_lpips[at_lpips["arm"] == i].to_dict("records"):
+                _mark(
+                    panel_axes, mean["lpips_base_mean"], mean["clip_text_edit_mean"], SEARCHED, looks[name(arm)].colour
+                )
+        for image in images.to_dict("records"):
+            _mark(panel_axes, image["lpips_base"], image["clip_text_edit"], MARKS[image["image"]])
         panel_axes.set_title(panel.title, loc="left")
-    figure.supxlabel(f"LPIPS to the base image ({curves.group.lpips}) ← better\n{note}", fontsize=8)
-    figure.supylabel(f"CLIP similarity with the edit prompt ({curves.group.clip}) → better", fontsize=8)
+    for panel_axes in axes:
+        # One scale, so that a curve that goes nowhere looks like one; by square roots, as LPIPS differ by factors.
+        panel_axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+        panel_axes.set_xlim(left=0)
+        panel_axes.locator_params(axis="x", nbins=5)
+    scale = ", one scale in all panels" if len(panels) > 1 else ""
+    figure.supxlabel(
+        f"LPIPS to the base image ({curves.group.lpips}) ← better; square-root axis{scale}\n{note}", fontsize=8
+    )
+    line = "\n" if figure.get_figheight() < LOW else " "
+    figure.supylabel(f"CLIP similarity with the edit prompt{line}({curves.group.clip}) → better", fontsize=8)
     return figure
 
 
-def _panels(count: int, handles: Sequence[Line2D], share: bool, most: int) -> tuple[Figure, list[Axes]]:
+def _mark(axes: Axes, x: float, y: float, marker: str, tone: str = INK) -> None:
+    axes.plot(
+        [x],
+        [y],
+        marker,
+        color=tone,
+        markerfacecolor="white",
+        markersize=5.5,
+        markeredgewidth=1.1,
+        zorder=2.5,
+        clip_on=False,
+    )
+
+
+def _mark_handle(label: str, marker: str) -> Line2D:
+    return Line2D([], [], color=INK, marker=marker, markerfacecolor="white", linestyle="", markersize=5, label=label)
+
+
+def _panels(count: int, handles: Sequence[Line2D], most: int) -> tuple[Figure, list[Axes]]:
     """A figure of up to ``most`` panels a row below a legend, laid out in inches, so no text is measured."""
     columns = min(most, count)
     rows = -(-count // columns)
@@ -181,7 +217,7 @@ def _panels(count: int, handles: Sequence[Line2D], share: bool, most: int) -> tu
         wspace=GAP_X / width,
         hspace=GAP_Y / height,
     )
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     for panel in axes:
         panel.locator_params(nbins=5)
         panel.ticklabel_format(axis="x", scilimits=(-3, 4))  # long labels run into one another

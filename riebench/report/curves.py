@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from riebench.records.schema import ALL_STEPS
-from riebench.report.arms import ANY, CURVE, TRUTH, Arm, Pairs, arms_of
+from riebench.report.arms import ANY, CURVE, GAIN, TRUTH, Arm, Pairs, arms_of
 from riebench.report.groups import Group
+from riebench.report.marks import at_searched_lpips, marked_images
 from riebench.stats.resample import Bootstrap
 
-SHOWN = (*CURVE, *TRUTH)
+SHOWN = (CURVE[0], GAIN, CURVE[1], *TRUTH)
 """Metrics of the tables that a page is wide enough for; CSV files and the HTML page have all metrics."""
 
 
@@ -35,6 +36,8 @@ class Curves:
         curves: a row for each category (``all`` first), arm, k and strength: pairs with a record (``attempted``), pairs
             with a score (``pairs``), and ``METRIC_mean``, ``METRIC_low``, ``METRIC_high`` of each metric, with the
             number of pairs that have it (``METRIC_pairs``).
+        at_lpips: the same at each LPIPS that was searched for, see :func:`~riebench.report.marks.at_searched_lpips`.
+        images: where the base and the source image lie, see :func:`~riebench.report.marks.marked_images`.
     """
 
     group: Group
@@ -51,12 +54,14 @@ class Curves:
         self.main_interval = self.intervals[-1] if self.intervals else ANY
         self.block_sets = {blocks: names[blocks] for blocks in sorted(names, key=lambda b: (-b.count("+"), b))}
         self.curves = _means(self.arms, self.pairs, self.metrics, boot)
+        self.at_lpips = at_searched_lpips(self.arms, self.pairs, self.metrics, boot)
+        self.images = marked_images(self.arms, self.pairs)
 
 
 def curves_of(group: Group) -> Curves:
     """The curves of a group, of the metrics :data:`SHOWN`."""
     pairs, arms = arms_of(group.frame)
-    metrics = [metric for metric in SHOWN if metric in arms[0].values]
+    metrics = [metric for metric in arms[0].values if metric in SHOWN]
     return Curves(group, pairs, arms, metrics, Bootstrap(pairs.categories.tolist()))
 
 

@@ -32,7 +32,7 @@ MOST_LETTERS = 60  # of a reason
 
 
 def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lambda name: None) -> list[Path]:
-    """Draw every figure that the records have data for, each announced to ``step``; returns the paths."""
+    """Draw every figure that the records have data for, ``step`` called after each; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     draws = (
         curves_by_category,
@@ -46,14 +46,12 @@ def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lam
     paths = []
     with rc_context(PAPER):
         for name, draw in zip(FIGURE_NAMES, draws, strict=True):
+            if figure := draw(analysis):
+                paths += [folder / f"{name}.{kind}" for kind in FORMATS]
+                for path, kind in zip(paths[-len(FORMATS) :], FORMATS, strict=True):
+                    figure.savefig(path, metadata=METADATA[kind])
+                    figure.set_layout_engine("none")  # the first format's layout is everyone's
             step(name)
-            figure = draw(analysis)
-            if figure is None:
-                continue
-            for kind in FORMATS:
-                paths.append(folder / f"{name}.{kind}")
-                figure.savefig(paths[-1], metadata=METADATA[kind])
-                figure.set_layout_engine("none")  # the first format's layout is everyone's
     return paths
 
 

@@ -76,20 +76,35 @@ def records_file(path: Path) -> Path:
     raise UserError(f"{path} {what}; give the folder of a finished run")
 
 
-def load_records(path: str | Path) -> pd.DataFrame:
-    """The records of a run as a frame, one row a record.
+def load_records(path: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+    """The records of a run, or of several, as a frame, one row a record.
 
     Args:
-        path: a run folder, its ``records.jsonl`` (or ``records.jsonl.gz``), or a ``records.parquet`` of a report.
+        path: a run folder, its ``records.jsonl`` (or ``records.jsonl.gz``), or a ``records.parquet`` of a report; or a
+            list of such, whose rows follow one another; the column ``run`` names their folders.
 
     Returns:
         The columns of :data:`COLUMNS`, then one for each metric; undefined metrics are null. A torn last line is
         skipped with a warning on stderr, as :func:`riebench.records.read_records` does.
 
     Raises:
-        UserError: if the file holds no record, or one is damaged or of another version; the message names the line.
+        UserError: if the path is none, a file holds no record, or one is damaged or of another version; the message
+            names the line.
     """
-    path = Path(path)
+    paths = [path] if isinstance(path, str | Path) else list(path) if isinstance(path, list | tuple) else []
+    for each in paths or [path]:
+        if not isinstance(each, str | Path) or not str(each):
+            raise UserError(f"{each!r} is no folder of a run; give its path, or a list of such")
+    files = [Path(each) for each in paths]
+    for number, file in enumerate(files):
+        if file.resolve() in [earlier.resolve() for earlier in files[:number]]:
+            raise UserError(f"{file} is named twice; name each run once")
+    frames = [_records_of(file) for file in files]
+    return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+
+
+def _records_of(path: Path) -> pd.DataFrame:
+    """The records of one run; errors as of :func:`load_records`."""
     if path.suffix == ".parquet":
         return _from_parquet(path)
     file = records_file(path)

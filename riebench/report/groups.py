@@ -80,6 +80,10 @@ def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
         frame = load_records(source.path)
         frame["run"] = name
         frame, note = _last_of_each(frame, name)
+        if mixed := sorted(metric for metric, by in _measured_by(frame).items() if len(by) > 1):
+            frame[mixed] = float("nan")
+            left_out = "was measured by two networks or commands, so the tables leave it out"
+            note = [*note, *(f"run {name}: {metric} {left_out}" for metric in mixed)]
         for _, part in frame.groupby(_split_by(frame, name), sort=False, dropna=False):
             _place(Group(part.reset_index(drop=True), {name: source}, list(note)), groups, why)
     groups.sort(key=lambda g: -len(g.frame))
@@ -147,8 +151,8 @@ def _conflict(old: Group, new: Group) -> str | None:
     hashes = [{str(s.info["pair_hash"]) for s in g.sources.values() if s.info.get("pair_hash")} for g in (old, new)]
     if all(hashes) and not hashes[0] & hashes[1]:
         return f"{names} are over different pair files"
-    if other := _measured_otherwise(old, new):
-        return f"{names} have {other} measured by different networks or commands"
+    if other := measured_otherwise(old, new):
+        return f"{names} have {other[0]} measured by different networks or commands"
     if len(shared):
         differs = (pairs[0].loc[shared] != pairs[1].loc[shared]).any()
         what = [column.replace("_", " ") for column in PAIR if differs[column]]
@@ -157,12 +161,19 @@ def _conflict(old: Group, new: Group) -> str | None:
     return None if files[0] & files[1] - {"None"} else f"{names} have no pair in common, nor the same pair file"
 
 
-def _measured_otherwise(old: Group, new: Group) -> str | None:
-    """A metric that another network or command measured in each of two groups."""
-    ours, theirs = (
-        {k: v for text in g.frame["measured_by"].unique() for k, v in json.loads(text).items()} for g in (old, new)
-    )
-    return next((name for name in ours if theirs.get(name, ours[name]) != ours[name]), None)
+def measured_otherwise(old: Group, new: Group) -> list[str]:
+    """The metrics that another network or command measured in each of two groups."""
+    ours, theirs = (_measured_by(group.frame) for group in (old, new))
+    return sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name])
+
+
+def _measured_by(frame: pd.DataFrame) -> dict[str, set[str]]:
+    """Metric to the networks or commands that measured it in some of the records."""
+    measured: dict[str, set[str]] = {}
+    for text in frame["measured_by"].unique():
+        for metric, by in json.loads(text).items():
+            measured.setdefault(metric, set()).add(by)
+    return measured
 
 
 def _reconcile(group: Group) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.report.arms import Pairs
+from riebench.report.arms import GAIN, Pairs
 from riebench.util.errors import UserError, unknown
 
 Array = NDArray[np.float64]
-GAIN, MARGIN, SUCCESS = "gain", "margin", "edit_success"
+MARGIN, SUCCESS = "margin", "edit_success"
 RANKINGS = {
     GAIN: "CLIP similarity with the edit prompt over that of the base image, as published",
     MARGIN: "CLIP similarity with the edit prompt minus that with the original prompt",

@@ -43,6 +43,24 @@ def reached(arms: Sequence[Arm], pairs: Pairs, budgets: Sequence[float]) -> pd.D
     return pd.concat(parts, ignore_index=True) if parts and budgets else pd.DataFrame(columns=list(COLUMNS))
 
 
+def counting(reached: pd.DataFrame, budget: float) -> dict[tuple[str, str, str, int | None, str], tuple[float, ...]]:
+    """The strengths of the pictures that the score at a budget is of, by method, blocks, steps, k and pair.
+
+    These are one strength where a picture meets the budget, and two where the score is read between two pictures.
+
+    Args:
+        reached: as of :func:`reached`.
+        budget: one of its budgets.
+    """
+    rows = reached[(reached["budget"] == budget) & reached["strength"].notna()]
+    return {
+        (row["method"], row["blocks"], row["on_steps"], None if pd.isna(row["k"]) else int(row["k"]), row["pair_id"]): (
+            (row["strength"],) if row["outcome"] == MET else (row["strength"], row["next_strength"])
+        )
+        for row in rows.to_dict("records")
+    }
+
+
 def _of_arm(arm: Arm, k: int, pairs: Pairs, budgets: Sequence[float]) -> pd.DataFrame:
     path, budget_array = arm.along(LPIPS, k), np.asarray(budgets, float)
     crossing = cross(path, budget_array, WITHIN)

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.report.arms import Arm, Pairs
+from riebench.report.arms import GAIN, Arm, Pairs
 from riebench.report.matching import cross
-from riebench.report.ranking import GAIN, worth
+from riebench.report.ranking import worth
 from riebench.settings.lpips_search import WITHIN
 
 Array = NDArray[np.float64]
 BUDGETS = (0.1, 0.2, 0.3, 0.4)
 ENOUGH = 0.5  # share of the pairs that must have a score for a rank
+ARRIVED = 0.25  # share of the largest gain that the middle budget must have to be ranked at
 NEARLY_ALL = 0.9  # share of the pairs of the fullest choice that another must have to be chosen
 
 
@@ -95,6 +96,23 @@ def matched(arm: Arm, pairs: Pairs, budgets: Sequence[float], by: str = GAIN) ->
     return Matched(values, measured, chosen)
 
 
+def arrived_at(scores: Sequence[Matched], pairs: Pairs) -> int | None:
+    """The number of the budget with the largest gain; None if the middle one (the lower of two) has a quarter.
+
+    The gain at a budget is the largest mean of an arm with a score on at least half of the pairs there. The result is
+    None too if no arm gains anything, or if the base images are not known.
+    """
+    if not pairs.known:
+        return None
+    gains = np.stack([score.values["clip_text_edit"] for score in scores]) - pairs.base[:, None]
+    defined = ~np.isnan(gains)
+    counts = defined.sum(1)
+    means = np.where(defined, gains, 0).sum(1) / np.maximum(counts, 1)
+    largest = np.where(counts >= max(1, ENOUGH * len(pairs.ids)), means, 0).max(0, initial=0)
+    most = largest.max(initial=0)
+    return None if most <= 0 or largest[(len(largest) - 1) // 2] >= ARRIVED * most else int(largest.argmax())
+
+
 def chosen_path(arm: Arm, pairs: Pairs, score: Matched, at: int, metric: str) -> tuple[Array, Array]:
     """LPIPS and a metric of each pair along the k that gave its score at a budget, ``[pairs, strengths]`` each."""
     parts = []
@@ -124,7 +142,7 @@ class HeldOut:
     """Values of an arm at settings chosen on the other half of the pairs.
 
     Attributes:
-        values: metric to ``[pairs]``; also ``gain``, the CLIP similarity over that of the base image.
+        values: metric to ``[pairs]``.
         chosen: the setting (k, strength) that gave the values of each half; None if no setting was within the budget.
     """
 
@@ -153,4 +171,4 @@ def held_out_scores(arm: Arm, pairs: Pairs, budget: float, by: str = GAIN) -> He
             rows = pairs.half == half
             for metric in arm.values:
                 values[metric][rows] = arm.values[metric].reshape(shape)[rows, best]
-    return HeldOut(values | {"gain": values["clip_text_edit"] - pairs.base}, chosen)
+    return HeldOut(values, chosen)

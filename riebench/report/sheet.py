@@ -14,24 +14,27 @@ from PIL import Image, ImageDraw, ImageFont
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import SHEETS
 from riebench.records.image_hashes import IMAGES
+from riebench.report.arms import searched_for
 from riebench.report.curves import Curves
+from riebench.settings.lpips_search import WITHIN
 
 Tiles = Sequence[tuple[str, Image.Image | None]]
-TILE, GAP, TEXT = 128, 6, 30
+TILE, GAP, TEXT, LABEL = 128, 6, 30, 18
 WIDEST = 2000  # pixels
 BACKGROUND, INK, MASKED = (255, 255, 255), (40, 40, 40), np.array((230, 40, 40))
 
 
 def tile(path: Path, side: int = TILE) -> Image.Image | None:
-    """A picture ``side`` pixels wide and high; None if the file is missing."""
-    if not path.exists():
+    """A picture ``side`` pixels wide and high; None if the file is missing or damaged."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    with Image.open(path) as image:
-        return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
 
 
 def overlay(picture: Path, mask: Path, side: int = TILE) -> Image.Image | None:
-    """The picture, greyed, with its mask in red; None if one of the files is missing."""
+    """The picture, greyed, with its mask in red; None if one of the files is missing or damaged."""
     below, above = tile(picture, side), tile(mask, side)
     if below is None or above is None:
         return None
@@ -49,29 +52,36 @@ def _references(images: Path, pair_id: str) -> Tiles:
 def _row(images: Path, references: Tiles, records: pd.DataFrame) -> tuple[str, Tiles]:
     """The caption and the pictures of a pair, for one method."""
     first = records.iloc[0]
+    budgets = searched_for(records)
     edited = [
-        (f"strength {row.strength:g}", tile(images / f"{first['pair_id']}-{row.key}.png"))
-        for row in records.sort_values("strength").itertuples()
+        (_label(row["strength"], row["lpips_base"], budgets), tile(images / f"{row['pair_id']}-{row['key']}.png"))
+        for row in records.sort_values("strength").to_dict("records")
     ]
     caption = f"{first['original_prompt']}  ->  {first['editing_prompt']}"
     return caption, [*references, *edited]
 
 
+def _label(strength: float, lpips: float, budgets: Sequence[float]) -> str:
+    """The strength of a picture, and the LPIPS that was searched for if the picture has it."""
+    met = [budget for budget in budgets if abs(lpips - budget) <= WITHIN * budget]
+    return f"LPIPS {met[0]:g} at {strength:g}" if met else f"strength {strength:g}"
+
+
 def compose(title: str, rows: Sequence[tuple[str, Tiles]]) -> Image.Image:
-    """A sheet of labelled rows of pictures, a caption below each row; as wide as its texts need, to :data:`WIDEST`."""
+    """A sheet of rows of labelled pictures, a caption below each row; as wide as its texts need, to :data:`WIDEST`."""
     columns = max(len(tiles) for _, tiles in rows)
     heading, small = ImageFont.load_default(15), ImageFont.load_default(12)
     rows = [(" ".join(caption.split()), tiles) for caption, tiles in rows]
     texts = [heading.getlength(title), *(small.getlength(caption) for caption, _ in rows)]
     width = max(columns * (TILE + GAP), min(WIDEST, math.ceil(max(texts)) + GAP)) + GAP
-    sheet = Image.new("RGB", (width, TEXT + 18 + len(rows) * (TILE + TEXT)), BACKGROUND)
+    height = LABEL + TILE + TEXT
+    sheet = Image.new("RGB", (width, TEXT + len(rows) * height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 6), title, INK, heading)
-    for i, (label, _) in enumerate(rows[0][1]):
-        draw.text((GAP + i * (TILE + GAP), TEXT), label, INK, small)
     for j, (caption, tiles) in enumerate(rows):
-        top = TEXT + 18 + j * (TILE + TEXT)
-        for i, (_, tile) in enumerate(tiles):
+        top = TEXT + LABEL + j * height
+        for i, (label, tile) in enumerate(tiles):
+            draw.text((GAP + i * (TILE + GAP), top - LABEL), label, INK, small)
             if tile is not None:
                 sheet.paste(tile, (GAP + i * (TILE + GAP), top))
         draw.text((GAP, top + TILE + 2), caption, INK, small)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from riebench.util.work_folder import full_disk
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -30,7 +32,7 @@ def curves_in(folder: Path) -> list[Curves]:
 def wide_console() -> Console:
     """A console for tables: as wide as the terminal, or as wide as needed if the output is not a terminal."""
     console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=180)
 
 
 def failure_lines(reasons: pd.Series) -> list[str]:
@@ -62,7 +64,7 @@ def summarize(folder: Path, console: Console) -> None:
         console: for the table.
 
     Raises:
-        UserError: if the records cannot be read.
+        UserError: if the records cannot be read, or the folder cannot be written.
     """
     from riebench.report.tables import settings_table
     from riebench.report.texttable import markdown_table, print_sections
@@ -75,12 +77,13 @@ def summarize(folder: Path, console: Console) -> None:
         print_sections(table, console)
         for line in failure_lines(curves.group.frame["reason"]):
             console.print(line, markup=False)
-    (folder / "table.md").write_text("\n".join(map(markdown_table, tables)), encoding="utf-8")
-    print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")
-    from riebench.report.curve_figures import draw_run_curve  # after the table, as matplotlib is slow to import
-    from riebench.report.sheet import contact_sheets
+    with full_disk(folder):
+        (folder / "table.md").write_text("\n".join(map(markdown_table, tables)), encoding="utf-8")
+        print(f"records   {folder / 'records.jsonl'}\ntable     {folder / 'table.md'}")
+        from riebench.report.curve_figures import draw_run_curve  # after the table, as matplotlib is slow to import
+        from riebench.report.sheet import contact_sheets
 
-    if drawn := draw_run_curve(groups[0], folder):
-        print("curve    ", *drawn)
-    if sheets := contact_sheets(groups[0], folder):
-        print(f"pictures  {sheets[0].parent} ({len(sheets)} sheets)")
+        if drawn := draw_run_curve(groups[0], folder):
+            print("curve    ", *drawn)
+        if sheets := contact_sheets(groups[0], folder):
+            print(f"pictures  {sheets[0].parent} ({len(sheets)} sheets)")

@@ -12,14 +12,16 @@ from rich.console import Console
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.schema import ALL_STEPS
-from riebench.report.analysis import Analysis, searched_for
-from riebench.report.arms import ALL, ANY, TRUTH
+from riebench.report.analysis import Analysis
+from riebench.report.arms import ALL, ANY, GAIN, TRUTH, searched_for
 from riebench.report.board import board_columns
 from riebench.report.curves import SHOWN, Curves
-from riebench.report.ranking import GAIN, MARGIN, RANKINGS
+from riebench.report.ranking import MARGIN, RANKINGS
 from riebench.report.reached import OUTCOMES
 from riebench.report.texttable import (
     DASH,
+    NARROW,
+    NARROWER,
     TextTable,
     interval,
     latex_table,
@@ -39,37 +41,53 @@ READ, MOSTLY = "≈", 0.9
 def settings_table(curves: Curves, strength: float | None = None, overall: bool = False) -> TextTable:
     """A row for each category (all of them together last) and setting: pairs attempted and scored, means of metrics.
 
+    The rows of a method end with those at an LPIPS that was searched for, where each pair has a strength of its own.
+
     Args:
         curves: of a group of records.
         strength: only rows of this strength.
         overall: only rows over all categories.
     """
-    rows = curves.curves[curves.curves["attempted"] > 0]
+    rows = pd.concat([curves.curves, curves.at_lpips.assign(strength=np.nan)], ignore_index=True)
+    rows = rows[rows["attempted"] > 0]
     if strength is not None:
         rows = rows[rows["strength"] == strength]
     names = [*CATEGORIES.values(), ALL]
     if len(curves.pairs.scopes) == 1:
         rows = rows.assign(category=CATEGORIES[int(curves.pairs.categories[0])])
-    if overall:
+    elif overall:
         rows = rows[rows["category"] == ALL]
-    rows = rows.sort_values("strength", kind="stable").sort_values(
+    rows = rows.assign(method=[curves.arms[i].label for i in rows["arm"]])
+    rows = rows.assign(blocks=[curves.arms[i].blocks for i in rows["arm"]])
+    rows = rows.sort_values(["strength", "at_lpips"], kind="stable").sort_values(
         ["category", "method", "blocks", "k"],
         key=lambda c: c.map(names.index) if c.name == "category" else c,
         kind="stable",
         na_position="first",
     )
-    metrics = [m for m in SHOWN if m in curves.metrics]
+    metrics = [m for m in SHOWN if m in curves.metrics and (m != GAIN or curves.pairs.known)]
     body = []
     for row in rows.to_dict("records"):
         label = curves.arms[row["arm"]].labels[None if pd.isna(row["k"]) else row["k"]]
         counts = [str(row["attempted"]), str(row["pairs"])]
-        cells = [row["category"], label, row["blocks"], f"{row['strength']:g}", *counts]
+        cells = [row["category"], label, row["blocks"], _strength_cell(row), *counts]
         body.append([*cells, *(_of_setting(row, metric) for metric in metrics)])
     # With the LPIPS's own name, so that another is not mistaken for the published.
     named = [m.replace("lpips", curves.group.lpips, 1) for m in metrics]
     head = ["category", "method", "blocks", "strength", "attempted", "scored", *named]
     short = curves.block_sets if len(curves.block_sets) > 1 else {}
-    return TextTable("means over pairs [95 % bootstrap intervals]", head, body, left=3, optional=TRUTH, short=short)
+    title = "means over pairs [95 % bootstrap intervals]"
+    if rows["at_lpips"].notna().any():
+        title += "; at LPIPS: each pair at the strength that was searched for this LPIPS to the base image"
+    optional = dict.fromkeys(TRUTH, NARROW) | {GAIN: NARROWER}
+    return TextTable(title, head, body, left=3, optional=optional, short=short)
+
+
+def _strength_cell(row: Mapping[Any, Any]) -> str:
+    if pd.isna(row["at_lpips"]):
+        return f"{row['strength']:g}"
+    read = f"{READ} " if row["measured"] < MOSTLY * row["pairs"] else ""
+    return f"{read}at LPIPS {row['at_lpips']:g}"
 
 
 def _of_setting(row: Mapping[Any, Any], metric: str) -> str:
@@ -150,17 +168,20 @@ def legend(analysis: Analysis) -> list[str]:
             "pairs, in round ones the number of pairs that have the value.",
             f"{READ}: for more than {1 - MOSTLY:.0%} of its pairs the value is read between two strengths, and is not "
             f"that of a picture with this {lpips}; --at-lpips makes such pictures.",
-            f"{gain}Ranked by {ranked_by} at {lpips} {analysis.rank_at:g}; methods "
-            "that share a letter are not told apart (paired sign-flip tests, Holm, 5 %). No rank where less than half "
-            "of the pairs reach it.",
-            f"Held-out: strength (and k) chosen on one half of the pairs by mean {ranked_by} within that LPIPS, "
-            "reported on the other half, both ways; at strength: the two choices.",
+            f"{gain}Ranked by {ranked_by} at {lpips} {analysis.rank_at:g}. Group: methods that share a letter are not "
+            "told apart (paired sign-flip tests, Holm, 5 %). No rank where less than half of the pairs reach it. "
+            "Scored/attempted: pairs with a score, and with a record.",
+            f"Held-out: one strength (and k) for all pairs, chosen on one half of them by mean {ranked_by} within that "
+            "LPIPS, reported on the other half, both ways; at strength: the two choices.",
         ]
     if any(arm.outside for arm in analysis.arms):
         lines.append(
             f"{OUTSIDE_MARK}: changes nothing inside the denoiser. Scores of pictures cannot tell it from an "
             "intervention, so its rank says nothing about representations."
         )
+    if searched_for(analysis.group.frame):
+        outcomes = "; ".join(f"{name}: {text.replace(';', ',')}" for name, text in OUTCOMES.items())
+        lines.append(f"Pairs that were searched: {outcomes}.")
     if analysis.intervals not in ([], [ALL_STEPS]):
         lines.append("Steps: those of the denoising steps, counted from 0, in which the intervention is on.")
     together = next((arm for arm in analysis.arms if arm.where.startswith("all ")), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 DASH = "–"
-NARROW = 120  # columns of a terminal
+NARROW, NARROWER = 165, 125  # columns of a terminal that leaves out some of a table's columns, and more of them
 TEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -44,7 +44,7 @@ class TextTable:
         head: a heading for each column.
         rows: cells.
         left: number of columns that are words; they come first.
-        optional: headings of columns that a narrow terminal leaves out.
+        optional: headings of columns that a terminal leaves out, with the width below which it does.
         short: shorter words for cells in the terminal.
     """
 
@@ -52,7 +52,7 @@ class TextTable:
     head: list[str]
     rows: list[list[str]]
     left: int = 1
-    optional: Collection[str] = ()
+    optional: Mapping[str, int] = field(default_factory=dict)
     short: Mapping[str, str] = field(default_factory=dict)
 
     def only(self, columns: Sequence[int]) -> TextTable:
@@ -86,8 +86,7 @@ def print_sections(table: TextTable, console: Console) -> None:
     """Show a table in the terminal, as a block for each first cell; words that all rows share are in its title."""
     rows = [[table.short.get(cell, cell) for cell in row] for row in table.rows]
     same = [i for i in range(1, table.left) if len({row[i] for row in rows}) == 1]
-    left_out = table.optional if console.width < NARROW else ()
-    shown = [i for i, name in enumerate(table.head) if i not in same and name not in left_out]
+    shown = [i for i, name in enumerate(table.head) if i not in same and console.width >= table.optional.get(name, 0)]
     title = ", ".join([*(rows[0][i] for i in same), table.title])
     print_table(TextTable(title, table.head, rows, table.left).only(shown), console, sections=True)
 

@@ -54,7 +54,7 @@ def write_report(
         figures: whether figures are drawn.
         page: whether the HTML page is made.
         tables_done: called with all numbers once every table is on the disk, before the slower figures and page.
-        step: called before each of :data:`~riebench.report.style.FIGURE_NAMES` and the page, by group.
+        step: called after each of :data:`~riebench.report.style.FIGURE_NAMES` and the page, by group.
 
     Raises:
         UserError: for runs that cannot be read or contradict each other, or a folder that cannot be written.
@@ -78,8 +78,8 @@ def write_report(
             if figures:
                 _figures(analysis, folder / FIGURES, step)
             if page:
-                step(PAGE)
                 written.late += _page(analysis, folder / PAGE)
+                step(PAGE)
     except OSError as error:
         raise UserError(f"the folder {out} cannot be written ({error.strerror or error}); give another --out") from None
     return written

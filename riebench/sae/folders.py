@@ -182,7 +182,7 @@ def site_by_folder(
         UserError: if both say a site, and not the same.
     """
     sites = {name: site for site, several in names.items() for name in several}
-    name = folder.resolve().name
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name  # of a link, its own name
     named = next((sites[n] for n in sites if name == n or name.startswith(f"{n}_")), None)
     stated, trained_on = config.get("site"), hook_name(config)
     stated = sites.get(stated, stated) if isinstance(stated, str) else None

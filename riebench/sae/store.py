@@ -33,8 +33,8 @@ from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
 KEYS = keys("""
-    n_dirs_local d_model k auxk dead_steps_threshold explained_variance model site expansion aux frozen seed steps
-    batch lr eps decay aux_weight shuffle_seed notes
+    n_dirs_local d_model k auxk auxk_coef dead_steps_threshold explained_variance model site expansion aux frozen seed
+    steps batch lr eps decay aux_weight shuffle_seed notes
 """)
 """Of the published layout and of ours: sizes, and how it was trained; ``notes`` may hold anything."""
 
@@ -71,6 +71,11 @@ def load_sae(folder: Path) -> TopKSAE:
         k, state = _read(folder)
         n_features, d_model = state["encoder.weight"].shape
         _refuse_other_sizes(folder, n_features, d_model)
+        for name, value in state.items():
+            if name != "stats_last_nonzero" and not value.is_floating_point():
+                raise ValueError(
+                    f"{name} is {value.dtype}, expected floating-point numbers; quantised SAEs are not read"
+                )
         state.setdefault("stats_last_nonzero", torch.zeros(n_features, dtype=torch.long))
         sae = TopKSAE(d_model, n_features, k)
         sae.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in state.items()})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from riebench.util.errors import UserError
+
 
 class TopKSAE(nn.Module):
     """``z = relu(topk(W_enc (x - b_pre) + b_lat, k))``, ``x' = W_dec z + b_pre``.
@@ -47,10 +49,23 @@ class TopKSAE(nn.Module):
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """``W_enc (x - b_pre) + b_lat``: ``[..., d]`` to ``[..., n]``."""
-        return self.encoder(x - self.pre_bias) + self.latent_bias
+        centred = (x - self.pre_bias).to(self.encoder.weight.dtype)  # of the values' type where that is wider
+        pre: Tensor = self.encoder(centred) + self.latent_bias
+        return pre
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes ``[..., n]`` of vectors ``[..., d]``; at most k of them are above zero."""
+        """Codes ``[..., n]`` of vectors ``[..., d]``; at most k of them are above zero.
+
+        Raises:
+            UserError: if the vectors are no real tensor of this width, or on another device.
+        """
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = f"a tensor of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise UserError(f"the vectors are {kind}; expected a tensor of real numbers")
+        if not x.ndim or x.shape[-1] != self.d_model:
+            raise UserError(f"the vectors have the shape {list(x.shape)}; expected [..., {self.d_model}] for this SAE")
+        if x.device != self.pre_bias.device:
+            raise UserError(f"the vectors are on {x.device}; expected {self.pre_bias.device}, the SAE's device")
         values, indices = self.pre_activations(x).topk(self.k, dim=-1)
         # Of the products' type, which is not that of half-precision values.
         return values.new_zeros(*x.shape[:-1], self.n_features).scatter(-1, indices, values.relu())

@@ -20,10 +20,10 @@ class PairError(Exception):
         self.where = where
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
     """An error for an unknown name; its text suggests the nearest known name."""
     known = list(known)
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    near = get_close_matches(str(name), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     more = f", and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
     return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known[:MOST_NAMES])}{more}")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from riebench.util.errors import UserError
+
 BLOCK = 1 << 22
 HASHES = "hashes.json"
 TORN = f".{'[0-9a-f]' * 8}.part"
@@ -42,18 +44,30 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
     """
     digest = hashlib.sha256()
     known = read_facts(HASHES)
-    before = len(known)
+    before = dict(known)
     for path in sorted(paths):
         real = path.resolve()
         stat = real.stat()
         key = f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
-        if key not in known:
+        if not isinstance(known.get(key), str):
             known[key] = file_hash(real)
         digest.update(str(path.relative_to(root)).encode())
         digest.update(known[key].encode())
-    if len(known) != before:
+    if known != before:
         keep_facts(HASHES, known)
     return digest.hexdigest()[:16]
+
+
+def working_folder() -> str:
+    """The working folder of this process.
+
+    Raises:
+        UserError: if it was deleted meanwhile.
+    """
+    try:
+        return os.getcwd()
+    except OSError:
+        raise UserError("the working folder was deleted; change to one that exists, as by cd") from None
 
 
 def files_under(folder: Path) -> list[Path]:
@@ -120,7 +134,7 @@ def read_facts(name: str) -> dict[str, Any]:
     """The facts kept under a file name; empty where they are missing or damaged."""
     try:
         facts = json.loads((cache_folder() / name).read_text())
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 

@@ -19,6 +19,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 from riebench.util.errors import UserError, unknown
+from riebench.util.files import working_folder
 
 EXPECTED = "package.module:name or my_file.py:name"
 
@@ -216,7 +217,7 @@ def _imported(location: str) -> ModuleType:
     file = None
     if os.sep in location or location.endswith(".py"):
         file = Path(f"{location.removesuffix('.py')}.py").resolve(strict=True)
-    folder = str(file.parent) if file else os.getcwd()
+    folder = str(file.parent) if file else working_folder()
     if folder not in sys.path:
         sys.path.insert(0, folder)
     module = import_module(file.stem if file else location)

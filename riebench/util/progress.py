@@ -81,12 +81,21 @@ def tracked(title: str) -> Track:
     return track
 
 
-def keep_timing(model: str, device: str, seconds: float, rows: int) -> None:
-    """Keep how many seconds a row of a model's passes took on a device, for the plan of the next run."""
-    keep_facts(TIMINGS, read_facts(TIMINGS) | {f"{model} {device}": seconds / max(1, rows)})
+def keep_timing(work: str, device: str, seconds: float, rows: int) -> None:
+    """Keep how many seconds a row of a model's passes took on a device, for the plan of the next run.
+
+    Args:
+        work: names the model and what else its time depends on; nothing is kept if it is empty.
+        device: that computed.
+        seconds: of all rows.
+        rows: their number.
+    """
+    if work:
+        keep_facts(TIMINGS, read_facts(TIMINGS) | {work: timings(work) | {device: seconds / max(1, rows)}})
 
 
-def timings(model: str) -> dict[str, float]:
-    """Device to seconds for each row, as the last run of a model on it measured."""
-    kept = {tuple(key.split(" ", 1)): value for key, value in read_facts(TIMINGS).items()}
-    return {device: seconds for (name, device), seconds in kept.items() if name == model}
+def timings(work: str) -> dict[str, float]:
+    """Device to seconds for each row, as the last run of the same work on it measured; empty if none is known."""
+    kept = read_facts(TIMINGS).get(work)
+    by_device = kept.items() if isinstance(kept, dict) else ()
+    return {device: float(seconds) for device, seconds in by_device if isinstance(seconds, int | float) and seconds > 0}

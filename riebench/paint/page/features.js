@@ -98,7 +98,7 @@ async function look(place, ofBase) {
     byId("all").hidden = false;
     const grid = siteFacts(answer.site)?.grid, first = rows[0], none = { heat: [], grid: grid ?? [8, 8] };
     const { rows: high, columns: wide, row, column } = heatAt(grid ? none : first ?? none, place);
-    byId("count").textContent = grid ? `row ${row + 1}, column ${column + 1} of ${high} x ${wide}` : `all sites, ${Math.round(100 * place.x)} % from the left, ${Math.round(100 * place.y)} % from above`;
+    byId("count").textContent = grid ? `row ${row + 1}, column ${column + 1} of ${high} x ${wide}` : `all sites at ${Math.round(100 * place.x)} %, ${Math.round(100 * place.y)} %`;
     draw(true);
     showHeat(heatAt(first ?? none, place));
     say(first ? `most active here: feature ${first.number} ${first.label ?? ""}${grid ? "" : ` at ${first.site}`}` : "no feature is active here");

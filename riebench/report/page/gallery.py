@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
 from riebench.records.image_hashes import IMAGES
 from riebench.report.analysis import Analysis
@@ -79,13 +78,8 @@ def _of_pair(pair: str, folders: Sequence[Path], keys: Sequence[str], side: int)
 def _uri(folder: Path, pair: str, name: str, side: int) -> str | None:
     """A picture as a small WebP, a mask as red over the greyed picture it belongs to; None if it cannot be read."""
     path = folder / f"{pair}-{name}.png"
-    try:
-        if name.startswith("mask-"):
-            picture = overlay(folder / f"{pair}-{name.removeprefix('mask-')}.png", path, side)
-        else:
-            picture = tile(path, side)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
-        return None
+    masked = folder / f"{pair}-{name.removeprefix('mask-')}.png"
+    picture = overlay(masked, path, side) if name.startswith("mask-") else tile(path, side)
     if picture is None:
         return None
     buffer = io.BytesIO()

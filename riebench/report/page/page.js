@@ -57,8 +57,17 @@
       const low = Math.min(...values), high = Math.max(...values), rest = (high - low || 0.01) * 0.05;
       return [low - rest, high + rest];
     };
+    // Base and source image, and the means at an LPIPS that was searched for: [across, upwards, shape, colour, words].
+    const marks = [
+      ...data.images.filter((m) => m.category === category)
+        .map((m) => [m[across.value], m[upwards.value], m.image === "base image" ? "circle" : "star", "var(--ink)", m.image]),
+      ...data.searched.filter((p) => p.category === category && inBlocks(data.arms[p.arm], blocks) &&
+          inSteps(data.arms[p.arm], steps) && !hidden.has(data.arms[p.arm].label))
+        .map((p) => [valueOf(p.values, across.value), valueOf(p.values, upwards.value), "diamond", data.arms[p.arm].colour,
+          `${named(data.arms[p.arm])}${p.k === null ? "" : `, k ${p.k}`}, each pair at LPIPS ${p.at_lpips}; ${p.pairs} pairs`]),
+    ].filter(([a, b]) => typeof a === "number" && typeof b === "number");
     const ends = points.flatMap((p) => [0, 1, 2].map((end) => up(p, end)).filter((v) => v !== null));
-    const [x0, x1] = span(points.map(at)), [y0, y1] = span(ends);
+    const [x0, x1] = span([...points.map(at), ...marks.map((m) => m[0])]), [y0, y1] = span([...ends, ...marks.map((m) => m[1])]);
     const x = (v) => left + ((v - x0) / (x1 - x0)) * (width - left - right);
     const y = (v) => height - bottom - ((v - y0) / (y1 - y0)) * (height - bottom - top);
     const [xs, xd] = ticks(x0, x1, 8), [ys, yd] = ticks(y0, y1, 6);
@@ -82,6 +91,11 @@
     }
     const labels = [...new Set(data.arms.map((a) => a.label))];
     // Bands below all lines, lines below all points, so that nothing hides a point from the pointer.
+    const SHAPES = {
+      circle: "M-6,0a6,6 0 1,0 12,0a6,6 0 1,0 -12,0",
+      diamond: "M0,-7L7,0L0,7L-7,0Z",
+      star: "M0,-8L2,-2.5L8,-2.5L3,1L5,7L0,3.5L-5,7L-3,1L-8,-2.5L-2,-2.5Z",
+    };
     const [bands, lines, spots] = ["bands", "lines", "spots"].map((name) => drawn("g", { class: name }, chart));
     for (const path of paths.values()) {
       path.sort((a, b) => a.strength - b.strength);
@@ -101,6 +115,11 @@
         for (const event of ["mouseenter", "focus"]) node.addEventListener(event, () => showTip(node, p, near));
         for (const event of ["mouseleave", "blur"]) node.addEventListener(event, () => { tip.hidden = true; });
       }
+    }
+    for (const [a, b, shape, colour, words] of marks) {
+      const place = { d: SHAPES[shape], transform: `translate(${x(a)} ${y(b)})`, fill: "var(--paper, #fff)", stroke: colour, "stroke-width": 2 };
+      const node = drawn("path", { ...place, role: "img", "aria-label": words }, spots);
+      drawn("title", {}, node).textContent = `${words}\n${short(upwards.value)} ${shown(b)}\n${short(across.value)} ${shown(a)}`;
     }
   }
 
@@ -127,7 +146,9 @@
   }
 
   // ---- gallery -----------------------------------------------------------------------------------------------
-  // A record is [arm, k, strength, metrics, picture, reason].
+  // A record is [arm, k, strength, metrics, picture, reason, counts]; the last is 1 if the score at the ranking budget is
+  // of this picture, 2 if it is read between two of them, and 0 otherwise.
+  const COUNTS = "counts";
   const cards = byId("cards"), filters = ["category", "method", "blocks", "steps", "strength", "sort"].map((n) => byId(`by-${n}`));
   const [byCategory, byMethod, byBlocks, bySteps, byStrength, bySort] = filters;
   let current = [];
@@ -135,7 +156,8 @@
   const wanted = (record) => {
     const arm = data.arms[record[0]];
     return (!byMethod.value || arm.label === byMethod.value) && inBlocks(arm, byBlocks.value) &&
-      inSteps(arm, bySteps.value) && (!byStrength.value || String(record[2]) === byStrength.value);
+      inSteps(arm, bySteps.value) &&
+      (!byStrength.value || (byStrength.value === COUNTS ? record[6] > 0 : String(record[2]) === byStrength.value));
   };
 
   function average(pair, metric) {
@@ -155,9 +177,9 @@
     return pairs;
   }
 
-  function tile(uri, alt, caption, gap) {
+  function tile(uri, alt, caption, gap, counts = 0) {
     const picture = uri ? element("img", { src: uri, alt, width: 128, height: 128 }) : element("div", { class: "gap", text: gap });
-    return element("figure", {}, picture, element("figcaption", { text: caption }));
+    return element("figure", counts ? { class: "counts" } : {}, picture, element("figcaption", { text: caption }));
   }
 
   function caption(record) {
@@ -167,6 +189,8 @@
       const value = valueOf(record[3], metric);
       if (value !== null) lines.push(`${short(metric)} ${shown(value)}`);
     }
+    if (record[6] === 1) lines.unshift(`counts at LPIPS ${data.budget}`);
+    if (record[6] === 2) lines.unshift(`one of the two that count at LPIPS ${data.budget}`);
     return lines.join("\n");
   }
 
@@ -192,7 +216,7 @@
       for (const record of records) {
         const failed = record[5] !== null;
         const alt = `edited by ${named(arm)}, strength ${record[2]}`;
-        strip.append(tile(pictures[record[4]], alt, caption(record), failed ? `failed: ${record[5]}` : "picture missing"));
+        strip.append(tile(pictures[record[4]], alt, caption(record), failed ? `failed: ${record[5]}` : "picture missing", record[6]));
       }
       card.append(strip);
     }
@@ -260,7 +284,8 @@
     options(byBlocks, data.blocks.map((b) => [b.blocks, b.where]));
     offerSteps(bySteps);
     const strengths = distinct(data.pairs.flatMap((p) => p.records.map((r) => r[2]))).sort((a, b) => a - b);
-    options(byStrength, strengths.map((s) => [String(s), String(s)]));
+    const counted = data.pairs.some((p) => p.records.some((r) => r[6]));
+    options(byStrength, [...(counted ? [[COUNTS, `what counts at LPIPS ${data.budget}`]] : []), ...strengths.map((s) => [String(s), String(s)])]);
     options(bySort, data.metrics.flatMap((m) => ["lowest", "highest"].map((end) => [`${m} ${end}`, `${end} ${short(m)} first`])));
     for (const select of filters) select.addEventListener("change", show);
     byId("reset").addEventListener("click", () => { reset(); show(); });

@@ -1,0 +1,94 @@
+"""What a pipeline's scheduler must keep to: one pass of the denoiser a step, and noise from each row's own generator.
+
+Importing it needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+TRIAL_STEPS = 4
+"""Schedulers with more than one pass a step differ from others from two steps on."""
+MEND = (
+    "give the pipeline one that fits (EulerDiscreteScheduler for SDXL, FlowMatchEulerDiscreteScheduler for FLUX), with "
+    "pipeline.scheduler = CLASS.from_config(pipeline.scheduler.config) or in scheduler/scheduler_config.json"
+)
+"""The end of a message that refuses a scheduler."""
+SetTimesteps = Callable[[Any, int, "torch.device"], None]
+"""Prepares a scheduler for a number of steps on a device, as the family's pipeline does as its call begins."""
+
+
+def check_scheduler(pipeline: Any, set_timesteps: SetTimesteps) -> None:
+    """Refuse a scheduler whose steps cannot be counted, or whose noise the seed of a row does not decide.
+
+    A copy makes a trial on the CPU: its passes are counted, and two of its steps are made.
+
+    Args:
+        pipeline: with the scheduler, which stays as it is.
+        set_timesteps: of the family.
+
+    Raises:
+        UserError: if the scheduler takes several passes for a step, draws noise from elsewhere, or fails.
+    """
+    import torch
+
+    name = type(pipeline.scheduler).__name__
+    try:
+        trial = deepcopy(pipeline.scheduler)
+        set_timesteps(trial, TRIAL_STEPS, torch.device("cpu"))
+        check_passes(name, len(trial.timesteps), TRIAL_STEPS)
+        both, alone = _trial_latents(pipeline, set_timesteps, (1, 2)), _trial_latents(pipeline, set_timesteps, (2,))
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - assertions too: each scheduler refuses in its own way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the scheduler {name} cannot make the steps of this pipeline: {reason}; {MEND}") from None
+    if not both[1].allclose(alone[0], equal_nan=True):
+        wrong = f"the scheduler {name} draws noise that the seed does not decide"
+        raise UserError(f"{wrong} (its settings say so, as stochastic_sampling); {MEND}")
+
+
+def check_passes(name: str, passes: int, steps: int) -> None:
+    """Refuse a scheduler that takes another number of passes of the denoiser than there are steps.
+
+    Args:
+        name: of the scheduler's class.
+        passes: of the denoiser.
+        steps: denoising steps.
+
+    Raises:
+        UserError: if the numbers differ.
+    """
+    if passes != steps:
+        raise UserError(
+            f"the scheduler {name} makes {passes} passes of the denoiser for {steps} steps; expected one a step; {MEND}"
+        )
+
+
+def _trial_latents(pipeline: Any, set_timesteps: SetTimesteps, seeds: Sequence[int]) -> Tensor:
+    """The latents ``[rows, 4, 4, 4]`` after two steps of a copy of the scheduler, with a generator for each row.
+
+    Torch's global generator stands elsewhere for each number of rows, and is put back afterwards.
+    """
+    import torch
+
+    scheduler = deepcopy(pipeline.scheduler)
+    set_timesteps(scheduler, TRIAL_STEPS, torch.device("cpu"))
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    latents, scales, more = torch.ones(len(seeds), 4, 4, 4), hasattr(pipeline, "prepare_extra_step_kwargs"), {}
+    if scales:  # FLUX's pipeline hands no generator to its scheduler, and lets it scale nothing
+        latents, more = latents * scheduler.init_noise_sigma, pipeline.prepare_extra_step_kwargs(generators, 0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(len(seeds))
+        for time in scheduler.timesteps[:2]:
+            predicted = (scheduler.scale_model_input(latents, time) if scales else latents) / 2
+            latents = scheduler.step(predicted, time, latents, **more, return_dict=False)[0]
+    return latents

@@ -1,0 +1,229 @@
+"""What Python's callers may hand over: numpy's numbers, lists of folders; all else is refused by name, in one line."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import riebench
+from riebench.engine.run_options import RunOptions
+from riebench.instruments.loading import Instruments
+from riebench.models.mini import WEIGHTS
+from riebench.sae.topk import TopKSAE
+from riebench.util.errors import PairError, UserError
+
+PROMPTS = ["a red heart in a meadow"]
+
+
+def refused(call: Any, *names: str) -> None:
+    """The call is refused in one line that has the names."""
+    with pytest.raises(UserError) as error:
+        call()
+    message = str(error.value)
+    assert "\n" not in message
+    for name in names:
+        assert name in message
+
+
+@pytest.mark.parametrize("model", [None, 3.5, "", ["mini"]])
+def test_models_that_are_no_names_are_refused(model: Any) -> None:
+    refused(lambda: riebench.load(model), repr(model), "mini")
+
+
+@pytest.mark.parametrize(("saes", "name"), [(3, "saes"), ({"mid.0": "folder"}, "the SAE of mid.0 is a str")])
+def test_saes_that_are_none_are_refused(saes: Any, name: str) -> None:
+    refused(lambda: riebench.load("mini", saes=saes), name)
+
+
+@pytest.mark.parametrize(
+    ("call", "more", "name"),
+    [
+        ((PROMPTS, 3, 1), {}, "seeds is 3"),
+        (("text", [3], 1), {}, "prompts is 'text'"),
+        ((None, [3], 1), {}, "prompts is None"),
+        (([3], [3], 1), {}, "prompts holds 3"),
+        ((PROMPTS, [-1], 1), {}, "seeds holds -1"),
+        ((PROMPTS, [2**63], 1), {}, "seeds holds 9223372036854775808"),
+        ((PROMPTS, [3.0], 1), {}, "seeds holds 3.0"),
+        ((PROMPTS, [True], 1), {}, "seeds holds True"),
+        ((PROMPTS, [3], 1.5), {}, "steps is 1.5"),
+        ((PROMPTS, [3], 0), {}, "steps is 0"),
+        ((PROMPTS, [3], None), {}, "steps is None"),
+        ((PROMPTS, [3], 1), {"edits": [{"mid.0": torch.ones(96)}]}, "edits[0] is a dict"),
+        ((PROMPTS, [3], 1), {"edits": riebench.Edit({})}, "edits is a Edit"),
+        ((PROMPTS, [3], 1), {"edits": [(3, 1.0)]}, "the changes of edits[0]"),
+        ((PROMPTS, [3], 1), {"edits": [({}, "1")]}, "the strength of edits[0] is '1'"),
+        ((PROMPTS, [3], 1), {"edits": [({}, float("nan"))]}, "the strength of edits[0] is nan"),
+        ((PROMPTS, [3], 1), {"edits": [({}, 1.0, 0)]}, "on_steps is 0"),
+        ((PROMPTS, [3], 1), {"edits": [({3: torch.ones(96)}, 1.0)]}, "unknown site 3"),
+        ((PROMPTS, [3], 1), {"capture": "mid.0"}, "capture is 'mid.0'"),
+        ((PROMPTS, [3], 1), {"on_steps": 0}, "on_steps is 0"),
+        ((PROMPTS, [3], 2), {"start": ("a", 1.5)}, "Start(prompt, step)"),
+    ],
+)
+def test_arguments_of_generate_are_refused_by_name(
+    mini: Instruments, call: tuple[Any, ...], more: dict[str, Any], name: str
+) -> None:
+    refused(lambda: mini.model.generate(*call, **more), name)
+
+
+def test_numbers_of_numpy_are_numbers(mini: Instruments) -> None:
+    (plain,) = mini.model.generate(PROMPTS, [3], 1)
+    for seeds in ([np.int64(3)], np.array([3])):
+        (run,) = mini.model.generate(np.array(PROMPTS), seeds, np.int64(1))  # type: ignore[arg-type]
+        assert np.array_equal(run.image, plain.image)
+
+
+def test_a_vector_is_an_edit_of_all_steps_and_positions(mini: Instruments) -> None:
+    model, generator = mini.model, torch.Generator().manual_seed(0)
+    vector = torch.randn(model.sites["mid.0"].width, generator=generator)
+    whole = vector.expand(2, model.sites["mid.0"].positions, -1)
+
+    def of_function(values: Any, step: int) -> Any:
+        return vector
+
+    first, *others = (
+        model.generate(PROMPTS, [3], 2, edits=[({"mid.0": change}, 0.5)])[0].image
+        for change in (whole, vector, of_function)
+    )
+    assert not np.array_equal(first, model.generate(PROMPTS, [3], 2)[0].image)
+    assert all(np.array_equal(first, other) for other in others)
+    with pytest.raises(PairError, match=r"of the shape \[95\]"):
+        model.generate(PROMPTS, [3], 2, edits=[({"mid.0": vector[:-1]}, 1.0)])
+
+
+def test_the_norm_of_a_site_is_the_mean_length_of_its_values(mini: Instruments) -> None:
+    (run,) = mini.model.generate(PROMPTS, [3], 2, capture=["mid.0"])
+    assert run.norm("mid.0") == pytest.approx(float(np.linalg.norm(run.values["mid.0"].numpy(), axis=-1).mean()))
+    refused(lambda: run.norm("up.0.0"), "up.0.0", "mid.0")
+
+
+@pytest.mark.parametrize(
+    ("vectors", "name"),
+    [
+        (torch.zeros(3, 7), "[..., 8]"),
+        (torch.tensor(1.0), "[..., 8]"),
+        (torch.zeros(3, 8, dtype=torch.int64), "int64"),
+        (torch.zeros(3, 8, dtype=torch.complex64), "complex64"),
+        (torch.zeros(3, 8, device="meta"), "meta"),
+        (np.zeros((3, 8)), "ndarray"),
+    ],
+)
+def test_vectors_that_an_sae_cannot_encode_are_refused(vectors: Any, name: str) -> None:
+    refused(lambda: TopKSAE(8, 16, 2).encode(vectors), name)
+
+
+def test_an_sae_encodes_values_of_any_real_type() -> None:
+    torch.manual_seed(0)
+    sae, vectors = TopKSAE(8, 16, 2).requires_grad_(False), torch.randn(3, 8)
+    assert torch.equal(sae.encode(vectors.double()), sae.encode(vectors))
+    half = vectors.half()
+    assert torch.equal(sae.encode(half), sae.encode(half.float()))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"options": "k=3"}, "options is 'k=3'"),
+        ({"options": {3: 4}}, "options holds 3"),
+        ({"options": {"k": []}}, "k in options is an empty list"),
+        ({"settings": [("device", "cpu")]}, "settings is"),
+        ({"pairs": 3}, "pairs is 3"),
+        ({"pairs": ["a"]}, "pairs holds 'a'"),
+        ({"method": 3}, "method is 3"),
+        ({"method": ["sae", 3]}, "method holds 3"),
+        ({"strength": [1, None]}, "strength holds None"),
+        ({"strength": True}, "strength is True"),
+        ({"category": [6.5]}, "category holds 6.5"),
+        ({"ids": [3]}, "ids holds 3"),
+        ({"ids": (name for name in "a")}, "ids is <generator"),
+        ({"metrics": {"lpips": 1}}, "metrics is"),
+        ({"batch": None}, "batch is None"),
+        ({"force": None}, "force is None"),
+        ({"model": 3}, "model is a int"),
+        ({"masks": 3}, "masks is a int"),
+        ({"scorers": (1, 2)}, "scorers is a tuple"),
+        ({"out": ""}, "out is an empty text"),
+        ({"preset": ""}, "preset is an empty text"),
+        *(
+            ({name: []}, f"{name} is an empty list")
+            for name in ("ids", "category", "strength", "metrics", "k", "pairs")
+        ),
+        *(({name: ()}, f"{name} is an empty list") for name in ("method", "block", "metrics", "on_steps", "at_lpips")),
+    ],
+)
+def test_options_of_a_run_are_refused_by_name(options: dict[str, Any], name: str) -> None:
+    refused(lambda: RunOptions(**{"method": "steering", "block": "mid.0", **options}), name)
+
+
+def test_options_take_numbers_and_lists_of_numpy() -> None:
+    options = RunOptions("sae", "mid.0", strength=np.array([1, 2]), k=np.int64(5), category={6}, seed=np.int64(3))  # type: ignore[arg-type]
+    expected = {"method": "sae", "block": "mid.0", "strength": [1, 2], "k": 5, "category": [6], "seed": 3}
+    assert options.as_json() == expected
+    assert type(options.seed) is int
+
+
+def test_a_single_file_is_told_how_to_become_a_folder(tmp_path: Path) -> None:
+    file = tmp_path / "sd_xl_turbo.safetensors"
+    file.write_bytes(b"")
+    for call in (lambda: riebench.load("sdxl-turbo", location=str(file)), lambda: riebench.load(file)):
+        refused(call, str(file), "from_single_file", "save_pretrained")
+
+
+@pytest.mark.parametrize("parts", [("vae",), ("text_encoder", "text_encoder_2"), ("unet", "vae")])
+def test_weights_of_a_variant_are_taken_where_there_are_no_others(
+    mini: Instruments, tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    shutil.copytree(WEIGHTS / "pipeline", tmp_path / "p")
+    for file in (file for part in parts for file in (tmp_path / "p" / part).glob("*.safetensors")):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    model = riebench.load(tmp_path / "p", dtype="bfloat16")
+    networks = model.pipeline.components  # type: ignore[attr-defined]
+    assert {networks[name].dtype for name in ("unet", "vae", "text_encoder", "text_encoder_2")} == {torch.bfloat16}
+    for name in parts:
+        own = getattr(mini.model.pipeline, name).state_dict()  # type: ignore[attr-defined]
+        for path, weights in networks[name].state_dict().items():
+            assert torch.equal(weights, own[path].to(weights.dtype))
+    (tmp_path / "p" / "vae" / "diffusion_pytorch_model.safetensors").unlink(missing_ok=True)
+    for variant in ("bf16", "fp16"):
+        (tmp_path / "p" / "vae" / f"diffusion_pytorch_model.{variant}.safetensors").touch()
+    if "unet" not in parts:
+        refused(lambda: riebench.load(tmp_path / "p"), "vae", "bf16, fp16")
+
+
+def test_records_of_several_folders_are_one_frame(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        riebench.run("none", "mid.0", category="colour", limit=1, strength=1, out=tmp_path / name, quiet=True)
+    both = riebench.load_records([tmp_path / "a", str(tmp_path / "b")])
+    assert list(both["run"]) == ["a", "b"]
+    assert both.index.is_unique
+    refused(lambda: riebench.load_records([tmp_path / "a", f"{tmp_path}/b/../a"]), "named twice")
+    for path in (None, 3, [], [3], ""):
+        refused(lambda path=path: riebench.load_records(path), "path")
+
+
+def test_a_notebook_shows_models_runs_and_results(mini: Instruments, tmp_path: Path) -> None:
+    (run,) = mini.model.generate(PROMPTS, [3], 1, capture=["mid.0"])
+    result = riebench.run("none", "mid.0", category="colour", limit=1, strength=1, out=tmp_path / "<r>", quiet=True)
+    for shown, name in ((mini.model, "model mini"), (run, "mid.0"), (result, "1 records")):
+        assert name in repr(shown)
+        assert len(repr(shown)) < 300
+    assert run._repr_png_().startswith(b"\x89PNG")
+    assert "&lt;r&gt;" in result._repr_html_()
+    assert "<table" in result._repr_html_()
+    assert result.frame().equals(riebench.load_records(tmp_path / "<r>"))
+
+
+def test_public_names_are_listed_before_they_are_imported() -> None:
+    names = "'Edit', 'Model', 'Run', 'RunResult', 'Start', 'UserError', 'ablate', 'load', 'load_records', 'run'"
+    code = f"import sys, riebench; assert {{{names}}} <= set(dir(riebench)); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in riebench.__all__:
+        assert getattr(riebench, name) is not None
