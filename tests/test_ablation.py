@@ -285,7 +285,7 @@ def test_refusals(mini: Instruments, given: dict[str, Any], monkeypatch: pytest.
     Path("o/records.jsonl").write_bytes(b"{}\n" + lines[1])
     ablate("records.jsonl: line 1 is damaged", blocks="mid.0", prompts=2, out="o")
     Path("o/records.jsonl").write_bytes(b"".join(lines))
-    monkeypatch.setattr(mini.model, "fingerprint", "other")
+    monkeypatch.setattr(type(mini.model), "fingerprint", "other")
     ablate("o holds an ablation made with other weights; give another --out", blocks="mid.0", prompts=2, out="o")
     assert Path("o/records.jsonl").read_bytes() == b"".join(lines)
 

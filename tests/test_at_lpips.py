@@ -164,7 +164,7 @@ def test_pictures_are_made_at_the_budgets_and_recorded_like_any_other(made: tupl
     assert (out / "images" / f"{one.pair_id}-{one.key}.png").exists() == (one.pair_id == records[0].pair_id)
     # Who asks for that very strength gets the same record.
     asked = {**RUN, "method": one.setting.method, "strength": one.setting.strength, "keep_images": 0}
-    again = riebench.run(**{**asked, "limit": None, "category": [], "ids": [one.pair_id]}, batch=1)
+    again = riebench.run(**{**asked, "limit": None, "category": None, "ids": [one.pair_id]}, batch=1)
     [same] = again.records
     assert same.key == one.key
     for metric, value in one.metrics.items():

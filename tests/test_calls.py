@@ -175,6 +175,9 @@ def test_a_single_file_is_told_how_to_become_a_folder(tmp_path: Path) -> None:
     file.write_bytes(b"")
     for call in (lambda: riebench.load("sdxl-turbo", location=str(file)), lambda: riebench.load(file)):
         refused(call, str(file), "from_single_file", "save_pretrained")
+    refused(lambda: riebench.load("sdxl-turbo", location=str(tmp_path)), str(file), "from_single_file")
+    file.unlink()
+    refused(lambda: riebench.load("sdxl-turbo", location=str(tmp_path)), str(tmp_path), "model_index.json")
 
 
 @pytest.mark.parametrize("parts", [("vae",), ("text_encoder", "text_encoder_2"), ("unet", "vae")])

@@ -77,3 +77,14 @@ def test_a_failure_leaves_the_earlier_file_and_no_part(
         write_whole(path, b"second")
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_copied_over_another_with_its_times_is_hashed_anew(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.write_bytes(b"1" * 64)
+    other.write_bytes(b"2" * 64)
+    os.utime(mine, ns=(10**18, 10**18))
+    before = fingerprint([mine], tmp_path)
+    os.utime(other, ns=(10**18, 10**18))
+    other.replace(mine)
+    assert fingerprint([mine], tmp_path) != before

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -23,10 +25,13 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import AttnProcessor
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import riebench
+from riebench.methods import Plan, method
 from riebench.models import Edit, Model
+from riebench.models.mini import MINI
 from riebench.util.errors import UserError
 
 Change = Callable[[Any], None]
@@ -41,9 +46,27 @@ def copied(pipeline: Any) -> Any:
     return type(pipeline)(**copy.deepcopy(pipeline.components), add_watermarker=False)
 
 
+@pytest.fixture(scope="module")
+def small(random_pipeline: StableDiffusionXLPipeline) -> StableDiffusionXLPipeline:
+    """The random pipeline with a U-Net of two stages."""
+    pipeline = copied(random_pipeline)
+    stages = {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "transformer_layers_per_block": 1,
+        "attention_head_dim": 2,
+    }
+    torch.manual_seed(5)
+    unet = type(pipeline.unet).from_config({**pipeline.unet.config, **stages})
+    pipeline.register_modules(unet=unet.eval().requires_grad_(False))
+    return pipeline
+
+
 @pytest.fixture
-def p(random_pipeline: StableDiffusionXLPipeline) -> Any:
-    return copied(random_pipeline)
+def p(small: StableDiffusionXLPipeline) -> Any:
+    return copied(small)
 
 
 def load(pipeline: Any) -> Model:
@@ -127,8 +150,13 @@ def patched_decode(p: Any) -> None:
 
 
 def patched_step(p: Any) -> None:
-    step = p.scheduler.step
-    p.scheduler.step = functools.wraps(step)(lambda noise, *args, **kwargs: step(noise * BOOST, *args, **kwargs))
+    step = type(p.scheduler).step
+
+    @functools.wraps(step)
+    def other(scheduler: Any, noise: Any, *args: Any, **kwargs: Any) -> Any:
+        return step(scheduler, noise * BOOST, *args, **kwargs)
+
+    p.scheduler.step = MethodType(other, p.scheduler)
 
 
 def added_token(p: Any) -> None:
@@ -199,9 +227,9 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.fixture(scope="module")
-def fingerprint(random_pipeline: StableDiffusionXLPipeline) -> str:
+def fingerprint(small: StableDiffusionXLPipeline) -> str:
     """That of the unchanged pipeline."""
-    return load(copied(random_pipeline)).fingerprint
+    return load(copied(small)).fingerprint
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -373,7 +401,7 @@ def test_a_block_that_does_not_run_once_in_each_step_is_named(p: Any, times: int
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(stage), "forward", other)
-        model, delta = load(p), torch.ones(STEPS, 16, 24)
+        model, delta = load(p), torch.ones(STEPS, 64, 16)
         for more in ({"capture": ["up.0.1"]}, {"edits": [({"up.0.1": delta}, 1.0)]}):
             kept.clear()
             with pytest.raises(UserError, match=rf"up\.0\.1 .*{words}"):
@@ -400,3 +428,97 @@ def test_threads_finish_and_generate_in_turn(p: Any) -> None:
         finished = [pool.submit(model.finished, "a dog", 5 + n % 2, STEPS) for n in range(6)]
         assert all(np.array_equal(run.result()[0].image, plain) for run in pictures)
         assert all(torch.equal(run.result(), latents) for run in finished[::2])
+
+
+def test_a_caller_s_settings_of_torch_change_no_picture(p: Any) -> None:
+    model = load(p)
+    plain, _ = made(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast, _ = made(model)
+        assert torch.equal(model.finished("a dog", 5, STEPS), load(p).finished("a dog", 5, STEPS))
+    torch.set_default_dtype(torch.float64)
+    try:
+        double, _ = made(load(p))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(np.array_equal(a, b) and np.array_equal(a, c) for a, b, c in zip(plain, cast, double, strict=True))
+
+
+def test_a_pipeline_of_inference_mode(small: Any, fingerprint: str) -> None:
+    with torch.inference_mode():
+        pipeline = copied(small)
+    model = load(pipeline)
+    assert model.fingerprint == fingerprint
+    before, _ = made(model)
+    pipeline.unet.conv_in.weight = nn.Parameter(pipeline.unet.conv_in.weight * 1.2)
+    assert not np.array_equal(made(model)[0][0], before[0])
+    assert model.fingerprint != fingerprint
+
+
+@pytest.fixture
+def with_saes(tmp_path: Path) -> Model:
+    """Mini, with a copy of its SAEs in ``sae``."""
+    assert MINI.own_pipeline is not None
+    shutil.copytree(MINI.own_pipeline.parent / "sae", tmp_path / "sae")
+    return riebench.load("mini", sae__folder=tmp_path / "sae")
+
+
+def turn_directions(folder: Path) -> None:
+    """Give an SAE other directions in a file of the same size."""
+    weights = folder / "state_dict.safetensors"
+    state = load_file(weights)
+    save_file({**state, "decoder.weight": state["decoder.weight"].flip(-1).contiguous()}, weights)
+
+
+def record_of(model: Model, out: Path, **options: Any) -> Any:
+    options = {"method": "sae", "block": "up.0.0", "category": ["colour"], "limit": 1, "strength": 1.0, **options}
+    return riebench.run(model=model, out=out, quiet=True, **options).records[-1]
+
+
+def test_sae_files_that_are_rewritten_are_read_again(with_saes: Model, tmp_path: Path) -> None:
+    before = record_of(with_saes, tmp_path / "before")
+    turn_directions(tmp_path / "sae" / "up.0.0")
+    after = record_of(with_saes, tmp_path / "after")
+    fresh = record_of(riebench.load("mini", sae__folder=tmp_path / "sae"), tmp_path / "fresh")
+    assert (after.metrics, after.parts) == (fresh.metrics, fresh.parts)
+    assert after.metrics != before.metrics
+    assert after.parts["sae"] != before.parts["sae"]
+
+
+def test_a_folder_refuses_the_changed_model(with_saes: Model, tmp_path: Path) -> None:
+    before = record_of(with_saes, tmp_path / "out")
+    assert record_of(with_saes, tmp_path / "out") == before
+    with torch.no_grad():
+        with_saes.pipeline.unet.conv_in.weight.mul_(1.05)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"the weights 'mini-.*', this run has 'given-"):
+        record_of(with_saes, tmp_path / "out")
+    after = record_of(with_saes, tmp_path / "after")
+    fresh = riebench.load("mini", pipeline=with_saes.pipeline)  # type: ignore[attr-defined]
+    fresh.saes = with_saes.saes
+    expected = record_of(fresh, tmp_path / "fresh")
+    assert (after.metrics, after.parts) == (expected.metrics, expected.parts)
+    assert after.parts["model"].startswith("given-")
+    assert after.metrics["clip_text_edit"] != before.metrics["clip_text_edit"]
+
+
+@method("vandal")
+class Vandal:
+    """A method that changes what generates."""
+
+    what: ClassVar[Callable[[], None]]
+
+    def plan(self, seen: Any) -> Plan:
+        type(self).what()
+        return Plan({})
+
+
+@pytest.mark.parametrize("what", ["weight", "sae"])
+def test_a_pair_whose_model_changes_meanwhile_fails(
+    with_saes: Model, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = with_saes.pipeline.unet.conv_in.weight  # type: ignore[attr-defined]
+    changes = {"weight": lambda: weight.data.mul_(1.1), "sae": lambda: turn_directions(tmp_path / "sae" / "up.0.0")}
+    monkeypatch.setattr(Vandal, "what", changes[what], raising=False)
+    record = record_of(with_saes, tmp_path / "out", method=f"{__name__}:Vandal")
+    assert record.status == "failed"
+    assert "SAE changed during this pair's work" in record.reason

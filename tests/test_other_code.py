@@ -93,7 +93,7 @@ def run(mini: Instruments) -> Callable[..., list[float | None]]:
         loaded = {"model": mini.model, "scorers": mini.scorers}
         options = {"strength": 1, "category": 1, "limit": 1, "steps": 1, "keep_images": 0, "out": "r", "quiet": True}
         records = riebench.run(method, **{"block": "mid.0", **loaded, **options, **more}).records
-        return [record.metrics["lpips_base"] for record in records]
+        return [record.metrics.get("lpips_base") for record in records]
 
     return go
 
@@ -559,3 +559,46 @@ def test_another_code_of_a_family(run: Run, mini: Instruments) -> None:
     new_process()
     with pytest.raises(UserError, match="family"):
         run(**asked, strength=2)
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": "../x"}, {"editing_type_id": 42}, {"original_prompt": "[]"}, {"seed": 2**70}]
+)
+def test_a_pair_that_no_file_could_hold_is_refused(run: Run, change: dict[str, Any]) -> None:
+    pair = load_pairs(entry_named("mini").pairs or Path())[0].model_copy(update=change)
+    with pytest.raises(UserError, match=f"pair .*{next(iter(change))}"):
+        run("none", pairs=[pair], category=None)
+    assert not Path("r").exists()
+
+
+@pytest.mark.parametrize("note", ["'k': 'many'", "'k': float('inf')", "'acts': 1", "'x': 2**70"])
+def test_a_note_that_tables_cannot_read_fails_its_record(run: Run, note: str) -> None:
+    write_method()
+    method = Path("edited_method.py")
+    method.write_text(
+        method.read_text().replace("for site in seen.sites}", f"for site in seen.sites}}, notes={{{note}}}")
+    )
+    run()
+    (record,) = read_records(Path("r"))
+    assert record.reason is not None
+    assert f"'edited': notes {note.partition(':')[0]}" in record.reason
+    assert len(riebench.load_records("r")) == 1
+
+
+def test_an_option_beyond_what_a_record_holds_is_refused(run: Run) -> None:
+    write_method()
+    method = Path("edited_method.py")
+    method.write_text(method.read_text().replace('table: str = ""', "table: int = 0"))
+    with pytest.raises(UserError, match=r"'table' of method 'edited'.*64 bits"):
+        run(options={"table": 2**70})
+
+
+@pytest.mark.parametrize("harm", ["line", "shared part"])
+def test_damaged_records_can_be_discarded(run: Run, harm: str) -> None:
+    run("none", strength=[1, 2])
+    shared, *lines = Path("r/records.jsonl").read_text().splitlines(keepends=True)
+    damaged = [shared, "{}}\n", *lines] if harm == "line" else lines
+    Path("r/records.jsonl").write_text("".join(damaged))
+    with pytest.raises(UserError, match="--force"):
+        run("none")
+    assert len(run("none", force=True)) == 1

@@ -1205,3 +1205,10 @@ def test_every_panel_of_curves_has_one_scale(run: Path) -> None:
     shown = [axes for axes in figure.axes if axes.has_data()]
     assert len(shown) == 3
     assert len({(*axes.get_xlim(), *axes.get_ylim()) for axes in shown}) == 1
+
+
+def test_a_k_that_cannot_be_chosen_is_said(tmp_path: Path) -> None:
+    records = [record("a", 0.5, 0.2 * s, strength=s, options={"k": k}) for s in (0.0, 1.0) for k in (2, 12)]
+    found = analysed(write_run(tmp_path / "r", records), budgets=(0.1,))
+    assert any("k is chosen on one half" in note for note in found.notes)
+    assert not any("less than half of the pairs" in note for note in found.notes)

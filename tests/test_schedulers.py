@@ -175,6 +175,13 @@ def test_a_scheduler_is_checked_after_it_is_replaced_too(mini: Instruments) -> N
         model.generate([PROMPT], [SEED], STEPS)
 
 
+def test_numbers_of_steps_that_a_scheduler_does_not_make_are_refused(mini: Instruments) -> None:
+    for name, steps, reason in (("EulerDiscreteScheduler", 61, "62 passes"), ("LCMScheduler", 51, "cannot make")):
+        model = with_scheduler(mini, name, timestep_spacing="trailing")
+        with pytest.raises(UserError, match=f"{name}.*{reason}"):
+            model.generate([PROMPT], [SEED], steps)
+
+
 def test_a_start_needs_a_scheduler_that_adds_noise(mini: Instruments) -> None:
     model = with_scheduler(mini, "DDIMInverseScheduler")
     with pytest.raises(UserError, match="DDIMInverseScheduler cannot begin from a finished picture"):

@@ -18,6 +18,7 @@ from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
 from riebench.pairs import Pair, categories_named, load_pairs, select
 from riebench.pairs.edited_images import pictured
+from riebench.pairs.pair_files import fault
 from riebench.records.folder import read_run
 from riebench.settings.intervals import parse_intervals
 from riebench.settings.lpips_search import SearchOptions, parse_search
@@ -248,7 +249,7 @@ def _pairs(options: RunOptions, entry: ModelEntry, preset: Preset | None) -> tup
 def _pair_file(options: RunOptions, entry: ModelEntry) -> tuple[Path | None, list[Pair]]:
     """The pair file, None if pairs were handed in, and all of its pairs."""
     if options.pairs is not None and not isinstance(options.pairs, str | Path):
-        pairs = list(options.pairs)
+        pairs = [_checked(pair) for pair in options.pairs]
         if twice := [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]:
             raise UserError(f"pairs has the id {twice[0]!r} twice; give each pair its own")
         return None, pairs
@@ -258,6 +259,18 @@ def _pair_file(options: RunOptions, entry: ModelEntry) -> tuple[Path | None, lis
             f"{entry.name} has no pairs of its own; give a file with --pairs, see 'riebench pairs build --help'"
         )
     return file, load_pairs(file)
+
+
+def _checked(pair: Pair) -> Pair:
+    """A pair that was handed in, checked as one of a file is; ``model_copy`` checks nothing.
+
+    Raises:
+        UserError: if it is malformed.
+    """
+    try:
+        return type(pair).model_validate(dict(pair))
+    except ValidationError as error:
+        raise UserError("pair {!r}, key {!r}: {}".format(pair.id, *fault(error))) from None
 
 
 def _number_fault(error: ValidationError) -> UserError:

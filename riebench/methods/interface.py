@@ -11,6 +11,7 @@ from typing import Protocol as TypeProtocol
 
 from riebench.models.sites import NEURONS, Change, Run, Values
 from riebench.pairs import Pair
+from riebench.records.schema import ACTS, INSIDE, OUTSIDE, fits_a_record
 from riebench.settings.protocols import RIEBENCH, Protocol
 from riebench.util.errors import PairError
 
@@ -200,6 +201,12 @@ def check_plan(plan: Any, seen: Observed) -> None:
     for name, value in plan.notes.items():
         if not isinstance(name, str) or not isinstance(value, int | float | str):
             raise _fault(f"notes {name!r} as {type(value).__name__}, expected a name with a number or text")
+        if isinstance(value, int) and not fits_a_record(value):
+            raise _fault(f"notes {name!r} as a whole number beyond 64 bits; expected a smaller one, or text")
+        if name == "k" and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise _fault(f"notes 'k' as {value!r}; expected the number of features or neurons, or another name")
+        if name == ACTS and value not in (INSIDE, OUTSIDE):
+            raise _fault(f"notes {ACTS!r} as {value!r}; expected {INSIDE} or {OUTSIDE}, or another name")
         try:
             f"{name}{value}".encode()
         except UnicodeEncodeError:  # Python's strings may hold halves of letters

@@ -14,6 +14,7 @@ from pydantic.errors import PydanticUserError
 from riebench.methods.interface import Method, RunChecker
 from riebench.methods.options import options_of
 from riebench.records.code import remember_code
+from riebench.records.schema import fits_a_record
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import Listed, Registry, place_of
 
@@ -84,6 +85,8 @@ class MethodEntry:
             if not isinstance(value, bool | int | float | str | None):
                 wrong = f"is {type(value).__name__}, which a record cannot keep; options are numbers, text or booleans"
                 raise UserError(f"option {option!r} of method {self.name!r} {wrong}")
+            if isinstance(value, int) and not fits_a_record(value):
+                raise UserError(f"option {option!r} of method {self.name!r} is {value}, which is beyond 64 bits")
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"option {option!r} of method {self.name!r} is {value}, expected a finite number")
         return made

@@ -137,9 +137,8 @@ class ChangeMark:
 
     def _children(self, value: Any) -> Iterator[Any]:
         """Take a value that is no tensor into the mark, and yield the values in it."""
-        is_object = hasattr(value, "__dict__") and not isinstance(value, FUNCTIONS)
-        self.classes |= {type(value)} if is_object else set()
         if isinstance(value, nn.Module):
+            self.classes.add(type(value))
             held = [vars(value)[name] for name in CONTAINERS]
             # A module of a fixed class that has no children, parameters or buffers has no use for any.
             self._watched += [vars(value), *filter(None, held)]
@@ -155,10 +154,12 @@ class ChangeMark:
         elif isinstance(value, tuple):
             yield from value
         elif isinstance(value, (DiffusionPipeline, SchedulerMixin, PreTrainedTokenizerBase)):
+            self.classes.add(type(value))
             self._objects.append(value)
             if not isinstance(value, PreTrainedTokenizerBase):
                 yield from lasting_attributes(value).values()
         elif hasattr(value, "__dict__") and not isinstance(value, (*FUNCTIONS, type, ModuleType, HookRegistry)):
+            self.classes.add(type(value))
             self._watched.append(vars(value))
             yield from vars(value).values()
 
@@ -195,7 +196,7 @@ def is_of_a_library(function: Any) -> bool:
 
 def is_compiled(function: Any) -> bool:
     """Whether a function is one that torch.compile has made."""
-    return hasattr(function, "_torchdynamo_orig_callable")
+    return hasattr(function, "_torchdynamo_orig_callable") and not hasattr(function, "_torchdynamo_disable")
 
 
 def _settled(entries: Any) -> Any:

@@ -210,6 +210,10 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     chosen = settings.model
     if chosen.offload != "none" and device.type == "cpu":
         raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
+    if not (folder / INDEX).is_file():
+        for file in sorted(folder.glob("*.safetensors")):
+            refuse_single_file(file, entry.pipeline_class)
+        raise UserError(f"{folder} has no {INDEX}; give a folder in diffusers' layout")
     how = {"dtype": getattr(torch, chosen.dtype), "use_safetensors": True, "local_files_only": True}
     of_denoiser = variant_of(folder / entry.denoiser)
     try:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.diffusers_entry import DiffusersEntry
 from riebench.models.model import Model
-from riebench.models.schedulers import MEND, check_passes, check_scheduler
+from riebench.models.schedulers import MEND, check_scheduler, check_steps
 from riebench.models.sites import Batch, Site
 from riebench.settings.settings import Settings
 from riebench.util.errors import PairError, UserError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-KEPT_TEXTS, KEPT_LATENTS = 64, 4
+KEPT_TEXTS, KEPT_LATENTS, KEPT_STEPS = 64, 4, 16
 
 
 @dataclass
@@ -104,6 +104,7 @@ class DiffusersModel(Model):
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
         check_factor(pipeline)
         check_scheduler(pipeline, self.set_timesteps)
+        self._check_steps = lru_cache(KEPT_STEPS)(partial(check_steps, pipeline.scheduler, self.set_timesteps))
         self._before, self._arguments = before, arguments
         self._canvas = entry.canvas and lru_cache(KEPT_LATENTS)(entry.canvas)
         self._recording: Recording | None = None
@@ -173,6 +174,7 @@ class DiffusersModel(Model):
         """See :class:`Model`; the pipeline's own call, from text states and latents."""
         import torch
 
+        self._check_steps(batch.steps)
         rows = len(batch.prompts)
         states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
@@ -212,7 +214,7 @@ class DiffusersModel(Model):
         side = self.size // self.pipeline.vae_scale_factor
         channels: int = self.denoiser.config.in_channels  # type: ignore[union-attr, assignment]
         shape = (1, channels // self.packing**2, side, side)
-        return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+        return torch.cat([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
 
     def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
         """Record the first step of a captured run, or replay it in an edited run, inside the ``with`` statement.
@@ -242,7 +244,7 @@ class DiffusersModel(Model):
         import torch
 
         run = (prompt, seed, steps)
-        with self._turn, torch.no_grad():
+        with self._turn, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             self._follow()
             if self._finished is None or self._finished[0] != run:
                 latents: list[Tensor] = []
@@ -251,16 +253,17 @@ class DiffusersModel(Model):
                 self._finished = run, latents[0]
             return self._finished[1]
 
-    def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]]:
-        """The pipeline's callback: it counts steps, inserts the latents of ``batch.begin``, keeps those that finish.
+    def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
+        """The pipeline's callback that inserts the latents of ``batch.begin`` and keeps those for ``batch.finished``.
 
         Args:
-            batch: that is generated.
+            batch: that is generated; None is returned if it has neither.
             generators: one a row, for the noise on the inserted latents.
         """
+        if batch.begin is None and batch.finished is None:
+            return None
 
         def after(pipeline: Any, step: int, time: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            check_passes(type(pipeline.scheduler).__name__, pipeline.num_timesteps, batch.steps)
             if batch.finished is not None and step + 1 == batch.steps:
                 batch.finished.append(tensors["latents"])
             if batch.begin is not None and step + 1 == batch.begin[1]:

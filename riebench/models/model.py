@@ -342,7 +342,8 @@ class Model(ABC):
 
         rows, start = edits_of_call(prompts, seeds, steps, edits, capture, on_steps, start)
         prompts, seeds, steps = [*map(str, prompts)], [*map(int, seeds)], int(steps)  # numpy's too
-        with self._turn, torch.no_grad():
+        # Under a caller's autocast the networks would compute in another type than the conditions of records say.
+        with self._turn, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             self._follow()
             check_edits(rows, self.sites, steps, self.device)
             for site in capture:

@@ -38,39 +38,48 @@ def check_scheduler(pipeline: Any, set_timesteps: SetTimesteps) -> None:
     Raises:
         UserError: if the scheduler takes several passes for a step, draws noise from elsewhere, or fails.
     """
-    import torch
-
+    check_steps(pipeline.scheduler, set_timesteps, TRIAL_STEPS)
     name = type(pipeline.scheduler).__name__
     try:
-        trial = deepcopy(pipeline.scheduler)
-        set_timesteps(trial, TRIAL_STEPS, torch.device("cpu"))
-        check_passes(name, len(trial.timesteps), TRIAL_STEPS)
         both, alone = _trial_latents(pipeline, set_timesteps, (1, 2)), _trial_latents(pipeline, set_timesteps, (2,))
-    except UserError:
-        raise
-    except Exception as error:  # noqa: BLE001 - assertions too: each scheduler refuses in its own way
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the scheduler {name} cannot make the steps of this pipeline: {reason}; {MEND}") from None
+    except Exception as error:  # noqa: BLE001 - each scheduler fails in its own way
+        raise _failed(name, error) from None
     if not both[1].allclose(alone[0], equal_nan=True):
         wrong = f"the scheduler {name} draws noise that the seed does not decide"
         raise UserError(f"{wrong} (its settings say so, as stochastic_sampling); {MEND}")
 
 
-def check_passes(name: str, passes: int, steps: int) -> None:
-    """Refuse a scheduler that takes another number of passes of the denoiser than there are steps.
+def check_steps(scheduler: Any, set_timesteps: SetTimesteps, steps: int) -> None:
+    """Refuse a number of steps for which a scheduler takes another number of passes of the denoiser.
+
+    Of some numbers diffusers itself makes one more: with "trailing" timesteps 62 of 61 steps (rounding).
 
     Args:
-        name: of the scheduler's class.
-        passes: of the denoiser.
+        scheduler: stays as it is.
+        set_timesteps: of the family.
         steps: denoising steps.
 
     Raises:
-        UserError: if the numbers differ.
+        UserError: if the numbers differ, or the scheduler cannot make so many steps.
     """
+    import torch
+
+    name = type(scheduler).__name__
+    try:
+        trial = deepcopy(scheduler)
+        set_timesteps(trial, steps, torch.device("cpu"))
+        passes = len(trial.timesteps)
+    except Exception as error:  # noqa: BLE001 - assertions too: each scheduler refuses in its own way
+        raise _failed(name, error) from None
     if passes != steps:
-        raise UserError(
-            f"the scheduler {name} makes {passes} passes of the denoiser for {steps} steps; expected one a step; {MEND}"
-        )
+        mend = MEND if steps == TRIAL_STEPS else f"choose another number of steps, or {MEND}"
+        wrong = f"the scheduler {name} makes {passes} passes of the denoiser for {steps} steps"
+        raise UserError(f"{wrong}; expected one a step; {mend}")
+
+
+def _failed(name: str, error: Exception) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(f"the scheduler {name} cannot make the steps of this pipeline: {reason}; {MEND}")
 
 
 def _trial_latents(pipeline: Any, set_timesteps: SetTimesteps, seeds: Sequence[int]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from riebench.features.feature_index import check_feature
 from riebench.masks import MaskRules, Region, to_grid
 from riebench.masks.region import Mask
+from riebench.models.loaded_state import sae_mark
 from riebench.models.model import Model
 from riebench.models.sites import Edit, Run
 from riebench.paint.state import BrushMask, Layer, State
@@ -132,7 +134,13 @@ def sae_here(model: Model, site: str) -> str | None:
         UserError: if a file of the SAE cannot be read.
     """
     sae = model.saes[site]
-    return sae_fingerprint(sae) if isinstance(sae, Path) else None
+    return _fingerprint_at(sae, sae_mark(sae)) if isinstance(sae, Path) else None
+
+
+@lru_cache(maxsize=64)
+def _fingerprint_at(folder: Path, mark: object) -> str:
+    """The fingerprint of an SAE whose files have a mark, so that an unchanged SAE is not hashed for every picture."""
+    return sae_fingerprint(folder)
 
 
 def _check_made_with(model: Model, state: State) -> None:

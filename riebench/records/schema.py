@@ -100,6 +100,11 @@ def interval_name(on_steps: Sequence[int]) -> str:
     return f"{first}-{last}" if first < last else str(first)
 
 
+def fits_a_record(number: int) -> bool:
+    """Whether a whole number has at most 64 bits with its sign, as JSON's writer takes."""
+    return -(2**63) <= number < 2**63
+
+
 def joined(earlier: Record, later: Record) -> Record:
     """The later of two records of one key with the metrics of both: one key stands for one picture."""
     if earlier.status != "ok" or later.status != "ok":

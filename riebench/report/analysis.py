@@ -265,7 +265,12 @@ def _notes_of(result: Analysis) -> list[str]:
     else:
         notes.append(result.why_there)
     notes += _few_edits(result)
-    outside = [a.name for a, r in zip(arms, result.overall["rank"], strict=True) if a.curved and r is pd.NA]
+    unchosen = [a.name for a, ks in zip(arms, result.ks, strict=True) if None in ks and None not in a.ks]
+    if result.rank_at is not None and unchosen:
+        why = "no k could be chosen, as k is chosen on one half of the pairs for the other"
+        notes.append(f"{why} and a half reaches LPIPS {result.rank_at:g} on no pair: {'; '.join(unchosen)}")
+    ranks = zip(arms, result.overall["rank"], strict=True)
+    outside = [a.name for a, r in ranks if a.curved and r is pd.NA and a.name not in unchosen]
     if result.rank_at is not None and outside:
         names = f"{len(outside)} rows, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
         notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {names}")

@@ -35,7 +35,7 @@ def file_hash(path: Path) -> str:
 def fingerprint(paths: Iterable[Path], root: Path) -> str:
     """A hash of files, 16 hexadecimal digits: of their names relative to ``root`` and of their contents.
 
-    The hash of each file is kept in the user's cache folder; a file of the same size and time of change is not read
+    The hash of each file is kept in the user's cache folder; a file of the same size and times of change is not read
     again.
 
     Raises:
@@ -48,7 +48,8 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
     for path in sorted(paths):
         real = path.resolve()
         stat = real.stat()
-        key = f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
+        # The time of change of the entry itself: copying with times (cp -p, tar) keeps the other one.
+        key = f"{real}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
         if not isinstance(known.get(key), str):
             known[key] = file_hash(real)
         digest.update(str(path.relative_to(root)).encode())
