@@ -13,6 +13,8 @@ from .sae import choose
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from riebench.sae.topk import TopKSAE
+
 
 def adapted(
     gain: Tensor, seen: Observed, site: str, lost: Tensor, factor: float, spatial: bool
@@ -25,6 +27,12 @@ def adapted(
         return gain[step] - factor * sae.directions(codes, lost)
 
     return change
+
+
+def published_ratio(sae: TopKSAE, added: Tensor, removed: Tensor) -> float:
+    """The sum of the norms of the added features' decoder columns over that of the removed ones; 0 without these."""
+    norms = sae.W_dec.norm(dim=1)
+    return (norms[added].sum() / norms[removed].sum()).item() if len(removed) else 0.0
 
 
 @method("sae-adaptive", needs_sae=True)
@@ -42,7 +50,7 @@ class AdaptiveSAETransfer:
         changes: dict[str, Change] = {}
         for site, add, remove, gained, _ in chosen:
             gain = seen.saes[site].directions(gained, add)
-            factor = len(add) / max(1, len(remove)) if as_published else 1.0
+            factor = published_ratio(seen.saes[site], add, remove) if as_published else 1.0
             only_add = self.only_add and not as_published
             changes[site] = gain if only_add else adapted(gain, seen, site, remove, factor, self.spatial)
         return Plan(changes, notes={"k": k})

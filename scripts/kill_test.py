@@ -82,8 +82,8 @@ def differences(expected: list[Record], folder: Path) -> list[str]:
     metrics = {r.key: r.metrics for r in expected}
     faults += [f"{r.pair_id} has other metrics" for r in records if r.metrics != metrics.get(r.key)]
     unbroken = folder.with_name("unbroken") / "images"
-    images = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
-    if images != {path.name: path.read_bytes() for path in unbroken.iterdir()}:
+    images = {path.name: path.read_bytes() for path in (folder / "images").glob("*.png")}
+    if images != {path.name: path.read_bytes() for path in unbroken.glob("*.png")}:
         faults.append("other pictures")
     return faults
 

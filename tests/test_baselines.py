@@ -281,6 +281,16 @@ def test_one_step_is_refused_or_left_out(caplog: pytest.LogCaptureFixture) -> No
     assert "sdedit" in {condition.method for condition in resolve(RunOptions("all", "mid.0", steps=2))[0].conditions}
 
 
+def test_caa_refuses_prompts_that_the_model_cannot_draw(mini: Instruments, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a red heart\ta blue heart\na red qwertz\ta blue qwertz\n")
+    options = {"prompts": str(tmp_path / "prompts.txt")}
+    request, pairs = resolve(RunOptions("caa", "mid.0", category=6, limit=1, strength=1, options=options))
+    worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
+    (record,) = worker.work(worker.recorder.task(pairs[0])).records
+    assert record.status == "failed"
+    assert "'qwertz'" in str(record.reason)
+
+
 def test_caa_needs_prompts_where_there_is_no_grammar(tmp_path: Path) -> None:
     duck = PAIR.model_copy(update={"original_prompt": "a [duck]", "editing_prompt": "a [swan]"})
     asked: dict[str, Any] = {"model": "toy_family:toy", "pairs": [duck]}

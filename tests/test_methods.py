@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -191,6 +192,20 @@ def test_adaptive_as_published_removes_by_the_ratio_of_counts(
         change = plan.changes[block]
         found = change(now, 1) if callable(change) else change[1]
         assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_the_published_ratio_is_of_norms_of_decoder_columns(seen: Observed) -> None:
+    seen = unequal_shares(seen, PAPER)
+    sae = copy.deepcopy(seen.saes["down.2.1"])
+    with torch.no_grad():
+        sae.decoder.weight.mul_(torch.tensor([1.5, 0.25, 0.5]))  # the norms of its columns
+    seen = replace(seen, saes=dict(seen.saes) | {"down.2.1": sae})
+    change = AdaptiveSAETransfer(k=3).plan(seen).changes["down.2.1"]
+    assert callable(change)
+    now = torch.rand(4, 3)
+    removed = sae.directions(sae.encode(now), torch.tensor([2]))[0]
+    added = sae.directions(seen.codes("source", "down.2.1")[1], torch.tensor([0, 1]))[0]
+    assert torch.allclose(change(now, 1)[0], added - (1.5 + 0.25) / 0.5 * removed, atol=1e-5)
 
 
 def test_adaptive_as_published_where_a_block_has_one_side_alone(seen: Observed) -> None:

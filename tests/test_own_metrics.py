@@ -256,3 +256,38 @@ def test_names_that_are_refused() -> None:
     with pytest.raises(UserError, match=r"'nowhere/file\.py:x' cannot be loaded"):
         resolve(RunOptions("none", "mid.0", metrics="nowhere/file.py:x"))
     assert [m.name for m in metrics_of(["near_file:nearly", "lpips_base"])] == ["lpips_base", "nearly"]
+
+
+SPOILING = """
+from riebench.metrics import Seen, metric
+
+
+@metric("painter", "paints over the pictures", needs=())
+def painter(seen: Seen) -> list[float | None]:
+    seen.pictures[0][:] = 0
+    return [0.0] * len(seen.pictures)
+
+
+@metric("eraser", "paints over the region", needs=())
+def eraser(seen: Seen) -> list[float | None]:
+    seen.reference.region[:] = False
+    return [0.0] * len(seen.pictures)
+
+
+@metric("scaler", "scales the embeddings", needs=("clip",))
+def scaler(seen: Seen) -> list[float | None]:
+    seen.clip.mul_(2)
+    return [0.0] * len(seen.pictures)
+"""
+
+
+@pytest.mark.parametrize(("name", "why"), [("painter", "read-only"), ("eraser", "read-only"), ("scaler", "clone")])
+def test_a_metric_cannot_spoil_what_others_measure(name: str, why: str, tmp_path: Path) -> None:
+    Path("spoiling.py").write_text(SPOILING)
+    done = riebench.run(
+        "none", "mid.0", category=6, limit=1, strength=1, metrics=["default", f"spoiling:{name}"], out="o", quiet=True
+    )
+    (record,) = done.records
+    assert record.status == "failed"
+    assert f"the metric {name!r}" in str(record.reason)
+    assert why in str(record.reason)

@@ -351,6 +351,10 @@ def test_a_feature_without_a_direction_and_a_weak_one(studio: Studio, monkeypatc
         (("--port", "70000"), "--port"),
         (("--set", "model.guidance=3"), "the setting model.guidance is not for mini"),
         (("--prompts", "no.txt"), "no.txt cannot be read"),
+        (
+            ("--prompts", "foreign.txt"),
+            "the word 'qwertz' in the prompt 'a red qwertz'",
+        ),
         (("--host", "999.1.1.1"), "--host"),
     ],
 )
@@ -363,6 +367,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     (tmp_path / "state.json").write_text(state().model_dump_json())
+    (tmp_path / "foreign.txt").write_text("a red qwertz\n")
     with pytest.raises(SystemExit) as left:
         main(["paint", *words])
     err = capsys.readouterr().err

@@ -248,6 +248,24 @@ def test_the_preset_is_the_published_sweep() -> None:
     assert PROTOCOLS[paper.protocol] is PAPER
 
 
+def test_the_preset_of_flux_sets_what_the_authors_notebook_sets(tmp_path: Path) -> None:
+    sae = tmp_path / "saes" / "double.18"
+    sae.mkdir(parents=True)
+    (sae / "config.json").write_text(json.dumps({"n_dirs_local": 12288, "d_model": 3072, "k": 20}))
+    (sae / "state_dict.pth").touch()
+    saes = {"sae.folder": str(tmp_path / "saes")}
+    plain, _ = resolve(RunOptions(preset="paper", model="flux-schnell", pairs=PAIRS, settings=saes))
+    flux, _ = resolve(RunOptions(preset="paper-flux", model="flux-schnell", pairs=PAIRS, settings=saes))
+    assert (plain.steps, plain.settings.model.size, plain.settings.model.dtype) == (4, None, "float32")
+    assert (flux.steps, flux.settings.model.size, flux.settings.model.dtype) == (1, 1024, "bfloat16")
+    assert (flux.protocol, flux.conditions[0].sites) == ("paper", ("double.18",))
+    assert [c.options for c in flux.conditions] == [c.options for c in plain.conditions]
+    own = saes | {"size": 768, "model.dtype": "float16", "masker.short_side": 600}
+    other, _ = resolve(RunOptions(preset="paper-flux", model="flux-schnell", pairs=PAIRS, settings=own, steps=2))
+    assert (other.steps, other.settings.model.size, other.settings.model.dtype) == (2, 768, "float16")
+    assert other.settings.masker.short_side == 600
+
+
 @pytest.mark.skipif(not PUBLISHED.is_file(), reason="needs the published pairs, which are not part of the project")
 def test_the_plan_of_the_published_sweep() -> None:
     request, pairs = resolve(RunOptions(preset="paper", model="sdxl-turbo", pairs=PUBLISHED))

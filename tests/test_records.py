@@ -116,7 +116,7 @@ def test_the_last_record_of_a_key_counts(tmp_path: Path) -> None:
 def test_force_discards_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with RunFolder(tmp_path / "run") as folder:
         folder.append(RECORDS)
-        folder.keep_image("a", np.zeros((2, 2, 3), np.uint8))
+        folder.keep_images({"a": np.zeros((2, 2, 3), np.uint8)})
     with RunFolder(tmp_path / "run", force=True):
         pass
     assert caplog.messages == [f"4 records of 3 pairs in {tmp_path / 'run'} are discarded, with images"]
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_the_records_as_they_were(tmp_path: Path) -> None:
             with pytest.raises(UserError, match=r"records\.jsonl cannot be written .* make room"):
                 folder.append(RECORDS[2:])
             with pytest.raises(UserError, match="cannot be written"):
-                folder.keep_image("a", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+                folder.keep_images({"a": np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert (tmp_path / "records.jsonl").read_bytes() == before

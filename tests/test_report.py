@@ -512,6 +512,20 @@ def test_the_table_of_a_run_counts_failures_and_shows_every_k(tmp_path: Path) ->
     assert "mid.0, means over pairs" in console.export_text()
 
 
+def test_a_metric_of_fewer_pairs_has_its_own_count(tmp_path: Path) -> None:
+    records = [record(p, 0.3, 0.1) for p in "abcd"]
+    for number, made in enumerate(records):
+        made.metrics["ssim_outside"] = 0.9 if number < 2 else None
+        made.metrics |= {"edit_success": 1.0 if number else None, "kept": 1.0}
+    group = read_groups([write_run(tmp_path / "r", records)])[0][0]
+    (row,) = settings_table(curves_of(group)).rows
+    assert row[5] == "4"
+    assert [cell.endswith(" (3)") for cell in row[6:]] == [False, False, True, False]
+    curves = analyse(group).curves
+    assert curves["ssim_outside_pairs"].tolist() == [2] * len(curves)
+    assert curves["pairs"].tolist() == [4] * len(curves)
+
+
 def test_the_terminal_names_many_blocks_in_short_and_markdown_in_full(tmp_path: Path) -> None:
     truth = {"edit_success": 1.0, "kept": 1.0}
     records = [record(p, len(b) / 10, 0.1, blocks=b, truth=truth) for p in "ab" for b in (FOUR, ("mid.0",))]

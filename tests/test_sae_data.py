@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from riebench.cli import main
 from riebench.instruments.loading import Instruments
+from riebench.models.entries import entry_named
 from riebench.prompts import read_prompts
 from riebench.sae.folders import find_saes
 from riebench.sae.store import load_sae
@@ -392,3 +393,39 @@ def test_workers_make_the_same_files() -> None:
     for number in range(2):
         assert Path("w1", shard_name(number)).read_bytes() == Path("w2", shard_name(number)).read_bytes()
     assert Path("w1/manifest.json").read_bytes() == Path("w2/manifest.json").read_bytes()
+
+
+FOREIGN = "a red heart\na red qwertz\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sae", "collect", "--site", "mid.0", "--out", "values"),
+        ("sae", "index", "mid.0", "--out", "index"),
+        ("sae", "score", "mid.0", "--out", "scores"),
+        ("ablate", "--out", "ablated"),
+    ],
+)
+def test_prompts_outside_minis_grammar_are_refused(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text(FOREIGN * 4)
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--prompts", "mine.txt"])
+    assert left.value.code == 2
+    message = capsys.readouterr().err
+    assert "'qwertz'" in message
+    assert "prompt 2" in message
+    assert "--model" in message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt"]
+
+
+def test_other_models_take_any_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text(FOREIGN)
+    read = entry_named("sdxl-turbo").read_prompts("mine.txt", None, "train", None)
+    assert [prompt for prompt, _ in read] == FOREIGN.splitlines()
+    foreign = entry_named("mini").read_prompts("mine.txt", None, "train", None, own=False)  # mini with other weights
+    assert len(foreign) == 2

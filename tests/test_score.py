@@ -156,6 +156,7 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         (["score", run, "--metric-command", "no-such-program {folder}"], "'no-such-program' cannot be started"),
         (["score", run, "--metric-command", "false {folder}"], "'false {folder}' failed with exit code 1"),
         (["score", run, "--metric-command", "true {folder}"], "no scores.csv that can be read"),
+        (["score", run, "--metric-command", "'true {folder}"], "cannot be read (no closing quotation)"),
         (["score", "--images", tmp_path / "empty", "--name", "x"], "has no picture of a chosen pair; expected"),
         (["score", "--images", tmp_path / "nowhere", "--name", "x"], "nowhere is not a folder"),
         (["score", "--images", tmp_path / "one"], "give --name, as --name my-editor"),
@@ -207,7 +208,11 @@ def test_metrics_of_another_program(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert command("score", run, "--metric-command", words + " again") == 2
     assert "give its column another name" in capsys.readouterr().err
     assert command("report", run, "--out", tmp_path / "report", "--no-figures", "--no-page") == 0
-    assert pd.read_csv(tmp_path / "report" / "curves.csv")["brightness_mean"].notna().all()
+    curves = pd.read_csv(tmp_path / "report" / "curves.csv")
+    assert curves["brightness_mean"].notna().all()
+    whole = curves[curves["category"] == "all"]  # a metric's own count stands beside it
+    assert (whole["pairs"].unique(), whole["brightness_pairs"].unique()) == ([4], [2])
+    assert (whole["lpips_base_pairs"] == 4).all()
     assert "brightness is known for 4 of 8 scored records" in (tmp_path / "report" / "leaderboard.md").read_text()
 
 
@@ -216,6 +221,8 @@ def test_metrics_of_another_program(run: Path, tmp_path: Path, capsys: pytest.Ca
     [
         ("file,lpips_base\n", "'lpips_base' of scores.csv is one of riebench's metrics"),
         ("file,My metric\n", "or no name as my_metric"),
+        ("file,strength\n", "'strength' of scores.csv is one of riebench's metrics or columns of records"),
+        ("file,x\nFILE,1\nFILE,2\n", "line 3: FILE is there twice"),
         ("picture,x\n", "expected file and a metric"),
         ("file\n", "expected file and a metric"),
         ("file,x\nunknown.png,1\n", "line 2: unknown.png, 1 is no row of a picture"),
@@ -230,8 +237,67 @@ def test_what_a_program_leaves_is_checked(
     (tmp_path / "scores.csv").write_text(content.replace("FILE", file))
     before = (run / "records.jsonl").read_bytes()
     assert command("score", run, "--metric-command", f"cp '{tmp_path / 'scores.csv'}' {{folder}}") == 2
-    assert said in capsys.readouterr().err
+    assert said.replace("FILE", file) in capsys.readouterr().err
     assert (run / "records.jsonl").read_bytes() == before
+
+
+def test_pictures_without_a_number_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [f"{r.pair_id}-{r.key}.png" for r in read_records(run) if r.pair_id in pairs_kept(run)]
+    cells = ["1", "nan", "inf", ""]
+    for content, lacking, scored in (
+        ("file,mine\n", files, 0),
+        ("file,mine\n" + "".join(f"{file},2\n" for file in files[:3]), files[3:], 3),
+        ("file,mine\n" + "".join(map("{},{}\n".format, files, cells)), files[1:3], 2),
+        ("file,mine\n" + "".join(f"{file},NaN\n" for file in files), files, 0),
+    ):
+        copy = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(run, copy)
+        (tmp_path / "scores.csv").write_text(content)
+        assert command("score", copy, "--metric-command", f"cp '{tmp_path / 'scores.csv'}' {{folder}}") == 1
+        said = capsys.readouterr()
+        assert f"{scored} records have got mine" in said.out
+        assert f"no finite mine for {len(lacking)} pictures" in said.err
+        assert [file for file in files if f"\n  {file}" in said.err.partition("no finite mine")[2]] == lacking
+        records = by_key(copy).values()
+        assert sum("mine" in record.metrics for record in records) == scored
+        assert all(record.measured_by.keys() == {"mine"} for record in records if "mine" in record.metrics)
+        if scored == 2:
+            assert "mine is undefined (null) for 1 of them" in said.out
+
+
+def test_a_program_that_writes_over_pictures_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.py").write_text(
+        "import sys\nfrom pathlib import Path\n"
+        "sorted(Path(sys.argv[1]).glob('*.png'))[0].write_bytes(b'scribble')\n"
+        "Path(sys.argv[1], 'scores.csv').write_text('file,mine\\n')\n"
+    )
+    assert command("score", run, "--metric-command", f"'{sys.executable}' '{tmp_path / 'bad.py'}' {{folder}}") == 2
+    assert "the command has changed" in capsys.readouterr().err
+    assert not any("mine" in record.metrics for record in read_records(run))
+
+
+@pytest.mark.parametrize("which", ["base", "mask-source", "edited"])
+def test_a_picture_changed_since_the_run_is_not_measured(
+    run: Path, which: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The metric of another picture stood beside the numbers of the run's, without a word."""
+    pair = pairs_kept(run)[0]
+    record = next(r for r in read_records(run) if r.pair_id == pair)
+    name = f"{pair}-{record.key if which == 'edited' else which}.png"
+    other = np.asarray(Image.open(run / "images" / name)).copy()
+    other[:9] = 255 - other[:9]
+    Image.fromarray(other).save(run / "images" / name)
+    assert command("score", run, "--metrics", "mse_outside") == 1
+    assert name in capsys.readouterr().err
+    measured = {r.key for r in read_records(run) if "mse_outside" in r.metrics}
+    assert record.key not in measured
+    assert len(measured) == (3 if which == "edited" else 2)
+    # A folder of an earlier version knows no hashes, and its pictures are taken as they are.
+    (run / "images" / "hashes.jsonl").unlink()
+    command("score", run, "--metrics", "mse_outside")
+    assert sum("mse_outside" in r.metrics for r in read_records(run)) == 4
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.ablation.ablation_request import AblationRequest, BlockSet
 from riebench.records.code import code_version
-from riebench.records.folder import IMAGES, RECORDS
+from riebench.records.folder import RECORDS
+from riebench.records.image_hashes import IMAGES
 from riebench.records.schema import Value
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from riebench.models.entries import entry_and_settings
 from riebench.models.model import ModelEntry
 from riebench.models.sites import NEURONS
-from riebench.prompts import Prompted, read_prompts
+from riebench.prompts import Prompted
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.weights import locate
@@ -91,7 +91,7 @@ def resolve_ablation(
         if value < lowest:
             raise UserError(f"{name} is {value}; expected {lowest} or more")
     location, number = _which_prompts(prompts, count, entry)
-    prompted = read_prompts(location, number, "held-out", column)
+    prompted = entry.read_prompts(location, number, "held-out", column, own=loaded is None or loaded.own)
     if entry.parts:
         handed_in = {"model": loaded, "clip": scorers, "lpips": scorers}
         not_needed = [*MASKER, *(name for name, part in handed_in.items() if part is not None)]

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from riebench.cli.messages import App
 from riebench.mini.grammar import PromptError, Scene, parse
-from riebench.pairs.pair import MAX_SEED, without_brackets
+from riebench.pairs.brackets import without_brackets
+from riebench.pairs.pair import MAX_SEED
 from riebench.util.errors import UserError, unknown
 
 if TYPE_CHECKING:

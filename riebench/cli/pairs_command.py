@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from riebench.cli.messages import App
-from riebench.pairs import CATEGORIES, Pair, categories_named, check_pairs, load_pairs, select
+from riebench.pairs import CATEGORIES, Pair, categories_named, check_pairs, load_pairs, remarks_on, select
 from riebench.pairs.pair_files import as_items, write_json
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
 from riebench.report.summary import wide_console
@@ -69,18 +69,22 @@ def _tally(built: Built) -> Table:
 
 @pairs_app.command("check")
 def pairs_check(pairs: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
-    """Validate a pair file: print a table of its faults, exit code 2 if it has any.
+    """Validate a pair file: print a table of its faults, exit code 2 if it has any; and what is read unexpectedly.
 
     Example: riebench pairs check mine.json
     """
     good, problems = check_pairs(pairs)
+    remarks = remarks_on(good)
+    for title, lines in (("worth a look", remarks), ("what is wrong", problems)):
+        table = Table("item", "key", title)
+        for line in lines:
+            table.add_row(*map(Text, line))
+        if lines:
+            wide_console().print(table)
     if not problems:
-        print(f"{pairs}: {len(good)} pairs, all well-formed")
+        looked = f"; {len(remarks)} remarks, listed above" if remarks else ""
+        print(f"{pairs}: {len(good)} pairs, all well-formed{looked}")
         return
-    table = Table("item", "key", "what is wrong")
-    for problem in problems:
-        table.add_row(*map(Text, problem))
-    wide_console().print(table)
     count = f"{len(problems)} problems" if len(problems) > 1 else "one problem"
     raise UserError(f"{pairs}: {count}, listed above; mend or leave out these items")
 

@@ -150,17 +150,23 @@ def compare_command(
 def results_check(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with run.json and records.")],
 ) -> int:
-    """Validate contributed results: schema, fingerprints, completeness.
+    """Validate contributed results: schema, fingerprints, completeness; and recompute a sample of their numbers.
+
+    Metrics are recomputed from kept pictures where the scorers are at hand; on mini, some records are made again.
 
     Example: riebench results check results/mini
     """
+    from riebench.engine.recheck import recheck
     from riebench.report.contributed import check_folder
 
     failed = False
     for folder in folders:
         checked = check_folder(folder)
         print(f"{folder}: {checked.summary}")
-        for problem in checked.problems:
+        recomputed = recheck(folder)
+        for line in recomputed.lines:
+            print(f"  {line}")
+        for problem in [*checked.problems, *recomputed.problems]:
             print(f"  problem: {problem}")
-        failed = failed or bool(checked.problems)
+        failed = failed or bool(checked.problems or recomputed.problems)
     return 1 if failed else 0

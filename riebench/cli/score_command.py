@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ from riebench.cli.run_command import sum_up
 from riebench.cli.shared_options import with_run_options
 from riebench.engine.run_options import RunOptions
 from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.engine.add_metrics import AddedMetrics
 
 
 @with_run_options(
@@ -74,27 +77,38 @@ def score_command(
 def _add(run: Path, options: RunOptions, command: str | None, again: bool = False) -> int:
     """Add the metrics of the options and of a command to a run; returns the exit code."""
     missing: dict[Path, None] = {}
+    unscored: Mapping[str, list[str]] = {}
     if options.metrics is not None:
         from riebench.engine.add_metrics import add_metrics
 
         added = add_metrics(run, options.listed["metrics"], options.settings or {}, again)
         print(f"{added.records} records have {', '.join(added.names)}")
+        _say_undefined(added)
         missing |= dict.fromkeys(added.missing)
     if command is not None:
         from riebench.engine.add_metrics import add_by_command
 
         added = add_by_command(run, command, again)
         print(f"{added.records} records have got {', '.join(added.names)}")
+        _say_undefined(added)
         missing |= dict.fromkeys(added.missing)
-    _say_missing(list(missing))
-    return 1 if missing else 0
+        unscored = {name: files for name, files in added.unscored.items() if files}
+    _warn_of("%d pictures are missing, damaged or changed since the run; their records lack the metrics:%s", missing)
+    for name, files in unscored.items():
+        _warn_of(f"the command gave no finite {name} for %d pictures, whose records lack it:%s", files)
+    return 1 if missing or unscored else 0
 
 
-def _say_missing(missing: Sequence[Path]) -> None:
-    if missing:
-        paths = "".join(f"\n  {path}" for path in missing)
-        message = "%d pictures are missing or damaged; their records lack the metrics:%s"
-        logging.getLogger(__name__).warning(message, len(missing), paths)
+def _say_undefined(added: AddedMetrics) -> None:
+    for name, count in added.undefined.items():
+        if count:
+            print(f"{name} is undefined (null) for {count} of them")
+
+
+def _warn_of(message: str, files: Collection[Path | str]) -> None:
+    """Log a message with the number and the names of some files, if there are any."""
+    if files:
+        logging.getLogger(__name__).warning(message, len(files), "".join(f"\n  {file}" for file in files))
 
 
 def metrics_command(

@@ -20,12 +20,14 @@ from riebench.engine.request import metrics_named, requests_of
 from riebench.engine.resume import lacking, refuse_other_scorers
 from riebench.instruments.loading import TruthOf, load_scorers
 from riebench.metrics import METRICS, Scorers, Scores, measured_by, metrics_of, score_images
+from riebench.metrics.catalogue import NAME, RESERVED, known_names
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
-from riebench.pairs.pair import without_brackets
+from riebench.pairs.brackets import without_brackets
 from riebench.records import Record, RunFolder
 from riebench.records.code import hash_of_files
 from riebench.records.code_files import imported_files, module_files
+from riebench.records.image_hashes import image_hashes, is_changed
 from riebench.records.schema import with_hash
 from riebench.settings.settings import changed
 from riebench.util.errors import PairError, UserError
@@ -42,12 +44,16 @@ class AddedMetrics(NamedTuple):
     Attributes:
         names: of the metrics.
         records: number of records that have them now.
-        missing: files of pictures that are missing.
+        missing: files of pictures that are missing, damaged, or changed since the run.
+        unscored: metric to the files of pictures that a command gave no number.
+        undefined: metric to the number of these records in which it is null.
     """
 
     names: list[str]
     records: int
     missing: list[Path]
+    unscored: Mapping[str, list[str]] = {}
+    undefined: Mapping[str, int] = {}
 
 
 def complete(
@@ -144,8 +150,10 @@ def add_metrics(
         pairs = {pair.id: pair for pair in request.pairs()} if drawn and lack else {}
         _refuse_none(folder)
         completed, missing = complete(folder, lack, names, scorers, truth if drawn else None, pairs, again)
-        scored = sum(record.status == "ok" for record in folder.records)
-    return AddedMetrics(names, scored - len(lack) + len(completed), missing)
+        lacked = {record.key for record in lack}
+        have = [r for r in folder.records if r.status == "ok" and r.key not in lacked] + completed
+    undefined = {name: sum(record.metrics[name] is None for record in have) for name in names}
+    return AddedMetrics(names, len(have), missing, undefined=undefined)
 
 
 def _refuse_none(folder: RunFolder) -> None:
@@ -195,8 +203,8 @@ def add_by_command(path: Path, command: str, again: bool = False) -> AddedMetric
         again: whether another command may have measured metrics of these names before, in the same pictures.
 
     Raises:
-        UserError: if the command fails, its scores cannot be read, a name is one of riebench's metrics, or another
-            command has measured a metric of that name in this run.
+        UserError: if the command fails or changes a picture of the run, its scores cannot be read, a name is one of
+            riebench's metrics, or another command has measured a metric of that name in this run.
     """
     words = _words(command)
     if FOLDER not in command:
@@ -211,16 +219,31 @@ def add_by_command(path: Path, command: str, again: bool = False) -> AddedMetric
         files = _files_of(words)
         hashes = {file: file_hash(file) for file in files}
         _run(command, words, temporary)
+        _refuse_overwriting(path, kept)
         # A file that the command has written is no part of it.
         code = hash_of_files(file for file in files if file.is_file() and file_hash(file) == hashes[file])
         names, scores = _read_scores(Path(temporary) / SCORES, by_file)
         by = dict.fromkeys(names, with_hash(command, code))
         if not again:
             refuse_other_scorers(by, folder.records, "give its column another name, or measure all anew with --again")
-        measured = [_with_metrics(by_file[file], scores[file], by) for file in by_file if file in scores]
+        measured = [_with_metrics(by_file[file], scores[file], by) for file in by_file if scores.get(file)]
         _refuse_leaving(folder, measured, by)
         folder.append(measured)
-    return AddedMetrics(names, len(measured), missing)
+    unscored = {name: [file for file in by_file if name not in scores.get(file, {})] for name in names}
+    undefined = {name: sum(row.get(name, 0) is None for row in scores.values()) for name in names}
+    return AddedMetrics(names, len(measured), missing, unscored, undefined)
+
+
+def _refuse_overwriting(path: Path, kept: Sequence[KeptPictures]) -> None:
+    """Check that a command has left the run's pictures, which it was given as links, as they were.
+
+    Raises:
+        UserError: if it has changed one, as far as hashes are known.
+    """
+    hashes = image_hashes(path)
+    for picture in [file for of_pair in kept for file in (*of_pair.references.values(), *of_pair.pictures)]:
+        if not picture.is_file() or is_changed(picture, hashes):
+            raise UserError(f"the command has changed {picture}; let it write new files alone, and run again")
 
 
 def _files_of(words: Sequence[str]) -> list[Path]:
@@ -279,7 +302,7 @@ def _run(command: str, words: Sequence[str], folder: str) -> None:
 
 
 def _read_scores(path: Path, known: Mapping[str, Record]) -> tuple[list[str], dict[str, Scores]]:
-    """The names of the metrics in the file that a command wrote, and the scores of each picture."""
+    """The names of the metrics in the file that a command wrote, and the finite or undefined scores of each picture."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as opened:
             head, *rows = [row for row in csv.reader(opened) if row] or [[]]
@@ -289,8 +312,10 @@ def _read_scores(path: Path, known: Mapping[str, Record]) -> tuple[list[str], di
         ) from None
     names = [name for name in head if name != FILE]
     for name in names:
-        if not re.fullmatch("[a-z][a-z0-9_]*", name) or {name, name.removesuffix("_base")} & METRICS.keys():
-            raise UserError(f"the column {name!r} of {SCORES} is one of riebench's metrics, or no name as my_metric")
+        taken = {name, name.removesuffix("_base")} & {*known_names(), *RESERVED}
+        if taken or not re.fullmatch(NAME, name):
+            what = "is one of riebench's metrics or columns of records, or no name as my_metric"
+            raise UserError(f"the column {name!r} of {SCORES} {what}; give it another name")
     if FILE not in head or not names or len(set(head)) < len(head):
         raise UserError(f"{SCORES} has the columns {', '.join(head) or 'none'}; expected {FILE} and a metric or more")
     scores: dict[str, Scores] = {}
@@ -298,15 +323,18 @@ def _read_scores(path: Path, known: Mapping[str, Record]) -> tuple[list[str], di
         cells = dict(zip(head, row, strict=False))
         if len(row) != len(head) or cells[FILE] not in known:
             raise UserError(f"{SCORES}, line {number}: {', '.join(row)} is no row of a picture in {LIST}")
-        scores[cells[FILE]] = {name: _number(cells[name], number) for name in names}
+        if cells[FILE] in scores:
+            raise UserError(f"{SCORES}, line {number}: {cells[FILE]} is there twice; give each picture one row")
+        numbers = {name: _number(cells[name], number) for name in names}
+        scores[cells[FILE]] = {n: value for n, value in numbers.items() if value is None or math.isfinite(value)}
     return names, scores
 
 
 def _number(text: str, line: int) -> float | None:
+    """The number of a cell, which may be infinite or not a number; None for an empty cell."""
     try:
-        value = float(text) if text.strip() else None
+        return float(text) if text.strip() else None
     except ValueError:
         raise UserError(
             f"{SCORES}, line {line}: {text!r} is not a number; leave it empty where it is undefined"
         ) from None
-    return value if value is None or math.isfinite(value) else None

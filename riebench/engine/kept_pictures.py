@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from PIL import Image as PILImage
 
 from riebench.metrics import Reference
 from riebench.metrics.seen import Image
-from riebench.pairs.pair import without_brackets
+from riebench.pairs.brackets import without_brackets
 from riebench.records import Record
-from riebench.records.folder import IMAGES
+from riebench.records.image_hashes import IMAGES, image_hashes, is_changed
 from riebench.settings.protocols import PROTOCOLS
 
 REFERENCES = ("base", "source", "mask-base", "mask-source")
@@ -40,18 +40,19 @@ class KeptPictures(NamedTuple):
 
 
 def kept_pictures(folder: Path, records: Sequence[Record]) -> tuple[list[KeptPictures], list[Path]]:
-    """The pictures of some records, pair by pair, and the files that are missing or cannot be read.
+    """The pictures of some records, pair by pair, and the files that are missing, damaged or not what the run wrote.
 
     A pair without its base or source image or a mask is left out.
     """
     by_pair: dict[str, list[Record]] = {}
     for record in records:
         by_pair.setdefault(record.pair_id, []).append(record)
+    hashes = image_hashes(folder)
     kept, missing = [], []
     for pair, of_pair in by_pair.items():
         references = {name: folder / IMAGES / f"{pair}-{name}.png" for name in REFERENCES}
         pictures = {record.key: folder / IMAGES / f"{pair}-{record.key}.png" for record in of_pair}
-        lost = [path for path in (*references.values(), *pictures.values()) if not _readable(path)]
+        lost = [path for path in (*references.values(), *pictures.values()) if not _as_written(path, hashes)]
         missing += lost
         readable = [record for record in of_pair if pictures[record.key] not in lost]
         if readable and not set(lost).intersection(references.values()):
@@ -76,9 +77,10 @@ def pixels(path: Path) -> Image:
         return np.asarray(image.convert("RGB"))
 
 
-def _readable(path: Path) -> bool:
+def _as_written(path: Path, hashes: Mapping[str, str]) -> bool:
+    """Whether a picture can be read, and is the one that the run wrote as far as its hash is known."""
     try:
         pixels(path)
+        return not is_changed(path, hashes)
     except (OSError, SyntaxError):  # pillow raises the latter at some broken files
         return False
-    return True

@@ -277,7 +277,13 @@ class PairWork:
     def _generate_without_edits(
         self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str]
     ) -> Iterator[Run]:
-        """Further runs, for methods that look at more than their pair."""
+        """Further runs, for methods that look at more than their pair.
+
+        Raises:
+            UserError: if the model cannot draw a prompt.
+        """
+        if self.model.own:
+            self.model.entry.check_prompts(prompts)
         return self.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
 
     @cached_property

@@ -2,13 +2,12 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from riebench.methods import Observed, Plan, method
 from riebench.pairs.edited_images import PicturedPair
+from riebench.pairs.picture_file import WHERE, read_picture
+from riebench.records.schema import PICTURE_CHANGES, PICTURE_FORMAT
 from riebench.util.errors import PairError
-
-WHERE = "pictures"
 
 
 class _AsItIs(Plan):
@@ -32,12 +31,8 @@ class Pictures:
 
     def plan(self, seen: Observed) -> Plan:
         assert isinstance(seen.pair, PicturedPair)
-        file = seen.pair.file
-        try:
-            with Image.open(file) as picture:
-                return _AsItIs(picture=np.asarray(picture.convert("RGB")))
-        except FileNotFoundError:
-            raise PairError(f"there is no picture {file.name} in {file.parent}", WHERE) from None
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            reason = str(error).splitlines()[0]
-            raise PairError(f"{file.name} cannot be read as a picture ({reason})", WHERE) from None
+        picture = read_picture(seen.pair.file)
+        if picture.identity != seen.pair.picture:
+            raise PairError(f"{seen.pair.file.name} has changed since the run began; give the command again", WHERE)
+        notes = {PICTURE_FORMAT: picture.format} | ({PICTURE_CHANGES: picture.changes} if picture.changes else {})
+        return _AsItIs(picture=picture.pixels, notes=notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from riebench.models.sdxl import PAPER_FEATURES, PAPER_NEURONS
@@ -39,6 +39,7 @@ class Preset:
         steps: denoising steps of models that are not guided; None for the model's own.
         limit: pairs of each category at most; None for all.
         protocol: name.
+        settings: of the model, by name; those that the user gives take precedence.
     """
 
     says: str
@@ -46,21 +47,29 @@ class Preset:
     steps: int | None
     limit: int | None
     protocol: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 _NEURONS = (5000, 10000, 20000, 40000, 80000)
+_PAPER = Preset(
+    "the published sweep: 32 settings, at most 50 pairs of each category",
+    (
+        Sweep(("sae",), (1, 2), (80, 160, 320, 640), {"score": "first"}, PAPER_FEATURES),
+        Sweep(("steering",), (0.25, 0.5, 1, 2)),
+        Sweep(("neurons",), (1, 2), _NEURONS, {"score": "first"}, PAPER_NEURONS),
+        Sweep(("neurons",), (1, 2), _NEURONS, {"score": "mean"}, PAPER_NEURONS),
+    ),
+    steps=4,
+    limit=50,
+    protocol="paper",
+)
 PRESETS = {
-    "paper": Preset(
-        "the published sweep: 32 settings, at most 50 pairs of each category",
-        (
-            Sweep(("sae",), (1, 2), (80, 160, 320, 640), {"score": "first"}, PAPER_FEATURES),
-            Sweep(("steering",), (0.25, 0.5, 1, 2)),
-            Sweep(("neurons",), (1, 2), _NEURONS, {"score": "first"}, PAPER_NEURONS),
-            Sweep(("neurons",), (1, 2), _NEURONS, {"score": "mean"}, PAPER_NEURONS),
-        ),
-        steps=4,
-        limit=50,
-        protocol="paper",
+    "paper": _PAPER,
+    "paper-flux": replace(
+        _PAPER,
+        says="the published sweep as the authors' newest notebook runs FLUX.1-schnell: 1024 pixels, 1 step, bfloat16",
+        steps=1,
+        settings={"model.size": 1024, "model.dtype": "bfloat16"},
     ),
     "paper-small": Preset(
         "a part of it for an afternoon: 9 settings, at most 6 pairs of each category",

@@ -14,9 +14,12 @@ from riebench.engine.request import Request
 from riebench.methods.interface import FileReader, Method, NamedByItself
 from riebench.methods.registry import MethodEntry, find
 from riebench.pairs import Pair
+from riebench.pairs.brackets import without_brackets_at_first
+from riebench.pairs.grounding import special_in_capitals
 from riebench.records import Record, Setting, record_key
 from riebench.records.code import code_hash, code_version, hash_of_files, import_hash
 from riebench.settings.lpips_search import LpipsSearch
+from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ NUMERICS = 3
 """Version of the code of this package that computes; raised if a change of it changes numbers."""
 FIXED_CODE = {"riebench.engine.pictures:Pictures": "8a22cfb65256cecf"}
 """Stands for the file of a method in keys, which therefore outlive a change of the file that changes no number."""
+EARLIER_CODE = {"36a9b71277d11cc4": "c3405657ba53dced"}
+"""Hash of a method's files to that of earlier files, which keys keep where both give the same numbers: ``sae-adaptive``
+changed under protocols with the published ratio alone."""
 LONGEST = 500
 """The most letters of a reason; some libraries append pages."""
 PUBLISHED_SEED = 42
@@ -71,7 +77,7 @@ class Recorder:
         self.conditions = dict(instruments.conditions)
         self.methods: list[ConditionMethod] = []
         for condition in request.conditions:
-            self.methods.append(_condition_method(condition, instruments))
+            self.methods.append(_condition_method(condition, instruments, request.protocol))
         facts = [(method.code, method.parts, method.made_by) for method in self.methods]
         self.code = record_key(methods=facts, conditions=self.conditions)[:16]
         self.earlier: Collection[str] = ()
@@ -106,6 +112,8 @@ class Recorder:
         """
         seed = self.request.seed if self.request.seed is not None else pair.seed
         task = PairTask(pair, PUBLISHED_SEED if seed is None else seed, (), code=self.code)
+        if PROTOCOLS[self.request.protocol].delete_marks:
+            task = task._replace(pair=pair.as_published())
         settings = [(number, setting, None) for number, group in enumerate(self._settings) for setting in group]
         numbered = ((self._condition_of.get(_without_strength(record.setting)), record) for record in before)
         tried = [(number, record.setting, record.at_lpips) for number, record in numbered if number is not None]
@@ -134,7 +142,7 @@ class Recorder:
             task: gives pair and seed.
             settings: number of the condition, setting, and the budgets that its strength is tried for.
         """
-        about_pair = task.pair.model_dump(exclude={"seed"})
+        about_pair = task.pair.model_dump(exclude={"seed"}) | _read_otherwise(task.pair)
         by_key: dict[str, PairSetting] = {}
         for number, setting, at_lpips in settings:
             method = self.methods[number]
@@ -202,7 +210,20 @@ class Recorder:
         return [self.record(task, setting, error=error, where=where) for setting in settings]
 
 
-def _condition_method(condition: Condition, instruments: Instruments) -> ConditionMethod:
+def _read_otherwise(pair: Pair) -> dict[str, list[str]]:
+    """The prompts and phrases of a pair, if the first version of riebench read them otherwise; else nothing.
+
+    So a key changes with the reading, and those of all other pairs stay.
+    """
+    prompts = [pair.base_prompt, pair.edit_prompt]
+    first = [without_brackets_at_first(text) for text in (pair.original_prompt, pair.editing_prompt)]
+    phrases = (pair.original_gsam_prompt, pair.editing_gsam_prompt)
+    capitals = [phrase for phrase in phrases if special_in_capitals(phrase)]
+    changed = {"prompts": prompts if prompts != first else [], "phrases": capitals}
+    return {name: texts for name, texts in changed.items() if texts}
+
+
+def _condition_method(condition: Condition, instruments: Instruments, protocol: str) -> ConditionMethod:
     """The method of a condition.
 
     Raises:
@@ -218,7 +239,7 @@ def _condition_method(condition: Condition, instruments: Instruments) -> Conditi
     in_keys = {**beside, "files": hash_of_files(of_options)}
     made_by = {
         "numerics": str(NUMERICS),
-        "method": fixed or code_hash(entry.cls),
+        "method": fixed or _same_numbers(code_hash(entry.cls), protocol),
         **beside,
         "files": hash_of_files([*map(Path, reads), *of_options]),
     }
@@ -226,11 +247,16 @@ def _condition_method(condition: Condition, instruments: Instruments) -> Conditi
         method,
         entry,
         name,
-        code=fixed or code_hash(entry.cls, reads),
+        code=fixed or _same_numbers(code_hash(entry.cls, reads), protocol),
         parts={part: value for part, value in instruments.parts.items() if part != "sae" or entry.needs_sae},
         made_by={fact: value for fact, value in made_by.items() if value},
         in_keys={fact: value for fact, value in in_keys.items() if value},
     )
+
+
+def _same_numbers(code: str, protocol: str) -> str:
+    """The hash of a method's files, or of earlier ones that give the same numbers under a protocol."""
+    return code if PROTOCOLS[protocol].adaptive_ratio else EARLIER_CODE.get(code, code)
 
 
 def _option_files(options: Mapping[str, Any]) -> list[Path]:

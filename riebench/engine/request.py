@@ -23,7 +23,7 @@ from riebench.records.folder import read_run
 from riebench.settings.intervals import parse_intervals
 from riebench.settings.lpips_search import SearchOptions, parse_search
 from riebench.settings.protocols import NAMED, ONE_FAULT, PROTOCOLS
-from riebench.settings.settings import Settings, parse_settings
+from riebench.settings.settings import Settings, changed, parse_settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import file_hash
 
@@ -98,7 +98,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     preset = _preset(options)
     model = options.handed_in.model
     entry = model.entry if model else entry_named(str(options.model))
-    settings = parse_settings(options.settings or {})
+    settings = changed(parse_settings(preset.settings if preset else {}), options.settings or {})
     entry.check_settings(settings)
     model_sites = ModelSites.of(entry, model, settings)
     sweeps = [sweep_of(options)] if preset is None else preset.sweeps
@@ -239,7 +239,7 @@ def _pairs(options: RunOptions, entry: ModelEntry, preset: Preset | None) -> tup
     file, pairs = _pair_file(options, entry)
     limit = preset.limit if preset and options.limit is None else options.limit
     categories = categories_named(options.listed["category"])
-    chosen = select(pairs, categories, options.listed["ids"], limit)
+    chosen = select(pairs, categories, [str(name) for name in options.listed["ids"]], limit)
     model = options.handed_in.model
     if model is None or model.own:
         entry.check_pairs(chosen)

@@ -157,8 +157,8 @@ def _work(
     started = time.perf_counter()
 
     def keep(task: PairTask, result: PairResult) -> str | None:
-        for name, image in result.images.items():  # before the records, which promise them
-            folder.keep_image(f"{task.pair.id}-{name}", image)
+        # Before the records, which promise them.
+        folder.keep_images({f"{task.pair.id}-{name}": image for name, image in result.images.items()})
         folder.append(result.records)
         session.count(result.records)
         advance(len(result.records))

@@ -97,7 +97,9 @@ class RunOptions:
     options: Annotated[Settings, Option("Options of the methods.", flag="option", named=True)] = None
     preset: Annotated[
         str | None,
-        Option("Published sweep in place of method, k, strength and options of methods: paper, paper-small."),
+        Option(
+            "Published sweep in place of method, k, strength and options of methods: paper, paper-flux, paper-small."
+        ),
     ] = None
     protocol: Annotated[str | None, Option("riebench, or paper (the published behaviour, its faults included).")] = None
     steps: Annotated[int | None, Option("Denoising steps; the model's own unless given.")] = None
@@ -127,7 +129,7 @@ class RunOptions:
     category: Annotated[
         str | int | Sequence[str | int] | None, Option("Categories by number or name.", written=REPEATED)
     ] = None
-    ids: Annotated[Words, Option("Pairs by id.", flag="id", written=REPEATED)] = None
+    ids: Annotated[str | int | Sequence[str | int] | None, Option("Pairs by id.", flag="id", written=REPEATED)] = None
     limit: Annotated[int | None, Option("Pairs of each category at most.", least=1)] = None
     seed: Annotated[
         int | None, Option("Seed of all runs; each pair's own (or 42) unless given.", least=0, most=MAX_SEED)

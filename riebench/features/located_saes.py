@@ -17,7 +17,7 @@ from riebench.features.feature_index import (
 from riebench.features.index_folder import PlannedIndex, check_index_folder, refuse_another_index
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
-from riebench.prompts import GRAMMAR, read_prompts
+from riebench.prompts import GRAMMAR
 from riebench.sae.folders import (
     FINAL,
     NoSaeError,
@@ -170,7 +170,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
         raise UserError(f"steps is {request.steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
     location = entry.prompts_location(request.prompts)
     count = request.count or (FROM_GRAMMAR if location == GRAMMAR else None)
-    prompted = read_prompts(location, count, "held-out", request.column)
+    prompted = entry.read_prompts(location, count, "held-out", request.column)
     check_index_folder(out)
     refuse_another_index(out, PlannedIndex(sae.fingerprint, site, entry.name, request.steps, location, prompted))
     check_work_folder(out, FACTS)

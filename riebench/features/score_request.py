@@ -21,7 +21,7 @@ from riebench.features.score_files import (
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
-from riebench.prompts import GRAMMAR, Prompted, read_prompts
+from riebench.prompts import GRAMMAR, Prompted
 from riebench.records.code import code_version
 from riebench.records.schema import record_key
 from riebench.sae.folders import inside, read_config
@@ -143,7 +143,7 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
         pictures = _pictures(entry, request, prompted)
         subjects = _subjects(targets, pictures.model, request, prompted, descriptions)
         if left := _left_to_judge(subjects, _facts(request, pictures), descriptions, out):
-            _judge_all(left, pictures, _fit_prompts(request), folder)
+            _judge_all(left, pictures, _fit_prompts(entry, request), folder)
         return write_score_tables(out)
 
 
@@ -269,7 +269,7 @@ def _imported_dictionary(name: str) -> Any:
 def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
     assert request.prompts is not None
     count = request.count or (FROM_GRAMMAR if request.prompts == GRAMMAR else None)
-    prompted = read_prompts(request.prompts, count, "held-out", request.column)
+    prompted = entry.read_prompts(request.prompts, count, "held-out", request.column)
     if len(prompted) < 4:
         raise UserError(f"{len(prompted)} prompts are too few to judge on; give 4 or more, best hundreds")
     world = _world_of(entry)
@@ -279,11 +279,11 @@ def _prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
     return prompted
 
 
-def _fit_prompts(request: ScoreRequest) -> Sequence[Prompted]:
+def _fit_prompts(entry: ModelEntry, request: ScoreRequest) -> Sequence[Prompted]:
     """Prompts of the training split: ``fit`` of them, or fewer if the file holds fewer."""
     assert request.prompts is not None
     count = request.scores.fit if request.prompts == GRAMMAR else None
-    prompted = read_prompts(request.prompts, count, "train", request.column)
+    prompted = entry.read_prompts(request.prompts, count, "train", request.column)
     return prompted[: request.scores.fit]
 
 
@@ -297,7 +297,7 @@ def _read_descriptions(path: Path | None) -> SiteDescriptions:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         return {site: {int(i): str(text) for i, text in several.items()} for site, several in content.items()}
     except (OSError, ValueError, AttributeError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riebench.pairs import Pair
-from riebench.pairs.grounding import BACKGROUND, EVERYTHING
+from riebench.pairs.grounding import is_background, is_everything
 from riebench.util.errors import PairError
 
 Image = NDArray[np.uint8]
@@ -82,14 +82,15 @@ def ground(masker: Masker, image: Image, phrase: str, special: bool = True) -> R
     """The region of a phrase in a picture ``[height, width, 3]`` (PROTOCOL.md, Masks).
 
     ``#everything`` is the whole picture. A phrase with ``background`` is the complement of "foreground", a phrase with
-    ``~`` the complement of the rest of the phrase. With ``special=False`` these are ordinary phrases.
+    ``~`` the complement of the rest of the phrase; capital letters do not matter. With ``special=False`` these are
+    ordinary phrases.
 
     Raises:
         PairError: if the masker finds no object of the phrase, or, for a complement, of the phrase's rest.
     """
-    if special and phrase.strip() == EVERYTHING:
+    if special and is_everything(phrase):
         return Region(np.ones((1, *image.shape[:2]), bool))
-    if special and BACKGROUND in phrase:
+    if special and is_background(phrase):
         noun, complement = FOREGROUND, True
     elif special and COMPLEMENT in phrase:
         noun, complement = phrase.replace(COMPLEMENT, " ").strip(), True

@@ -105,7 +105,7 @@ class LpipsScorer:
         """
         by_layer = [torch.stack(layers)[:, None] for layers in zip(*pictures, strict=True)]
         maps = sum(lpips.upsample(layer, out_HW=region.shape)[:, 0] for layer in by_layer).cpu()
-        parts = [maps[:, torch.from_numpy(part)].double() for part in (region, ~region)]
+        parts = [maps[:, torch.from_numpy(part.copy())].double() for part in (region, ~region)]
         inside, outside = (part.mean(1).tolist() if part.shape[1] else [None] * len(pictures) for part in parts)
         return inside, outside
 

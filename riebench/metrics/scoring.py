@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Iterable, Sequence, Set
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from riebench.metrics.catalogue import CLIP, LPIPS, OF_SOURCE, REGIONS, Metric, metrics_of
 from riebench.metrics.seen import Image, Reference, Scorers, Scores, Seen
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from riebench.metrics.clip import ClipScorer
+
+A = TypeVar("A", bound=np.generic)
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,10 @@ def score_images(
     Raises:
         PairError: if a metric raises, or returns anything but one number (or None) for each picture.
     """
-    pictures, of = _distinct(images)
+    pictures, of = _distinct([read_only(image) for image in images])
+    reference = reference._replace(
+        base=read_only(reference.base), source=read_only(reference.source), region=read_only(reference.region)
+    )
     metrics = metrics_of(names, with_truth=reference.truth is not None)
     seen, base = look_at(scorers, reference, pictures, {need for m in metrics for need in m.needs})
     of_edited = [(metric.name, metric, seen) for metric in metrics]
@@ -56,6 +62,7 @@ def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, lis
     """Column to the metric's number of each picture that it is given; what is not finite is None."""
     columns: dict[str, list[float | None]] = {}
     for column, metric, seen in measurements:
+        before = _versions(seen)
         try:
             numbers = [None if number is None else float(number) for number in metric.measure(seen)]
         except (Exception, SystemExit) as error:
@@ -63,12 +70,27 @@ def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, lis
         if len(numbers) != len(seen.pictures):
             wrong = f"gave {len(numbers)} numbers for {len(seen.pictures)} pictures; expected one for each"
             raise PairError(f"the metric {metric.name!r} {wrong}", "metrics")
+        if _versions(seen) != before:
+            changes = "changes embeddings that all metrics share; let it change a clone"
+            raise PairError(f"the metric {metric.name!r} {changes}", "metrics")
         columns[column] = [number if number is not None and math.isfinite(number) else None for number in numbers]
         lost = [number for number in numbers if number is not None and not math.isfinite(number)]
         if lost and not metric.from_riebench:
             what = "the metric %r gave %s for %d of %d pictures: null in their records (None says so without a warning)"
             log.warning(what, column, lost[0], len(lost), len(numbers))
     return columns
+
+
+def _versions(seen: Seen) -> list[int]:
+    """How often each tensor that metrics share was changed in place."""
+    return [getattr(value, "_version", 0) for value in seen]
+
+
+def read_only(array: NDArray[A]) -> NDArray[A]:
+    """The same array, which cannot be written to: a metric that changed it would spoil all that come after."""
+    view = array.view()
+    view.setflags(write=False)
+    return view
 
 
 def look_at(

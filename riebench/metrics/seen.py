@@ -68,8 +68,8 @@ class Seen(NamedTuple):
         clip: CLIP embeddings ``[n, d]`` of the pictures.
         clip_base: ``[d]`` of the base picture.
         clip_source: ``[d]`` of the source picture.
-        clip_edit: ``[d]`` of the edit prompt.
-        clip_original: ``[d]`` of the original prompt.
+        clip_edit: ``[d]`` of the edit prompt; NaN if it has more tokens than CLIP takes, so that metrics are null.
+        clip_original: ``[d]`` of the original prompt, likewise.
         clip_inside: ``[n, d]`` of the pictures with everything outside the region black; None if the region is empty.
         clip_outside: ``[n, d]`` of the pictures with the region black; None if the region is the whole picture.
         lpips_base: LPIPS of each picture to the base picture.

@@ -89,6 +89,17 @@ class DrawnEntry(DiffusersEntry):
         model.saes = saes
         return model
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """See :class:`ModelEntry`: prompts are of the drawn world's grammar."""
+        from riebench.mini.grammar import PromptError, parse
+
+        for number, prompt in enumerate(prompts, 1):
+            try:
+                parse(prompt)
+            except PromptError as error:
+                wrong = f"{self.name} cannot draw prompt {number}: {error}"
+                raise UserError(f"{wrong}; give prompts of the drawn world, or another --model") from None
+
     def check_pairs(self, pairs: Sequence[Pair]) -> None:
         """See :class:`ModelEntry`: prompts are of the drawn world and differ in exactly one attribute."""
         from riebench.mini.grammar import PromptError, parse

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.arguments import edits_of_call
 from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits
+from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
 
@@ -115,6 +116,30 @@ class ModelEntry(ABC):
         if location is None:
             raise UserError(f"{self.name} has no prompts of its own; give --prompts FILE")
         return location
+
+    def read_prompts(
+        self, location: str, count: int | None, split: Split, column: str | None, own: bool = True
+    ) -> Sequence[Prompted]:
+        """The prompts of a file or of the grammar, see :func:`riebench.prompts.read_prompts`, checked for this model.
+
+        Args:
+            location: of the prompts, as are ``count``, ``split`` and ``column``.
+            own: whether the model has the weights of this entry, so that what they cannot draw is refused.
+
+        Raises:
+            UserError: if they cannot be read, or the model cannot draw one of them.
+        """
+        prompted = read_prompts(location, count, split, column)
+        if own and location != GRAMMAR:
+            self.check_prompts([prompt for prompt, _ in prompted])
+        return prompted
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:  # noqa: B027 - most families have nothing to refuse
+        """Check prompts before anything is loaded; the base class accepts all.
+
+        Raises:
+            UserError: if the model cannot draw one of them.
+        """
 
     def check_pairs(self, pairs: Sequence[Pair]) -> None:  # noqa: B027 - most families have nothing to refuse
         """Check pairs before anything is loaded; the base class accepts all.

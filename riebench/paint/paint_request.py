@@ -18,7 +18,7 @@ from riebench.features.located_saes import (
 )
 from riebench.models.entries import entry_and_settings
 from riebench.paint.snippet import Origin
-from riebench.prompts import GRAMMAR, read_prompts
+from riebench.prompts import GRAMMAR
 from riebench.sae.folders import inside, read_config
 from riebench.util.errors import UserError
 from riebench.util.progress import tracked
@@ -94,7 +94,7 @@ class PaintRequest:
         """
         location = self.entry.prompts_location(self._prompts)
         count = self._count or (FROM_GRAMMAR if location == GRAMMAR else None)
-        return location, read_prompts(location, count, "held-out", self._column)
+        return location, self.entry.read_prompts(location, count, "held-out", self._column)
 
     def sites_without_index(self) -> list[str]:
         """The sites whose SAE has no feature index yet."""

@@ -111,7 +111,7 @@ def read_descriptions(file: Path) -> dict[str, dict[int, str]]:
     """
     form = 'expected JSON as {"mid.0": {"240": "a violet colour"}}'
     try:
-        sites = json.loads(file.read_text(encoding="utf-8"))
+        sites = json.loads(file.read_text(encoding="utf-8-sig"))
         return {
             str(site): {int(number): str(text) for number, text in features.items()} for site, features in sites.items()
         }

@@ -3,7 +3,7 @@
 from riebench.pairs.contrasts import Contrast, change_of, read_contrasts
 from riebench.pairs.grounding import grounding_phrases
 from riebench.pairs.pair import CATEGORIES, Pair, categories_named, category_named, select
-from riebench.pairs.pair_files import check_pairs, load_pairs
+from riebench.pairs.pair_files import check_pairs, load_pairs, remarks_on
 from riebench.pairs.piebench import build_pairs, read_piebench
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "load_pairs",
     "read_contrasts",
     "read_piebench",
+    "remarks_on",
     "select",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from riebench.pairs.pair import without_brackets
+from riebench.pairs.brackets import without_brackets
 from riebench.util.errors import UserError
 
 
@@ -43,7 +43,7 @@ def read_contrasts(file: Path) -> Mapping[Change, Sequence[Contrast]]:
         UserError: if the file cannot be read, or a line does not have two prompts.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"the prompt file {file} cannot be read: {error}") from None
     by_change: dict[Change, list[Contrast]] = {}

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from pydantic import Field
 
 from riebench.pairs.pair import Pair
-from riebench.util.errors import UserError
-from riebench.util.files import file_hash
+from riebench.pairs.picture_file import LOSSY, PictureFile, read_picture
+from riebench.util.errors import PairError, UserError
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class PicturedPair(Pair):
     """A pair with the file of an edited picture.
 
     Attributes:
-        picture: SHA-256 of the file, which is part of the record's key; empty if the file is missing.
+        picture: identity of the file, which is part of the record's key; empty if the file cannot be read.
         file: path of the picture. The key leaves it out, so that the folder may move.
     """
 
@@ -47,11 +48,32 @@ def pictured(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
         raise UserError(f"{folder} has no picture of a chosen pair; expected {pairs[0].id}.png and the like")
     if others:
         log.warning("%d pictures in %s are of no chosen pair (first: %s)", len(others), folder, files[others[0]].name)
+    pictures = {pair.id: _readable(files[pair.id]) for pair in pairs if pair.id in files}
+    _tell(pictures, files)
     return [
         PicturedPair(
             **pair.model_dump(),
-            picture=file_hash(files[pair.id]) if pair.id in files else "",
+            picture=picture.identity if (picture := pictures.get(pair.id)) else "",
             file=files.get(pair.id, folder / f"{pair.id}.png"),
         )
         for pair in pairs
     ]
+
+
+def _readable(file: Path) -> PictureFile | None:
+    """A picture without its pixels; None if it cannot be read, which its record will say."""
+    try:
+        return read_picture(file)._replace(pixels=np.empty((0, 0, 3), np.uint8))
+    except PairError:
+        return None
+
+
+def _tell(pictures: Mapping[str, PictureFile | None], files: Mapping[str, Path]) -> None:
+    """Log how many pictures are lossy, and how many are not taken as they are."""
+    kinds: dict[str, list[str]] = {}
+    for pair, picture in pictures.items():
+        for kind in (picture.format if LOSSY in picture.format else "", picture.changes) if picture else ():
+            kinds.setdefault(kind, []).append(files[pair].name)
+    for kind, names in kinds.items():
+        if kind:
+            log.warning("pictures of the kind '%s': %d (first: %s); their records say so", kind, len(names), names[0])

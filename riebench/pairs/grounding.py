@@ -37,6 +37,8 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from riebench.pairs.brackets import mark_whole_words
+
 BACKGROUND, EVERYTHING = "background", "#everything"
 
 
@@ -59,6 +61,22 @@ _THIRD_PERSON = re.compile(r"[^su]s$")
 _TOKEN = re.compile(r"[\[\]]|[^\s\[\],.;:!?]+|[,.;:!?]")
 
 
+def is_everything(phrase: str) -> bool:
+    """Whether a phrase names the whole picture, in small or capital letters."""
+    return phrase.strip().lower() == EVERYTHING
+
+
+def is_background(phrase: str) -> bool:
+    """Whether a phrase names all but the foreground, in small or capital letters."""
+    return BACKGROUND in phrase.lower()
+
+
+def special_in_capitals(phrase: str) -> bool:
+    """Whether a phrase would be an ordinary one if capital letters mattered."""
+    background = is_background(phrase) and BACKGROUND not in phrase
+    return background or (is_everything(phrase) and phrase.strip() != EVERYTHING)
+
+
 def unbalanced(prompt: str) -> bool:
     """Whether the square brackets of a prompt do not pair up, or are nested."""
     return re.fullmatch(r"[^\[\]]*(\[[^\[\]]*\][^\[\]]*)*", prompt) is None
@@ -77,7 +95,7 @@ class Marked:
         words: list[str] = []
         spans: list[tuple[int, int]] = []
         start = 0
-        for token in _TOKEN.findall(prompt):
+        for token in _TOKEN.findall(mark_whole_words(prompt)):
             if token == "[":
                 start = len(words)
             elif token == "]":

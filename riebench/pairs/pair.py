@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
+from riebench.pairs.brackets import without_brackets
 from riebench.util.errors import UserError, unknown
 
 CATEGORIES: dict[int, str] = {
@@ -31,6 +32,7 @@ class Pair(BaseModel):
     """A pair of prompts with a grounding phrase for each; the field names are those of RIEBench's file.
 
     Square brackets in the prompts mark the changed words; :attr:`base_prompt` and :attr:`edit_prompt` are without them.
+    An id may be written as a whole number.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -43,6 +45,12 @@ class Pair(BaseModel):
     original_gsam_prompt: str
     editing_gsam_prompt: str
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    _as_published: bool = PrivateAttr(default=False)
+
+    @field_validator("id", mode="before")
+    @classmethod
+    def _text_of_number(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @field_validator("editing_type_id", mode="before")
     @classmethod
@@ -64,20 +72,21 @@ class Pair(BaseModel):
         """Name of the category."""
         return CATEGORIES[self.editing_type_id]
 
-    @cached_property
+    @property
     def base_prompt(self) -> str:
         """The prompt of the base run and of the edited runs: the original prompt without brackets."""
-        return without_brackets(self.original_prompt)
+        return without_brackets(self.original_prompt, self._as_published)
 
-    @cached_property
+    @property
     def edit_prompt(self) -> str:
         """The prompt of the source run: the edit prompt without brackets."""
-        return without_brackets(self.editing_prompt)
+        return without_brackets(self.editing_prompt, self._as_published)
 
-
-def without_brackets(prompt: str) -> str:
-    """A prompt without the square brackets that mark its change."""
-    return " ".join(prompt.replace("[", " ").replace("]", " ").split())
+    def as_published(self) -> Self:
+        """The same pair, whose prompts lose their brackets as in the published code."""
+        pair = self.model_copy()
+        pair._as_published = True
+        return pair
 
 
 def category_named(text: str) -> int:

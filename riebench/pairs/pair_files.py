@@ -9,10 +9,15 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from riebench.pairs.grounding import EVERYTHING, unbalanced
+from riebench.pairs.brackets import glued
+from riebench.pairs.grounding import EVERYTHING, is_everything, special_in_capitals, unbalanced
 from riebench.pairs.pair import Pair
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
+
+CAPITALS = "has capital letters; the masker looks for it in small ones"
+LONG = 50
+"""Words from which on a prompt may have more than the 77 tokens that CLIP reads."""
 
 
 class Problem(NamedTuple):
@@ -61,6 +66,11 @@ def check_pairs(path: Path) -> tuple[list[Pair], list[Problem]]:
     return pairs, problems + [problem for pair in pairs for problem in _doubts(pair)]
 
 
+def remarks_on(pairs: Iterable[Pair]) -> list[Problem]:
+    """What the user may not expect of pairs that are well-formed: how brackets, phrases and long prompts are read."""
+    return [remark for pair in pairs for remark in _remarks(pair)]
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file; a reader sees the whole file or none.
 
@@ -91,7 +101,7 @@ def parse_json(path: Path, kind: str, hint: str) -> Any:
         UserError: if the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # Windows puts a mark of the byte order first
     except FileNotFoundError:
         raise UserError(f"there is no {kind} {str(path)!r}; {hint}") from None
     except json.JSONDecodeError as error:
@@ -151,5 +161,24 @@ def _doubts(pair: Pair) -> Iterator[Problem]:
         phrase = getattr(pair, key).strip()
         if not phrase.replace("~", "").strip():
             yield Problem(name, key, "has no words to look for")
-        if phrase.startswith("#") and phrase != EVERYTHING:
+        if phrase.startswith("#") and not is_everything(phrase):
             yield Problem(name, key, f"is {phrase!r}; of the phrases with '#' there is {EVERYTHING!r} alone")
+
+
+def _remarks(pair: Pair) -> Iterator[Problem]:
+    """The remarks on one pair, see :func:`remarks_on`."""
+    name = f"id {pair.id!r}"
+    for key in ("original_prompt", "editing_prompt"):
+        prompt = getattr(pair, key)
+        if words := glued(prompt):
+            spaced = f"{words!r} is read as two words (run together by the protocol paper)"
+            yield Problem(name, key, f"{spaced}; put a space, or the bracket around the whole word")
+        if (count := len(prompt.split())) > LONG:
+            yield Problem(name, key, f"has {count} words; CLIP reads 77 tokens, and what comes after does not count")
+    for key in ("original_gsam_prompt", "editing_gsam_prompt"):
+        phrase = getattr(pair, key).strip()
+        if phrase != phrase.lower():
+            read = f"{phrase!r} is read as {phrase.lower()!r}"
+            yield Problem(name, key, read if special_in_capitals(phrase) else CAPITALS)
+        if any(mark in phrase for mark in ",.;"):
+            yield Problem(name, key, f"{phrase!r} is one phrase, whatever its commas; boxes of any of its words count")

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from riebench.pairs.brackets import without_brackets
 from riebench.pairs.grounding import grounding_phrases, unbalanced
-from riebench.pairs.pair import CATEGORIES, Pair, without_brackets
+from riebench.pairs.pair import CATEGORIES, Pair
 from riebench.pairs.pair_files import fault, parse_json
 from riebench.util.errors import UserError
 

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,15 +18,16 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
+from riebench.records.image_hashes import HASHES, IMAGES, hash_lines, mend_hashes
 from riebench.records.lines import Row, encode_records, parse_line, records_of
 from riebench.records.schema import Record, joined
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn
 from riebench.util.json_lines import Lines, mend_lines, read_lines
-from riebench.util.work_folder import WorkFolder
+from riebench.util.work_folder import WorkFolder, full_disk
 
 log = logging.getLogger(__name__)
-RECORDS, RUN, IMAGES, SHEETS = "records.jsonl", "run.json", "images", "sheets"
+RECORDS, RUN, SHEETS = "records.jsonl", "run.json", "sheets"
 DISCARDED = (
     *(RECORDS, RUN, IMAGES, SHEETS, "table.md", "curve.png", "curve.svg"),
     *("curve-by-steps.png", "curve-by-steps.svg"),
@@ -66,6 +67,7 @@ class RunFolder(WorkFolder):
         if self.force:
             self._discard()
         remove_torn(self.path / IMAGES)
+        mend_hashes(self.path)
         try:
             rows = mend_lines(self.path / RECORDS, parse_line, _without_pair_in_flight)
             records = records_of(rows, self.path / RECORDS)
@@ -109,15 +111,19 @@ class RunFolder(WorkFolder):
         self.append_to(RECORDS, encode_records(whole, shared))
         self._shared = shared
 
-    def keep_image(self, name: str, image: NDArray[np.uint8]) -> None:
-        """Keep a picture as ``images/NAME.png``, whole or not at all.
+    def keep_images(self, images: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Keep pictures as ``images/NAME.png``, each whole or not at all, and their hashes.
 
         Raises:
-            UserError: if it cannot be written.
+            UserError: if they cannot be written.
         """
-        data = io.BytesIO()
-        Image.fromarray(image).save(data, "png")
-        self.write(f"{IMAGES}/{name}.png", data.getvalue())
+        files = {f"{name}.png": _png(image) for name, image in images.items()}
+        if files:
+            with full_disk(self.path / IMAGES):
+                (self.path / IMAGES).mkdir(exist_ok=True)
+            self.append_to(HASHES, hash_lines(files))  # first: a picture is never beside the hash of an earlier one
+        for name, data in files.items():
+            self.write(f"{IMAGES}/{name}", data)
 
     def _rewrite(self, records: Iterable[Record]) -> None:
         """Write ``records.jsonl`` anew, whole or not at all."""
@@ -146,6 +152,12 @@ class RunFolder(WorkFolder):
         except UserError:
             return "damaged records"
         return f"{len(records)} records of {len({record.pair_id for record in records})} pairs"
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "png")
+    return data.getvalue()
 
 
 def read_records(path: Path) -> list[Record]:

@@ -19,6 +19,10 @@ ACTS, INSIDE, OUTSIDE = "acts", "inside", "outside"
 """The note that tells where a plan acts, and its two values."""
 
 
+PICTURE_FORMAT, PICTURE_CHANGES = "picture_format", "picture_changes"
+"""The notes on a picture that was handed in: the kind of its file, and what was done to its pixels if anything was."""
+
+
 class Setting(BaseModel):
     """A method with its options, the blocks and steps in which it is on, and its strength.
 
@@ -51,7 +55,7 @@ class Record(BaseModel):
         at_lpips: LPIPS budgets for which the strength was searched; not written if the user chose the strength.
         metrics: see :data:`riebench.metrics.METRICS`; null where undefined; empty for a failure.
         notes: facts about the plan: the ``k`` it used, and whether it ``acts`` inside the denoiser or outside (as a
-            picture, a prompt or an empty plan does).
+            picture, a prompt or an empty plan does); of a picture that was handed in, how its file was read.
         parts: fingerprints of the weights that took part.
         conditions: other settings that can change numbers: dtype, size, guidance, mask rules.
         code: versions of the packages that compute, git commit of riebench, and whether its files differ from it.

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.records.folder import IMAGES
+from riebench.records.image_hashes import IMAGES
 from riebench.records.schema import ALL_STEPS
 from riebench.report.arms import scopes_of
 from riebench.report.curves import SHOWN

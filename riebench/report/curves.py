@@ -34,7 +34,8 @@ class Curves:
         main_interval: the last of them: figures that do not compare intervals are of its arms.
         block_sets: each set of blocks and its short name in tables and figures, the largest set first.
         curves: a row for each category (``all`` first), arm, k and strength: pairs with a record (``attempted``), pairs
-            with a score (``pairs``), and ``METRIC_mean``, ``METRIC_low``, ``METRIC_high`` of each metric.
+            with a score (``pairs``), and ``METRIC_mean``, ``METRIC_low``, ``METRIC_high`` of each metric, with the
+            number of pairs that have it (``METRIC_pairs``).
         at_lpips: the same at each LPIPS that was searched for, see :func:`~riebench.report.marks.at_searched_lpips`.
         images: where the base and the source image lie, see :func:`~riebench.report.marks.marked_images`.
     """
@@ -95,6 +96,6 @@ def _means(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str], boot: Boot
         for j, metric in enumerate(metrics):
             part = slice(j * len(settings), (j + 1) * len(settings))
             columns |= {f"{metric}_mean": means.mean[part], f"{metric}_low": means.low[part]}
-            columns[f"{metric}_high"] = means.high[part]
+            columns |= {f"{metric}_high": means.high[part], f"{metric}_pairs": means.count[part]}
         frames.append(pd.DataFrame(columns))
     return pd.concat(frames, ignore_index=True)

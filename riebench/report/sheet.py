@@ -12,7 +12,8 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.records.folder import IMAGES, SHEETS
+from riebench.records.folder import SHEETS
+from riebench.records.image_hashes import IMAGES
 from riebench.report.arms import searched_for
 from riebench.report.curves import Curves
 from riebench.settings.lpips_search import WITHIN

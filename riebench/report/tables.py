@@ -71,7 +71,7 @@ def settings_table(curves: Curves, strength: float | None = None, overall: bool 
         label = curves.arms[row["arm"]].labels[None if pd.isna(row["k"]) else row["k"]]
         counts = [str(row["attempted"]), str(row["pairs"])]
         cells = [row["category"], label, row["blocks"], _strength_cell(row), *counts]
-        body.append([*cells, *(interval(*(row[f"{m}_{end}"] for end in ("mean", "low", "high"))) for m in metrics)])
+        body.append([*cells, *(_of_setting(row, metric) for metric in metrics)])
     # With the LPIPS's own name, so that another is not mistaken for the published.
     named = [m.replace("lpips", curves.group.lpips, 1) for m in metrics]
     head = ["category", "method", "blocks", "strength", "attempted", "scored", *named]
@@ -88,6 +88,12 @@ def _strength_cell(row: Mapping[Any, Any]) -> str:
         return f"{row['strength']:g}"
     read = f"{READ} " if row["measured"] < MOSTLY * row["pairs"] else ""
     return f"{read}at LPIPS {row['at_lpips']:g}"
+
+
+def _of_setting(row: Mapping[Any, Any], metric: str) -> str:
+    """A setting's mean of a metric with its interval, and the number of its pairs where it has fewer than the row."""
+    fewer = f" ({row[f'{metric}_pairs']})" if row[f"{metric}_pairs"] < row["pairs"] else ""
+    return interval(*(row[f"{metric}_{end}"] for end in ("mean", "low", "high"))) + fewer
 
 
 def with_interval(row: Mapping[Any, Any], name: str, pairs: bool = False) -> str:

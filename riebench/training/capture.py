@@ -12,11 +12,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.instruments.loading import world_of
 from riebench.models.entries import entry_and_settings
 from riebench.models.model import ModelEntry
 from riebench.models.sites import Site
-from riebench.prompts import FIRST_SEEDS, GRAMMAR, Prompted, Split, read_prompts
+from riebench.prompts import FIRST_SEEDS, Prompted, Split
 from riebench.settings.settings import Settings
 from riebench.training.dataset import HALF
 from riebench.util.errors import UserError, unknown
@@ -138,11 +137,7 @@ def resolve_capture(
             raise UserError(
                 f"{what} is {value}; expected 1 to {most}" if most else f"{what} is {value}; expected 1 or more"
             )
-    prompted = read_prompts(str(prompts), count, split, column)
-    own = loaded.own if loaded else parsed.model.location is None
-    if str(prompts) != GRAMMAR and own and (world := world_of(entry)):
-        for prompt, _ in prompted:
-            world.shown(prompt)  # refuses what the model was never trained on
+    prompted = entry.read_prompts(str(prompts), count, split, column, own=loaded is None or loaded.own)
     if loaded is None and entry.parts:
         locate(entry.name, entry.parts, parsed, optional=("sae",), without=NOT_NEEDED)
     sites = {name: known[name] for name in known if name in chosen}

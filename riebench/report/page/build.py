@@ -122,7 +122,7 @@ def _curve_points(analysis: Analysis) -> list[dict[str, Any]]:
     for row in analysis.curves[analysis.curves["pairs"] > 0].to_dict("records"):
         point = {"category": row["category"], "arm": row["arm"], "k": None if pd.isna(row["k"]) else int(row["k"])}
         point |= {"strength": row["strength"], "pairs": row["pairs"]}
-        ends = ("mean", "low", "high")
+        ends = ("mean", "low", "high", "pairs")
         point["values"] = [[_or_null(row[f"{metric}_{end}"]) for end in ends] for metric in analysis.metrics]
         points.append(point)
     return points

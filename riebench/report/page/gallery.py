@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from riebench.records.folder import IMAGES
+from riebench.records.image_hashes import IMAGES
 from riebench.report.analysis import Analysis
 from riebench.report.sheet import overlay, tile
 from riebench.util.html import data_uri

@@ -25,8 +25,9 @@
     const k = point.k === null ? "" : `, k ${point.k}`;
     const lines = [`${named(arm)}${k}, strength ${point.strength}`, `${point.pairs} ${point.pairs === 1 ? "pair" : "pairs"}`];
     for (const metric of new Set([upwards.value, across.value, ...data.named])) {
-      const [mean, low, high] = valueOf(point.values, metric);
-      if (mean !== null) lines.push(`${short(metric)} ${shown(mean)} (${low === null ? "no interval" : `${shown(low)} to ${shown(high)}`})`);
+      const [mean, low, high, pairs] = valueOf(point.values, metric);
+      const fewer = pairs < point.pairs ? `, over ${pairs} of them` : "";
+      if (mean !== null) lines.push(`${short(metric)} ${shown(mean)} (${low === null ? "no interval" : `${shown(low)} to ${shown(high)}`})${fewer}`);
     }
     return lines.join("\n");
   }
