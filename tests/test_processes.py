@@ -47,6 +47,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "slow_worker.py").write_text(WORKER)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(processes, "LONG", 0.0)
+    monkeypatch.setattr(processes, "SMALL", float("inf"))  # this process holds what earlier tests have loaded
     monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 2)
 
 
