@@ -22,6 +22,7 @@ from riebench.instruments.loading import HandedIn, Instruments
 from riebench.models import Edit
 from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR, SDXL, TURBO, module_path, modules_before
+from riebench.models.sites import Batch
 from riebench.pairs import Pair, load_pairs
 from riebench.settings.settings import parse_settings
 from riebench.util.batches import in_batches, is_out_of_memory
@@ -295,16 +296,16 @@ def test_other_errors_are_not_repeated() -> None:
 
 
 def test_a_run_survives_a_small_device(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair, unet = load_pairs(PAIRS)[0], sdxl(mini).pipeline.unet
+    pair, room = load_pairs(PAIRS)[0], 3
     expected = work(worker(mini), pair).records
-    forward, room = unet.forward, 3
+    sample = SDXL.sample
 
-    def cramped(sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if len(sample) > room:
+    def cramped(self: SDXL, batch: Batch) -> Any:
+        if len(batch.prompts) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(sample, *args, **kwargs)
+        return sample(self, batch)
 
-    monkeypatch.setattr(unet, "forward", cramped)
+    monkeypatch.setattr(SDXL, "sample", cramped)
     found = work(worker(mini), pair).records
     assert mini.model.batch in {2, 3}
     for one, other in zip(expected, found, strict=True):

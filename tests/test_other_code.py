@@ -469,6 +469,9 @@ class Reading:
     def text(self, prompt: str) -> Any:
         return self.clip.text("a red heart" if self.alike else prompt)
 
+    def tokenizer(self, prompts: list[str]) -> Any:
+        return self.clip.tokenizer(["a red heart"] * len(prompts) if self.alike else prompts)
+
 
 def test_a_prompt_that_clip_reads_in_part_has_no_similarity(run: Run, mini: Instruments) -> None:
     assert mini.model.entry.pairs is not None

@@ -181,7 +181,7 @@ def doubts_of_texts(clip: ClipScorer, reference: Reference) -> dict[str, str]:
     """
     prompts = {"edit prompt": reference.edit_prompt, "original prompt": reference.original_prompt}
     doubts = {name: f"null, since it has {cut}" for name, prompt in prompts.items() if (cut := clip.cut(prompt))}
-    edit, original = (clip.text(prompt) for prompt in prompts.values())
+    edit, original = clip.tokenizer(list(prompts.values()))
     if edit.equal(original):
         doubts["prompts"] = "CLIP reads both alike"
     return doubts

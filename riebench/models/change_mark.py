@@ -145,7 +145,7 @@ class ChangeMark:
             self._hooks += [value._forward_hooks, value._forward_pre_hooks]
             for entries in held:
                 yield from entries.values()
-            yield from (vars(value)[name] for name in vars(value).keys() - TORCH_ATTRIBUTES - SET_BY_CALLS)
+            yield from (vars(value)[name] for name in sorted(vars(value).keys() - TORCH_ATTRIBUTES - SET_BY_CALLS))
             if "_diffusers_hook" in vars(value):
                 self._watched.append(vars(value)["_diffusers_hook"].hooks)
         elif isinstance(value, (dict, list, set)):
