@@ -55,9 +55,10 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
     """Compare two runs.
 
     Records are matched by pair and setting, at the strengths that were asked for: those that a search tried differ from
-    pair to pair, so that means over them would be of other settings for each pair. If the runs have no setting in common, and each has a single method with
-    one set of options and blocks, records are matched by pair and strength. Each pair counts once, by its mean over the
-    settings. P-values come from paired sign flips with Holm's correction over the whole table.
+    pair to pair, so that means over them would be of other settings for each pair. If the runs have no setting in
+    common, and each has a single method with one set of options and blocks, records are matched by pair and strength.
+    Each pair counts once, by its mean over the settings. P-values come from paired sign flips with Holm's correction
+    over the whole table.
 
     Raises:
         UserError: if a run cannot be read, the runs may not be compared, or the metric is unknown.
