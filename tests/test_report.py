@@ -911,6 +911,22 @@ def test_compare_by_hand(tmp_path: Path) -> None:
     assert {p.name for p in write_comparison(found, tmp_path / "out")} >= {"compare.md", "compare.csv", "changed.png"}
 
 
+def test_a_comparison_leaves_out_what_a_search_tried(tmp_path: Path) -> None:
+    def run(name: str, clip: float) -> Path:
+        tried = [record("a", 9 * clip, 0.3, strength=8, at_lpips=(0.2,))]
+        return write_run(tmp_path / name, [*(record(p, clip, 0.1, strength=1) for p in "ab"), *tried])
+
+    found = compare(run("one", 0.1), run("two", 0.2))
+    assert found.settings == 1
+    assert found.table["difference"].iloc[0] == pytest.approx(0.1)
+
+
+def test_blocks_with_other_pairs_or_strengths_are_rows_of_their_own(tmp_path: Path) -> None:
+    one = [record("a", 0.5, 0.1, strength=1, blocks=("mid.0",)), record("a", 0.7, 0.2, strength=2, blocks=("up.0.0",))]
+    [group], _ = read_groups([write_run(tmp_path / "run", one)])
+    assert sorted(arm.blocks for arm in arms_of(group.frame)[1]) == ["mid.0", "up.0.0"]
+
+
 def test_a_comparison_with_long_prompts_and_damaged_pictures(tmp_path: Path) -> None:
     prompt = "a [duck]\n" + "that swims on a wide and quiet lake " * 4
     runs = []

@@ -200,7 +200,8 @@ def _default_k_named(frame: pd.DataFrame) -> pd.DataFrame:
 def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
     """Join arms of a method that differ only in blocks, or only in steps, if all their numbers are equal.
 
-    Such a method (``prompt``) ignores its blocks or steps. These become ``any``, and duplicate rows are dropped.
+    Such a method (``prompt``) ignores its blocks or steps. These become ``any``, and duplicate rows are dropped. Arms
+    that were not all run on the same pairs and settings stay apart: where only one has a number, nothing is equal.
     """
     for place in PLACES:
         others = [other for other in PLACES if other != place]
@@ -209,10 +210,16 @@ def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
             rows = frame[frame["method"] == method]
             if rows["clip_text_edit"].isna().all():
                 continue
-            cells = rows.groupby(["pair_id", "options", "k", "strength", *others], dropna=False)[list(CURVE)]
-            if (cells.nunique(dropna=False) == 1).to_numpy().all():
+            if any(_equal_in_each(rows, place, keys) for keys in (others, [])):
                 frame = frame.assign(**{place: frame[place].where(frame["method"] != method, ANY)})
     return frame.drop_duplicates(["pair_id", *ARM, "k", "strength"])
+
+
+def _equal_in_each(rows: pd.DataFrame, place: str, others: Sequence[str]) -> bool:
+    """Whether a method has the same numbers at each value of ``place``, for every pair and setting that it has."""
+    cells = rows.groupby(["pair_id", "options", "k", "strength", *others], dropna=False)
+    in_each = (cells[place].nunique() == rows[place].nunique()).all()
+    return bool(in_each and (cells[list(CURVE)].nunique(dropna=False) == 1).to_numpy().all())
 
 
 def _base(frame: pd.DataFrame) -> pd.Series:

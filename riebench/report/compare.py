@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from riebench.report.texttable import TextTable, interval, markdown_table, numbe
 from riebench.stats.resample import Bootstrap, holm, sign_flip
 from riebench.util.errors import UserError, unknown
 
+log = logging.getLogger(__name__)
 CELL = ["method", "options", "k", "blocks", "on_steps", "strength"]
 
 
@@ -52,9 +54,11 @@ class Comparison:
 def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> Comparison:
     """Compare two runs.
 
-    Records are matched by pair and setting. If the runs have no setting in common, and each has a single method with
-    one set of options and blocks, records are matched by pair and strength. Each pair counts once, by its mean over the
-    settings. P-values come from paired sign flips with Holm's correction over the whole table.
+    Records are matched by pair and setting, at the strengths that were asked for: those that a search tried differ from
+    pair to pair, so that means over them would be of other settings for each pair. If the runs have no setting in
+    common, and each has a single method with one set of options and blocks, records are matched by pair and strength.
+    Each pair counts once, by its mean over the settings. P-values come from paired sign flips with Holm's correction
+    over the whole table.
 
     Raises:
         UserError: if a run cannot be read, the runs may not be compared, or the metric is unknown.
@@ -113,7 +117,7 @@ def _check_same(first: Group, second: Group) -> None:
 
 def _side_by_side(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The records that both runs scored, side by side, and the columns that they were matched by."""
-    scored = [frame[frame["status"] == "ok"] for frame in (first, second)]
+    scored = [_asked_for(frame[frame["status"] == "ok"]) for frame in (first, second)]
     for keys in (CELL, ["strength"]):
         arms = [len(frame.drop_duplicates([k for k in CELL if k != "strength"])) for frame in scored]
         if keys == ["strength"] and arms != [1, 1]:
@@ -122,6 +126,19 @@ def _side_by_side(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFra
         if len(both):
             return both, keys
     raise UserError("the runs scored no pair with a setting in common; compare runs with the same methods, or one each")
+
+
+def _asked_for(frame: pd.DataFrame) -> pd.DataFrame:
+    """The records at strengths that were asked for, of each method on its own; those that a search tried are left out.
+
+    A strength that was asked for may have been tried for a pair before.
+    """
+    asked = frame.loc[frame["at_lpips"].isna(), CELL].drop_duplicates()
+    kept = frame.merge(asked, on=CELL)
+    if len(kept) < len(frame):
+        left_out = "records at strengths that a search of an LPIPS tried are left out"
+        log.warning("%d %s; 'riebench report' compares both runs at that LPIPS", len(frame) - len(kept), left_out)
+    return kept
 
 
 def _differences_of(by_pair: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
