@@ -303,7 +303,7 @@ def test_caa_needs_prompts_where_there_is_no_grammar(tmp_path: Path) -> None:
     first = riebench.run("caa", "layer.2", out="out", **run).records
     assert [(record.status, record.notes) for record in first] == [("ok", {"acts": "inside", "prompts": 1})]
     (tmp_path / "ducks.tsv").write_text("two [duck]s\ttwo [swan]s\nthe [duck]\tthe [swan]\n")
-    with pytest.raises(UserError, match="or other code or files of the method 'caa'"):  # which are part of the key
+    with pytest.raises(UserError, match="files that the method 'caa' reads"):  # which are part of the key
         riebench.run("caa", "layer.2", out="out", **run)
     (again,) = riebench.run("caa", "layer.2", out="other", **run).records
     assert again.notes == {"acts": "inside", "prompts": 2}

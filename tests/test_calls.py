@@ -142,7 +142,7 @@ def test_an_sae_encodes_values_of_any_real_type() -> None:
         ({"strength": [1, None]}, "strength holds None"),
         ({"strength": True}, "strength is True"),
         ({"category": [6.5]}, "category holds 6.5"),
-        ({"ids": [3]}, "ids holds 3"),
+        ({"ids": [3.5]}, "ids holds 3.5"),
         ({"ids": (name for name in "a")}, "ids is <generator"),
         ({"metrics": {"lpips": 1}}, "metrics is"),
         ({"batch": None}, "batch is None"),

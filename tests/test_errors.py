@@ -174,7 +174,7 @@ def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str
         (b'[{"a":' * 50_000, "brackets inside brackets, too many to read"),
         (b"\0" * 100, "not JSON (line 1: Expecting value)"),
         (b"\xff\xfe[\0]\0", "cannot be read: 'utf-8' codec can't decode"),
-        (b"\xef\xbb\xbf[]", "not JSON (line 1: Unexpected UTF-8 BOM"),
+        (b"\xef\xbb\xbf[]", "expected a non-empty JSON list"),
         (b"[" + b"9" * 10_000 + b"]", "cannot be read: Exceeds the limit"),
         (b"[]", "expected a non-empty JSON list of pairs, found list"),
         (b"{}", "expected a non-empty JSON list of pairs, found dict"),
