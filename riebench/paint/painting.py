@@ -45,10 +45,12 @@ def painted_run(model: Model, state: State, capture: Collection[str] = ()) -> Ru
 
     The values include the changes of all layers.
     """
-    check_fits(model, state)
-    changes = changes_of(model, state)
-    edits = [Edit(changes)] if changes else []
-    [run] = model.generate([state.prompt], [state.seed], state.steps, edits=edits, capture=capture)
+    model.stamp()  # drops what the model keeps if it has changed since the last picture
+    with model.unwatched():
+        check_fits(model, state)
+        changes = changes_of(model, state)
+        edits = [Edit(changes)] if changes else []
+        [run] = model.generate([state.prompt], [state.seed], state.steps, edits=edits, capture=capture)
     return run
 
 
@@ -57,10 +59,11 @@ def why_unchanged(model: Model, state: State) -> list[str]:
 
     The state must fit the model.
     """
-    reasons = {number: _idle(model, layer) for number, layer in enumerate(state.layers, 1)}
-    said = [f"layer {number} changes nothing: {reason}" for number, reason in reasons.items() if reason]
-    if None in reasons.values() and not any(bool(change.any()) for change in changes_of(model, state).values()):
-        said.append("the layers change nothing: they cancel each other")
+    with model.unwatched():
+        reasons = {number: _idle(model, layer) for number, layer in enumerate(state.layers, 1)}
+        said = [f"layer {number} changes nothing: {reason}" for number, reason in reasons.items() if reason]
+        if None in reasons.values() and not any(bool(change.any()) for change in changes_of(model, state).values()):
+            said.append("the layers change nothing: they cancel each other")
     return said
 
 
