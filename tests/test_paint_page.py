@@ -551,7 +551,7 @@ def test_controls_have_names_and_fit_the_window(opened: Open) -> None:
 
 
 def test_a_stroke_becomes_a_picture_quickly(opened: Open) -> None:
-    """The median of 50 strokes is printed; on a quiet machine it is about 145 ms."""
+    """The median of 50 strokes is printed; on a quiet machine it is at most 150 ms."""
     page = opened()
     add(page)
     settle(page)
@@ -587,7 +587,7 @@ def test_a_stroke_becomes_a_picture_quickly(opened: Open) -> None:
     median = float(np.median(times))
     print(f"median {median:.0f} ms, 90 % {np.quantile(times, 0.9):.0f} ms")
     assert len(times) == 50
-    assert median < 225 * busyness()
+    assert median < 150 * busyness()
 
 
 def busyness() -> float:
