@@ -216,9 +216,11 @@ class Studio:
     def watched(self, at_step: Callable[[], None]) -> Iterator[None]:
         """Call a function in every denoising step inside a ``with`` statement; its exception ends the generation."""
         last = [site for site in self.model.sites if site in self.shelves or site in self.model.default_sites][-1]
+        self.model.stamp()  # follows changes before the hook, which would look like one
         handle = self.model.modules[last].register_forward_hook(lambda *_: at_step())
         try:
-            yield
+            with self.model.unwatched():
+                yield
         finally:
             handle.remove()
 
