@@ -78,16 +78,8 @@ def test_published_folder(tmp_path: Path, state: dict[str, torch.Tensor]) -> Non
 
 def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
     folder = tmp_path / "mid.0"
-    folder.mkdir()
-    tensors = {
-        "W_enc": state["encoder.weight"].T.contiguous(),
-        "W_dec": state["decoder.weight"].T.contiguous(),
-        "b_enc": state["latent_bias"],
-        "b_dec": state["pre_bias"],
-    }
-    save_file(tensors, folder / "sae_weights.safetensors")
-    config: dict[str, Any] = {"architecture": "topk", "d_in": D, "d_sae": N, "k": K, "apply_b_dec_to_input": True}
-    (folder / "cfg.json").write_text(json.dumps(config))
+    saelens_folder(folder, state, apply_b_dec_to_input=True)
+    config: dict[str, Any] = json.loads((folder / "cfg.json").read_text())
     assert feature_count(folder) == N
     x = torch.randn(7, D)
     assert torch.allclose(load_sae(found(tmp_path)["mid.0"]).encode(x), by_formula(state, x), atol=1e-5)

@@ -133,7 +133,7 @@ def _network_state(name: str, network: nn.Module) -> Iterator[tuple[str, str]]:
     """Pairs of a path below a network, beginning with a dot, and a description; the network's own path is empty."""
     try:
         weights = weights_fingerprint(network)
-    except (RuntimeError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError) as error:  # of storage without the operations of plain tensors
         kinds = sorted({type(weight).__name__ for weight in network.parameters()} - {"Parameter"})
         stored = f"the weights of {name} ({', '.join(kinds) or 'Parameter'}) cannot be hashed: {error}".splitlines()[0]
         raise UserError(f"{stored}; load it without quantization") from None

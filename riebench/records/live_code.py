@@ -82,13 +82,14 @@ def _of_compiled(code: CodeType, seen: dict[int, Any]) -> Iterable[str]:
 
 
 def _of_function(function: FunctionType, seen: dict[int, Any]) -> Iterable[str]:
-    if not _is_strangers(function.__module__):
+    module = function.__globals__.get("__name__")  # functools.wraps gives __module__ of another function
+    if not _is_strangers(module):
         yield f"function {function.__module__}.{function.__qualname__}"
         return
     yield from _parts(function.__code__, seen)
     cells = [cell.cell_contents if _is_filled(cell) else None for cell in function.__closure__ or ()]
     yield from _of_each("with", [function.__defaults__, function.__kwdefaults__, cells], seen)
-    folder = Path(getattr(sys.modules.get(function.__module__), "__file__", None) or "x").parent
+    folder = Path(getattr(sys.modules.get(str(module)), "__file__", None) or "x").parent
     for name in sorted(_names(function.__code__, "LOAD_GLOBAL")):
         if name in function.__globals__:
             yield name
