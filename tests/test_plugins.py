@@ -166,7 +166,8 @@ def test_broken_plugins_are_listed_and_spare_the_others(
         usable = method_names()
     assert {"fine", "sae"} <= set(usable)
     assert not set(said) & set(usable)
-    assert len(caplog.messages) == len(said)
+    # The method of pictures of another editor is there too, once another test has scored such pictures.
+    assert len([message for message in caplog.messages if "'pictures'" not in message]) == len(said)
     code, text, err = run(capsys, "run", "--method", "quits", *ON_MINI, "--out", tmp_path / "r")
     assert code == 2
     assert "SystemExit: 3" in err
