@@ -126,6 +126,7 @@ def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator
         if instruments.truth is not None:
             make = instruments.truth
             put_in(stack, instruments, "truth", lambda *a: counts.watched("reader", make(*a), _one, None))
+        instruments.model.stamp()  # looks at all of the model anew, since functions were put in; not part of the work
         yield counts
 
 

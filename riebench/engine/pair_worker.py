@@ -109,23 +109,24 @@ class PairWorker:
             return self.give_up(task, other)
         work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.trace)
         try:
-            self._check_unchanged("before")
             with self.instruments.model.unwatched():
                 result = work.result()
-            self._check_unchanged("during")
+            self._check_unchanged()
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
             result = PairResult(self.recorder.failures(task, error, work.stage))
         share = round((time.perf_counter() - started) / max(1, len(result.records)), 4)
         return PairResult([record.model_copy(update={"seconds": share}) for record in result.records], result.images)
 
-    def _check_unchanged(self, when: str) -> None:
+    def _check_unchanged(self) -> None:
         """Fail a pair whose model or SAEs are not those that the run's records name.
 
         Raises:
             PairError: if the pipeline, its weights or an SAE's files have changed since the run began.
         """
         if self.instruments.model.stamp() != self.stamp:
-            changed = f"the model's pipeline, its weights or the files of an SAE changed {when} this pair's work"
+            changed = (
+                "the model's pipeline, its weights or the files of an SAE changed during this pair's work or before it"
+            )
             raise PairError(f"{changed}; leave them alone while a run goes on, and start it again", "model")
 
     def give_up(self, task: PairTask, reason: str) -> PairResult:
