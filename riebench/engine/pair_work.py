@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +29,7 @@ from riebench.records import ACTS, INSIDE, OUTSIDE, Record
 from riebench.settings.lpips_search import lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
+from riebench.util.tensor_bits import Untouched
 from riebench.util.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -217,7 +218,7 @@ class PairWork:
         deletes = self.task.pair.editing_type_id == DELETE_OBJECT
         if deletes and not self.protocol.delete_only_adds and entry.values(method).get("only_add"):
             method = replace(method, only_add=False)
-        seen, before = replace(self.seen, sites=self.request.conditions[number].sites), _versions(self.seen)
+        seen, shared = replace(self.seen, sites=self.request.conditions[number].sites), _shared(self.seen)
         plan: Plan | Exception
         try:
             with torch.no_grad(), _naming(name):
@@ -225,9 +226,9 @@ class PairWork:
                 check_plan(plan, seen)
         except Exception as error:  # noqa: BLE001 - a user's method may raise anything
             plan = error
-        if not before.items() <= _versions(seen).items():
+        if shared.changed():
             self.model.forget_saes()  # the next pair reads their weights again
-            changes = "changes the values, masks or SAEs that all methods share; let it change a clone"
+            changes = "changes the values, masks, pictures or SAEs that all methods share; let it change a clone"
             raise PairError(f"the method {name!r} {changes}", "method")
         return plan
 
@@ -364,12 +365,10 @@ class PairWork:
         }
 
 
-def _versions(seen: Observed) -> Mapping[int, int]:
-    """The identity of each tensor that methods share, to how often it was changed in place."""
-    groups = (seen.base, seen.source, seen.base_masks, seen.source_masks, seen._kept)
-    shared = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
-    shared += [weight for sae in seen.saes.values() for weight in sae.parameters()]
-    return {id(tensor): tensor._version for tensor in shared}
+def _shared(seen: Observed) -> Untouched:
+    """What all methods share."""
+    values = (seen.base, seen.source, seen.base_masks, seen.source_masks, seen.pictures, seen.regions)
+    return Untouched(*values, seen._kept, seen._kept_for_all, [list(sae.parameters()) for sae in seen.saes.values()])
 
 
 @contextmanager
