@@ -63,6 +63,9 @@ def test_saes_that_are_none_are_refused(saes: Any, name: str) -> None:
         ((PROMPTS, [3], 1), {"edits": [({}, float("nan"))]}, "the strength of edits[0] is nan"),
         ((PROMPTS, [3], 1), {"edits": [({}, 1.0, 0)]}, "on_steps is 0"),
         ((PROMPTS, [3], 1), {"edits": [({3: torch.ones(96)}, 1.0)]}, "unknown site 3"),
+        ((PROMPTS, np.array(3), 1), {}, "seeds is array(3)"),
+        ((PROMPTS, [3], 1), {"edits": [({}, 1.0, {0.5})]}, "on_steps holds 0.5"),
+        ((PROMPTS, [3], 1), {"edits": [({}, 1.0, np.array([1]))]}, "on_steps names the step 1"),
         ((PROMPTS, [3], 1), {"capture": "mid.0"}, "capture is 'mid.0'"),
         ((PROMPTS, [3], 1), {"on_steps": 0}, "on_steps is 0"),
         ((PROMPTS, [3], 2), {"start": ("a", 1.5)}, "Start(prompt, step)"),
@@ -230,3 +233,90 @@ def test_public_names_are_listed_before_they_are_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in riebench.__all__:
         assert getattr(riebench, name) is not None
+
+
+def test_steps_of_an_edit_are_any_collection_of_whole_numbers(mini: Instruments) -> None:
+    change = {"up.0.0": torch.full((96,), 3.0)}
+    some: list[Any] = [[1], (1,), {1}, range(1, 2), np.array([1]), [np.int64(1)], {1: None}.keys()]
+    runs = mini.model.generate(PROMPTS * len(some), [3] * len(some), 2, edits=[(change, 1.0, each) for each in some])
+    (of_call,) = mini.model.generate(PROMPTS, [3], 2, edits=[(change, 1.0)], on_steps=np.array([1]))  # type: ignore[arg-type]
+    (all_steps,) = mini.model.generate(PROMPTS, [3], 2, edits=[(change, 1.0)])
+    assert all(np.array_equal(run.image, runs[0].image) for run in runs)
+    assert np.abs(of_call.image.astype(int) - runs[0].image).max() <= 1  # of a batch of one row
+    assert not np.array_equal(all_steps.image, of_call.image)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"dtype": "bfloat16"}, "model.dtype"),
+        ({"dtype": "float32"}, "model.dtype"),  # the default, but the pipeline may be of another type
+        ({"device": "cpu"}, "model.device"),
+        ({"offload": "model"}, "model.offload"),
+        ({"location": "some/hub"}, "model.location"),
+        ({"weights": "folder"}, "weights"),
+        ({"sae__folder": "folder"}, "sae.folder"),
+        ({"masker.blur_kernel": 3}, "masker.blur_kernel"),
+    ],
+)
+def test_settings_that_a_loaded_pipeline_cannot_follow(
+    random_pipeline: Any, settings: dict[str, Any], name: str
+) -> None:
+    refused(lambda: riebench.load("sdxl-turbo", pipeline=random_pipeline, **settings), f"the setting {name} has no eff")
+
+
+def test_settings_of_what_is_loaded_already(mini: Instruments, tmp_path: Path) -> None:
+    loaded: dict[str, Any] = {"model": mini.model, "out": tmp_path / "out"}
+    for settings, more, name in (
+        ({"dtype": "bfloat16"}, {}, "model.dtype"),
+        ({"sae.folder": str(WEIGHTS / "sae")}, {}, "sae.folder"),
+        ({"masker.add_object": "both"}, {"masks": {}}, "masker.add_object"),
+        ({"replay": False}, {}, "model.replay"),
+    ):
+        refused(lambda s=settings, m=more: riebench.run("none", "mid.0", settings=s, **m, **loaded), f"setting {name}")
+    for settings, name in (({"dtype": "bfloat16"}, "model.dtype"), ({"masker.union": "before"}, "masker.union")):
+        refused(lambda s=settings: riebench.ablate(settings=s, **loaded), f"the setting {name} has no effect")
+    refused(lambda: riebench.ablate("mini", settings={"sae.k": 3}), "the setting sae.k has no effect")
+    same = {"dtype": "float32", "device": "cpu", "masker.blur_kernel": 15}
+    assert riebench.run("none", "mid.0", settings=same, limit=1, category=4, quiet=True, **loaded).records
+
+
+@pytest.mark.parametrize("name", ["size", "conditions", "sites", "guidance", "negative", "unconditional", "pipeline"])
+def test_what_a_model_was_loaded_with_cannot_be_set(mini: Instruments, name: str) -> None:
+    before = getattr(mini.model, name)
+    refused(lambda: setattr(mini.model, name, before), f"{name} of a loaded model cannot be set")
+    mini.model.replay = True
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ({"model": 3}, "model is a int"),
+        ({"model": None}, "model is a NoneType"),
+        ({"blocks": None}, "blocks holds None"),
+        ({"blocks": [3]}, "blocks holds 3"),
+        ({"blocks": []}, "no block was named"),
+        ({"together": 3}, "together holds 3"),
+        ({"prompts": -1}, "expected 1 or more"),
+        ({"prompts": 1.5}, "prompts is 1.5"),
+        ({"prompts": True}, "prompts is True"),
+        ({"count": 0}, "count is 0"),
+        ({"count": 1.5}, "count is 1.5"),
+        ({"steps": "4"}, "steps is '4'"),
+        ({"steps": 1.5}, "steps is 1.5"),
+        ({"batch": None}, "batch is None"),
+        ({"batch": 0}, "batch is 0"),
+        ({"keep_images": -1}, "keep_images is -1"),
+        ({"workers": 0}, "workers is 0"),
+        ({"workers": "2"}, "workers is '2'"),
+        ({"scorers": 3}, "scorers is a int"),
+        ({"settings": 3}, "settings are 3"),
+        ({"settings": {3: 4}}, "settings are {3: 4}"),
+        ({"out": 3}, "out is 3"),
+        ({"out": ""}, "out is ''"),
+        ({"column": 3}, "column is 3"),
+    ],
+)
+def test_arguments_of_ablate_are_refused_by_name(call: dict[str, Any], name: str) -> None:
+    refused(lambda: riebench.ablate(**call), name)
+    assert not Path("ablation").exists()

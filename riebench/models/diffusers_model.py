@@ -77,6 +77,7 @@ class DiffusersModel(Model):
 
     packing: ClassVar[int] = 1
     kept: ClassVar[tuple[str, ...]] = ("saes", "batch", "replay", "_turn", "_state")
+    fixed: ClassVar[frozenset[str]] = Model.fixed | {"pipeline", "denoiser", "settings", "dtype"}
 
     def __init__(
         self,

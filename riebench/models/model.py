@@ -13,11 +13,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.arguments import edits_of_call
 from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits
 from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
+from riebench.settings.settings import refuse_without_effect
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
 
@@ -167,6 +168,8 @@ class Model(ABC):
 
     guided = False
     replay = False
+    fixed: ClassVar[frozenset[str]] = frozenset({"entry", "sites", "modules", "device", "size", "conditions", "guided"})
+    """Attributes that the constructor alone sets."""
 
     def __init__(
         self,
@@ -197,6 +200,27 @@ class Model(ABC):
         self._loaded_saes: dict[str, tuple[Any, TopKSAE]] = {}
         self._turn = RLock()  # hooks are on the modules, which all threads share
         self._state = LoadedState(self.watched(), fingerprint)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute.
+
+        Raises:
+            UserError: if it is one of :attr:`fixed` of a loaded model, whose records name what it was loaded with.
+        """
+        if name in self.fixed and name in vars(self) and "_state" in vars(self):
+            raise UserError(f"{name} of a loaded model cannot be set; load the model anew, with this setting")
+        super().__setattr__(name, value)
+
+    def refuse_other_settings(self, settings: Settings) -> None:
+        """Refuse settings that a model which is loaded already cannot follow; those that it has are no others.
+
+        Raises:
+            UserError: if there is such a setting.
+        """
+        same = {f"model.{name}": value for name, value in self.conditions.items()}
+        same |= {"model.device": self.device.type, "model.replay": self.replay}
+        why = "the model is loaded already; give it to riebench.load, or leave it out"
+        refuse_without_effect(settings, ("model.", "sae."), why, same=same)
 
     @property
     def fingerprint(self) -> str:
