@@ -17,6 +17,9 @@ FIRST_SEEDS = {"train": 1_002_000_000, "held-out": 560_000}
 
 Split = Literal["train", "held-out"]
 
+TABLES = (".csv", ".parquet")
+"""The endings of files with columns."""
+
 
 class Prompted(NamedTuple):
     """The prompt and the seed of one picture."""
@@ -68,8 +71,11 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
         column: name of the column with the prompts in a table.
 
     Raises:
-        UserError: if the file cannot be read, has no such column, holds no prompt, or fewer than ``count``.
+        UserError: if the file cannot be read, has no such column, holds no prompt, or fewer than ``count``; if a column
+            is named and there is no table.
     """
+    if column is not None and Path(location).suffix not in TABLES:
+        raise UserError(f"column is {column!r}, but the prompts of {location} are no table's; leave it out")
     if location == GRAMMAR:
         if count is None:
             raise UserError("the grammar has prompts without end; say how many with --count")
@@ -84,7 +90,7 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
 
 def _in_file(path: Path, column: str | None) -> list[str]:
     try:
-        if path.suffix in (".csv", ".parquet"):
+        if path.suffix in TABLES:
             lines = _in_table(path, column)
         else:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
