@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, overload
@@ -91,12 +91,14 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
 def _in_file(path: Path, column: str | None) -> list[str]:
     try:
         if path.suffix in TABLES:
-            lines = _in_table(path, column)
-        else:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            return _stripped(_in_table(path, column))
+        return _stripped(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
         raise UserError(f"the prompt file {path} cannot be read: {reason}") from None
+
+
+def _stripped(lines: Iterable[str]) -> list[str]:
     return [prompt.strip() for prompt in lines if prompt.strip()]
 
 

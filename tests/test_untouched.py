@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 import riebench
-from riebench.instruments.loading import Instruments
+from riebench.instruments.loading import Instruments, saes_fingerprint
 from riebench.masks.user_masks import regions_of_user_masks
 from riebench.methods import Plan, method
 from riebench.methods.registry import METHODS
@@ -18,7 +19,7 @@ from riebench.metrics import Reference, metric
 from riebench.metrics.catalogue import METRICS
 from riebench.metrics.scoring import score_images
 from riebench.pairs import Pair
-from riebench.util.errors import PairError
+from riebench.util.errors import PairError, UserError
 from riebench.util.tensor_bits import Untouched
 
 HARM_OF_METRICS: dict[str, Callable[[Any], Any]] = {
@@ -81,6 +82,97 @@ def test_a_method_that_writes_into_what_methods_share(
         mini.model.forget_saes()
     assert record.status == "failed"
     assert "'harmful' changes the values, masks, pictures or SAEs" in record.reason
+
+
+class Fading:
+    """A change that depends on how often it was called."""
+
+    def __init__(self) -> None:
+        self.factor = 8.0
+        self.known: dict[int, float] = {}
+
+    def fading(self, now: torch.Tensor, step: int) -> torch.Tensor:
+        self.factor /= 2
+        return now * self.factor
+
+    def caching(self, now: torch.Tensor, step: int) -> torch.Tensor:
+        return now * self.known.setdefault(step, 0.5)
+
+
+def counting() -> Callable[[torch.Tensor, int], torch.Tensor]:
+    calls = 0
+
+    def change(now: torch.Tensor, step: int) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return now * calls
+
+    return change
+
+
+def blending() -> Callable[[torch.Tensor, int], torch.Tensor]:
+    mean = torch.zeros(96)
+
+    def change(now: torch.Tensor, step: int) -> torch.Tensor:
+        mean.numpy()[:] += now.mean(0).numpy()
+        return mean
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda: Fading().fading, "failed"),
+        (lambda: Fading().caching, "ok"),
+        (counting, "failed"),
+        (blending, "failed"),
+    ],
+)
+def test_a_change_that_keeps_something_from_call_to_call(
+    mini: Instruments, monkeypatch: pytest.MonkeyPatch, change: Any, status: str
+) -> None:
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
+
+    @method("stateful")
+    class Stateful:
+        """A method whose change is a function."""
+
+        def plan(self, seen: Any) -> Plan:
+            return Plan({site: change() for site in seen.sites})
+
+    shared: dict[str, Any] = {"model": mini.model, "scorers": mini.scorers, "category": "colour", "limit": 1}
+    (record,) = riebench.run("stateful", "up.0.0", strength=1, out="out", quiet=True, **shared).records
+    assert record.status == status
+    assert status == "ok" or "keeps something from call to call" in record.reason
+
+
+def test_steps_of_a_method_that_changes_nothing_inside_the_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
+
+    @method("outside")
+    class Outside:
+        """A method with a picture."""
+
+        acts_outside: ClassVar[bool] = True
+
+        def plan(self, seen: Any) -> Plan:
+            return Plan(prompt="a red heart")
+
+    with pytest.raises(
+        UserError, match="'outside' changes nothing inside the denoiser, so that on_steps has no effect"
+    ):
+        riebench.run(["steering", "outside"], "up.0.0", steps=2, on_steps=0)
+
+
+def test_saes_are_told_apart_by_more_than_their_weights(mini: Instruments) -> None:
+    sae = mini.model.sae("mid.0")
+    few, many = (copy.deepcopy(sae) for _ in range(2))
+    few.k = 2  # type: ignore[misc]
+    files = {site: held for site, held in mini.model.saes.items() if site != "mid.0"}
+    both = [saes_fingerprint({"mid.0": few}), saes_fingerprint({"mid.0": many})]
+    beside = [saes_fingerprint({**files, "mid.0": few}), saes_fingerprint({**files, "mid.0": many})]
+    assert len({*both, *beside, saes_fingerprint(files)}) == 5
 
 
 def test_a_mask_function_may_draw_on_its_pictures_and_use_an_array_again() -> None:

@@ -168,7 +168,7 @@ class EditedRuns:
         prompts, seeds = [picture.prompt for picture in pictures], [self.task.seed] * len(edits)
         name = self.recorder.methods[pictures[0].setting.condition].name
         try:
-            with _naming(name), self._timed("edited runs"):
+            with _naming(name), self._timed("edited runs"), _without_state(edits):
                 start, steps = pictures[0].start, self.request.steps
                 runs = self.model.generate(prompts, seeds, steps, edits=edits, start=start)
             for picture, run in zip(pictures, runs, strict=True):
@@ -185,6 +185,23 @@ def _shared(seen: Observed) -> Untouched:
     """What all methods share."""
     values = (seen.base, seen.source, seen.base_masks, seen.source_masks, seen.pictures, seen.regions)
     return Untouched(*values, seen._kept, seen._kept_for_all, [list(sae.parameters()) for sae in seen.saes.values()])
+
+
+@contextmanager
+def _without_state(edits: Sequence[Edit]) -> Iterator[None]:
+    """Around runs whose changes may be functions.
+
+    Raises:
+        PairError: if what such a function holds has changed, so that its results depend on the other rows of its batch.
+    """
+    functions = {id(c): c for edit in edits for c in edit.changes.values() if callable(c)}.values()
+    held = [Untouched(function, getattr(function, "__dict__", None)) for function in functions]
+    yield
+    for function, before in zip(functions, held, strict=True):
+        if before.changed():
+            name = getattr(function, "__qualname__", type(function).__name__)
+            wrong = f"the change {name} keeps something from call to call, and is called for several pictures in turn"
+            raise PairError(f"{wrong}; let it depend on its values and step alone", "method")
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
                 condition
                 for sweep in sweeps
                 for condition in conditions_of(
-                    sweep, usable_methods(sweep, pairs, steps, leave_out), block_sets, intervals, model_sites
+                    sweep, usable_methods(sweep, pairs, steps, intervals, leave_out), block_sets, intervals, model_sites
                 )
             ),
             steps=steps,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,8 @@ class Untouched:
     """Tensors, arrays, lists and mappings, also inside each other, that others are to leave alone.
 
     Args:
-        values: any; other objects are not looked at.
+        values: any. Of a function it is what it closes over, of a method the attributes of its object; other objects
+            are not looked at.
     """
 
     def __init__(self, *values: Any) -> None:
@@ -78,7 +81,13 @@ class Untouched:
             self._tensors += [value] if value.numel() else []
         elif isinstance(value, np.ndarray):
             self._arrays.append(value)
-        elif isinstance(value, list | tuple | Mapping):
+        elif isinstance(value, partial):
+            self._walk((value.func, value.args, value.keywords))
+        elif isinstance(value, MethodType):
+            self._walk((value.__func__, getattr(value.__self__, "__dict__", None)))
+        elif isinstance(value, FunctionType):
+            self._walk(value.__closure__ or ())
+        elif isinstance(value, list | tuple | Mapping | CellType) and all(value is not h for h, _ in self._holders):
             self._holders.append((value, _entries(value)))
             for entry in self._holders[-1][1]:
                 self._walk(entry)
@@ -89,6 +98,11 @@ class Untouched:
 
 
 def _entries(holder: Any) -> list[Any]:
+    if isinstance(holder, CellType):
+        try:
+            return [holder.cell_contents]
+        except ValueError:  # of a variable without a value yet
+            return []
     return list(holder.values() if isinstance(holder, Mapping) else holder)
 
 
