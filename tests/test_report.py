@@ -23,7 +23,7 @@ from scipy import stats
 
 import riebench
 from riebench.cli import main
-from riebench.records import Record
+from riebench.records import Record, read_records
 from riebench.report.analysis import Options, analyse
 from riebench.report.arms import arms_of, half_of
 from riebench.report.board import board_columns
@@ -738,6 +738,44 @@ def test_other_code_is_told_apart_and_a_repeated_record_replaced(tmp_path: Path)
     assert sorted(groups[0].frame["method"]) == ["sae (one)", "sae (two)"]
     assert groups[0].frame["clip_text_edit"].tolist() == [0.4, 0.6]
     assert analyse(groups[0]).arms[0].family == "sae"
+
+
+CODE = {"numerics": "3", "method": "1"}
+
+
+@pytest.mark.parametrize("fact", ["method", "imports", "files"])
+def test_methods_of_other_code_are_rows_of_their_own_over_other_pairs_too(tmp_path: Path, fact: str) -> None:
+    def run(name: str, made_by: dict[str, str], pairs: str) -> Path:
+        return write_run(tmp_path / name, [record(p, 0.4, 0.1, made_by=made_by, code=made_by) for p in pairs])
+
+    old = run("old", {}, "a")  # an earlier version, which does not say
+    one, same, two = run("one", CODE, "ab"), run("same", CODE, "c"), run("two", CODE | {fact: "2"}, "d")
+    [group], _ = read_groups([old, one, same])
+    assert set(group.frame["method"]) == {"sae (old)", "sae (one)", "sae (same)"}  # as old and one share a pair
+    [group], _ = read_groups([one, same])
+    assert (set(group.frame["method"]), group.notes) == ({"sae"}, [])
+    [group], _ = read_groups([one, same, two])
+    assert sorted(arm.method for arm in arms_of(group.frame)[1]) == ["sae (one)", "sae (same)", "sae (two)"]
+    assert "different code" in group.notes[0]
+    merged = [*read_records(one), *read_records(two), record("e", 0.4, 0.1, method="none", made_by=CODE)]
+    [group], _ = read_groups([write_run(tmp_path / "merged", merged)])
+    assert sorted(name.partition(", ")[0] for name in group.frame["method"].unique()) == ["none", *["sae (merged"] * 2]
+    assert group.frame["method"].str.contains(r"^sae \(merged, code [0-9a-f]{8}\)$").sum() == 3
+
+
+@pytest.mark.parametrize("fact", ["numerics", "masks", "model"])
+def test_runs_made_with_other_code_of_all_are_not_mixed(
+    tmp_path: Path, fact: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [[record(p, 0.4, 0.1, made_by=made_by) for p in "ab"] for made_by in (CODE, CODE | {fact: "9"}, {})]
+    one, two, old = (write_run(tmp_path / name, records) for name, records in zip(("1", "2", "3"), runs, strict=True))
+    groups, why = read_groups([one, two])
+    assert (len(groups), "were made with another" in why[0]) == (2, True)
+    assert len(read_groups([one, old])[0]) == 1
+    merged = [*runs[0], *(record("c", 0.4, 0.1, made_by=CODE | {fact: "9"}) for _ in "c")]
+    assert len(read_groups([write_run(tmp_path / "merged", merged)])[0]) == 2
+    assert len(compare(one, two).table)
+    assert "made with another" in caplog.text
 
 
 # --- files --------------------------------------------------------------------------------------------------------

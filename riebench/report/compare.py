@@ -16,7 +16,7 @@ from riebench.records.schema import ALL_STEPS
 from riebench.report.arms import scopes_of
 from riebench.report.curves import SHOWN
 from riebench.report.frame import ANY, COLUMNS
-from riebench.report.groups import PAIR, SAME, Group, measured_otherwise, read_groups
+from riebench.report.groups import PAIR, SAME, Group, made_otherwise, measured_otherwise, read_groups
 from riebench.report.sheet import compose, tile
 from riebench.report.texttable import TextTable, interval, markdown_table, number, p_value, print_table, write_csv
 from riebench.stats.resample import Bootstrap, holm, sign_flip
@@ -104,6 +104,8 @@ def _check_same(first: Group, second: Group) -> None:
         raise UserError(
             f"the runs differ in {values}; only runs of the same model, protocol and scorers can be compared"
         )
+    for what in made_otherwise(first, second):
+        log.warning("the runs were made with another %s, so differences may come from it", what)
     pairs = [g.frame.drop_duplicates("pair_id").set_index("pair_id")[PAIR] for g in (first, second)]
     shared = pairs[0].index.intersection(pairs[1].index)
     if not len(shared):
