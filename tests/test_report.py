@@ -350,6 +350,23 @@ def test_methods_that_do_not_hang_on_blocks_are_one_row(tmp_path: Path) -> None:
     assert found.overall.set_index("method").loc["prompt", "attempted"] == 2
 
 
+@pytest.mark.parametrize(
+    ("acts", "by", "rows"),
+    [("outside", 4e-6, ["any"]), ("inside", 4e-6, ["mid.0", "up.0.0"]), ("outside", 0.01, ["mid.0", "up.0.0"])],
+)
+def test_rounding_tells_no_blocks_apart_where_nothing_changes_inside(
+    tmp_path: Path, acts: str, by: float, rows: list[str]
+) -> None:
+    def of(block: str, clip: float, searched: float) -> list[Record]:
+        given: dict[str, Any] = {"method": "sdedit", "blocks": (block,), "notes": {"acts": acts}}
+        asked = [record(p, clip, 0.1 + clip / 100, strength=1, **given) for p in "ab"]
+        return [*asked, record("a", clip, 0.2, strength=searched, at_lpips=(0.2,), **given)]
+
+    found = analysed(write_run(tmp_path / "r", [*of("mid.0", 0.5, 2.001), *of("up.0.0", 0.5 + by, 2.002)]))
+    assert sorted(arm.blocks for arm in found.arms) == rows
+    assert found.overall["attempted"].tolist() == [2] * len(rows)
+
+
 def test_a_pair_that_nothing_scored_changes_no_rank(tmp_path: Path) -> None:
     records = curves({"sae": 0.4, "steering": 0.2})
     lost = [record("lost", None, None, method=m, strength=s) for m in ("sae", "steering") for s in (0.0, 1.0, 2.0)]

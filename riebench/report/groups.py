@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from riebench.records.folder import read_run
-from riebench.report.arms import CURVE
+from riebench.report.arms import CURVE, TOLERANCE
 from riebench.report.frame import PARTS, SUFFIXES, load_records, records_file
 from riebench.util.errors import UserError
 
@@ -30,7 +30,6 @@ OF_ALL = {
 """Facts of ``made_by`` on all records of a run, in words."""
 OF_METHOD = ("method", "imports")
 """Facts of ``made_by`` on the code of a method, whatever its options."""
-TOLERANCE = 1e-3  # between two machines' numbers of one record
 
 
 @dataclass(frozen=True)
