@@ -27,7 +27,7 @@ from riebench.records import Record, read_records
 from riebench.report.analysis import Options, analyse
 from riebench.report.arms import arms_of, half_of
 from riebench.report.board import board_columns
-from riebench.report.compare import compare, write_comparison
+from riebench.report.compare import compare, comparison_tables, write_comparison
 from riebench.report.contributed import check_folder
 from riebench.report.curve_figures import curves_by_category, draw_run_curve
 from riebench.report.curves import curves_of
@@ -966,14 +966,31 @@ def test_compare_by_hand(tmp_path: Path) -> None:
     assert {p.name for p in write_comparison(found, tmp_path / "out")} >= {"compare.md", "compare.csv", "changed.png"}
 
 
-def test_a_comparison_leaves_out_what_a_search_tried(tmp_path: Path) -> None:
-    def run(name: str, clip: float) -> Path:
-        tried = [record("a", 9 * clip, 0.3, strength=8, at_lpips=(0.2,))]
-        return write_run(tmp_path / name, [*(record(p, clip, 0.1, strength=1) for p in "ab"), *tried])
+def test_runs_are_compared_at_the_lpips_that_both_searched_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(name: str, clip: float, searched: float = 0.2, asked: float = 1, begin: float = 0) -> Path:
+        first = [record(p, 0.0, 0.0, strength=begin) for p in "ab"]
+        tried = [record(p, 9 * clip, 0.2, strength=8, at_lpips=(searched,)) for p in "ab"]
+        tried.append(record("b", 5.0, 0.4, strength=16, at_lpips=(searched,)))
+        more = [record(p, clip, 0.1, strength=asked, method=m) for p in "ab" for m in ("sae", "none")]
+        return write_run(tmp_path / name, [*first, *more, *tried])
 
-    found = compare(run("one", 0.1), run("two", 0.2))
-    assert found.settings == 1
-    assert found.table["difference"].iloc[0] == pytest.approx(0.1)
+    one, two = run("one", 0.1), run("two", 0.2)
+    found = compare(one, two)
+    clip = found.table[found.table["metric"] == "clip_text_edit"].set_index("at")["difference"]
+    assert clip.index.tolist() == pytest.approx([np.nan, 0.2], nan_ok=True)
+    assert clip.tolist() == pytest.approx([0.2 / 3, 0.9])
+    assert found.settings == 4
+    assert found.changed["strength"].tolist() == [1, 1]
+    table = comparison_tables(found)[0]
+    assert [row[1] for row in table.rows] == ["strengths", "LPIPS 0.2"]
+    assert not caplog.text
+    at_lpips_alone = compare(run("three", 0.1, asked=3, begin=0), run("four", 0.2, asked=4, begin=0.1))
+    assert (at_lpips_alone.settings, at_lpips_alone.table["at"].unique()) == (1, [0.2])
+    assert comparison_tables(at_lpips_alone)[1].rows[0][-1] == "sae, mid.0, LPIPS 0.2"
+    assert compare(one, run("five", 0.2, searched=0.3)).settings == 3
+    assert "no LPIPS in common (0.2 and 0.3)" in caplog.text
 
 
 def test_blocks_with_other_pairs_or_strengths_are_rows_of_their_own(tmp_path: Path) -> None:
@@ -1253,8 +1270,33 @@ def test_ranks_are_read_where_a_gain_arrives(tmp_path: Path) -> None:
 def test_a_rank_where_little_is_edited_is_said(tmp_path: Path) -> None:
     little = analysed(write_run(tmp_path / "little", late({0.0: 0.0, 0.002: 0.01, 0.004: 0.02})))
     assert any("of the gain of the source image" in note and "--at-lpips" in note for note in little.notes)
+    tried = [r.model_copy(update={"at_lpips": (0.004,)}) for r in late({0.004: 0.02})]
+    searched = analysed(write_run(tmp_path / "searched", late({0.0: 0.0, 0.002: 0.01}) + tried))
+    assert any("a larger --at-lpips" in note for note in searched.notes)
     enough = analysed(write_run(tmp_path / "enough", late({0.0: 0.0, 0.002: 0.1, 0.004: 0.2})))
     assert not any("--at-lpips" in note for note in enough.notes)
+
+
+def test_a_rank_over_few_pairs_that_held_out_contradicts_is_said(tmp_path: Path) -> None:
+    def of(method: str, pair: str, points: tuple[tuple[float, float], ...]) -> list[Record]:
+        truth = {"clip_text_edit_base": 0.5}
+        path = enumerate(((0.0, 0.5), *points))
+        return [record(pair, clip, lpips, method=method, strength=s, truth=truth) for s, (lpips, clip) in path]
+
+    few = ((0.1, 0.6), (0.5, 1.4))  # at LPIPS 0.2 a gain of 0.3, but held-out one of 0.1
+    names = [f"p{number}" for number in range(8)]
+    records = [r for p in names for r in of("sae", p, few if p not in names[:2] else ((0.1, 0.6), (0.15, 0.6)))]
+    records += [r for p in names for r in of("steering", p, ((0.2, 0.75), (0.6, 0.75)))]
+    found = analysed(write_run(tmp_path / "r", records), budgets=(0.2,))
+    first = found.overall.iloc[0]
+    assert (first["method"], first["gain"], first["held_out_gain"]) == ("sae", pytest.approx(0.3), pytest.approx(0.1))
+    [note] = [note for note in found.notes if note.startswith("held-out puts")]
+    assert note == (
+        "held-out puts steering, mid.0 first, the rank sae, mid.0: held-out is over all 8 pairs at one strength, "
+        "the rank over the 6 pairs that reach LPIPS 0.2"
+    )
+    whole = [r for r in records if r.pair_id not in names[:2]]
+    assert not any("held-out puts" in note for note in analysed(write_run(tmp_path / "w", whole), budgets=(0.2,)).notes)
 
 
 def test_base_and_source_image_are_marked(tmp_path: Path) -> None:
