@@ -139,9 +139,9 @@ def _side_by_side(first: pd.DataFrame, second: pd.DataFrame, metrics: Sequence[s
         searched = " and ".join(", ".join(f"{budget:g}" for budget in each) or "none" for each in budgets)
         why = f"the runs searched for no LPIPS in common ({searched})"
         log.warning("%d records at strengths that a search tried are left out, as %s", left_out, why)
-    found = [_matched(*at_strengths, "strength")]
+    found = [_matched(at_strengths, "strength")]
     if common:
-        found.append(_matched(*(_read_at(frame, common, metrics) for frame in (first, second)), AT))
+        found.append(_matched([_read_at(frame, common, metrics) for frame in (first, second)], AT))
     found = [each for each in found if len(each)]
     if not found:
         known = "the runs scored no pair with a setting in common"
@@ -149,12 +149,12 @@ def _side_by_side(first: pd.DataFrame, second: pd.DataFrame, metrics: Sequence[s
     return pd.concat(found, ignore_index=True)
 
 
-def _matched(first: pd.DataFrame, second: pd.DataFrame, place: str) -> pd.DataFrame:
-    """The rows of two frames that have a pair and a setting in common; ``place`` is the strength or the LPIPS."""
+def _matched(sides: Sequence[pd.DataFrame], place: str) -> pd.DataFrame:
+    """The rows of two runs that have a pair and a setting in common; ``place`` is the strength or the LPIPS."""
     for keys in ([*ARM, place], [place]):
-        if keys == [place] and [len(frame.drop_duplicates(ARM)) for frame in (first, second)] != [1, 1]:
+        if keys == [place] and [len(frame.drop_duplicates(ARM)) for frame in sides] != [1, 1]:
             break
-        both = first.merge(second, on=["pair_id", "category", *dict.fromkeys((*keys, AT))], suffixes=("_a", "_b"))
+        both = sides[0].merge(sides[1], on=["pair_id", "category", *dict.fromkeys((*keys, AT))], suffixes=("_a", "_b"))
         if len(both):
             return both.assign(setting=both.groupby(keys, dropna=False).ngroup())
     return pd.DataFrame()
@@ -253,8 +253,8 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
     metrics = list(dict.fromkeys(comparison.table["metric"]))
     rows = []
     searched = bool(comparison.table[AT].notna().any())
-    for (scope, at), of_scope in comparison.table.groupby(["category", AT], sort=False, dropna=False):
-        most = of_scope["pairs"].max()
+    for _, of_scope in comparison.table.groupby(["category", AT], sort=False, dropna=False):
+        scope, at, most = of_scope["category"].iloc[0], float(of_scope[AT].iloc[0]), of_scope["pairs"].max()
         place = ["strengths" if np.isnan(at) else f"LPIPS {at:g}"] if searched else []
         cells = [str(scope), *place, str(most)]
         for row in of_scope.to_dict("records"):
