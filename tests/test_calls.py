@@ -14,9 +14,15 @@ import torch
 
 import riebench
 from riebench.engine.run_options import RunOptions
+from riebench.features import score
+from riebench.features.score_request import ScoreRequest, _own, _targets
+from riebench.features.score_settings import ScoreSettings
 from riebench.instruments.loading import Instruments
 from riebench.models.mini import WEIGHTS
 from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import Settings
+from riebench.training import collect, train
+from riebench.training.training_plan import plan_training
 from riebench.util.errors import PairError, UserError
 
 PROMPTS = ["a red heart in a meadow"]
@@ -320,3 +326,91 @@ def test_what_a_model_was_loaded_with_cannot_be_set(mini: Instruments, name: str
 def test_arguments_of_ablate_are_refused_by_name(call: dict[str, Any], name: str) -> None:
     refused(lambda: riebench.ablate(**call), name)
     assert not Path("ablation").exists()
+
+
+COLLECT: dict[str, Any] = {"model": "mini", "prompts": "grammar", "count": 2, "out": "values"}
+TRAIN: dict[str, Any] = {"live": {"prompts": "grammar", "count": 8}, "site": "mid.0", "out": "trained"}
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "name"),
+    [
+        (collect, {"model": 3}, "model is a int"),
+        (collect, {"site": 3}, "site is 3"),
+        (collect, {"site": []}, "site is an empty list"),
+        (collect, {"prompts": None}, "prompts is None"),
+        (collect, {"count": 1.5}, "count is 1.5"),
+        (collect, {"count": -1}, "count is -1"),
+        (collect, {"split": ["train"]}, "unknown split ['train']"),
+        (collect, {"steps": 1.5}, "steps is 1.5"),
+        (collect, {"steps": 0}, "steps is 0"),
+        (collect, {"positions": "3"}, "positions is '3'"),
+        (collect, {"batch": None}, "batch is None"),
+        (collect, {"workers": "2"}, "workers is '2'"),
+        (collect, {"shard_prompts": 0}, "shard_prompts is 0"),
+        (collect, {"store": ["float16"]}, "unknown type ['float16']"),
+        (collect, {"out": 3}, "out is 3"),
+        (collect, {"column": "text"}, "column is 'text'"),
+        (collect, {"settings": {"masker.blur_kernel": 3}}, "the setting masker.blur_kernel has no effect"),
+        (collect, {"settings": {"sae.k": 3}}, "the setting sae.k has no effect"),
+        (collect, {"settings": 3}, "settings are 3"),
+        (train, {"live": 3}, "live is 3"),
+        (train, {"live": {"prompts": "grammar", "cuont": 8}}, "unknown argument in live 'cuont'"),
+        (train, {"live": {}}, "live says no prompts"),
+        (train, {"site": 3}, "site is 3"),
+        (train, {"out": 3}, "out is 3"),
+        (train, {"log_every": "5"}, "log_every is '5'"),
+        (train, {"checkpoint_every": 0}, "checkpoint_every is 0"),
+        (train, {"device": 3}, "device is 3"),
+        (train, {"callback": 3}, "callback is 3"),
+        (train, {"preset": ["paper"]}, "unknown preset ['paper']"),
+        (train, {"k": 0}, "k is"),
+        (score, {"model": 3}, "model is a int"),
+        (score, {"out": 3}, "out is 3"),
+        (score, {"count": "3"}, "count is '3'"),
+        (score, {"batch": 0}, "batch is 0"),
+        (score, {"baselines": 3}, "baselines is 3"),
+        (score, {"descriptions": 3}, "descriptions is 3"),
+        (score, {"featuers": 3}, "unknown option of score 'featuers'"),
+        (score, {"features": 1.5}, "features is 1.5"),
+        (score, {"strengths": 3}, "strengths are 3"),
+        (score, {"strengths": ["1"]}, "strengths are ['1']"),
+        (score, {"seed": -1}, "seed is -1"),
+        (score, {"settings": [3]}, "settings are [3]"),
+        (score, {"saes": 3}, "int"),
+        (score, {"site": 3}, "3"),
+    ],
+)
+def test_arguments_of_training_and_scores_are_refused_by_name(call: Any, arguments: dict[str, Any], name: str) -> None:
+    usual = {collect: COLLECT, train: TRAIN, score: {"saes": "mid.0", "out": "scores", "count": 2}}[call]
+    refused(lambda: call(**{**usual, **arguments}), name)
+
+
+def test_a_batch_is_a_whole_number(mini: Instruments) -> None:
+    for batch in (0, "8", 2.5, None):
+        refused(lambda b=batch: setattr(mini.model, "batch", b), f"batch is {batch!r}")
+    mini.model.batch = np.int64(8)  # type: ignore[assignment]
+
+
+def test_the_saes_of_a_loaded_model_are_its_own(mini: Instruments) -> None:
+    model = riebench.load("mini", pipeline=mini.model.pipeline, saes={"mid.0": TopKSAE(96, 8, 2)})  # type: ignore[attr-defined]
+    request = ScoreRequest((), model, Settings(), None, (), None, None, None, None, 8, ScoreSettings())
+    assert _own(model.entry, request) == ["mid.0"]
+    [target] = _targets("mid.0", model.entry, request)
+    assert target.load() is model.saes["mid.0"]
+
+
+def test_a_training_on_a_changed_model_is_another(random_pipeline: Any) -> None:
+    def facts() -> dict[str, Any]:
+        Path("prompts.txt").write_text("a cat\n" * 300)
+        model = riebench.load("sdxl-turbo", pipeline=random_pipeline)
+        live = {"model": model, "prompts": "prompts.txt"}
+        return plan_training(None, "out", site="mid.0", live=live, batch=16).facts
+
+    first = facts()
+    bias = random_pipeline.unet.conv_out.bias
+    bias.add_(1.0)
+    second = facts()
+    bias.sub_(1.0)
+    assert first != second
+    assert first.keys() == second.keys()

@@ -200,3 +200,15 @@ def test_what_is_untouched() -> None:
     assert not shared.changed()
     numbers.append(3.0)
     assert shared.changed()
+
+
+def test_what_a_model_hands_out_is_a_caller_s_to_change(mini: Instruments, caplog: pytest.LogCaptureFixture) -> None:
+    finished = mini.model.finished("a red heart in a meadow", 3, 2)
+    kept = finished.clone()
+    finished.zero_()
+    assert torch.equal(mini.model.finished("a red heart in a meadow", 3, 2), kept)
+    sae = mini.model.sae("mid.0")
+    kept = sae.W_dec.clone()
+    sae.W_dec.data.mul_(2)
+    assert torch.equal(mini.model.sae("mid.0").W_dec, kept)
+    assert "the SAE of mid.0 was changed in memory" in caplog.text

@@ -94,9 +94,7 @@ def resolve_ablation(
     )
     known = [site for site in sites if NEURONS not in site]
     sets = block_sets(blocks, together, known, entry.default_sites)
-    steps = entry.steps if steps is None else whole("steps", steps)
-    if not 1 <= steps <= entry.most_steps:
-        raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
+    steps = entry.steps if steps is None else whole("steps", steps, 1, entry.most_steps)
     batch, keep_images = whole("batch", batch, 1), whole("keep_images", keep_images, 0)
     count = None if count is None else whole("count", count, 1)
     location, number = _which_prompts(prompts, count, entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -47,22 +47,38 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def whole(name: str, value: Any, least: int | None = None) -> int:
+def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """A whole number, numpy's included, as Python's own.
 
     Args:
         name: of the argument.
         value: that was given.
         least: smallest value.
+        most: largest value.
 
     Raises:
-        UserError: if it is no whole number, or below the least.
+        UserError: if it is no whole number, or out of these bounds.
     """
     if not is_whole(value):
         raise UserError(f"{name} is {value!r}; expected a whole number")
-    if least is not None and value < least:
-        raise UserError(f"{name} is {value!r}; expected {least} or more")
+    if least is not None and not least <= value <= (value if most is None else most):
+        raise UserError(f"{name} is {value!r}; expected {least} {'or more' if most is None else f'to {most}'}")
     return int(value)
+
+
+def words(name: str, value: Any) -> list[str]:
+    """Names that were given as one, or as a collection.
+
+    Raises:
+        UserError: if one is no text, or there is none.
+    """
+    several = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    for word in several:
+        if not isinstance(word, str):
+            raise UserError(f"{name} is {word!r}; expected text, or a list of it")
+    if not several:
+        raise UserError(f"{name} is an empty list; name something, or leave it out")
+    return several
 
 
 def is_seed(value: Any) -> bool:

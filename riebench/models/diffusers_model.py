@@ -256,7 +256,7 @@ class DiffusersModel(Model):
                 with self._state:
                     self.sample(Batch([prompt], [seed], steps, finished=latents))
                 self._finished = run, latents[0]
-            return self._finished[1]
+            return self._finished[1].clone()
 
     def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
         """The pipeline's callback that inserts the latents of ``batch.begin`` and keeps those for ``batch.finished``.
