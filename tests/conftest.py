@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from copy import copy
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # pictures are small, and two processes tes
 
 import numpy as np
 import pytest
+from fresh_commands import FreshCommands
 
 # What needs torch is imported where it is used: the process that shares out the tests reads this file too.
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ CHROMIUM = next(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, so that two processes end together; leave out what needs CUDA where there is none."""
+    """Put the longest files first, so that two processes end together; leave out CUDA's where there is no GPU."""
     import torch
 
     place = {name: number for number, name in enumerate(LONGEST)}
@@ -167,6 +169,13 @@ def _networks_once() -> Iterator[None]:
         for name in ("clip", "lpips", "masker"):
             patch.setattr(MiniInstruments, name, once(getattr(MiniInstruments, name)))
         yield
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Iterator[FreshCommands]:
+    """A function that runs a command of ``riebench`` in a new process."""
+    with closing(FreshCommands()) as commands:
+        yield commands
 
 
 @pytest.fixture
