@@ -364,6 +364,44 @@ def test_a_run_is_not_repeated_with_other_code(capsys: pytest.CaptureFixture[str
     assert "height by own:height" in capsys.readouterr().err
 
 
+def test_a_folder_without_records_is_repeated_by_what_its_run_file_says(
+    mini: Instruments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_method()
+    Path("own.py").write_text(METRIC.format(factor=1, imports=""))
+    shutil.copytree(next(iter(mini.model.saes.values())).parent, "saes")  # type: ignore[union-attr]
+    words = ("--method", "edited_method.py:Edited", "--method", "sae", "--metrics", "own.py:height")
+    assert command("run", *ONE, *words, "--set", "sae.folder=saes", "--out", "r") == 0
+    Path("r/records.jsonl").unlink()
+
+    def refused(said: str) -> None:
+        new_process()
+        for out in (["--out", "new"], []):
+            assert command("rerun", "r", *out) == 2
+            assert said in capsys.readouterr().err
+        assert not Path("r/records.jsonl").read_bytes()
+
+    write_method(factor=3)
+    refused("other code of the method 'edited_method.py:Edited'")
+    write_method()
+    Path("own.py").write_text(METRIC.format(factor=2, imports=""))
+    refused("height by own:height")
+    Path("own.py").write_text(METRIC.format(factor=1, imports=""))
+    Path("saes/mid.0").rename("saes/up")
+    Path("saes/up.0.0").rename("saes/mid.0")
+    refused("the sae")
+    Path("saes/mid.0").rename("saes/up.0.0")
+    Path("saes/up").rename("saes/mid.0")
+    new_process()
+    assert command("rerun", "r", "--out", "same") == 0
+    assert "holds no records; its run.json tells" in capsys.readouterr().err
+    said = json.loads(Path("r/run.json").read_text())
+    for session in said["sessions"]:
+        session.pop("made_with")
+    Path("r/run.json").write_text(json.dumps(said))
+    refused("nothing tells whether a repetition is the same")
+
+
 def test_a_run_is_not_repeated_with_other_saes(mini: Instruments, capsys: pytest.CaptureFixture[str]) -> None:
     saes = {site: folder for site, folder in mini.model.saes.items() if isinstance(folder, Path)}
     folder = Path("saes/mid.0")
