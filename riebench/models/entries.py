@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riebench.models.arguments import check_saes
 from riebench.models.diffusers_entry import refuse_single_file
 from riebench.models.model import ModelEntry
 from riebench.records.code import remember_code
@@ -61,7 +62,7 @@ def load(
         model: a name (``mini``, ``sdxl-turbo``, ...), ``package.module:name``, ``my_file.py:name``, or a folder in
             diffusers' layout.
         pipeline: a loaded pipeline, used instead of the model's own weights.
-        saes: site to SAE, used instead of the model's own.
+        saes: site to SAE, or to the Path of its folder, used instead of the model's own.
         settings: by name, as ``riebench settings`` lists them: ``device="cuda"`` for ``model.device``,
             ``sae__folder="DIR"`` for ``sae.folder``, ``weights="DIR"``.
 
@@ -78,18 +79,14 @@ def load(
         refuse_without_effect(
             parsed, ("sae.",), "a pipeline that is handed in has the SAEs of saes= alone; leave it out"
         )
-    if saes is not None and not isinstance(saes, Mapping):
-        raise UserError(f"saes is a {type(saes).__name__}; expected site to SAE, as {{'mid.0': sae}}")
+    if saes is not None:
+        check_saes(saes)
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)
     if saes is not None:
-        for site, sae in saes.items():
+        for site in saes:
             if site not in loaded.sites:
                 raise unknown("site", site, loaded.sites)
-            if not hasattr(sae, "encode") or not hasattr(sae, "to"):
-                raise UserError(
-                    f"the SAE of {site} is a {type(sae).__name__}; expected one as riebench.sae.load_sae gives"
-                )
-        loaded.saes = {site: sae.to(loaded.device) for site, sae in saes.items()}
+        loaded.saes = {site: sae if isinstance(sae, Path) else sae.to(loaded.device) for site, sae in saes.items()}
     return loaded
 
 
