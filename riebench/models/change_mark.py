@@ -218,4 +218,5 @@ def _is_moved(value: Any) -> bool:
     if not isinstance(value, nn.Module):
         return False
     hooks = getattr(vars(value).get("_diffusers_hook"), "hooks", None)
-    return "_hf_hook" in vars(value) or bool(hooks) or hasattr(getattr(value, "config", None), "force_upcast")
+    is_cast = hasattr(getattr(value, "config", None), "force_upcast") and value.dtype != torch.float32
+    return "_hf_hook" in vars(value) or bool(hooks) or is_cast
