@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from riebench.instruments.handed_in import HandedIn
 from riebench.instruments.world import World
 from riebench.masks import Masker, MaskRules, pair_regions
 from riebench.masks.user_masks import MaskSource, UserMasks, regions_of_user_masks, user_masks_fingerprint
@@ -82,29 +83,6 @@ class ModelInstruments(Protocol):
 
     def scorer(self, name: str) -> Any:
         """The network that a single metric needs, one of those that the model's entry names in ``scorers``."""
-
-
-@dataclass
-class HandedIn:
-    """Loaded parts that are used in place of the model's own.
-
-    Attributes:
-        model: a loaded model.
-        masks: see :data:`riebench.masks.user_masks.UserMasks`.
-        scorers: CLIP and LPIPS.
-        names: of the fields that are set.
-        parts: names of the model's parts whose weights are therefore not needed.
-    """
-
-    model: Model | None = None
-    masks: UserMasks | None = None
-    scorers: Scorers | None = None
-
-    def __post_init__(self) -> None:
-        replaced: dict[str, Any] = {"model": self.model, "sae": self.model, "clip": self.scorers, "lpips": self.scorers}
-        replaced |= dict.fromkeys(("detector", "text-encoder", "segmenter"), self.masks)
-        self.names = [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
-        self.parts = [name for name, value in replaced.items() if value is not None]
 
 
 @dataclass
