@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from riebench.masks.region import DELETE_OBJECT
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import RunName, check_plan
 from riebench.metrics import Reference, doubts_of_texts, score_images
-from riebench.metrics.seen import Image
 from riebench.models import Edit, Run, Start, neuron_sites
 from riebench.prompts import Prompted
 from riebench.records import ACTS, INSIDE, OUTSIDE, Record
@@ -30,6 +29,9 @@ from riebench.settings.lpips_search import lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
 from riebench.util.trace import Trace
+
+if TYPE_CHECKING:
+    from riebench.metrics.seen import Image
 
 logger = logging.getLogger(__name__)
 
