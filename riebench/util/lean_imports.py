@@ -29,7 +29,7 @@ def lean_imports(*without: str) -> Iterator[None]:
     plain = importlib.metadata.packages_distributions
     stand_ins = {name: _StandIn(name) for name in LATER} | {name: ModuleType(name) for name in without}
     stand_ins = {name: stand_in for name, stand_in in stand_ins.items() if name not in sys.modules}
-    importlib.metadata.packages_distributions = _Packages  # type: ignore[assignment]
+    importlib.metadata.packages_distributions = _Packages
     sys.modules.update(stand_ins)
     try:
         yield
