@@ -20,7 +20,7 @@ from riebench.util.errors import UserError
 from riebench.util.lean_imports import lean_imports
 
 with lean_imports():  # transformers looks for timm
-    import transformers  # noqa: F401
+    from transformers.initialization import no_init_weights
 with lean_imports("timm"):  # which makes the models of some configurations, see ClipScorer
     import open_clip
     from torchvision.transforms import Compose
@@ -69,12 +69,13 @@ class ClipScorer:
         quiet = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of the activation, which quick_gelu settles
         try:
-            self.model, _, preprocess = open_clip.create_model_and_transforms(
-                model_name,
-                pretrained=None if own_layout else str(location),
-                force_quick_gelu=quick_gelu,
-                weights_only=True,
-            )
+            with no_init_weights():  # the file replaces all of them
+                self.model, _, preprocess = open_clip.create_model_and_transforms(
+                    model_name,
+                    pretrained=None if own_layout else str(location),
+                    force_quick_gelu=quick_gelu,
+                    weights_only=True,
+                )
             self.tokenizer = open_clip.get_tokenizer(model_name)
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
