@@ -22,12 +22,7 @@ from riebench.masks import Mask, Region, to_grid
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import RunName
 from riebench.metrics import Reference, doubts_of_texts, score_images
-<<<<<<< HEAD
-from riebench.models import Edit, Run, Start, neuron_sites
-=======
-from riebench.metrics.seen import Image
 from riebench.models import Run, neuron_sites
->>>>>>> main
 from riebench.prompts import Prompted
 from riebench.records import Record
 from riebench.settings.lpips_search import lpips_of
