@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
     Mask = NDArray[np.bool_]
+else:  # types alone: naming a metric needs no numpy
+    Image = Mask = Any
 
 Scores = dict[str, float | None]
 """Metric to its number; None where it is undefined."""
