@@ -65,10 +65,10 @@ class ClipScorer:
         self.device = torch.device(device)
         own_layout = (location / OPEN_CLIP_CONFIG).is_file()
         model_name = f"local-dir:{location}" if own_layout else model
-        _with_timm(model_name)
         quiet = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of the activation, which quick_gelu settles
         try:
+            _with_timm(model_name)
             with no_init_weights():  # the file replaces all of them
                 self.model, _, preprocess = open_clip.create_model_and_transforms(
                     model_name,

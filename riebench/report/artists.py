@@ -52,6 +52,11 @@ class Artists:
         if self._pool:
             self._pool.shutdown(wait=True, kill_workers=True)
 
+    @property
+    def beside(self) -> bool:
+        """Whether figures are drawn in further processes."""
+        return self._pool is not None
+
     def draw(self, analysis: Analysis, folder: Path) -> None:
         """Ask for the figures of an analysis."""
         analysis = _slim(analysis)
@@ -66,7 +71,7 @@ class Artists:
         Raises:
             OSError: if a file cannot be written.
         """
-        while task := self._last():
+        while task := self._next_here():
             _draw(*task)
             step(task.name)
         for task, drawn in self._under_way:
@@ -77,9 +82,12 @@ class Artists:
                 _draw(*task)
             step(task.name)
 
-    def _last(self) -> _Task | None:
+    def _next_here(self) -> _Task | None:
+        """The next figure to draw here: in order, or from the end if further processes begin at the front."""
         with self._lock:
-            return self._left.pop() if self._left else None
+            if not self._left:
+                return None
+            return self._left.pop() if self._pool else self._left.popleft()
 
     def _next(self, _: Future[None] | None = None) -> None:
         """Give a further process the next figure; called in the thread that learns that one is done."""

@@ -86,17 +86,18 @@ def _write(
         for analysis, folder in written.groups:
             folder.mkdir(parents=True, exist_ok=True)
             if artists:
-                (folder / FIGURES).mkdir(exist_ok=True)
                 artists.draw(analysis, folder / FIGURES)
         for analysis, folder in written.groups:
             write_tables(analysis, folder)
         if len(written.groups) > 1:
             (out / "leaderboard.md").write_text(_index(written, out), encoding="utf-8")
         tables_done(written)
+        if artists and not artists.beside:
+            artists.finish(step)
         for analysis, folder in written.groups if page else ():
             written.late += _page(analysis, folder / PAGE)
             step(PAGE)
-        if artists:
+        if artists and artists.beside:
             artists.finish(step)
     except OSError as error:
         raise UserError(f"the folder {out} cannot be written ({error.strerror or error}); give another --out") from None
