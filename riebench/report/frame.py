@@ -21,9 +21,9 @@ from riebench.util.errors import UserError
 
 PACKED = f"{RECORDS}.gz"
 ANY = "any"
+"""What stands for the blocks, or the steps, of a method that acts in none, or alike in all."""
 AT_ONCE = 16_384
 """Records whose metrics are packed together."""
-"""What stands for the blocks, or the steps, of a method that acts in none, or alike in all."""
 SUFFIXES = (".jsonl", ".gz", ".parquet")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 _pair_of = itemgetter("pair_id", "category", "seed", "original_prompt", "editing_prompt")

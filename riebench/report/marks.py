@@ -56,7 +56,7 @@ def at_searched_lpips(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str],
         for place, k in enumerate(arm.ks if budgets else ()):
             crossing = cross(arm.along("lpips_base", place), np.asarray(budgets), WITHIN)
             values = np.stack([crossing.read(arm.along(metric, place)) for metric in metrics], 2)
-            tried = arm.tried[:, place].any(1) | ~np.isnan(arm.along("lpips_base", place)).all(1)
+            tried = np.asarray(arm.tried[:, place].any(1) | ~np.isnan(arm.along("lpips_base", place)).all(1))
             for i, budget in enumerate(budgets):
                 read.append(values[:, i])
                 of_row = {"arm": number, "k": k, "at_lpips": budget}
