@@ -228,11 +228,14 @@ def assemble_scorers(
 def saes_fingerprint(saes: Mapping[str, Path | SAE]) -> str:
     """A short hash of all SAEs of a model; ``none`` where there are none."""
     folders = [sae for sae in saes.values() if isinstance(sae, Path)]
-    if folders:
-        files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
-        return fingerprint(files, Path(os.path.commonpath(folders)))
-    names = sorted((site, weights_fingerprint(sae)) for site, sae in saes.items() if not isinstance(sae, Path))
-    return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else "none"
+    files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
+    of_files = fingerprint(files, Path(os.path.commonpath(folders))) if folders else "none"
+    loaded = sorted(
+        (site, weights_fingerprint(sae), getattr(sae, "kind", type(sae).__name__), getattr(sae, "k", None))
+        for site, sae in saes.items()
+        if not isinstance(sae, Path)
+    )
+    return hashlib.sha256(repr([of_files, *loaded]).encode()).hexdigest()[:16] if loaded else of_files
 
 
 def model_instruments(
