@@ -42,11 +42,8 @@ def test_saved_in_our_layout_and_in_that_of_saelens(name: str, tmp_path: Path) -
     for folder in ("both", "theirs"):
         assert torch.equal(load_sae(tmp_path / folder)(x), sae(x))
     if sae.k is None:
-        state = load_file(tmp_path / "both" / "state_dict.safetensors")
-        save_file(
-            state | {"activation.threshold": state["activation.threshold"] + 1},
-            tmp_path / "both" / "state_dict.safetensors",
-        )
+        file, name = tmp_path / "both" / "state_dict.safetensors", "activation.threshold"
+        save_file(load_file(file) | {name: sae.activation.threshold + 1}, file)
         with pytest.raises(UserError, match="differs between"):
             load_sae(tmp_path / "both")
 

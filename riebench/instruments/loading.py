@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 NOT_SCORERS = ("model", "sae", "detector", "text-encoder", "segmenter")
 """Parts that no scorer needs."""
+PROBES = 64
+"""Random vectors on which an SAE in memory is tried for its hash."""
 
 TruthOf = Callable[[Pair, int], Truth]
 """A function of a pair and a seed that returns the judge of the pair's edited images."""
@@ -247,13 +249,27 @@ def assemble_scorers(
     return scorers._replace(more={**scorers.more, **networks}) if networks else scorers
 
 
+def _fingerprint(sae: SAE) -> str:
+    """A hash of an SAE in memory: of its weights, and, but for TopK, of its kind and what it computes."""
+    weights = weights_fingerprint(sae)
+    if sae.kind == "topk":
+        return weights
+    import torch
+
+    probe = torch.randn(PROBES, sae.d_model, generator=torch.Generator().manual_seed(0)).to(sae.device)
+    with torch.no_grad():
+        codes = sae.encode(probe)
+        norms = [f"{float(computed.norm()):.3g}" for computed in (codes, sae.decode(codes))]  # alike on every device
+    return hashlib.sha256(repr((weights, sae.kind, sae.k, norms)).encode()).hexdigest()[:16]
+
+
 def saes_fingerprint(saes: Mapping[str, Path | SAE]) -> str:
     """A short hash of all SAEs of a model; ``none`` where there are none."""
     folders = [sae for sae in saes.values() if isinstance(sae, Path)]
     if folders:
         files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
         return fingerprint(files, Path(os.path.commonpath(folders)))
-    names = sorted((site, weights_fingerprint(sae)) for site, sae in saes.items() if not isinstance(sae, Path))
+    names = sorted((site, _fingerprint(sae)) for site, sae in saes.items() if not isinstance(sae, Path))
     return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else "none"
 
 

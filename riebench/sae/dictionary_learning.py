@@ -48,7 +48,7 @@ def read_dictionary_learning(config: dict[str, Any] | None, state: State) -> Par
         if not isinstance(trainer, dict) or not trainer:
             raise ValueError(f"{LEARNED.config} has no trainer, which says the class of the SAE")
         refuse_unread_keys(trainer, {}, TRAINER_KEYS, f"trainer of {LEARNED.config}")
-        kind = trainer.get("dict_class")
+        kind = str(trainer.get("dict_class"))
         if kind not in TENSORS:
             raise ValueError(
                 f"its class, dict_class in {LEARNED.config}, is {kind}, expected {', '.join(TENSORS)}; write the one "
