@@ -6,13 +6,19 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from riebench.cli.main import app, exit_code
+from riebench.sae.folders import find_saes
+from riebench.sae.linear import JumpReLU, LinearSAE
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
+from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import SaeSettings
 from riebench.util.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +71,84 @@ def test_scales_of_a_finetuning_are_applied_in_the_decoder(tmp_path: Path) -> No
         load_sae(folder)
     save_file(state | {"scaling_factor": torch.ones(12)}, folder / "sae_weights.safetensors")
     assert torch.equal(load_sae(folder)(x), plain(x))
+
+
+def test_blocks_and_dry_run_read_what_a_run_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    folder = tmp_path / "own" / "mid.0" / "trainer_0"
+    save_sae(LinearSAE(96, 24, JumpReLU(torch.ones(24))), folder, {})
+    words = ["--model", "mini", "--set", f"sae.folder={tmp_path / 'own'}"]
+    commands = (["blocks", *words], ["run", "--method", "sae", "--block", "mid.0", "--dry-run", *words])
+    for command in commands:
+        assert exit_code(app, command) == 0
+    assert "24 (jumprelu)" in capsys.readouterr().out
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"jumprelu"', '"odd"'))
+    for command in commands:
+        assert exit_code(app, command) == 2
+        assert "kind in config.json is 'odd'" in capsys.readouterr().err
+
+
+def write_hub(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(state, folder / "model.safetensors")
+
+
+def test_folders_of_the_hubs_mixin(tmp_path: Path) -> None:
+    saes = ROOT / "tests" / "saes"
+    theirs = saes / "sae-lens-jumprelu" / "mid.0"
+    config, state = json.loads((theirs / "cfg.json").read_text()), load_file(theirs / "sae_weights.safetensors")
+    write_hub(tmp_path / "a" / "mid.0", config, state)
+    x = torch.randn(5, 6)
+    assert torch.equal(load_sae(tmp_path / "a" / "mid.0")(x), load_sae(theirs)(x))
+    topk = TopKSAE(6, 12, 3)
+    published = {"n_dirs_local": 12, "d_model": 6, "k": 3}
+    write_hub(tmp_path / "b" / "mid.0", published, {k: v.contiguous() for k, v in topk.state_dict().items()})
+    assert torch.equal(load_sae(tmp_path / "b" / "mid.0")(x), topk(x))
+    write_hub(tmp_path / "c" / "mid.0", {"hidden": 12}, {"W": torch.ones(12, 6)})
+    with pytest.raises(UserError, match=r"a class that config.json does not name.*load\(model, saes="):
+        load_sae(tmp_path / "c" / "mid.0")
+
+
+def test_the_authors_layouts(tmp_path: Path) -> None:
+    """``state_dict.pth`` with its tensors in a dictionary of that name or bare, and ``mean.pt`` beside it."""
+    topk, x = TopKSAE(6, 12, 3), torch.randn(5, 6)
+    for name, content in (("outer", {"state_dict": topk.state_dict()}), ("bare", topk.state_dict())):
+        folder = tmp_path / name / "double.18"
+        folder.mkdir(parents=True)
+        torch.save(content, folder / "state_dict.pth")
+        torch.save(torch.ones(6), folder / "mean.pt")
+        (folder / "config.json").write_text(json.dumps({"n_dirs_local": 12, "d_model": 6, "k": 3, "auxk": 256}))
+        assert torch.equal(load_sae(find_saes(tmp_path / name, SITES, SaeSettings())["double.18"])(x), topk(x))
+
+
+SITES = {"mid.0": ("mid.0",), "double.18": ("double.18",)}
+
+
+def test_saes_lie_deeper_and_several_below_a_site(tmp_path: Path) -> None:
+    for name, n in (("width_8/l0_20", 8), ("width_8/l0_90", 8), ("width_12/l0_20", 12)):
+        save_sae(LinearSAE(6, n, JumpReLU(torch.ones(n))), tmp_path / "mid.0" / name, {})
+    (tmp_path / "config.json").write_text('{"model_type": "unrelated"}')
+    with pytest.raises(UserError, match=r"several SAEs for mid\.0 .*width_12/l0_20: k \?, 12.*l0_90.*sae\.name="):
+        find_saes(tmp_path, SITES, SaeSettings())
+    for settings in (SaeSettings(features=12), SaeSettings(name="width_12")):
+        assert find_saes(tmp_path, SITES, settings)["mid.0"].relative_to(tmp_path) == Path("mid.0/width_12/l0_20")
+    one = tmp_path / "mid.0" / "width_8" / "l0_90"
+    assert find_saes(one, SITES, SaeSettings()) == {"mid.0": one}  # as the message says to name it
+    with pytest.raises(UserError, match=r"fits sae\.name=l0_5; it has mid\.0/width_12"):
+        find_saes(tmp_path, SITES, SaeSettings(name="l0_5"))
+    save_sae(TopKSAE(6, 8, 2), tmp_path / "mid.0_new", {})
+    assert find_saes(tmp_path, SITES, SaeSettings())["mid.0"].name == "mid.0_new"  # the least deep
+
+
+def test_a_folder_of_a_site_without_an_sae_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mid.0").mkdir()
+    (tmp_path / "mid.0" / "sae.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"mid\.0 is named for a site but holds no SAE that is read: found sae\.bin"):
+        find_saes(tmp_path, SITES, SaeSettings())
+    shutil.copytree(ROOT / "tests" / "saes" / "sae-lens-jumprelu" / "mid.0", tmp_path / "other" / "unnamed")
+    with pytest.raises(UserError, match=r"the site of .*unnamed is unknown"):
+        find_saes(tmp_path / "other" / "unnamed", SITES, SaeSettings())

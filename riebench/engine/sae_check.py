@@ -8,12 +8,31 @@ from collections.abc import Mapping
 
 import torch
 
+from riebench.engine.request import Request
 from riebench.methods.interface import Observed
+from riebench.methods.registry import find
+from riebench.models.entries import entry_named
+from riebench.sae.sae import check_width
+from riebench.sae.store import load_sae
 
 logger = logging.getLogger(__name__)
 VECTORS = 64
 """Vectors of the base run on which each SAE of a pair is tried."""
 _WARNED: set[tuple[str, str, int]] = set()
+
+
+def read_saes(request: Request) -> None:
+    """Read the SAEs of a user's folder that a run would read.
+
+    Raises:
+        UserError: if one cannot be used.
+    """
+    if request.settings.sae.folder is None:
+        return
+    entry = entry_named(request.model)
+    saes, sites = entry.saes(request.settings), entry.sites(request.settings)
+    for site in dict.fromkeys(s for c in request.conditions if find(c.method).needs_sae for s in c.sites):
+        check_width(load_sae(saes[site]), site, sites[site].width)
 
 
 def notes_of_saes(seen: Observed) -> dict[str, dict[str, str | float]]:
