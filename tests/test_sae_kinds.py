@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from riebench.features.subjects import with_true_directions
 from riebench.sae.given import as_sae
 from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
 from riebench.util.errors import UserError
@@ -98,6 +99,13 @@ def test_an_object_with_encode_and_decode_is_an_sae() -> None:
     half = as_sae(Theirs(torch.bfloat16), 8, "it")
     assert half.encode(x).dtype == half.decode(codes).dtype == half.W_dec.dtype == torch.float32
     assert float((half(x) - as_sae(Theirs(), 8, "it")(x)).norm()) < 0.2 * float(half(x).norm())
+
+
+def test_scores_see_what_a_decoder_adds() -> None:
+    theirs = Theirs()
+    assert torch.allclose(with_true_directions("it", 8, theirs).W_dec.norm(dim=1), torch.ones(16))
+    theirs.decode = lambda z: z @ theirs.W_dec + 1  # type: ignore[method-assign]
+    assert with_true_directions("it", 8, theirs) is theirs
 
 
 def test_codes_with_signs_become_two_features() -> None:

@@ -326,13 +326,15 @@ def _subjects(
     descriptions: SiteDescriptions,
 ) -> list[Subject]:
     """The dictionaries, loaded and checked, and their baselines."""
-    from riebench.features.subjects import Subject, check_dictionary, make_baselines
+    from riebench.features.subjects import Subject, check_dictionary, make_baselines, with_true_directions
 
     subjects: list[Subject] = []
     for target in targets:
         dictionary = target.load()
-        check_dictionary(target.name, target.site, model.sites[target.site].width, dictionary)
+        width = model.sites[target.site].width
+        check_dictionary(target.name, target.site, width, dictionary)
         placed = dictionary.to(model.device) if hasattr(dictionary, "to") else dictionary
+        placed = with_true_directions(target.name, width, placed)
         subjects.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
         for number in descriptions.get(target.site, {}):
             if not 0 <= number < len(placed.W_dec):
