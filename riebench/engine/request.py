@@ -100,6 +100,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     entry = model.entry if model else entry_named(str(options.model))
     settings = changed(parse_settings(preset.settings if preset else {}), options.settings or {})
     entry.check_settings(settings)
+    options.handed_in.check_settings(settings)
     model_sites = ModelSites.of(entry, model, settings)
     sweeps = [sweep_of(options)] if preset is None else preset.sweeps
     blocks = options.listed["block"] if options.block else [ALL] if preset else []
@@ -120,7 +121,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
                 condition
                 for sweep in sweeps
                 for condition in conditions_of(
-                    sweep, usable_methods(sweep, pairs, steps, leave_out), block_sets, intervals, model_sites
+                    sweep, usable_methods(sweep, pairs, steps, intervals, leave_out), block_sets, intervals, model_sites
                 )
             ),
             steps=steps,

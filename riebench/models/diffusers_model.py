@@ -1,7 +1,8 @@
 """The base of loaded models on diffusers' pipelines: sampling, and results that are computed once.
 
 An edited run reuses what the base run has computed: with the same prompt, seed and timestep, every module before the
-first edited block has the same output as in the base run. This holds at the first step only: after it the latents
+first edited block has the same output as in the base run, unless code of a user's runs in the denoiser: a hook could
+act on a recorded output again, or count its calls. This holds at the first step only: after it the latents
 differ. A family names the modules that have run when a block begins, each as large as possible. In a U-Net these are
 whole stages before the block's own stage, with their skip connections, and the earlier ResNets and transformer blocks
 of its own stage.
@@ -76,6 +77,7 @@ class DiffusersModel(Model):
 
     packing: ClassVar[int] = 1
     kept: ClassVar[tuple[str, ...]] = ("saes", "batch", "replay", "_turn", "_state")
+    fixed: ClassVar[frozenset[str]] = Model.fixed | {"pipeline", "denoiser", "settings", "dtype"}
 
     def __init__(
         self,
@@ -93,6 +95,8 @@ class DiffusersModel(Model):
     ) -> None:
         import torch
 
+        from riebench.models.pipeline_state import runs_code_of_a_user
+
         self.pipeline, self.denoiser, self.settings = pipeline, denoiser, settings
         self.dtype: torch.dtype = denoiser.dtype  # type: ignore[assignment]
         common: dict[str, str | float] = {"dtype": str(self.dtype).removeprefix("torch."), "size": size}
@@ -101,6 +105,7 @@ class DiffusersModel(Model):
         modules = {site: denoiser.get_submodule(path) for site, path in paths.items()}
         super().__init__(entry, fingerprint, sites, modules, device, size, {**common, **conditions})
         self.replay = settings.model.replay
+        self._replayable = not runs_code_of_a_user(denoiser)
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
         check_factor(pipeline)
         check_scheduler(pipeline, self.set_timesteps)
@@ -221,7 +226,7 @@ class DiffusersModel(Model):
 
         The last row is recorded: it is in the last batch, however small batches are.
         """
-        if not self.replay:
+        if not (self.replay and self._replayable):
             return nullcontext()
         rows, halves = len(batch.prompts), 2 if self.guided else 1
         starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
@@ -251,7 +256,7 @@ class DiffusersModel(Model):
                 with self._state:
                     self.sample(Batch([prompt], [seed], steps, finished=latents))
                 self._finished = run, latents[0]
-            return self._finished[1]
+            return self._finished[1].clone()
 
     def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
         """The pipeline's callback that inserts the latents of ``batch.begin`` and keeps those for ``batch.finished``.

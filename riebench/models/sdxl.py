@@ -167,7 +167,7 @@ class SDXL(DiffusersModel):
         UserError: if the size does not fit the model, or a setting is of an unconditional half that it lacks.
     """
 
-    kept: ClassVar[tuple[str, ...]] = (*DiffusersModel.kept, "unconditional", "negative")
+    fixed: ClassVar[frozenset[str]] = DiffusersModel.fixed | {"guidance", "unconditional", "negative"}
 
     def __init__(self, pipeline: Any, entry: SDXLEntry, settings: Settings, fingerprint: str) -> None:
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
