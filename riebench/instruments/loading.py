@@ -294,7 +294,7 @@ def assemble_scorers(
 
 
 def _fingerprint(sae: SAE) -> str:
-    """A hash of the weights of an SAE in memory; of a stranger's object, which may have none, also of what it computes."""
+    """A hash of the weights of an SAE in memory; of a stranger's object, which may have none, also of its codes."""
     from riebench.sae.given import GivenSAE
 
     weights = weights_fingerprint(sae)
