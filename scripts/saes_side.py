@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -143,6 +144,10 @@ def sparsify() -> Iterator[Case]:
 
 
 def overcomplete() -> Iterator[Case]:
+    # Left out: parts beside its SAEs that need a torchvision for this PyTorch and an old matplotlib.
+    for name in ("models", "visualization"):
+        left_out = sys.modules[f"overcomplete.{name}"] = ModuleType(name)
+        left_out.__getattr__ = lambda name: None  # type: ignore[method-assign]
     from overcomplete.sae import SAE, BatchTopKSAE, JumpSAE, TopKSAE
 
     def saved(sae_class: Any, whole: bool = True, evaluating: bool = True, **more: Any) -> Callable[[Path], Any]:

@@ -152,3 +152,20 @@ def test_a_folder_of_a_site_without_an_sae_is_named(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tests" / "saes" / "sae-lens-jumprelu" / "mid.0", tmp_path / "other" / "unnamed")
     with pytest.raises(UserError, match=r"the site of .*unnamed is unknown"):
         find_saes(tmp_path / "other" / "unnamed", SITES, SaeSettings())
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("was-run"),))
+
+
+def test_a_whole_sae_of_overcomplete_runs_no_code(tmp_path: Path) -> None:
+    folder = tmp_path / "mid.0"
+    folder.mkdir()
+    torch.save({"encoder.weight": Evil()}, folder / "sae.pt")
+    with pytest.raises(UserError, match="holds more than tensors"):
+        load_sae(folder)
+    assert not Path("was-run").exists()
+    torch.save({"encoder.weight": torch.ones(3, 2)}, folder / "sae.pt")
+    with pytest.raises(UserError, match=r"without the class and k of the SAE; save the whole SAE"):
+        load_sae(folder)
