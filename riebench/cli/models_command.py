@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from riebench.cli.shared_options import Model, with_settings
 from riebench.util.errors import UserError, unknown
@@ -31,6 +29,9 @@ def blocks_command(
 
     Example: riebench blocks --model sdxl-turbo
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from riebench.models.entries import entry_named
     from riebench.models.sites import NEURONS, neuron_sites
     from riebench.settings.settings import parse_settings
@@ -68,6 +69,9 @@ def settings_command() -> None:
 
     Example: riebench settings
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from riebench.settings.settings import choices, described
 
     table = Table("setting", "values", "default", "what it is")
