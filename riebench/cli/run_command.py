@@ -13,7 +13,6 @@ import typer
 
 from riebench.cli.shared_options import with_run_options
 from riebench.engine.run_options import RunOptions
-from riebench.records import ALL_STEPS, interval_name
 from riebench.report.summary import summarize, wide_console
 
 if TYPE_CHECKING:
@@ -46,6 +45,10 @@ def run_command(
 
     request, pairs = resolve(options)
     if dry_run:
+        if request.settings.sae.folder is not None:
+            from riebench.engine.sae_check import read_saes
+
+            read_saes(request)
         _print_plan(request)
         return 0
     from riebench.engine.run import carry_out
@@ -94,6 +97,7 @@ def _print_plan(request: Request) -> None:
     from rich.table import Table
 
     from riebench.engine.forecast import forecast
+    from riebench.records import ALL_STEPS, interval_name
 
     plan = forecast(request)
     table = Table("method", "options", "blocks", "strengths", "on steps", title="settings", title_justify="left")
