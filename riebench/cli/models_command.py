@@ -31,12 +31,11 @@ def blocks_command(
 
     Example: riebench blocks --model sdxl-turbo
     """
-    from riebench.models.entries import entry_named
+    from riebench.models.entries import entry_and_settings
     from riebench.models.sites import NEURONS, neuron_sites
     from riebench.sae.folders import feature_count, read_config
-    from riebench.settings.settings import parse_settings
 
-    entry, parsed = entry_named(model), parse_settings(settings)
+    entry, parsed = entry_and_settings(model, settings)
     sites, saes = entry.sites(parsed), entry.saes(parsed)
     table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
     for block in [site for site in sites if NEURONS not in site]:

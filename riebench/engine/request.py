@@ -14,7 +14,7 @@ from riebench.engine.conditions import Condition, ModelSites, conditions_of, swe
 from riebench.engine.presets import Preset, preset_named
 from riebench.engine.run_options import ALL, RunOptions
 from riebench.methods.registry import METHODS
-from riebench.models.entries import entry_named
+from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.pairs import Pair, categories_named, load_pairs, select
 from riebench.pairs.edited_images import pictured
@@ -97,8 +97,9 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     """
     preset = _preset(options)
     model = options.handed_in.model
-    entry = model.entry if model else entry_named(str(options.model))
     settings = changed(parse_settings(preset.settings if preset else {}), options.settings or {})
+    name, settings = (model.entry.name, settings) if model else named_model(options.model, settings)
+    entry = model.entry if model else entry_named(name)
     entry.check_settings(settings)
     model_sites = ModelSites.of(entry, model, settings)
     sweeps = [sweep_of(options)] if preset is None else preset.sweeps
@@ -113,7 +114,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     leave_out = ALL in options.listed["method"]
     try:
         request = Request(
-            model=entry.name if model else str(options.model),
+            model=name,
             settings=settings,
             protocol=protocol,
             conditions=tuple(

@@ -19,7 +19,7 @@ from riebench.features.score_files import (
     write_scores,
 )
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
-from riebench.models.entries import entry_named
+from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR, Prompted
 from riebench.records.code import code_version
@@ -123,6 +123,8 @@ def score(
     several = list(saes) if isinstance(saes, (list, tuple)) else [saes]
     file = None if descriptions is None else Path(descriptions)
     parsed = parse_settings(settings or {})
+    if isinstance(model, str):
+        model, parsed = named_model(model, parsed)
     chosen = ScoreSettings(**options)
     request = ScoreRequest(several, model, parsed, site, baselines, prompts, count, column, file, batch, chosen)
     return carry_out_scores(request, Path(out))

@@ -10,13 +10,13 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from riebench.models.devices import USER_WEIGHTS, pick_device
-from riebench.models.model import Model, ModelEntry
+from riebench.models.model import TEXT, Model, ModelEntry
 from riebench.models.sites import Site
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
@@ -49,6 +49,33 @@ PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 
 
 @dataclass(frozen=True)
+class Text:
+    """How a pipeline encodes a prompt.
+
+    Attributes:
+        returned: what its ``encode_prompt`` returns, as names of arguments of its call; empty for what is not used.
+        arguments: of ``encode_prompt`` beside the prompt and the device.
+        encoders: name of a text encoder, as the bench prints it, to the pipeline's component.
+        tokenizers: component to the largest number of tokens; None for the tokenizer's own, which is never exceeded.
+            In place of a component that a pipeline lacks stands its ``tokenizer``.
+        wrapped: returns the text that the tokenizer is given for a prompt; None for the prompt itself.
+        as_called: names of further arguments of ``encode_prompt``: those that the pipeline's call has by default.
+        negative: what ``encode_prompt`` returns with guidance, if it encodes a negative prompt in a way of its own;
+            named as the prompt's own, and empty for what is not of the negative prompt.
+        more: further calls of ``encode_prompt``, for other encoders.
+    """
+
+    returned: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    encoders: Mapping[str, str] = field(default_factory=lambda: {TEXT: "text_encoder"})
+    tokenizers: Mapping[str, int | None] = field(default_factory=lambda: {"tokenizer": None})
+    wrapped: Callable[[Any, str], str] | None = None
+    as_called: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    more: tuple[Text, ...] = ()
+
+
+@dataclass(frozen=True)
 class DiffusersEntry(ModelEntry):
     """A pipeline of diffusers by name.
 
@@ -59,13 +86,15 @@ class DiffusersEntry(ModelEntry):
         denoiser: name of the pipeline's component that holds the sites.
         published: component to the part of its published configuration that sites depend on, for use without weights.
         loading: further arguments of the pipeline's ``from_pretrained``.
+        text: how the pipeline encodes a prompt.
     """
 
     own_pipeline: Path | None = None
     canvas: Callable[[int], NDArray[np.float32]] | None = None
-    denoiser: ClassVar[str]
-    published: ClassVar[Mapping[str, Mapping[str, Any]]]
-    loading: ClassVar[Mapping[str, Any]] = {}
+    denoiser: str = ""
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    text: Text = field(default_factory=Text)
 
     def folder(self, settings: Settings) -> Path | None:
         """The folder of the pipeline on this machine; None if it is missing."""
@@ -273,6 +302,8 @@ def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:
     transformers.utils.logging.disable_progress_bar()
     # In float16 SDXL's pipeline casts its autoencoder at every call, with a warning each time.
     logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
+    # Pipelines warn at each call of sizes that they round and of texts without a mask; both are checked before.
+    logging.getLogger("diffusers.pipelines").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`upcast_vae`", FutureWarning)
     # Otherwise diffusers searches every module for the device, several times a call.
     return type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})

@@ -75,6 +75,10 @@ class ModelEntry(ABC):
     row_bytes: float = 0.0
     standin: str = ""
 
+    def is_of(self, folder: Path) -> bool:
+        """Whether this entry is the one for a folder with a pipeline of its class, where several have the class."""
+        return True
+
     def check_settings(self, settings: Settings) -> None:  # noqa: B027 - most families have nothing to refuse
         """Check settings before anything is loaded; the base class accepts all.
 
@@ -282,6 +286,14 @@ class Model(ABC):
     @abstractmethod
     def sample(self, batch: Batch) -> Tensor:
         """The pictures ``[rows, 3, height, width]`` of a batch, 0 to 1; hooks edit and capture meanwhile."""
+
+    def calls_a_step(self, site: str) -> int:
+        """How often a site's module is called in each step; the first call is that of the prompt and the picture."""
+        return 1
+
+    def is_input(self, site: str) -> bool:
+        """Whether a site's values are the input of its module, and not its output; ``read`` is then given the input."""
+        return False
 
     def finished(self, prompt: str, seed: int, steps: int) -> Tensor:
         """The finished latents ``[1, ...]`` of a run without edits, for a :class:`Start`.
