@@ -29,6 +29,6 @@ class RandomFeatures:
             count = min(sae.n_features, max(1, len(add) + len(remove)))
             features = torch.randperm(sae.n_features, generator=generator)[:count].to(real.device)
             signs = torch.randn(count, generator=generator).to(real.device)
-            direction = sae.decoder.weight[:, features] @ signs
+            direction = sae.W_dec.T[:, features] @ signs
             changes[site] = real.norm(dim=-1, keepdim=True) * (direction / direction.norm())
         return Plan(changes, notes={"k": k})

@@ -13,7 +13,7 @@ from .sae import choose
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from riebench.sae.topk import TopKSAE
+    from riebench.sae.sae import SAE
 
 
 def adapted(
@@ -29,7 +29,7 @@ def adapted(
     return change
 
 
-def published_ratio(sae: TopKSAE, added: Tensor, removed: Tensor) -> float:
+def published_ratio(sae: SAE, added: Tensor, removed: Tensor) -> float:
     """The sum of the norms of the added features' decoder columns over that of the removed ones; 0 without these."""
     norms = sae.W_dec.norm(dim=1)
     return (norms[added].sum() / norms[removed].sum()).item() if len(removed) else 0.0

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from riebench.engine.edited_runs import EditedRuns
 from riebench.engine.pair_task import PairResult
-from riebench.engine.pair_work import PairWork
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run_options import RunOptions
@@ -388,9 +388,9 @@ def test_some_settings_of_a_pair(mini: Instruments, monkeypatch: pytest.MonkeyPa
     assert list(whole) == [wanted.key for wanted in task.settings]
     planned: list[str] = []
     rows: list[int] = []
-    plan, generate = PairWork._plan, mini.model.generate
+    plan, generate = EditedRuns._plan, mini.model.generate
 
-    def planning(self: PairWork, number: int) -> Any:
+    def planning(self: EditedRuns, number: int) -> Any:
         planned.append(self.request.conditions[number].method)
         return plan(self, number)
 
@@ -398,7 +398,7 @@ def test_some_settings_of_a_pair(mini: Instruments, monkeypatch: pytest.MonkeyPa
         rows.append(len(prompts))
         return generate(prompts, *given, **more)
 
-    monkeypatch.setattr(PairWork, "_plan", planning)
+    monkeypatch.setattr(EditedRuns, "_plan", planning)
     monkeypatch.setattr(mini.model, "generate", generating)
     last = task.settings[3]
     (record,) = worker_.work(task._replace(settings=(last,))).records

@@ -153,7 +153,7 @@ def plain_setting(worker: PairWorker, task: PairTask, setting: PairSetting) -> S
         alone = task._replace(settings=(setting,), searches=())
         work = PairWork(alone, worker.recorder, worker.instruments, worker.kept_for_all)
         work.observe()
-        (picture,) = work.edit([setting])
+        (picture,) = work.edited.pictures([setting])
         if picture.error is not None:
             raise picture.error
         (record,) = work.score([picture])

@@ -21,7 +21,7 @@ from riebench.settings.settings import Settings
 from riebench.util.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from riebench.sae.topk import TopKSAE
+    from riebench.sae.sae import SAE
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class ModelSites(NamedTuple):
     """
 
     sites: Mapping[str, Site]
-    saes: Mapping[str, Path | TopKSAE] | None
+    saes: Mapping[str, Path | SAE] | None
     default_blocks: Sequence[str]
 
     @classmethod

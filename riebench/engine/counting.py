@@ -14,7 +14,7 @@ from torch import Tensor
 
 from riebench.instruments.loading import Instruments
 from riebench.models.model import DECODER, DENOISER, TEXT
-from riebench.sae.topk import TopKSAE
+from riebench.sae.sae import SAE
 
 MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS = "masker", "CLIP image", "CLIP text", "LPIPS"
 COUNTED = (DENOISER, DECODER, TEXT, MASKER, CLIP_IMAGE, CLIP_TEXT, LPIPS)
@@ -119,8 +119,8 @@ def counting(instruments: Instruments, counts: Counts | None = None) -> Iterator
         watch(scorers.lpips.model.net, "forward", LPIPS)
         for name in ("layers", "totals", "means_by_region"):
             watch(scorers.lpips, name, "LPIPS differences", _one)
-        watch(TopKSAE, "encode", "SAE", lambda sae, x: x.shape[:-1].numel())
-        watch(TopKSAE, "directions", "SAE decoder", _one)
+        watch(SAE, "encode", "SAE", lambda sae, x: x.shape[:-1].numel())
+        watch(SAE, "directions", "SAE decoder", _one)
         if instruments.masker is not None:
             watch(instruments.masker, "find", MASKER, _one, lambda image, phrase: [(image.tobytes(), phrase)])
         if instruments.truth is not None:

@@ -34,7 +34,7 @@ from riebench.util.plugins import load_object, place_of
 if TYPE_CHECKING:
     from riebench.metrics.clip import ClipScorer
     from riebench.metrics.lpips import LpipsScorer
-    from riebench.sae.topk import TopKSAE
+    from riebench.sae.sae import SAE
 
 NOT_SCORERS = ("model", "sae", "detector", "text-encoder", "segmenter")
 """Parts that no scorer needs."""
@@ -247,7 +247,7 @@ def assemble_scorers(
     return scorers._replace(more={**scorers.more, **networks}) if networks else scorers
 
 
-def saes_fingerprint(saes: Mapping[str, Path | TopKSAE]) -> str:
+def saes_fingerprint(saes: Mapping[str, Path | SAE]) -> str:
     """A short hash of all SAEs of a model; ``none`` where there are none."""
     folders = [sae for sae in saes.values() if isinstance(sae, Path)]
     if folders:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from riebench.sae.topk import TopKSAE
+    from riebench.sae.sae import SAE
 
     Picture = NDArray[np.uint8]
 
@@ -60,7 +60,7 @@ class Observed:
     source: Mapping[str, Values]
     base_masks: Mapping[str, Tensor]
     source_masks: Mapping[str, Tensor]
-    saes: Mapping[str, TopKSAE]
+    saes: Mapping[str, SAE]
     seed: int
     protocol: Protocol = RIEBENCH
     pictures: Mapping[RunName, Picture] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from riebench.models.change_mark import ChangeMark
 from riebench.models.devices import USER_WEIGHTS
 
 if TYPE_CHECKING:
-    from riebench.sae.topk import TopKSAE
+    from riebench.sae.sae import SAE
 
 
 class LoadedState:
@@ -68,7 +68,7 @@ class LoadedState:
         self._paused -= 1
 
 
-def sae_mark(sae: Path | TopKSAE) -> Hashable:
+def sae_mark(sae: Path | SAE) -> Hashable:
     """A mark of an SAE, or of its folder's files, that differs after a change; taken without reading weights."""
     if not isinstance(sae, Path):
         return (

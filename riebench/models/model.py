@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from riebench.pairs import Pair
-    from riebench.sae.topk import TopKSAE
+    from riebench.sae.sae import SAE
     from riebench.settings.settings import Settings
     from riebench.weights import Part
 
@@ -196,9 +196,9 @@ class Model(ABC):
         self.device = device
         self.size = size
         self.conditions = conditions
-        self.saes: Mapping[str, Path | TopKSAE] = {}
+        self.saes: Mapping[str, Path | SAE] = {}
         self.batch = 8
-        self._loaded_saes: dict[str, tuple[Any, TopKSAE]] = {}
+        self._loaded_saes: dict[str, tuple[Any, SAE]] = {}
         self._turn = RLock()  # hooks are on the modules, which all threads share
         self._state = LoadedState(self.watched(), fingerprint)
 
@@ -371,7 +371,7 @@ class Model(ABC):
             with self._state:
                 return in_batches(self, len(prompts), work)
 
-    def sae(self, site: str) -> TopKSAE:
+    def sae(self, site: str) -> SAE:
         """The SAE of a site, on the model's device; it is loaded at the first call, and again when its files change.
 
         Raises:
