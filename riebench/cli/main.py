@@ -12,7 +12,14 @@ from riebench.cli.bench_command import bench_command
 from riebench.cli.messages import PREFIX, App, HeadedCommands, exit_code
 from riebench.cli.methods_command import methods_command, new_method_command
 from riebench.cli.mini_command import mini_app
-from riebench.cli.models_command import blocks_command, doctor_command, fetch_command, settings_command, standin_command
+from riebench.cli.models_command import (
+    blocks_command,
+    doctor_command,
+    fetch_command,
+    models_command,
+    settings_command,
+    standin_command,
+)
 from riebench.cli.paint_command import paint_command
 from riebench.cli.pairs_command import pairs_app
 from riebench.cli.report_command import compare_command, report_command, results_app, table_command
@@ -42,6 +49,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "SAEs": {"sae": sae_app, "paint": paint_command},
     "Studies": {"ablate": ablate_command, "audit": audit_command},
     "Models and weights": {
+        "models": models_command,
         "blocks": blocks_command,
         "settings": settings_command,
         "fetch": fetch_command,

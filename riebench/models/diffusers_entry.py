@@ -21,7 +21,8 @@ from riebench.models.sites import Site
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.files import files_under, fingerprint
-from riebench.weights import find_part, hub_snapshot, is_standin, weights_root
+from riebench.weights import HubFiles, Part, find_part, hub_snapshot, is_standin, weights_root
+from riebench.weights.parts import INSTRUMENTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +47,12 @@ USUAL_SETTINGS = {"force_zeros_for_empty_prompt": True}
 """The settings in the index of the published SDXL."""
 PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 """The part of the configuration of SDXL's and FLUX.1's autoencoders that sites depend on, for use without weights."""
+
+PIPELINE_FILES = (
+    *("model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja"),
+    *(f"*/{name}{shard}.safetensors" for name in ("model", "diffusion_pytorch_model") for shard in ("", "-0*")),
+)
+"""Patterns of the files of a pipeline on the hub, without other variants of its weights."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class DiffusersEntry(ModelEntry):
         published: component to the part of its published configuration that sites depend on, for use without weights.
         loading: further arguments of the pipeline's ``from_pretrained``.
         text: how the pipeline encodes a prompt.
+        no_start: why a run cannot begin with a finished picture; empty if it can.
     """
 
     own_pipeline: Path | None = None
@@ -95,6 +103,7 @@ class DiffusersEntry(ModelEntry):
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loading: Mapping[str, Any] = field(default_factory=dict)
     text: Text = field(default_factory=Text)
+    no_start: str = ""
 
     def folder(self, settings: Settings) -> Path | None:
         """The folder of the pipeline on this machine; None if it is missing."""
@@ -111,6 +120,19 @@ class DiffusersEntry(ModelEntry):
         folder = self.folder(settings)
         configs = {name: component_config(folder, name, config) for name, config in self.published.items()}
         return self.sites_for(configs, settings.model.size)
+
+    def kinds_of_blocks(self) -> list[str]:
+        """The beginnings of the names of the blocks: ``double`` of ``double.18``."""
+        blocks = self.sites_for(self.published, None)
+        return list(dict.fromkeys(block.partition(".")[0] for block in blocks))
+
+    def size_text(self) -> str:
+        """One line on the size of the pictures: the published model's own, and the number that others are multiples of."""
+        return ""
+
+    def guidance_text(self) -> str:
+        """One line on the guidance: how the pipeline is guided, and the default scale."""
+        return f"rows, {self.guidance:g}"
 
     @abstractmethod
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
@@ -176,6 +198,20 @@ class DiffusersEntry(ModelEntry):
                 f"the {self.denoiser} of the pipeline, a {type(denoiser).__name__}, has not the layout of {self.name}"
             )
             raise UserError(f"{wrong}: {error}") from None
+
+
+def hub(name: str, repository: str, parameters: float, gated: bool = False) -> dict[str, Any]:
+    """The fields of an entry whose pipeline is on the hub, of weights of two bytes each.
+
+    Args:
+        name: of the entry.
+        repository: on the hub.
+        parameters: number of weights.
+        gated: whether the licence must be accepted.
+    """
+    source = HubFiles(repository, "main", PIPELINE_FILES, gated=gated)
+    part = Part("model", name, ("model_index.json",), source, int(2 * parameters), ("diffusers", "transformers"))
+    return {"name": name, "parts": (part, *INSTRUMENTS), "pipeline_parameters": parameters, "standin": "tiny"}
 
 
 def refuse_single_file(location: str | Path, pipeline_class: str) -> None:

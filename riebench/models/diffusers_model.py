@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from inspect import signature
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.diffusers_entry import DiffusersEntry, Text
@@ -159,8 +160,9 @@ class DiffusersModel(Model):
         for name, most in text.tokenizers.items():
             tokenizer = getattr(pipeline, name) or pipeline.tokenizer
             longest = min(most or tokenizer.model_max_length, tokenizer.model_max_length)
-            if "max_sequence_length" in arguments and not text.wrapped:
-                arguments["max_sequence_length"] = min(arguments["max_sequence_length"], longest)
+            if "max_sequence_length" in arguments:
+                most_of_all = min(arguments["max_sequence_length"], tokenizer.model_max_length)
+                arguments["max_sequence_length"] = most_of_all
             self.check_length(tokenizer, prompt, longest, text.wrapped(pipeline, prompt) if text.wrapped else prompt)
         values = pipeline.encode_prompt(prompt, device=self.device, **arguments | more)
         returned = text.negative if more else text.returned
@@ -317,6 +319,9 @@ class DiffusersModel(Model):
         """See :class:`Model`; the latents of the latest such run are kept."""
         import torch
 
+        if self.diffusers_entry.no_start:
+            why = self.diffusers_entry.no_start
+            raise UserError(f"{self.entry.name} cannot begin with a finished picture: {why}")
         run = (prompt, seed, steps)
         with self._turn, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             self._follow()
@@ -383,7 +388,7 @@ def joined(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     names = texts[0] if texts else ()
     rows = {name: [text[name] for text in texts] for name in names}
-    return {n: sum(v, []) if isinstance(v[0], list) else torch.cat(v) for n, v in rows.items()}
+    return {n: [*chain.from_iterable(v)] if isinstance(v[0], list) else torch.cat(v) for n, v in rows.items()}
 
 
 def check_factor(pipeline: Any) -> None:

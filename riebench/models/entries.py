@@ -41,6 +41,9 @@ REFUSED = {
 
 FAMILIES = {
     "flux-dev": "riebench.models.flux:DEV",
+    "sd1.5": "riebench.models.sd:SD15",
+    "sd-turbo": "riebench.models.sd:SD_TURBO",
+    "lcm": "riebench.models.sd:LCM",
     "sd3.5-medium": "riebench.models.token_families:SD3",
     "pixart-alpha": "riebench.models.token_families:PIXART_ALPHA",
     "pixart-sigma": "riebench.models.token_families:PIXART_SIGMA",

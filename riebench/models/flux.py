@@ -51,6 +51,7 @@ _FILES = (
     *(f"{part}/diffusion_pytorch_model*.safetensors*" for part in ("transformer", "vae")),
 )
 
+
 def flux_text(tokens: int) -> Text:
     """The text of FLUX.1: T5's states, and CLIP's pooled vector of the first tokens that CLIP takes.
 

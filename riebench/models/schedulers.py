@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 TRIAL_STEPS = 4
 """Schedulers with more than one pass a step differ from others from two steps on."""
 MEND = (
-    "give the pipeline one that fits (EulerDiscreteScheduler for a U-Net, FlowMatchEulerDiscreteScheduler for FLUX), with "
-    "pipeline.scheduler = CLASS.from_config(pipeline.scheduler.config) or in scheduler/scheduler_config.json"
+    "give the pipeline one that fits (EulerDiscreteScheduler for a U-Net, FlowMatchEulerDiscreteScheduler for FLUX), "
+    "with pipeline.scheduler = CLASS.from_config(pipeline.scheduler.config) or in scheduler/scheduler_config.json"
 )
 """The end of a message that refuses a scheduler."""
 SetTimesteps = Callable[[Any, int, "torch.device"], None]
@@ -94,7 +94,10 @@ def _trial_latents(pipeline: Any, set_timesteps: SetTimesteps, seeds: Sequence[i
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     latents, scales, more = torch.ones(len(seeds), 4, 4, 4), hasattr(pipeline, "prepare_extra_step_kwargs"), {}
     if scales:  # FLUX's pipeline hands no generator to its scheduler, and lets it scale nothing
-        latents, more = latents * getattr(scheduler, "init_noise_sigma", 1.0), pipeline.prepare_extra_step_kwargs(generators, 0.0)
+        latents, more = (
+            latents * getattr(scheduler, "init_noise_sigma", 1.0),
+            pipeline.prepare_extra_step_kwargs(generators, 0.0),
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(len(seeds))
         for time in scheduler.timesteps[:2]:

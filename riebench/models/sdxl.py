@@ -80,7 +80,7 @@ def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
         side: of the latents, cells.
     """
     widths, each = list(unet["block_out_channels"]), unet["layers_per_block"]
-    depths = unet["transformer_layers_per_block"]
+    depths = unet.get("transformer_layers_per_block", 1)
     depths = [depths] * len(widths) if isinstance(depths, int) else list(depths)
     last = len(widths) - 1
     stages = [(f"down.{i}", i, each) for i, kind in enumerate(unet["down_block_types"]) if "CrossAttn" in kind]
@@ -135,6 +135,10 @@ class SDXLEntry(DiffusersEntry):
         unet, vae = configs["unet"], configs["vae"]
         factor = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to each cell of the latents
         return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
+
+    def size_text(self) -> str:
+        """See :class:`DiffusersEntry`."""
+        return f"{PIPELINE_UNIT * self.published['unet']['sample_size']}; multiples of {PIPELINE_UNIT}"
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """The SAEs in ``sae.folder``, else the published ones with RIEBench's k and number of features."""
@@ -226,7 +230,7 @@ class SDXL(DiffusersModel):
     def unconditional_text(self) -> dict[str, Any]:
         """See :class:`DiffusersModel`; zeros without a negative prompt, if the pipeline is configured so."""
         text = super().unconditional_text()
-        zeros = self.negative is None and self.pipeline.config.force_zeros_for_empty_prompt
+        zeros = self.negative is None and self.pipeline.config.get("force_zeros_for_empty_prompt")
         return {name: value * 0 for name, value in text.items()} if zeros else text
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from riebench.models.diffusers_entry import PUBLISHED_VAE, Text
+from riebench.models.diffusers_entry import PUBLISHED_VAE, Text, hub
 from riebench.models.model import TEXT
 from riebench.models.tokens import Blocks, Config, TokenEntry, four_widths, heads_width
-from riebench.weights import HubFiles, Part
-from riebench.weights.parts import INSTRUMENTS
 
 UNGUIDED = {"do_classifier_free_guidance": False}
 UNCLEANED = {**UNGUIDED, "clean_caption": False}
@@ -21,24 +19,6 @@ UNCLEANED = {**UNGUIDED, "clean_caption": False}
 WITH_MASK = ("prompt_embeds", "prompt_attention_mask")
 IGNORED_CALLBACK = "its pipeline ignores callback_on_step_end"
 T5 = 4.76e9  # weights of T5-XXL's encoder
-_FILES = (
-    *("model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja"),
-    *(f"*/{name}{shard}.safetensors" for name in ("model", "diffusion_pytorch_model") for shard in ("", "-0*")),
-)
-
-
-def hub(name: str, repository: str, parameters: float, gated: bool = False) -> dict[str, Any]:
-    """The fields of an entry whose pipeline is on the hub, of weights of two bytes each.
-
-    Args:
-        name: of the entry.
-        repository: on the hub.
-        parameters: number of weights.
-        gated: whether the licence must be accepted.
-    """
-    source = HubFiles(repository, "main", _FILES, gated=gated)
-    part = Part("model", name, ("model_index.json",), source, int(2 * parameters), ("diffusers", "transformers"))
-    return {"name": name, "parts": (part, *INSTRUMENTS), "pipeline_parameters": parameters, "standin": "tokens"}
 
 
 def qwen_message(pipeline: Any, prompt: str, **how: Any) -> str:
@@ -117,9 +97,7 @@ SANA = TokenEntry(
     patch=1,
     factor=autoencoder_dc_factor,
     neurons=lambda transformer: int(transformer["mlp_ratio"] * heads_width(transformer)),
-    blocks=(
-        Blocks("block", "transformer_blocks", "num_layers", "ff.conv_point", picture=0, neurons_are_input=True),
-    ),
+    blocks=(Blocks("block", "transformer_blocks", "num_layers", "ff.conv_point", picture=0, neurons_are_input=True),),
     arguments={"use_resolution_binning": False, "negative_prompt": None},
     text=Text(
         WITH_MASK,
@@ -325,9 +303,7 @@ COGVIEW4 = TokenEntry(
     guidance_kind="calls",
     # One feed-forward serves the picture and then the text.
     blocks=(Blocks("block", "transformer_blocks", "num_layers", "ff.net.0", picture=0, output=0, neurons_calls=2),),
-    text=Text(
-        ("prompt_embeds",), {**UNGUIDED, "max_sequence_length": 1024}, tokenizers={"tokenizer": 1024}
-    ),
+    text=Text(("prompt_embeds",), {**UNGUIDED, "max_sequence_length": 1024}, tokenizers={"tokenizer": 1024}),
     published={
         "transformer": {"sample_size": 128, "num_layers": 30, "attention_head_dim": 40, "num_attention_heads": 64},
         "vae": PUBLISHED_VAE,

@@ -103,7 +103,6 @@ class TokenEntry(DiffusersEntry):
         true_guidance: whether the pipeline has a second guidance, by calls, as its argument ``true_cfg_scale``.
         arguments: further arguments of the pipeline's call.
         expected: settings of the transformer that the entry is for.
-        no_start: why a run cannot begin with a finished picture; empty if it can.
         least_steps: smallest number of steps that the pipeline makes.
         masks_shift: whether the number of unmasked text tokens decides where the picture's tokens lie.
     """
@@ -124,9 +123,20 @@ class TokenEntry(DiffusersEntry):
     true_guidance: bool = False
     arguments: Config = field(default_factory=dict)
     expected: Config = field(default_factory=dict)
-    no_start: str = ""
     least_steps: int = 1
     masks_shift: bool = False
+
+    def size_text(self) -> str:
+        """See :class:`DiffusersEntry`."""
+        factor = self.factor(self.published["vae"])
+        return (
+            f"{self.side(self.published[self.denoiser], factor, None)}; multiples of {self.unit or factor * self.patch}"
+        )
+
+    def guidance_text(self) -> str:
+        """See :class:`DiffusersEntry`."""
+        more = "; true guidance" if self.true_guidance else ""
+        return "none" + more if self.guidance_kind == "none" else f"{self.guidance_kind}, {self.guidance:g}{more}"
 
     def scale(self, settings: Settings) -> float:
         """The guidance scale of a run."""
@@ -253,10 +263,9 @@ class Tokens(DiffusersModel):
         if chosen.true_guidance is not None:
             call["true_cfg_scale"] = chosen.true_guidance
         self._text: dict[str, Any] = {}
+        self._called = False
         self.timestep_arguments = lru_cache(KEPT_STEPS)(self._timestep_arguments)
-        super().__init__(
-            pipeline, denoiser, entry, settings, fingerprint, sites, paths, before, size, conditions, call
-        )
+        super().__init__(pipeline, denoiser, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
 
     @property
     def halves(self) -> int:
@@ -370,25 +379,22 @@ class Tokens(DiffusersModel):
                 scheduler.set_timesteps = own
         raise UserError(f"{type(self.pipeline).__name__} does not ask its scheduler for timesteps")
 
-    def finished(self, prompt: str, seed: int, steps: int) -> Tensor:
-        """See :class:`Model`.
-
-        Raises:
-            UserError: if the pipeline cannot begin with a finished picture.
-        """
-        if self.entry.no_start:
-            raise UserError(f"{self.entry.name} cannot begin with a finished picture: {self.entry.no_start}")
-        return super().finished(prompt, seed, steps)
-
     def _batch(self, batch: Batch) -> list[Run]:
         """See :class:`Model`; rows whose texts have other lengths run one by one, so that none is padded."""
+        runs = self._even_batch(batch)
+        if not self._called and not any(callable(change) for edit in batch.edits for change in edit.changes.values()):
+            self._state.settle(self.watched())
+            self._called = True
+        return runs
+
+    def _even_batch(self, batch: Batch) -> list[Run]:
         texts, shift = map(self.encode_text, dict.fromkeys(batch.prompts)), self.entry.masks_shift
         if len({_lengths(text, shift) for text in texts}) < 2:
             return super()._batch(batch)
         return [run for row in range(len(batch.prompts)) for run in super(Tokens, self)._batch(_row(batch, row))]
 
 
-class _Prepared(Exception):  # noqa: N818 - ends a call that has gone far enough
+class _Prepared(Exception):
     """The pipeline's call has asked its scheduler for timesteps."""
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -405,6 +411,4 @@ def _row(batch: Batch, row: int) -> Batch:
     """One row of a batch."""
     part = slice(row, row + 1)
     begin = None if batch.begin is None else (batch.begin[0][part], batch.begin[1])
-    return batch._replace(
-        prompts=batch.prompts[part], seeds=batch.seeds[part], edits=batch.edits[part], begin=begin
-    )
+    return batch._replace(prompts=batch.prompts[part], seeds=batch.seeds[part], edits=batch.edits[part], begin=begin)

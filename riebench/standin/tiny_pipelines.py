@@ -1,4 +1,4 @@
-"""Tiny random weights of pipelines with a transformer, in diffusers' layout: a description for each pipeline."""
+"""Tiny random weights of pipelines beside SDXL and FLUX.1, in diffusers' layout: a description for each pipeline."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class TinyPipeline:
     """A pipeline of tiny networks with random weights.
 
     Attributes:
-        transformer: its class in diffusers, and its configuration with the published numbers of blocks.
-        depth: the settings of the transformer that are numbers of blocks.
+        denoiser: its class in diffusers, and its configuration with the published numbers of blocks.
+        depth: the settings of the denoiser that are numbers of blocks.
         networks: other component to the function that makes it.
         tokenizers: component to the function that writes it into a folder, and its class in transformers.
         scheduler: its class in diffusers, and its configuration.
         vae: makes the autoencoder.
     """
 
-    transformer: tuple[str, Mapping[str, Any]]
+    denoiser: tuple[str, Mapping[str, Any]]
     depth: tuple[str, ...]
     networks: Mapping[str, Make]
     tokenizers: Mapping[str, tuple[Callable[[Path], None], str]]
@@ -105,6 +105,13 @@ def clip() -> Any:
     from transformers import CLIPTextModelWithProjection
 
     return CLIPTextModelWithProjection(clip_text_config(CLIP, "quick_gelu"))
+
+
+def plain_clip() -> Any:
+    """CLIP's text encoder."""
+    from transformers import CLIPTextModel
+
+    return CLIPTextModel(clip_text_config(CLIP, "quick_gelu"))
 
 
 def decoder(name: str, layers: int = 2, **more: Any) -> Make:
@@ -175,6 +182,22 @@ def write_characters(folder: Path, name: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def write_glm_tokenizer(folder: Path) -> None:
+    """Write a tokenizer in GLM's layout, of single bytes, which begins each text with a token of its own."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: number for number, token in enumerate((*sorted(ByteLevel.alphabet()), *SPECIAL))}
+    tokenizer = Tokenizer(BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
+    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", model_max_length=4096)
+    whole.save_pretrained(folder)
+
+
 def write_bert_tokenizer(folder: Path) -> None:
     """Write a tokenizer in BERT's layout, of letters."""
     from transformers import BertTokenizer
@@ -196,7 +219,32 @@ PIXART: Mapping[str, Any] = {
     "caption_channels": T5_WIDTH,
     "norm_type": "ada_norm_single",
 }
+SD: Mapping[str, Any] = {
+    "sample_size": 64,
+    "block_out_channels": (8, 16, 16, 16),
+    "layers_per_block": 2,
+    "attention_head_dim": 2,
+    "cross_attention_dim": CLIP[0],
+    "norm_num_groups": 4,
+}
+BETAS: Mapping[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 TINY: dict[str, TinyPipeline] = {
+    "StableDiffusionPipeline": TinyPipeline(
+        ("UNet2DConditionModel", SD),
+        (),
+        {"text_encoder": plain_clip},
+        {"tokenizer": CLIP_WORDS},
+        ("EulerDiscreteScheduler", {**BETAS, "steps_offset": 1}),  # the published PNDM makes a pass more than steps
+        lambda: autoencoder(4),
+    ),
+    "LatentConsistencyModelPipeline": TinyPipeline(
+        ("UNet2DConditionModel", {**SD, "time_cond_proj_dim": 8}),
+        (),
+        {"text_encoder": plain_clip},
+        {"tokenizer": CLIP_WORDS},
+        ("LCMScheduler", BETAS),
+        lambda: autoencoder(4),
+    ),
     "StableDiffusion3Pipeline": TinyPipeline(
         (
             "SD3Transformer2DModel",
@@ -347,7 +395,7 @@ TINY: dict[str, TinyPipeline] = {
         ),
         ("num_layers",),
         {"text_encoder": decoder("GlmModel")},
-        {"tokenizer": GEMMA_WORDS},
+        {"tokenizer": (write_glm_tokenizer, "PreTrainedTokenizerFast")},
         (
             "FlowMatchEulerDiscreteScheduler",
             {**FLOW, "base_shift": 0.25, "max_shift": 0.75, "use_dynamic_shifting": True, "time_shift_type": "linear"},
@@ -406,8 +454,8 @@ def t5_of(width: int) -> Any:
     return T5EncoderModel(config)
 
 
-def token_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
-    """The writers of a pipeline with a transformer.
+def tiny_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
+    """The writers of a tiny pipeline.
 
     Raises:
         UserError: if the size is another than tiny.
@@ -417,10 +465,10 @@ def token_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
     if size != "tiny":
         raise UserError(f"{model} has no random weights at its true shapes; give --size tiny")
     kind = entry_named(model).pipeline_class
-    return {"model": lambda: write_token_pipeline(root / model, kind, seed)}
+    return {"model": lambda: write_tiny_pipeline(root / model, kind, seed)}
 
 
-def write_token_pipeline(folder: Path, kind: str, seed: int, blocks: int | None = None) -> None:
+def write_tiny_pipeline(folder: Path, kind: str, seed: int, blocks: int | None = None) -> None:
     """Write a pipeline with random weights; all of them, so that no gate is closed.
 
     Args:
@@ -432,10 +480,12 @@ def write_token_pipeline(folder: Path, kind: str, seed: int, blocks: int | None 
     import diffusers
 
     tiny = TINY[kind]
-    name, config = tiny.transformer
+    name, config = tiny.denoiser
     depth = {} if blocks is None else dict.fromkeys(tiny.depth, blocks)
     made: dict[str, Make] = {
-        "transformer": lambda: opened(getattr(diffusers, name)(**{**config, **depth})),
+        "unet" if name.startswith("UNet") else "transformer": lambda: opened(
+            getattr(diffusers, name)(**{**config, **depth})
+        ),
         "vae": tiny.vae,
         **tiny.networks,
     }
@@ -449,7 +499,9 @@ def write_token_pipeline(folder: Path, kind: str, seed: int, blocks: int | None 
         write(folder / part)
         classes[part] = ["transformers", tokenizer]
     parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters
-    optional = {part: [None, None] for part in parameters if part in ("safety_checker", "feature_extractor", "image_encoder")}
+    optional = {
+        part: [None, None] for part in parameters if part in ("safety_checker", "feature_extractor", "image_encoder")
+    }
     index = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **optional, **classes}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
