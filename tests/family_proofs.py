@@ -51,12 +51,18 @@ LAYOUT: dict[str, dict[str, tuple[str | int, str, str, str]]] = {
         "transformer_blocks": ("hidden_states", ALONE, "ff.linear_out", ALONE),
         "single_transformer_blocks": ("hidden_states", LAST, "attn.to_out", LAST),
     },
+    "FluxPipeline": {
+        "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
+        "single_transformer_blocks": ("hidden_states", ALONE, "proj_out", LAST),
+    },
     "HunyuanDiTPipeline": {"blocks": (0, ALONE, "ff.net.2", ALONE)},
 }
 """Pipeline to its lists of blocks, as measured (not as the family says): the argument of a block that is the picture,
 the picture's place in it, the module that takes the neurons, and the picture's place among these."""
 FIRST_ROWS = {"ZImagePipeline"}
 """Pipelines whose conditional rows come first in a guided batch."""
+ROW_WIDE = {"Lumina2Pipeline"}
+"""Pipelines whose guidance scales each row of the latents by a norm over that row, so that a change reaches it all."""
 SIZE = {"SanaPipeline": 128}
 """Side of the pictures, pixels, where 64 are too few."""
 
@@ -73,7 +79,8 @@ def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
     parameters = inspect.signature(type(pipeline).__call__).parameters
     more: dict[str, Any] = {"use_resolution_binning": False, "clean_caption": False}
     if model.guided:
-        more["negative_prompt"] = [""] * len(prompts)
+        more["negative_prompt"] = [model.negative or ""] * len(prompts)
+        more["true_cfg_scale"] = model.settings.model.true_guidance
     pictures = pipeline(
         prompt=list(prompts),
         num_inference_steps=steps,
@@ -81,8 +88,8 @@ def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
         width=model.size,
         generator=[torch.Generator("cpu").manual_seed(SEED + row) for row in range(len(prompts))],
         output_type="np",
+        **{name: value for name, value in more.items() if name in parameters and value is not None},
         **{guidance: model.guidance},
-        **{name: value for name, value in more.items() if name in parameters},
     ).images
     return (np.asarray(pictures) * 255).round().astype(np.uint8)
 
@@ -225,7 +232,8 @@ def check_cells(model: Tokens, kind: str, steps: int) -> None:
     moved = (edited - base).abs().flatten(0, -3).amax(0)
     each = moved.shape[0] // rows, moved.shape[1] // columns
     expected = torch.zeros_like(moved, dtype=torch.bool)
-    expected[each[0] : 2 * each[0], 2 * each[1] : 3 * each[1]] = True
+    columns_reached = slice(None) if kind in ROW_WIDE else slice(2 * each[1], 3 * each[1])
+    expected[each[0] : 2 * each[0], columns_reached] = True
     assert torch.equal(moved > 1e-6, expected), (moved > 1e-6).nonzero().tolist()
 
 

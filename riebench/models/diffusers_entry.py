@@ -127,7 +127,7 @@ class DiffusersEntry(ModelEntry):
         return list(dict.fromkeys(block.partition(".")[0] for block in blocks))
 
     def size_text(self) -> str:
-        """One line on the size of the pictures: the published model's own, and the number that others are multiples of."""
+        """One line on the size of pictures: the published model's own, and the number that others are multiples of."""
         return ""
 
     def guidance_text(self) -> str:

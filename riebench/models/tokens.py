@@ -266,6 +266,7 @@ class Tokens(DiffusersModel):
         self._called = False
         self.timestep_arguments = lru_cache(KEPT_STEPS)(self._timestep_arguments)
         super().__init__(pipeline, denoiser, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
+        self._state.settle(self.watched())  # the pipeline has encoded a text
 
     @property
     def halves(self) -> int:

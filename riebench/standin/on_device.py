@@ -40,7 +40,7 @@ def model_on(device: torch.device, name: str, size: Size, settings: Settings, se
     entry = entry_named(name)
     assert isinstance(entry, DiffusersEntry)
     flux = isinstance(entry, TokenEntry)
-    networks = flux_networks(FLUX_SHAPES[size]) if flux else sdxl_networks(name, size)
+    networks = flux_networks(FLUX_SHAPES[size], name == "flux-dev") if flux else sdxl_networks(name, size)
     kind = pipeline_on(entry, device)
     with tempfile.TemporaryDirectory() as folder:
         write_flux_frame(Path(folder)) if flux else write_sdxl_frame(Path(folder), name)
