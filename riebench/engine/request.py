@@ -214,8 +214,10 @@ def _steps(options: RunOptions, entry: ModelEntry, preset: Preset | None) -> int
     """The denoising steps; those of a preset are for distilled models, so that a guided model keeps its own."""
     of_preset = preset.steps if preset and entry.guidance <= 1 else None
     steps = (of_preset or entry.steps) if options.steps is None else options.steps
-    if not 1 <= steps <= entry.most_steps:
-        raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
+    if not entry.least_steps <= steps <= entry.most_steps:
+        raise UserError(
+            f"steps is {steps}; expected {entry.least_steps} to {entry.most_steps}, the most that the sampler takes"
+        )
     return steps
 
 

@@ -155,7 +155,7 @@ class DiffusersEntry(ModelEntry):
             raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
         saes = self.saes(settings)  # refuse a bad folder of SAEs before the large pipeline is loaded
         pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
-        mark = "standin-" if is_standin(weights_root(settings)) else ""
+        mark = "standin-" if is_standin(weights_root(settings)) or is_standin(folder.parent) else ""
         model = self.model_of(pipeline, settings, f"{mark}{self.name}-{folder_fingerprint(folder)}")
         model.saes = saes
         return model
@@ -211,7 +211,8 @@ def hub(name: str, repository: str, parameters: float, gated: bool = False) -> d
     """
     source = HubFiles(repository, "main", PIPELINE_FILES, gated=gated)
     part = Part("model", name, ("model_index.json",), source, int(2 * parameters), ("diffusers", "transformers"))
-    return {"name": name, "parts": (part, *INSTRUMENTS), "pipeline_parameters": parameters, "standin": "tiny"}
+    facts = {"pipeline_parameters": parameters, "row_bytes": 1.6e9}  # activations: FLUX.1's at 1024 px
+    return {"name": name, "parts": (part, *INSTRUMENTS), "standin": "tiny", **facts}
 
 
 def refuse_single_file(location: str | Path, pipeline_class: str) -> None:

@@ -158,9 +158,10 @@ class DiffusersModel(Model):
         pipeline, called = self.pipeline, signature(self.pipeline.__call__).parameters
         arguments = {**text.arguments, **{name: called[name].default for name in text.as_called}}
         for name, most in text.tokenizers.items():
-            tokenizer = getattr(pipeline, name) or pipeline.tokenizer
+            own = getattr(pipeline, name)
+            tokenizer = pipeline.tokenizer if own is None else own
             longest = min(most or tokenizer.model_max_length, tokenizer.model_max_length)
-            if "max_sequence_length" in arguments:
+            if "max_sequence_length" in arguments and own is not None:
                 most_of_all = min(arguments["max_sequence_length"], tokenizer.model_max_length)
                 arguments["max_sequence_length"] = most_of_all
             self.check_length(tokenizer, prompt, longest, text.wrapped(pipeline, prompt) if text.wrapped else prompt)

@@ -43,6 +43,7 @@ class ModelEntry(ABC):
         name: of the model, for ``--model``.
         default_sites: the blocks that ``--block all`` names.
         steps: default number of denoising steps.
+        least_steps: the smallest number of steps that the pipeline makes.
         most_steps: the largest number of steps that the sampler takes.
         guidance: default guidance scale.
         pairs: the model's own pair file; None if it has none.
@@ -62,6 +63,7 @@ class ModelEntry(ABC):
     name: str
     default_sites: tuple[str, ...]
     steps: int = 1
+    least_steps: int = 1
     most_steps: int = 1000
     guidance: float = 0.0
     pairs: Path | None = None

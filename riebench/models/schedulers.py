@@ -69,6 +69,8 @@ def check_steps(scheduler: Any, set_timesteps: SetTimesteps, steps: int) -> None
         trial = deepcopy(scheduler)
         set_timesteps(trial, steps, torch.device("cpu"))
         passes = len(trial.timesteps)
+    except UserError:
+        raise
     except Exception as error:  # noqa: BLE001 - assertions too: each scheduler refuses in its own way
         raise _failed(name, error) from None
     if passes != steps:

@@ -38,7 +38,6 @@ class SDEntry(SDXLEntry):
         default_factory=lambda: {"safety_checker": None, "requires_safety_checker": False}
     )
     text: Text = ONE_CLIP
-    row_bytes: float = 0.5e9  # at 512 px
 
     def is_of(self, folder: Path) -> bool:
         """See :class:`ModelEntry`; a distilled model has a scheduler of trailing timesteps."""

@@ -103,7 +103,6 @@ class TokenEntry(DiffusersEntry):
         true_guidance: whether the pipeline has a second guidance, by calls, as its argument ``true_cfg_scale``.
         arguments: further arguments of the pipeline's call.
         expected: settings of the transformer that the entry is for.
-        least_steps: smallest number of steps that the pipeline makes.
         masks_shift: whether the number of unmasked text tokens decides where the picture's tokens lie.
     """
 
@@ -123,7 +122,6 @@ class TokenEntry(DiffusersEntry):
     true_guidance: bool = False
     arguments: Config = field(default_factory=dict)
     expected: Config = field(default_factory=dict)
-    least_steps: int = 1
     masks_shift: bool = False
 
     def size_text(self) -> str:
@@ -235,13 +233,12 @@ class Tokens(DiffusersModel):
         fingerprint: see :class:`Model`.
 
     Raises:
-        UserError: see :meth:`TokenEntry.sites_for` and :meth:`TokenEntry.check_settings`.
+        UserError: see :meth:`TokenEntry.sites_for`.
     """
 
     entry: TokenEntry
 
     def __init__(self, pipeline: Any, entry: TokenEntry, settings: Settings, fingerprint: str) -> None:
-        entry.check_settings(settings)
         denoiser, chosen = getattr(pipeline, entry.denoiser), settings.model
         configs = {entry.denoiser: denoiser.config, "vae": pipeline.vae.config}
         size = entry.side(denoiser.config, entry.factor(pipeline.vae.config), chosen.size)
