@@ -1,6 +1,6 @@
 """A random change of the picture: what any change of some LPIPS does to the other metrics."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ Everywhere = Annotated[bool, Field(description="Change all pixels; else those in
 @method("noise")
 class Noise:
     """Adds Gaussian noise to the base picture's pixels inside either mask; strength sets how much, so any LPIPS."""
+
+    acts_outside: ClassVar[bool] = True
 
     deviation: Deviation = 32.0
     everywhere: Everywhere = False

@@ -1,7 +1,7 @@
 """SDEdit (arXiv 2108.01073): the finished base picture is noised, and the edit prompt does the last steps again."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ Redo = Annotated[
 @method("sdedit")
 class SDEdit:
     """Noises the finished base latents and does the last steps again with the edit prompt; needs several steps."""
+
+    acts_outside: ClassVar[bool] = True
 
     redo: Redo = 0.5
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, overload
@@ -16,6 +16,9 @@ FIRST_SEEDS = {"train": 1_002_000_000, "held-out": 560_000}
 """The first seed of each split. Seeds of the two never meet, so nothing is judged on a picture it was trained on."""
 
 Split = Literal["train", "held-out"]
+
+TABLES = (".csv", ".parquet")
+"""The endings of files with columns."""
 
 
 class Prompted(NamedTuple):
@@ -68,8 +71,11 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
         column: name of the column with the prompts in a table.
 
     Raises:
-        UserError: if the file cannot be read, has no such column, holds no prompt, or fewer than ``count``.
+        UserError: if the file cannot be read, has no such column, holds no prompt, or fewer than ``count``; if a column
+            is named and there is no table.
     """
+    if column is not None and Path(location).suffix not in TABLES:
+        raise UserError(f"column is {column!r}, but the prompts of {location} are no table's; leave it out")
     if location == GRAMMAR:
         if count is None:
             raise UserError("the grammar has prompts without end; say how many with --count")
@@ -84,13 +90,15 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
 
 def _in_file(path: Path, column: str | None) -> list[str]:
     try:
-        if path.suffix in (".csv", ".parquet"):
-            lines = _in_table(path, column)
-        else:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        if path.suffix in TABLES:
+            return _stripped(_in_table(path, column))
+        return _stripped(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, ValueError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
         raise UserError(f"the prompt file {path} cannot be read: {reason}") from None
+
+
+def _stripped(lines: Iterable[str]) -> list[str]:
     return [prompt.strip() for prompt in lines if prompt.strip()]
 
 

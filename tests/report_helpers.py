@@ -40,7 +40,9 @@ def record(pair: str, clip: float | None, lpips: float | None, **given: Any) -> 
         parts=parts,
         conditions=given.get("conditions", {}),
         code={"riebench": "0.1.0", "commit": None, "dirty": None},
+        made_by=given.get("made_by", {}),
         metrics=metrics,
+        notes=given.get("notes", {}),
         reason=given.get("reason", "the masker finds no 'duck'") if failed else None,
         where="observing" if failed else None,
     )

@@ -171,18 +171,14 @@ def test_pictures_are_made_at_the_budgets_and_recorded_like_any_other(made: tupl
         assert same.metrics[metric] == pytest.approx(value, abs=2e-3), metric
 
 
-@pytest.mark.parametrize(("pairs", "workers"), [(2, 1), (1, 1), (1, 2)])
-def test_a_search_goes_on_where_it_was_broken_off(
-    made: tuple[Path, list[Record]], pairs: int, workers: int, tmp_path: Path
-) -> None:
-    """With the records of some pairs it comes to the same records, by one worker or two; nothing is made twice."""
-    if workers > 1:
-        pytest.importorskip("ray")
+@pytest.mark.parametrize("pairs", [2, 1])
+def test_a_search_goes_on_where_it_was_broken_off(made: tuple[Path, list[Record]], pairs: int, tmp_path: Path) -> None:
+    """With the records of some pairs it comes to the same records; nothing is made twice."""
     _, records = made
     kept = [one for one in records if one.pair_id in sorted({one.pair_id for one in records})[:pairs]]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / RECORDS).write_text("".join(f"{one.model_dump_json()}\n" for one in kept))
-    done = riebench.run(**RUN, at_lpips=[0.02, 0.06], out=tmp_path / "run", workers=workers)
+    done = riebench.run(**RUN, at_lpips=[0.02, 0.06], out=tmp_path / "run")
     assert {one.key: one.metrics for one in done.records} == {one.key: one.metrics for one in records}
     assert done.session.written == len(records) - len(kept)
 

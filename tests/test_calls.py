@@ -14,9 +14,15 @@ import torch
 
 import riebench
 from riebench.engine.run_options import RunOptions
+from riebench.features import score
+from riebench.features.score_request import ScoreRequest, _own, _targets
+from riebench.features.score_settings import ScoreSettings
 from riebench.instruments.loading import Instruments
 from riebench.models.mini import WEIGHTS
 from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import Settings
+from riebench.training import collect, train
+from riebench.training.training_plan import plan_training
 from riebench.util.errors import PairError, UserError
 
 PROMPTS = ["a red heart in a meadow"]
@@ -63,6 +69,9 @@ def test_saes_that_are_none_are_refused(saes: Any, name: str) -> None:
         ((PROMPTS, [3], 1), {"edits": [({}, float("nan"))]}, "the strength of edits[0] is nan"),
         ((PROMPTS, [3], 1), {"edits": [({}, 1.0, 0)]}, "on_steps is 0"),
         ((PROMPTS, [3], 1), {"edits": [({3: torch.ones(96)}, 1.0)]}, "unknown site 3"),
+        ((PROMPTS, np.array(3), 1), {}, "seeds is array(3)"),
+        ((PROMPTS, [3], 1), {"edits": [({}, 1.0, {0.5})]}, "on_steps holds 0.5"),
+        ((PROMPTS, [3], 1), {"edits": [({}, 1.0, np.array([1]))]}, "on_steps names the step 1"),
         ((PROMPTS, [3], 1), {"capture": "mid.0"}, "capture is 'mid.0'"),
         ((PROMPTS, [3], 1), {"on_steps": 0}, "on_steps is 0"),
         ((PROMPTS, [3], 2), {"start": ("a", 1.5)}, "Start(prompt, step)"),
@@ -230,3 +239,178 @@ def test_public_names_are_listed_before_they_are_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in riebench.__all__:
         assert getattr(riebench, name) is not None
+
+
+def test_steps_of_an_edit_are_any_collection_of_whole_numbers(mini: Instruments) -> None:
+    change = {"up.0.0": torch.full((96,), 3.0)}
+    some: list[Any] = [[1], (1,), {1}, range(1, 2), np.array([1]), [np.int64(1)], {1: None}.keys()]
+    runs = mini.model.generate(PROMPTS * len(some), [3] * len(some), 2, edits=[(change, 1.0, each) for each in some])
+    (of_call,) = mini.model.generate(PROMPTS, [3], 2, edits=[(change, 1.0)], on_steps=np.array([1]))  # type: ignore[arg-type]
+    (all_steps,) = mini.model.generate(PROMPTS, [3], 2, edits=[(change, 1.0)])
+    assert all(np.array_equal(run.image, runs[0].image) for run in runs)
+    assert np.abs(of_call.image.astype(int) - runs[0].image).max() <= 1  # of a batch of one row
+    assert not np.array_equal(all_steps.image, of_call.image)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"dtype": "bfloat16"}, "model.dtype"),
+        ({"dtype": "float32"}, "model.dtype"),  # the default, but the pipeline may be of another type
+        ({"device": "cpu"}, "model.device"),
+        ({"offload": "model"}, "model.offload"),
+        ({"location": "some/hub"}, "model.location"),
+        ({"weights": "folder"}, "weights"),
+        ({"sae__folder": "folder"}, "sae.folder"),
+        ({"masker.blur_kernel": 3}, "masker.blur_kernel"),
+    ],
+)
+def test_settings_that_a_loaded_pipeline_cannot_follow(
+    random_pipeline: Any, settings: dict[str, Any], name: str
+) -> None:
+    refused(lambda: riebench.load("sdxl-turbo", pipeline=random_pipeline, **settings), f"the setting {name} has no eff")
+
+
+def test_settings_of_what_is_loaded_already(mini: Instruments, tmp_path: Path) -> None:
+    loaded: dict[str, Any] = {"model": mini.model, "out": tmp_path / "out"}
+    for settings, more, name in (
+        ({"dtype": "bfloat16"}, {}, "model.dtype"),
+        ({"sae.folder": str(WEIGHTS / "sae")}, {}, "sae.folder"),
+        ({"masker.add_object": "both"}, {"masks": {}}, "masker.add_object"),
+        ({"replay": False}, {}, "model.replay"),
+    ):
+        refused(lambda s=settings, m=more: riebench.run("none", "mid.0", settings=s, **m, **loaded), f"setting {name}")
+    for settings, name in (({"dtype": "bfloat16"}, "model.dtype"), ({"masker.union": "before"}, "masker.union")):
+        refused(lambda s=settings: riebench.ablate(settings=s, **loaded), f"the setting {name} has no effect")
+    refused(lambda: riebench.ablate("mini", settings={"sae.k": 3}), "the setting sae.k has no effect")
+    same = {"dtype": "float32", "device": "cpu", "masker.blur_kernel": 15}
+    assert riebench.run("none", "mid.0", settings=same, limit=1, category=4, quiet=True, **loaded).records
+
+
+@pytest.mark.parametrize("name", ["size", "conditions", "sites", "guidance", "negative", "unconditional", "pipeline"])
+def test_what_a_model_was_loaded_with_cannot_be_set(mini: Instruments, name: str) -> None:
+    before = getattr(mini.model, name)
+    refused(lambda: setattr(mini.model, name, before), f"{name} of a loaded model cannot be set")
+    mini.model.replay = True
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ({"model": 3}, "model is a int"),
+        ({"model": None}, "model is a NoneType"),
+        ({"blocks": None}, "blocks holds None"),
+        ({"blocks": [3]}, "blocks holds 3"),
+        ({"blocks": []}, "no block was named"),
+        ({"together": 3}, "together holds 3"),
+        ({"prompts": -1}, "expected 1 or more"),
+        ({"prompts": 1.5}, "prompts is 1.5"),
+        ({"prompts": True}, "prompts is True"),
+        ({"count": 0}, "count is 0"),
+        ({"count": 1.5}, "count is 1.5"),
+        ({"steps": "4"}, "steps is '4'"),
+        ({"steps": 1.5}, "steps is 1.5"),
+        ({"batch": None}, "batch is None"),
+        ({"batch": 0}, "batch is 0"),
+        ({"keep_images": -1}, "keep_images is -1"),
+        ({"workers": 0}, "workers is 0"),
+        ({"workers": "2"}, "workers is '2'"),
+        ({"scorers": 3}, "scorers is a int"),
+        ({"settings": 3}, "settings are 3"),
+        ({"settings": {3: 4}}, "settings are {3: 4}"),
+        ({"out": 3}, "out is 3"),
+        ({"out": ""}, "out is ''"),
+        ({"column": 3}, "column is 3"),
+    ],
+)
+def test_arguments_of_ablate_are_refused_by_name(call: dict[str, Any], name: str) -> None:
+    refused(lambda: riebench.ablate(**call), name)
+    assert not Path("ablation").exists()
+
+
+COLLECT: dict[str, Any] = {"model": "mini", "prompts": "grammar", "count": 2, "out": "values"}
+TRAIN: dict[str, Any] = {"live": {"prompts": "grammar", "count": 8}, "site": "mid.0", "out": "trained"}
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "name"),
+    [
+        (collect, {"model": 3}, "model is a int"),
+        (collect, {"site": 3}, "site is 3"),
+        (collect, {"site": []}, "site is an empty list"),
+        (collect, {"prompts": None}, "prompts is None"),
+        (collect, {"count": 1.5}, "count is 1.5"),
+        (collect, {"count": -1}, "count is -1"),
+        (collect, {"split": ["train"]}, "unknown split ['train']"),
+        (collect, {"steps": 1.5}, "steps is 1.5"),
+        (collect, {"steps": 0}, "steps is 0"),
+        (collect, {"positions": "3"}, "positions is '3'"),
+        (collect, {"batch": None}, "batch is None"),
+        (collect, {"workers": "2"}, "workers is '2'"),
+        (collect, {"shard_prompts": 0}, "shard_prompts is 0"),
+        (collect, {"store": ["float16"]}, "unknown type ['float16']"),
+        (collect, {"out": 3}, "out is 3"),
+        (collect, {"column": "text"}, "column is 'text'"),
+        (collect, {"settings": {"masker.blur_kernel": 3}}, "the setting masker.blur_kernel has no effect"),
+        (collect, {"settings": {"sae.k": 3}}, "the setting sae.k has no effect"),
+        (collect, {"settings": 3}, "settings are 3"),
+        (train, {"live": 3}, "live is 3"),
+        (train, {"live": {"prompts": "grammar", "cuont": 8}}, "unknown argument in live 'cuont'"),
+        (train, {"live": {}}, "live says no prompts"),
+        (train, {"site": 3}, "site is 3"),
+        (train, {"out": 3}, "out is 3"),
+        (train, {"log_every": "5"}, "log_every is '5'"),
+        (train, {"checkpoint_every": 0}, "checkpoint_every is 0"),
+        (train, {"device": 3}, "device is 3"),
+        (train, {"callback": 3}, "callback is 3"),
+        (train, {"preset": ["paper"]}, "unknown preset ['paper']"),
+        (train, {"k": 0}, "k is"),
+        (score, {"model": 3}, "model is a int"),
+        (score, {"out": 3}, "out is 3"),
+        (score, {"count": "3"}, "count is '3'"),
+        (score, {"batch": 0}, "batch is 0"),
+        (score, {"baselines": 3}, "baselines is 3"),
+        (score, {"descriptions": 3}, "descriptions is 3"),
+        (score, {"featuers": 3}, "unknown option of score 'featuers'"),
+        (score, {"features": 1.5}, "features is 1.5"),
+        (score, {"strengths": 3}, "strengths are 3"),
+        (score, {"strengths": ["1"]}, "strengths are ['1']"),
+        (score, {"seed": -1}, "seed is -1"),
+        (score, {"settings": [3]}, "settings are [3]"),
+        (score, {"saes": 3}, "int"),
+        (score, {"site": 3}, "3"),
+    ],
+)
+def test_arguments_of_training_and_scores_are_refused_by_name(call: Any, arguments: dict[str, Any], name: str) -> None:
+    usual = {collect: COLLECT, train: TRAIN, score: {"saes": "mid.0", "out": "scores", "count": 2}}[call]
+    refused(lambda: call(**{**usual, **arguments}), name)
+
+
+def test_a_batch_is_a_whole_number(mini: Instruments) -> None:
+    for batch in (0, "8", 2.5, None):
+        refused(lambda b=batch: setattr(mini.model, "batch", b), f"batch is {batch!r}")
+    mini.model.batch = np.int64(8)  # type: ignore[assignment]
+
+
+def test_the_saes_of_a_loaded_model_are_its_own(mini: Instruments) -> None:
+    model = riebench.load("mini", pipeline=mini.model.pipeline, saes={"mid.0": TopKSAE(96, 8, 2)})  # type: ignore[attr-defined]
+    request = ScoreRequest((), model, Settings(), None, (), None, None, None, None, 8, ScoreSettings())
+    assert _own(model.entry, request) == ["mid.0"]
+    [target] = _targets("mid.0", model.entry, request)
+    assert target.load() is model.saes["mid.0"]
+
+
+def test_a_training_on_a_changed_model_is_another(random_pipeline: Any) -> None:
+    def facts() -> dict[str, Any]:
+        Path("prompts.txt").write_text("a cat\n" * 300)
+        model = riebench.load("sdxl-turbo", pipeline=random_pipeline)
+        live = {"model": model, "prompts": "prompts.txt"}
+        return plan_training(None, "out", site="mid.0", live=live, batch=16).facts
+
+    first = facts()
+    bias = random_pipeline.unet.conv_out.bias
+    bias.add_(1.0)
+    second = facts()
+    bias.sub_(1.0)
+    assert first != second
+    assert first.keys() == second.keys()

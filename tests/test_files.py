@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,42 @@ def test_an_unchanged_file_is_read_once(folder: Path, monkeypatch: pytest.Monkey
     first = fingerprint(files_under(folder), folder)
     monkeypatch.setattr(files, "file_hash", lambda path: pytest.fail(f"{path} is read again"))
     assert fingerprint(files_under(folder), folder) == first
+
+
+def test_the_hashes_of_files_that_are_gone_or_changed_leave_the_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept() -> list[str]:
+        return [Path(key.partition("|")[0]).name for key in files.read_facts(files.HASHES)]
+
+    (tmp_path / "cache/riebench").mkdir(parents=True)
+    (tmp_path / "cache/riebench/hashes.json").write_text('{"no file": "0", "/nowhere/a|1|2|3": "0"}')
+    fingerprint(files_under(folder), folder)
+    assert kept() == ["a.json", "b.bin"]
+    (folder / "a.json").write_text("other")
+    fingerprint([folder / "a.json"], folder)
+    assert kept() == ["b.bin", "a.json"]
+    (folder / "unet" / "b.bin").rename(folder / "c.bin")
+    fingerprint(files_under(folder), folder)
+    assert kept() == ["a.json", "c.bin"]
+    monkeypatch.setattr(files, "MOST_FACTS", 1)
+    fingerprint([Path(shutil.copy(folder / "c.bin", folder / "d.bin"))], folder)
+    assert kept() == ["d.bin"]
+
+
+def test_processes_that_keep_facts_at_once_leave_a_whole_file(tmp_path: Path) -> None:
+    code = """
+import sys
+from riebench.util.files import keep_facts
+for number in range(60):
+    keep_facts("f", {f"{sys.argv[1]}{number}": "x" * 999})
+"""
+    started = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "ab"]
+    while any(process.poll() is None for process in started):
+        path = tmp_path / "cache/riebench/f"
+        assert not path.exists() or json.loads(path.read_text())
+    assert [process.returncode for process in started] == [0, 0]
+    assert len(files.read_facts("f")) >= 60
 
 
 def test_a_file_is_written_in_a_new_folder(tmp_path: Path) -> None:

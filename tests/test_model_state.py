@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import (
     EulerDiscreteScheduler,
     FasterCacheConfig,
@@ -116,6 +117,28 @@ def part_of_data(parameter: Any) -> None:
     parameter.data[:1].add_(0.3)
 
 
+def one_number(path: str) -> Change:
+    """A change of one number of a weight through memory that numpy shares."""
+
+    def apply(p: Any) -> None:
+        part, _, rest = path.partition(".")
+        getattr(p, part).get_submodule(rest).weight.numpy().flat[7] += 0.9
+
+    return apply
+
+
+def exchanged_rows(p: Any) -> None:
+    weight = p.unet.mid_block.resnets[0].conv1.weight.data.view(torch.int32).numpy()
+    weight[[2, 5]] = weight[[5, 2]]
+
+
+class Halved(ModelHook):
+    """A hook of a user's for accelerate."""
+
+    def post_forward(self, module: Any, output: Any) -> Any:
+        return output * 0.5
+
+
 def replace_block(p: Any) -> None:
     block = copy.deepcopy(p.unet.up_blocks[0])
     for parameter in block.parameters():
@@ -193,6 +216,10 @@ CHANGES: dict[str, Change] = {
     "weight of the U-Net": weight("unet.conv_in", lambda w: w.mul_(1.2)),
     "weight of the U-Net through data": weight("unet.conv_in", lambda w: w.data.mul_(1.2)),
     "other data of a weight": weight("unet.mid_block.resnets.0.conv1", new_data),
+    "number of a weight through numpy": one_number("unet.mid_block.resnets.0.conv1"),
+    "number of a text encoder through numpy": one_number("text_encoder.embeddings.token_embedding"),
+    "number of the VAE through numpy": one_number("vae.decoder.conv_out"),
+    "rows of a weight through numpy": exchanged_rows,
     "part of a weight": weight("unet.conv_out", lambda w: w[-1].add_(0.1)),
     "weight of a text encoder": weight("text_encoder.embeddings.token_embedding", lambda w: w.mul_(1.5)),
     "weight of the other text encoder": weight("text_encoder_2.text_model.embeddings.token_embedding", new_data),
@@ -219,6 +246,7 @@ CHANGES: dict[str, Change] = {
     "other tokenizer": other_tokenizer,
     "padding of a tokenizer": lambda p: setattr(p.tokenizer, "padding_side", "left"),
     "forward hook": lambda p: p.unet.conv_in.register_forward_hook(doubled) and None,
+    "forward hook of accelerate": lambda p: add_hook_to_module(p.unet.conv_in, Halved()) and None,
     "forward hook before": lambda p: p.vae.decoder.register_forward_pre_hook(lambda m, a: (a[0] * 2, *a[1:])) and None,
     "function of the U-Net": patched_unet,
     "function of the VAE": patched_decode,
@@ -259,6 +287,49 @@ def test_hooks_that_only_look_may_come_and_go(p: Any, fingerprint: str) -> None:
     assert model.fingerprint != fingerprint
     handle.remove()
     assert model.fingerprint == fingerprint
+
+
+class Counted(AttnProcessor):
+    """A processor of a user's whose outputs grow from call to call."""
+
+    calls = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return super().__call__(*args, **kwargs) * self.calls
+
+
+CODE_OF_A_USER: dict[str, Change] = {
+    name: CHANGES[name] for name in ("forward hook", "forward hook of accelerate", "attention processor of a user")
+} | {
+    "forward hook before a stage": lambda p: p.unet.down_blocks[1].register_forward_pre_hook(
+        lambda module, args, kwargs: (args, kwargs | {"hidden_states": kwargs["hidden_states"] * BOOST}),
+        with_kwargs=True,
+    ),
+    "forward hook of a stage": lambda p: p.unet.down_blocks[1].register_forward_hook(
+        lambda module, args, output: (output[0] * BOOST, output[1])
+    ),
+    "hook that is an object": lambda p: (
+        p.unet.down_blocks[0]
+        .resnets[0]
+        .register_forward_hook(type("Hook", (), {"__call__": lambda self, module, args, output: output * BOOST})())
+    ),
+    "hook of the middle": lambda p: p.unet.mid_block.register_forward_hook(doubled),
+    "processor that counts": lambda p: p.unet.set_attn_processor(Counted()),
+}
+
+
+@pytest.mark.parametrize("name", CODE_OF_A_USER)
+def test_code_of_a_user_acts_in_an_edited_run_as_without_replay(p: Any, name: str) -> None:
+    pictures = []
+    for replay in (True, False):
+        changed = copied(p)
+        CODE_OF_A_USER[name](changed)
+        model = load(changed)
+        assert model.replay
+        model.replay = replay
+        pictures.append(made(model)[0])
+    assert all(np.array_equal(a, b) for a, b in zip(*pictures, strict=True))
 
 
 FACTOR = 1.0

@@ -32,6 +32,7 @@ from riebench.metrics.clip import ClipScorer
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair, load_pairs
 from riebench.records import code, read_records, record_key
+from riebench.records.code_files import imported_files
 from riebench.records.live_code import live_hash
 from riebench.records.schema import measures_alike
 from riebench.settings.protocols import PROTOCOLS
@@ -124,9 +125,17 @@ def test_another_code_of_a_method(run: Run) -> None:
     assert run(out="other") != run(out="r2", strength=2)
 
 
-@pytest.mark.parametrize("layout", ["package", "namespace", "called", "inside", "elsewhere", "without source", "data"])
+DATA = {
+    "data": ("factors.txt", "F = float(Path(__file__).with_name('factors.txt').read_text())"),
+    "data by a relative path": ("factors.txt", "F = float(open('factors.txt').read())"),
+    "data in a folder": ("tables/factors.txt", "F = float((HERE / 'tables' / 'factors.txt').read_text())"),
+}
+
+
+@pytest.mark.parametrize("layout", ["package", "namespace", "called", "inside", "elsewhere", "without source", *DATA])
 def test_another_code_of_what_a_method_imports(run: Run, layout: str, tmp_path: Path) -> None:
-    file = tmp_path / {"elsewhere": "elsewhere/factors.py", "data": "factors.txt"}.get(layout, "factors/__init__.py")
+    names = {"elsewhere": "elsewhere/factors.py"} | {data: name for data, (name, _) in DATA.items()}
+    file = tmp_path / names.get(layout, "factors/__init__.py")
     imports, factor = "from factors import F", "F"
     if layout == "namespace":
         file, imports = tmp_path / "factors/deep/numbers.py", "from factors.deep.numbers import F"
@@ -135,8 +144,8 @@ def test_another_code_of_what_a_method_imports(run: Run, layout: str, tmp_path: 
     elif layout == "inside":
         imports = "def factor():\n    import factors\n    return factors.F"
         factor = "factor()"
-    elif layout == "data":
-        imports = "from pathlib import Path\nF = float(Path(__file__).with_name('factors.txt').read_text())"
+    elif layout in DATA:
+        imports = f"from pathlib import Path\nHERE = Path(__file__).parent\n{DATA[layout][1]}"
     elif layout == "elsewhere":
         sys.path.append(str(file.parent))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +161,7 @@ def test_another_code_of_what_a_method_imports(run: Run, layout: str, tmp_path: 
             file.parent.mkdir(exist_ok=True)
             py_compile.compile(str(source), str(file.with_suffix(".pyc")))
         else:
-            file.write_text(str(number) if layout == "data" else f"F = {number}\n")
+            file.write_text(str(number) if layout in DATA else f"F = {number}\n")
 
     write_method(factor, imports)
     write(1)
@@ -162,6 +171,14 @@ def test_another_code_of_what_a_method_imports(run: Run, layout: str, tmp_path: 
     write(3)
     refused_everywhere(run, "'edited'")
     assert run(out="other") != first
+
+
+def test_a_file_that_code_writes_is_none_that_it_reads(tmp_path: Path) -> None:
+    code = tmp_path / "writing.py"
+    code.write_text("open('log.txt', 'w')\ntable.to_csv('table.csv')\nnumbers = open('read.txt')\n")
+    for name in ("log.txt", "table.csv", "read.txt"):
+        (tmp_path / name).write_text("1")
+    assert [file.name for file in imported_files([code])] == ["read.txt"]
 
 
 def test_another_file_that_an_option_names(run: Run) -> None:
@@ -345,6 +362,44 @@ def test_a_run_is_not_repeated_with_other_code(capsys: pytest.CaptureFixture[str
     new_process()
     assert command("rerun", "r", "--out", "new") == 2
     assert "height by own:height" in capsys.readouterr().err
+
+
+def test_a_folder_without_records_is_repeated_by_what_its_run_file_says(
+    mini: Instruments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_method()
+    Path("own.py").write_text(METRIC.format(factor=1, imports=""))
+    shutil.copytree(next(iter(mini.model.saes.values())).parent, "saes")  # type: ignore[union-attr]
+    words = ("--method", "edited_method.py:Edited", "--method", "sae", "--metrics", "own.py:height")
+    assert command("run", *ONE, *words, "--set", "sae.folder=saes", "--out", "r") == 0
+    Path("r/records.jsonl").unlink()
+
+    def refused(said: str) -> None:
+        new_process()
+        for out in (["--out", "new"], []):
+            assert command("rerun", "r", *out) == 2
+            assert said in capsys.readouterr().err
+        assert not Path("r/records.jsonl").read_bytes()
+
+    write_method(factor=3)
+    refused("other code of the method 'edited_method.py:Edited'")
+    write_method()
+    Path("own.py").write_text(METRIC.format(factor=2, imports=""))
+    refused("height by own:height")
+    Path("own.py").write_text(METRIC.format(factor=1, imports=""))
+    Path("saes/mid.0").rename("saes/up")
+    Path("saes/up.0.0").rename("saes/mid.0")
+    refused("the sae")
+    Path("saes/mid.0").rename("saes/up.0.0")
+    Path("saes/up").rename("saes/mid.0")
+    new_process()
+    assert command("rerun", "r", "--out", "same") == 0
+    assert "holds no records; its run.json tells" in capsys.readouterr().err
+    said = json.loads(Path("r/run.json").read_text())
+    for session in said["sessions"]:
+        session.pop("made_with")
+    Path("r/run.json").write_text(json.dumps(said))
+    refused("nothing tells whether a repetition is the same")
 
 
 def test_a_run_is_not_repeated_with_other_saes(mini: Instruments, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import wait
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from threading import Event, get_ident
 from typing import Any
 
 import psutil
 import pytest
 
+from riebench.engine.pair_work import PairWork
+from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
@@ -48,6 +52,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(processes, "LONG", 0.0)
     monkeypatch.setattr(processes, "SMALL", float("inf"))  # this process holds what earlier tests have loaded
+    monkeypatch.setattr(processes._Copies, "give", waiting_until_loaded(processes._Copies.give))
     monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 2)
 
 
@@ -111,6 +116,55 @@ def test_stop_begins_no_further_task() -> None:
     assert len(given) < len(tasks)
 
 
+def test_the_second_stage_of_a_task_is_beside_the_first_of_the_next() -> None:
+    """Each first stage but the first one begins before the second stage of the task before may end."""
+    begun = [Event() for _ in range(4)]
+
+    class InStages:
+        copies, overlaps = False, True
+
+        def begin(self, task: int) -> Any:
+            begun[task].set()
+            return lambda: task if task == 2 or begun[task + 1].wait(30) else None
+
+        def work(self, task: int) -> Any:
+            raise AssertionError("its stages are done one after the other")
+
+    here = HereAndBeside(InStages, alone=True)
+    done: list[Any] = []
+    for task, result in here.run(range(4)):
+        done.append((task, result))
+        if task == 1:
+            here.stop()
+    assert done == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_a_run_that_scores_beside_has_the_records_of_one_that_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, pairs = resolve(RunOptions(["steering", "sae"], "down.2.1", strength=1, category=[1, 6], limit=2))
+    threads = set()
+    result = PairWork.result
+
+    def noting(self: PairWork) -> Any:
+        threads.add(get_ident())
+        if self.task.pair.id == pairs[1].id:
+            raise RuntimeError("a fault of one pair")
+        return result(self)
+
+    monkeypatch.setattr(PairWork, "result", noting)
+    for overlaps in (False, True):
+        constant = property(lambda _, value=overlaps: value, lambda *_: None)
+        monkeypatch.setattr(PairWorker, "overlaps", constant, raising=False)
+        carry_out(request, pairs, RunOptions(out=tmp_path / str(overlaps), quiet=True, workers=1))
+    in_turn, beside = read_records(tmp_path / "False"), read_records(tmp_path / "True")
+    assert [(r.key, r.status, r.reason, r.metrics) for r in in_turn] == [
+        (r.key, r.status, r.reason, r.metrics) for r in beside
+    ]
+    assert {r.status for r in beside} == {"ok", "failed"}
+    assert len(threads) == 2  # this one, and the thread beside it
+
+
 def test_a_run_in_two_processes_has_the_records_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request, pairs = resolve(RunOptions("steering", "down.2.1", strength=1, category=[1, 6], limit=4, keep_images=1))
     carry_out(request, pairs, RunOptions(out=tmp_path / "one", quiet=True, workers=1))
@@ -123,7 +177,6 @@ def test_a_run_in_two_processes_has_the_records_of_one(tmp_path: Path, monkeypat
         taken.append(len(args[2]) - before)
 
     monkeypatch.setattr(processes._Copies, "take", counting)
-    monkeypatch.setattr(processes._Copies, "give", waiting_until_loaded(processes._Copies.give))
     done = carry_out(request, pairs, RunOptions(out=tmp_path / "two", quiet=True), beside=True)
     assert (done.pairs, done.failed) == (8, 0)
     assert sum(taken) > 0
@@ -134,10 +187,10 @@ def test_a_run_in_two_processes_has_the_records_of_one(tmp_path: Path, monkeypat
 
 
 def waiting_until_loaded(give: Any) -> Any:
-    """As ``give``, but not before a copy has loaded, so that it gets work in a short run too."""
+    """As ``give``, but not before a copy has loaded, so that it gets work in a short run and beside other tests too."""
 
     def waiting(self: Any, *args: Any) -> None:
-        self._ready.result()
+        wait([self._ready])
         give(self, *args)
 
     return waiting

@@ -23,11 +23,11 @@ from scipy import stats
 
 import riebench
 from riebench.cli import main
-from riebench.records import Record
+from riebench.records import Record, read_records
 from riebench.report.analysis import Options, analyse
 from riebench.report.arms import arms_of, half_of
 from riebench.report.board import board_columns
-from riebench.report.compare import compare, write_comparison
+from riebench.report.compare import compare, comparison_tables, write_comparison
 from riebench.report.contributed import check_folder
 from riebench.report.curve_figures import curves_by_category, draw_run_curve
 from riebench.report.curves import curves_of
@@ -348,6 +348,23 @@ def test_methods_that_do_not_hang_on_blocks_are_one_row(tmp_path: Path) -> None:
     found = analysed(write_run(tmp_path / "r", records))
     assert sorted(arm.name for arm in found.arms) == ["prompt", "sae, all 4", "sae, mid.0"]
     assert found.overall.set_index("method").loc["prompt", "attempted"] == 2
+
+
+@pytest.mark.parametrize(
+    ("acts", "by", "rows"),
+    [("outside", 4e-6, ["any"]), ("inside", 4e-6, ["mid.0", "up.0.0"]), ("outside", 0.01, ["mid.0", "up.0.0"])],
+)
+def test_rounding_tells_no_blocks_apart_where_nothing_changes_inside(
+    tmp_path: Path, acts: str, by: float, rows: list[str]
+) -> None:
+    def of(block: str, clip: float, searched: float) -> list[Record]:
+        given: dict[str, Any] = {"method": "sdedit", "blocks": (block,), "notes": {"acts": acts}}
+        asked = [record(p, clip, 0.1 + clip / 100, strength=1, **given) for p in "ab"]
+        return [*asked, record("a", clip, 0.2, strength=searched, at_lpips=(0.2,), **given)]
+
+    found = analysed(write_run(tmp_path / "r", [*of("mid.0", 0.5, 2.001), *of("up.0.0", 0.5 + by, 2.002)]))
+    assert sorted(arm.blocks for arm in found.arms) == rows
+    assert found.overall["attempted"].tolist() == [2] * len(rows)
 
 
 def test_a_pair_that_nothing_scored_changes_no_rank(tmp_path: Path) -> None:
@@ -740,6 +757,44 @@ def test_other_code_is_told_apart_and_a_repeated_record_replaced(tmp_path: Path)
     assert analyse(groups[0]).arms[0].family == "sae"
 
 
+CODE = {"numerics": "3", "method": "1"}
+
+
+@pytest.mark.parametrize("fact", ["method", "imports", "files"])
+def test_methods_of_other_code_are_rows_of_their_own_over_other_pairs_too(tmp_path: Path, fact: str) -> None:
+    def run(name: str, made_by: dict[str, str], pairs: str) -> Path:
+        return write_run(tmp_path / name, [record(p, 0.4, 0.1, made_by=made_by, code=made_by) for p in pairs])
+
+    old = run("old", {}, "a")  # an earlier version, which does not say
+    one, same, two = run("one", CODE, "ab"), run("same", CODE, "c"), run("two", CODE | {fact: "2"}, "d")
+    [group], _ = read_groups([old, one, same])
+    assert set(group.frame["method"]) == {"sae (old)", "sae (one)", "sae (same)"}  # as old and one share a pair
+    [group], _ = read_groups([one, same])
+    assert (set(group.frame["method"]), group.notes) == ({"sae"}, [])
+    [group], _ = read_groups([one, same, two])
+    assert sorted(arm.method for arm in arms_of(group.frame)[1]) == ["sae (one)", "sae (same)", "sae (two)"]
+    assert "different code" in group.notes[0]
+    merged = [*read_records(one), *read_records(two), record("e", 0.4, 0.1, method="none", made_by=CODE)]
+    [group], _ = read_groups([write_run(tmp_path / "merged", merged)])
+    assert sorted(name.partition(", ")[0] for name in group.frame["method"].unique()) == ["none", *["sae (merged"] * 2]
+    assert group.frame["method"].str.contains(r"^sae \(merged, code [0-9a-f]{8}\)$").sum() == 3
+
+
+@pytest.mark.parametrize("fact", ["numerics", "masks", "model"])
+def test_runs_made_with_other_code_of_all_are_not_mixed(
+    tmp_path: Path, fact: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [[record(p, 0.4, 0.1, made_by=made_by) for p in "ab"] for made_by in (CODE, CODE | {fact: "9"}, {})]
+    one, two, old = (write_run(tmp_path / name, records) for name, records in zip(("1", "2", "3"), runs, strict=True))
+    groups, why = read_groups([one, two])
+    assert (len(groups), "were made with another" in why[0]) == (2, True)
+    assert len(read_groups([one, old])[0]) == 1
+    merged = [*runs[0], *(record("c", 0.4, 0.1, made_by=CODE | {fact: "9"}) for _ in "c")]
+    assert len(read_groups([write_run(tmp_path / "merged", merged)])[0]) == 2
+    assert len(compare(one, two).table)
+    assert "made with another" in caplog.text
+
+
 # --- files --------------------------------------------------------------------------------------------------------
 
 
@@ -911,14 +966,31 @@ def test_compare_by_hand(tmp_path: Path) -> None:
     assert {p.name for p in write_comparison(found, tmp_path / "out")} >= {"compare.md", "compare.csv", "changed.png"}
 
 
-def test_a_comparison_leaves_out_what_a_search_tried(tmp_path: Path) -> None:
-    def run(name: str, clip: float) -> Path:
-        tried = [record("a", 9 * clip, 0.3, strength=8, at_lpips=(0.2,))]
-        return write_run(tmp_path / name, [*(record(p, clip, 0.1, strength=1) for p in "ab"), *tried])
+def test_runs_are_compared_at_the_lpips_that_both_searched_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(name: str, clip: float, searched: float = 0.2, asked: float = 1, begin: float = 0) -> Path:
+        first = [record(p, 0.0, 0.0, strength=begin) for p in "ab"]
+        tried = [record(p, 9 * clip, 0.2, strength=8, at_lpips=(searched,)) for p in "ab"]
+        tried.append(record("b", 5.0, 0.4, strength=16, at_lpips=(searched,)))
+        more = [record(p, clip, 0.1, strength=asked, method=m) for p in "ab" for m in ("sae", "none")]
+        return write_run(tmp_path / name, [*first, *more, *tried])
 
-    found = compare(run("one", 0.1), run("two", 0.2))
-    assert found.settings == 1
-    assert found.table["difference"].iloc[0] == pytest.approx(0.1)
+    one, two = run("one", 0.1), run("two", 0.2)
+    found = compare(one, two)
+    clip = found.table[found.table["metric"] == "clip_text_edit"].set_index("at")["difference"]
+    assert clip.index.tolist() == pytest.approx([np.nan, 0.2], nan_ok=True)
+    assert clip.tolist() == pytest.approx([0.2 / 3, 0.9])
+    assert found.settings == 4
+    assert found.changed["strength"].tolist() == [1, 1]
+    table = comparison_tables(found)[0]
+    assert [row[1] for row in table.rows] == ["strengths", "LPIPS 0.2"]
+    assert not caplog.text
+    at_lpips_alone = compare(run("three", 0.1, asked=3, begin=0), run("four", 0.2, asked=4, begin=0.1))
+    assert (at_lpips_alone.settings, at_lpips_alone.table["at"].unique()) == (1, [0.2])
+    assert comparison_tables(at_lpips_alone)[1].rows[0][-1] == "sae, mid.0, LPIPS 0.2"
+    assert compare(one, run("five", 0.2, searched=0.3)).settings == 3
+    assert "no LPIPS in common (0.2 and 0.3)" in caplog.text
 
 
 def test_blocks_with_other_pairs_or_strengths_are_rows_of_their_own(tmp_path: Path) -> None:
@@ -1198,8 +1270,33 @@ def test_ranks_are_read_where_a_gain_arrives(tmp_path: Path) -> None:
 def test_a_rank_where_little_is_edited_is_said(tmp_path: Path) -> None:
     little = analysed(write_run(tmp_path / "little", late({0.0: 0.0, 0.002: 0.01, 0.004: 0.02})))
     assert any("of the gain of the source image" in note and "--at-lpips" in note for note in little.notes)
+    tried = [r.model_copy(update={"at_lpips": (0.004,)}) for r in late({0.004: 0.02})]
+    searched = analysed(write_run(tmp_path / "searched", late({0.0: 0.0, 0.002: 0.01}) + tried))
+    assert any("a larger --at-lpips" in note for note in searched.notes)
     enough = analysed(write_run(tmp_path / "enough", late({0.0: 0.0, 0.002: 0.1, 0.004: 0.2})))
     assert not any("--at-lpips" in note for note in enough.notes)
+
+
+def test_a_rank_over_few_pairs_that_held_out_contradicts_is_said(tmp_path: Path) -> None:
+    def of(method: str, pair: str, points: tuple[tuple[float, float], ...]) -> list[Record]:
+        truth = {"clip_text_edit_base": 0.5}
+        path = enumerate(((0.0, 0.5), *points))
+        return [record(pair, clip, lpips, method=method, strength=s, truth=truth) for s, (lpips, clip) in path]
+
+    few = ((0.1, 0.6), (0.5, 1.4))  # at LPIPS 0.2 a gain of 0.3, but held-out one of 0.1
+    names = [f"p{number}" for number in range(8)]
+    records = [r for p in names for r in of("sae", p, few if p not in names[:2] else ((0.1, 0.6), (0.15, 0.6)))]
+    records += [r for p in names for r in of("steering", p, ((0.2, 0.75), (0.6, 0.75)))]
+    found = analysed(write_run(tmp_path / "r", records), budgets=(0.2,))
+    first = found.overall.iloc[0]
+    assert (first["method"], first["gain"], first["held_out_gain"]) == ("sae", pytest.approx(0.3), pytest.approx(0.1))
+    [note] = [note for note in found.notes if note.startswith("held-out puts")]
+    assert note == (
+        "held-out puts steering, mid.0 first, the rank sae, mid.0: held-out is over all 8 pairs at one strength, "
+        "the rank over the 6 pairs that reach LPIPS 0.2"
+    )
+    whole = [r for r in records if r.pair_id not in names[:2]]
+    assert not any("held-out puts" in note for note in analysed(write_run(tmp_path / "w", whole), budgets=(0.2,)).notes)
 
 
 def test_base_and_source_image_are_marked(tmp_path: Path) -> None:

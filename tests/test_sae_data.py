@@ -385,16 +385,6 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         assert any((tmp_path / "kills" / name).rglob("*.safetensors"))
 
 
-def test_workers_make_the_same_files() -> None:
-    for workers in (1, 2):
-        collect(
-            "mini", "mid.0", prompts="grammar", count=4, shard_prompts=2, out=f"w{workers}", workers=workers, quiet=True
-        )
-    for number in range(2):
-        assert Path("w1", shard_name(number)).read_bytes() == Path("w2", shard_name(number)).read_bytes()
-    assert Path("w1/manifest.json").read_bytes() == Path("w2/manifest.json").read_bytes()
-
-
 FOREIGN = "a red heart\na red qwertz\n"
 
 

@@ -198,7 +198,7 @@ def test_pipelines_of_another_class_are_refused(mini: Instruments) -> None:
 
 def test_batches_with_other_rows_are_refused(mini: Instruments) -> None:
     model = riebench.load("mini", pipeline=with_parts(mini.model))
-    model.guided = True  # as a pipeline would be whose batches have other rows than its class says
+    vars(model)["guided"] = True  # as a pipeline would be whose batches have other rows than its class says
     with pytest.raises(UserError, match=r"up\.0\.0 has values of 1 rows for 2 pictures"):
         model.generate([PROMPT] * 2, [3, 4], 1, capture=["up.0.0"])
 

@@ -20,6 +20,7 @@ from riebench.ablation.ablation_folder import (
     refuse_others,
 )
 from riebench.ablation.ablation_request import ALL, AblationRequest, resolve_ablation
+from riebench.models.arguments import whole
 from riebench.util.errors import UserError
 from riebench.util.progress import progress_bar
 from riebench.util.work_folder import check_work_folder, full_disk, work_off
@@ -111,6 +112,9 @@ def ablate(
         scorers=scorers,
         settings=settings,
     )
+    workers = whole("workers", workers, 1)
+    if not isinstance(out, str | Path) or not str(out):
+        raise UserError(f"out is {out!r}; expected a folder")
     if workers > 1 and (request.model or request.scorers):
         raise UserError("loaded models and scorers cannot be handed to other processes; leave out workers")
     folder = Path(out)

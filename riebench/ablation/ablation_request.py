@@ -8,11 +8,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riebench.instruments.loading import HandedIn, check_loaded
+from riebench.models.arguments import is_whole, whole
 from riebench.models.entries import entry_and_settings
 from riebench.models.model import ModelEntry
 from riebench.models.sites import NEURONS
 from riebench.prompts import Prompted
-from riebench.settings.settings import Settings, parse_settings
+from riebench.settings.settings import Settings, parse_settings, refuse_without_effect
 from riebench.util.errors import UserError, unknown
 from riebench.weights import locate
 
@@ -77,25 +79,28 @@ def resolve_ablation(
     Raises:
         UserError: if the model, a block or a setting is unknown, weights are missing, or the prompts cannot be read.
     """
-    if isinstance(model, (str, Path)):
-        entry, parsed = entry_and_settings(model, settings or {})
-        loaded, sites = None, entry.sites(parsed)
+    check_loaded("model", str(model) if isinstance(model, Path) else model)
+    check_loaded("scorers", scorers)
+    handed_in = HandedIn(None if isinstance(model, str | Path) else model, None, scorers)
+    loaded = handed_in.model
+    if isinstance(model, str | Path):
+        entry, parsed = entry_and_settings(model, {} if settings is None else settings)
+        sites = entry.sites(parsed)
     else:
-        entry, parsed, loaded, sites = model.entry, parse_settings(settings or {}), model, model.sites
+        entry, parsed, sites = model.entry, parse_settings({} if settings is None else settings), model.sites
+    handed_in.check_settings(parsed)
+    refuse_without_effect(
+        parsed, ("masker.", "sae.", "dino.", "lpips.squeeze"), "an ablation does without; leave it out"
+    )
     known = [site for site in sites if NEURONS not in site]
     sets = block_sets(blocks, together, known, entry.default_sites)
-    steps = entry.steps if steps is None else steps
-    if not 1 <= steps <= entry.most_steps:
-        raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
-    for name, value, lowest in (("batch", batch, 1), ("keep_images", keep_images, 0)):
-        if value < lowest:
-            raise UserError(f"{name} is {value}; expected {lowest} or more")
+    steps = entry.steps if steps is None else whole("steps", steps, 1, entry.most_steps)
+    batch, keep_images = whole("batch", batch, 1), whole("keep_images", keep_images, 0)
+    count = None if count is None else whole("count", count, 1)
     location, number = _which_prompts(prompts, count, entry)
     prompted = entry.read_prompts(location, number, "held-out", column, own=loaded is None or loaded.own)
     if entry.parts:
-        handed_in = {"model": loaded, "clip": scorers, "lpips": scorers}
-        not_needed = [*MASKER, *(name for name, part in handed_in.items() if part is not None)]
-        locate(entry.name, entry.parts, parsed, optional=("sae",), without=not_needed)
+        locate(entry.name, entry.parts, parsed, optional=("sae",), without=[*MASKER, *handed_in.parts])
     return AblationRequest(entry, parsed, sets, prompted, location, steps, batch, keep_images, loaded, scorers)
 
 
@@ -124,8 +129,8 @@ def block_sets(
                 raise unknown("block", name, [*known, ALL, DEFAULT])
         return [tuple(sorted(set(names), key=order.__getitem__))]
 
-    sets = {blocks for word in _words(blocks) for blocks in expanded(word)}
-    named = {name for word in _words(together) for blocks in expanded(word) for name in blocks}
+    sets = {blocks for word in _words("blocks", blocks) for blocks in expanded(word)}
+    named = {name for word in _words("together", together) for blocks in expanded(word) for name in blocks}
     paired = sorted(named, key=order.__getitem__)
     if len(paired) == 1:
         raise UserError(f"together names {paired[0]} alone; expected two blocks or more, as default or mid.0,up.0.0")
@@ -135,8 +140,11 @@ def block_sets(
     return tuple(sorted(sets, key=lambda names: (len(names), [order[name] for name in names])))
 
 
-def _words(names: str | Iterable[str]) -> list[str]:
-    parts = [names] if isinstance(names, str) else list(names)
+def _words(argument: str, names: Any) -> list[str]:
+    parts = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+    for part in parts:
+        if not isinstance(part, str):
+            raise UserError(f"{argument} holds {part!r}; expected names of blocks, as 'mid.0,up.0.0' or a list")
     return [word.strip() for part in parts for word in part.split(",") if word.strip()]
 
 
@@ -144,6 +152,8 @@ def _which_prompts(prompts: int | str | Path | None, count: int | None, entry: M
     """The location of the prompts and their number; None for all of a file."""
     if prompts is None and count is None:
         prompts = PUBLISHED_PROMPTS
+    if not (prompts is None or is_whole(prompts) or isinstance(prompts, str | Path)):
+        raise UserError(f"prompts is {prompts!r}; expected a whole number, or a file")
     word = "" if prompts is None else str(prompts)
     if not word.lstrip("-").isdigit():
         return entry.prompts_location(word or None), count

@@ -122,22 +122,27 @@ def sweep_of(options: RunOptions) -> Sweep:
     return Sweep(list(dict.fromkeys(names)), strengths, options.listed["k"], further)
 
 
-def usable_methods(sweep: Sweep, pairs: Sequence[Pair], steps: int, leave_out: bool) -> dict[str, MethodEntry]:
+def usable_methods(
+    sweep: Sweep, pairs: Sequence[Pair], steps: int, intervals: Intervals, leave_out: bool
+) -> dict[str, MethodEntry]:
     """The methods of a sweep that can be run on the pairs in so many steps.
 
     Args:
         sweep: names the methods.
         pairs: of the run.
         steps: denoising steps.
+        intervals: steps in which the methods are on.
         leave_out: whether a method that refuses is left out with a warning.
 
     Raises:
         UserError: if a method does not exist, or refuses and is not to be left out.
     """
     methods = {name: find(name) for name in sweep.methods}
-    for name, method in [(name, method) for name, method in methods.items() if method.checks_runs]:
+    for name, method in list(methods.items()):
         try:
-            method.check_run(method.create(_shared_options(sweep, method)), pairs, steps)
+            method.check_intervals(intervals)
+            if method.checks_runs:
+                method.check_run(method.create(_shared_options(sweep, method)), pairs, steps)
         except UserError as error:
             if not leave_out:
                 raise

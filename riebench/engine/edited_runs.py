@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from riebench.engine.pair_task import PairSetting, PairTask
 from riebench.engine.recorder import Recorder
@@ -20,6 +19,7 @@ from riebench.models import Edit, Model, Start
 from riebench.records import ACTS, INSIDE, OUTSIDE
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
+from riebench.util.tensor_bits import Untouched
 
 
 @dataclass
@@ -123,7 +123,7 @@ class EditedRuns:
         deletes = self.task.pair.editing_type_id == DELETE_OBJECT
         if deletes and not PROTOCOLS[self.request.protocol].delete_only_adds and entry.values(method).get("only_add"):
             method = replace(method, only_add=False)
-        seen, before = replace(self.seen, sites=self.request.conditions[number].sites), _versions(self.seen)
+        seen, shared = replace(self.seen, sites=self.request.conditions[number].sites), _shared(self.seen)
         plan: Plan | Exception
         try:
             with torch.no_grad(), _naming(name):
@@ -131,9 +131,9 @@ class EditedRuns:
                 check_plan(plan, seen)
         except Exception as error:  # noqa: BLE001 - a user's method may raise anything
             plan = error
-        if not before.items() <= _versions(seen).items():
+        if shared.changed():
             self.model.forget_saes()  # the next pair reads their weights again
-            changes = "changes the values, masks or SAEs that all methods share; let it change a clone"
+            changes = "changes the values, masks, pictures or SAEs that all methods share; let it change a clone"
             raise PairError(f"the method {name!r} {changes}", "method")
         return plan
 
@@ -168,7 +168,7 @@ class EditedRuns:
         prompts, seeds = [picture.prompt for picture in pictures], [self.task.seed] * len(edits)
         name = self.recorder.methods[pictures[0].setting.condition].name
         try:
-            with _naming(name), self._timed("edited runs"):
+            with _naming(name), self._timed("edited runs"), _without_state(edits):
                 start, steps = pictures[0].start, self.request.steps
                 runs = self.model.generate(prompts, seeds, steps, edits=edits, start=start)
             for picture, run in zip(pictures, runs, strict=True):
@@ -181,12 +181,27 @@ class EditedRuns:
                 self._generate([picture])
 
 
-def _versions(seen: Observed) -> Mapping[int, int]:
-    """The identity of each tensor that methods share, to how often it was changed in place."""
-    groups = (seen.base, seen.source, seen.base_masks, seen.source_masks, seen._kept)
-    shared = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
-    shared += [weight for sae in seen.saes.values() for weight in sae.parameters()]
-    return {id(tensor): tensor._version for tensor in shared}
+def _shared(seen: Observed) -> Untouched:
+    """What all methods share."""
+    values = (seen.base, seen.source, seen.base_masks, seen.source_masks, seen.pictures, seen.regions)
+    return Untouched(*values, seen._kept, seen._kept_for_all, [list(sae.parameters()) for sae in seen.saes.values()])
+
+
+@contextmanager
+def _without_state(edits: Sequence[Edit]) -> Iterator[None]:
+    """Around runs whose changes may be functions.
+
+    Raises:
+        PairError: if what such a function holds has changed, so that its results depend on the other rows of its batch.
+    """
+    functions = {id(c): c for edit in edits for c in edit.changes.values() if callable(c)}.values()
+    held = [Untouched(function, getattr(function, "__dict__", None)) for function in functions]
+    yield
+    for function, before in zip(functions, held, strict=True):
+        if before.changed():
+            name = getattr(function, "__qualname__", type(function).__name__)
+            wrong = f"the change {name} keeps something from call to call, and is called for several pictures in turn"
+            raise PairError(f"{wrong}; let it depend on its values and step alone", "method")
 
 
 @contextmanager

@@ -73,9 +73,11 @@ class PairWork:
         self.protocol = PROTOCOLS[self.request.protocol]
         self.stage = "observing"
         self._kept_for_all, self._trace = kept_for_all, trace
+        self._pictures: list[EditedPicture] = []
+        self._records: list[Record] = []
 
-    def result(self) -> PairResult:
-        """The records of all settings and of the search, and the pictures if they are kept.
+    def generate(self) -> None:
+        """Make the edited pictures of all settings; with a search, also all that follows from their metrics.
 
         Raises:
             Exception: if the whole pair fails.
@@ -83,13 +85,24 @@ class PairWork:
         with self._timed("base and source run, masks"):
             self.observe()
         self.stage = "engine"
-        pictures = self.edited.pictures(self.task.settings)
+        self._pictures = self.edited.pictures(self.task.settings)
         self.stage = "metrics"
-        records = self.score(pictures)
-        for more_pictures, more_records in self._search(records) if self.task.searches else ():
-            pictures += more_pictures
-            records += more_records
-        return PairResult(records, self._images(pictures) if self.task.keep_images else {})
+        if self.task.searches:
+            self._records = self.score(self._pictures)
+            for more_pictures, more_records in self._search(tuple(self._records)):
+                self._pictures += more_pictures
+                self._records += more_records
+
+    def result(self) -> PairResult:
+        """The records of all settings and of the search, and the pictures if they are kept.
+
+        The model is not needed, so that it can generate the next pair's pictures at the same time.
+
+        Raises:
+            Exception: if the whole pair fails.
+        """
+        records = self._records or self.score(self._pictures)
+        return PairResult(records, self._images(self._pictures) if self.task.keep_images else {})
 
     def observe(self) -> None:
         """Base and source run with the values at every site that the task needs, and the masks."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
@@ -13,6 +14,7 @@ from riebench.engine.recorder import Recorder
 from riebench.engine.request import Request
 from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.metrics import metrics_of
+from riebench.models.devices import own_stream
 from riebench.pairs import Pair
 from riebench.records import Record
 from riebench.util.errors import PairError
@@ -33,6 +35,7 @@ class PairWorker:
         trace: times the stages of the work; None if nothing is timed.
         copies: whether copies may work beside this worker: the model is on the CPU, no loaded part was handed in, and
             nothing is timed.
+        overlaps: whether a pair is scored in a thread, while the next pair's pictures are generated.
 
     Raises:
         UserError: if something cannot be loaded.
@@ -57,6 +60,8 @@ class PairWorker:
             for site in condition.sites if method.entry.needs_sae else ():
                 self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair
         self.stamp = self.instruments.model.stamp()
+        # A search needs the metrics of a pair before the pair is done; on a CPU the cores have no time to spare.
+        self.overlaps = self.instruments.model.device.type == "cuda" and not request.at_lpips and self.trace is None
 
     def describe(
         self, pairs: Sequence[Pair], before: Sequence[Record] = (), earlier: Collection[str] = ()
@@ -103,18 +108,35 @@ class PairWorker:
 
     def work(self, task: PairTask) -> PairResult:
         """The result of a task. A fault of the pair is a failed record with the reason."""
-        started = time.perf_counter()
+        return self.begin(task)()
+
+    def begin(self, task: PairTask) -> Callable[[], PairResult]:
+        """Generate the pictures of a task; the result scores them and gives what :meth:`work` gives."""
         if task.code != self.recorder.code:
             other = "this worker has other code or weights than the run began with; end the run, and give it again"
-            return self.give_up(task, other)
+            return partial(self.give_up, task, other)
+        started = time.perf_counter()
         work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.trace)
+        fault: Exception | None = None
         try:
             with self.instruments.model.unwatched():
-                result = work.result()
+                work.generate()
             self._check_unchanged()
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
-            result = PairResult(self.recorder.failures(task, error, work.stage))
-        share = round((time.perf_counter() - started) / max(1, len(result.records)), 4)
+            fault = error
+        return partial(self._scored, work, fault, time.perf_counter() - started)
+
+    def _scored(self, work: PairWork, fault: Exception | None, seconds: float) -> PairResult:
+        """The result of a pair whose pictures took some seconds, or of its fault."""
+        started = time.perf_counter()
+        try:
+            if fault is not None:
+                raise fault
+            with own_stream(self.instruments.model.device):
+                result = work.result()
+        except Exception as error:  # noqa: BLE001 - as above
+            result = PairResult(self.recorder.failures(work.task, error, work.stage))
+        share = round((seconds + time.perf_counter() - started) / max(1, len(result.records)), 4)
         return PairResult([record.model_copy(update={"seconds": share}) for record in result.records], result.images)
 
     def _check_unchanged(self) -> None:

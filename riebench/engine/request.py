@@ -98,9 +98,10 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     preset = _preset(options)
     model = options.handed_in.model
     settings = changed(parse_settings(preset.settings if preset else {}), options.settings or {})
-    name, settings = (model.entry.name, settings) if model else named_model(options.model, settings)
+    name, settings = (model.entry.name, settings) if model else named_model(str(options.model), settings)
     entry = model.entry if model else entry_named(name)
     entry.check_settings(settings)
+    options.handed_in.check_settings(settings)
     model_sites = ModelSites.of(entry, model, settings)
     sweeps = [sweep_of(options)] if preset is None else preset.sweeps
     blocks = options.listed["block"] if options.block else [ALL] if preset else []
@@ -121,7 +122,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
                 condition
                 for sweep in sweeps
                 for condition in conditions_of(
-                    sweep, usable_methods(sweep, pairs, steps, leave_out), block_sets, intervals, model_sites
+                    sweep, usable_methods(sweep, pairs, steps, intervals, leave_out), block_sets, intervals, model_sites
                 )
             ),
             steps=steps,

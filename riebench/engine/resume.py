@@ -117,6 +117,31 @@ def _refuse_other_code(run: LoadedRun, before: Iterable[Record], end: str) -> No
                     raise UserError(f"the folder has records made with {what}; {end}")
 
 
+def refuse_other_makers(then: Mapping[str, Any], now: Mapping[str, Any], methods: Sequence[str], end: str) -> None:
+    """Check that weights, conditions, code and scorers are what they were, see :func:`.session.made_with`.
+
+    Args:
+        then: of an earlier session.
+        now: of this run, which has the same request.
+        methods: of the conditions of the request.
+        end: of the message, what to do.
+
+    Raises:
+        UserError: if one is not.
+    """
+    ours, theirs = (_facts(facts["parts"], facts["conditions"]) for facts in (now, then))
+    for name in {**theirs, **ours}:
+        if theirs.get(name) != ours.get(name):
+            raise UserError(f"it was run with the {name} {theirs.get(name)!r}, now it is {ours.get(name)!r}; {end}")
+    for method, made_before, made_now in zip(methods, then["made_by"], now["made_by"], strict=True):
+        for fact, what in OTHER_CODE.items():
+            if made_before.get(fact) != made_now.get(fact):
+                raise UserError(f"it was run with {what.format(method)}; {end}")
+    for name, by in then["measured_by"].items():
+        if not measures_alike(by, now["measured_by"].get(name, "")):
+            raise UserError(f"it was run with {name} by {by}, and now it is {now['measured_by'].get(name)}; {end}")
+
+
 def _refuse_other_pairs(tasks: Iterable[PairTask], before: Iterable[Record], end: str) -> None:
     """Check that the pairs of earlier records are what they are in the run's tasks, as far as these say.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -16,15 +17,15 @@ from rich.console import Console
 from riebench.engine.forecast import timed_work
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.request import Request
-from riebench.engine.resume import lacking, left_to_do, refuse_other_runs
+from riebench.engine.resume import lacking, left_to_do, refuse_other_makers, refuse_other_runs
 from riebench.engine.run_options import RunOptions
-from riebench.engine.session import Session, writing_run_file
+from riebench.engine.session import Session, made_with, writing_run_file
 from riebench.instruments.loading import HandedIn
 from riebench.methods.registry import find
 from riebench.metrics import scorers_of
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair
-from riebench.records import Record, RunFolder, read_records
+from riebench.records import Record, RunFolder, read_records, read_run
 from riebench.records.folder import RECORDS, RUN
 from riebench.util.errors import UserError
 from riebench.util.progress import keep_timing, progress_bar
@@ -75,8 +76,8 @@ def carry_out(
         earlier = {record.key for record in before if not record.made_by}
         loaded_run = crew.ask(lambda worker: worker.describe(pairs, searched, earlier))
         refuse_other_runs(loaded_run, before, path)
-        if repeated is not None and repeated.resolve() != path.resolve():
-            _refuse_unlike(loaded_run, repeated)
+        if repeated is not None and not (before and repeated.resolve() == path.resolve()):
+            _refuse_unlike(loaded_run, request, repeated)
         if before:
             before = _asked_for_now(folder, before, loaded_run)
         asked = {setting.key for task in loaded_run.tasks for setting in task.settings}
@@ -95,16 +96,27 @@ def carry_out(
     return session
 
 
-def _refuse_unlike(loaded_run: LoadedRun, repeated: Path) -> None:
+def _refuse_unlike(loaded_run: LoadedRun, request: Request, repeated: Path) -> None:
     """Check that a run would make the records of a folder again.
 
     Raises:
-        UserError: if its weights, code, pairs or metrics are not those of the records.
+        UserError: if its weights, code, pairs or metrics are not those of the records, or, as ``run.json`` has them, of
+            the last session with the same request; or if nothing says what these were.
     """
+    mend = f"so {repeated} cannot be repeated: put back what it was run with, or use 'riebench run'"
+    asked, sessions = request.model_dump(mode="json"), read_run(repeated).get("sessions") or []
+    then = next((session.get("made_with") for session in sessions[::-1] if session.get("request") == asked), None)
     file = repeated / RECORDS
-    if file.is_file() and file.stat().st_size:  # a run may have ended before its first record
-        mend = f"so {repeated} cannot be repeated: put back what it was run with, or use 'riebench run'"
+    if file.is_file() and file.stat().st_size:
         refuse_other_runs(loaded_run, read_records(repeated), repeated, mend)
+    elif not then:
+        why = "holds no records, and its run.json does not say with which weights and code it was run"
+        raise UserError(f"{repeated} {why}, so nothing tells whether a repetition is the same; use 'riebench run'")
+    else:  # a run may have ended before its first record
+        logger.warning("%s holds no records; its run.json tells that weights and code are the same", repeated)
+    if then:
+        now = json.loads(json.dumps(made_with(loaded_run, request), default=str))
+        refuse_other_makers(then, now, [condition.method for condition in request.conditions], mend)
 
 
 def _asked_for_now(folder: RunFolder, before: Sequence[Record], loaded_run: LoadedRun) -> list[Record]:

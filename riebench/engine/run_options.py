@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import numpy as np
 
-from riebench.instruments.loading import HandedIn
+from riebench.instruments.loading import HandedIn, check_loaded
 from riebench.pairs.pair import MAX_SEED, Pair
 from riebench.settings.lpips_search import WITHIN
 from riebench.util.errors import UserError
@@ -230,7 +230,7 @@ def _check_value(name: str, value: Any) -> None:
     """
     declared = field_type(name)
     if isinstance(declared, str):
-        _check_loaded(name, value)
+        check_loaded(name, value)
     elif misfit := _misfit(value, declared):
         inside = "is" if misfit[0] is value else "holds"
         raise UserError(f"{name} {inside} {misfit[0]!r}; expected {_in_words(declared)}")
@@ -275,28 +275,6 @@ def _in_words(declared: Any) -> str:
         return single
     several = "a list of pairs" if lists[0] is Pair else "a list of such"
     return f"{single}, or {several}"
-
-
-def _check_loaded(name: str, value: Any) -> None:
-    """Refuse another object in place of a loaded part.
-
-    Raises:
-        UserError: if it is no such part.
-    """
-    if name == "model" and not isinstance(value, str):
-        from riebench.models.model import Model
-
-        fits, expected = isinstance(value, Model), "a name, or a model that riebench.load gives"
-    elif name == "scorers" and value is not None:
-        from riebench.metrics.seen import Scorers
-
-        fits, expected = isinstance(value, Scorers), "riebench.metrics.Scorers"
-    elif name == "masks" and value is not None:
-        fits, expected = callable(value) or isinstance(value, Mapping), "a function, or pair id to (source, base)"
-    else:
-        return
-    if not fits:
-        raise UserError(f"{name} is a {type(value).__name__}; expected {expected}")
 
 
 def _listed(value: Any) -> list[Any]:

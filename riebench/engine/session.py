@@ -18,6 +18,7 @@ from typing import Any
 from riebench.engine.pair_task import LoadedRun
 from riebench.engine.request import Request
 from riebench.engine.run_options import RunOptions
+from riebench.methods.registry import find
 from riebench.records import Record, RunFolder
 from riebench.records.code import code_version
 from riebench.util.errors import UserError
@@ -71,7 +72,8 @@ def writing_run_file(
 
     The top of the file holds the settings and pairs of all sessions together, what they share, and ``command``,
     ``code``, ``device``, ``started`` and ``finished`` of the last session; ``seconds`` is the sum of all sessions.
-    ``sessions`` holds command, options, request, code, host and times of each; a killed session has no ``finished``.
+    ``sessions`` holds command, options, request, code, ``made_with``, host and times of each; a killed session has no
+    ``finished``.
     """
     old = folder.run() if folder.records else {}
     earlier = old.get("sessions") or []
@@ -84,6 +86,7 @@ def writing_run_file(
         "seeds": {task.pair.id: task.seed for task in run.tasks},
         "code": code_version(),
         "device": run.device,
+        "made_with": made_with(run, request),
         "locations": dict(run.locations),
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -115,6 +118,17 @@ def writing_run_file(
         except UserError:
             if not ended:  # otherwise the first fault is raised
                 raise
+
+
+def made_with(run: LoadedRun, request: Request) -> dict[str, Any]:
+    """The weights, conditions and code of a run, and what measures its metrics: all that a repetition must have."""
+    needs_sae = any(find(condition.method).needs_sae for condition in request.conditions)
+    return {
+        "parts": {name: part for name, part in run.shared["parts"].items() if needs_sae or name != "sae"},
+        "conditions": run.shared["conditions"],
+        "made_by": run.made_by,
+        "measured_by": dict(run.measured_by),
+    }
 
 
 def _together(old: dict[str, Any], run: LoadedRun, request: Request, folder: RunFolder) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,8 @@ from riebench.features.score_files import (
     write_scores,
 )
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
+from riebench.instruments.loading import check_loaded
+from riebench.models.arguments import whole, words
 from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR, Prompted
@@ -121,10 +123,19 @@ def score(
         UserError: for bad input; before torch is imported unless the check needs weights.
     """
     several = list(saes) if isinstance(saes, (list, tuple)) else [saes]
+    check_loaded("model", model)
+    for name, value in (("out", out), ("prompts", prompts), ("descriptions", descriptions)):
+        if not isinstance(value, str | Path | None) or (name == "out" and not value):
+            raise UserError(f"{name} is {value!r}; expected a {'folder' if name == 'out' else 'file'}")
     file = None if descriptions is None else Path(descriptions)
-    parsed = parse_settings(settings or {})
+    parsed = parse_settings({} if settings is None else settings)
     if isinstance(model, str):
         model, parsed = named_model(model, parsed)
+    batch, count = whole("batch", batch, 1), None if count is None else whole("count", count, 1)
+    baselines = words("baselines", baselines) if baselines else ()
+    for name in options:
+        if name not in (known := [field.name for field in fields(ScoreSettings)]):
+            raise unknown("option of score", name, known)
     chosen = ScoreSettings(**options)
     request = ScoreRequest(several, model, parsed, site, baselines, prompts, count, column, file, batch, chosen)
     return carry_out_scores(request, Path(out))
@@ -153,6 +164,8 @@ def _checked_entry(request: ScoreRequest) -> ModelEntry:
     """The entry of the model, once the options are checked (UserError)."""
     entry = entry_named(request.model) if isinstance(request.model, str) else request.model.entry
     entry.check_settings(request.settings)
+    if not isinstance(request.model, str):
+        request.model.refuse_other_settings(request.settings)
     for baseline in request.baselines:
         if baseline not in BASELINES:
             raise unknown("baseline", baseline, [*BASELINES, NO_BASELINE])
@@ -213,7 +226,8 @@ def _judge_all(
 
 
 def _own(entry: ModelEntry, request: ScoreRequest) -> list[str]:
-    sites = [site for site in entry.saes(request.settings) if request.site in (None, site)]
+    saes = entry.saes(request.settings) if isinstance(request.model, str) else request.model.saes
+    sites = [site for site in saes if request.site in (None, site)]
     if not sites:
         raise UserError(f"{entry.name} has no SAEs of its own here; name the folders of those to be judged")
     return sites
@@ -221,6 +235,12 @@ def _own(entry: ModelEntry, request: ScoreRequest) -> list[str]:
 
 def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[LocatedDictionary]:
     """The dictionaries that an argument names."""
+    if not isinstance(request.model, str) and isinstance(sae, str) and sae in request.model.saes:
+        held, site = request.model.saes[sae], replace(request, site=sae)
+        if not isinstance(held, Path):
+            return [_checked_dictionary(sae, held, lambda: held, entry, site)]
+        if held != entry.saes(request.settings).get(sae):
+            return [_dictionary_in(str(held), entry, site)]
     if not isinstance(sae, (str, Path)):
         return [_checked_dictionary(type(sae).__name__, sae, lambda: sae, entry, request)]
     name, folder = str(sae), Path(sae)

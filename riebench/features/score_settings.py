@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
+from numbers import Real
 
+from riebench.models.arguments import whole
 from riebench.util.errors import UserError
 
 BASELINES = ("random", "frozen-decoder", "neurons", "channels")
@@ -41,11 +44,14 @@ class ScoreSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        lowest = {"steps": 1, "features": 1, "best": 0, "pictures": 1, "downstream": 1, "fit": 1}
+        lowest = {"steps": 1, "features": 1, "best": 0, "pictures": 1, "downstream": 1, "fit": 1, "seed": 0}
         for name, bound in lowest.items():
-            if getattr(self, name) < bound:
-                raise UserError(f"{name} is {getattr(self, name)}; expected {bound} or more")
-        if not self.strengths or not all(0 < value < inf for value in (*self.strengths, self.area_strength)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), bound))
+        if not isinstance(self.neutral, str):
+            raise UserError(f"neutral is {self.neutral!r}; expected a prompt")
+        several = isinstance(self.strengths, Collection) and len(self.strengths) > 0
+        numbers = [*(self.strengths if several else ()), self.area_strength]
+        if not several or not all(isinstance(value, Real) and 0 < value < inf for value in numbers):
             raise UserError(
                 f"strengths are {self.strengths} and area_strength is {self.area_strength}; expected finite numbers "
                 "above 0, as 1,2,4"

@@ -27,7 +27,8 @@ from riebench.records.live_code import live_hash
 from riebench.records.schema import Value, record_key
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.protocols import Protocol as PairProtocol
-from riebench.settings.settings import Settings
+from riebench.settings.settings import Settings, refuse_without_effect
+from riebench.util.errors import UserError
 from riebench.util.files import fingerprint
 from riebench.util.plugins import load_object, place_of
 
@@ -105,6 +106,49 @@ class HandedIn:
         replaced |= dict.fromkeys(("detector", "text-encoder", "segmenter"), self.masks)
         self.names = [name for name in ("model", "masks", "scorers") if getattr(self, name) is not None]
         self.parts = [name for name, value in replaced.items() if value is not None]
+
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse settings of what is loaded already.
+
+        Raises:
+            UserError: if there is such a setting.
+        """
+        if self.model is not None:
+            self.model.refuse_other_settings(settings)
+        if self.masks is not None:
+            why = "masks= takes the masker's place; leave it out"
+            refuse_without_effect(
+                settings, ("masker.",), why, but=("masker.blur_kernel", "masker.union", "masker.fallback")
+            )
+        if self.scorers is not None:
+            why = "scorers= takes the place of CLIP and LPIPS; leave it out"
+            refuse_without_effect(settings, ("clip.", "lpips."), why, but=("lpips.squeeze",))
+
+
+def check_loaded(name: str, value: Any) -> None:
+    """Refuse another object in place of a loaded part: the name of a model is none to refuse, nor is None.
+
+    Args:
+        name: of the argument, a field of :class:`HandedIn`.
+        value: that was given.
+
+    Raises:
+        UserError: if it is no such part.
+    """
+    if name == "model" and not isinstance(value, str):
+        from riebench.models.model import Model
+
+        fits, expected = isinstance(value, Model), "a name, or a model that riebench.load gives"
+    elif name == "scorers" and value is not None:
+        from riebench.metrics.seen import Scorers
+
+        fits, expected = isinstance(value, Scorers), "riebench.metrics.Scorers"
+    elif name == "masks" and value is not None:
+        fits, expected = callable(value) or isinstance(value, Mapping), "a function, or pair id to (source, base)"
+    else:
+        return
+    if not fits:
+        raise UserError(f"{name} is a {type(value).__name__}; expected {expected}")
 
 
 @dataclass
@@ -250,11 +294,14 @@ def assemble_scorers(
 def saes_fingerprint(saes: Mapping[str, Path | SAE]) -> str:
     """A short hash of all SAEs of a model; ``none`` where there are none."""
     folders = [sae for sae in saes.values() if isinstance(sae, Path)]
-    if folders:
-        files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
-        return fingerprint(files, Path(os.path.commonpath(folders)))
-    names = sorted((site, weights_fingerprint(sae)) for site, sae in saes.items() if not isinstance(sae, Path))
-    return hashlib.sha256(repr(names).encode()).hexdigest()[:16] if names else "none"
+    files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
+    of_files = fingerprint(files, Path(os.path.commonpath(folders))) if folders else "none"
+    loaded = sorted(
+        (site, weights_fingerprint(sae), getattr(sae, "kind", type(sae).__name__), getattr(sae, "k", None))
+        for site, sae in saes.items()
+        if not isinstance(sae, Path)
+    )
+    return hashlib.sha256(repr([of_files, *loaded]).encode()).hexdigest()[:16] if loaded else of_files
 
 
 def model_instruments(

@@ -31,7 +31,7 @@ def regions_of_user_masks(user_masks: UserMasks) -> MaskSource:
 
     def find(pair: Pair, base: Image, source: Image) -> tuple[Region, Region]:
         if callable(user_masks):
-            masks = user_masks(pair, base, source)
+            masks = user_masks(pair, base.copy(), source.copy())  # which it may draw on
         elif pair.id in user_masks:
             masks = user_masks[pair.id]
         else:
@@ -45,7 +45,7 @@ def regions_of_user_masks(user_masks: UserMasks) -> MaskSource:
 
 
 def _region(mask: Mask, size: tuple[int, ...]) -> Region:
-    array = np.asarray(mask)
+    array = np.array(mask)  # the user's own may be of the next pair later
     if array.dtype != np.bool_ or array.ndim not in {2, 3} or array.shape[-2:] != size:
         fault = f"a mask has the type {array.dtype} and the shape {list(array.shape)}"
         raise PairError(f"{fault}, expected bool and [{size[0]}, {size[1]}]", where="masks")

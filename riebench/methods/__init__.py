@@ -30,7 +30,9 @@ Input
 Result
     :class:`Plan` maps a site to the change that is added there at strength 1, ``[steps, positions, width]``. A change
     that depends on the edited run itself is a function ``(now, step) -> delta``: ``now`` holds the values of this step,
-    ``[positions, width]``, and ``delta`` has the same shape.
+    ``[positions, width]``, and ``delta`` has the same shape. It is called for each row of a batch in turn, whatever the
+    strengths and the batch size, so it must depend on these two alone; a function that keeps something from call to
+    call in a variable, an attribute, a list or a tensor is refused. A mapping may get new entries, as a cache does.
     ``Plan(prompt=...)`` generates from another prompt, and ``Plan(notes=...)`` keeps figures in the record.
     ``Plan(redo=0.5)`` starts from the finished base picture, noised, and does half of the steps again.
     ``Plan(picture=...)`` is the edited picture itself, uint8 ``[height, width, 3]``.
@@ -49,8 +51,9 @@ Options
 Refusing a run
     ``check(self, pairs, steps)`` is called before anything is loaded, if the class has it. It raises
     :class:`riebench.util.errors.UserError` for a run that the method cannot do; ``--method all`` then leaves the method
-    out. A method that reads files gives their paths in a property ``files``, so that records are made again when the
-    files change.
+    out. ``acts_outside: ClassVar[bool] = True`` in the class says that it changes nothing inside the denoiser, and
+    refuses ``on_steps``. A method that reads files gives their paths in a property ``files``, so that records are made
+    again when the files change.
 
 Name
     ``@method("mean-shift")`` makes the class a frozen dataclass and registers it under that name.

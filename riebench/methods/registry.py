@@ -50,6 +50,21 @@ class MethodEntry:
     needs_neurons: bool
 
     @property
+    def acts_outside(self) -> bool:
+        """Whether the method changes nothing inside the denoiser, as its class says in ``acts_outside``."""
+        return bool(getattr(self.cls, "acts_outside", False))
+
+    def check_intervals(self, intervals: Sequence[Sequence[int] | None]) -> None:
+        """Refuse steps for a method that changes nothing in any step.
+
+        Raises:
+            UserError: if there are such steps.
+        """
+        if self.acts_outside and any(interval is not None for interval in intervals):
+            why = "changes nothing inside the denoiser, so that on_steps has no effect"
+            raise UserError(f"the method {self.name!r} {why}; leave out on_steps, or the method")
+
+    @property
     def required_options(self) -> tuple[str, ...]:
         """The names of the options without a default."""
         absent = (MISSING, MISSING)

@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import Compose
+from transformers.initialization import no_init_weights
 
 from riebench.util.batches import in_batches
 from riebench.util.errors import UserError
@@ -62,12 +63,13 @@ class ClipScorer:
         quiet = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of the activation, which quick_gelu settles
         try:
-            self.model, _, preprocess = open_clip.create_model_and_transforms(
-                model_name,
-                pretrained=None if own_layout else str(location),
-                force_quick_gelu=quick_gelu,
-                weights_only=True,
-            )
+            with no_init_weights():  # the file replaces all of them
+                self.model, _, preprocess = open_clip.create_model_and_transforms(
+                    model_name,
+                    pretrained=None if own_layout else str(location),
+                    force_quick_gelu=quick_gelu,
+                    weights_only=True,
+                )
             self.tokenizer = open_clip.get_tokenizer(model_name)
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.initialization import no_init_weights
 
 from riebench.util.batches import in_batches
 from riebench.util.errors import UserError
@@ -52,8 +53,9 @@ class LpipsScorer:
         self.fingerprint = fingerprint
         self.batch = batch
         self.device = torch.device(device)
-        # The package prints what it loads, and torchvision warns of how the package calls it.
-        with redirect_stdout(StringIO()), warnings.catch_warnings():
+        # The package prints what it loads, and torchvision warns of how the package calls it. The random weights that
+        # files replace are not drawn: those of AlexNet's classifier, which LPIPS leaves out, alone take a second.
+        with redirect_stdout(StringIO()), warnings.catch_warnings(), no_init_weights():
             warnings.simplefilter("ignore")
             self.model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
         try:

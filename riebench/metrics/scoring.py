@@ -60,9 +60,11 @@ def score_images(
 
 def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, list[float | None]]:
     """Column to the metric's number of each picture that it is given; what is not finite is None."""
+    from riebench.util.tensor_bits import Untouched
+
     columns: dict[str, list[float | None]] = {}
     for column, metric, seen in measurements:
-        before = _versions(seen)
+        shared = None if metric.from_riebench else Untouched(seen)
         try:
             numbers = [None if number is None else float(number) for number in metric.measure(seen)]
         except (Exception, SystemExit) as error:
@@ -70,8 +72,8 @@ def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, lis
         if len(numbers) != len(seen.pictures):
             wrong = f"gave {len(numbers)} numbers for {len(seen.pictures)} pictures; expected one for each"
             raise PairError(f"the metric {metric.name!r} {wrong}", "metrics")
-        if _versions(seen) != before:
-            changes = "changes embeddings that all metrics share; let it change a clone"
+        if shared is not None and shared.changed():
+            changes = "changes pictures, embeddings or numbers that all metrics share; let it change a copy"
             raise PairError(f"the metric {metric.name!r} {changes}", "metrics")
         columns[column] = [number if number is not None and math.isfinite(number) else None for number in numbers]
         lost = [number for number in numbers if number is not None and not math.isfinite(number)]
@@ -79,11 +81,6 @@ def _measured(measurements: Iterable[tuple[str, Metric, Seen]]) -> dict[str, lis
             what = "the metric %r gave %s for %d of %d pictures: null in their records (None says so without a warning)"
             log.warning(what, column, lost[0], len(lost), len(numbers))
     return columns
-
-
-def _versions(seen: Seen) -> list[int]:
-    """How often each tensor that metrics share was changed in place."""
-    return [getattr(value, "_version", 0) for value in seen]
 
 
 def read_only(array: NDArray[A]) -> NDArray[A]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,7 +25,7 @@ def edits_of_call(
     _check_list("seeds", seeds, is_seed, f"whole numbers from 0 to {MAX_SEED}")
     _check_list("capture", capture, lambda value: isinstance(value, str), "names of sites")
     check_steps(steps)
-    _check_on_steps(on_steps)
+    on_steps = _steps_named(on_steps)
     if isinstance(edits, Edit | Mapping | str) or not isinstance(edits, Sequence):
         raise UserError(f"edits is a {type(edits).__name__}; expected a list with one (changes, strength) a row")
     rows = [_edit(number, edit) for number, edit in enumerate(edits)]
@@ -45,6 +45,40 @@ def edits_of_call(
 def is_whole(value: Any) -> bool:
     """Whether a value is a whole number, numpy's included, and no truth value."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """A whole number, numpy's included, as Python's own.
+
+    Args:
+        name: of the argument.
+        value: that was given.
+        least: smallest value.
+        most: largest value.
+
+    Raises:
+        UserError: if it is no whole number, or out of these bounds.
+    """
+    if not is_whole(value):
+        raise UserError(f"{name} is {value!r}; expected a whole number")
+    if least is not None and not least <= value <= (value if most is None else most):
+        raise UserError(f"{name} is {value!r}; expected {least} {'or more' if most is None else f'to {most}'}")
+    return int(value)
+
+
+def words(name: str, value: Any) -> list[str]:
+    """Names that were given as one, or as a collection.
+
+    Raises:
+        UserError: if one is no text, or there is none.
+    """
+    several = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    for word in several:
+        if not isinstance(word, str):
+            raise UserError(f"{name} is {word!r}; expected text, or a list of it")
+    if not several:
+        raise UserError(f"{name} is an empty list; name something, or leave it out")
+    return several
 
 
 def is_seed(value: Any) -> bool:
@@ -68,18 +102,20 @@ def _edit(number: int, edit: Any) -> Edit:
         raise UserError(f"{wrong}; expected site to change, as {{'mid.0': change}}")
     if not isinstance(checked.strength, Real) or not float("-inf") < checked.strength < float("inf"):
         raise UserError(f"the strength of edits[{number}] is {checked.strength!r}; expected a finite number")
-    _check_on_steps(checked.on_steps)
-    return checked._replace(strength=float(checked.strength))
+    return checked._replace(strength=float(checked.strength), on_steps=_steps_named(checked.on_steps))
 
 
-def _check_on_steps(on_steps: Any) -> None:
-    if on_steps is not None:
-        _check_list("on_steps", on_steps, is_whole, "whole numbers")
+def _steps_named(on_steps: Any) -> frozenset[int] | None:
+    if on_steps is None:
+        return None
+    _check_list("on_steps", on_steps, is_whole, "whole numbers")
+    return frozenset(map(int, on_steps))
 
 
 def _check_list(name: str, values: Any, fits: Callable[[Any], bool], expected: str) -> None:
     """Refuse an argument that is no collection, or that holds something else than is expected."""
-    if isinstance(values, str | bytes | Mapping) or not (isinstance(values, Collection) or hasattr(values, "shape")):
+    is_list = isinstance(values, Collection) if not hasattr(values, "shape") else len(values.shape) == 1
+    if isinstance(values, str | bytes | Mapping) or not is_list:
         raise UserError(f"{name} is {values!r}; expected a list of {expected}")
     for value in values:
         if not fits(value):

@@ -7,9 +7,7 @@ whether the state is the same, but takes as long as many pictures.
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from ctypes import c_uint32
 from functools import partial
 from operator import attrgetter, eq
 from types import FunctionType, MethodType, ModuleType
@@ -21,6 +19,8 @@ from diffusers.hooks import HookRegistry
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedTokenizerBase
+
+from riebench.util.tensor_bits import TensorBits
 
 LIBRARIES = ("riebench", "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface_hub")
 """The packages whose functions come and go in a network without a change of what it computes."""
@@ -42,8 +42,8 @@ class ChangeMark:
     """The mark of an object as it is now: its networks with their tensors, hooks and settings.
 
     Seen are: anything that is put in, replaced or taken out, be it a module, a tensor, a setting, a hook or a function;
-    changes of a tensor in place, also those through ``.data`` that reach its first number. Not seen is what a function
-    refers to.
+    changes of a tensor in place, also those through ``.data`` or shared memory, as far as :class:`TensorBits` reads
+    them. Not seen is what a function refers to.
 
     Args:
         root: a pipeline of diffusers, or a list of modules.
@@ -71,16 +71,8 @@ class ChangeMark:
         self._tensors.sort(key=lambda tensor: id(tensor) in self._moving)
         self._still = len(self._tensors) - len(self._moving)
         self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]
-        self._in_memory = [
-            (number, max(0, tensor.itemsize - 4))
-            for number, tensor in enumerate(self._tensors)
-            if tensor.is_cpu and tensor.nbytes >= 4
-        ]
-        self._elsewhere: dict[Any, list[Tensor]] = defaultdict(list)
-        for tensor in self._tensors:
-            if not tensor.is_cpu:
-                self._elsewhere[tensor.device, tensor.dtype].append(tensor)
-        self._numbers = self._read()
+        self._bits = TensorBits(self._tensors[: self._still], self._tensors[self._still :])
+        self._numbers = self._places(), self._bits.read()
 
     def changed(self) -> bool:
         """Whether the object differs from what it was when the mark was taken."""
@@ -93,7 +85,8 @@ class ChangeMark:
             )
         except (RuntimeError, ValueError):  # tensors and arrays of several numbers are neither equal nor different
             same = False
-        if same and self._read() == self._numbers:
+        places, bits = self._numbers
+        if same and self._places() == places and self._bits.read() == bits:
             return False
         now = ChangeMark(self._root)
         if now.is_of_state(self):
@@ -109,14 +102,10 @@ class ChangeMark:
         except (RuntimeError, ValueError):
             return False
 
-    def _read(self) -> tuple[list[Any], ...]:
-        """The tensors' versions, the addresses of those that stay where they are, and the first number of each."""
-        addresses = [*map(Tensor.data_ptr, self._tensors)]
-        # Read from memory, because any function of torch takes ten times as long. The last bytes have the exponent.
-        firsts = [c_uint32.from_address(addresses[number] + ahead).value for number, ahead in self._in_memory]
-        for tensors in self._elsewhere.values():
-            firsts += torch.stack([tensor.as_strided((), (), tensor.storage_offset()) for tensor in tensors]).tolist()
-        return [*map(attrgetter("_version"), self._counted)], addresses[: self._still], firsts
+    def _places(self) -> tuple[list[int], list[int]]:
+        """The tensors' versions, and the addresses of those that stay where they are."""
+        addresses = [*map(Tensor.data_ptr, self._tensors[: self._still])]
+        return [*map(attrgetter("_version"), self._counted)], addresses
 
     def _walk(self, root: Any) -> None:
         """Collect all containers, objects and tensors below an object."""
@@ -145,7 +134,8 @@ class ChangeMark:
             self._hooks += [value._forward_hooks, value._forward_pre_hooks]
             for entries in held:
                 yield from entries.values()
-            yield from (vars(value)[name] for name in sorted(vars(value).keys() - TORCH_ATTRIBUTES - SET_BY_CALLS))
+            own = sorted(vars(value).keys() - TORCH_ATTRIBUTES)
+            yield from (held for name in own if not is_set_by_calls(name, held := vars(value)[name]))
             if "_diffusers_hook" in vars(value):
                 self._watched.append(vars(value)["_diffusers_hook"].hooks)
         elif isinstance(value, (dict, list, set)):
@@ -194,6 +184,12 @@ def is_of_a_library(function: Any) -> bool:
     return (package in LIBRARIES or package in sys.stdlib_module_names) and not is_compiled(function)
 
 
+def is_set_by_calls(name: str, value: Any) -> bool:
+    """Whether an attribute of a module is one of :data:`SET_BY_CALLS`, and no hook of a user's."""
+    hooks = getattr(value, "hooks", (value,)) if name == "_hf_hook" else ()
+    return name in SET_BY_CALLS and all(is_of_a_library(type(hook)) for hook in hooks)
+
+
 def is_compiled(function: Any) -> bool:
     """Whether a function is one that torch.compile has made."""
     return hasattr(function, "_torchdynamo_orig_callable") and not hasattr(function, "_torchdynamo_disable")
@@ -207,7 +203,7 @@ def _settled(entries: Any) -> Any:
         name: value
         for name, value in entries.items()
         if value is not None
-        and name not in SET_BY_CALLS
+        and not is_set_by_calls(name, value)
         and not (isinstance(value, FUNCTIONS) and is_of_a_library(value))
         and not (isinstance(value, Tensor) and value.is_meta)
     }

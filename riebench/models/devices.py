@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from riebench.util.errors import UserError
@@ -36,6 +37,13 @@ def pick_device(name: str) -> torch.device:
     if not present.get(device.type, False):
         raise UserError(f"the device {name!r} is not on this machine; the best one here is {best!r}")
     return device
+
+
+def own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Inside the ``with`` statement a GPU's work goes to a stream of its own, beside that of other threads."""
+    import torch
+
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def weights_fingerprint(module: nn.Module) -> str:

@@ -1,7 +1,8 @@
 """The base of loaded models on diffusers' pipelines: sampling, and results that are computed once.
 
 An edited run reuses what the base run has computed: with the same prompt, seed and timestep, every module before the
-first edited block has the same output as in the base run. This holds at the first step only: after it the latents
+first edited block has the same output as in the base run, unless code of a user's runs in the denoiser: a hook could
+act on a recorded output again, or count its calls. This holds at the first step only: after it the latents
 differ. A family names the modules that have run when a block begins, each as large as possible. In a U-Net these are
 whole stages before the block's own stage, with their skip connections, and the earlier ResNets and transformer blocks
 of its own stage.
@@ -76,7 +77,10 @@ class DiffusersModel(Model):
         kept: the attributes that a change of the pipeline leaves alone.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ("saes", "batch", "replay", "_turn", "_state", "unconditional", "negative")
+    kept: ClassVar[tuple[str, ...]] = ("saes", "batch", "replay", "_turn", "_state")
+    fixed: ClassVar[frozenset[str]] = Model.fixed | {
+        *("pipeline", "denoiser", "settings", "dtype", "guidance", "unconditional", "negative"),
+    }
 
     def __init__(
         self,
@@ -94,6 +98,8 @@ class DiffusersModel(Model):
     ) -> None:
         import torch
 
+        from riebench.models.pipeline_state import runs_code_of_a_user
+
         self.pipeline, self.denoiser, self.settings = pipeline, denoiser, settings
         self.dtype: torch.dtype = denoiser.dtype  # type: ignore[assignment]
         common: dict[str, str | float] = {"dtype": str(self.dtype).removeprefix("torch."), "size": size}
@@ -103,6 +109,7 @@ class DiffusersModel(Model):
         super().__init__(entry, fingerprint, sites, modules, device, size, {**common, **conditions})
         self.replay = settings.model.replay
         self.unconditional, self.negative = settings.model.unconditional, settings.model.negative_prompt
+        self._replayable = not runs_code_of_a_user(denoiser)
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
         self._before, self._arguments = before, arguments
         check_factor(pipeline)
@@ -298,7 +305,7 @@ class DiffusersModel(Model):
 
         The last row is recorded: it is in the last batch, however small batches are.
         """
-        if not self.replay:
+        if not (self.replay and self._replayable):
             return nullcontext()
         rows = len(batch.prompts)
         starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
@@ -331,7 +338,7 @@ class DiffusersModel(Model):
                 with self._state:
                     self.sample(Batch([prompt], [seed], steps, finished=latents))
                 self._finished = run, latents[0]
-            return self._finished[1]
+            return self._finished[1].clone()
 
     def _after_step(self, batch: Batch, generators: list[torch.Generator]) -> Callable[..., dict[str, Tensor]] | None:
         """The pipeline's callback that inserts the latents of ``batch.begin`` and keeps those for ``batch.finished``.

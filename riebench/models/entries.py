@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from riebench.models.diffusers_entry import refuse_single_file
 from riebench.models.model import ModelEntry
 from riebench.records.code import remember_code
-from riebench.settings.settings import Settings, parse_settings
+from riebench.settings.settings import Settings, parse_settings, refuse_without_effect
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import Registry
 
@@ -58,6 +58,10 @@ FAMILIES = {
     "hunyuandit": "riebench.models.token_families:HUNYUAN_DIT",
 }
 """Name of a model to the place of its entry, beside those that are entry points."""
+INSTRUMENTS = ("masker.", "clip.", "lpips.", "dino.")
+"""The beginnings of the names of settings that no model has."""
+OF_LOADING = ("weights", *(f"model.{name}" for name in ("location", "revision", "dtype", "device", "offload")))
+"""Settings of how weights are loaded."""
 MODELS = Registry("model", ModelEntry, own=FAMILIES)
 """Every model; entry points are those of the group ``riebench.models``."""
 
@@ -95,9 +99,18 @@ def load(
             ``sae__folder="DIR"`` for ``sae.folder``, ``weights="DIR"``.
 
     Raises:
-        UserError: if there is no such model or site, weights are missing, or a setting is unknown.
+        UserError: if there is no such model or site, weights are missing, or a setting is unknown or cannot act.
     """
     entry, parsed = entry_and_settings(model, settings)
+    no_instruments = "riebench.load loads no masker and no scorers; give it to riebench.run in settings="
+    refuse_without_effect(parsed, INSTRUMENTS, no_instruments)
+    if pipeline is not None:
+        of_pipeline = "it is of weights that are loaded, and pipeline= is loaded already; leave it out"
+        refuse_without_effect(parsed, OF_LOADING, of_pipeline)
+    if pipeline is not None or saes is not None:
+        refuse_without_effect(
+            parsed, ("sae.",), "a pipeline that is handed in has the SAEs of saes= alone; leave it out"
+        )
     if saes is not None and not isinstance(saes, Mapping):
         raise UserError(f"saes is a {type(saes).__name__}; expected site to SAE, as {{'mid.0': sae}}")
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.change_mark import ChangeMark
 from riebench.models.devices import USER_WEIGHTS
+from riebench.util.tensor_bits import TensorBits
 
 if TYPE_CHECKING:
     from riebench.sae.sae import SAE
@@ -84,10 +85,12 @@ class LoadedState:
 def sae_mark(sae: Path | SAE) -> Hashable:
     """A mark of an SAE, or of its folder's files, that differs after a change; taken without reading weights."""
     if not isinstance(sae, Path):
+        tensors = list(sae.state_dict(keep_vars=True).values())
         return (
             id(sae),
             sae.k,
-            tuple((id(tensor), tensor._version) for tensor in sae.state_dict(keep_vars=True).values()),
+            tuple((id(tensor), tensor._version) for tensor in tensors),
+            TensorBits(tensors, ()).read(),
         )
     try:
         files = [(file.name, file.stat()) for file in sae.iterdir()]

@@ -7,17 +7,20 @@ forward hook, and add to them. Hooks are removed at the end of each :meth:`Model
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.arguments import edits_of_call
+from riebench.models.arguments import edits_of_call, whole
 from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits
 from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
+from riebench.settings.settings import refuse_without_effect
 from riebench.util.batches import in_batches
 from riebench.util.errors import PairError, UserError, unknown
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from riebench.weights import Part
 
 
+log = logging.getLogger(__name__)
 DENOISER, DECODER, TEXT = "denoiser", "decoder", "text encoder"
 """The networks of :meth:`Model.networks` whose passes ``riebench bench`` compares with the least possible number."""
 
@@ -173,6 +177,8 @@ class Model(ABC):
 
     guided = False
     replay = False
+    fixed: ClassVar[frozenset[str]] = frozenset({"entry", "sites", "modules", "device", "size", "conditions", "guided"})
+    """Attributes that the constructor alone sets."""
 
     def __init__(
         self,
@@ -197,12 +203,36 @@ class Model(ABC):
         self.modules = modules
         self.device = device
         self.size = size
-        self.conditions = conditions
+        self.conditions = MappingProxyType(dict(conditions))
         self.saes: Mapping[str, Path | SAE] = {}
         self.batch = 8
-        self._loaded_saes: dict[str, tuple[Any, SAE]] = {}
+        self._loaded_saes: dict[str, tuple[Any, SAE, Any]] = {}
         self._turn = RLock()  # hooks are on the modules, which all threads share
         self._state = LoadedState(self.watched(), fingerprint)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute.
+
+        Raises:
+            UserError: if it is one of :attr:`fixed` of a loaded model, whose records name what it was loaded with; or
+                if the batch is no whole number of at least 1.
+        """
+        if name == "batch":
+            value = whole("batch", value, 1)
+        if name in self.fixed and name in vars(self) and "_state" in vars(self):
+            raise UserError(f"{name} of a loaded model cannot be set; load the model anew, with this setting")
+        super().__setattr__(name, value)
+
+    def refuse_other_settings(self, settings: Settings) -> None:
+        """Refuse settings that a model which is loaded already cannot follow; those that it has are no others.
+
+        Raises:
+            UserError: if there is such a setting.
+        """
+        same = {f"model.{name}": value for name, value in self.conditions.items()}
+        same |= {"model.device": self.device.type, "model.replay": self.replay}
+        why = "the model is loaded already; give it to riebench.load, or leave it out"
+        refuse_without_effect(settings, ("model.", "sae."), why, same=same)
 
     @property
     def fingerprint(self) -> str:
@@ -376,6 +406,8 @@ class Model(ABC):
     def sae(self, site: str) -> SAE:
         """The SAE of a site, on the model's device; it is loaded at the first call, and again when its files change.
 
+        An SAE of a folder that a caller has changed in memory is loaded again, too: records name the files.
+
         Raises:
             UserError: if the site has no SAE, or the SAE cannot be read or does not fit the site.
         """
@@ -385,12 +417,18 @@ class Model(ABC):
         if site not in self.saes:
             raise unknown("SAE", site, self.saes)
         own, mark = self.saes[site], sae_mark(self.saes[site])
-        if site not in self._loaded_saes or self._loaded_saes[site][0] != mark:
+        kept = self._loaded_saes.get(site)
+        changed = kept is not None and isinstance(own, Path) and sae_mark(kept[1]) != kept[2]
+        if changed:
+            log.warning(
+                "the SAE of %s was changed in memory and is read from %s again; give another with saes=", site, own
+            )
+        if kept is None or kept[0] != mark or changed:
             sae = (load_sae(own) if isinstance(own, Path) else own).to(self.device)
             if sae.d_model != self.sites[site].width:
                 wrong = f"{sae.d_model} wide, the values there are {self.sites[site].width} wide"
                 raise UserError(f"the SAE of {site} is {wrong}; give SAEs of this model with --set sae.folder=DIR")
-            self._loaded_saes[site] = mark, sae
+            self._loaded_saes[site] = mark, sae, sae_mark(sae)
         return self._loaded_saes[site][1]
 
     def forget_saes(self) -> None:

@@ -21,11 +21,11 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from riebench.models.change_mark import (
     FUNCTIONS,
     GLOBAL_HOOKS,
-    SET_BY_CALLS,
     TORCH_ATTRIBUTES,
     ChangeMark,
     is_compiled,
     is_of_a_library,
+    is_set_by_calls,
     lasting_attributes,
 )
 from riebench.models.described import PLAIN, described
@@ -39,7 +39,7 @@ NO_SETTINGS = frozenset(
     | {"gradient_checkpointing", "verbose", "_is_hf_initialized"}
 )
 """Settings and attributes that do not change what a network computes, and those that are described on their own."""
-NOT_OF_A_STATE = SET_BY_CALLS | NO_SETTINGS | TORCH_ATTRIBUTES
+NOT_OF_A_STATE = NO_SETTINGS | TORCH_ATTRIBUTES
 
 
 def state_fingerprint(pipeline: Any) -> str:
@@ -99,6 +99,31 @@ def refuse_unfollowed(denoiser: nn.Module, name: str) -> None:
             if not hook.startswith(EXACT_HOOKS):
                 hint = "hand in a pipeline without it"
                 raise UserError(f"{place} has the hook {hook!r} of diffusers, which leaves passes out; {hint}")
+
+
+def runs_code_of_a_user(network: nn.Module) -> bool:
+    """Whether a user's code may run in a network's passes: hooks, functions, modules or objects such as processors.
+
+    Args:
+        network: with all its modules.
+    """
+    modules = list(network.modules())
+    hooks = [hook for held in GLOBAL_HOOKS for hook in held.values()]
+    hooks += [
+        hook for part in modules for held in (part._forward_hooks, part._forward_pre_hooks) for hook in held.values()
+    ]
+    held = [value for part in modules for name, value in vars(part).items() if name not in TORCH_ATTRIBUTES]
+    held += [inner for value in held for inner in getattr(value, "hooks", ())]  # several hooks of accelerate's as one
+    objects = [
+        type(value) for value in held if hasattr(value, "__dict__") and not isinstance(value, (*FUNCTIONS, type))
+    ]
+    classes = {*map(type, modules), *objects}
+    functions = [
+        *hooks,
+        *(value for value in held if isinstance(value, FUNCTIONS)),
+        *_replaced_functions(classes).values(),
+    ]
+    return not all(map(is_of_a_library, [*functions, *classes]))
 
 
 def _diffusers_hooks(part: nn.Module) -> Iterable[str]:
@@ -176,8 +201,9 @@ def _attributes(part: nn.Module, private: bool) -> dict[str, Any]:
     attributes = {
         name: value
         for name, value in vars(part).items()
-        if not (value is None or name in NOT_OF_A_STATE or _is_of_offloading(part, name, value))
-        and (private or not name.startswith("_") or name == "_compiled_call_impl")
+        if not (value is None or name in NOT_OF_A_STATE or is_set_by_calls(name, value))
+        and not _is_of_offloading(part, name, value)
+        and (private or not name.startswith("_") or name in ("_compiled_call_impl", "_hf_hook"))
     }
     hooks = _hooks(part._forward_hooks) + _hooks(part._forward_pre_hooks)
     return {**attributes, **({"training": True} if part.training else {}), **({"hooks": hooks} if hooks else {})}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from riebench.models.diffusers_entry import DiffusersEntry, component_config
 from riebench.models.diffusers_model import KEPT_STEPS, DiffusersModel
@@ -36,7 +36,8 @@ Guidance: TypeAlias = Literal["none", "embedded", "rows", "rows, conditional fir
 before the conditional one unless said; or by a second call after the conditional one."""
 
 
-class Blocks(NamedTuple):
+@dataclass(frozen=True)
+class Blocks:
     """One of a transformer's lists of blocks.
 
     Attributes:

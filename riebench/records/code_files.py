@@ -28,6 +28,8 @@ IMPORTS = re.compile(
 """A statement that imports, also inside a function, or a call that imports a module by its name."""
 TEXT = re.compile(rb"""["']([^"'\\]{1,200})["']""")
 """A short text in a line of code."""
+WRITES = re.compile(rb"""write|save|dump|to_csv|to_json|to_parquet|mkdir|[(,=]\s*["'][wax]b?\+?["']""", re.IGNORECASE)
+"""What a line of code has that writes a file."""
 
 
 def is_ours(module_name: str) -> bool:
@@ -79,8 +81,8 @@ def imported_files(files: Iterable[Path]) -> list[Path]:
     """The files of the modules and packages that code imports, directly or through each other, and its data files.
 
     They are beside a file of the code or anywhere on Python's path, with or without their source; Python's own modules,
-    riebench and installed packages do not count. Data files are those that stand beside a file of the code and that a
-    line with ``__file__`` names.
+    riebench and installed packages do not count. Data files are those that stand beside a file of the code, or in a
+    folder there, and that one of its lines names, except in a call that writes.
 
     Args:
         files: of the code; the result does not hold them.
@@ -148,9 +150,21 @@ def _first_names(file: Path) -> set[str]:
 
 
 def _named_data(file: Path) -> list[Path]:
-    """The files beside a file of code that its lines with ``__file__`` name, other than code."""
+    """The files below the folder of a file of code that its lines name, other than code and what they write."""
     if file.suffix != ".py":
         return []
-    lines = [line for line in file.read_bytes().splitlines() if b"__file__" in line]
-    words = {word.decode(errors="replace") for line in lines for word in TEXT.findall(line)}
-    return [data for word in words if (data := file.parent / word).is_file() and data.suffix not in CODE]
+    names: set[str] = set()
+    for line in file.read_bytes().splitlines():
+        words = [word.decode(errors="replace") for word in TEXT.findall(line)]
+        if words and (b"__file__" in line or not WRITES.search(line)):
+            # Each, or all as of Path(folder) / "data" / "table.npy".
+            names |= {word for word in (*words, "/".join(words)) if b"__file__" in line or "." in word[1:]}
+    below = [file.parent / name for name in names if not name.startswith(("/", "~"))]
+    return [data for data in below if data.suffix not in CODE and _is_file(data)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is no path
+        return False

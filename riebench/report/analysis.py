@@ -237,10 +237,9 @@ def _few_edits(result: Analysis) -> list[str]:
             if np.isnan(share)
             else (f"the best method has {max(0.0, share):.0%} of the gain of the source image")
         )
-        notes.append(
-            f"at LPIPS {at:g} {little}, so the ranks say little about edits: the same run with --at-lpips searches "
-            "stronger ones"
-        )
+        searched = searched_for(result.group.frame)
+        mend = f"the same run with {'a larger ' if searched else ''}--at-lpips searches stronger ones"
+        notes.append(f"at LPIPS {at:g} {little}, so the ranks say little about edits: {mend}")
     held, first = f"held_out_{result.rank_by}", ranked.iloc[0]
     pairs, scored = int(first[f"score@{at:g}_pairs"]), int(first["scored"])
     if held in ranked and ranked[held].notna().any() and pairs < NEARLY_ALL * scored:

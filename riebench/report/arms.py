@@ -29,6 +29,8 @@ SOURCE = ("clip_text_edit_source", "lpips_source_base")
 GAIN = "gain"
 """``clip_text_edit`` minus that of the base image."""
 ALL = "all"
+TOLERANCE = 1e-3
+"""Between the numbers of one picture that was made twice, in another batch or on another machine."""
 PLACES = ("blocks", "on_steps")
 """Where and when an intervention acts: columns whose value is ``any`` where the numbers are the same for all."""
 ARM = ["method", "options", "part_sae", *PLACES]
@@ -198,10 +200,12 @@ def _default_k_named(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
-    """Join arms of a method that differ only in blocks, or only in steps, if all their numbers are equal.
+    """Join arms of a method that differ only in blocks, or only in steps, if their numbers do not depend on these.
 
-    Such a method (``prompt``) ignores its blocks or steps. These become ``any``, and duplicate rows are dropped. Arms
-    that were not all run on the same pairs and settings stay apart: where only one has a number, nothing is equal.
+    They do not if all numbers are equal; or, for a method that changes nothing inside the denoiser (``sdedit``), if
+    they differ by rounding, as such pictures are the same in other batches. The blocks or steps become ``any``, and
+    duplicate rows are dropped. Arms that were not all run on the same pairs and settings stay apart: where only one has
+    a number, nothing is equal.
     """
     for place in PLACES:
         others = [other for other in PLACES if other != place]
@@ -216,10 +220,17 @@ def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _equal_in_each(rows: pd.DataFrame, place: str, others: Sequence[str]) -> bool:
-    """Whether a method has the same numbers at each value of ``place``, for every pair and setting that it has."""
+    """Whether a method has the same numbers at each value of ``place``, for every pair and setting that it has.
+
+    After rounding, a search may go on at other strengths, so that those of a method outside the denoiser may differ.
+    """
     cells = rows.groupby(["pair_id", "options", "k", "strength", *others], dropna=False)
-    in_each = (cells[place].nunique() == rows[place].nunique()).all()
-    return bool(in_each and (cells[list(CURVE)].nunique(dropna=False) == 1).to_numpy().all())
+    in_each, numbers = cells[place].nunique() == rows[place].nunique(), cells[list(CURVE)]
+    if set(rows["acts"].dropna()) != {OUTSIDE}:
+        return bool(in_each.all() and (numbers.nunique(dropna=False) == 1).to_numpy().all())
+    in_each |= cells["at_lpips"].count() > 0
+    whole = numbers.count().isin([0]) | numbers.count().eq(cells.size(), axis=0)
+    return bool(in_each.all() and (whole & ~(numbers.max() - numbers.min() > TOLERANCE)).to_numpy().all())
 
 
 def _base(frame: pd.DataFrame) -> pd.Series:

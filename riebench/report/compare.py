@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +14,21 @@ from rich.console import Console
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.image_hashes import IMAGES
 from riebench.records.schema import ALL_STEPS
-from riebench.report.arms import scopes_of
+from riebench.report.arms import arms_of, scopes_of, searched_for
 from riebench.report.curves import SHOWN
 from riebench.report.frame import ANY, COLUMNS
-from riebench.report.groups import PAIR, SAME, Group, measured_otherwise, read_groups
+from riebench.report.groups import PAIR, SAME, Group, made_otherwise, measured_otherwise, read_groups
+from riebench.report.matching import cross
 from riebench.report.sheet import compose, tile
 from riebench.report.texttable import TextTable, interval, markdown_table, number, p_value, print_table, write_csv
+from riebench.settings.lpips_search import WITHIN
 from riebench.stats.resample import Bootstrap, holm, sign_flip
 from riebench.util.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
-CELL = ["method", "options", "k", "blocks", "on_steps", "strength"]
+ARM = ["method", "options", "k", "blocks", "on_steps"]
+AT = "at"
+"""The LPIPS that numbers are read at; null for numbers at a strength."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,11 @@ class Comparison:
     Attributes:
         a: folder of the one run.
         b: folder of the other.
-        settings: number of settings that both have.
+        settings: number of settings that both have: methods at strengths, and at LPIPS that both searched for.
         pairs: number of pairs with at least one setting that both scored.
         attempted: number of pairs in at least one of the runs.
-        table: a row for each category and metric: mean of B minus A over pairs, interval, p-values.
+        table: a row for each category and metric, at the strengths and at each LPIPS (``at``) that both runs searched
+            for: mean of B minus A over pairs, interval, p-values.
         changed: the pairs that changed most: id, category, prompts, difference, and the setting that changed most.
         metric: by which ``changed`` is sorted.
     """
@@ -55,19 +61,19 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
     """Compare two runs.
 
     Records are matched by pair and setting, at the strengths that were asked for: those that a search tried differ from
-    pair to pair, so that means over them would be of other settings for each pair. If the runs have no setting in
-    common, and each has a single method with one set of options and blocks, records are matched by pair and strength.
-    Each pair counts once, by its mean over the settings. P-values come from paired sign flips with Holm's correction
-    over the whole table.
+    pair to pair, so that means over them would be of other settings for each pair. At each LPIPS that both runs
+    searched for, the scores of each pair at that LPIPS are compared, as a leaderboard has them. If the runs have no
+    setting in common, and each has a single method with one set of options and blocks, these are matched. Each pair
+    counts once, by its mean over the settings. P-values come from paired sign flips with Holm's correction over the
+    whole table.
 
     Raises:
         UserError: if a run cannot be read, the runs may not be compared, or the metric is unknown.
     """
     first, second = (_only(path) for path in (a, b))
     _check_same(first, second)
-    both, keys = _side_by_side(first.frame, second.frame)
-    sides = [c.removesuffix("_a") for c in map(str, both.columns) if c.endswith("_a")]
-    metrics = [name for name in sides if name not in COLUMNS]
+    metrics = [name for name in map(str, first.frame) if name in second.frame and name not in COLUMNS]
+    both = _side_by_side(first.frame, second.frame, metrics)
     if metric not in metrics:
         raise unknown("metric", metric, metrics)
     for name in metrics:
@@ -76,16 +82,17 @@ def compare(a: Path, b: Path, metric: str = "clip_text_edit", top: int = 10) -> 
     if other := [name for name in measured_otherwise(first, second) if name in shown]:
         why = "measured by different networks or commands; score both runs with one, or choose another --metric"
         raise UserError(f"the runs have {other[0]} {why}")
-    by_pair = both.groupby("pair_id")[shown].mean()
-    by_pair["category"] = both.groupby("pair_id")["category"].first()
+    parts = [part for _, part in both.groupby(AT, dropna=False)]
+    parts.sort(key=lambda part: part[AT].fillna(-1).iloc[0])
+    table = pd.concat([_differences_of(part, shown) for part in parts], ignore_index=True)
     return Comparison(
         a,
         b,
-        len(both.drop_duplicates(keys)),
-        len(by_pair),
+        int(sum(part["setting"].nunique() for part in parts)),
+        both["pair_id"].nunique(),
         len(set(first.frame["pair_id"]) | set(second.frame["pair_id"])),
-        _differences_of(by_pair, shown),
-        _changed(both, by_pair, metric, top),
+        table.assign(p_holm=holm(table["p"].to_numpy())),
+        _changed(parts[0], metric, top),
         metric,
     )
 
@@ -104,6 +111,8 @@ def _check_same(first: Group, second: Group) -> None:
         raise UserError(
             f"the runs differ in {values}; only runs of the same model, protocol and scorers can be compared"
         )
+    for what in made_otherwise(first, second):
+        log.warning("the runs were made with another %s, so differences may come from it", what)
     pairs = [g.frame.drop_duplicates("pair_id").set_index("pair_id")[PAIR] for g in (first, second)]
     shared = pairs[0].index.intersection(pairs[1].index)
     if not len(shared):
@@ -115,17 +124,40 @@ def _check_same(first: Group, second: Group) -> None:
         )
 
 
-def _side_by_side(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """The records that both runs scored, side by side, and the columns that they were matched by."""
-    scored = [_asked_for(frame[frame["status"] == "ok"]) for frame in (first, second)]
-    for keys in (CELL, ["strength"]):
-        arms = [len(frame.drop_duplicates([k for k in CELL if k != "strength"])) for frame in scored]
-        if keys == ["strength"] and arms != [1, 1]:
+def _side_by_side(first: pd.DataFrame, second: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """What both runs scored, side by side: at strengths, and at each LPIPS that both searched for.
+
+    Returns:
+        The columns of records with the ends ``_a`` and ``_b``, and ``setting``, a number for each.
+    """
+    budgets = [searched_for(frame) for frame in (first, second)]
+    common = sorted(set(budgets[0]) & set(budgets[1]))
+    scored = [frame[frame["status"] == "ok"] for frame in (first, second)]
+    at_strengths = [_asked_for(frame).assign(**{AT: np.nan}) for frame in scored]
+    left_out = sum(map(len, scored)) - sum(map(len, at_strengths))
+    if left_out and not common:
+        searched = " and ".join(", ".join(f"{budget:g}" for budget in each) or "none" for each in budgets)
+        why = f"the runs searched for no LPIPS in common ({searched})"
+        log.warning("%d records at strengths that a search tried are left out, as %s", left_out, why)
+    found = [_matched(at_strengths, "strength")]
+    if common:
+        found.append(_matched([_read_at(frame, common, metrics) for frame in (first, second)], AT))
+    found = [each for each in found if len(each)]
+    if not found:
+        known = "the runs scored no pair with a setting in common"
+        raise UserError(f"{known}; compare runs with the same methods, or one each")
+    return pd.concat(found, ignore_index=True)
+
+
+def _matched(sides: Sequence[pd.DataFrame], place: str) -> pd.DataFrame:
+    """The rows of two runs that have a pair and a setting in common; ``place`` is the strength or the LPIPS."""
+    for keys in ([*ARM, place], [place]):
+        if keys == [place] and [len(frame.drop_duplicates(ARM)) for frame in sides] != [1, 1]:
             break
-        both = scored[0].merge(scored[1], on=["pair_id", "category", *keys], suffixes=("_a", "_b"))
+        both = sides[0].merge(sides[1], on=["pair_id", "category", *dict.fromkeys((*keys, AT))], suffixes=("_a", "_b"))
         if len(both):
-            return both, keys
-    raise UserError("the runs scored no pair with a setting in common; compare runs with the same methods, or one each")
+            return both.assign(setting=both.groupby(keys, dropna=False).ngroup())
+    return pd.DataFrame()
 
 
 def _asked_for(frame: pd.DataFrame) -> pd.DataFrame:
@@ -133,37 +165,60 @@ def _asked_for(frame: pd.DataFrame) -> pd.DataFrame:
 
     A strength that was asked for may have been tried for a pair before.
     """
-    asked = frame.loc[frame["at_lpips"].isna(), CELL].drop_duplicates()
-    kept = frame.merge(asked, on=CELL)
-    if len(kept) < len(frame):
-        left_out = "records at strengths that a search of an LPIPS tried are left out"
-        log.warning("%d %s; 'riebench report' compares both runs at that LPIPS", len(frame) - len(kept), left_out)
-    return kept
+    return frame.merge(frame.loc[frame["at_lpips"].isna(), [*ARM, "strength"]].drop_duplicates())
 
 
-def _differences_of(by_pair: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
-    boot = Bootstrap(by_pair["category"].tolist())
-    values = by_pair[metrics].to_numpy(np.float64)
-    parts = scopes_of(by_pair["category"].to_numpy(np.intp))
+def _read_at(frame: pd.DataFrame, budgets: Sequence[float], metrics: Sequence[str]) -> pd.DataFrame:
+    """The scores of each pair and method at LPIPS budgets, with the key of the record whose LPIPS is nearest."""
+    pairs, arms = arms_of(frame)
+    about = frame.drop_duplicates("pair_id").set_index("pair_id")[PAIR].loc[pairs.ids].reset_index()
+    parts = []
+    for arm in arms:
+        searched = set(searched_for(arm.records))
+        for place, k in enumerate(arm.ks):
+            lpips = arm.along("lpips_base", place)
+            crossing = cross(lpips, np.asarray(budgets, float), WITHIN)
+            read = {metric: crossing.read(arm.along(metric, place)) for metric in metrics}
+            strengths = np.where(np.isnan(lpips), np.nan, arm.along("strength", place))
+            of_k = arm.records[arm.records["k"].fillna(-1) == (-1 if k is None else k)]
+            for i, budget in enumerate(budgets):
+                if budget not in searched:
+                    continue
+                nearest = np.nanargmin(np.append(np.abs(lpips - budget), np.full((len(lpips), 1), np.inf), 1), 1)
+                strength = np.append(strengths, np.full((len(lpips), 1), np.nan), 1)[np.arange(len(lpips)), nearest]
+                of_arm = about.assign(options=arm.records["options"].iloc[0], k=np.nan if k is None else float(k))
+                of_arm = of_arm.assign(method=arm.method, blocks=arm.blocks, on_steps=arm.on_steps, strength=strength)
+                of_arm = of_arm.assign(**{AT: budget}, **{metric: values[:, i] for metric, values in read.items()})
+                parts.append(of_arm.merge(of_k[["pair_id", "strength", "key"]], on=["pair_id", "strength"]))
+    return pd.concat(parts, ignore_index=True).dropna(subset=["clip_text_edit"])
+
+
+def _differences_of(both: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
+    """Mean differences over pairs by category, with intervals and p-values; each pair counts by its mean."""
+    by_pair = both.groupby("pair_id")[metrics].mean()
+    categories = both.groupby("pair_id")["category"].first().to_numpy(np.intp)
+    boot, parts = Bootstrap(categories.tolist()), scopes_of(categories)
+    values = by_pair.to_numpy(np.float64)
     columns = np.concatenate([np.where(members[:, None], values, np.nan) for members in parts.values()], 1)
-    means, p = boot.means(columns), sign_flip(columns)
+    means = boot.means(columns)
     return pd.DataFrame(
         {
             "category": [scope for scope in parts for _ in metrics],
+            AT: both[AT].iloc[0],
             "metric": metrics * len(parts),
             "pairs": means.count,
             "difference": means.mean,
             "low": means.low,
             "high": means.high,
-            "p": p,
-            "p_holm": holm(p),
+            "p": sign_flip(columns),
         }
     )
 
 
-def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -> pd.DataFrame:
+def _changed(both: pd.DataFrame, metric: str, top: int) -> pd.DataFrame:
     """The pairs with the largest mean change, each with the record that changed most."""
-    size = by_pair[metric].abs()
+    change = both.groupby("pair_id")[metric].mean()
+    size = change.abs()
     order = size[size > 0].sort_values(ascending=False, kind="stable").index[:top]
     rows = []
     for pair in order:
@@ -175,8 +230,9 @@ def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -
                 "category": CATEGORIES[int(most["category"])],
                 "original_prompt": most["original_prompt_a"],
                 "editing_prompt": most["editing_prompt_a"],
-                "difference": by_pair.loc[pair, metric],
-                "strength": most["strength"],
+                "difference": change[pair],
+                "strength": most.get("strength", np.nan),
+                AT: most[AT],
                 "method": most.get("method", most.get("method_b")),
                 "blocks": most.get("blocks", most.get("blocks_b")),
                 "on_steps": most.get("on_steps", most.get("on_steps_b")),
@@ -187,34 +243,42 @@ def _changed(both: pd.DataFrame, by_pair: pd.DataFrame, metric: str, top: int) -
     return pd.DataFrame(rows)
 
 
+def _place(strength: float, at: float) -> str:
+    """A strength, or the LPIPS in its place, as text."""
+    return f"{strength:g}" if np.isnan(at) else f"LPIPS {at:g}"
+
+
 def comparison_tables(comparison: Comparison) -> list[TextTable]:
     """The two tables of a comparison."""
     metrics = list(dict.fromkeys(comparison.table["metric"]))
     rows = []
-    for scope, of_scope in comparison.table.groupby("category", sort=False):
-        most = of_scope["pairs"].max()
-        cells = [str(scope), str(most)]
+    searched = bool(comparison.table[AT].notna().any())
+    for _, of_scope in comparison.table.groupby(["category", AT], sort=False, dropna=False):
+        scope, at, most = of_scope["category"].iloc[0], float(of_scope[AT].iloc[0]), of_scope["pairs"].max()
+        place = ["strengths" if np.isnan(at) else f"LPIPS {at:g}"] if searched else []
+        cells = [str(scope), *place, str(most)]
         for row in of_scope.to_dict("records"):
             fewer = f" ({row['pairs']})" if row["pairs"] < most else ""
             cells.append(interval(row["difference"], row["low"], row["high"]) + fewer)
             cells.append(p_value(row["p_holm"]))
         rows.append(cells)
-    head = ["category", "pairs", *(text for m in metrics for text in (m, "p (Holm)"))]
+    head = ["category", *["at"] * searched, "pairs", *(text for m in metrics for text in (m, "p (Holm)"))]
+    left = 1 + searched
     title = (
         f"{comparison.b} minus {comparison.a}: {comparison.settings} settings, "
         f"{comparison.pairs} of {comparison.attempted} pairs scored by both; "
         "mean over pairs, 95 % bootstrap interval (in round brackets: pairs, where a metric has fewer)"
     )
     if comparison.changed.empty:
-        return [TextTable(title, head, rows), TextTable(f"No pair changed by {comparison.metric}", ["pair"], [])]
+        return [TextTable(title, head, rows, left), TextTable(f"No pair changed by {comparison.metric}", ["pair"], [])]
     changed = []
     for row in comparison.changed.to_dict("records"):
         steps = "" if row["on_steps"] in (ALL_STEPS, ANY) else f"steps {row['on_steps']}, "
-        most = f"{row['method']}, {row['blocks']}, {steps}{row['strength']:g}"
+        most = f"{row['method']}, {row['blocks']}, {steps}{_place(row['strength'], row[AT])}"
         changed.append([row["pair_id"], row["category"], number(row["difference"]), most])
     titles = ["pair_id", "category", "mean change", "most at"]
     return [
-        TextTable(title, head, rows),
+        TextTable(title, head, rows, left),
         TextTable(f"Pairs that changed most by {comparison.metric}", titles, changed, left=2),
     ]
 
@@ -255,7 +319,8 @@ def _pictures(comparison: Comparison, path: Path) -> Path | None:
             files = [(f if f.is_dir() else f.parent) / IMAGES / f"{row['pair_id']}-{name}.png" for f in folders]
             tiles.append((label, next((t for t in map(tile, files) if t is not None), None)))
         if any(t is not None for _, t in tiles):
-            change = f"{row['difference']:+.3f}, strength {row['strength']:g}"
+            place = f"{'strength ' if np.isnan(row[AT]) else ''}{_place(row['strength'], row[AT])}"
+            change = f"{row['difference']:+.3f}, {place}"
             rows.append((f"{row['pair_id']} ({change}): {row['original_prompt']}  ->  {row['editing_prompt']}", tiles))
     title = f"Pairs that changed most by {comparison.metric}; A {comparison.a}, B {comparison.b}"
     if not rows:

@@ -50,6 +50,7 @@ COLUMNS: dict[str, str] = {
     **{f"part_{name}": f"fingerprint of the {name} that took part; null if none did" for name in PARTS},
     "measured_with": "fingerprints except the SAE's, and the conditions (type of weights, size, mask rules), as JSON",
     "measured_by": "metric to the network of its own, or the command, that measured it, as JSON",
+    "made_by": "hashes of the code that made the picture, as JSON; {} in records of earlier versions",
     "version": "version of riebench",
     "commit": "git commit of riebench; null outside a checkout",
     "dirty": "whether that checkout had changes; null outside one",
@@ -274,7 +275,9 @@ def _outcome_columns(outcomes: Sequence[Sequence[Any]]) -> dict[str, Any]:
 
 
 def _shared_columns(rows: Sequence[Row]) -> dict[str, Any]:
-    top = _columns(rows, ("model", "protocol", "parts", "code"), ("conditions", "method_class", "measured_by"))
+    top = _columns(
+        rows, ("model", "protocol", "parts", "code"), ("conditions", "method_class", "measured_by", "made_by")
+    )
     code = _columns(top["code"], (), ("riebench", "commit", "dirty"))
     parts = _columns(top["parts"], (), PARTS)
     return {
@@ -283,7 +286,7 @@ def _shared_columns(rows: Sequence[Row]) -> dict[str, Any]:
         "protocol": _texts(top["protocol"]),
         **{f"part_{name}": _maybe_texts(parts[name]) for name in PARTS},
         "measured_with": [_measured_with(*both) for both in zip(top["parts"], top["conditions"], strict=True)],
-        "measured_by": [json.dumps(by or {}, sort_keys=True) for by in top["measured_by"]],
+        **{name: [json.dumps(by or {}, sort_keys=True) for by in top[name]] for name in ("measured_by", "made_by")},
         "version": _maybe_texts(code["riebench"]),
         "commit": _maybe_texts(code["commit"]),
         "dirty": pd.array(list(code["dirty"]), dtype="boolean"),

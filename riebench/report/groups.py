@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from riebench.records.folder import read_run
-from riebench.report.arms import CURVE
+from riebench.report.arms import CURVE, TOLERANCE
 from riebench.report.frame import PARTS, SUFFIXES, load_records, records_file
 from riebench.util.errors import UserError
 
@@ -21,7 +22,14 @@ log = logging.getLogger(__name__)
 SAME = ["model", "protocol", "steps", "measured_with"]
 SETTING = ["method", "options", "k", "blocks", "strength", "on_steps", "part_sae"]
 PAIR = ["category", "seed", "original_prompt", "editing_prompt"]
-TOLERANCE = 1e-3  # between two machines' numbers of one record
+OF_ALL = {
+    "numerics": "version of what riebench computes",
+    "masks": "function of masks=",
+    "model": "code of the model's family",
+}
+"""Facts of ``made_by`` on all records of a run, in words."""
+OF_METHOD = ("method", "imports")
+"""Facts of ``made_by`` on the code of a method, whatever its options."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,9 @@ class Source:
 
 @dataclass
 class Group:
-    """Records that may be compared: of one model, protocol, number of steps, masker, scorers, pair file and seeds.
+    """Records that may be compared: of one model, protocol, number of steps, masker, scorers, pair file, seed and code.
+
+    Methods may have different code; each code is then a method of its own.
 
     Attributes:
         frame: as of :func:`load_records`; one row for each (pair, setting) of a run.
@@ -84,7 +94,8 @@ def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
             frame[mixed] = float("nan")
             left_out = "was measured by two networks or commands, so the tables leave it out"
             note = [*note, *(f"run {name}: {metric} {left_out}" for metric in mixed)]
-        for _, part in frame.groupby(_split_by(frame, name), sort=False, dropna=False):
+        by: list[Any] = [*_split_by(frame, name), *_codes_of_all(frame)]
+        for _, part in frame.groupby(by, sort=False, dropna=False):
             _place(Group(part.reset_index(drop=True), {name: source}, list(note)), groups, why)
     groups.sort(key=lambda g: -len(g.frame))
     for group in groups:
@@ -153,6 +164,8 @@ def _conflict(old: Group, new: Group) -> str | None:
         return f"{names} are over different pair files"
     if other := measured_otherwise(old, new):
         return f"{names} have {other[0]} measured by different networks or commands"
+    if code := made_otherwise(old, new):
+        return f"{names} were made with another {code[0]}"
     if len(shared):
         differs = (pairs[0].loc[shared] != pairs[1].loc[shared]).any()
         what = [column.replace("_", " ") for column in PAIR if differs[column]]
@@ -176,23 +189,79 @@ def _measured_by(frame: pd.DataFrame) -> dict[str, set[str]]:
     return measured
 
 
+def made_otherwise(old: Group, new: Group) -> list[str]:
+    """What differs in the code that made all records of two groups, in words; methods may differ.
+
+    Records of earlier versions do not say.
+    """
+    ours, theirs = (_made_by(group.frame) for group in (old, new))
+    return [what for fact, what in OF_ALL.items() if ours and theirs and _values(ours, fact) != _values(theirs, fact)]
+
+
+def _made_by(frame: pd.DataFrame) -> list[dict[str, str]]:
+    """The different ``made_by`` of records, without those of earlier versions, which say nothing."""
+    return [made_by for text in frame["made_by"].unique() if (made_by := json.loads(text))]
+
+
+def _values(made_by: Iterable[dict[str, str]], fact: str) -> set[str | None]:
+    return {each.get(fact) for each in made_by}
+
+
+def _codes_of_all(frame: pd.DataFrame) -> list[pd.Series]:
+    """What separates the groups inside a run that holds records made by different code, as a merged file may."""
+    known = _made_by(frame)
+    mixed = [fact for fact in OF_ALL if len(_values(known, fact)) > 1]
+    return [frame["made_by"].map({text: json.loads(text).get(f) for text in frame["made_by"].unique()}) for f in mixed]
+
+
+def _named_by_code(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Which records are of a method, or of a method with options, that different code or files have made.
+
+    Returns:
+        Whether a record is such, and what tells its code apart from others of its run; empty where its run holds one.
+    """
+    arms = frame[["method", "options", "k", "run", "made_by"]].drop_duplicates()
+    made_by = [json.loads(text) for text in arms["made_by"]]
+    arms["code"] = [str([each.get(fact) for fact in OF_METHOD]) if each else None for each in made_by]
+    arms["files"] = [str(each.get("files")) if each else None for each in made_by]
+    of_method = arms.groupby("method")["code"].transform("nunique") > 1
+    of_options = arms.groupby(["method", "options", "k"], dropna=False)["files"].transform("nunique") > 1
+    arms["other"] = of_method | of_options
+    if not arms["other"].any():
+        return pd.Series(False, frame.index), pd.Series("", frame.index)
+    texts = [text and text + files for text, files in zip(arms["code"], arms["files"], strict=True)]
+    names = [f", code {hashlib.sha256(text.encode()).hexdigest()[:8]}" if text else "" for text in texts]
+    in_run = arms.groupby(["run", "method", "options", "k"], dropna=False)["made_by"].transform("nunique") > 1
+    arms["name"] = pd.Series(names, arms.index).where(in_run, "")
+    joined = frame.reset_index().merge(arms, on=["method", "options", "k", "run", "made_by"]).set_index("index")
+    return joined["other"].reindex(frame.index), joined["name"].reindex(frame.index)
+
+
 def _reconcile(group: Group) -> None:
-    """Count a record of several runs once; name methods by run where runs have a setting under different keys."""
+    """Count a record of several runs once, and tell methods of different code apart.
+
+    A method is named with its run where the runs have made it with different code, or have a setting under different
+    keys. A run that itself holds several codes of a method, as a merged file may, has them named by their hashes.
+    """
     frame = group.frame.sort_values("status", key=lambda s: s != "ok", kind="stable")
     again = frame.duplicated("key")
     if again.any():
         _check_equal(frame)
         group.notes.append(f"{int(again.sum())} records are in several runs, and count once")
         frame = frame[~again]
-    twice = frame[frame.duplicated(["pair_id", *SETTING], keep=False)]
-    if len(twice):
-        arms = twice[["method", "options"]].drop_duplicates()
-        both = pd.MultiIndex.from_frame(frame[["method", "options"]]).isin(pd.MultiIndex.from_frame(arms))
-        frame = frame.assign(method=frame["method"].where(~both, frame["method"] + " (" + frame["run"] + ")"))
-        methods = ", ".join(arms["method"].unique())
-        why = "with the same settings and different keys (other code or weights)"
-        group.notes.append(f"the runs hold {methods} {why}; each is named with its run")
-    group.frame = frame.sort_index().reset_index(drop=True)
+    other, code = _named_by_code(frame)
+    twice = frame[frame.duplicated(["pair_id", *SETTING], keep=False) & ~other]
+    arms = twice[["method", "options"]].drop_duplicates()
+    both = pd.MultiIndex.from_frame(frame[["method", "options"]]).isin(pd.MultiIndex.from_frame(arms)) & ~other
+    for named, why in (
+        (other, "of different code (the method's files, or what they import or read)"),
+        (both, "with the same settings and different keys (other code or weights)"),
+    ):
+        if named.any():
+            methods = ", ".join(frame.loc[named, "method"].unique())
+            group.notes.append(f"the runs hold {methods} {why}; each is named with its run")
+    names = frame["method"] + " (" + frame["run"] + code + ")"
+    group.frame = frame.assign(method=frame["method"].where(~(other | both), names)).sort_index().reset_index(drop=True)
 
 
 def _check_equal(frame: pd.DataFrame) -> None:

@@ -93,6 +93,8 @@ def print_sections(table: TextTable, console: Console) -> None:
 
 def print_table(table: TextTable, console: Console, sections: bool = False) -> None:
     """Show a table in the terminal; with ``sections`` rows with the same first cell are a block that has it once."""
+    if not table.rows:
+        return console.print(f"{_plain(table.title)}\n")
     shown = Table(title=_plain(table.title) or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, name in enumerate(table.head):
         shown.add_column(_plain(name), justify="left" if i < table.left else "right", no_wrap=i < table.left)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -153,10 +153,42 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: for an unknown name or a value that does not fit.
     """
-    now = settings.model_dump(exclude_defaults=True)
-    flat = {f"{g}.{n}": v for g, group in now.items() if isinstance(group, dict) for n, v in group.items()}
-    flat |= {name: value for name, value in now.items() if not isinstance(value, dict)}
-    return parse_settings(flat | {name: value for name, value in changes.items() if value is not None})
+    now = {name: value for name, value in chosen(settings).items() if value is not None}
+    named = {_full_name(name): value for name, value in changes.items() if value is not None}
+    return parse_settings(now | named)
+
+
+def chosen(settings: Settings) -> dict[str, Any]:
+    """The settings that were given a value, by full name; also where the value is the default."""
+    given = settings.model_dump(exclude_unset=True)
+    flat = {f"{g}.{n}": v for g, group in given.items() if isinstance(group, dict) for n, v in group.items()}
+    return flat | {name: value for name, value in given.items() if not isinstance(value, dict)}
+
+
+def refuse_without_effect(
+    settings: Settings, beginnings: Iterable[str], why: str, but: Collection[str] = (), same: Mapping[str, Any] = {}
+) -> None:
+    """Refuse settings that were given a value and cannot act.
+
+    Args:
+        settings: that were given.
+        beginnings: of the full names of those that cannot act.
+        why: they cannot, and what to do.
+        but: full names of exceptions.
+        same: full names to values that may be given, since they are what acts anyway.
+
+    Raises:
+        UserError: if there is such a setting.
+    """
+    for name, value in chosen(settings).items():
+        if name.startswith(tuple(beginnings)) and name not in but and not (name in same and same[name] == value):
+            raise UserError(f"the setting {name} has no effect here: {why}")
+
+
+def _full_name(word: str) -> str:
+    """The full name of a setting, for ``__`` in place of the dot or the last part of a setting of the model."""
+    name, known = word.replace("__", "."), dict(described())
+    return name if name in known or f"model.{name}" not in known else f"model.{name}"
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:
@@ -169,11 +201,12 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: for an unknown name or a value that does not fit.
     """
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise UserError(f"the settings are {values!r}; expected name to value, as {{'model.device': 'cpu'}}")
     known = dict(described())
     nested: dict[str, Any] = {}
     for word, value in values.items():
-        name = word.replace("__", ".")
-        name = name if name in known or f"model.{name}" not in known else f"model.{name}"
+        name = _full_name(word)
         if name not in known:
             raise unknown("setting", word, known)
         if value is not None:

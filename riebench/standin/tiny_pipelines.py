@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,12 @@ def bert() -> Any:
     """A small BERT."""
     from transformers import BertConfig, BertModel
 
-    sizes = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     return BertModel(BertConfig(vocab_size=200, **sizes))
 
 
@@ -211,7 +217,7 @@ CLIP_WORDS = (lambda folder: write_tokenizer(folder, "<|endoftext|>"), "CLIPToke
 T5_WORDS = (write_t5_tokenizer, "T5TokenizerFast")
 GEMMA_WORDS = (lambda folder: write_characters(folder, "GemmaTokenizer"), "GemmaTokenizer")
 QWEN_WORDS = (lambda folder: write_characters(folder, "Qwen2Tokenizer"), "Qwen2Tokenizer")
-PIXART: Mapping[str, Any] = {
+PIXART: dict[str, Any] = {
     **HEADS,
     "num_layers": 28,
     "sample_size": 128,
@@ -491,7 +497,7 @@ def write_tiny_pipeline(folder: Path, kind: str, seed: int, blocks: int | None =
     }
     classes: dict[str, Any] = {}
     for part, make in made.items():
-        write_networks(folder, {part: lambda part=part, make=make: noted(part, make(), classes)}, seed)
+        write_networks(folder, {part: partial(noted, part, make, classes)}, seed)
     scheduler: Any = getattr(diffusers, tiny.scheduler[0])(**tiny.scheduler[1])
     scheduler.save_pretrained(folder / "scheduler")
     classes["scheduler"] = ["diffusers", tiny.scheduler[0]]
@@ -506,8 +512,9 @@ def write_tiny_pipeline(folder: Path, kind: str, seed: int, blocks: int | None =
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def noted(part: str, network: Any, classes: dict[str, Any]) -> Any:
+def noted(part: str, make: Make, classes: dict[str, Any]) -> Any:
     """A network, whose library and class are noted for the index."""
+    network = make()
     classes[part] = [type(network).__module__.partition(".")[0], type(network).__name__]
     return network
 

@@ -12,11 +12,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.models.entries import entry_and_settings
+from riebench.instruments.loading import check_loaded
+from riebench.models.arguments import whole, words
+from riebench.models.entries import INSTRUMENTS, entry_and_settings
 from riebench.models.model import ModelEntry
 from riebench.models.sites import Site
-from riebench.prompts import FIRST_SEEDS, Prompted, Split
-from riebench.settings.settings import Settings
+from riebench.prompts import FIRST_SEEDS, GRAMMAR, Prompted, Split
+from riebench.settings.settings import Settings, refuse_without_effect
 from riebench.training.dataset import HALF
 from riebench.util.errors import UserError, unknown
 from riebench.weights import locate
@@ -114,29 +116,26 @@ def resolve_capture(
         UserError: if the model, a site or a setting is unknown, weights are missing, the prompts cannot be read, or
             one is not of the world that the model draws.
     """
+    check_loaded("model", str(model) if isinstance(model, Path) else model)
     if isinstance(model, (str, Path)):
-        entry, parsed = entry_and_settings(model, settings or {})
+        entry, parsed = entry_and_settings(model, {} if settings is None else settings)
+        refuse_without_effect(parsed, (*INSTRUMENTS, "sae."), "values are collected without it; leave it out")
         known, loaded = entry.sites(parsed), None
     else:
         if settings:
             raise UserError("settings are for a model given by its name; this model is loaded already")
         entry, parsed, known, loaded = model.entry, Settings(), model.sites, model
-    if split not in FIRST_SEEDS:
+    if split not in list(FIRST_SEEDS):
         raise unknown("split", split, FIRST_SEEDS)
-    names = [site] if isinstance(site, str) else list(site)
-    chosen = [name for word in names for name in (entry.default_sites if word == ALL else (word,))]
+    chosen = [name for word in words("site", site) for name in (entry.default_sites if word == ALL else (word,))]
     for name in chosen:
         if name not in known:
             raise unknown("site", name, known)
-    for what, value, most in (
-        ("steps", steps, entry.most_steps),
-        ("positions", positions, None),
-        ("batch", batch, None),
-    ):
-        if value is not None and not 1 <= value <= (most or value):
-            raise UserError(
-                f"{what} is {value}; expected 1 to {most}" if most else f"{what} is {value}; expected 1 or more"
-            )
+    steps, batch = whole("steps", steps, 1, entry.most_steps), whole("batch", batch, 1)
+    positions = None if positions is None else whole("positions", positions, 1)
+    count = None if count is None else whole("count", count, 1)
+    if not isinstance(prompts, str | Path) or not str(prompts):
+        raise UserError(f"prompts is {prompts!r}; expected a file, or {GRAMMAR!r}")
     prompted = entry.read_prompts(str(prompts), count, split, column, own=loaded is None or loaded.own)
     if loaded is None and entry.parts:
         locate(entry.name, entry.parts, parsed, optional=("sae",), without=NOT_NEEDED)

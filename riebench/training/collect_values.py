@@ -10,6 +10,7 @@ from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Any, get_args
 
+from riebench.models.arguments import whole
 from riebench.prompts import prompts_hash
 from riebench.training.capture import Capture, refuse_full_disk, resolve_capture, size_text
 from riebench.training.dataset import (
@@ -94,6 +95,10 @@ def collect(
     """
     if store not in get_args(StoredType):
         raise unknown("type", store, get_args(StoredType))
+    workers = whole("workers", workers, 1)
+    shard_prompts = None if shard_prompts is None else whole("shard_prompts", shard_prompts, 1)
+    if not isinstance(out, str | Path) or not str(out):
+        raise UserError(f"out is {out!r}; expected a folder")
     if workers > 1 and not isinstance(model, (str, Path)):
         raise UserError("a loaded model cannot be handed to other processes; leave out workers")
     capture = resolve_capture(

@@ -79,6 +79,8 @@ def train(
     """
     if tensorboard and find_spec("tensorboard") is None:
         raise UserError("tensorboard is not installed; install it (pip install tensorboard) or leave out --tensorboard")
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback is {callback!r}; expected a function of an SAE's name, the step and its numbers")
     plan = plan_training(
         data,
         out,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from riebench.models.arguments import whole, words
 from riebench.prompts import prompts_hash
 from riebench.sae.folders import OURS, SAELENS
 from riebench.training.capture import ALL, Capture, refuse_full_disk, resolve_capture, size_text
@@ -123,7 +125,7 @@ def settings_and_axes(preset: str | None, options: Mapping[str, Any]) -> tuple[S
     Raises:
         UserError: if the preset or a name is unknown, or a value does not fit.
     """
-    if preset is not None and preset not in PRESETS:
+    if preset is not None and preset not in list(PRESETS):
         raise unknown("preset", preset, PRESETS)
     known = [*SAESettings.model_fields, *Axes.model_fields]
     for name in options:
@@ -212,6 +214,8 @@ class TrainingPlan:
                 "positions": live.sampled,
                 "settings": live.settings.model_dump(mode="json", exclude={"model": {"device"}}, exclude_defaults=True),
             }
+            if live.model is not None:
+                origin |= {"fingerprint": live.model.fingerprint, "conditions": dict(live.model.conditions)}
         return {**origin, **self.settings.model_dump(), "saes": [point.name for point in self.points]}
 
     @property
@@ -302,8 +306,21 @@ def plan_training(
     settings, axes = settings_and_axes(preset, options)
     if (data is None) == (live is None):
         raise UserError("give either a folder that 'riebench sae collect' has filled, or a model to generate with")
-    names = [site] if isinstance(site, str) else list(site)
-    dataset, capture = None, None
+    names, dataset, capture = words("site", site), None, None
+    for name, value in (("data", data), ("out", out)):
+        if not isinstance(value, str | Path | None) or (value is not None and not str(value)):
+            raise UserError(f"{name} is {value!r}; expected a folder")
+    if not isinstance(device, str):
+        raise UserError(f"device is {device!r}; expected auto, cpu, cuda, cuda:N or mps")
+    if live is not None and not isinstance(live, Mapping):
+        raise UserError(
+            f"live is {live!r}; expected arguments of collect, as {{'model': 'mini', 'prompts': 'grammar'}}"
+        )
+    for name in live or ():
+        if name not in (known := signature(resolve_capture).parameters.keys() - {"site"}):
+            raise unknown("argument in live", name, sorted(known))
+    if live is not None and "prompts" not in live:
+        raise UserError("live says no prompts; add 'prompts': a file, or 'grammar'")
     if data is not None:
         named = [] if ALL in names else names
         dataset = open_dataset(Path(data), named)
@@ -312,9 +329,7 @@ def plan_training(
         capture = resolve_capture(site=names, **(live or {}))
         widths = {name: site.width for name, site in capture.sites.items()}
     points = grid_points(axes, widths)
-    for name, value in (("log_every", log_every), ("checkpoint_every", checkpoint_every)):
-        if value < 1:
-            raise UserError(f"{name} is {value}; expected 1 or more")
+    log_every, checkpoint_every = whole("log_every", log_every, 1), whole("checkpoint_every", checkpoint_every, 1)
     plan = TrainingPlan(Path(out), settings, points, widths, dataset, capture, device, log_every, checkpoint_every)
     refuse_full_disk(plan.out, plan.bytes)
     _refuse_full_memory(plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +15,7 @@ from riebench.util.errors import UserError
 
 BLOCK = 1 << 22
 HASHES = "hashes.json"
+MOST_FACTS = 2000
 TORN = f".{'[0-9a-f]' * 8}.part"
 """Pattern of what :func:`writing_whole` adds to the name of a file while it is being written."""
 
@@ -36,27 +37,37 @@ def fingerprint(paths: Iterable[Path], root: Path) -> str:
     """A hash of files, 16 hexadecimal digits: of their names relative to ``root`` and of their contents.
 
     The hash of each file is kept in the user's cache folder; a file of the same size and times of change is not read
-    again.
+    again. Hashes of files that are gone or have changed leave the cache as new ones come.
 
     Raises:
         OSError: if a file cannot be read.
         ValueError: if a file is not under ``root``.
     """
     digest = hashlib.sha256()
-    known = read_facts(HASHES)
-    before = dict(known)
+    known, used = read_facts(HASHES), {}
     for path in sorted(paths):
-        real = path.resolve()
-        stat = real.stat()
-        # The time of change of the entry itself: copying with times (cp -p, tar) keeps the other one.
-        key = f"{real}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
-        if not isinstance(known.get(key), str):
-            known[key] = file_hash(real)
+        key = _state_of(path.resolve())
+        used[key] = kept if isinstance(kept := known.get(key), str) else file_hash(path)
         digest.update(str(path.relative_to(root)).encode())
-        digest.update(known[key].encode())
-    if known != before:
-        keep_facts(HASHES, known)
+        digest.update(used[key].encode())
+    if not used.items() <= known.items():
+        keep_facts(HASHES, used, _is_current)
     return digest.hexdigest()[:16]
+
+
+def _state_of(file: Path) -> str:
+    """The name of a file with its size and times of change."""
+    stat = file.stat()
+    # The time of change of the entry itself: copying with times (cp -p, tar) keeps the other one.
+    return f"{file}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+
+
+def _is_current(state: str) -> bool:
+    """Whether a file is there and in the state that a text of :func:`_state_of` names."""
+    try:
+        return _state_of(Path(state.rsplit("|", 3)[0])) == state
+    except (OSError, ValueError):
+        return False
 
 
 def working_folder() -> str:
@@ -140,7 +151,17 @@ def read_facts(name: str) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def keep_facts(name: str, facts: dict[str, Any]) -> None:
-    """Keep facts under a file name. If that fails, the facts are computed again the next time."""
+def keep_facts(name: str, facts: dict[str, Any], stays: Callable[[str], bool] = lambda _: True) -> None:
+    """Add facts to those under a file name. If that fails, they are computed again the next time.
+
+    Other processes may do so too: what one of them adds meanwhile may be lost, and no reader finds a half of it.
+
+    Args:
+        name: of the file.
+        facts: by their keys.
+        stays: tells by its key whether an earlier fact stays; of all, the last :data:`MOST_FACTS` do.
+    """
+    earlier = {key: value for key, value in read_facts(name).items() if key not in facts and stays(key)}
+    kept = dict([*earlier.items(), *facts.items()][-MOST_FACTS:])
     with suppress(OSError):
-        write_whole(cache_folder() / name, json.dumps(facts).encode())
+        write_whole(cache_folder() / name, json.dumps(kept).encode())

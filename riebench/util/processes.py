@@ -7,8 +7,8 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any, Generic, Protocol, TypeVar
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import psutil
 
@@ -34,6 +34,20 @@ class Copyable(Protocol):
 
     def work(self, task: Any) -> Any:
         """The result of a task, or a UserError if neither it nor any later task can be done."""
+
+
+@runtime_checkable
+class InTwoStages(Protocol):
+    """A worker whose tasks have a second stage, which can be done beside the first stage of the next task.
+
+    Attributes:
+        overlaps: whether this saves time.
+    """
+
+    overlaps: bool
+
+    def begin(self, task: Any) -> Callable[[], Any]:
+        """Do the first stage; the result does the second one, in any thread, and gives what ``work`` gives."""
 
 
 W = TypeVar("W", bound=Copyable)
@@ -79,14 +93,17 @@ class HereAndBeside(Generic[W]):
         copies: _Copies | None = None
         fault: UserError | None = None
         number, started = 0, time.perf_counter()
+        here = _Here(self._worker)
         try:
-            while (waiting and not self._stopped) or (copies and copies.calls):
+            while (waiting and not self._stopped) or here.later or (copies and copies.calls):
                 if waiting and not self._stopped:
                     place = waiting.popleft()
                     try:
-                        results[place] = self._worker.work(several[place])
+                        results |= here.work(place, several[place])
                     except UserError as error:
                         fault, self._stopped = fault or error, True
+                else:
+                    results |= here.rest()
                 if copies is None:
                     each = (time.perf_counter() - started) / (number + 1)
                     copies = self._copies() if self._may_be_copied and each * len(waiting) > LONG else None
@@ -101,6 +118,7 @@ class HereAndBeside(Generic[W]):
             for place in sorted(results):  # a fault left out one before them
                 yield several[place], results[place]
         finally:
+            here.close()
             if copies:
                 copies.close()
         if fault:
@@ -115,6 +133,41 @@ class HereAndBeside(Generic[W]):
         cores: int = cpu_count(only_physical_cores=True)
         count = min(cores - 1, int(psutil.virtual_memory().available // memory))
         return _Copies(self._make, count) if count > 0 and memory < SMALL else None
+
+
+class _Here:
+    """The worker of this process. Of one that overlaps, the second stage of a task is done in a thread.
+
+    Attributes:
+        later: the place of the task that is in its second stage, and its result to come.
+    """
+
+    def __init__(self, worker: Copyable) -> None:
+        self._worker = worker
+        self.later: tuple[int, Future[Any]] | None = None
+        self._thread = ThreadPoolExecutor(1)
+
+    def work(self, place: int, task: Any) -> dict[int, Any]:
+        """Work a task off; the result, or that of the task before if this one's is still to come, by place.
+
+        Raises:
+            UserError: if neither this task nor any later one can be done.
+        """
+        if not (isinstance(self._worker, InTwoStages) and self._worker.overlaps):
+            return {place: self._worker.work(task)}
+        second = self._worker.begin(task)
+        done = self.rest()
+        self.later = place, self._thread.submit(second)
+        return done
+
+    def rest(self) -> dict[int, Any]:
+        """The result that is still to come, by place."""
+        later, self.later = self.later, None
+        return {later[0]: later[1].result()} if later else {}
+
+    def close(self) -> None:
+        """End the thread after the task that is under way."""
+        self._thread.shutdown()
 
 
 class _Copies:

@@ -91,7 +91,7 @@ def keep_timing(work: str, device: str, seconds: float, rows: int) -> None:
         rows: their number.
     """
     if work:
-        keep_facts(TIMINGS, read_facts(TIMINGS) | {work: timings(work) | {device: seconds / max(1, rows)}})
+        keep_facts(TIMINGS, {work: timings(work) | {device: seconds / max(1, rows)}})
 
 
 def timings(work: str) -> dict[str, float]:

@@ -37,6 +37,7 @@ CHECKS = [
     _check(f"{TURBO} float32: bench", runs.against_the_plain_loop, "float32"),
     *_of_model(TURBO, "float16"),
     *_of_model(TURBO, "bfloat16"),
+    _check(f"{TURBO} bfloat16: scored beside", runs.scored_beside, TURBO, "bfloat16"),
     _check(f"{TURBO} bfloat16: guided", pictures.guided, TURBO, "bfloat16"),
     _check(f"{TURBO} bfloat16: out of memory", memory.halves, "bfloat16"),
     _check(f"{TURBO} bfloat16: bench", runs.against_the_plain_loop, "bfloat16"),

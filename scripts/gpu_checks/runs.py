@@ -23,6 +23,7 @@ from riebench.methods.registry import method_names
 from riebench.models import Model
 from riebench.records import Record, read_records
 from riebench.util.errors import UserError
+from riebench.util.processes import HereAndBeside
 
 SHARED = {"float32": DIFFERENCE, "float16": 1e-2, "bfloat16": 1e-1}
 """How far a metric of the engine's may be from the plain loop's, which makes pictures one by one."""
@@ -77,6 +78,25 @@ def every_method(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
         exact = record.setting.strength == 0 and record.setting.method != "prompt"
         lpips = record.metrics["lpips_base"]
         expect(lpips == 0 or not exact, f"{record.setting.method} at strength 0 has the LPIPS {lpips}, expected 0")
+
+
+def scored_beside(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
+    """A pair that is scored while the next one is generated gets the same metrics, in less time."""
+    model = place.model(name, dtype)
+    request, handed_in = request_of(model, place, method=["steering"], block=blocks(model), strength=[1])
+    worker = PairWorker(request, handed_in)
+    crew = HereAndBeside(lambda: worker, alone=True)
+    tasks = [worker.recorder.task(pair) for pair in PAIRS] * 2
+    metrics = []
+    for way, overlaps in (("warm-up", False), ("in turn", False), ("beside", True)):
+        worker.overlaps = overlaps
+        results, seconds = place.timed(lambda: list(crew.run(tasks)))
+        numbers[f"seconds a pair {way}"] = seconds / len(tasks)
+        metrics.append([record.metrics for _, result in results for record in result.records])
+        _scored([record for _, result in results for record in result.records], len(tasks))
+    for one, other in zip(*metrics[1:], strict=True):
+        apart = max(_apart(one[key], other[key]) for key in one)
+        expect(apart <= DIFFERENCE, f"a metric differs by {apart:.2g}, at most {DIFFERENCE}")
 
 
 def _scored(records: Sequence[Record], count: int) -> None:
