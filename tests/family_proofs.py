@@ -55,6 +55,10 @@ LAYOUT: dict[str, dict[str, tuple[str | int, str, str, str]]] = {
         "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
         "single_transformer_blocks": ("hidden_states", ALONE, "proj_out", LAST),
     },
+    "OvisImagePipeline": {
+        "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
+        "single_transformer_blocks": ("hidden_states", ALONE, "proj_out", LAST),
+    },
     "HunyuanDiTPipeline": {"blocks": (0, ALONE, "ff.net.2", ALONE)},
 }
 """Pipeline to its lists of blocks, as measured (not as the family says): the argument of a block that is the picture,

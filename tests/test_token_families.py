@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import family_proofs as proofs
 import numpy as np
@@ -15,11 +16,14 @@ import pytest
 import torch
 
 import riebench
+from riebench.instruments.loading import Instruments
 from riebench.models import Edit
 from riebench.models.diffusers_entry import DiffusersEntry
 from riebench.models.entries import FAMILIES, entry_named
 from riebench.models.sdxl import SDXL
 from riebench.models.tokens import Tokens
+from riebench.pairs import Pair
+from riebench.sae.topk import TopKSAE
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux
 from riebench.standin.tiny_pipelines import TINY, write_tiny_pipeline
 from riebench.util.errors import UserError
@@ -27,6 +31,15 @@ from riebench.util.errors import UserError
 STEPS = 2
 BLOCKS = {"HunyuanDiTPipeline": 4}
 DEV = "FluxPipeline"
+PAIR = Pair(
+    id="p",
+    editing_type_id=1,
+    original_prompt="a [newt] in a hat",
+    editing_prompt="a [toad] in a hat",
+    original_gsam_prompt="newt",
+    editing_gsam_prompt="toad",
+    seed=3,
+)
 
 
 @pytest.fixture(scope="module", params=[*(kind for kind in TINY if kind in proofs.LAYOUT), DEV])
@@ -64,6 +77,37 @@ def test_batches_sizes_starts_and_replay(family: tuple[Tokens, str, Path]) -> No
     proofs.check_sizes(model, kind, folder)
     proofs.check_start(model, kind)
     proofs.check_replay(model, kind, STEPS)
+
+
+@pytest.fixture
+def no_instruments(mini: Instruments) -> dict[str, Any]:
+    """Masks and scorers that need no published weights."""
+    mask = np.zeros((64, 64), bool)
+    mask[8:40, 16:48] = True
+    return {"masks": {PAIR.id: (mask, mask)}, "scorers": mini.scorers}
+
+
+def test_methods_run(family: tuple[Tokens, str, Path], no_instruments: dict[str, Any], tmp_path: Path) -> None:
+    model, kind, _ = family
+    if kind not in {"ZImagePipeline", "CogView4Pipeline", DEV}:
+        return  # the others differ in what the proofs above show
+    site = proofs.blocks_of(model)[-1][0]
+    model.saes = {site: TopKSAE(model.sites[site].width, 64, 8).requires_grad_(False)}
+    result = riebench.run(
+        ["steering", "neurons", "sae", "random"],
+        site,
+        model=model,
+        pairs=[PAIR],
+        strength=[0, 2],
+        steps=STEPS,
+        out=tmp_path / "o",
+        quiet=True,
+        **no_instruments,
+    )
+    assert [r.status for r in result.records] == ["ok"] * 8, {r.reason for r in result.records}
+    assert {r.model for r in result.records} == {model.entry.name}
+    for record in result.records:
+        assert ((record.metrics["lpips_base"] or 0) > 0) == (record.setting.strength > 0), record.setting
 
 
 SCALES = {"ZImagePipeline": {"guidance": 3}, DEV: {"true_guidance": 3, "negative_prompt": "blurry"}}

@@ -29,6 +29,9 @@ REFUSED = {
     "StableCascadePriorPipeline": "it makes no picture, but the embedding that its decoder begins with",
     "StableCascadeDecoderPipeline": "it begins with its prior's embedding, and its blocks run several times a step",
     "StableCascadeCombinedPipeline": "it is two pipelines in a row, with two denoisers",
+    "SanaSprintPipeline": "its scheduler counts a timestep more than steps, and its picture is not of its last latents",
+    "HunyuanImagePipeline": "its guidance is a part of its own, which the family does not follow",
+    "PRXPipeline": "it ignores what its callback returns, and fails with two guided prompts (diffusers 0.42)",
     "OmniGenPipeline": "its call takes no embeddings, and its guidance cannot be switched off",
     "Ideogram4Pipeline": "it has two denoisers, and its call takes no embeddings",
     "DreamLitePipeline": "its call takes neither embeddings nor latents",
@@ -55,6 +58,7 @@ FAMILIES = {
     "chroma": "riebench.models.token_families:CHROMA",
     "cogview4": "riebench.models.token_families:COGVIEW4",
     "flux2-klein": "riebench.models.token_families:FLUX2_KLEIN",
+    "ovis-image": "riebench.models.token_families:OVIS",
     "hunyuandit": "riebench.models.token_families:HUNYUAN_DIT",
 }
 """Name of a model to the place of its entry, beside those that are entry points."""

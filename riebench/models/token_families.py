@@ -381,3 +381,41 @@ HUNYUAN_DIT = TokenEntry(
         "vae": PUBLISHED_VAE,
     },
 )
+OVIS = TokenEntry(
+    **hub("ovis-image", "AIDC-AI/Ovis-Image-7B", 7.4e9 + 1.7e9 + 0.08e9),
+    pipeline_class="OvisImagePipeline",
+    default_sites=("single.13",),
+    steps=50,
+    guidance=5.0,
+    guidance_kind="calls",
+    packs=True,
+    blocks=(
+        Blocks("double", "transformer_blocks", "num_layers", "ff.net.0", output=1),
+        # The module that looks like the neurons is the activation of their gate alone.
+        Blocks(
+            "single",
+            "single_transformer_blocks",
+            "num_single_layers",
+            "proj_out",
+            output=1,
+            neurons_place="last",
+            neurons_are_input=True,
+        ),
+    ),
+    arguments={"negative_prompt": None},
+    text=Text(
+        ("prompt_embeds",),
+        {**UNGUIDED, "max_sequence_length": 256},
+        tokenizers={"tokenizer": 256 + 28},  # the template's first 28 tokens are dropped
+        wrapped=lambda pipeline, prompt: str(pipeline._get_messages(prompt)[0]),
+    ),
+    published={
+        "transformer": {
+            "num_layers": 6,
+            "num_single_layers": 27,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+        },
+        "vae": PUBLISHED_VAE,
+    },
+)

@@ -44,7 +44,8 @@ class Blocks:
         name: of its blocks as sites: ``double`` for ``double.0`` and so on.
         path: of the list in the transformer.
         count: number of blocks, as the name of a setting of the transformer, or as a function of all settings.
-        neurons: path of the module inside a block that puts out the neurons, or takes them if ``neurons_are_input``.
+        neurons: path of the module inside a block that puts out the neurons, or takes them if ``neurons_are_input``;
+            they may be the tail of wider values.
         picture: the argument of a block that holds the picture, by name or position.
         output: the element of a block's output that holds the picture; None if the output is one tensor.
         place: of the picture's tokens in both.
@@ -327,7 +328,7 @@ class Tokens(DiffusersModel):
         if tokens < count or (place == "alone" and tokens != count):
             wrong = f"{site} has values of the shape {list(value.shape)} for {count} tokens of the picture"
             raise UserError(f"{wrong}; the pipeline makes other pictures than the model's family")
-        return value[:, -count:] if place == "last" else value[:, :count]
+        return (value[:, -count:] if place == "last" else value[:, :count])[..., -self.sites[site].width :]
 
     def latent_shape(self) -> tuple[int, int, int]:
         """See :class:`DiffusersModel`."""

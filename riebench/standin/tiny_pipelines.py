@@ -426,6 +426,22 @@ TINY: dict[str, TinyPipeline] = {
         ("FlowMatchEulerDiscreteScheduler", FLOW | {"use_dynamic_shifting": True}),
         autoencoder_flux2,
     ),
+    "OvisImagePipeline": TinyPipeline(
+        (
+            "OvisImageTransformer2DModel",
+            {
+                **HEADS,
+                "num_layers": 6,
+                "num_single_layers": 27,
+                "joint_attention_dim": WIDTH,
+                "axes_dims_rope": (2, 2, 4),
+            },
+        ),
+        ("num_layers", "num_single_layers"),
+        {"text_encoder": decoder("Qwen3Model")},
+        {"tokenizer": QWEN_WORDS},
+        ("FlowMatchEulerDiscreteScheduler", FLOW | {"use_dynamic_shifting": True}),
+    ),
     "HunyuanDiTPipeline": TinyPipeline(
         (
             "HunyuanDiT2DModel",
