@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from copy import copy
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # pictures are small, and two processes test at a time, with those that they start
 
 import numpy as np
 import pytest
-import torch
-from diffusers import (
-    AutoencoderKL,
-    EulerAncestralDiscreteScheduler,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
+from fresh_commands import FreshCommands
+
+# What needs torch is imported where it is used: the process that shares out the tests reads this file too.
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionXLPipeline
+    from transformers import CLIPTextConfig
+
+    from riebench.instruments.loading import Instruments
+    from riebench.instruments.mini_instruments import MiniInstruments
+    from riebench.models.sdxl import SDXL
+    from riebench.paint.studio import Studio
+
+LONGEST = (
+    *("test_workers", "test_documents", "test_sae_judge", "test_ablation", "test_sae_data", "test_flux", "test_report"),
+    *("test_audit", "test_paint_server", "test_paint_page", "test_model_state", "test_families", "test_feature_index"),
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-from riebench.instruments.loading import Instruments, load_instruments
-from riebench.models.sdxl import SDXL, TURBO
-from riebench.paint.paint_request import PaintRequest
-from riebench.paint.studio import Studio
-from riebench.settings.settings import Settings
-
+"""Test files that take half a minute or more, the longest first."""
 WIDTHS = (8, 16, 24)
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -34,7 +40,12 @@ CHROMIUM = next(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs CUDA where there is none."""
+    """Put the longest files first, so that two processes end together; leave out CUDA's where there is no GPU."""
+    import torch
+
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
@@ -48,6 +59,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _text_config(tokens: int) -> CLIPTextConfig:
+    from transformers import CLIPTextConfig
+
     return CLIPTextConfig(
         vocab_size=tokens,
         hidden_size=16,
@@ -65,6 +78,15 @@ def _text_config(tokens: int) -> CLIPTextConfig:
 @pytest.fixture(scope="session")
 def random_pipeline() -> StableDiffusionXLPipeline:
     """SDXL's classes and topology with random weights; sizes differ from mini's on purpose."""
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        EulerAncestralDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
     torch.manual_seed(3)
     letters = [chr(c) for c in range(97, 123)]
     vocab = {t: i for i, t in enumerate([*letters, *(c + "</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"])}
@@ -112,13 +134,60 @@ def random_pipeline() -> StableDiffusionXLPipeline:
 @pytest.fixture
 def model(random_pipeline: StableDiffusionXLPipeline) -> SDXL:
     """The random pipeline as a model; latents come from the seed alone."""
+    from riebench.models.sdxl import SDXL, TURBO
+    from riebench.settings.settings import Settings
+
     return SDXL(random_pipeline, TURBO, Settings(), "random")
 
 
 @pytest.fixture(scope="session")
 def mini() -> Instruments:
     """Mini with all its instruments."""
+    from riebench.instruments.loading import load_instruments
+    from riebench.settings.settings import Settings
+
     return load_instruments("mini", Settings(), "riebench")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _networks_once() -> Iterator[None]:
+    """Mini's CLIP, LPIPS and masker are loaded once for all; who loads them gets a copy that shares the network."""
+    from riebench.instruments.mini_instruments import MiniInstruments
+
+    def once(load: Callable[[MiniInstruments], Any]) -> Callable[[MiniInstruments], Any]:
+        loaded: dict[tuple[str, ...], Any] = {}
+
+        def copied(self: MiniInstruments) -> Any:
+            key = (self._clip, self._lpips, self._masker, self._device)  # fingerprints of the files
+            if key not in loaded:
+                loaded[key] = load(self)
+            return copy(loaded[key])
+
+        return copied
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("clip", "lpips", "masker"):
+            patch.setattr(MiniInstruments, name, once(getattr(MiniInstruments, name)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Iterator[FreshCommands]:
+    """A function that runs a command of ``riebench`` in a new process."""
+    with closing(FreshCommands()) as commands:
+        yield commands
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A function that runs a program of ``scripts/`` in this process and returns its exit code."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+
+    def run(name: str, *words: str) -> int:
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        return int(import_module(name).main())
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -130,6 +199,8 @@ def paint_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def studio(paint_cache: Path) -> Iterator[Studio]:
     """Mini to paint with; its indexes are of few pictures and lie in a cache folder that programs find, too."""
+    from riebench.paint.paint_request import PaintRequest
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(paint_cache))
         described = {"up.0.0": {240: "violet <b>paint</b>"}}

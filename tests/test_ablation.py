@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from riebench.models.sites import NEURONS
 from riebench.standin.write import write_standin
 from riebench.util.errors import PairError, UserError
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 KNOWN = ("down.1.0", "down.1.1", "down.2.0", "down.2.1", "mid.0", "up.0.0", "up.0.1", "up.0.2", "up.1.0", "up.1.1")
 PROMPT = "a red heart in a meadow"
 
@@ -229,12 +227,13 @@ def test_what_is_there_is_not_made_again(
     assert contents(Path("o")) == before
 
 
-def test_killed_at_random_moments(tmp_path: Path) -> None:
-    script, work = str(SCRIPTS / "kill_work_test.py"), str(tmp_path / "k")
-    command = [sys.executable, script, "ablate", "--kills", "4", "--work", work]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "ablate: 4 kills" in done.stdout
+def test_killed_at_random_moments(
+    script: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = script("kill_work_test", "ablate", "--kills", "4", "--work", str(tmp_path / "k"))
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "ablate: 4 kills" in said
     assert len(read_zeroings(tmp_path / "k" / "ablate-alone")) == 24
 
 
@@ -315,13 +314,13 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_block_of_flux(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole path on random weights: 57 blocks, no attributes, CLIP and LPIPS as published but for their weights."""
     assert "model" in list(write_standin(tmp_path / "weights", "flux-schnell", "tiny", seed=1))
-    Path("p.txt").write_text("a newt in a hat\na toad\n")
+    Path("p.txt").write_text("a newt in a hat\n")
     words = ["--model", "flux-schnell", "--weights", "weights", "--set", "model.size=64", "--prompts", "p.txt"]
     words += ["--steps", "2", "--blocks", "all", "--together", "double.18,single.0"]
     assert command("ablate", *words, "--out", "o") == 0
     assert "single.37" in capsys.readouterr().out
     zeroings = read_zeroings(Path("o"))
-    assert len(zeroings) == 2 * (19 + 38 + 1)
+    assert len(zeroings) == 19 + 38 + 1
     assert {one.status for one in zeroings} == {"ok"}
     assert all(one.lpips is not None and one.lpips > 0 for one in zeroings)
     assert "kept" not in Path("o/table.csv").read_text()

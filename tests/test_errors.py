@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh_commands import FreshCommands
 
 import riebench
 from riebench.cli import main
@@ -16,12 +14,6 @@ from riebench.util.errors import UserError
 ROOT = Path(__file__).parents[1]
 LONGEST = 3.0
 """Seconds; on a free machine it is 0.5, where importing torch and what goes with it takes six."""
-PROGRAM = """
-import atexit, sys
-atexit.register(lambda: print("torch" in sys.modules))
-from riebench.cli import main
-main(sys.argv[1:])
-"""
 ITEM = '{"id": "a", "editing_type_id": "1", "original_prompt": "a red heart", "editing_prompt": "a red star", '
 RUN = ("run", "--method", "sae", "--block", "mid.0")
 FLUX = ("run", "--model", "flux-schnell", "--pairs", "pairs.json", "--weights", "empty")
@@ -144,26 +136,20 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ((*ABLATE, "--model", "flux-schnell"), "give --prompts FILE"),
     ],
 )
-def test_one_line_before_torch(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_one_line_before_torch(fresh: FreshCommands, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     (tmp_path / "pairs.json").write_text(f'[{ITEM}"original_gsam_prompt": "heart", "editing_gsam_prompt": "star"}}]')
     (tmp_path / "saes" / "double.1").mkdir(parents=True)
     (tmp_path / "saes" / "double.1" / "config.json").write_text('{"n_dirs_local": 64, "d_model": 3072, "k": 8}')
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    started = os.times()
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=False, env=environment
-    )
-    ended = os.times()  # of the processor, as others may use the machine
-    seconds = ended.children_user + ended.children_system - started.children_user - started.children_system
-    print(f"{seconds:.2f} s  {' '.join(words)}")
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("riebench: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert said in done.stderr
-    assert done.stdout.splitlines()[-1] == "False", "torch was imported"
-    assert seconds < LONGEST
+    done = fresh(*words)  # its seconds are of the processor, as others may use the machine
+    print(f"{done.seconds:.2f} s  {' '.join(words)}")
+    assert done.code == 2, done.out + done.err
+    assert done.err.startswith("riebench: ")
+    assert done.err.count("\n") == 1, done.err
+    assert said in done.err
+    assert not done.torch
+    assert done.seconds < LONGEST
 
 
 @pytest.mark.parametrize(

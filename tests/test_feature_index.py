@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from feature_helpers import invented_index
+from fresh_commands import FreshCommands
 from PIL import Image
 
 from riebench.cli import main
@@ -399,14 +400,6 @@ def test_damaged_files(invented: Path, tmp_path: Path) -> None:
         picture.image()
 
 
-PROGRAM = """
-import atexit, sys
-atexit.register(lambda: print("torch" in sys.modules))
-from riebench.cli import main
-main(sys.argv[1:])
-"""
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -438,7 +431,9 @@ main(sys.argv[1:])
         (("index", "sae/mid.0", "--out", "new", "--model", "sdxl-turbo"), "is 96 wide, the values at mid.0 of"),
     ],
 )
-def test_one_line_without_torch(invented: Path, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_one_line_without_torch(
+    fresh: FreshCommands, invented: Path, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     (tmp_path / "invented").symlink_to(invented)
@@ -446,13 +441,10 @@ def test_one_line_without_torch(invented: Path, tmp_path: Path, words: tuple[str
         shutil.copytree(WEIGHTS / "sae" / name, tmp_path / "sae" / name)
     shutil.copytree(WEIGHTS / "sae" / "mid.0", tmp_path / "sae" / "renamed")
     (tmp_path / "sae" / "up.0.0-index").symlink_to(invented)
-    before = os.times()
-    done = run_python(PROGRAM, "sae", *words)
-    after = os.times()
-    seconds = after.children_user + after.children_system - before.children_user - before.children_system
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("riebench: ")
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert said in done.stderr
-    assert done.stdout.splitlines()[-1] == "False", "torch was imported"
-    assert seconds < LONGEST
+    done = fresh("sae", *words)
+    assert done.code == 2, done.out + done.err
+    assert done.err.startswith("riebench: ")
+    assert done.err.count("\n") == 1, done.err
+    assert said in done.err
+    assert not done.torch
+    assert done.seconds < LONGEST

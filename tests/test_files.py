@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from riebench.util import files
-from riebench.util.files import file_hash, files_under, fingerprint, write_whole
+from riebench.util.files import file_hash, files_under, fingerprint, write_each_whole, write_whole
 
 
 @pytest.fixture(autouse=True)
@@ -112,10 +112,20 @@ def test_a_failure_leaves_the_earlier_file_and_no_part(
     path = tmp_path / "a.json"
     write_whole(path, b"first")
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, b"second")
+    for write in (write_whole, lambda path, data: write_each_whole({path.with_name("b"): data, path: data})):
+        with pytest.raises(OSError, match="No space left"):
+            write(path, b"second")
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_written_together_are_each_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, synced = os.fsync, []
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.append(os.fstat(number).st_ino), fsync(number)))
+    paths = [tmp_path / name for name in "abc"]
+    write_each_whole({path: path.name.encode() for path in paths})
+    assert [path.read_text() for path in paths] == ["a", "b", "c"]
+    assert sorted(synced) == sorted(path.stat().st_ino for path in (*paths, tmp_path))
 
 
 def test_a_file_that_is_copied_over_another_with_its_times_is_hashed_anew(tmp_path: Path) -> None:

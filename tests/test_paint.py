@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +204,7 @@ def test_copied_python_gives_the_same_picture(studio: Studio, tmp_path: Path) ->
     one = state(*layers, layer(on=False), steps=2)
     studio.run(one.unpainted())  # as on the page, where the edited run starts from what the base run has computed
     (tmp_path / "copied.py").write_text(python_code(one, studio.origin))
-    subprocess.run([sys.executable, "copied.py"], cwd=tmp_path, check=True, timeout=600)
+    runpy.run_path("copied.py", run_name="__main__")
     copied = np.asarray(Image.open(tmp_path / "picture.png"))
     assert np.array_equal(copied, studio.run(one).image)
     assert not np.array_equal(copied, studio.run(one.unpainted()).image)

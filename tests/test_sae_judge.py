@@ -72,9 +72,9 @@ def by_kind(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_a_dictionary_of_colours_is_told_from_a_random_one(loaded: Model, tmp_path: Path) -> None:
-    made = colour_dictionary(loaded, 160)
-    options = {"features": 8, "best": 8, "pictures": 2, "downstream": 2, "strengths": (4.0,)}
-    found = score(made, tmp_path, model=loaded, site=SITE, baselines=["random"], count=160, **options)
+    made = colour_dictionary(loaded, 120)
+    options = {"features": 8, "best": 8, "pictures": 1, "downstream": 2, "strengths": (4.0,)}
+    found = score(made, tmp_path, model=loaded, site=SITE, baselines=["random"], count=96, **options)
     scores = by_kind(found)
     good, random = scores["dictionary"], scores["random"]
     assert good["f1"] > 0.7
@@ -152,7 +152,7 @@ def test_a_real_model_needs_no_truth(tmp_path: Path) -> None:
         prompts=str(prompts),
         baselines=["random"],
         descriptions=described,
-        settings={"weights": tmp_path / "w"},
+        settings={"weights": tmp_path / "w", "model.size": 256},
         **{name: value for name, value in FEW.items() if name != "count"},
     )
     judged = next(facts for facts in found if facts["kind"] == "sae")

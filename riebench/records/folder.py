@@ -22,7 +22,7 @@ from riebench.records.image_hashes import HASHES, IMAGES, hash_lines, mend_hashe
 from riebench.records.lines import Row, encode_records, parse_line, records_of
 from riebench.records.schema import Record, joined
 from riebench.util.errors import UserError
-from riebench.util.files import remove_torn
+from riebench.util.files import remove_torn, write_each_whole
 from riebench.util.json_lines import Lines, mend_lines, read_lines
 from riebench.util.work_folder import WorkFolder, full_disk
 
@@ -121,9 +121,8 @@ class RunFolder(WorkFolder):
         if files:
             with full_disk(self.path / IMAGES):
                 (self.path / IMAGES).mkdir(exist_ok=True)
-            self.append_to(HASHES, hash_lines(files))  # first: a picture is never beside the hash of an earlier one
-        for name, data in files.items():
-            self.write(f"{IMAGES}/{name}", data)
+                self.append_to(HASHES, hash_lines(files))  # first: a picture is never beside the hash of an earlier one
+                write_each_whole({self.path / IMAGES / name: data for name, data in files.items()})
 
     def _rewrite(self, records: Iterable[Record]) -> None:
         """Write ``records.jsonl`` anew, whole or not at all."""
@@ -156,7 +155,7 @@ class RunFolder(WorkFolder):
 
 def _png(image: NDArray[np.uint8]) -> bytes:
     data = io.BytesIO()
-    Image.fromarray(image).save(data, "png")
+    Image.fromarray(image).save(data, "png", compress_level=1)  # a quarter of the time, a fifth more bytes
     return data.getvalue()
 
 

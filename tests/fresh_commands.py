@@ -1,0 +1,96 @@
+"""Commands in processes that have imported the command line and nothing else: forks of one that has just done so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = """
+import json, os, resource, sys
+from riebench.cli import main
+
+def work(job):
+    os.chdir(job["folder"])
+    os.environ.update(job["environment"])
+    for number, path in enumerate((os.devnull, job["out"], job["err"])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    try:
+        main(job["words"])
+    except SystemExit as left:
+        print(left.code or 0, "torch" in sys.modules)
+
+begun = resource.getrusage(resource.RUSAGE_SELF)  # the start of Python and its first imports
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        try:
+            work(json.loads(line))
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+    _, _, used = os.wait4(child, 0)
+    print(sum(part.ru_utime + part.ru_stime for part in (begun, used)), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to.
+
+    Attributes:
+        code: the exit code.
+        out: its standard output.
+        err: its standard error.
+        seconds: of the processor, with the start of Python and all imports.
+        torch: whether torch was imported.
+    """
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+    torch: bool
+
+
+class FreshCommands:
+    """Runs commands of ``riebench``, each in a process of its own; closes as a file does."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        self._folder = TemporaryDirectory()
+        self._parent = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+
+    def __call__(self, *words: str) -> Done:
+        """Run a command in the current folder, with the environment of now."""
+        assert self._parent.stdin
+        assert self._parent.stdout
+        out, err = (Path(self._folder.name) / name for name in ("out", "err"))
+        for path in (out, err):
+            path.unlink(missing_ok=True)
+        job = {"words": words, "folder": os.getcwd(), "out": str(out), "err": str(err)}
+        changed = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+        self._parent.stdin.write(json.dumps({**job, "environment": changed}) + "\n")
+        self._parent.stdin.flush()
+        seconds = float(self._parent.stdout.readline())
+        *shown, end = out.read_text().splitlines(keepends=True) or [""]
+        assert end, f"the process ended without an exit code: {err.read_text()}"
+        code, torch = end.split()
+        return Done(int(code), "".join(shown), err.read_text(), seconds, torch == "True")
+
+    def close(self) -> None:
+        """End the process that is forked."""
+        self._parent.communicate()
+        self._folder.cleanup()
