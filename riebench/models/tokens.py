@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 from riebench.models.diffusers_entry import DiffusersEntry, component_config
 from riebench.models.diffusers_model import KEPT_STEPS, DiffusersModel
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+TEXTS: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+"""Pipeline to the text of the call that asks for its timesteps; what the text says does not matter."""
 Config: TypeAlias = Mapping[str, Any]
 Place: TypeAlias = Literal["alone", "first", "last"]
 """Where the picture's tokens lie in a sequence: without others, before the text's or after them."""
@@ -261,7 +264,6 @@ class Tokens(DiffusersModel):
         call = {entry.guidance_argument: self.guidance, **entry.arguments}
         if chosen.true_guidance is not None:
             call["true_cfg_scale"] = chosen.true_guidance
-        self._text: dict[str, Any] = {}
         self._called = False
         self.timestep_arguments = lru_cache(KEPT_STEPS)(self._timestep_arguments)
         super().__init__(pipeline, denoiser, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
@@ -369,8 +371,9 @@ class Tokens(DiffusersModel):
         try:
             latents = torch.zeros(1, *self.latent_shape())
             with torch.no_grad():
-                self._text = self._text or self.encode_text("")
-                self.pipeline(**self.call_arguments([self._text], steps, latents))
+                if self.pipeline not in TEXTS:
+                    TEXTS[self.pipeline] = self.encode_text("")
+                self.pipeline(**self.call_arguments([TEXTS[self.pipeline]], steps, latents))
         except _Prepared as call:
             return call.arguments
         finally:
