@@ -116,7 +116,7 @@ def test_sizes_that_the_pipeline_does_not_take(random_pipeline: Any, side: int) 
 
 @pytest.mark.parametrize(("choice", "wanted"), [("leave", 0.0), ("subtract", -14.0)])
 def test_the_intervention_is_on_the_conditional_half(guided: SDXL, choice: Any, wanted: float) -> None:
-    vars(guided)["unconditional"] = choice
+    guided = made(guided.pipeline, guidance=5.0, unconditional=choice)
     changes = {"mid.0": torch.full((1, 16, 24), 7.0)}
     unedited, edited = _halves(guided, [Edit({})]), _halves(guided, [Edit(changes, 2.0)])
     assert torch.allclose(edited[1] - unedited[1], torch.tensor(14.0), atol=1e-4)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import (
+    AutoencoderKL,
     EulerDiscreteScheduler,
     FasterCacheConfig,
     FirstBlockCacheConfig,
@@ -480,15 +481,45 @@ def test_a_block_that_does_not_run_once_in_each_step_is_named(p: Any, times: int
                 model.generate(PROMPTS[:1], SEEDS[:1], STEPS, **more)  # type: ignore[arg-type]
 
 
-def test_a_function_of_a_library_s_class_is_part_of_the_state(p: Any, fingerprint: str) -> None:
-    model, kind = load(p), type(p.unet.conv_act)
-    forward = kind.forward
+@pytest.mark.parametrize(
+    ("place", "name", "weakened"),
+    [
+        (nn.SiLU, "forward", lambda out: out * BOOST),
+        (StableDiffusionXLPipeline, "encode_prompt", lambda out: (out[0] * BOOST, *out[1:])),
+        (AutoencoderKL, "decode", lambda out: (out[0] * 0.5,)),
+        (torch.nn.functional, "scaled_dot_product_attention", lambda out: out * BOOST),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_function_of_a_library_that_is_replaced(
+    p: Any, fingerprint: str, place: Any, name: str, weakened: Any
+) -> None:
+    model, function = load(p), getattr(place, name)
     before, _ = made(model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kind, "forward", lambda self, x: forward(self, x) * BOOST)
-        assert not np.array_equal(made(model)[0][0], before[0])
+        patch.setattr(place, name, lambda *args, **kwargs: weakened(function(*args, **kwargs)))
+        pictures, _ = made(model)
+        expected, _ = made(load(p))
+        assert all(np.array_equal(a, b) for a, b in zip(pictures, expected, strict=True))
+        assert not np.array_equal(pictures[0], before[0])
         assert model.fingerprint == load(p).fingerprint != fingerprint
     assert model.fingerprint == fingerprint
+    assert all(np.array_equal(a, b) for a, b in zip(made(model)[0], before, strict=True))
+
+
+def test_what_is_set_on_a_scheduler_after_it_was_made_is_part_of_the_state(flux: Model) -> None:
+    pipeline = copy.copy(flux.pipeline)  # type: ignore[attr-defined]
+    pipeline.scheduler = type(pipeline.scheduler)(shift=1.0)
+    model = riebench.load("mini-flux", pipeline=pipeline)
+    prompts, fingerprint = ["a red heart in a meadow"], model.fingerprint
+    [before] = model.generate(prompts, [3], 3)
+    pipeline.scheduler.set_shift(5.0)
+    [run] = model.generate(prompts, [3], 3)
+    fresh = riebench.load("mini-flux", pipeline=pipeline)
+    [expected] = fresh.generate(prompts, [3], 3)
+    assert np.array_equal(run.image, expected.image)
+    assert not np.array_equal(run.image, before.image)
+    assert model.fingerprint == fresh.fingerprint != fingerprint
 
 
 def test_threads_finish_and_generate_in_turn(p: Any) -> None:

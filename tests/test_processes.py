@@ -35,7 +35,7 @@ class Slow:
         self.first, self.copies = first, copies
 
     def work(self, task):
-        time.sleep(0.05)
+        time.sleep(0.02)
         if os.getpid() != self.first:
             if task == "die":
                 os._exit(3)
@@ -67,7 +67,7 @@ def in_two(tasks: list[Any]) -> tuple[list[Any], list[int]]:
 
 
 def test_results_come_in_order_from_two_processes() -> None:
-    tasks = list(range(200))
+    tasks = list(range(40))
     done, pids = in_two(tasks)
     assert done == tasks
     assert len(set(pids)) == 2
@@ -84,29 +84,29 @@ def test_this_process_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_copy_that_dies_loses_no_task(caplog: pytest.LogCaptureFixture) -> None:
-    tasks = [*range(100), *["die"] * 20, *range(20)]
+    tasks = [*range(20), *["die"] * 20, *range(20)]
     done, _ = in_two(tasks)
     assert done == tasks
     assert "this one goes on alone" in caplog.text
 
 
 def test_copies_that_cannot_load_lose_no_task(caplog: pytest.LogCaptureFixture) -> None:
-    assert [result for _, (result, _) in crew(fails=True).run(range(150))] == list(range(150))
+    assert [result for _, (result, _) in crew(fails=True).run(range(20))] == list(range(20))
     assert "this one goes on alone" in caplog.text
 
 
 def test_a_fault_of_a_copy_ends_the_work_after_the_tasks_under_way() -> None:
-    tasks = [*range(100), *["fault"] * 20, *range(20)]
+    tasks = [*range(20), *["fault"] * 20, *range(20)]
     given: list[Any] = []
     results = ((task, given.append(task)) for task, _ in crew().run(tasks))
     with pytest.raises(UserError, match="none can go on"):
         list(results)
-    assert given[:100] == tasks[:100]
+    assert given[:20] == tasks[:20]
     assert len(given) < len(tasks)
 
 
 def test_stop_begins_no_further_task() -> None:
-    here, tasks = crew(), list(range(400))
+    here, tasks = crew(), list(range(60))
     given = []
     for task, (_, pid) in here.run(tasks):
         given.append(task)

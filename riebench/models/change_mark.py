@@ -7,7 +7,7 @@ whether the state is the same, but takes as long as many pictures.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from operator import attrgetter, eq
 from types import FunctionType, MethodType, ModuleType
@@ -17,6 +17,7 @@ import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.hooks import HookRegistry
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedTokenizerBase
 
@@ -33,8 +34,11 @@ SET_BY_CALLS = frozenset({"_hf_hook", "_old_forward", "_diffusers_hook", "_outpu
 TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
 CONSTANTS = ("_internal_dict", "beta", "alpha", "final_alpha")
 """The beginnings of the names of a scheduler's attributes that calls leave alone."""
-CALLED = ("forward", "__call__")
-"""The functions of a class whose replacement is noticed at each call."""
+SETTABLE = (
+    *("_shift", "sigma_min", "sigma_max", "use_", "predict_x0", "solver_p", "pndm_order", "variance_type"),
+    "disable_corrector",
+)
+"""The beginnings of the names of those that its configuration does not always tell, as set_shift sets one."""
 FUNCTIONS = (FunctionType, MethodType, partial)
 
 
@@ -62,10 +66,13 @@ class ChangeMark:
         self._tensors: list[Tensor] = []
         self._moving: set[int] = set()  # tensors whose memory moves from call to call
         self._walk([root, *GLOBAL_HOOKS])
+        self._watched.append(vars(functional))
         self._hooks_set = sum(map(len, self._hooks))
         self._copies = [value.copy() for value in self._watched]
         self._attributes = [*map(lasting_attributes, self._objects)]
-        self._functions = _functions_of(self.classes)
+        bases = {base for kind in self.classes for base in kind.__mro__ if base is not object}
+        self._classes = [(vars(base), dict(vars(base))) for base in bases]
+        self._functions = {base: _functions_in(vars(base)) for base in bases}
         self._settled = [kept for kept in map(_settled, [*self._copies, *self._attributes]) if kept]
         self.has_functions = any(isinstance(held, FUNCTIONS) for kept in self._settled for held in _values(kept))
         self._tensors.sort(key=lambda tensor: id(tensor) in self._moving)
@@ -80,7 +87,7 @@ class ChangeMark:
             same = (
                 sum(map(len, self._hooks)) == self._hooks_set
                 and all(map(eq, self._watched, self._copies))
-                and _functions_of(self.classes) == self._functions
+                and all(now == before for now, before in self._classes)
                 and all(map(eq, map(lasting_attributes, self._objects), self._attributes))
             )
         except (RuntimeError, ValueError):  # tensors and arrays of several numbers are neither equal nor different
@@ -154,8 +161,9 @@ class ChangeMark:
             yield from vars(value).values()
 
 
-def _functions_of(classes: Iterable[type]) -> dict[tuple[type, str], Any]:
-    return {(kind, name): getattr(kind, name, None) for kind in classes for name in CALLED}
+def _functions_in(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = (*FUNCTIONS, staticmethod, classmethod, property)
+    return {name: held for name, held in attributes.items() if isinstance(held, kinds)}
 
 
 def lasting_attributes(value: Any) -> Mapping[str, Any]:
@@ -164,7 +172,8 @@ def lasting_attributes(value: Any) -> Mapping[str, Any]:
     if isinstance(value, DiffusionPipeline):
         return {name: held for name, held in attributes if not name.startswith("_") or name == "_internal_dict"}
     if isinstance(value, SchedulerMixin):
-        return {name: held for name, held in attributes if name.startswith(CONSTANTS) or isinstance(held, FUNCTIONS)}
+        lasting = (*CONSTANTS, *SETTABLE)
+        return {name: held for name, held in attributes if name.startswith(lasting) or isinstance(held, FUNCTIONS)}
     if isinstance(value, PreTrainedTokenizerBase):
         plain = {name: held for name, held in attributes if isinstance(held, (str, int, float))}
         return {**plain, "tokens": len(value), "special": dict(value.special_tokens_map)}
@@ -218,4 +227,5 @@ def _is_moved(value: Any) -> bool:
     if not isinstance(value, nn.Module):
         return False
     hooks = getattr(vars(value).get("_diffusers_hook"), "hooks", None)
-    return "_hf_hook" in vars(value) or bool(hooks) or hasattr(getattr(value, "config", None), "force_upcast")
+    cast = hasattr(getattr(value, "config", None), "force_upcast") and getattr(value, "dtype", None) == torch.float16
+    return "_hf_hook" in vars(value) or bool(hooks) or cast

@@ -16,11 +16,13 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin
 from torch import nn
+from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from riebench.models.change_mark import (
     FUNCTIONS,
     GLOBAL_HOOKS,
+    SETTABLE,
     TORCH_ATTRIBUTES,
     ChangeMark,
     is_compiled,
@@ -58,6 +60,10 @@ def pipeline_state(pipeline: Any) -> dict[str, str]:
     """
     own_class = next(kind for kind in type(pipeline).__mro__ if not kind.__module__.startswith("riebench."))
     state = {"class": described(own_class), "hooks of all modules": described([_hooks(held) for held in GLOBAL_HOOKS])}
+    replaced = {name: held for name, held in vars(functional).items() if isinstance(held, FUNCTIONS)}
+    replaced = {name: held for name, held in replaced.items() if not is_of_a_library(held)}
+    if replaced:
+        state["replaced functions of torch"] = described(replaced)
     state["replaced functions of classes"] = described(_replaced_functions(ChangeMark(pipeline).classes))
     for name, value in lasting_attributes(pipeline).items():
         if isinstance(value, nn.Module):
@@ -65,8 +71,10 @@ def pipeline_state(pipeline: Any) -> dict[str, str]:
         elif isinstance(value, PreTrainedTokenizerBase):
             state[name] = _tokenizer_state(value)
         elif isinstance(value, ConfigMixin):
-            constants = {key: held for key, held in lasting_attributes(value).items() if key != "_internal_dict"}
-            state[name] = described([type(value), _settings(value.config), constants])
+            attributes = {key: held for key, held in lasting_attributes(value).items() if key != "_internal_dict"}
+            set_later = {key: attributes.pop(key) for key in list(attributes) if key.startswith(SETTABLE)}
+            state[name] = described([type(value), _settings(value.config), attributes])
+            state.update({f"{name}.{key}": text for key, text in _unlike_configured(value, set_later)})
         elif name == "_internal_dict":
             state[name] = described(
                 {key: held for key, held in _settings(value).items() if not isinstance(held, tuple)}
@@ -177,6 +185,17 @@ def _network_state(name: str, network: nn.Module) -> Iterator[tuple[str, str]]:
             one, other = own.get(key), expected.get(key)
             if not (isinstance(one, PLAIN) and one == other) and described(one) != described(other):
                 yield f".{path}.{key}", described(one)
+
+
+def _unlike_configured(part: ConfigMixin, attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Pairs of a name and a description, of attributes that differ from those of a part of the same configuration."""
+    try:
+        configured: Any = vars(type(part).from_config(part.config))
+    except Exception:  # noqa: BLE001 - a class of any kind
+        configured = {}
+    for name, value in attributes.items():
+        if name not in configured or described(configured[name]) != described(value):
+            yield name, described(value)
 
 
 def _built_from_settings(network: nn.Module) -> dict[str, nn.Module]:

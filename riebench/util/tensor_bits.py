@@ -34,20 +34,31 @@ class TensorBits:
 
     def __init__(self, still: Sequence[Tensor], moving: Sequence[Tensor]) -> None:
         self._apart = max(1, round(sum(tensor.nbytes for tensor in (*still, *moving)) / MOST_READ))
-        self._memory = [_memory_of(tensor) for tensor in still if tensor.is_cpu]
+        self._tables, self._rests = self._memory_of(tensor for tensor in still if tensor.is_cpu)
         self._others = [*moving, *(tensor for tensor in still if not tensor.is_cpu)]
 
     def read(self) -> bytes:
         """Sums of the bits, and bits; equal if none of the memory that is read has changed."""
-        near = [*self._memory, *(_memory_of(tensor) for tensor in self._others if tensor.is_cpu)]
-        parts: list[NDArray[Any]] = []
-        for words, rest in near:
-            rows = len(words) // ROW
+        tables, rests = self._memory_of(tensor for tensor in self._others if tensor.is_cpu)
+        sums = [np.add.reduce(table, 0) for table in (*self._tables, *tables)]
+        parts = [np.concatenate(arrays).tobytes() for arrays in (sums, (*self._rests, *rests)) if arrays]
+        return b"".join(parts) + _far_numbers(tensor for tensor in self._others if not tensor.is_cpu)
+
+    def _memory_of(self, tensors: Iterable[Tensor]) -> tuple[list[NDArray[np.uint64]], list[NDArray[np.uint8]]]:
+        """The memory of tensors on the CPU: the rows that are summed, of words of 8 bytes, and the bytes that are left.
+
+        Args:
+            tensors: on the CPU.
+        """
+        tables, rests = [], []
+        for tensor in tensors:
+            flat = tensor.detach().as_strided((_span(tensor),), (1,)).view(torch.uint8).numpy()
+            rows = len(flat) // (8 * ROW)
             if rows:
-                parts.append(np.add.reduce(words[: rows * ROW].reshape(rows, ROW)[:: self._apart], 0))
-            parts += [words[rows * ROW :], rest]
-        far = _far_numbers(tensor for tensor in self._others if not tensor.is_cpu)
-        return (np.concatenate(parts).tobytes() if parts else b"") + far
+                tables.append(flat[: rows * 8 * ROW].view(np.uint64).reshape(rows, ROW)[:: self._apart])
+            if len(flat) > rows * 8 * ROW:
+                rests.append(flat[rows * 8 * ROW :])
+        return tables, rests
 
 
 class Untouched:
@@ -104,14 +115,6 @@ def _entries(holder: Any) -> list[Any]:
         except ValueError:  # of a variable without a value yet
             return []
     return list(holder.values() if isinstance(holder, Mapping) else holder)
-
-
-def _memory_of(tensor: Tensor) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    """The memory of a tensor on the CPU as words of 8 bytes, and the bytes that are left."""
-    with torch.no_grad():
-        flat = tensor.detach().as_strided((_span(tensor),), (1,)).view(torch.uint8).numpy()
-    whole = len(flat) // 8 * 8
-    return flat[:whole].view(np.uint64), flat[whole:]
 
 
 def _far_numbers(tensors: Iterable[Tensor]) -> bytes:
