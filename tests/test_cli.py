@@ -237,6 +237,24 @@ def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert "mini-1-00" in run(capsys, "pairs", "show", "mini-1-00")[1]
 
 
+@pytest.mark.parametrize(
+    ("words", "needless"),
+    [
+        ("--version", {"pydantic", "numpy", "rich", "riebench.engine.run_options"}),
+        ("--help", {"numpy", "PIL", "rich"}),
+        ("run --method nonsense --block all", {"numpy", "PIL", "rich", "riebench.cli.paint_command"}),
+        ("run --method sae --block mid.0 --limit 1 --dry-run", {"numpy", "PIL", "pandas", "torch"}),
+    ],
+)
+def test_answers_without_models_import_little(words: str, needless: set[str]) -> None:
+    code = (
+        "import atexit, sys; from riebench.cli import main\n"
+        f"atexit.register(lambda: print('needless', sorted({needless!r} & set(sys.modules))))\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("needless []\n"), done.stdout + done.stderr
+
+
 def test_the_shell_completes_commands(tmp_path: Path) -> None:
     program = tmp_path / "riebench"
     program.write_text("from riebench.cli import main\nmain()\n")

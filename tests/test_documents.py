@@ -25,7 +25,7 @@ import pytest
 import typer
 
 from riebench.cli import main
-from riebench.cli.main import app
+from riebench.cli.main import program
 from riebench.methods.registry import METHODS
 from riebench.metrics import METRICS
 from riebench.models.mini import PAIRS
@@ -33,6 +33,7 @@ from riebench.models.mini import PAIRS
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("riebench/*/README.md"))]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("riebench/**/*.md"), *ROOT.glob("results/**/*.md")})
+PROGRAM = program()
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(riebench|scripts/\S+|python3?) ?")
 MARKER = re.compile(r"<!-- (not run|file): (.+) -->")
 NO_MODULES = {"riebench.csv"}  # a file
@@ -120,7 +121,7 @@ def parse(command: str) -> None:
     """
     words = [word for word in shlex.split(command, comments=True) if not re.match(r"[A-Z_]+=", word)]
     if words[0] == "riebench":
-        name, group = words.pop(0), typer.main.get_command(app)
+        name, group = words.pop(0), typer.main.get_command(PROGRAM)
         while hasattr(group, "commands") and words and not words[0].startswith("-"):
             name, group = words[0], group.commands[words.pop(0)]
         if words not in (["--help"], ["-h"]):

@@ -25,9 +25,16 @@ from riebench.cli import main
 from riebench.features.feature_index import FACTS, HEAT, PICTURES, FeatureIndex
 from riebench.features.feature_page import write_feature_page
 from riebench.features.feature_sheet import draw_feature, draw_features
-from riebench.features.index_folder import check_index_folder
+from riebench.features.index_folder import check_index_folder, whole_index
 from riebench.features.index_making import make_index
-from riebench.features.located_saes import IndexRequest, carry_out_index
+from riebench.features.located_saes import (
+    SHIPPED,
+    IndexRequest,
+    carry_out_index,
+    find_index,
+    index_in_cache,
+    locate_sae,
+)
 from riebench.instruments.loading import Instruments, world_of
 from riebench.mini.grammar import parse, visible
 from riebench.models.mini import WEIGHTS
@@ -268,6 +275,29 @@ def test_show_makes_a_missing_index(
     assert len(made) == 1
     assert FeatureIndex(made[0]).facts.pictures_made == 12
     assert (tmp_path / "features" / "mid.0.html").is_file()
+
+
+def test_the_package_has_the_indexes_of_minis_saes(
+    mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this fails after a training of mini, scripts/make_mini_index.py makes them again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 6e6
+    for site, folder in mini.model.entry.saes(Settings()).items():
+        sae = locate_sae(str(folder), mini.model.entry, Settings())
+        assert find_index(sae, shipped=False) is None
+        index = whole_index(find_index(sae) or tmp_path)
+        assert index is not None
+        facts = index.facts
+        assert (facts.sae, facts.site, facts.model) == (sae.fingerprint, site, "mini")
+        assert facts.model_fingerprint == mini.model.fingerprint
+        assert (facts.prompts, facts.pictures_made) == ("grammar", 1000)
+        shutil.copytree(index.folder, index_in_cache(sae))  # one of the user's own goes first
+        assert find_index(sae) == index_in_cache(sae)
+    prompt, seed = facts.prompted[number := min(facts.prompted)]
+    [run] = mini.model.generate([prompt], [seed], facts.steps)
+    with Image.open(index.file(number)) as picture:
+        assert np.abs(np.asarray(picture, float) - run.image).mean() < 8  # it is of this model, but for WebP's losses
 
 
 def contents(folder: Path) -> dict[str, bytes]:

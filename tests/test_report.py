@@ -24,6 +24,7 @@ from scipy import stats
 import riebench
 from riebench.cli import main
 from riebench.records import Record, read_records
+from riebench.report import artists
 from riebench.report.analysis import Options, analyse
 from riebench.report.arms import arms_of, half_of
 from riebench.report.board import board_columns
@@ -869,10 +870,14 @@ def test_numbers_come_before_pictures(run: Path, tmp_path: Path) -> None:
     assert steps == ["tables", *FIGURE_NAMES, "index.html"]
 
 
-def test_same_records_same_files(tmp_path: Path) -> None:
+def test_same_records_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where further processes draw the figures, as those of a large report."""
     run = write_run(tmp_path / "run", [r for r in curves({"sae": 0.4}, pairs=6) if r.category == 1])
-    for name in ("x", "y"):
-        write_report([run], tmp_path / name, page=False)
+    steps: dict[str, list[str]] = {"x": [], "y": []}
+    for name, many in (("x", artists.MANY), ("y", 1)):
+        monkeypatch.setattr(artists, "MANY", many)
+        write_report([run], tmp_path / name, page=False, step=steps[name].append)
+    assert steps["x"] == sorted(steps["y"], key=FIGURE_NAMES.index) == list(FIGURE_NAMES)
     for path in (tmp_path / "x").rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "y" / path.relative_to(tmp_path / "x")).read_bytes(), path.name

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.instruments.loading import HandedIn, check_loaded
+from riebench.instruments.handed_in import HandedIn, check_loaded
 from riebench.models.arguments import is_whole, whole
 from riebench.models.entries import entry_and_settings
 from riebench.models.model import ModelEntry

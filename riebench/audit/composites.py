@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,12 @@ from riebench.engine.kept_pictures import KeptPictures, kept_pictures, pixels
 from riebench.engine.request import requests_of
 from riebench.instruments.loading import TruthOf, load_scorers
 from riebench.metrics import METRICS, Reference, Scorers, score_images
-from riebench.metrics.seen import Image
 from riebench.pairs import Pair
 from riebench.records import read_records
 from riebench.settings.lpips_search import LPIPS
+
+if TYPE_CHECKING:
+    from riebench.metrics.seen import Image
 
 NEEDED = ("clip_text_edit", "clip_text_original", LPIPS)
 

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import Annotated, Any
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated
 
 import typer
 
-from riebench.cli.bench_command import bench_command
 from riebench.cli.messages import PREFIX, App, HeadedCommands, exit_code
-from riebench.cli.methods_command import methods_command, new_method_command
-from riebench.cli.mini_command import mini_app
-from riebench.cli.models_command import (
-    blocks_command,
-    doctor_command,
-    fetch_command,
-    models_command,
-    settings_command,
-    standin_command,
-)
-from riebench.cli.paint_command import paint_command
-from riebench.cli.pairs_command import pairs_app
-from riebench.cli.report_command import compare_command, report_command, results_app, table_command
-from riebench.cli.run_command import rerun_command, run_command
-from riebench.cli.sae_command import sae_app
-from riebench.cli.score_command import metrics_command, score_command
-from riebench.cli.studies_command import ablate_command, audit_command
 from riebench.version import __version__
 
 
@@ -36,48 +20,62 @@ def _print_version(version: bool) -> None:
         raise typer.Exit
 
 
-COMMANDS: dict[str, dict[str, Any]] = {
+COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Run and report": {
-        "run": run_command,
-        "rerun": rerun_command,
-        "score": score_command,
-        "table": table_command,
-        "report": report_command,
-        "compare": compare_command,
-        "results": results_app,
+        "run": "run_command:run_command",
+        "rerun": "run_command:rerun_command",
+        "score": "score_command:score_command",
+        "table": "report_command:table_command",
+        "report": "report_command:report_command",
+        "compare": "report_command:compare_command",
+        "results": "report_command:results_app",
     },
-    "SAEs": {"sae": sae_app, "paint": paint_command},
-    "Studies": {"ablate": ablate_command, "audit": audit_command},
+    "SAEs": {"sae": "sae_command:sae_app", "paint": "paint_command:paint_command"},
+    "Studies": {"ablate": "studies_command:ablate_command", "audit": "studies_command:audit_command"},
     "Models and weights": {
-        "models": models_command,
-        "blocks": blocks_command,
-        "settings": settings_command,
-        "fetch": fetch_command,
-        "doctor": doctor_command,
-        "standin": standin_command,
-        "mini": mini_app,
+        "models": "models_command:models_command",
+        "blocks": "models_command:blocks_command",
+        "settings": "models_command:settings_command",
+        "fetch": "models_command:fetch_command",
+        "doctor": "models_command:doctor_command",
+        "standin": "models_command:standin_command",
+        "mini": "mini_command:mini_app",
     },
     "Pairs, methods, metrics": {
-        "pairs": pairs_app,
-        "methods": methods_command,
-        "new-method": new_method_command,
-        "metrics": metrics_command,
+        "pairs": "pairs_command:pairs_app",
+        "methods": "methods_command:methods_command",
+        "new-method": "methods_command:new_method_command",
+        "metrics": "score_command:metrics_command",
     },
-    "Tools": {"bench": bench_command},
+    "Tools": {"bench": "bench_command:bench_command"},
 }
-"""The commands by the headings of ``riebench --help``."""
-app = App(
-    name="riebench",
-    cls=HeadedCommands,
-    help="Measure representation-based image editing: CLIP against LPIPS, with the truth where it is known.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"]},
-)
+"""Commands by the headings of ``riebench --help``, each with its file in this room and its name there."""
 
 
-@app.callback()
+def program(only: str | None = None) -> App:
+    """The program with all commands, or with one alone, whose file alone is imported."""
+    app = App(
+        name="riebench",
+        cls=HeadedCommands,
+        help="Measure representation-based image editing: CLIP against LPIPS, with the truth where it is known.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_program)
+    for heading, commands in COMMANDS.items():
+        for name, place in commands.items():
+            if only in (None, name):
+                file, _, attribute = place.partition(":")
+                command = getattr(import_module(f"riebench.cli.{file}"), attribute)
+                if isinstance(command, App):
+                    app.add_typer(command, name=name, rich_help_panel=heading)
+                else:
+                    app.command(name, rich_help_panel=heading)(command)
+    return app
+
+
 def _program(
     version: Annotated[
         bool,
@@ -92,14 +90,6 @@ def _program(
 ) -> None: ...
 
 
-for heading, commands in COMMANDS.items():
-    for name, command in commands.items():
-        if isinstance(command, App):
-            app.add_typer(command, name=name, rich_help_panel=heading)
-        else:
-            app.command(name, rich_help_panel=heading)(command)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the program.
 
@@ -109,4 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Importing torch, diffusers and open_clip makes a million objects that stay. Full garbage collections meanwhile
     # find nothing and take a sixth of the time, so they are made rare; those of young objects stay as they are.
     gc.set_threshold(*gc.get_threshold()[:2], 1000)
-    sys.exit(exit_code(app, arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    known = {name for commands in COMMANDS.values() for name in commands}
+    only = words[0] if words and words[0] in {*known, "--version"} else None
+    sys.exit(exit_code(program, only, words))

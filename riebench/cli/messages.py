@@ -75,15 +75,22 @@ class App(typer.Typer):
         return add
 
 
-def exit_code(program: App, arguments: list[str] | None) -> int:
-    """The exit code of a program, which is run; bad input becomes a message."""
+def exit_code(program: Callable[[str | None], App], only: str | None, arguments: list[str]) -> int:
+    """The exit code of a program, which is run; bad input becomes a message.
+
+    Args:
+        program: makes the program with one command, or with all for None.
+        only: the command to make it with.
+        arguments: the words of the command line.
+    """
     logger = logging.getLogger(__name__)
     with _messages_on_stderr():
         try:
             working_folder()
-            _refuse_empty_paths(sys.argv[1:] if arguments is None else arguments)
+            made = program(only)
+            _refuse_empty_paths(arguments)
             _warn_of_unknown_variables(program)
-            code = program(arguments, standalone_mode=False)
+            code = made(arguments, standalone_mode=False)
             return code if isinstance(code, int) else 0
         except UserError as error:
             logger.error(str(error))
@@ -134,12 +141,12 @@ def _refuse_empty_paths(words: Sequence[str]) -> None:
             raise UserError("an argument is empty; name a path ('.' is the working folder)")
 
 
-def _warn_of_unknown_variables(program: App) -> None:
+def _warn_of_unknown_variables(program: Callable[[None], App]) -> None:
     """Warn of environment variables that look like options of the program and are none."""
     names = [name for name in os.environ if name.startswith(PREFIX + "_") and name not in VARIABLES]
     if not names:
         return
-    options = {*_variables(typer.main.get_command(program), PREFIX)}
+    options = {*_variables(typer.main.get_command(program(None)), PREFIX)}
     for name in names:
         if name not in options:
             near = get_close_matches(name, options, n=1)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from riebench.report.summary import wide_console
 
@@ -22,6 +20,9 @@ def methods_command(
 
     Examples: riebench methods; riebench methods sae
     """
+    from rich.table import Table
+    from rich.text import Text
+
     from riebench.methods.registry import catalogue, find
 
     if name is not None:
@@ -46,6 +47,9 @@ def _summary(entry: MethodEntry) -> str:
 def _show(entry: MethodEntry) -> None:
     """Print one method: what it does, what it needs, and its options."""
     from inspect import cleandoc
+
+    from rich.table import Table
+    from rich.text import Text
 
     from riebench.methods.options import options_of
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from riebench.cli.messages import App
 from riebench.mini.grammar import PromptError, Scene, parse
@@ -17,6 +14,8 @@ from riebench.pairs.pair import MAX_SEED
 from riebench.util.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from riebench.models.mini import DrawnEntry
 
 mini_app = App(help="The embedded models and their drawn world.", no_args_is_help=True)
@@ -67,6 +66,8 @@ def draw_command(prompt: Prompt, seed: Seed = 0, out: Out = Path("drawn.png")) -
 
     Example: riebench mini draw "a tilted blue star at night" --seed 3 --out star.png
     """
+    import numpy as np
+
     from riebench.mini.layout import layout_of_seed
     from riebench.mini.render import draw
 
@@ -113,6 +114,9 @@ def check_command(
 
     Example: riebench mini check --part accuracy --samples 100
     """
+    from rich.console import Console
+    from rich.table import Table
+
     for name in part or []:
         if name not in PARTS:
             raise unknown("part", name, PARTS)

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from riebench.cli.shared_options import Model, with_settings
 from riebench.util.errors import UserError, unknown
@@ -26,6 +24,7 @@ def models_command() -> None:
 
     Example: riebench models
     """
+    from rich.table import Table
     from rich.text import Text
 
     from riebench.models.diffusers_entry import DiffusersEntry
@@ -62,6 +61,9 @@ def blocks_command(
 
     Example: riebench blocks --model sdxl-turbo
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from riebench.models.entries import entry_and_settings
     from riebench.models.sites import NEURONS, neuron_sites
     from riebench.sae.folders import feature_count, read_config
@@ -87,6 +89,9 @@ def settings_command() -> None:
 
     Example: riebench settings
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from riebench.settings.settings import choices, described
 
     table = Table("setting", "values", "default", "what it is")

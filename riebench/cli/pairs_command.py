@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from riebench.cli.messages import App
 from riebench.pairs import CATEGORIES, Pair, categories_named, check_pairs, load_pairs, remarks_on, select
@@ -16,6 +13,9 @@ from riebench.pairs.pair_files import as_items, write_json
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
 from riebench.report.summary import wide_console
 from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PairFile = Annotated[Path | None, typer.Option("--pairs", help="Pair file (JSON). Default: mini's own.")]
 pairs_app = App(help="Build, check and look at pairs.", no_args_is_help=True)
@@ -56,6 +56,8 @@ def pairs_build(
 
 def _tally(built: Built) -> Table:
     """The numbers of kept items by category, and of items left out by reason."""
+    from rich.table import Table
+
     kinds = [0, *CATEGORIES]
     table = Table("", *map(str, kinds), "all")
     kept = [sum(p.editing_type_id == kind for p in built.pairs) for kind in kinds]
@@ -73,6 +75,9 @@ def pairs_check(pairs: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
 
     Example: riebench pairs check mine.json
     """
+    from rich.table import Table
+    from rich.text import Text
+
     good, problems = check_pairs(pairs)
     remarks = remarks_on(good)
     for title, lines in (("worth a look", remarks), ("what is wrong", problems)):
@@ -96,6 +101,9 @@ def pairs_list(pairs: PairFile = None) -> None:
     Example: riebench pairs list --pairs mine.json
     """
     from collections import Counter
+
+    from rich.console import Console
+    from rich.table import Table
 
     counts = Counter(p.editing_type_id for p in _pairs(pairs))
     table = Table("category", "name", "pairs")

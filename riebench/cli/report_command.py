@@ -11,10 +11,10 @@ import typer
 
 from riebench.cli.messages import App, is_quiet
 from riebench.util.errors import UserError
-from riebench.util.progress import Advance, progress_bar
 
 if TYPE_CHECKING:
     from riebench.report.written import Written
+    from riebench.util.progress import Advance
 
 
 def table_command(
@@ -86,6 +86,7 @@ def report_command(
     from riebench.report.analysis import Options
     from riebench.report.style import FIGURE_NAMES
     from riebench.report.written import PAGE, write_report
+    from riebench.util.progress import progress_bar
 
     options = Options(_budgets(budget), rank_at, resamples, seed, rank_by)
     with ExitStack() as bars:

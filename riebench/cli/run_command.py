@@ -13,7 +13,6 @@ import typer
 
 from riebench.cli.shared_options import with_run_options
 from riebench.engine.run_options import RunOptions
-from riebench.records import ALL_STEPS, interval_name
 from riebench.report.summary import summarize, wide_console
 
 if TYPE_CHECKING:
@@ -94,6 +93,7 @@ def _print_plan(request: Request) -> None:
     from rich.table import Table
 
     from riebench.engine.forecast import forecast
+    from riebench.records import ALL_STEPS, interval_name
 
     plan = forecast(request)
     table = Table("method", "options", "blocks", "strengths", "on steps", title="settings", title_justify="left")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image as PILImage
 
 from riebench.metrics import Reference
-from riebench.metrics.seen import Image
 from riebench.pairs.brackets import without_brackets
 from riebench.records import Record
 from riebench.records.image_hashes import IMAGES, image_hashes, is_changed
 from riebench.settings.protocols import PROTOCOLS
+
+if TYPE_CHECKING:
+    from riebench.metrics.seen import Image
 
 REFERENCES = ("base", "source", "mask-base", "mask-source")
 

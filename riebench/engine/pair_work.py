@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,13 +22,15 @@ from riebench.masks import Mask, Region, to_grid
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import RunName
 from riebench.metrics import Reference, doubts_of_texts, score_images
-from riebench.metrics.seen import Image
 from riebench.models import Run, neuron_sites
 from riebench.prompts import Prompted
 from riebench.records import Record
 from riebench.settings.lpips_search import lpips_of
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.trace import Trace
+
+if TYPE_CHECKING:
+    from riebench.metrics.seen import Image
 
 logger = logging.getLogger(__name__)
 

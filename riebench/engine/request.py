@@ -17,7 +17,6 @@ from riebench.methods.registry import METHODS
 from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.pairs import Pair, categories_named, load_pairs, select
-from riebench.pairs.edited_images import pictured
 from riebench.pairs.pair_files import fault
 from riebench.records.folder import read_run
 from riebench.settings.intervals import parse_intervals
@@ -86,7 +85,7 @@ class Request(BaseModel):
             change = "has changed since the run; put the old one back, or use 'riebench run'"
             raise UserError(f"the pair file {file} {change}")
         found = select(load_pairs(file), ids=self.pair_ids)
-        return pictured(found, self.images) if self.images else found
+        return _pictured(found, self.images) if self.images else found
 
 
 def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
@@ -162,7 +161,14 @@ def resolve_pictures(name: str, images: Path, options: RunOptions) -> tuple[Requ
     method, strengths = f"{Pictures.__module__}:{Pictures.__qualname__}", request.conditions[0].strengths
     condition = Condition(method=method, options={"name": name}, sites=(), strengths=strengths)
     request = request.model_copy(update={"conditions": (condition,), "images": images.resolve()})
-    return request, pictured(pairs, images.resolve())
+    return request, _pictured(pairs, images.resolve())
+
+
+def _pictured(pairs: Sequence[Pair], images: Path) -> list[Pair]:
+    """See :func:`riebench.pairs.edited_images.pictured`, which few runs need and which imports numpy and Pillow."""
+    from riebench.pairs.edited_images import pictured
+
+    return pictured(pairs, images)
 
 
 def metrics_named(entry: ModelEntry, words: Sequence[str]) -> tuple[str, ...] | None:

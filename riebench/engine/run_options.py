@@ -1,6 +1,7 @@
 """The options of a run, each a field: ``riebench run``, :func:`riebench.run` and ``run.json`` are made from them."""
 
 # Without "from __future__ import annotations", as the command line reads the types of the fields.
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, Field, dataclass, fields
 from functools import cached_property
@@ -8,9 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
-import numpy as np
-
-from riebench.instruments.loading import HandedIn, check_loaded
+from riebench.instruments.handed_in import HandedIn, check_loaded
 from riebench.pairs.pair import MAX_SEED, Pair
 from riebench.settings.lpips_search import WITHIN
 from riebench.util.errors import UserError
@@ -213,7 +212,8 @@ def field_type(name: str) -> Any:
 
 def plain(value: Any) -> Any:
     """A value with Python's own numbers and lists in place of numpy's, and with lists for other collections."""
-    if isinstance(value, np.ndarray | np.generic):
+    numpy = sys.modules.get("numpy")  # not imported for this: without it there is no such value
+    if numpy and isinstance(value, numpy.ndarray | numpy.generic):
         return value.tolist()
     if isinstance(value, Mapping):
         return {name: plain(each) for name, each in value.items()}

@@ -261,8 +261,10 @@ class FeatureIndex:
         return [self.feature(n) for n in numbers if least_score is None or (scores[n] or 0) >= least_score]
 
     def file(self, picture: int) -> Path:
-        """Where a stored picture lies."""
-        return self.folder / PICTURES / f"{picture}.webp"
+        """Where a stored picture lies: in the index, or in a folder beside it that several indexes share."""
+        name = f"{PICTURES}/{picture}.webp"
+        own, shared = self.folder / name, self.folder.parent / name
+        return shared if shared.is_file() and not own.is_file() else own
 
     @cached_property
     def heat(self) -> NDArray[np.uint8]:

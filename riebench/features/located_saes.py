@@ -16,6 +16,7 @@ from riebench.features.feature_index import (
 )
 from riebench.features.index_folder import PlannedIndex, check_index_folder, refuse_another_index
 from riebench.models.entries import entry_named
+from riebench.models.mini import WEIGHTS
 from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR
 from riebench.sae.folders import (
@@ -35,6 +36,8 @@ from riebench.util.progress import tracked
 from riebench.util.work_folder import check_work_folder
 
 OWN_MODEL = "mini"
+SHIPPED = WEIGHTS / "sae-index"
+"""The indexes of mini's SAEs, with their common pictures in one folder; ``scripts/make_mini_index.py`` makes them."""
 FROM_GRAMMAR = 1000
 """Prompts from the grammar unless told otherwise."""
 
@@ -132,12 +135,22 @@ def index_beside(sae: LocatedSae) -> Path:
 
 def index_in_cache(sae: LocatedSae) -> Path:
     """The folder in the user's cache in which ``riebench sae show`` keeps an index that it makes."""
-    return cache_folder() / "feature-index" / f"{sae.name}-{sae.fingerprint}"
+    return cache_folder() / "feature-index" / _folder_name(sae)
 
 
-def find_index(sae: LocatedSae) -> Path | None:
-    """The index of an SAE beside it or in the user's cache; None if there is none."""
-    return next((folder for folder in (index_beside(sae), index_in_cache(sae)) if is_index(folder)), None)
+def find_index(sae: LocatedSae, shipped: bool = True) -> Path | None:
+    """The index of an SAE beside it, in the user's cache or, for mini's own SAEs, in the package; None without one.
+
+    Args:
+        sae: the SAE.
+        shipped: whether the package's index will do, which is of the usual prompts.
+    """
+    folders = [index_beside(sae), index_in_cache(sae), *([SHIPPED / _folder_name(sae)] if shipped else [])]
+    return next((folder for folder in folders if is_index(folder)), None)
+
+
+def _folder_name(sae: LocatedSae) -> str:
+    return f"{sae.name}-{sae.fingerprint}"
 
 
 @dataclass(frozen=True)
@@ -224,7 +237,7 @@ def _index_of_sae(request: IndexRequest, folder: Path | None, feature: int | Non
     model = request.model or (_model_in_config(request.sae) if Path(request.sae).is_dir() else OWN_MODEL)
     sae = locate_sae(request.sae, entry_named(model) if model else None, request.settings)
     if folder is None:
-        index_folder = find_index(sae)
+        index_folder = find_index(sae, shipped=request.prompts is None and request.count is None)
     else:
         index_folder = folder if is_index(folder) or (folder.exists() and model is None) else None
     if index_folder is not None:

@@ -19,7 +19,7 @@ from riebench.features.score_files import (
     write_scores,
 )
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
-from riebench.instruments.loading import check_loaded
+from riebench.instruments.handed_in import check_loaded
 from riebench.models.arguments import whole, words
 from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry

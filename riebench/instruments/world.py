@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from riebench.masks.region import Mask
-
-Image = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from riebench.masks.region import Image, Mask
 
 
 class World(Protocol):

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import Compose
-from transformers.initialization import no_init_weights
 
 from riebench.util.batches import in_batches
 from riebench.util.errors import UserError
+from riebench.util.lean_imports import lean_imports
+
+with lean_imports():  # transformers looks for timm
+    from transformers.initialization import no_init_weights
+with lean_imports("timm"):  # which makes the models of some configurations, see ClipScorer
+    import open_clip
+    from torchvision.transforms import Compose
 
 Image = NDArray[np.uint8]
 KEPT_TEXTS = 64
@@ -63,6 +68,7 @@ class ClipScorer:
         quiet = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of the activation, which quick_gelu settles
         try:
+            _with_timm(model_name)
             with no_init_weights():  # the file replaces all of them
                 self.model, _, preprocess = open_clip.create_model_and_transforms(
                     model_name,
@@ -117,3 +123,11 @@ class ClipScorer:
             return list(F.normalize(self.model.encode_image(inputs.to(self.device)), dim=-1).cpu())
 
         return torch.stack(in_batches(self, len(images), work))
+
+
+def _with_timm(model_name: str) -> None:
+    """Give open_clip the package timm, if the model's configuration names one of its networks."""
+    config = open_clip.get_model_config(model_name) or {}
+    if "timm_model_name" in config.get("vision_cfg", {}) and open_clip.timm_model.timm is None:
+        importlib.reload(open_clip.timm_model)
+        open_clip.model.TimmModel = open_clip.timm_model.TimmModel

@@ -9,7 +9,6 @@ from io import StringIO
 from pathlib import Path
 from pickle import UnpicklingError
 
-import lpips
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +19,10 @@ from transformers.initialization import no_init_weights
 
 from riebench.util.batches import in_batches
 from riebench.util.errors import UserError
+from riebench.util.lean_imports import lean_imports
+
+with lean_imports():
+    import lpips
 
 Image = NDArray[np.uint8]
 Features = list[Tensor]

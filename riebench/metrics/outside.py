@@ -5,16 +5,17 @@ Both pictures have the region set to 0, and means are over the whole picture, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from riebench.metrics.catalogue import metric
-from riebench.metrics.seen import Image, Seen
+from riebench.metrics.seen import Seen
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from riebench.metrics.seen import Image
 
 SQUEEZE = "lpips-squeeze"
 
@@ -31,7 +32,7 @@ def psnr_outside(seen: Seen) -> Sequence[float | None]:
 
     def measure(edited: Tensor, base: Tensor) -> float | None:
         decibels = peak_signal_noise_ratio(edited, base, data_range=1.0).item()
-        return decibels if np.isfinite(decibels) else None
+        return decibels if math.isfinite(decibels) else None
 
     return _each(seen, measure)
 
@@ -85,6 +86,7 @@ def _outside(seen: Seen) -> list[Image] | None:
 
 def _each(seen: Seen, measure: Callable[[Tensor, Tensor], float | None]) -> Sequence[float | None]:
     """``measure`` of each picture and the base picture, ``[1, 3, height, width]`` in 0..1, the region black in both."""
+    import numpy as np
     import torch
 
     pictures = _outside(seen)

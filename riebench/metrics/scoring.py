@@ -7,19 +7,19 @@ import math
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from riebench.metrics.catalogue import CLIP, LPIPS, OF_SOURCE, REGIONS, Metric, metrics_of
-from riebench.metrics.seen import Image, Reference, Scorers, Scores, Seen
+from riebench.metrics.seen import Reference, Scorers, Scores, Seen
 from riebench.util.errors import PairError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from riebench.metrics.clip import ClipScorer
+    from riebench.metrics.seen import Image
 
-A = TypeVar("A", bound=np.generic)
+A = TypeVar("A", bound="np.generic")
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,8 @@ def look_at(
     Returns:
         The pictures, and the base picture in their place as far as it costs nothing more.
     """
+    import numpy as np
+
     base, source, _, _, region, truth = reference
     keeps = np.repeat(region[..., None], base.shape[2], 2)  # of the shape of a picture, which multiplies fastest
     inside, outside = (

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from riebench.metrics.clip import ClipScorer
     from riebench.metrics.lpips import LpipsScorer
 
+    Image = NDArray[np.uint8]
+    Mask = NDArray[np.bool_]
+else:  # types alone: naming a metric needs no numpy
+    Image = Mask = Any
+
 Scores = dict[str, float | None]
 """Metric to its number; None where it is undefined."""
-Image = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-Truth = Callable[[Image], Scores]
+Truth = Callable[["Image"], Scores]
 """From an edited picture ``[height, width, 3]`` to its scores, for a pair whose truth is known."""
 
 

@@ -11,8 +11,10 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": ("square", "triangle", "star", "heart", "cross", "arrow", "house", "drop"),
@@ -198,6 +200,8 @@ def contrasts(original: str, edit: str, count: int) -> list[tuple[str, str]]:
     Raises:
         PromptError: if a prompt cannot be read, or the two do not differ in one attribute.
     """
+    import numpy as np
+
     before, after = parse(original), parse(edit)
     names = before.differences(after)
     if len(names) != 1:

@@ -7,9 +7,11 @@ soft window, so that prompt and seed determine the picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LATENT_SIZE = 32
 LATENT_CHANNELS = 4
@@ -29,6 +31,8 @@ class Layout:
 
 def layout_of_seed(seed: int) -> Layout:
     """The layout of a seed."""
+    import numpy as np
+
     u = np.random.default_rng([seed, 0]).random(4)
     return Layout(
         cx=float(46 + 28 * u[0]),
@@ -40,6 +44,8 @@ def layout_of_seed(seed: int) -> Layout:
 
 def canvas_of_seed(seed: int) -> NDArray[np.float32]:
     """The initial latents ``[4, 32, 32]`` of a seed: window k, 2uk, 2vk and noise, lightly disturbed."""
+    import numpy as np
+
     layout = layout_of_seed(seed)
     noise = np.random.default_rng([seed, 1]).standard_normal((LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE))
     centre = (np.arange(LATENT_SIZE) + 0.5) * PIXELS_PER_CELL

@@ -21,6 +21,7 @@ from riebench.models.sites import Site
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.files import files_under, fingerprint
+from riebench.util.lean_imports import lean_imports
 from riebench.weights import HubFiles, Part, find_part, hub_snapshot, is_standin, weights_root
 from riebench.weights.parts import INSTRUMENTS
 
@@ -283,10 +284,11 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     how = {"dtype": getattr(torch, chosen.dtype), "use_safetensors": True, "local_files_only": True}
     of_denoiser = variant_of(folder / entry.denoiser)
     try:
-        others = {} if of_denoiser else components_of_variants(folder, how)
-        pipeline = pipeline_on(entry, device).from_pretrained(
-            folder, variant=of_denoiser, **others, **how, **entry.loading
-        )
+        with lean_imports():
+            others = {} if of_denoiser else components_of_variants(folder, how)
+            pipeline = pipeline_on(entry, device).from_pretrained(
+                folder, variant=of_denoiser, **others, **how, **entry.loading
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the pipeline in {folder} cannot be loaded: {reason}") from None

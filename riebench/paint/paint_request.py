@@ -98,7 +98,11 @@ class PaintRequest:
 
     def sites_without_index(self) -> list[str]:
         """The sites whose SAE has no feature index yet."""
-        return [site for site, sae in self.saes.items() if find_index(sae) is None]
+        return [site for site, sae in self.saes.items() if self._index(sae) is None]
+
+    def _index(self, sae: LocatedSae) -> Path | None:
+        """The folder of an SAE's index; None if it has none of the prompts that are asked for."""
+        return find_index(sae, shipped=self._prompts is None and self._count is None)
 
     def open_studio(self) -> Studio:
         """The loaded model with its features; missing indexes are made in one pass and kept in the user's cache.
@@ -117,7 +121,7 @@ class PaintRequest:
             self._make_indexes(model, missing, *prompted)
         shelves = {}
         for site in sorted(self.saes, key=list(model.sites).index):
-            index = FeatureIndex(find_index(self.saes[site]) or index_in_cache(self.saes[site]))
+            index = FeatureIndex(self._index(self.saes[site]) or index_in_cache(self.saes[site]))
             check_index_of(index, self.saes[site].fingerprint)
             shelves[site] = Shelf(site, index, _in_range(self._descriptions.get(site, {}), len(index)))
         return Studio(model, shelves, PaintInstruments(self.entry, self.settings), self.origin())

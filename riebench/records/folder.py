@@ -11,12 +11,9 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
-from PIL import Image
 
 from riebench.records.image_hashes import HASHES, IMAGES, hash_lines, mend_hashes
 from riebench.records.lines import Row, encode_records, parse_line, records_of
@@ -25,6 +22,10 @@ from riebench.util.errors import UserError
 from riebench.util.files import remove_torn, write_each_whole
 from riebench.util.json_lines import Lines, mend_lines, read_lines
 from riebench.util.work_folder import WorkFolder, full_disk
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 RECORDS, RUN, SHEETS = "records.jsonl", "run.json", "sheets"
@@ -154,6 +155,8 @@ class RunFolder(WorkFolder):
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
     data = io.BytesIO()
     Image.fromarray(image).save(data, "png", compress_level=1)  # a quarter of the time, a fifth more bytes
     return data.getvalue()

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-import numpy as np
-
 from riebench.records.code import hash_of_files
 from riebench.records.code_files import imported_files, is_installed, is_ours, module_files, own_files
 from riebench.util.errors import UserError
@@ -142,7 +140,7 @@ def _of_object(value: Any, seen: dict[int, Any]) -> Iterable[str]:
         tensor = value.detach().cpu()
         yield f"{tensor.dtype}"
         yield from _parts(tensor.float().numpy(), seen)
-    elif isinstance(value, np.ndarray | np.generic):
+    elif (np := sys.modules.get("numpy")) and isinstance(value, np.ndarray | np.generic):
         array = np.ascontiguousarray(value)
         content = repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
         yield f"{array.dtype} {array.shape} {hashlib.sha256(content).hexdigest()}"

@@ -31,6 +31,8 @@ LOW = 3.5  # inches of a figure's height: the words beside its panels take two l
 INK, SEARCHED = "#202020", "D"
 MARKS = dict(zip(IMAGES, ("o", "*"), strict=True))
 """The markers of the base and the source image."""
+DRAWN = ["arm", "k", "strength", "pairs", "lpips_base_mean", *(f"clip_text_edit_{x}" for x in ("mean", "low", "high"))]
+"""The columns of :attr:`Curves.curves` that a curve is drawn from."""
 BANDS = "points grow with strength; bands: 95 % bootstrap intervals over pairs"
 
 
@@ -157,8 +159,10 @@ def _curve_figure(
     handles += [_mark_handle(image, MARKS[image]) for image in curves.images["image"].unique()]
     handles += [_mark_handle("at the searched LPIPS", SEARCHED)] if len(searched) else []
     figure, axes = _panels(len(panels), handles, columns)
+    drawn = curves.curves[["category", *DRAWN]]
     for panel, panel_axes in zip(panels, axes, strict=True):
-        rows, at_lpips, images = (f[f["category"] == panel.category] for f in (curves.curves, searched, curves.images))
+        rows, at_lpips, images = (f[f["category"] == panel.category] for f in (drawn, searched, curves.images))
+        rows = rows[DRAWN]  # of numbers alone, whose rows are chosen much faster
         for i, arm in panel.arms:
             _curve(panel_axes, rows[rows["arm"] == i], looks[name(arm)])
             for mean in at_lpips[at_lpips["arm"] == i].to_dict("records"):

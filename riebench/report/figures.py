@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,8 @@ MOST_REASONS = 15
 MOST_LETTERS = 60  # of a reason
 
 
-def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lambda name: None) -> list[Path]:
-    """Draw every figure that the records have data for, ``step`` called after each; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+def draw(name: str, analysis: Analysis, folder: Path) -> list[Path]:
+    """Draw one of :data:`~riebench.report.style.FIGURE_NAMES`; returns its paths, none without data for it."""
     draws = (
         curves_by_category,
         curves_by_block,
@@ -43,15 +41,15 @@ def draw_all(analysis: Analysis, folder: Path, step: Callable[[str], None] = lam
         dose_response,
         failures,
     )
-    paths = []
     with rc_context(PAPER):
-        for name, draw in zip(FIGURE_NAMES, draws, strict=True):
-            if figure := draw(analysis):
-                paths += [folder / f"{name}.{kind}" for kind in FORMATS]
-                for path, kind in zip(paths[-len(FORMATS) :], FORMATS, strict=True):
-                    figure.savefig(path, metadata=METADATA[kind])
-                    figure.set_layout_engine("none")  # the first format's layout is everyone's
-            step(name)
+        figure = dict(zip(FIGURE_NAMES, draws, strict=True))[name](analysis)
+        if figure is None:
+            return []
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.{kind}" for kind in FORMATS]
+        for path, kind in zip(paths, FORMATS, strict=True):
+            figure.savefig(path, metadata=METADATA[kind])
+            figure.set_layout_engine("none")  # the first format's layout is everyone's
     return paths
 
 

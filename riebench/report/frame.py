@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pandas as pd
+from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.records.folder import RECORDS
@@ -21,6 +22,8 @@ from riebench.util.errors import UserError
 PACKED = f"{RECORDS}.gz"
 ANY = "any"
 """What stands for the blocks, or the steps, of a method that acts in none, or alike in all."""
+AT_ONCE = 16_384
+"""Records whose metrics are packed together."""
 SUFFIXES = (".jsonl", ".gz", ".parquet")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 _pair_of = itemgetter("pair_id", "category", "seed", "original_prompt", "editing_prompt")
@@ -200,33 +203,50 @@ class _Repeated:
 
 
 class _Metrics:
-    """The metrics of records, added one record after the other; records with the same metrics are kept together."""
+    """The metrics of records, added one record after the other; records with the same metrics are kept together.
+
+    Python's numbers take four times the memory of an array, so that they are packed now and then.
+    """
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count, self._sound = 0, True
         self._values: dict[tuple[str, ...], tuple[list[int], list[float | None]]] = {}
+        self._packed: list[tuple[tuple[str, ...], NDArray[np.intp], NDArray[np.float64]]] = []
 
     def add(self, metrics: Mapping[str, float | None]) -> None:
         numbers, values = self._values.setdefault(tuple(metrics), ([], []))
         numbers.append(self._count)
         values.extend(metrics.values())
         self._count += 1
+        if len(numbers) == AT_ONCE:
+            self._pack(tuple(metrics))
+
+    def _pack(self, names: tuple[str, ...]) -> None:
+        numbers, values = self._values.pop(names)
+        try:
+            if not set(map(type, values)) <= {float, int, type(None)}:
+                raise TypeError
+            table = np.array(values, np.float64).reshape(len(numbers), len(names))
+        except (TypeError, OverflowError):
+            self._sound = False  # no error here, where a line is read
+        else:
+            self._sound = self._sound and not np.isinf(table).any()
+            self._packed.append((names, np.array(numbers, np.intp), table))
 
     def columns(self) -> dict[str, np.ndarray]:
         """All metrics by name, sorted; NaN where a record has no such metric.
 
         Raises:
-            TypeError, ValueError: if a metric is no finite number.
+            ValueError: if a metric is no finite number.
         """
-        names = sorted({name for names in self._values for name in names})
-        columns = {name: np.full(self._count, np.nan) for name in names}
-        for group, (numbers, values) in self._values.items():
-            if not set(map(type, values)) <= {float, int, type(None)}:
-                raise TypeError("not numbers")
-            of_records = np.array(numbers)
-            table = np.array(values, np.float64).reshape(len(numbers), len(group))
-            if np.isinf(table).any():
-                raise ValueError("not finite")
+        for group in list(self._values):
+            self._pack(group)
+        if not self._sound:
+            raise ValueError("not finite numbers")
+        columns = {
+            name: np.full(self._count, np.nan) for name in sorted({n for names, *_ in self._packed for n in names})
+        }
+        for group, of_records, table in self._packed:
             for name, column in zip(group, table.T, strict=True):
                 columns[name][of_records] = column
         return columns

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from riebench.report.arms import CURVE, GAIN, Arm, Pairs, searched_for
 from riebench.report.matching import cross
@@ -47,23 +49,31 @@ def at_searched_lpips(arms: Sequence[Arm], pairs: Pairs, metrics: Sequence[str],
     """
     names = [f"{metric}_{end}" for metric in metrics for end in ("mean", "low", "high", "pairs")]
     rows: list[dict[str, Any]] = []
+    read: list[NDArray[np.float64]] = []  # of each arm, k and budget the metrics of each pair [pairs, metrics]
+    counted: list[tuple[int, dict[str, Any], NDArray[np.bool_], NDArray[np.bool_]]] = []
     for number, arm in enumerate(arms):
         budgets = searched_for(arm.records)
         for place, k in enumerate(arm.ks if budgets else ()):
             crossing = cross(arm.along("lpips_base", place), np.asarray(budgets), WITHIN)
             values = np.stack([crossing.read(arm.along(metric, place)) for metric in metrics], 2)
-            tried = arm.tried[:, place].any(1) | ~np.isnan(arm.along("lpips_base", place)).all(1)
-            for scope, members in pairs.scopes.items():
-                for i, budget in enumerate(budgets):
-                    means = boot.means(np.where(members[:, None], values[:, i], np.nan))
-                    cells = np.stack([means.mean, means.low, means.high, means.count], 1).ravel()
-                    counts = {
-                        "attempted": int((tried & members).sum()),
-                        "pairs": int(means.count[0]),
-                        "measured": int((crossing.measured[:, i] & members).sum()),
-                    }
-                    of_row = {"category": scope, "arm": number, "k": k, "at_lpips": budget}
-                    rows.append(of_row | counts | dict(zip(names, cells, strict=True)))
+            tried = np.asarray(arm.tried[:, place].any(1) | ~np.isnan(arm.along("lpips_base", place)).all(1))
+            for i, budget in enumerate(budgets):
+                read.append(values[:, i])
+                of_row = {"arm": number, "k": k, "at_lpips": budget}
+                counted.append((len(read) - i, of_row, tried, crossing.measured[:, i]))
+    together = np.concatenate(read, 1) if read else np.zeros((len(pairs.ids), 0))
+    for scope, members in pairs.scopes.items() if read else ():
+        means = boot.means(np.where(members[:, None], together, np.nan))
+        cells = np.stack([means.mean, means.low, means.high, means.count], 1).reshape(len(counted), len(names))
+        for (_, of_row, tried, measured), numbers in zip(counted, cells, strict=True):
+            counts = {
+                "attempted": int((tried & members).sum()),
+                "pairs": int(numbers[names.index(f"{metrics[0]}_pairs")]),
+                "measured": int((measured & members).sum()),
+            }
+            rows.append({"category": scope} | of_row | counts | dict(zip(names, numbers, strict=True)))
+    places = [place for place, *_ in counted] * len(pairs.scopes)
+    rows = [row for _, row in sorted(zip(places, rows, strict=True), key=itemgetter(0))]
     columns = ["category", "arm", "k", "at_lpips", "attempted", "pairs", "measured", *names]
     whole = {f"{metric}_pairs": int for metric in metrics}
     return pd.DataFrame(rows, columns=columns).astype({"k": "Int64", **whole})

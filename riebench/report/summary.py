@@ -6,12 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from riebench.util.work_folder import full_disk
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
     from riebench.report.curves import Curves
 
@@ -31,6 +30,8 @@ def curves_in(folder: Path) -> list[Curves]:
 
 def wide_console() -> Console:
     """A console for tables: as wide as the terminal, or as wide as needed if the output is not a terminal."""
+    from rich.console import Console
+
     console = Console()
     return console if console.is_terminal else Console(width=180)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -196,15 +197,14 @@ def reached_table(analysis: Analysis) -> TextTable | None:
     if reached.empty or analysis.group.frame["at_lpips"].isna().all():
         return None
     rows = []
+    keys = zip(*(reached[name] for name in ("method", "blocks", "on_steps")), reached["k"].fillna(-1), strict=True)
+    counts = Counter(zip(keys, reached["budget"], reached["outcome"], strict=True))
     for arm in analysis.arms:
         searched = searched_for(arm.records)
-        of_arm = reached[(reached["method"] == arm.label) & (reached["blocks"] == arm.blocks)]
-        of_arm = of_arm[of_arm["on_steps"] == arm.on_steps]
         for k in arm.ks if searched and arm.curved else ():
-            part = of_arm[of_arm["k"].isna() if k is None else of_arm["k"] == k]
-            counts = part.groupby("budget")["outcome"].value_counts().to_dict()
+            key = (arm.label, arm.blocks, arm.on_steps, -1 if k is None else k)
             cells = [
-                " / ".join(str(counts.get((budget, name), 0)) for name in OUTCOMES) if budget in searched else DASH
+                " / ".join(str(counts[key, budget, name]) for name in OUTCOMES) if budget in searched else DASH
                 for budget in analysis.budgets
             ]
             where = arm.where if len(analysis.intervals) < 2 else f"{arm.where}, steps {arm.on_steps}"

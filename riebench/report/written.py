@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from riebench.report.analysis import Analysis, Options, analyse
+from riebench.report.artists import Artists
 from riebench.report.groups import read_groups
 from riebench.report.style import FIGURE_NAMES, FORMATS
 from riebench.report.tables import board_csv, latex, markdown
@@ -62,27 +63,44 @@ def write_report(
     groups, why = read_groups(runs)
     _check_place(out, runs)
     written = Written(why=why)
-    analyses = [analyse(group, options) for group in groups]
-    for number, analysis in enumerate(analyses, 1):
-        folder = out if len(analyses) == 1 else out / f"group-{number}"
-        written.groups.append((analysis, folder))
+    with Artists(sum(len(group.frame) for group in groups) if figures else 0) as artists:
+        analyses = [analyse(group, options) for group in groups]
+        for number, analysis in enumerate(analyses, 1):
+            folder = out if len(analyses) == 1 else out / f"group-{number}"
+            written.groups.append((analysis, folder))
+        _write(written, out, artists if figures else None, page, tables_done, step)
+    return written
+
+
+def _write(
+    written: Written,
+    out: Path,
+    artists: Artists | None,
+    page: bool,
+    tables_done: Callable[[Written], None],
+    step: Callable[[str], None],
+) -> None:
+    """Write everything; see :func:`write_report`. Without artists no figures are drawn."""
     try:
         _remove_earlier(out)
         for analysis, folder in written.groups:
             folder.mkdir(parents=True, exist_ok=True)
+            if artists:
+                artists.draw(analysis, folder / FIGURES)
+        for analysis, folder in written.groups:
             write_tables(analysis, folder)
-        if len(analyses) > 1:
+        if len(written.groups) > 1:
             (out / "leaderboard.md").write_text(_index(written, out), encoding="utf-8")
         tables_done(written)
-        for analysis, folder in written.groups:
-            if figures:
-                _figures(analysis, folder / FIGURES, step)
-            if page:
-                written.late += _page(analysis, folder / PAGE)
-                step(PAGE)
+        if artists and not artists.beside:
+            artists.finish(step)
+        for analysis, folder in written.groups if page else ():
+            written.late += _page(analysis, folder / PAGE)
+            step(PAGE)
+        if artists and artists.beside:
+            artists.finish(step)
     except OSError as error:
         raise UserError(f"the folder {out} cannot be written ({error.strerror or error}); give another --out") from None
-    return written
 
 
 def _check_place(out: Path, runs: Sequence[Path]) -> None:
@@ -117,12 +135,6 @@ def write_tables(analysis: Analysis, folder: Path) -> None:
     write_csv(analysis.reached, folder / "reached.csv")
     write_leaderboard(analysis, folder / "leaderboard.html")
     analysis.group.frame.to_parquet(folder / FRAME, index=False, compression="zstd")
-
-
-def _figures(analysis: Analysis, folder: Path, step: Callable[[str], None]) -> None:
-    from riebench.report.figures import draw_all
-
-    draw_all(analysis, folder, step)
 
 
 def _page(analysis: Analysis, path: Path) -> list[str]:

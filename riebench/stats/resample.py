@@ -105,9 +105,13 @@ class Bootstrap:
                 centred = values[:, columns] - mean[columns]
                 low[columns], high[columns] = _interval(centred, defined[:, columns], weights)
 
-            # numpy works without the interpreter's lock, and its products need no threads of their own in each of ours.
-            with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as pool:
-                list(pool.map(work, range(0, len(todo), COLUMNS)))
+            starts = range(0, len(todo), COLUMNS)
+            if len(starts) == 1:
+                work(0)
+            else:
+                # numpy works without the interpreter's lock, and its products need no threads in each of ours.
+                with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as pool:
+                    list(pool.map(work, starts))
         # The products are in single precision. A spread below that precision is noise and gives no interval, nor does
         # a spread only between strata that cannot be resampled.
         low, high = np.round(mean + low, 7), np.round(mean + high, 7)

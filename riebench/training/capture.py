@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.instruments.loading import check_loaded
+from riebench.instruments.handed_in import check_loaded
 from riebench.models.arguments import whole, words
 from riebench.models.entries import INSTRUMENTS, entry_and_settings
 from riebench.models.model import ModelEntry

@@ -7,9 +7,10 @@ import io
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import IO, Generic, NamedTuple, TypeVar, cast
 
 from riebench.util.errors import UserError
 
@@ -43,27 +44,37 @@ def parse_lines(data: bytes, parse: Callable[[bytes], T], file: Path) -> Lines[T
     Raises:
         UserError: if a line other than the last is damaged; the message gives its number.
     """
+    return _parse(io.BytesIO(data), parse, file)
+
+
+def _parse(stream: IO[bytes], parse: Callable[[bytes], T], file: Path) -> Lines[T]:
+    """As :func:`parse_lines`, of a stream."""
     values: list[T] = []
-    size = 0
-    for number, line in enumerate(io.BytesIO(data), 1):
+    size, torn = 0, b""
+    for number, line in enumerate(stream, 1):
         try:
             values.append(parse(line))
         except ValueError:
-            if data[size + len(line) :].strip():
+            rest = stream.read()
+            if rest.strip():
                 raise UserError(f"{file}: line {number} is damaged; restore the file or run again") from None
+            torn = line + rest
             break
         size += len(line) + (not line.endswith(b"\n"))
-    return Lines(values, size, data[size:])
+    return Lines(values, size, torn)
 
 
 def read_lines(file: Path, parse: Callable[[bytes], T]) -> list[T]:
     """The values of all whole lines of a file, packed by gzip or not; a torn last line is left out with a warning.
 
+    The file is read line by line: a million records would be more than a gigabyte at once.
+
     Raises:
         UserError: if a line other than the last is damaged, or the file cannot be read.
         FileNotFoundError: if there is no such file.
     """
-    lines = parse_lines(read_content(file), parse, file)
+    with _opened(file) as stream:
+        lines = _parse(stream, parse, file)
     if lines.torn.strip():
         log.warning("the torn last line of %s is left out", file)
     return lines.values
@@ -76,9 +87,16 @@ def read_content(file: Path) -> bytes:
         UserError: if the file cannot be read.
         FileNotFoundError: if there is no such file.
     """
+    with _opened(file) as stream:
+        return stream.read()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """A file to read, unpacked if its name ends in ``.gz``; errors as of :func:`read_content`."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
-            return opened.read()
+            yield cast(IO[bytes], opened)
     except FileNotFoundError:
         raise
     except (OSError, EOFError, zlib.error) as error:

@@ -17,8 +17,6 @@ from tempfile import TemporaryDirectory
 from types import FrameType, TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
-from filelock import FileLock, Timeout
-
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn, write_whole
 from riebench.util.json_lines import append_whole
@@ -146,6 +144,8 @@ def only_writer(folder: Path) -> Iterator[None]:
         UserError: if another process writes there; it says which, on which host, and since when.
         OSError: if the folder cannot be written.
     """
+    from filelock import FileLock, Timeout
+
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
