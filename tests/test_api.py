@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import StableDiffusionXLPipeline
 
 import riebench
@@ -22,6 +23,8 @@ from riebench.models.mini import PAIRS
 from riebench.models.sdxl import FOUR
 from riebench.pairs import Pair, load_pairs, select
 from riebench.records import Record, read_records
+from riebench.sae.linear import JumpReLU, LinearSAE
+from riebench.sae.store import save_sae
 from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError
 
@@ -50,8 +53,26 @@ def test_all_that_the_command_does(tmp_path: Path) -> None:
     assert (result.session.folder / "run.json").exists()
 
 
-def test_a_pipeline_of_ones_own(mini: Instruments, random_pipeline: StableDiffusionXLPipeline, tmp_path: Path) -> None:
-    saes = {b: TopKSAE(24, 48, 4).requires_grad_(False) for b in FOUR}
+class Strange:
+    """An object that is an SAE by its functions alone."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, -x], 1).relu()
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z[:, :24] - z[:, 24:]
+
+
+def test_a_pipeline_of_ones_own(
+    mini: Instruments, random_pipeline: StableDiffusionXLPipeline, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    far = TopKSAE(24, 48, 4).requires_grad_(False)
+    far.pre_bias.fill_(100)
+    jumprelu = LinearSAE(24, 48, JumpReLU(torch.full((48,), 0.1)))
+    save_sae(jumprelu, tmp_path / "jumprelu", {})
+    half = TopKSAE(24, 48, 4).requires_grad_(False).bfloat16()
+    saes = dict(zip(FOUR, (Strange(), half, str(tmp_path / "jumprelu"), far), strict=True))
     result = riebench.run(
         ["sae", "neurons"],
         model=riebench.load("sdxl-turbo", pipeline=random_pipeline, saes=saes),
@@ -70,6 +91,14 @@ def test_a_pipeline_of_ones_own(mini: Instruments, random_pipeline: StableDiffus
     assert sae.parts["model"].startswith("given-")
     assert sae.parts["sae"] not in ("none", mini.parts["sae"])
     assert sae.notes["k"] == 5
+    assert [sae.notes[f"sae {block}"] for block in FOUR] == ["Strange", "topk", "jumprelu", "topk"]
+    assert sae.notes[f"explained {FOUR[0]}"] == 1
+    assert float(sae.notes[f"explained {FOUR[3]}"] or 0) < -10
+    assert "k" not in neurons.notes or not any(name.startswith("sae ") for name in neurons.notes)
+    (warning,) = [
+        r.getMessage() for r in caplog.records if "of the variance" in r.getMessage() and FOUR[3] in r.getMessage()
+    ]
+    assert "site, operation" in warning
     assert "edit_success" not in sae.metrics
 
 

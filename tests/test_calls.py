@@ -43,7 +43,10 @@ def test_models_that_are_no_names_are_refused(model: Any) -> None:
     refused(lambda: riebench.load(model), repr(model), "mini")
 
 
-@pytest.mark.parametrize(("saes", "name"), [(3, "saes"), ({"mid.0": "folder"}, "the SAE of mid.0 is a str")])
+@pytest.mark.parametrize(
+    ("saes", "name"),
+    [(3, "saes"), ({"mid.0": "folder"}, "folder cannot be used"), ({"mid.0": 3}, "the SAE of mid.0 is a int")],
+)
 def test_saes_that_are_none_are_refused(saes: Any, name: str) -> None:
     refused(lambda: riebench.load("mini", saes=saes), name)
 

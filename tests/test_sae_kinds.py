@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from riebench.features.subjects import with_true_directions
+from riebench.sae.given import as_sae
 from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
+from riebench.util.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -57,3 +62,79 @@ def test_an_sae_in_half_precision_computes_in_float32(dtype: torch.dtype) -> Non
 
     same(torch.randn(3, 8))
     same(torch.randn(3, 8).to(dtype))
+
+
+class Theirs(nn.Module):
+    """A stranger's SAE: its norms are folded by its decoder, so that its W_dec is not what a code adds."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.W_enc = nn.Parameter(torch.randn(8, 16).to(dtype))
+        self.W_dec = nn.Parameter(3 * torch.randn(16, 8).to(dtype))
+        self.k = 4
+
+    def encode(self, x: Tensor) -> Tensor:
+        values, indices = (x @ self.W_enc).topk(self.k)
+        return torch.zeros(len(x), 16, dtype=x.dtype).scatter(1, indices, values.relu())
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z / self.W_dec.norm(dim=1)) @ self.W_dec + 1
+
+
+def test_an_object_with_encode_and_decode_is_an_sae() -> None:
+    theirs, x = Theirs(), torch.randn(2, 5, 8)
+    sae = as_sae(theirs, 8, "it")
+    assert (sae.k, sae.n_features, sae.d_model, sae.kind) == (4, 16, 8, "Theirs")
+    codes = sae.encode(x)
+    assert torch.equal(codes[1], theirs.encode(x[1]))
+    assert torch.allclose(sae(x)[1], theirs.decode(theirs.encode(x[1])))
+    assert not codes.requires_grad
+    features = torch.arange(16)
+    assert torch.allclose(sae.directions(codes, features), sae.decode(codes) - 1, atol=1e-5)
+    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(16))
+    with torch.no_grad():
+        theirs.W_dec[3].neg_()
+    assert torch.allclose(sae.directions(codes, features), sae.decode(codes) - 1, atol=1e-5)
+    half = as_sae(Theirs(torch.bfloat16), 8, "it")
+    assert half.encode(x).dtype == half.decode(codes).dtype == half.W_dec.dtype == torch.float32
+    assert float((half(x) - as_sae(Theirs(), 8, "it")(x)).norm()) < 0.2 * float(half(x).norm())
+
+
+def test_scores_see_what_a_decoder_adds() -> None:
+    theirs = Theirs()
+    assert torch.allclose(with_true_directions("it", 8, theirs).W_dec.norm(dim=1), torch.ones(16))
+    theirs.decode = lambda z: z @ theirs.W_dec + 1  # type: ignore[method-assign]
+    assert with_true_directions("it", 8, theirs) is theirs
+
+
+def test_codes_with_signs_become_two_features() -> None:
+    theirs, x = Theirs(), torch.randn(5, 8)
+    theirs.encode = lambda x: x @ theirs.W_enc  # type: ignore[method-assign]
+    sae = as_sae(theirs, 8, "it")
+    codes = sae.encode(x)
+    assert codes.shape == (5, 32)
+    assert bool((codes >= 0).all())
+    assert torch.allclose(codes[:, :16] - codes[:, 16:], x @ theirs.W_enc)
+    assert torch.allclose(sae(x), theirs.decode(theirs.encode(x)), atol=1e-4)
+    assert torch.allclose(sae.directions(codes, torch.arange(32)) + 1, sae(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("part", "function", "said"),
+    [
+        ("encode", lambda x: (x, x), "makes a tuple of vectors"),
+        ("encode", lambda x: len(x) * (x @ torch.ones(8, 16)), "otherwise in a batch"),
+        ("encode", lambda x: x[0] / 0, r"makes \[8\]"),
+        ("encode", lambda x: x @ torch.ones(9, 16), "cannot encode and decode"),
+        ("decode", lambda z: z @ torch.ones(16, 7), "makes vectors"),
+        ("decode", lambda z: (z @ torch.ones(16, 8)).square(), "not by a sum of directions"),
+        ("decode", lambda z: z @ torch.ones(16, 8) / 0, "not finite"),
+        ("decode", None, "without decode"),
+    ],
+)
+def test_objects_that_are_no_saes_are_refused(part: str, function: Any, said: str) -> None:
+    theirs = Theirs()
+    setattr(theirs, part, function)
+    with pytest.raises(UserError, match=said):
+        as_sae(theirs, 8, "it")

@@ -84,12 +84,13 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
     x = torch.randn(7, D)
     assert torch.allclose(load_sae(found(tmp_path)["mid.0"]).encode(x), by_formula(state, x), atol=1e-5)
     for change, said in (
-        ({"architecture": "jumprelu"}, "expected 'topk'"),
-        ({"apply_b_dec_to_input": False}, "apply_b_dec_to_input"),
+        ({"architecture": "temporal"}, "architecture in cfg.json is 'temporal', expected 'topk'"),
+        ({"architecture": "jumprelu_transcoder"}, "transcoders map an MLP's input"),
+        ({"architecture": "jumprelu", "k": None}, "threshold"),
         ({"normalize_activations": "layer_norm"}, "normalize_activations"),
-        ({"architecture": "gated", "activation_fn": "topk", "activation_fn_kwargs": {"k": K}}, "architecture.*'gated'"),
-        ({"architecture": "standard", "activation_fn": "topk", "sae_lens_version": "6.1.0"}, "architecture"),
-        ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor"),
+        ({"architecture": "gated", "activation_fn": "topk", "activation_fn_kwargs": {"k": K}}, "activation_fn.*'relu'"),
+        ({"architecture": "standard", "activation_fn": "topk", "sae_lens_version": "6.1.0"}, "activation_fn.*'relu'"),
+        ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor in cfg.json is True.*no such tensor"),
         ({"activation_fn": "relu"}, "activation_fn"),
         ({"postact_fn": "identity"}, "postact_fn"),
         ({"activation_fn_kwargs": {"k": K, "postact_fn": "identity"}}, "postact_fn in activation_fn_kwargs"),

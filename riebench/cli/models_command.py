@@ -57,7 +57,7 @@ def blocks_command(
 ) -> None:
     """List a model's blocks in the order in which they run: width, grid, neurons, and SAE, if any.
 
-    Read from configurations alone; without weights, those of the published model.
+    Read from configurations alone, but for the SAEs of --set sae.folder; without weights, those of the published model.
 
     Example: riebench blocks --model sdxl-turbo
     """
@@ -66,7 +66,6 @@ def blocks_command(
 
     from riebench.models.entries import entry_and_settings
     from riebench.models.sites import NEURONS, neuron_sites
-    from riebench.sae.folders import feature_count, read_config
 
     entry, parsed = entry_and_settings(model, settings)
     sites, saes = entry.sites(parsed), entry.saes(parsed)
@@ -77,11 +76,23 @@ def blocks_command(
         neurons = f"{len(layers)} x {layers[0]}" if layers else "–"
         features = "–"
         if block in saes:
-            features = f"{feature_count(saes[block])} ({(read_config(saes[block]) or {}).get('k', '?')})"
+            features = _features_of(saes[block], read=parsed.sae.folder is not None)
         name = f"{block} *" if block in entry.default_sites else block
         table.add_row(name, str(sites[block].width), f"{height} x {width}", neurons, features)
     Console().print(table)
     print("* --block all")
+
+
+def _features_of(sae: Path, read: bool) -> str:
+    """The number of features of an SAE with its k, or its kind where it has none; of a user's, its weights are read."""
+    from riebench.sae.folders import feature_count, read_config
+
+    if not read:
+        return f"{feature_count(sae)} ({(read_config(sae) or {}).get('k', '?')})"
+    from riebench.sae.store import load_sae
+
+    loaded = load_sae(sae)
+    return f"{loaded.n_features} ({loaded.k or loaded.kind})"
 
 
 def settings_command() -> None:

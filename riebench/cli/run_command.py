@@ -45,6 +45,10 @@ def run_command(
 
     request, pairs = resolve(options)
     if dry_run:
+        if request.settings.sae.folder is not None:
+            from riebench.engine.sae_check import read_saes
+
+            read_saes(request)
         _print_plan(request)
         return 0
     from riebench.engine.run import carry_out

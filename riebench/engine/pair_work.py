@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from riebench.engine.edited_runs import EditedPicture, EditedRuns
-from riebench.engine.pair_task import PairResult, PairTask
+from riebench.engine.pair_task import PairResult, PairSetting, PairTask
 from riebench.engine.recorder import Recorder
+from riebench.engine.sae_check import notes_at, notes_of_saes
 from riebench.instruments.loading import Instruments
 from riebench.masks import Mask, Region, to_grid
 from riebench.methods import Observed, Plan
@@ -134,6 +135,7 @@ class PairWork:
             generate=self._generate_without_edits,
             _kept_for_all=self._kept_for_all,
         )
+        self._about_saes = notes_of_saes(self.seen)
         self.base, self.source, self.base_mask, self.source_mask = base, source, base_mask, source_mask
         runs = (base.image, source.image)
         self.edited = EditedRuns(self.task, self.recorder, self.model, self.seen, *runs, timed=self._timed)
@@ -203,9 +205,18 @@ class PairWork:
         return [
             self.recorder.record(self.task, picture.setting, error=picture.error)
             if picture.image is None
-            else self.recorder.record(self.task, picture.setting, next(scores), picture.notes | doubts)
+            else self.recorder.record(
+                self.task,
+                picture.setting,
+                next(scores),
+                picture.notes | doubts | notes_at(self._about_saes, self._blocks_with_saes(picture.setting)),
+            )
             for picture in pictures
         ]
+
+    def _blocks_with_saes(self, setting: PairSetting) -> tuple[str, ...]:
+        """The blocks of a setting, if its method uses SAEs."""
+        return setting.setting.blocks if self.recorder.methods[setting.condition].entry.needs_sae else ()
 
     def _search(self, records: Sequence[Record]) -> Iterator[tuple[list[EditedPicture], list[Record]]]:
         """Pictures and records at further strengths, until every search has met its budgets or cannot.

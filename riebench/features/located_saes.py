@@ -27,6 +27,7 @@ from riebench.sae.folders import (
     inside,
     read_config,
     sae_fingerprint,
+    sae_folders,
     warn_of_site,
 )
 from riebench.settings.settings import Settings
@@ -55,8 +56,9 @@ class LocatedSae(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
-        return (self.folder.parent if self.folder.name == FINAL else self.folder).resolve().name
+        """The name of its folder; of a folder of dictionary_learning's, also the one above, which names the site."""
+        folder = (self.folder.parent if self.folder.name == FINAL else self.folder).resolve()
+        return f"{folder.parent.name}-{folder.name}" if folder.name.startswith("trainer_") else folder.name
 
 
 def locate_sae(sae: str, entry: ModelEntry | None, settings: Settings) -> LocatedSae:
@@ -76,6 +78,8 @@ def locate_sae(sae: str, entry: ModelEntry | None, settings: Settings) -> Locate
     folder = inside(folder)
     config = read_config(folder)
     if config is None:
+        if below := sae_folders(folder):
+            raise UserError(f"{folder} holds several SAEs; name the folder of one, as {below[0]}")
         raise UserError(f"{folder} holds neither an SAE nor a feature index; expected config.json and weights in it")
     for name, value, key in (("k", settings.sae.k, "k"), ("features", settings.sae.features, "n_dirs_local")):
         if value is not None and config.get(key) != value:
@@ -113,7 +117,7 @@ def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | 
 def _site_by_folder(sae: LocatedSae, entry: ModelEntry, settings: Settings) -> str | None:
     """The site at which ``riebench run`` would use the SAE's folder; None if it would not use it."""
     root = sae.folder.parent if sae.folder.name == FINAL else sae.folder
-    alone = settings.sae.model_copy(update={"folder": str(root), "k": None, "features": None})
+    alone = settings.sae.model_copy(update={"folder": str(root), "k": None, "features": None, "name": None})
     for known in (entry.saes(settings), _saes_or_none(entry, settings.model_copy(update={"sae": alone}))):
         for site, folder in known.items():
             if folder.resolve() == sae.folder.resolve():

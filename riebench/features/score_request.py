@@ -26,7 +26,7 @@ from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR, Prompted
 from riebench.records.code import code_version
 from riebench.records.schema import record_key
-from riebench.sae.folders import inside, read_config
+from riebench.sae.folders import read_config, sae_folders
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import Settings, parse_settings
 from riebench.util.errors import UserError, unknown
@@ -247,10 +247,7 @@ def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[Located
     if ":" in name and not folder.exists():
         made = _imported_dictionary(name)
         return [_checked_dictionary(name, made, lambda: made, entry, request)]
-    folders: list[str] = [name]
-    if folder.is_dir() and read_config(inside(folder)) is None:
-        below = [f for f in sorted(folder.iterdir()) if f.is_dir()]
-        folders = [str(f) for f in below if read_config(inside(f)) is not None] or [name]
+    folders = [str(sae) for sae in sae_folders(folder)] or [name]
     return [_dictionary_in(name, entry, request) for name in folders]
 
 
@@ -351,13 +348,15 @@ def _subjects(
     descriptions: SiteDescriptions,
 ) -> list[Subject]:
     """The dictionaries, loaded and checked, and their baselines."""
-    from riebench.features.subjects import Subject, check_dictionary, make_baselines
+    from riebench.features.subjects import Subject, check_dictionary, make_baselines, with_true_directions
 
     subjects: list[Subject] = []
     for target in targets:
         dictionary = target.load()
-        check_dictionary(target.name, target.site, model.sites[target.site].width, dictionary)
+        width = model.sites[target.site].width
+        check_dictionary(target.name, target.site, width, dictionary)
         placed = dictionary.to(model.device) if hasattr(dictionary, "to") else dictionary
+        placed = with_true_directions(target.name, width, placed)
         subjects.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
         for number in descriptions.get(target.site, {}):
             if not 0 <= number < len(placed.W_dec):

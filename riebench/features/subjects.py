@@ -16,12 +16,15 @@ from riebench.models.sites import neuron_sites
 from riebench.prompts import Prompted
 from riebench.sae.baselines import BATCH, RATE, STEPS, SignedCoordinates, random_dictionary, train_encoder
 from riebench.sae.dictionary import Dictionary
+from riebench.sae.given import as_sae
 from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError
 from riebench.util.progress import Track
 
 PROBES = 256
 COUNTED = 8
+TRUE = 0.05
+"""The relative difference up to which a decoder adds the rows of ``W_dec``; half precision stays below it."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,21 @@ def check_dictionary(name: str, site: str, width: int, dictionary: Any) -> None:
         raise UserError(f"W_dec of {name} has numbers that are not finite; save the dictionary again")
     for several in ((2,), (2, 3)):
         _try(name, dictionary, torch.ones(*several, width, device=directions.device), len(directions))
+
+
+def with_true_directions(name: str, width: int, dictionary: Any) -> Dictionary:
+    """A checked dictionary; an SAE around it where ``W_dec`` is not what its decoder adds, as before norms are folded.
+
+    Raises:
+        UserError: if it cannot be an SAE either.
+    """
+    W_dec = dictionary.W_dec
+    codes = torch.rand(COUNTED, len(W_dec), generator=torch.Generator().manual_seed(0)).to(W_dec)
+    with torch.no_grad():
+        added = dictionary.decode(codes) - dictionary.decode(torch.zeros_like(codes))
+        off = (added - codes @ W_dec).float().norm() / added.float().norm().clamp(min=1e-6)
+    exact: Dictionary = dictionary
+    return exact if float(off) < TRUE else as_sae(dictionary, width, name)
 
 
 def _try(name: str, dictionary: Dictionary, x: Tensor, features: int) -> None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 NOT_SCORERS = ("model", "sae", "detector", "text-encoder", "segmenter")
 """Parts that no scorer needs."""
+PROBES = 64
+"""Random vectors on which an SAE in memory is tried for its hash."""
 
 TruthOf = Callable[[Pair, int], Truth]
 """A function of a pair and a seed that returns the judge of the pair's edited images."""
@@ -225,15 +227,28 @@ def assemble_scorers(
     return scorers._replace(more={**scorers.more, **networks}) if networks else scorers
 
 
+def _fingerprint(sae: SAE) -> str:
+    """A hash of the weights of an SAE in memory; of a stranger's object, which may have none, also of its codes."""
+    from riebench.sae.given import GivenSAE
+
+    weights = weights_fingerprint(sae)
+    if not isinstance(sae, GivenSAE):
+        return weights
+    import torch
+
+    probe = torch.randn(PROBES, sae.d_model, generator=torch.Generator().manual_seed(0)).to(sae.device)
+    codes = sae.encode(probe)
+    norms = [f"{float(computed.norm()):.3g}" for computed in (codes, sae.decode(codes))]  # alike on every device
+    return " ".join([weights, *norms])
+
+
 def saes_fingerprint(saes: Mapping[str, Path | SAE]) -> str:
     """A short hash of all SAEs of a model; ``none`` where there are none."""
     folders = [sae for sae in saes.values() if isinstance(sae, Path)]
     files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
     of_files = fingerprint(files, Path(os.path.commonpath(folders))) if folders else "none"
     loaded = sorted(
-        (site, weights_fingerprint(sae), getattr(sae, "kind", type(sae).__name__), getattr(sae, "k", None))
-        for site, sae in saes.items()
-        if not isinstance(sae, Path)
+        (site, _fingerprint(sae), sae.kind, sae.k) for site, sae in saes.items() if not isinstance(sae, Path)
     )
     return hashlib.sha256(repr([of_files, *loaded]).encode()).hexdigest()[:16] if loaded else of_files
 

@@ -18,7 +18,7 @@ from riebench.util.plugins import Registry
 
 if TYPE_CHECKING:
     from riebench.models.model import Model
-    from riebench.sae.topk import TopKSAE
+    from riebench.sae.sae import SAE
 
 INDEX = "model_index.json"
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
@@ -89,21 +89,21 @@ def entry_named(name: str) -> ModelEntry:
     return entry
 
 
-def load(
-    model: str | Path, *, pipeline: Any = None, saes: Mapping[str, TopKSAE] | None = None, **settings: Any
-) -> Model:
+def load(model: str | Path, *, pipeline: Any = None, saes: Mapping[str, Any] | None = None, **settings: Any) -> Model:
     """Load a model: no masker, no CLIP, no LPIPS.
 
     Args:
         model: a name (``mini``, ``sdxl-turbo``, ...), ``package.module:name``, ``my_file.py:name``, or a folder in
             diffusers' layout.
         pipeline: a loaded pipeline, used instead of the model's own weights.
-        saes: site to SAE, used instead of the model's own.
+        saes: site to SAE, used instead of the model's own: the folder of one, one of riebench's, or any object with
+            ``encode`` (vectors ``[m, d]`` to codes ``[m, n]``) and ``decode``, as an SAE of SAELens.
         settings: by name, as ``riebench settings`` lists them: ``device="cuda"`` for ``model.device``,
             ``sae__folder="DIR"`` for ``sae.folder``, ``weights="DIR"``.
 
     Raises:
-        UserError: if there is no such model or site, weights are missing, or a setting is unknown or cannot act.
+        UserError: if there is no such model or site, weights are missing, an SAE cannot be used, or a setting is
+            unknown or cannot act.
     """
     entry, parsed = entry_and_settings(model, settings)
     no_instruments = "riebench.load loads no masker and no scorers; give it to riebench.run in settings="
@@ -119,15 +119,23 @@ def load(
         raise UserError(f"saes is a {type(saes).__name__}; expected site to SAE, as {{'mid.0': sae}}")
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)
     if saes is not None:
-        for site, sae in saes.items():
-            if site not in loaded.sites:
-                raise unknown("site", site, loaded.sites)
-            if not hasattr(sae, "encode") or not hasattr(sae, "to"):
-                raise UserError(
-                    f"the SAE of {site} is a {type(sae).__name__}; expected one as riebench.sae.load_sae gives"
-                )
-        loaded.saes = {site: sae.to(loaded.device) for site, sae in saes.items()}
+        loaded.saes = {site: _given_sae(loaded, site, sae) for site, sae in saes.items()}
+        for site in saes:
+            loaded.sae(site)  # refuses one that does not fit
     return loaded
+
+
+def _given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
+    """The folder of an SAE that a user gives, or the SAE on the model's device."""
+    from riebench.sae.folders import inside
+    from riebench.sae.given import as_sae
+
+    if site not in model.sites:
+        raise unknown("site", site, model.sites)
+    if isinstance(sae, str | Path):
+        return inside(Path(sae))
+    placed = sae.to(model.device) if callable(getattr(sae, "to", None)) else sae
+    return as_sae(placed, model.sites[site].width, f"the SAE of {site}")
 
 
 def entry_and_settings(model: str | Path, settings: Mapping[str, Any]) -> tuple[ModelEntry, Settings]:

@@ -412,6 +412,7 @@ class Model(ABC):
             UserError: if the site has no SAE, or the SAE cannot be read or does not fit the site.
         """
         from riebench.models.loaded_state import sae_mark
+        from riebench.sae.sae import check_width
         from riebench.sae.store import load_sae
 
         if site not in self.saes:
@@ -425,9 +426,7 @@ class Model(ABC):
             )
         if kept is None or kept[0] != mark or changed:
             sae = (load_sae(own) if isinstance(own, Path) else own).to(self.device)
-            if sae.d_model != self.sites[site].width:
-                wrong = f"{sae.d_model} wide, the values there are {self.sites[site].width} wide"
-                raise UserError(f"the SAE of {site} is {wrong}; give SAEs of this model with --set sae.folder=DIR")
+            check_width(sae, site, self.sites[site].width)
             self._loaded_saes[site] = mark, sae, sae_mark(sae)
         return self._loaded_saes[site][1]
 

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 CONFIG, SAELENS_CONFIG = "config.json", "cfg.json"
 FINAL = "final"
 """The folder inside a published SAE folder that holds the SAE."""
+DEEPEST = 3
+"""Levels below a folder in which SAEs are looked for."""
+OVERCOMPLETE = "overcomplete"
 
 
 class Layout(NamedTuple):
@@ -38,7 +41,14 @@ PUBLISHED = Layout("the published SAEs", "state_dict.pth", CONFIG)
 SAELENS = Layout("SAELens", "sae_weights.safetensors", SAELENS_CONFIG)
 LEARNED = Layout("dictionary_learning", "ae.pt", CONFIG)
 SPARSIFY = Layout("sparsify", "sae.safetensors", SAELENS_CONFIG)
-LAYOUTS = (OURS, PUBLISHED, SAELENS, LEARNED, SPARSIFY)
+
+
+HUB = Layout("the hub's mixin", "model.safetensors", CONFIG)
+LAYOUTS = (OURS, PUBLISHED, SAELENS, LEARNED, SPARSIFY, HUB)
+OTHER_FILES = ("mean.pt",)
+"""Files of weights that lie beside an SAE of the published layout and are no part of what it computes."""
+CHECKPOINTS = "ae_*.pt"
+"""Names of the files of dictionary_learning's checkpoints; their configuration is one folder above."""
 
 
 class NoSaeError(UserError):
@@ -46,33 +56,95 @@ class NoSaeError(UserError):
 
 
 def layouts_in(folder: Path) -> list[Layout]:
-    """The layouts whose file of weights lies in a folder."""
-    return [layout for layout in LAYOUTS if (folder / layout.weights).is_file()]
+    """The layouts whose file of weights lies in a folder; of overcomplete's and of checkpoints, one for each file."""
+    known = [layout for layout in LAYOUTS if (folder / layout.weights).is_file()]
+    if known or not folder.is_dir():
+        return known
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".pt", ".pth") and p.is_file())
+    steps = [Layout(LEARNED.library, p.name, f"../{CONFIG}") for p in files if p.match(CHECKPOINTS)]
+    return steps or [Layout(OVERCOMPLETE, p.name, CONFIG) for p in files if p.name not in OTHER_FILES]
 
 
 def layouts_text() -> str:
     """The layouts that are read, for messages."""
-    return ", ".join(f"{layout.config} and {layout.weights} ({layout.library})" for layout in LAYOUTS)
+    named = [f"{layout.config} and {layout.weights} ({layout.library})" for layout in LAYOUTS]
+    return ", ".join([*named, f"one .pt ({OVERCOMPLETE})"])
 
 
 def inside(folder: Path) -> Path:
-    """The folder with the files of an SAE: ``final`` in a published one, else the folder itself."""
-    return folder / FINAL if (folder / FINAL).is_dir() else folder
+    """The folder with the files of an SAE: ``final`` in a published one, the only one below it, else the folder."""
+    if (folder / FINAL).is_dir():
+        return folder / FINAL
+    below = sae_folders(folder)
+    return below[0] if len(below) == 1 else folder
+
+
+def sae_folders(root: Path, levels: int = DEEPEST) -> list[Path]:
+    """The folders that hold an SAE, in a folder and so many levels below it; none inside another."""
+    if not root.is_dir():
+        return []
+    if (root / FINAL).is_dir() and layouts_in(root / FINAL):
+        return [root / FINAL]
+    layouts = layouts_in(root)
+    if layouts and layouts[0] in LAYOUTS:
+        return [root]
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")) if levels else []
+    below = [sae for folder in folders for sae in sae_folders(folder, levels - 1)]
+    return below or ([root] if layouts else [])  # any .pt may lie beside folders of SAEs
+
+
+def config_in(folder: Path, layout: Layout) -> dict[str, Any] | None:
+    """The configuration of a layout as it stands in a folder; None where the file is not there.
+
+    Raises:
+        ValueError: if it is no object with keys.
+    """
+    if layout.config.startswith("..") and not (folder / layout.config).is_file():
+        layout = layout._replace(config=CONFIG)
+    try:
+        config = json.loads((folder / layout.config).read_text())
+    except FileNotFoundError:
+        return None
+    if not isinstance(config, dict):
+        raise ValueError(f"{layout.config} is no object with keys")
+    return config
+
+
+def stated_config(folder: Path) -> dict[str, Any] | None:
+    """What the configuration in an SAE folder states, ``k``, ``n_dirs_local`` and ``d_model`` by these names.
+
+    None if the folder holds no SAE. Without a file of weights, a configuration counts if it states a size.
+    """
+    layouts = layouts_in(folder)
+    for layout in layouts[:1] or (OURS, SAELENS):
+        try:
+            config = _with_size(config_in(folder, layout) or {})
+        except (OSError, ValueError):
+            config = {}
+        if layouts or "n_dirs_local" in config:
+            return config
+    return None
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration of an SAE folder in any layout that is read, ``k`` and ``n_dirs_local`` among it.
+    """As :func:`stated_config`; where that does not say how many features there are, the weights are read.
 
-    None if it holds no SAE.
+    Raises:
+        UserError: if the weights must be read and cannot be.
     """
-    layouts = layouts_in(folder)
-    for name in [layouts[0].config] if layouts else [CONFIG, SAELENS_CONFIG]:
-        try:
-            config = json.loads((folder / name).read_text())
-        except (OSError, ValueError):
-            continue
-        return _with_size(config) if isinstance(config, dict) else None
-    return None
+    config = stated_config(folder)
+    if config is None or "n_dirs_local" in config or not layouts_in(folder):
+        return config
+    return config | _sizes_by_weights(folder, tuple((p.name, p.stat().st_mtime_ns) for p in folder.iterdir()))
+
+
+@cache
+def _sizes_by_weights(folder: Path, mark: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+    from riebench.sae.store import load_sae  # torch, which a configuration does without
+
+    sae = load_sae(folder)
+    sizes = {"k": sae.k, "n_dirs_local": sae.n_features, "d_model": sae.d_model}
+    return {name: value for name, value in sizes.items() if value is not None}
 
 
 def _with_size(config: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +154,10 @@ def _with_size(config: dict[str, Any]) -> dict[str, Any]:
     size = (config.get("d_sae"), inner.get("dict_size"), config.get("num_latents") or None, expanded or None)
     k, width = (inner.get("k"), kwargs.get("k")), (config.get("d_in"), inner.get("activation_dim"))
     several = {"n_dirs_local": size, "k": k, "d_model": width}
-    sized = {name: next(filter(None, values), None) for name, values in several.items()} | config
+    sized = {name: next(filter(None, values), None) for name, values in several.items()}
+    if sized["n_dirs_local"] and (config.get("architecture") == "abstopk" or config.get("signed")):
+        sized["n_dirs_local"] *= 2  # a feature for each sign
+    sized |= config
     return {name: value for name, value in sized.items() if value is not None}
 
 
@@ -110,12 +185,13 @@ def feature_count(folder: Path) -> int:
 def find_saes(root: Path, names: Mapping[str, Iterable[str]], settings: SaeSettings) -> dict[str, Path]:
     """Site to SAE folder, for a folder of SAE folders named for their sites, or for one SAE folder.
 
-    Published folders have the SAE in a folder ``final`` of theirs.
+    An SAE may lie in a folder ``final`` (as published), and up to :data:`DEEPEST` levels below; of a site's SAEs, those
+    that lie least deep count.
 
     Args:
         root: the folder.
         names: site to names of its folders; a folder's name may go on after a ``_``.
-        settings: its ``k`` and ``features`` choose where a site has several.
+        settings: its ``k``, ``features`` and ``name`` choose where a site has several.
 
     Raises:
         UserError: if a site has several that fit, there are none at all, or the name and the configuration of a folder
@@ -123,28 +199,56 @@ def find_saes(root: Path, names: Mapping[str, Iterable[str]], settings: SaeSetti
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root} of SAEs")
-    fitting: dict[str, list[Path]] = {}
+    by_site: dict[str, list[Path]] = {}
+    for folder in sae_folders(root):
+        site = site_by_folder(folder, stated_config(folder) or {}, names, root)
+        if site is not None:
+            by_site.setdefault(site, []).append(folder)
+    fitting: dict[str, Path] = {}
     others: list[Path] = []
-    for folder in [root, *sorted(p for p in root.iterdir() if p.is_dir())]:
-        config = read_config(inside(folder))
-        site = None if config is None else site_by_folder(folder, config, names, stated_is_enough=folder == root)
-        if config is None or site is None:
-            continue
-        if settings.k in (None, config.get("k")) and settings.features in (None, config.get("n_dirs_local")):
-            fitting.setdefault(site, []).append(inside(folder))
-        else:
-            others.append(inside(folder))
-    for site, folders in fitting.items():
-        if len(folders) > 1:
-            raise _several(root, site, folders)
+    for site, folders in by_site.items():
+        chosen = _least_deep(root, [folder for folder in folders if _is_chosen(root, folder, settings)])
+        if len(chosen) > 1:
+            raise _several(root, site, chosen)
+        others += [] if chosen else folders
+        if chosen:
+            fitting[site] = chosen[0]
     if not fitting:
-        if others:
-            chosen = {"sae.k": settings.k, "sae.features": settings.features}
-            named = " and ".join(f"{name}={value}" for name, value in chosen.items() if value is not None)
-            raise NoSaeError(f"{root} has no SAE folder that fits {named}; it has {_described(root, others)}")
-        expected = next((name for several in names.values() for name in several), "mid.0")
-        raise NoSaeError(f"{root} has no SAE folder that fits; expected folders named for sites, as {expected}")
-    return {site: fitting[site][0] for site in names if site in fitting}
+        raise _none(root, names, others, settings)
+    return {site: fitting[site] for site in names if site in fitting}
+
+
+def _is_chosen(root: Path, folder: Path, settings: SaeSettings) -> bool:
+    if settings.name is not None and settings.name not in folder.relative_to(root.parent).as_posix():
+        return False
+    if settings.k is None and settings.features is None:
+        return True
+    config = _config(folder)
+    return settings.k in (None, config.get("k")) and settings.features in (None, config.get("n_dirs_local"))
+
+
+def _least_deep(root: Path, folders: list[Path]) -> list[Path]:
+    depths = [len(folder.relative_to(root).parts) - (folder.name == FINAL) for folder in folders]
+    return [folder for folder, depth in zip(folders, depths, strict=True) if depth == min(depths)]
+
+
+def _none(root: Path, names: Mapping[str, Iterable[str]], others: list[Path], settings: SaeSettings) -> NoSaeError:
+    """No SAE fits: others are there, a folder of a site holds none, an SAE has no site, or there is nothing."""
+    if others:
+        chosen = {"sae.k": settings.k, "sae.features": settings.features, "sae.name": settings.name}
+        named = " and ".join(f"{name}={value}" for name, value in chosen.items() if value is not None)
+        return NoSaeError(f"{root} has no SAE folder that fits {named}; it has {_described(root, others)}")
+    expected = next((name for several in names.values() for name in several), "mid.0")
+    for folder in [root, *sorted(p for p in root.iterdir() if p.is_dir())]:
+        if _named_site(folder, names) is not None and not sae_folders(folder):
+            files = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+            return NoSaeError(
+                f"{folder} is named for a site but holds no SAE that is read: found {files}; expected one of the "
+                f"layouts {layouts_text()}"
+            )
+    unknown = [f"the site of {folder} is unknown" for folder in sae_folders(root)[:1]]
+    named = f"{root} has no SAE folder that fits; expected folders named for sites, as {expected}"
+    return NoSaeError("; ".join([named, *unknown]))
 
 
 def _several(root: Path, site: str, folders: list[Path]) -> UserError:
@@ -152,7 +256,8 @@ def _several(root: Path, site: str, folders: list[Path]) -> UserError:
     by_size = "" if len(sizes) < len(folders) else ", or choose with --set sae.k= or sae.features="
     return UserError(
         f"{root} has several SAEs for {site} ({_described(root, folders)}); name the folder of one, as --set "
-        f"sae.folder={folders[0]}, or make a folder with one for each site{by_size}"
+        f"sae.folder={folders[0]}, choose with --set sae.name= and a part of its path{by_size}, or make a folder with "
+        "one for each site"
     )
 
 
@@ -160,35 +265,41 @@ def _config(folder: Path) -> dict[str, Any]:
     return read_config(folder) or {}
 
 
-def _described(root: Path, folders: list[Path], most: int = 3) -> str:
+def _described(root: Path, folders: list[Path], most: int = 8) -> str:
     """Some SAE folders with their k and number of features."""
     facts = ((folder.relative_to(root), _config(folder)) for folder in folders[:most])
     texts = [f"{name}: k {config.get('k', '?')}, {config.get('n_dirs_local', '?')} features" for name, config in facts]
     return "; ".join(texts) + (f"; and {len(folders) - most} more" if len(folders) > most else "")
 
 
+def _named_site(folder: Path, names: Mapping[str, Iterable[str]]) -> str | None:
+    """The site for which a folder is named."""
+    sites = {name: site for site, several in names.items() for name in several}
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name  # of a link, its own name
+    return next((sites[n] for n in sites if name == n or name.startswith(f"{n}_")), None)
+
+
 def site_by_folder(
-    folder: Path, config: Mapping[str, Any], names: Mapping[str, Iterable[str]], stated_is_enough: bool
+    folder: Path, config: Mapping[str, Any], names: Mapping[str, Iterable[str]], root: Path
 ) -> str | None:
-    """The site of an SAE by the name of its folder and by its configuration; None if neither says one of ``names``.
+    """The site of an SAE by the names of its folder and those above, and by its configuration; None if none says one.
 
     Args:
-        folder: of the SAE; not the folder ``final`` in it.
+        folder: that holds the SAE.
         config: its configuration.
         names: see :func:`find_saes`.
-        stated_is_enough: whether the name of the folder need not say the site.
+        root: the folder that was searched; if it holds the SAE itself, its name need not say the site.
 
     Raises:
         UserError: if both say a site, and not the same.
     """
     sites = {name: site for site, several in names.items() for name in several}
-    name = folder.name if folder.name not in ("", "..") else folder.resolve().name  # of a link, its own name
-    named = next((sites[n] for n in sites if name == n or name.startswith(f"{n}_")), None)
+    named = next((site for site in (_named_site(each, names) for each in _upwards(folder, root)) if site), None)
     stated, trained_on = config.get("site"), hook_name(config)
     stated = sites.get(stated, stated) if isinstance(stated, str) else None
     if named is None:
         known = stated or sites.get(trained_on or "")
-        return known if stated_is_enough and known in names else None
+        return known if inside(root) == folder and known in names else None
     if stated not in (None, named):
         raise UserError(
             f"the SAE folder {folder} is named for {named}, its {CONFIG} says site {stated!r}; rename the folder, or "
@@ -197,6 +308,17 @@ def site_by_folder(
     if trained_on is not None and sites.get(trained_on) != named:
         warn_of_site(folder, named, trained_on)
     return named
+
+
+def _upwards(folder: Path, root: Path) -> list[Path]:
+    """The folders whose names may say the site of an SAE, the nearest first.
+
+    They are those from the SAE's folder up to the searched one; where this holds the SAE, also some above it.
+    """
+    between = [folder, *(p for p in folder.parents if p.is_relative_to(root))]
+    if folder not in (root, root / FINAL):
+        return between
+    return [*between, *root.absolute().parents[:DEEPEST]] if root.name != FINAL else between
 
 
 def hook_name(config: Mapping[str, Any]) -> str | None:

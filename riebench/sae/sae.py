@@ -73,6 +73,19 @@ class SAE(nn.Module, ABC):
         return self.decode(self.encode(x))
 
 
+def check_width(sae: SAE, site: str, width: int) -> None:
+    """See that an SAE is as wide as the values at its site.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if sae.d_model != width:
+        raise UserError(
+            f"the SAE of {site} is {sae.d_model} wide, the values there are {width} wide; give SAEs of this model with "
+            "--set sae.folder=DIR"
+        )
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     """A tensor itself, or in float32 if its type is narrower."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,4 +1,4 @@
-"""SAELens' layout of a TopK SAE: ``cfg.json`` and ``sae_weights.safetensors``; that of SAELens 6 is written."""
+"""SAELens' layout: ``cfg.json`` and ``sae_weights.safetensors``; that of SAELens 6 is written."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from riebench.sae.folders import SAELENS, SAELENS_CONFIG
-from riebench.sae.topk import TopKSAE
-from riebench.sae.unread import OFF, keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.linear import JumpReLU, LinearSAE, TopK
+from riebench.sae.parts import (
+    Parts,
+    State,
+    gated,
+    of_raw_vectors,
+    state_of,
+    with_both_signs,
+    with_unit_directions,
+)
+from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
 SAELENS_VERSION = "6.0.0"
 """The version whose layout is written."""
-TOPK = ("topk", None)
 HONOURED = {
-    "activation_fn": TOPK,
-    "activation_fn_str": TOPK,
-    "apply_b_dec_to_input": (True, None),
+    "apply_b_dec_to_input": (True, False, None),
     "normalize_activations": ("none", False, None),
     "reshape_activations": ("none", None),
     "rescale_acts_by_decoder_norm": (False, True, None),
-    "finetuning_scaling_factor": OFF,
+    "finetuning_scaling_factor": (False, True, None),
     "hook_name_out": (None,),
 }
 HARMLESS = keys("""
@@ -37,31 +45,49 @@ HARMLESS = keys("""
     use_ghost_grads normalize_sae_decoder mse_loss_normalization decoder_orthogonal_init decoder_heuristic_init
     decoder_heuristic_init_norm init_encoder_as_decoder_transpose scale_sparsity_penalty_by_decoder_norm
     jumprelu_init_threshold jumprelu_bandwidth l0_lambda l0_warm_up_steps l1_warm_up_steps b_dec_init_method
-    training_tokens lr seed
+    training_tokens lr seed jumprelu_sparsity_loss_mode l0_coefficient pre_act_loss_coefficient jumprelu_tanh_scale
+    jumprelu_ste_to_input target_l0 topk_threshold_lr matryoshka_widths use_matryoshka_aux_loss
 """)
 """Sizes, places and what the reader reads on its own; what the SAE was trained on; what acts in training alone."""
+MATRICES = ("W_enc", "W_dec", "b_dec")
+TENSORS: Mapping[str, tuple[str, ...]] = {
+    "topk": (*MATRICES, "b_enc"),
+    "abstopk": (*MATRICES, "b_enc"),
+    "standard": (*MATRICES, "b_enc"),
+    "jumprelu": (*MATRICES, "b_enc", "threshold"),
+    "gated": (*MATRICES, "b_gate", "b_mag", "r_mag"),
+    "batchtopk": (*MATRICES, "b_enc", "topk_threshold"),
+    "matryoshka_batchtopk": (*MATRICES, "b_enc", "topk_threshold"),
+}
+"""Architecture to the names of its tensors; the last two are of trainings that go on."""
+SCALING = ("finetuning_scaling_factor", "scaling_factor")
+"""Names of the tensor by which SAELens before 6 multiplies codes in its decoder."""
 
 
-def save_for_saelens(sae: TopKSAE, folder: Path, model: str, site: str) -> None:
+def save_for_saelens(sae: LinearSAE, folder: Path, model: str, site: str) -> None:
     """Write an SAE so that ``SAE.load_from_disk(folder)`` of SAELens reads it.
 
     Args:
-        sae: the SAE, written in float32.
+        sae: the SAE, written in float32; a gated or BatchTopK SAE is written as the JumpReLU SAE that it is.
         folder: made if it is missing; may hold the same SAE in our layout.
         model: whose values it is of, for the metadata.
         site: of the model, for the metadata.
+
+    Raises:
+        UserError: if SAELens has no SAE of this kind.
     """
+    architecture, own = _architecture(sae)
     config = {
-        "architecture": "topk",
+        "architecture": architecture,
         "d_in": sae.d_model,
         "d_sae": sae.n_features,
-        "k": sae.k,
+        **({"k": sae.k} if architecture == "topk" else {}),
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": False,
+        **({"rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}),
         "metadata": {"sae_lens_version": SAELENS_VERSION, "model_name": model, "hook_name": site},
     }
     state = {
@@ -69,47 +95,93 @@ def save_for_saelens(sae: TopKSAE, folder: Path, model: str, site: str) -> None:
         "W_dec": sae.decoder.weight.T,
         "b_enc": sae.latent_bias,
         "b_dec": sae.pre_bias,
+        **own,
     }
     write_whole(folder / SAELENS.weights, save({k: v.detach().float().contiguous() for k, v in state.items()}))
     write_whole(folder / SAELENS_CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
-def read_saelens(folder: Path, config: dict[str, Any]) -> tuple[int, dict[str, Tensor]]:
-    """k and the tensors under the names of :class:`TopKSAE`.
+def _architecture(sae: LinearSAE) -> tuple[str, dict[str, Tensor]]:
+    """SAELens' name of an SAE's architecture, and the tensors that it has beside the usual ones."""
+    if isinstance(sae.activation, TopK):
+        return "topk", {}
+    if isinstance(sae.activation, JumpReLU):
+        threshold = sae.activation.threshold
+        return ("jumprelu", {"threshold": threshold}) if bool((threshold != 0).any()) else ("standard", {})
+    raise UserError(f"SAELens has no SAEs of the kind {sae.kind}; save it with riebench.sae.save_sae")
+
+
+def read_saelens(config: dict[str, Any], state: State) -> Parts:
+    """The parts of an SAE of SAELens, of its training or saved for inference.
 
     ``W_enc [d, n]``, ``W_dec [n, d]``, ``b_enc [n]``, ``b_dec [d]``. Where SAELens multiplies pre-activations by the
     norms of the rows of ``W_dec`` (``rescale_acts_by_decoder_norm``, on unless it trains otherwise), they are folded:
     ``W_enc norms``, ``b_enc norms`` and ``W_dec / norms`` give its codes and its reconstruction exactly.
 
     Raises:
-        ValueError: if the SAE computes something else than :class:`TopKSAE`, or a key, a tensor or a second k is not
-            honoured.
+        ValueError: if the SAE is of another architecture, or a key, a tensor or a second k is not honoured.
     """
     inner, metadata = config.get("activation_fn_kwargs") or {}, config.get("metadata") or {}
-    _refuse_other_architectures(config, inner, metadata)
-    refuse_unread_keys(config, HONOURED, HARMLESS, SAELENS.config)
+    kind = _checked_architecture(config, inner, metadata)
+    activation = {"activation_fn": ("topk" if "topk" in kind else "relu", None)}
+    honoured = {**HONOURED, **activation, "activation_fn_str": activation["activation_fn"]}
+    refuse_unread_keys(config, honoured, HARMLESS, SAELENS.config)
     refuse_unread_keys(inner, {}, ("k",), f"activation_fn_kwargs of {SAELENS.config}")
     refuse_unread_keys(metadata, {"hook_name_out": (None,)}, metadata.keys(), f"metadata of {SAELENS.config}")
-    k = same_number("k", {SAELENS.config: config.get("k"), f"activation_fn_kwargs of {SAELENS.config}": inner.get("k")})
-    state = load_file(folder / SAELENS.weights)
-    refuse_unread_tensors(state, ("W_enc", "W_dec", "b_enc", "b_dec"))
-    W_enc, W_dec, b_enc = (state[name].float() for name in ("W_enc", "W_dec", "b_enc"))
+    ones = [name for name in SCALING if name in state and not bool((state[name] != 1).any())]  # they do nothing
+    state = {name: tensor for name, tensor in state.items() if name not in ones}
+    scaling = config.get("finetuning_scaling_factor")
+    scaled = [name for name in SCALING if scaling and name in state]
+    if scaling and not scaled and not ones:
+        raise ValueError(f"finetuning_scaling_factor in {SAELENS.config} is True, but there is no such tensor")
+    refuse_unread_tensors(state, (*TENSORS[kind], *scaled))
+    b_enc = "b_mag" if kind == "gated" else "b_enc"
+    W_enc, W_dec, bias = (state[name].float() for name in ("W_enc", "W_dec", b_enc))
+    linear = state_of(W_enc.T, W_dec, bias, state["b_dec"])
     if config.get("rescale_acts_by_decoder_norm"):
-        norms = W_dec.norm(dim=1)
-        if not bool((norms > 0).all()):
-            raise ValueError(f"{int((norms == 0).sum())} rows of W_dec have norm 0, by which nothing can be divided")
-        W_enc, W_dec, b_enc = W_enc * norms, W_dec / norms[:, None], b_enc * norms
-    return k, {"encoder.weight": W_enc.T, "decoder.weight": W_dec.T, "pre_bias": state["b_dec"], "latent_bias": b_enc}
+        linear = with_unit_directions(linear)
+    if scaled:
+        linear["decoder.weight"] = linear["decoder.weight"] * state[scaled[0]].float()
+    parts = _with_activation(kind, linear, state, config, inner)
+    if config.get("apply_b_dec_to_input") is False:
+        parts = parts._replace(state=of_raw_vectors(parts.state))
+    return parts
 
 
-def _refuse_other_architectures(
-    config: Mapping[str, Any], inner: Mapping[str, Any], metadata: Mapping[str, Any]
-) -> None:
-    """Refuse what SAELens does not read as TopK; before its version 6 ``standard`` with TopK's activation was one."""
-    kind = config.get("architecture", "standard")
+def _with_activation(
+    kind: str, linear: State, state: State, config: Mapping[str, Any], inner: Mapping[str, Any]
+) -> Parts:
+    if kind in ("topk", "abstopk"):
+        where = f"activation_fn_kwargs of {SAELENS.config}"
+        k = same_number("k", {SAELENS.config: config.get("k"), where: inner.get("k")})
+        return Parts(with_both_signs(linear), TopK(k), kind) if kind == "abstopk" else Parts(linear, TopK(k))
+    if kind == "gated":
+        return gated(linear, state["b_gate"], state["r_mag"])
+    if kind == "standard":
+        return Parts(linear, JumpReLU(torch.zeros(())))
+    if kind == "jumprelu":
+        return Parts(linear, JumpReLU(state["threshold"].float()))
+    # Below zero before the first step has set it; nothing that is not above zero is active.
+    return Parts(linear, JumpReLU(state["topk_threshold"].float().clamp(min=0)), "batchtopk")
+
+
+def _checked_architecture(config: Mapping[str, Any], inner: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """The architecture; before version 6 ``standard`` with TopK's activation was ``topk``.
+
+    Raises:
+        ValueError: if it is not read.
+    """
+    kind = str(config.get("architecture", "standard"))
     version = str(metadata.get("sae_lens_version") or config.get("sae_lens_version") or "0")
     activation = config.get("activation_fn", config.get("activation_fn_str"))
-    old = version.split(".", maxsplit=1)[0] in set("012345")
-    before_6 = old and activation == "topk" and inner.get("k") is not None
-    if kind != "topk" and not (kind == "standard" and before_6):
-        raise ValueError(f"architecture in {SAELENS.config} is {kind!r}, expected 'topk'")
+    before_6 = version.split(".", maxsplit=1)[0] in set("012345")
+    if kind == "standard" and before_6 and activation == "topk" and inner.get("k") is not None:
+        return "topk"
+    if "transcoder" in kind:
+        raise ValueError(
+            f"architecture in {SAELENS.config} is {kind!r}; transcoders map an MLP's input to its output, and no site "
+            "has both: give an SAE of a block's update"
+        )
+    if kind not in TENSORS:
+        raise ValueError(f"architecture in {SAELENS.config} is {kind!r}, expected {', '.join(map(repr, TENSORS))}")
+    return kind

@@ -13,33 +13,42 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from riebench.sae.dictionary_learning import read_dictionary_learning
 from riebench.sae.folders import (
     CONFIG,
+    HUB,
     LEARNED,
     OURS,
+    OVERCOMPLETE,
     PUBLISHED,
     SAELENS,
-    SPARSIFY,
     Layout,
+    config_in,
     layouts_in,
     layouts_text,
-    read_config,
+    stated_config,
 )
-from riebench.sae.other_layouts import read_dictionary_learning, read_sparsify
+from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
+from riebench.sae.overcomplete import load_overcomplete, read_overcomplete
+from riebench.sae.parts import SILENT, THRESHOLD, Parts, State, built
 from riebench.sae.saelens import read_saelens
-from riebench.sae.topk import TopKSAE
+from riebench.sae.sparsify import read_sparsify
 from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
 KEYS = keys("""
     n_dirs_local d_model k auxk auxk_coef dead_steps_threshold explained_variance model site expansion aux frozen seed
-    steps batch lr eps decay aux_weight shuffle_seed notes
+    steps batch lr eps decay aux_weight shuffle_seed notes kind
 """)
 """Of the published layout and of ours: sizes, and how it was trained; ``notes`` may hold anything."""
+FAULTS = (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError)
+"""What torn or foreign files raise."""
+KINDS = ("topk", "abstopk", "groupmax", "jumprelu", "relu", "gated", "batchtopk", "matryoshka")
+PUBLISHED_TENSORS = ("encoder.weight", "decoder.weight", "pre_bias", "latent_bias")
 
 
-def save_sae(sae: TopKSAE, folder: Path, config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
+def save_sae(sae: LinearSAE, folder: Path, config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
     """Write an SAE in our layout.
 
     Args:
@@ -54,101 +63,128 @@ def save_sae(sae: TopKSAE, folder: Path, config: Mapping[str, Any], dtype: torch
     for key in config:
         if key not in KEYS:
             raise UserError(f"{key!r} is no key of an SAE's configuration; put it into 'notes', which holds anything")
-    known = {"n_dirs_local": sae.n_features, "d_model": sae.d_model, "k": sae.k}
+    known: dict[str, Any] = {"n_dirs_local": sae.n_features, "d_model": sae.d_model, "k": sae.k}
+    if sae.kind != TopK.kind:
+        known["kind"] = sae.kind
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in sae.state_dict().items()}
     write_whole(folder / OURS.weights, save({k: v.contiguous() for k, v in state.items()}))
     write_whole(folder / CONFIG, (json.dumps({**known, **config}, indent=2) + "\n").encode())
 
 
-def load_sae(folder: Path) -> TopKSAE:
-    """Read an SAE in float32 from a folder: published, ours, SAELens', dictionary_learning's or sparsify's.
+def load_sae(folder: Path) -> LinearSAE:
+    """Read an SAE in float32 from a folder, in any layout of :data:`riebench.sae.folders.LAYOUTS` or overcomplete's.
 
     Raises:
         UserError: if a file is missing, holds anything but tensors or finite numbers, the weights do not fit the
-            configuration, the SAE computes something else than :class:`TopKSAE`, or a key or a tensor is not honoured.
+            configuration, the SAE is of a kind that is not read, or a key or a tensor is not honoured.
     """
     try:
-        k, state = _read(folder)
-        n_features, d_model = state["encoder.weight"].shape
-        _refuse_other_sizes(folder, n_features, d_model)
-        for name, value in state.items():
-            if name != "stats_last_nonzero" and not value.is_floating_point():
-                raise ValueError(
-                    f"{name} is {value.dtype}, expected floating-point numbers; quantised SAEs are not read"
-                )
-        state.setdefault("stats_last_nonzero", torch.zeros(n_features, dtype=torch.long))
-        sae = TopKSAE(d_model, n_features, k)
-        sae.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in state.items()})
-        for name, parameter in sae.named_parameters():
-            if not bool(parameter.isfinite().all()):
-                raise ValueError(f"{name} has numbers that are not finite")
+        parts = _read(folder)
+        _refuse_other_sizes(folder, *parts.state["encoder.weight"].shape)
+        return built(parts)
     except UnpicklingError:
         raise UserError(
-            f"the SAE folder {folder} cannot be used: its file of weights holds more than tensors"
+            f"the SAE folder {folder} cannot be used: its file of weights holds more than tensors; save its "
+            "state_dict() alone"
         ) from None
-    except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+    except FAULTS as error:
         reason = " ".join(str(error).split("\n")[:2])
         raise UserError(f"the SAE folder {folder} cannot be used: {type(error).__name__}: {reason}") from None
-    return sae.eval().requires_grad_(False)
 
 
-def _read(folder: Path) -> tuple[int, dict[str, Tensor]]:
-    """k and the tensors, whatever the layout."""
+def _read(folder: Path) -> Parts:
+    """The parts of an SAE, whatever the layout."""
     layouts = layouts_in(folder)
     if not layouts:
         raise ValueError(f"it has no file of weights in a layout that is read: {layouts_text()}")
     if layouts == [OURS, SAELENS]:  # as 'sae train' writes both
-        k, state = _read_published(folder, OURS)
-        _refuse_another_sae(k, state, *read_saelens(folder, _config(folder, SAELENS)))
-        return k, state
+        parts = _read_one(folder, OURS)
+        _refuse_another_sae(parts, _read_one(folder, SAELENS))
+        return parts
     if len(layouts) > 1:
         raise ValueError(f"it has several files of weights ({', '.join(each.weights for each in layouts)}); leave one")
-    [layout] = layouts
+    return _read_one(folder, layouts[0])
+
+
+def _read_one(folder: Path, layout: Layout) -> Parts:
+    config, path = config_in(folder, layout), folder / layout.weights
+    if layout.library == OVERCOMPLETE:
+        return read_overcomplete(config, load_overcomplete(path))
+    state = _tensors_in(path)
+    if layout.library == LEARNED.library:
+        return read_dictionary_learning(config, state)
+    if config is None:
+        raise ValueError(f"it has no {layout.config}")
+    if layout == HUB:
+        return _read_hub(config, state)
     if layout in (OURS, PUBLISHED):
-        return _read_published(folder, layout)
-    readers = {SAELENS: read_saelens, LEARNED: read_dictionary_learning, SPARSIFY: read_sparsify}
-    return readers[layout](folder, _config(folder, layout))
+        return _read_published(config, state)
+    return (read_saelens if layout == SAELENS else read_sparsify)(config, state)
 
 
-def _config(folder: Path, layout: Layout) -> dict[str, Any]:
-    config = json.loads((folder / layout.config).read_text())
-    if not isinstance(config, dict):
-        raise ValueError(f"{layout.config} is no object with keys")
-    return config
+def _tensors_in(path: Path) -> State:
+    """The tensors of a file by name; of a checkpoint, those of the one dictionary ``state_dict`` in it."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path.name} is a {type(loaded).__name__}, expected tensors by name")
+    if isinstance(loaded.get("state_dict"), dict):
+        refuse_unread_tensors([name for name, value in loaded.items() if isinstance(value, Tensor)], ("state_dict",))
+        loaded = loaded["state_dict"]
+    return dict(loaded)
 
 
-def _read_published(folder: Path, layout: Layout) -> tuple[int, dict[str, Tensor]]:
-    """k and the tensors of the published layout, or of ours, which has the same names."""
-    config = _config(folder, layout)
+def _read_published(config: dict[str, Any], state: State) -> Parts:
+    """The parts of the published layout, or of ours, which has the same names and a threshold for a JumpReLU SAE."""
     refuse_unread_keys(config, {}, KEYS, CONFIG)
     for key in ("n_dirs_local", "d_model"):
         same_number(key, {CONFIG: config.get(key)})
-    return same_number("k", {CONFIG: config.get("k")}), _state(folder, layout)
+    kind = config.get("kind")
+    if kind not in (None, *KINDS):
+        raise ValueError(f"kind in {CONFIG} is {kind!r}, expected {', '.join(KINDS)}")
+    if THRESHOLD in state:
+        state = dict(state)
+        return Parts(state, JumpReLU(state.pop(THRESHOLD).float()), kind)
+    k = same_number("k", {CONFIG: config.get("k")})
+    return Parts(state, (GroupMax if kind == GroupMax.kind else TopK)(k), kind)
 
 
-def _state(folder: Path, layout: Layout) -> dict[str, Tensor]:
-    if layout == OURS:
-        return load_file(folder / OURS.weights)
-    loaded = torch.load(folder / PUBLISHED.weights, map_location="cpu", weights_only=True)
-    refuse_unread_tensors([name for name, value in loaded.items() if isinstance(value, Tensor)], ("state_dict",))
-    state: dict[str, Tensor] = loaded["state_dict"]
-    return state
+def _read_hub(config: dict[str, Any], state: State) -> Parts:
+    """The parts of an SAE that the hub's mixin for PyTorch models saved, if its class is one that is known."""
+    if "architecture" in config:
+        return read_saelens(config, state)
+    if "trainer" in config or "dict_class" in config:
+        return read_dictionary_learning(config if "trainer" in config else {"trainer": config}, state)
+    if set(state) - {"stats_last_nonzero"} == set(PUBLISHED_TENSORS):
+        return _read_published(config, state)
+    raise ValueError(
+        f"{HUB.weights} is of a class that {CONFIG} does not name (it has the tensors {', '.join(state)}), so what it "
+        f"computes is unknown; give the SAE in Python, as load(model, saes={{site: sae}}), or save it in a layout that "
+        f"is read: {layouts_text()}"
+    )
 
 
-def _refuse_another_sae(k: int, state: Mapping[str, Tensor], other_k: int, other: Mapping[str, Tensor]) -> None:
+def _refuse_another_sae(parts: Parts, other: Parts) -> None:
     """Refuse a folder whose two files of weights are of two SAEs; ours may be stored in half precision."""
-    same_number("k", {OURS.config: k, SAELENS.config: other_k})
-    for name, theirs in other.items():
-        ours = state[name]
-        if ours.shape != theirs.shape or not torch.equal(ours, theirs.to(ours.dtype)):
-            raise ValueError(
-                f"{name} differs between {OURS.weights} and {SAELENS.weights}, two files of one SAE; remove the "
-                "one that is not meant"
-            )
+    ours, theirs = built(parts), built(other)
+    if ours.k != theirs.k:
+        raise ValueError(
+            f"k is {ours.k} in {OURS.config} and {theirs.k} in {SAELENS.config}; which is right cannot be known"
+        )
+    own = ours.state_dict()
+    for name, tensor in theirs.state_dict().items():
+        stored = parts.state[name].dtype if name in parts.state else tensor.dtype
+        if name == SILENT or (name in own and torch.equal(own[name], tensor.to(stored).to(tensor.dtype))):
+            continue
+        raise ValueError(
+            f"{name} differs between {OURS.weights} and {SAELENS.weights}, two files of one SAE; remove the one that "
+            "is not meant"
+        )
 
 
 def _refuse_other_sizes(folder: Path, n_features: int, d_model: int) -> None:
-    config = read_config(folder) or {}
+    config = stated_config(folder) or {}
     for key, size in (("n_dirs_local", n_features), ("d_model", d_model)):
         if config.get(key) not in (None, size):
             raise ValueError(

@@ -1,0 +1,76 @@
+"""How well a run's SAEs explain the values that they are given: noted in records, and a warning where they do not."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+import torch
+
+from riebench.engine.request import Request
+from riebench.methods.interface import Observed
+from riebench.methods.registry import find
+from riebench.models.entries import entry_named
+from riebench.sae.sae import check_width
+from riebench.sae.store import load_sae
+
+logger = logging.getLogger(__name__)
+VECTORS = 64
+"""Vectors of the base run on which each SAE of a pair is tried."""
+_WARNED: set[tuple[str, str, int]] = set()
+
+
+def read_saes(request: Request) -> None:
+    """Read the SAEs of a user's folder that a run would read.
+
+    Raises:
+        UserError: if one cannot be used.
+    """
+    if request.settings.sae.folder is None:
+        return
+    entry = entry_named(request.model)
+    saes, sites = entry.saes(request.settings), entry.sites(request.settings)
+    for site in dict.fromkeys(s for c in request.conditions if find(c.method).needs_sae for s in c.sites):
+        check_width(load_sae(saes[site]), site, sites[site].width)
+
+
+def notes_of_saes(seen: Observed) -> dict[str, dict[str, str | float]]:
+    """Site to the notes on its SAE, for the records of its pair: its kind, and the share of variance it explains.
+
+    The share is of :data:`VECTORS` of the base run's values, spread over steps and positions. If it is below zero a
+    warning says so, once for an SAE.
+    """
+    notes: dict[str, dict[str, str | float]] = {}
+    for site, sae in seen.saes.items():
+        notes[site] = {f"sae {site}": sae.kind}
+        values = seen.base[site].flatten(0, -2).float()
+        x = values[:: max(1, len(values) // VECTORS)][:VECTORS]
+        with torch.no_grad():
+            errors, spread = (x - sae.decode(sae.codes(x))).square().sum(), (x - x.mean(0)).square().sum()
+        explained = round(1 - float(errors / spread), 3)
+        if math.isfinite(explained):
+            notes[site][f"explained {site}"] = explained
+            if explained < 0:
+                _warn_once(site, sae.kind, sae.n_features, explained)
+    return notes
+
+
+def notes_at(notes: Mapping[str, Mapping[str, str | float]], sites: tuple[str, ...]) -> dict[str, str | float]:
+    """The notes on the SAEs of some sites."""
+    return {name: value for site in sites for name, value in notes.get(site, {}).items()}
+
+
+def _warn_once(site: str, kind: str, features: int, explained: float) -> None:
+    if (site, kind, features) in _WARNED:
+        return
+    _WARNED.add((site, kind, features))
+    logger.warning(
+        "the SAE of %s (%s, %d features) explains %.2g of the variance of the values there, less than their mean does: "
+        "it is likely of another site, operation (it is given updates, a block's output minus its input), scale or "
+        "layout",
+        site,
+        kind,
+        features,
+        explained,
+    )

@@ -1,0 +1,177 @@
+"""An SAE that is an object in Python: one of ours, one of another library's, or any with ``encode`` and ``decode``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from riebench.sae.sae import SAE, at_least_float32
+from riebench.util.errors import UserError
+
+PROBES, CHUNK = 32, 512
+"""Random vectors on which an object is tried; codes that are decoded at once."""
+CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""The relative difference of two results that are to be the same; half precision, which has ties, has :data:`ROUGH`."""
+ROUGH = 0.2
+
+
+class GivenSAE(SAE):
+    """An object with ``encode`` (vectors ``[m, d]`` to codes ``[m, n]``) and ``decode``, which is affine.
+
+    It computes on its own device and in its own type; results are at least float32, on the device of the vectors.
+    Where its codes have signs, features ``n..2n-1`` are its features below zero.
+
+    Args:
+        given: the object.
+        width: d.
+        name: of the object, for messages.
+
+    Raises:
+        UserError: if it lacks something, fails, gives numbers that are not finite or tensors of other shapes, or if its
+            codes or reconstructions are of another kind than that of an SAE.
+    """
+
+    def __init__(self, given: Any, width: int, name: str) -> None:
+        super().__init__()
+        for part in ("encode", "decode"):
+            if not callable(getattr(given, part, None)):
+                raise UserError(
+                    f"{name} is a {type(given).__name__} without {part}; expected the folder of an SAE, an SAE of "
+                    "riebench, or an object with encode and decode"
+                )
+        self.given, self.name, self._width, self._signed = given, name, width, False
+        weights = [t for t in (*_tensors(given), getattr(given, "W_dec", None)) if isinstance(t, Tensor)]
+        weight = next((t for t in weights if t.is_floating_point()), torch.zeros(()))
+        self._dtype, self._tried_on = weight.dtype, weight.device
+        self._measured: tuple[Any, Tensor] | None = None
+        self.kind, self.k = type(given).__name__, None
+        self._try()
+
+    def _try(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(PROBES, self._width, generator=generator).to(self._tried_on)
+        try:
+            codes, rebuilt = self._tried(x)
+            alone = self._encoded(x[:1])
+            again = self._decoded(codes)  # after other vectors were encoded
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"{self.name} cannot encode and decode vectors {list(x.shape)} ({reason})") from None
+        if not self._alike(codes[:1], alone):
+            raise UserError(
+                f"{self.name} encodes a vector otherwise in a batch than alone, as in training; save its form for "
+                "inference"
+            )
+        if not self._alike(rebuilt, again):
+            raise UserError(f"{self.name} decodes by what it encoded before, not by codes alone; switch that off")
+        self._signed = bool((codes < 0).any())
+        codes = self._split(codes)
+        self._features = codes.shape[-1]
+        affine = codes @ self.W_dec + self._decoded(self._joined(torch.zeros_like(codes[:1])))
+        if not self._alike(rebuilt, affine):
+            raise UserError(
+                f"{self.name} decodes not by a sum of directions; expected codes times a matrix plus a bias"
+            )
+        active = int((codes > 0).sum(-1).max())
+        for holder in (self.given, getattr(self.given, "cfg", None)):
+            k = getattr(holder, "k", None)
+            k = k.item() if isinstance(k, Tensor) and k.numel() == 1 else k
+            if isinstance(k, int) and not isinstance(k, bool) and active <= k:
+                self.k = k
+
+    def _tried(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self._encoded(x)
+        if not isinstance(codes, Tensor) or codes.ndim != 2 or len(codes) != len(x):
+            shape = list(codes.shape) if isinstance(codes, Tensor) else f"a {type(codes).__name__}"
+            raise UserError(f"{self.name} makes {shape} of vectors {list(x.shape)}; expected a tensor of codes [m, n]")
+        rebuilt = self._decoded(codes)
+        if rebuilt.shape != x.shape:
+            raise UserError(
+                f"{self.name} makes vectors {list(rebuilt.shape)} of the codes of {list(x.shape)}; expected the same"
+            )
+        if not bool(codes.isfinite().all() and rebuilt.isfinite().all()):
+            raise UserError(f"{self.name} gives codes or reconstructions that are not finite; check it")
+        return codes, rebuilt
+
+    def _alike(self, one: Tensor, other: Tensor) -> bool:
+        most = CLOSE.get(self._dtype, ROUGH)
+        return float((one - other).norm()) <= most * max(float(one.norm()), 1e-6)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return self._features
+
+    @property
+    def d_model(self) -> int:
+        """Width of the vectors."""
+        return self._width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the object computes."""
+        tensors = _tensors(self.given)
+        return tensors[0].device if tensors else self._tried_on
+
+    @property
+    def W_dec(self) -> Tensor:
+        """What each feature adds to the reconstruction at code 1 ``[n, d]``; measured anew after the weights change."""
+        mark = (self.device, *((id(tensor), tensor._version) for tensor in _tensors(self.given)))
+        if self._measured is None or self._measured[0] != mark:
+            n, device = self._features, self.device
+            zero = self._decoded(self._joined(torch.zeros(1, n, device=device)))
+            chunks = torch.arange(n, device=device).split(CHUNK)
+            rows = [
+                self._decoded(self._joined(torch.nn.functional.one_hot(chunk, n).float())) - zero for chunk in chunks
+            ]
+            self._measured = mark, torch.cat(rows)
+        return self._measured[1]
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Codes ``[..., n]`` of vectors ``[..., d]``."""
+        rows = self._split(self._encoded(x.reshape(-1, self._width)))
+        return rows.reshape(*x.shape[:-1], self._features)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Reconstruction ``[..., d]`` of codes ``[..., n]``."""
+        rows = self._decoded(self._joined(z.reshape(-1, self._features)))
+        return rows.reshape(*z.shape[:-1], self._width)
+
+    def _split(self, codes: Tensor) -> Tensor:
+        return torch.cat([codes, -codes], -1).relu() if self._signed else codes
+
+    def _joined(self, codes: Tensor) -> Tensor:
+        if not self._signed:
+            return codes
+        above, below = codes.chunk(2, -1)
+        return above - below
+
+    @torch.no_grad()
+    def _encoded(self, x: Tensor) -> Tensor:
+        codes = self.given.encode(x.to(self.device, self._dtype))
+        if not isinstance(codes, Tensor):
+            return codes  # refused by the caller
+        return at_least_float32(codes.to_dense() if codes.is_sparse else codes)
+
+    @torch.no_grad()
+    def _decoded(self, codes: Tensor) -> Tensor:
+        return at_least_float32(self.given.decode(codes.to(self.device, self._dtype)))
+
+
+def as_sae(given: Any, width: int, name: str) -> SAE:
+    """An object as an SAE of vectors of a width: itself, or a :class:`GivenSAE` around it.
+
+    Raises:
+        UserError: if it can be none.
+    """
+    if isinstance(given, SAE):
+        return given
+    return GivenSAE(given, width, name)
+
+
+def _tensors(given: Any) -> list[Tensor]:
+    return [*given.state_dict(keep_vars=True).values()] if isinstance(given, nn.Module) else []

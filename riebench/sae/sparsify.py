@@ -1,0 +1,44 @@
+"""SAEs of sparsify, read only: ``encoder.weight [n, d]``, ``encoder.bias [n]``, ``W_dec [n, d]``, ``b_dec [d]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from riebench.sae.folders import SPARSIFY
+from riebench.sae.linear import GroupMax, TopK
+from riebench.sae.parts import Parts, State, state_of, with_both_signs
+from riebench.sae.unread import OFF, keys, refuse_unread_keys, refuse_unread_tensors, same_number
+
+HARMLESS = keys("expansion_factor normalize_decoder num_latents k multi_topk d_in")
+"""Sizes, and what acts in training alone."""
+SWITCHES = keys("transcode skip_connection embed_skip gram_lookup input_unit_norm sample_topk batch_topk")
+"""Those that change what is computed and are not read; some are of older versions and of SAeUron's."""
+HONOURED = {
+    "activation": ("topk", "groupmax", None),
+    "signed": (False, True, None),
+    **dict.fromkeys(SWITCHES, OFF),
+}
+READ = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+
+
+def read_sparsify(config: dict[str, Any], state: State) -> Parts:
+    """The parts of a ``SparseCoder``: TopK, groupmax, or TopK by magnitude (``signed``).
+
+    Raises:
+        ValueError: if it computes something else (a transcoder, normalised input), or a key or a tensor is not
+            honoured.
+    """
+    if config.get("transcode"):
+        raise ValueError(
+            f"transcode in {SPARSIFY.config} is True; transcoders map an MLP's input to its output, and no site has "
+            "both: give an SAE of a block's update"
+        )
+    refuse_unread_keys(config, HONOURED, HARMLESS, SPARSIFY.config)
+    refuse_unread_tensors(state, READ)
+    k = same_number("k", {SPARSIFY.config: config.get("k")})
+    parts = state_of(state["encoder.weight"], state["W_dec"], state["encoder.bias"], state["b_dec"])
+    if config.get("activation") == "groupmax":
+        if config.get("signed"):
+            raise ValueError(f"signed in {SPARSIFY.config} is True with groupmax; SAEs with both are not read")
+        return Parts(parts, GroupMax(k))
+    return Parts(with_both_signs(parts), TopK(k), "abstopk") if config.get("signed") else Parts(parts, TopK(k))

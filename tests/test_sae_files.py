@@ -1,0 +1,171 @@
+"""SAE files that other libraries have saved (saes/README.md): our codes and reconstructions are theirs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from riebench.cli.main import app, exit_code
+from riebench.sae.folders import find_saes
+from riebench.sae.linear import JumpReLU, LinearSAE
+from riebench.sae.saelens import save_for_saelens
+from riebench.sae.store import load_sae, save_sae
+from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import SaeSettings
+from riebench.util.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+CASES = sorted(path.parent for path in (ROOT / "tests" / "saes").glob("*/expected.safetensors"))
+_spec = importlib.util.spec_from_file_location("compare_saes", ROOT / "scripts" / "compare_saes.py")
+assert _spec is not None
+assert _spec.loader is not None
+compare = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(compare)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_codes_and_reconstruction_are_the_librarys(case: Path) -> None:
+    found = compare.difference(case)
+    assert max(found.codes, found.rebuilt) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["sae-lens-abstopk", "sae-lens-gated-raw", "sae-lens-standard", "sae-lens-jumprelu"])
+def test_saved_in_our_layout_and_in_that_of_saelens(name: str, tmp_path: Path) -> None:
+    sae = load_sae(ROOT / "tests" / "saes" / name / "mid.0")
+    x = load_file(ROOT / "tests" / "saes" / name / "expected.safetensors")["x"]
+    save_sae(sae, tmp_path / "both", {})
+    back = load_sae(tmp_path / "both")
+    assert (back.kind, back.k, back.n_features) == (sae.kind, sae.k, sae.n_features)
+    save_for_saelens(sae, tmp_path / "both", "mini", "mid.0")
+    save_for_saelens(sae, tmp_path / "theirs", "mini", "mid.0")
+    for folder in ("both", "theirs"):
+        assert torch.equal(load_sae(tmp_path / folder)(x), sae(x))
+    if sae.k is None:
+        file, name = tmp_path / "both" / "state_dict.safetensors", "activation.threshold"
+        save_file(load_file(file) | {name: sae.activation.threshold + 1}, file)
+        with pytest.raises(UserError, match="differs between"):
+            load_sae(tmp_path / "both")
+
+
+def test_scales_of_a_finetuning_are_applied_in_the_decoder(tmp_path: Path) -> None:
+    """As SAELens 5 does: ``(codes * scale) @ W_dec + b_dec``; a scale of ones does nothing there either."""
+    folder = tmp_path / "mid.0"
+    shutil.copytree(ROOT / "tests" / "saes" / "sae-lens-standard" / "mid.0", folder)
+    plain, x = load_sae(folder), torch.randn(9, 6, generator=torch.Generator().manual_seed(4))
+    config, state = json.loads((folder / "cfg.json").read_text()), load_file(folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(config | {"finetuning_scaling_factor": True}))
+    scale = torch.linspace(0.5, 3, 12)
+    save_file(state | {"finetuning_scaling_factor": scale}, folder / "sae_weights.safetensors")
+    sae = load_sae(folder)
+    assert torch.equal(sae.encode(x), plain.encode(x))
+    assert torch.allclose(sae(x), (plain.encode(x) * scale) @ state["W_dec"] + state["b_dec"], atol=1e-5)
+    (folder / "cfg.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="the tensor finetuning_scaling_factor"):
+        load_sae(folder)
+    save_file(state | {"scaling_factor": torch.ones(12)}, folder / "sae_weights.safetensors")
+    assert torch.equal(load_sae(folder)(x), plain(x))
+
+
+def test_blocks_and_dry_run_read_what_a_run_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    folder = tmp_path / "own" / "mid.0" / "trainer_0"
+    save_sae(LinearSAE(96, 24, JumpReLU(torch.ones(24))), folder, {})
+    words = ["--model", "mini", "--set", f"sae.folder={tmp_path / 'own'}"]
+    commands = (["blocks", *words], ["run", "--method", "sae", "--block", "mid.0", "--dry-run", *words])
+    for command in commands:
+        assert exit_code(app, command) == 0
+    assert "24 (jumprelu)" in capsys.readouterr().out
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"jumprelu"', '"odd"'))
+    for command in commands:
+        assert exit_code(app, command) == 2
+        assert "kind in config.json is 'odd'" in capsys.readouterr().err
+
+
+def write_hub(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(state, folder / "model.safetensors")
+
+
+def test_folders_of_the_hubs_mixin(tmp_path: Path) -> None:
+    saes = ROOT / "tests" / "saes"
+    theirs = saes / "sae-lens-jumprelu" / "mid.0"
+    config, state = json.loads((theirs / "cfg.json").read_text()), load_file(theirs / "sae_weights.safetensors")
+    write_hub(tmp_path / "a" / "mid.0", config, state)
+    x = torch.randn(5, 6)
+    assert torch.equal(load_sae(tmp_path / "a" / "mid.0")(x), load_sae(theirs)(x))
+    topk = TopKSAE(6, 12, 3)
+    published = {"n_dirs_local": 12, "d_model": 6, "k": 3}
+    write_hub(tmp_path / "b" / "mid.0", published, {k: v.contiguous() for k, v in topk.state_dict().items()})
+    assert torch.equal(load_sae(tmp_path / "b" / "mid.0")(x), topk(x))
+    write_hub(tmp_path / "c" / "mid.0", {"hidden": 12}, {"W": torch.ones(12, 6)})
+    with pytest.raises(UserError, match=r"a class that config.json does not name.*load\(model, saes="):
+        load_sae(tmp_path / "c" / "mid.0")
+
+
+def test_the_authors_layouts(tmp_path: Path) -> None:
+    """``state_dict.pth`` with its tensors in a dictionary of that name or bare, and ``mean.pt`` beside it."""
+    topk, x = TopKSAE(6, 12, 3), torch.randn(5, 6)
+    for name, content in (("outer", {"state_dict": topk.state_dict()}), ("bare", topk.state_dict())):
+        folder = tmp_path / name / "double.18"
+        folder.mkdir(parents=True)
+        torch.save(content, folder / "state_dict.pth")
+        torch.save(torch.ones(6), folder / "mean.pt")
+        (folder / "config.json").write_text(json.dumps({"n_dirs_local": 12, "d_model": 6, "k": 3, "auxk": 256}))
+        assert torch.equal(load_sae(find_saes(tmp_path / name, SITES, SaeSettings())["double.18"])(x), topk(x))
+
+
+SITES = {"mid.0": ("mid.0",), "double.18": ("double.18",)}
+
+
+def test_saes_lie_deeper_and_several_below_a_site(tmp_path: Path) -> None:
+    for name, n in (("width_8/l0_20", 8), ("width_8/l0_90", 8), ("width_12/l0_20", 12)):
+        save_sae(LinearSAE(6, n, JumpReLU(torch.ones(n))), tmp_path / "mid.0" / name, {})
+    (tmp_path / "config.json").write_text('{"model_type": "unrelated"}')
+    with pytest.raises(UserError, match=r"several SAEs for mid\.0 .*width_12/l0_20: k \?, 12.*l0_90.*sae\.name="):
+        find_saes(tmp_path, SITES, SaeSettings())
+    for settings in (SaeSettings(features=12), SaeSettings(name="width_12")):
+        assert find_saes(tmp_path, SITES, settings)["mid.0"].relative_to(tmp_path) == Path("mid.0/width_12/l0_20")
+    one = tmp_path / "mid.0" / "width_8" / "l0_90"
+    assert find_saes(one, SITES, SaeSettings()) == {"mid.0": one}  # as the message says to name it
+    with pytest.raises(UserError, match=r"fits sae\.name=l0_5; it has mid\.0/width_12"):
+        find_saes(tmp_path, SITES, SaeSettings(name="l0_5"))
+    save_sae(TopKSAE(6, 8, 2), tmp_path / "mid.0_new", {})
+    assert find_saes(tmp_path, SITES, SaeSettings())["mid.0"].name == "mid.0_new"  # the least deep
+
+
+def test_a_folder_of_a_site_without_an_sae_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mid.0").mkdir()
+    (tmp_path / "mid.0" / "sae.bin").write_bytes(b"")
+    with pytest.raises(UserError, match=r"mid\.0 is named for a site but holds no SAE that is read: found sae\.bin"):
+        find_saes(tmp_path, SITES, SaeSettings())
+    shutil.copytree(ROOT / "tests" / "saes" / "sae-lens-jumprelu" / "mid.0", tmp_path / "other" / "unnamed")
+    with pytest.raises(UserError, match=r"the site of .*unnamed is unknown"):
+        find_saes(tmp_path / "other" / "unnamed", SITES, SaeSettings())
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("was-run"),))
+
+
+def test_a_whole_sae_of_overcomplete_runs_no_code(tmp_path: Path) -> None:
+    folder = tmp_path / "mid.0"
+    folder.mkdir()
+    torch.save({"encoder.weight": Evil()}, folder / "sae.pt")
+    with pytest.raises(UserError, match="holds more than tensors"):
+        load_sae(folder)
+    assert not Path("was-run").exists()
+    torch.save({"encoder.weight": torch.ones(3, 2)}, folder / "sae.pt")
+    with pytest.raises(UserError, match=r"without the class and k of the SAE; save the whole SAE"):
+        load_sae(folder)
