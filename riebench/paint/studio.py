@@ -62,7 +62,7 @@ class Studio:
         return {
             "name": entry.name,
             "weights": self.model.fingerprint,
-            "conditions": self.model.conditions,
+            "conditions": dict(self.model.conditions),
             "size": self.model.size,
             "device": str(self.model.device),
             "steps": entry.steps,
