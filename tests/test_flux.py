@@ -22,7 +22,9 @@ from riebench.cli import main
 from riebench.engine.bench import denoiser_flops
 from riebench.instruments.loading import Instruments
 from riebench.models import Edit, Site, Start, entry_named
-from riebench.models.flux import MLP, PUBLISHED_TRANSFORMER, SCHNELL, TEXT_TOKENS, Flux
+from riebench.models.entries import entry_and_settings
+from riebench.models.flux import DEV, PUBLISHED_TRANSFORMER, SCHNELL, SCHNELL_TOKENS
+from riebench.models.tokens import Tokens
 from riebench.pairs import Pair
 from riebench.records import read_records
 from riebench.settings.settings import Settings, parse_settings
@@ -61,14 +63,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shared(folder: Path) -> Flux:
+def shared(folder: Path) -> Tokens:
     model = riebench.load(folder / "pipe", device="cpu", size=SMALL, sae__folder=folder / "saes")
-    assert isinstance(model, Flux)
+    assert isinstance(model, Tokens)
     return model
 
 
 @pytest.fixture
-def model(shared: Flux) -> Iterator[Flux]:
+def model(shared: Tokens) -> Iterator[Tokens]:
     yield shared
     assert not any(module._forward_hooks or "forward" in vars(module) for module in shared.denoiser.modules())
 
@@ -80,7 +82,7 @@ def change(steps: int, width: int = WIDTH, cells: list[int] | None = None) -> Te
     return values * mask[:, None]
 
 
-def received(model: Flux, path: str, work: Callable[[], Any]) -> list[dict[str, Tensor]]:
+def received(model: Tokens, path: str, work: Callable[[], Any]) -> list[dict[str, Tensor]]:
     """What a module of the transformer is given while some work is done, one entry a step."""
     seen: list[dict[str, Tensor]] = []
     hook = model.denoiser.get_submodule(path).register_forward_pre_hook(
@@ -114,7 +116,7 @@ def test_sites_are_those_of_the_published_model() -> None:
     assert count(network) == 11_891_178_560
     for name, part in network.named_modules():
         if name.endswith(("ff.net.0.proj", "proj_mlp")):
-            assert part.out_features == 12288 == MLP * network.inner_dim
+            assert part.out_features == 12288 == 4 * network.inner_dim
     shape = FLUX_SHAPES["true"]
     with torch.device("meta"):
         t5, clip = t5_config(shape), clip_text_config(shape.clip, "quick_gelu")
@@ -142,7 +144,7 @@ def test_the_stand_in_has_the_published_tensors(folder: Path) -> None:
             assert theirs in (mine * 3072 // WIDTH, widths.get(mine)), (name, shape, wanted[name])
 
 
-def test_sites_run_in_order_and_are_read_from_configurations(model: Flux, folder: Path) -> None:
+def test_sites_run_in_order_and_are_read_from_configurations(model: Tokens, folder: Path) -> None:
     known = SCHNELL.sites(parse_settings({"model.location": folder / "pipe", "size": SMALL}))
     assert list(known.items()) == list(model.sites.items())
     assert known["single.37"] == Site(WIDTH, (4, 4))
@@ -156,7 +158,7 @@ def test_sites_run_in_order_and_are_read_from_configurations(model: Flux, folder
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_the_picture_is_the_pipelines_own(model: Flux, steps: int) -> None:
+def test_the_picture_is_the_pipelines_own(model: Tokens, steps: int) -> None:
     pipeline, prompts, seeds = model.pipeline, [PROMPT, "a toad"], [42, 7]
     runs = model.generate(prompts, seeds, steps)
     own = pipeline(
@@ -173,8 +175,8 @@ def test_the_picture_is_the_pipelines_own(model: Flux, steps: int) -> None:
     assert not np.array_equal(runs[0].image, runs[1].image)
 
 
-def test_latents_are_drawn_in_float32_and_packed(folder: Path, model: Flux) -> None:
-    def first(model: Flux) -> Tensor:
+def test_latents_are_drawn_in_float32_and_packed(folder: Path, model: Tokens) -> None:
+    def first(model: Tokens) -> Tensor:
         return received(model, "x_embedder", lambda: model.generate([PROMPT], [5], 1))[0]["input"]
 
     drawn = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(5))
@@ -183,12 +185,12 @@ def test_latents_are_drawn_in_float32_and_packed(folder: Path, model: Flux) -> N
     )
     assert torch.equal(first(model)[0], packed)
     half = riebench.load(folder / "pipe", device="cpu", size=SMALL, dtype="bfloat16")
-    assert isinstance(half, Flux)
+    assert isinstance(half, Tokens)
     assert torch.equal(first(half)[0], packed.bfloat16())
     assert half.conditions == {"dtype": "bfloat16", "size": SMALL}
 
 
-def test_a_prompt_is_encoded_once_and_may_be_too_long(model: Flux) -> None:
+def test_a_prompt_is_encoded_once_and_may_be_too_long(model: Tokens) -> None:
     model.encode_text.cache_clear()  # type: ignore[attr-defined]
     seen: list[Tensor] = []
     encoder = model.pipeline.text_encoder_2
@@ -196,12 +198,12 @@ def test_a_prompt_is_encoded_once_and_may_be_too_long(model: Flux) -> None:
     model.generate(["a b", "a c", "a b"], [1, 2, 3], 2)
     model.generate(["a b"], [1], 1)
     hook.remove()
-    assert [tuple(tokens.shape) for tokens in seen] == [(1, TEXT_TOKENS)] * 2
+    assert [tuple(tokens.shape) for tokens in seen] == [(1, SCHNELL_TOKENS)] * 2
     # 255 words and the end of the text; CLIP sees the first of them, as in the pipeline.
-    states, pooled, _ = model.pipeline.encode_prompt("newt " * 255, None, max_sequence_length=TEXT_TOKENS)
+    states, pooled, _ = model.pipeline.encode_prompt("newt " * 255, None, max_sequence_length=SCHNELL_TOKENS)
     mine = model.encode_text("newt " * 255)
-    assert torch.equal(mine[0], states)
-    assert torch.equal(mine[1], pooled)
+    assert torch.equal(mine["prompt_embeds"], states)
+    assert torch.equal(mine["pooled_prompt_embeds"], pooled)
     with pytest.raises(PairError, match="257 tokens, the text encoder takes 256; shorten it"):
         model.generate(["newt " * 256], [1], 1)
 
@@ -219,7 +221,7 @@ def test_a_prompt_is_encoded_once_and_may_be_too_long(model: Flux) -> None:
         ),
     ],
 )
-def test_values_are_those_of_the_picture(model: Flux, site: str, before: str, after: str, neurons: str) -> None:
+def test_values_are_those_of_the_picture(model: Tokens, site: str, before: str, after: str, neurons: str) -> None:
     captured: list[Any] = []
 
     def work() -> None:
@@ -233,7 +235,7 @@ def test_values_are_those_of_the_picture(model: Flux, site: str, before: str, af
         update = outputs[step]["hidden_states"] - inputs[step]["hidden_states"]
         assert torch.equal(run.values[site][step], update[0])
         given = inside[step]["input"][0]
-        assert len(given) == (CELLS if "double" in site else TEXT_TOKENS + CELLS)
+        assert len(given) == (CELLS if "double" in site else SCHNELL_TOKENS + CELLS)
         assert torch.equal(run.values[f"{site}/neurons.0"][step], given[-CELLS:, -4 * WIDTH :])
 
 
@@ -245,7 +247,7 @@ def test_values_are_those_of_the_picture(model: Flux, site: str, before: str, af
         ("single.7", "single_transformer_blocks.8"),
     ],
 )
-def test_a_change_lands_on_the_pictures_tokens_of_the_mask_and_on_no_text(model: Flux, site: str, after: str) -> None:
+def test_a_change_lands_on_the_pictures_tokens_of_the_mask_and_on_no_text(model: Tokens, site: str, after: str) -> None:
     cells = [2, 7, 15]
     added = change(2, cells=cells)
     base, edited = (
@@ -262,10 +264,10 @@ def test_a_change_lands_on_the_pictures_tokens_of_the_mask_and_on_no_text(model:
     ("site", "taker", "text"),
     [
         ("double.4/neurons.0", "transformer_blocks.4.ff.net.2", 0),
-        ("single.7/neurons.0", "single_transformer_blocks.7.proj_out", TEXT_TOKENS),
+        ("single.7/neurons.0", "single_transformer_blocks.7.proj_out", SCHNELL_TOKENS),
     ],
 )
-def test_a_change_of_neurons_lands_on_the_picture_alone(model: Flux, site: str, taker: str, text: int) -> None:
+def test_a_change_of_neurons_lands_on_the_picture_alone(model: Tokens, site: str, taker: str, text: int) -> None:
     added = torch.zeros(1, CELLS, 4 * WIDTH)
     added[0, 7, 30] = 2.5
     base, edited = (
@@ -278,7 +280,7 @@ def test_a_change_of_neurons_lands_on_the_picture_alone(model: Flux, site: str, 
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_strength_zero_gives_the_base_picture_bit_for_bit(model: Flux, steps: int) -> None:
+def test_strength_zero_gives_the_base_picture_bit_for_bit(model: Tokens, steps: int) -> None:
     changes = {site: change(steps) * 50 for site in ("double.1", "double.18", "single.20")}
     base, _ = model.generate([PROMPT] * 2, [1, 1], steps)  # as many rows, which some processors round differently
     none, some = model.generate([PROMPT] * 2, [1, 1], steps, edits=[(changes, 0.0), (changes, 1.0)])
@@ -290,7 +292,7 @@ def test_strength_zero_gives_the_base_picture_bit_for_bit(model: Flux, steps: in
     ("site", "steps", "spared"), [("double.0", 1, 0.0), ("double.18", 1, 0.3), ("single.37", 2, 0.4)]
 )
 def test_replay_equals_the_full_run_and_spares_work(
-    model: Flux, monkeypatch: pytest.MonkeyPatch, site: str, steps: int, spared: float
+    model: Tokens, monkeypatch: pytest.MonkeyPatch, site: str, steps: int, spared: float
 ) -> None:
     edits = [Edit({site: change(steps) * 50}, strength) for strength in (1.0, -2.0)]
     model.generate([PROMPT] * 2, [5] * 2, steps, capture=[site])
@@ -324,7 +326,7 @@ MASKS = {pair.id: (box(slice(0, 40), slice(8, 40)), box(slice(16, 64), slice(0, 
     ],
 )
 def test_every_method_runs(
-    model: Flux, mini: Instruments, tmp_path: Path, methods: list[str], blocks: Any, steps: int
+    model: Tokens, mini: Instruments, tmp_path: Path, methods: list[str], blocks: Any, steps: int
 ) -> None:
     result = riebench.run(
         methods,
@@ -348,14 +350,14 @@ def test_every_method_runs(
         assert (moved == 0) == (still and record.setting.method != "prompt"), (record.setting, moved)
 
 
-def test_saes_are_found_by_site_and_by_module(model: Flux) -> None:
+def test_saes_are_found_by_site_and_by_module(model: Tokens) -> None:
     assert list(model.saes) == ["double.1", "double.18", "single.37"]
     assert model.sae("double.18").d_model == WIDTH
     with pytest.raises(UserError, match=r"unknown SAE 'double\.2'"):
         model.sae("double.2")
 
 
-def test_a_loaded_pipeline_and_its_size(model: Flux) -> None:
+def test_a_loaded_pipeline_and_its_size(model: Tokens) -> None:
     own = riebench.load("flux-schnell", pipeline=model.pipeline)
     assert own.fingerprint.startswith("given-")
     assert (own.size, own.sites["double.0"].grid) == (SCHNELL.size, (32, 32))
@@ -367,8 +369,9 @@ def test_a_guided_model_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "pipe", tmp_path / "dev")
     path = tmp_path / "dev" / "transformer" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"guidance_embeds": True}))
-    with pytest.raises(UserError, match=r"guidance scale, as FLUX\.1-dev does"):
+    with pytest.raises(UserError, match=r"guidance_embeds=True, and flux-schnell expects False"):
         SCHNELL.sites(parse_settings({"model.location": tmp_path / "dev"}))
+    assert entry_and_settings(tmp_path / "dev", {})[0] is DEV
 
 
 def command(*words: str) -> int:
@@ -415,7 +418,7 @@ def test_the_whole_path_and_the_bench(tmp_path: Path, capsys: pytest.CaptureFixt
     assert entry_named("flux-schnell") is SCHNELL
 
 
-def test_a_run_begins_from_finished_tokens_with_the_noise_of_its_step(model: Flux) -> None:
+def test_a_run_begins_from_finished_tokens_with_the_noise_of_its_step(model: Tokens) -> None:
     steps, first, seed = 4, 1, 5
     images: list[np.ndarray] = []
     given = received(

@@ -437,7 +437,7 @@ def test_a_run_begins_from_finished_latents_with_the_noise_of_its_step(model: SD
             model.pipeline.unet, "forward", lambda *a, **k: texts.append(k["encoder_hidden_states"]) or forward(*a, **k)
         )
         model.generate(["a dog"], [5], steps, start=Start("a cat", first))
-    assert torch.equal(texts[-1], model.encode_text("a dog")[0])
+    assert torch.equal(texts[-1], model.encode_text("a dog")["prompt_embeds"])
     alone = model.generate(["a dog"], [6], steps, start=Start("a cat", first))
     assert np.abs(alone[0].image.astype(int) - images[1]).max() <= 1
     assert np.array_equal(model.generate(["a cat"], [5], steps)[0].image, base[0])

@@ -75,7 +75,7 @@ def plain_start(model: DiffusersModel) -> np.ndarray:
     """The picture of a plain loop that begins from finished latents, with a scheduler of its own."""
     pipeline, finished = model.pipeline, model.finished(SOURCE, SEED, STEPS)
     own, generators = pipeline.scheduler, [torch.Generator().manual_seed(SEED)]
-    states, pooled, size = *model.encode_text(PROMPT), model.size
+    states, pooled, size = *model.encode_text(PROMPT).values(), model.size
     added = {"text_embeds": pooled, "time_ids": torch.tensor([[size, size, 0, 0, size, size]]).float()}
     more = pipeline.prepare_extra_step_kwargs(generators, 0.0)
 
@@ -252,7 +252,7 @@ def test_a_token_of_several_vectors_is_the_pipelines_own() -> None:
     model = riebench.load("mini", pipeline=pipeline)
     assert isinstance(model, DiffusersModel)
     states, _, pooled, _ = pipeline.encode_prompt("a red <thing>", device="cpu", do_classifier_free_guidance=False)
-    for own, expected in zip(model.encode_text("a red <thing>"), (states, pooled), strict=True):
+    for own, expected in zip(model.encode_text("a red <thing>").values(), (states, pooled), strict=True):
         assert torch.equal(own, expected)
     with pytest.raises(PairError, match="tokens, the text encoder takes 24"):
         model.encode_text(" ".join(["<thing>"] * 8))

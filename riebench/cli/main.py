@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "SAEs": {"sae": "sae_command:sae_app", "paint": "paint_command:paint_command"},
     "Studies": {"ablate": "studies_command:ablate_command", "audit": "studies_command:audit_command"},
     "Models and weights": {
+        "models": "models_command:models_command",
         "blocks": "models_command:blocks_command",
         "settings": "models_command:settings_command",
         "fetch": "models_command:fetch_command",

@@ -1,4 +1,4 @@
-"""``riebench blocks``, ``settings``, ``fetch``, ``doctor`` and ``standin``."""
+"""``riebench models``, ``blocks``, ``settings``, ``fetch``, ``doctor`` and ``standin``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,38 @@ from riebench.cli.shared_options import Model, with_settings
 from riebench.util.errors import UserError, unknown
 
 
+def models_command() -> None:
+    """List models by name: the pipeline that each is of, its guidance, pictures and steps, and its address on the hub.
+
+    A folder of a pipeline of any of these classes is a model, too: --model DIR.
+
+    Example: riebench models
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from riebench.models.diffusers_entry import DiffusersEntry
+    from riebench.models.entries import MODELS
+    from riebench.report.summary import wide_console
+    from riebench.weights import HubFiles
+
+    table = Table("model", "pipeline", "blocks", "guidance", "size", "steps", "start=", "tried on", "weights")
+    for known in MODELS.listed():
+        entry = known.entry
+        if not isinstance(entry, DiffusersEntry):
+            what = f"BROKEN: {known.error}" if entry is None else known.origin
+            table.add_row(*map(Text, (known.name, what, *[""] * 7)))
+            continue
+        source = entry.parts[0].source if entry.parts else None
+        where = source.repo if isinstance(source, HubFiles) else "in the package"
+        start = "refused" if entry.no_start else "yes"
+        tried = "trained weights" if entry.own_pipeline else "random weights"
+        facts = (" ".join(entry.kinds_of_blocks()), entry.guidance_text(), entry.size_text(), str(entry.steps))
+        table.add_row(*map(Text, (known.name, entry.pipeline_class, *facts, start, tried, where)))
+    wide_console().print(table)
+    print("Sizes, positions and neurons of a model's blocks: riebench blocks --model NAME")
+
+
 @with_settings
 def blocks_command(
     model: Model = "mini",
@@ -32,11 +64,10 @@ def blocks_command(
     from rich.console import Console
     from rich.table import Table
 
-    from riebench.models.entries import entry_named
+    from riebench.models.entries import entry_and_settings
     from riebench.models.sites import NEURONS, neuron_sites
-    from riebench.settings.settings import parse_settings
 
-    entry, parsed = entry_named(model), parse_settings(settings)
+    entry, parsed = entry_and_settings(model, settings)
     sites, saes = entry.sites(parsed), entry.saes(parsed)
     table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
     for block in [site for site in sites if NEURONS not in site]:

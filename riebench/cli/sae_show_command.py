@@ -14,6 +14,7 @@ from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.features.feature_index import FeatureIndex, IndexedFeature
+    from riebench.settings.settings import Settings
 
 
 IndexedSae = Annotated[
@@ -48,13 +49,20 @@ def sae_index_command(
     Example: riebench sae index mid.0 --model mini --out mid.0-index
     """
     from riebench.features.located_saes import IndexRequest, carry_out_index
-    from riebench.settings.settings import parse_settings
 
-    index = carry_out_index(
-        IndexRequest(sae, model, parse_settings(settings), site, prompts, count, column, steps, batch), out
-    )
+    name, parsed = _named(model, settings)
+    index = carry_out_index(IndexRequest(sae, name, parsed, site, prompts, count, column, steps, batch), out)
     pictures = len(index.facts.prompted)
     print(f"{out}: {len(index)} features, {pictures} of {index.facts.pictures_made} pictures stored")
+
+
+def _named(model: str | None, settings: Mapping[str, Any]) -> tuple[str | None, Settings]:
+    """The name of the model, if any, and the settings; a folder of a pipeline becomes a setting."""
+    from riebench.models.entries import named_model
+    from riebench.settings.settings import parse_settings
+
+    parsed = parse_settings(settings)
+    return (None, parsed) if model is None else named_model(model, parsed)
 
 
 class SortBy(StrEnum):
@@ -106,11 +114,10 @@ def sae_show_command(
     from riebench.features.feature_page import write_feature_page
     from riebench.features.feature_sheet import draw_feature, draw_features, write_png
     from riebench.features.located_saes import IndexRequest, find_or_make_index
-    from riebench.settings.settings import parse_settings
 
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
-    request = IndexRequest(sae, model, parse_settings(settings), site, prompts, count, column, batch=batch)
+    request = IndexRequest(sae, *_named(model, settings), site, prompts, count, column, batch=batch)
     feature_index = find_or_make_index(request, index, feature)
     name = Path(feature_index.facts.name).name  # an index may come from strangers
     if feature is None:

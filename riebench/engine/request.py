@@ -14,7 +14,7 @@ from riebench.engine.conditions import Condition, ModelSites, conditions_of, swe
 from riebench.engine.presets import Preset, preset_named
 from riebench.engine.run_options import ALL, RunOptions
 from riebench.methods.registry import METHODS
-from riebench.models.entries import entry_named
+from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.pairs import Pair, categories_named, load_pairs, select
 from riebench.pairs.pair_files import fault
@@ -96,8 +96,9 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     """
     preset = _preset(options)
     model = options.handed_in.model
-    entry = model.entry if model else entry_named(str(options.model))
     settings = changed(parse_settings(preset.settings if preset else {}), options.settings or {})
+    name, settings = (model.entry.name, settings) if model else named_model(str(options.model), settings)
+    entry = model.entry if model else entry_named(name)
     entry.check_settings(settings)
     options.handed_in.check_settings(settings)
     model_sites = ModelSites.of(entry, model, settings)
@@ -113,7 +114,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     leave_out = ALL in options.listed["method"]
     try:
         request = Request(
-            model=entry.name if model else str(options.model),
+            model=name,
             settings=settings,
             protocol=protocol,
             conditions=tuple(
@@ -220,8 +221,10 @@ def _steps(options: RunOptions, entry: ModelEntry, preset: Preset | None) -> int
     """The denoising steps; those of a preset are for distilled models, so that a guided model keeps its own."""
     of_preset = preset.steps if preset and entry.guidance <= 1 else None
     steps = (of_preset or entry.steps) if options.steps is None else options.steps
-    if not 1 <= steps <= entry.most_steps:
-        raise UserError(f"steps is {steps}; expected 1 to {entry.most_steps}, the most that the sampler takes")
+    if not entry.least_steps <= steps <= entry.most_steps:
+        raise UserError(
+            f"steps is {steps}; expected {entry.least_steps} to {entry.most_steps}, the most that the sampler takes"
+        )
     return steps
 
 

@@ -112,7 +112,7 @@ class RunOptions:
     ] = None
     model: Annotated[
         "str | Model",
-        Option("Name of a model (mini, sdxl-turbo, sdxl-base, ...), or package.module:function.", written=str),
+        Option("Name of a model (see riebench models), package.module:name, or a folder of a pipeline.", written=str),
     ] = "mini"
     settings: Annotated[
         Settings, Option("Settings of model and instruments, see 'riebench settings'.", flag="set", named=True)

@@ -21,7 +21,7 @@ from riebench.features.score_files import (
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
 from riebench.instruments.handed_in import check_loaded
 from riebench.models.arguments import whole, words
-from riebench.models.entries import entry_named
+from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR, Prompted
 from riebench.records.code import code_version
@@ -129,6 +129,8 @@ def score(
             raise UserError(f"{name} is {value!r}; expected a {'folder' if name == 'out' else 'file'}")
     file = None if descriptions is None else Path(descriptions)
     parsed = parse_settings({} if settings is None else settings)
+    if isinstance(model, str):
+        model, parsed = named_model(model, parsed)
     batch, count = whole("batch", batch, 1), None if count is None else whole("count", count, 1)
     baselines = words("baselines", baselines) if baselines else ()
     for name in options:

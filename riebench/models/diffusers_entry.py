@@ -10,19 +10,20 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from riebench.models.devices import USER_WEIGHTS, pick_device
-from riebench.models.model import Model, ModelEntry
+from riebench.models.model import TEXT, Model, ModelEntry
 from riebench.models.sites import Site
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.files import files_under, fingerprint
 from riebench.util.lean_imports import lean_imports
-from riebench.weights import find_part, hub_snapshot, is_standin, weights_root
+from riebench.weights import HubFiles, Part, find_part, hub_snapshot, is_standin, weights_root
+from riebench.weights.parts import INSTRUMENTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,39 @@ USUAL_SETTINGS = {"force_zeros_for_empty_prompt": True}
 PUBLISHED_VAE: dict[str, Any] = {"block_out_channels": [128, 256, 512, 512]}
 """The part of the configuration of SDXL's and FLUX.1's autoencoders that sites depend on, for use without weights."""
 
+PIPELINE_FILES = (
+    *("model_index.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.jinja"),
+    *(f"*/{name}{shard}.safetensors" for name in ("model", "diffusion_pytorch_model") for shard in ("", "-0*")),
+)
+"""Patterns of the files of a pipeline on the hub, without other variants of its weights."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """How a pipeline encodes a prompt.
+
+    Attributes:
+        returned: what its ``encode_prompt`` returns, as names of arguments of its call; empty for what is not used.
+        arguments: of ``encode_prompt`` beside the prompt and the device.
+        encoders: name of a text encoder, as the bench prints it, to the pipeline's component.
+        tokenizers: component to the largest number of tokens; None for the tokenizer's own, which is never exceeded.
+            In place of a component that a pipeline lacks stands its ``tokenizer``.
+        wrapped: returns the text that the tokenizer is given for a prompt; None for the prompt itself.
+        as_called: names of further arguments of ``encode_prompt``: those that the pipeline's call has by default.
+        negative: what ``encode_prompt`` returns with guidance, if it encodes a negative prompt in a way of its own;
+            named as the prompt's own, and empty for what is not of the negative prompt.
+        more: further calls of ``encode_prompt``, for other encoders.
+    """
+
+    returned: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    encoders: Mapping[str, str] = field(default_factory=lambda: {TEXT: "text_encoder"})
+    tokenizers: Mapping[str, int | None] = field(default_factory=lambda: {"tokenizer": None})
+    wrapped: Callable[[Any, str], str] | None = None
+    as_called: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    more: tuple[Text, ...] = ()
+
 
 @dataclass(frozen=True)
 class DiffusersEntry(ModelEntry):
@@ -60,13 +94,17 @@ class DiffusersEntry(ModelEntry):
         denoiser: name of the pipeline's component that holds the sites.
         published: component to the part of its published configuration that sites depend on, for use without weights.
         loading: further arguments of the pipeline's ``from_pretrained``.
+        text: how the pipeline encodes a prompt.
+        no_start: why a run cannot begin with a finished picture; empty if it can.
     """
 
     own_pipeline: Path | None = None
     canvas: Callable[[int], NDArray[np.float32]] | None = None
-    denoiser: ClassVar[str]
-    published: ClassVar[Mapping[str, Mapping[str, Any]]]
-    loading: ClassVar[Mapping[str, Any]] = {}
+    denoiser: str = ""
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    text: Text = field(default_factory=Text)
+    no_start: str = ""
 
     def folder(self, settings: Settings) -> Path | None:
         """The folder of the pipeline on this machine; None if it is missing."""
@@ -83,6 +121,19 @@ class DiffusersEntry(ModelEntry):
         folder = self.folder(settings)
         configs = {name: component_config(folder, name, config) for name, config in self.published.items()}
         return self.sites_for(configs, settings.model.size)
+
+    def kinds_of_blocks(self) -> list[str]:
+        """The beginnings of the names of the blocks: ``double`` of ``double.18``."""
+        blocks = self.sites_for(self.published, None)
+        return list(dict.fromkeys(block.partition(".")[0] for block in blocks))
+
+    def size_text(self) -> str:
+        """One line on the size of pictures: the published model's own, and the number that others are multiples of."""
+        return ""
+
+    def guidance_text(self) -> str:
+        """One line on the guidance: how the pipeline is guided, and the default scale."""
+        return f"rows, {self.guidance:g}"
 
     @abstractmethod
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
@@ -105,7 +156,7 @@ class DiffusersEntry(ModelEntry):
             raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
         saes = self.saes(settings)  # refuse a bad folder of SAEs before the large pipeline is loaded
         pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
-        mark = "standin-" if is_standin(weights_root(settings)) else ""
+        mark = "standin-" if is_standin(weights_root(settings)) or is_standin(folder.parent) else ""
         model = self.model_of(pipeline, settings, f"{mark}{self.name}-{folder_fingerprint(folder)}")
         model.saes = saes
         return model
@@ -148,6 +199,21 @@ class DiffusersEntry(ModelEntry):
                 f"the {self.denoiser} of the pipeline, a {type(denoiser).__name__}, has not the layout of {self.name}"
             )
             raise UserError(f"{wrong}: {error}") from None
+
+
+def hub(name: str, repository: str, parameters: float, gated: bool = False) -> dict[str, Any]:
+    """The fields of an entry whose pipeline is on the hub, of weights of two bytes each.
+
+    Args:
+        name: of the entry.
+        repository: on the hub.
+        parameters: number of weights.
+        gated: whether the licence must be accepted.
+    """
+    source = HubFiles(repository, "main", PIPELINE_FILES, gated=gated)
+    part = Part("model", name, ("model_index.json",), source, int(2 * parameters), ("diffusers", "transformers"))
+    facts = {"pipeline_parameters": parameters, "row_bytes": 1.6e9}  # activations: FLUX.1's at 1024 px
+    return {"name": name, "parts": (part, *INSTRUMENTS), "standin": "tiny", **facts}
 
 
 def refuse_single_file(location: str | Path, pipeline_class: str) -> None:
@@ -275,6 +341,8 @@ def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:
     transformers.utils.logging.disable_progress_bar()
     # In float16 SDXL's pipeline casts its autoencoder at every call, with a warning each time.
     logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
+    # Pipelines warn at each call of sizes that they round and of texts without a mask; both are checked before.
+    logging.getLogger("diffusers.pipelines").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`upcast_vae`", FutureWarning)
     # Otherwise diffusers searches every module for the device, several times a call.
     return type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})

@@ -12,15 +12,16 @@ Importing it needs no torch.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from inspect import signature
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.diffusers_entry import DiffusersEntry
-from riebench.models.model import Model
+from riebench.models.diffusers_entry import DiffusersEntry, Text
+from riebench.models.model import DECODER, DENOISER, Model
 from riebench.models.schedulers import MEND, check_scheduler, check_steps
 from riebench.models.sites import Batch, Site
 from riebench.settings.settings import Settings
@@ -71,13 +72,15 @@ class DiffusersModel(Model):
         UserError: see :func:`check_factor` and :func:`check_scheduler`.
 
     Attributes:
-        packing: side of the square of latent cells that makes one position of the denoiser's input.
+        unconditional: what an edit does in the unconditional half of a guided batch.
+        negative: prompt of the unconditional half; None for the pipeline's own.
         kept: the attributes that a change of the pipeline leaves alone.
     """
 
-    packing: ClassVar[int] = 1
     kept: ClassVar[tuple[str, ...]] = ("saes", "batch", "replay", "_turn", "_state")
-    fixed: ClassVar[frozenset[str]] = Model.fixed | {"pipeline", "denoiser", "settings", "dtype"}
+    fixed: ClassVar[frozenset[str]] = Model.fixed | {
+        *("pipeline", "denoiser", "settings", "dtype", "guidance", "unconditional", "negative"),
+    }
 
     def __init__(
         self,
@@ -105,12 +108,13 @@ class DiffusersModel(Model):
         modules = {site: denoiser.get_submodule(path) for site, path in paths.items()}
         super().__init__(entry, fingerprint, sites, modules, device, size, {**common, **conditions})
         self.replay = settings.model.replay
+        self.unconditional, self.negative = settings.model.unconditional, settings.model.negative_prompt
         self._replayable = not runs_code_of_a_user(denoiser)
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
+        self._before, self._arguments = before, arguments
         check_factor(pipeline)
         check_scheduler(pipeline, self.set_timesteps)
         self._check_steps = lru_cache(KEPT_STEPS)(partial(check_steps, pipeline.scheduler, self.set_timesteps))
-        self._before, self._arguments = before, arguments
         self._canvas = entry.canvas and lru_cache(KEPT_LATENTS)(entry.canvas)
         self._recording: Recording | None = None
         self._finished: tuple[tuple[str, int, int], Tensor] | None = None
@@ -133,13 +137,66 @@ class DiffusersModel(Model):
         vars(self).update({name: value for name, value in vars(fresh).items() if name not in self.kept})
         self.forget_saes()
 
-    @abstractmethod
-    def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """Text states ``[1, tokens, width]`` and pooled text ``[1, width]`` of a prompt.
+    def networks(self) -> Mapping[str, tuple[Any, str]]:
+        """See :class:`Model`."""
+        encoders = {name: getattr(self.pipeline, part) for name, part in self.diffusers_entry.text.encoders.items()}
+        texts = {name: (encoder, "forward") for name, encoder in encoders.items() if encoder is not None}
+        return {DENOISER: (self.denoiser, "forward"), DECODER: (self.pipeline.vae, "decode"), **texts}
+
+    def _encode_text(self, prompt: str, unconditional: bool = False) -> dict[str, Any]:
+        """The arguments of the pipeline's call for a prompt: tensors of one row, or lists of one tensor.
+
+        Args:
+            prompt: to encode.
+            unconditional: whether it is that of the unconditional half, which some pipelines encode in another way.
 
         Raises:
             PairError: if the prompt is longer than an encoder takes.
         """
+        text = self.diffusers_entry.text
+        if unconditional and text.negative:
+            return self._encode("", text, negative_prompt=prompt, do_classifier_free_guidance=True)
+        return {name: value for part in (text, *text.more) for name, value in self._encode(prompt, part).items()}
+
+    def _encode(self, prompt: str, text: Text, **more: Any) -> dict[str, Any]:
+        """The arguments that one call of ``encode_prompt`` gives; ``more`` are further arguments of it."""
+        import torch
+
+        pipeline, called = self.pipeline, signature(self.pipeline.__call__).parameters
+        arguments = {**text.arguments, **{name: called[name].default for name in text.as_called}}
+        for name, most in text.tokenizers.items():
+            own = getattr(pipeline, name)
+            tokenizer = pipeline.tokenizer if own is None else own
+            longest = min(most or tokenizer.model_max_length, tokenizer.model_max_length)
+            if "max_sequence_length" in arguments and own is not None:
+                most_of_all = min(arguments["max_sequence_length"], tokenizer.model_max_length)
+                arguments["max_sequence_length"] = most_of_all
+            self.check_length(tokenizer, prompt, longest, text.wrapped(pipeline, prompt) if text.wrapped else prompt)
+        values = pipeline.encode_prompt(prompt, device=self.device, **arguments | more)
+        returned = text.negative if more else text.returned
+        named = {name: v for name, v in zip(returned, values, strict=False) if name and v is not None}
+        of_type = {n: v.to(self.dtype) for n, v in named.items() if torch.is_tensor(v) and v.is_floating_point()}
+        return named | of_type
+
+    @property
+    def diffusers_entry(self) -> DiffusersEntry:
+        """The entry."""
+        assert isinstance(self.entry, DiffusersEntry)
+        return self.entry
+
+    @property
+    def halves(self) -> int:
+        """Number of rows in the denoiser's batches for each picture: 2 with an unconditional half in each batch."""
+        return 2 if self.guided else 1
+
+    def conditional(self, value: Tensor) -> Tensor:
+        """The rows of the prompts in a tensor of the denoiser, as a view: the last ones."""
+        return value[len(value) // 2 :] if self.halves == 2 else value
+
+    def unconditional_half(self, value: Tensor) -> Tensor | None:
+        """The other rows, as a view, if edits are to be taken out of them."""
+        subtract = self.halves == 2 and self.unconditional == "subtract"
+        return value[: len(value) // 2] if subtract else None
 
     @contextmanager
     def keeping_nothing(self) -> Iterator[None]:
@@ -152,13 +209,21 @@ class DiffusersModel(Model):
         finally:
             self.encode_text, self.replay = kept
 
-    def check_length(self, tokenizer: Any, prompt: str, most: int) -> None:
+    def check_length(self, tokenizer: Any, prompt: str, most: int, wrapped: str) -> None:
         """Refuse a prompt with more tokens than a text encoder takes; a token of several vectors counts for each.
 
+        Args:
+            tokenizer: of the encoder.
+            prompt: as the user gives it.
+            most: number of tokens that the encoder takes.
+            wrapped: the text that the tokenizer is given, the prompt inside a template.
+
         Raises:
-            PairError: if the prompt has more tokens.
+            PairError: if the text has more tokens.
         """
-        tokens = len(tokenizer(self.pipeline.maybe_convert_prompt(prompt, tokenizer), verbose=False).input_ids)
+        if hasattr(self.pipeline, "maybe_convert_prompt"):
+            wrapped = self.pipeline.maybe_convert_prompt(wrapped, tokenizer)
+        tokens = len(tokenizer(wrapped, verbose=False).input_ids)
         if tokens > most:
             wrong = f"{tokens} tokens, the text encoder takes {most}"
             raise PairError(f"the prompt {prompt[:40]!r}... has {wrong}; shorten it", where="text")
@@ -167,39 +232,55 @@ class DiffusersModel(Model):
         """Prepare a scheduler for a number of steps, as the pipeline's call does; it forgets all earlier steps."""
         scheduler.set_timesteps(steps, device=device)
 
-    def unconditional_arguments(self, rows: int) -> dict[str, Any]:
-        """The arguments of the pipeline's call for the unconditional half of a guided batch of ``rows`` pictures."""
-        return {}
+    def unconditional_text(self) -> dict[str, Any]:
+        """The text of the unconditional half, as of :meth:`_encode_text`: of the negative or the empty prompt."""
+        own_way = bool(self.diffusers_entry.text.negative)
+        return self.encode_text(self.negative or "", True) if own_way else self.encode_text(self.negative or "")
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """The shape ``[channels, side, side]`` of a picture's initial latents."""
+        side = self.size // self.pipeline.vae_scale_factor
+        channels: int = self.denoiser.config.in_channels  # type: ignore[union-attr, assignment]
+        return channels, side, side
 
     def packed(self, latents: Tensor) -> Tensor:
         """Initial latents ``[rows, channels, side, side]`` in the shape that the pipeline's call takes."""
         return latents
+
+    def call_arguments(self, texts: Sequence[Mapping[str, Any]], steps: int, latents: Tensor) -> dict[str, Any]:
+        """The arguments of the pipeline's call but for generators and callbacks.
+
+        Args:
+            texts: one a row, as of :meth:`_encode_text`.
+            steps: denoising steps.
+            latents: initial ones, ``[rows, channels, side, side]``.
+        """
+        guiding = [self.unconditional_text()] * len(texts) if self.guided else []
+        return {
+            **joined(texts),
+            **{f"negative_{name}": value for name, value in joined(guiding).items()},
+            "latents": self.packed(latents).to(self.device, self.dtype),
+            "num_inference_steps": steps,
+            "height": self.size,
+            "width": self.size,
+            "output_type": "pt",
+            **self._arguments,
+        }
 
     def sample(self, batch: Batch) -> Tensor:
         """See :class:`Model`; the pipeline's own call, from text states and latents."""
         import torch
 
         self._check_steps(batch.steps)
-        rows = len(batch.prompts)
-        states, pooled = (torch.cat(part) for part in zip(*map(self.encode_text, batch.prompts), strict=True))
+        texts = [self.encode_text(prompt) for prompt in batch.prompts]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in batch.seeds]
-        latents = self.packed(self._initial_latents(batch.seeds, generators))
+        arguments = self.call_arguments(texts, batch.steps, self._initial_latents(batch.seeds, generators))
         vae_type = self.pipeline.vae.dtype
         try:
             with self._first_step(batch):
-                pixels: Tensor = self.pipeline(
-                    prompt_embeds=states,
-                    pooled_prompt_embeds=pooled,
-                    latents=latents.to(self.device, self.dtype),
-                    generator=generators,
-                    num_inference_steps=batch.steps,
-                    height=self.size,
-                    width=self.size,
-                    output_type="pt",
-                    callback_on_step_end=self._after_step(batch, generators),
-                    **self._arguments,
-                    **(self.unconditional_arguments(rows) if self.guided else {}),
-                ).images
+                callback = self._after_step(batch, generators)
+                more = {} if callback is None else {"callback_on_step_end": callback}
+                pixels: Tensor = self.pipeline(**arguments, **more, generator=generators).images
         except BaseException:
             # In float16 SDXL's pipeline decodes in float32 and casts back at the end; an error skips the cast.
             self.pipeline.vae.to(dtype=vae_type)
@@ -216,9 +297,7 @@ class DiffusersModel(Model):
 
         if self._canvas is not None:
             return torch.from_numpy(np.stack([self._canvas(seed) for seed in seeds]))
-        side = self.size // self.pipeline.vae_scale_factor
-        channels: int = self.denoiser.config.in_channels  # type: ignore[union-attr, assignment]
-        shape = (1, channels // self.packing**2, side, side)
+        shape = (1, *self.latent_shape())
         return torch.cat([torch.randn(shape, generator=generator, dtype=torch.float32) for generator in generators])
 
     def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
@@ -228,7 +307,7 @@ class DiffusersModel(Model):
         """
         if not (self.replay and self._replayable):
             return nullcontext()
-        rows, halves = len(batch.prompts), 2 if self.guided else 1
+        rows = len(batch.prompts)
         starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
         touched = {site.partition("/")[0] for edit in batch.edits for site in edit.changes}
         touched |= {site.partition("/")[0] for site in batch.capture}
@@ -236,7 +315,7 @@ class DiffusersModel(Model):
         if before and not batch.edits:
             paths = list(dict.fromkeys(path for each in before for path in each))
             self._recording = Recording(starts[-1], paths)
-            return recording(self.denoiser, self._recording, [half * rows + rows - 1 for half in range(halves)])
+            return recording(self.denoiser, self._recording, [half * rows + rows - 1 for half in range(self.halves)])
         kept = self._recording
         if kept is None or not before or set(starts) != {kept.start}:
             return nullcontext()
@@ -248,6 +327,9 @@ class DiffusersModel(Model):
         """See :class:`Model`; the latents of the latest such run are kept."""
         import torch
 
+        if self.diffusers_entry.no_start:
+            why = self.diffusers_entry.no_start
+            raise UserError(f"{self.entry.name} cannot begin with a finished picture: {why}")
         run = (prompt, seed, steps)
         with self._turn, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             self._follow()
@@ -306,6 +388,15 @@ class DiffusersModel(Model):
             )
             raise UserError(f"{wrong}; {MEND}")
         return noised
+
+
+def joined(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The texts of several rows together: tensors ``[rows, ...]``, or lists with an element for each row."""
+    import torch
+
+    names = texts[0] if texts else ()
+    rows = {name: [text[name] for text in texts] for name in names}
+    return {n: [*chain.from_iterable(v)] if isinstance(v[0], list) else torch.cat(v) for n, v in rows.items()}
 
 
 def check_factor(pipeline: Any) -> None:

@@ -23,13 +23,50 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """The endings of files of weights."""
+REFUSED = {
+    "StableDiffusionXLPAGPipeline": "its batches have a third, perturbed part beside the two of guidance",
+    "StableDiffusionPAGPipeline": "its batches have a third, perturbed part beside the two of guidance",
+    "StableCascadePriorPipeline": "it makes no picture, but the embedding that its decoder begins with",
+    "StableCascadeDecoderPipeline": "it begins with its prior's embedding, and its blocks run several times a step",
+    "StableCascadeCombinedPipeline": "it is two pipelines in a row, with two denoisers",
+    "SanaSprintPipeline": "its scheduler counts a timestep more than steps, and its picture is not of its last latents",
+    "HunyuanImagePipeline": "its guidance is a part of its own, which the family does not follow",
+    "PRXPipeline": "it ignores what its callback returns, and fails with two guided prompts (diffusers 0.42)",
+    "OmniGenPipeline": "its call takes no embeddings, and its guidance cannot be switched off",
+    "Ideogram4Pipeline": "it has two denoisers, and its call takes no embeddings",
+    "DreamLitePipeline": "its call takes neither embeddings nor latents",
+    "DreamLiteMobilePipeline": "its call takes neither embeddings nor latents",
+    "LongCatImagePipeline": "its call takes no embeddings (diffusers 0.42: TypeError with prompt_embeds alone)",
+    "BriaFiboPipeline": "its call takes no embeddings",
+}
+"""Classes of pipelines that are refused, with the reason."""
 
 
+FAMILIES = {
+    "flux-dev": "riebench.models.flux:DEV",
+    "sd1.5": "riebench.models.sd:SD15",
+    "sd-turbo": "riebench.models.sd:SD_TURBO",
+    "lcm": "riebench.models.sd:LCM",
+    "sd3.5-medium": "riebench.models.token_families:SD3",
+    "pixart-alpha": "riebench.models.token_families:PIXART_ALPHA",
+    "pixart-sigma": "riebench.models.token_families:PIXART_SIGMA",
+    "sana": "riebench.models.token_families:SANA",
+    "z-image-turbo": "riebench.models.token_families:Z_IMAGE",
+    "qwen-image": "riebench.models.token_families:QWEN_IMAGE",
+    "lumina2": "riebench.models.token_families:LUMINA2",
+    "auraflow": "riebench.models.token_families:AURA_FLOW",
+    "chroma": "riebench.models.token_families:CHROMA",
+    "cogview4": "riebench.models.token_families:COGVIEW4",
+    "flux2-klein": "riebench.models.token_families:FLUX2_KLEIN",
+    "ovis-image": "riebench.models.token_families:OVIS",
+    "hunyuandit": "riebench.models.token_families:HUNYUAN_DIT",
+}
+"""Name of a model to the place of its entry, beside those that are entry points."""
 INSTRUMENTS = ("masker.", "clip.", "lpips.", "dino.")
 """The beginnings of the names of settings that no model has."""
 OF_LOADING = ("weights", *(f"model.{name}" for name in ("location", "revision", "dtype", "device", "offload")))
 """Settings of how weights are loaded."""
-MODELS = Registry("model", ModelEntry)
+MODELS = Registry("model", ModelEntry, own=FAMILIES)
 """Every model; entry points are those of the group ``riebench.models``."""
 
 
@@ -103,30 +140,42 @@ def _given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
 
 def entry_and_settings(model: str | Path, settings: Mapping[str, Any]) -> tuple[ModelEntry, Settings]:
     """The entry of a model by its name or its folder, and its settings; arguments and errors as of :func:`load`."""
-    if not isinstance(model, str | Path) or not str(model):
-        raise UserError(f"the model is {model!r}; expected a name, as 'mini', or a folder in diffusers' layout")
-    parsed = parse_settings(settings)
-    if str(model) not in model_names() and Path(model).is_dir():
-        entry = _entry_of_folder(Path(model))
-        parsed = parsed.model_copy(update={"model": parsed.model.model_copy(update={"location": str(model)})})
-    else:
-        if Path(model).suffix in CHECKPOINTS and Path(model).is_file():
-            refuse_single_file(model, "StableDiffusionXLPipeline")
-        entry = entry_named(str(model))
+    name, parsed = named_model(model, parse_settings(settings))
+    entry = entry_named(name)
     entry.check_settings(parsed)
     return entry, parsed
 
 
-def _entry_of_folder(folder: Path) -> ModelEntry:
+def named_model(model: str | Path, settings: Settings) -> tuple[str, Settings]:
+    """The name of a model, and the settings with the folder of its pipeline if the model was named by that.
+
+    Raises:
+        UserError: if the folder holds no pipeline of a known class.
+    """
+    if not isinstance(model, str | Path) or not str(model):
+        raise UserError(f"the model is {model!r}; expected a name, as 'mini', or a folder in diffusers' layout")
+    if str(model) in model_names() or not Path(model).is_dir():
+        if Path(model).suffix in CHECKPOINTS and Path(model).is_file():
+            refuse_single_file(model, "StableDiffusionXLPipeline")
+        return str(model), settings
+    name = _name_of_folder(Path(model))
+    located = settings.model.model_copy(update={"location": str(Path(model).resolve())})
+    return name, settings.model_copy(update={"model": located})
+
+
+def _name_of_folder(folder: Path) -> str:
+    """The name of the entry that a pipeline's folder is loaded by: of its class, and of its denoiser's kind."""
     try:
         kind = json.loads((folder / INDEX).read_text())["_class_name"]
     except (OSError, ValueError, KeyError):
         raise UserError(f"{folder} has no {INDEX} that names a pipeline; give a folder in diffusers' layout") from None
-    classes = set()
+    if kind in REFUSED:
+        raise UserError(f"{folder} is a {kind}, which is not run: {REFUSED[kind]}")
+    entries = []
     for name in model_names():
         with suppress(UserError):  # a broken plug-in must not hinder the others
-            entry = entry_named(name)
-            if entry.pipeline_class == kind and entry.parts:
-                return entry
-            classes |= {entry.pipeline_class} - {""}
-    raise unknown("pipeline class", kind, sorted(classes))
+            entries.append((name, entry_named(name)))
+    fitting = [(name, entry) for name, entry in entries if entry.pipeline_class == kind and entry.parts]
+    if not fitting:
+        raise unknown("pipeline class", kind, sorted({entry.pipeline_class for _, entry in entries} - {""}))
+    return next((name for name, entry in fitting if entry.is_of(folder)), fitting[0][0])

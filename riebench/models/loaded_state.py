@@ -47,6 +47,19 @@ class LoadedState:
         self._mark = mark
         self._fingerprint = self._loaded_fingerprint if mark.is_of_state(self._loaded) else None
 
+    def settle(self, watched: Any) -> None:
+        """Take what the model is made of now for the state that it was in, after its first call.
+
+        Networks of diffusers make tables and buffers at their first call.
+
+        Args:
+            watched: what the model is made of.
+        """
+        mark = ChangeMark(watched)
+        if self._mark is self._loaded:
+            self._loaded = mark
+        self._mark = mark
+
     def fingerprint(self, computed: Callable[[], str]) -> str:
         """The fingerprint of the weights as they are now; ``computed`` hashes changed ones."""
         if self._fingerprint is not None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from riebench.mini.layout import canvas_of_seed
 from riebench.models.devices import pick_device
-from riebench.models.diffusers_entry import DiffusersEntry
-from riebench.models.flux import FluxEntry
+from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry
+from riebench.models.flux import FLUX, PUBLISHED_TRANSFORMER, SCHNELL_TOKENS, flux_text
 from riebench.models.model import Model
 from riebench.models.sdxl import SDXLEntry
+from riebench.models.tokens import TokenEntry
 from riebench.pairs import Pair
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
@@ -119,16 +120,16 @@ class MiniEntry(DrawnEntry, SDXLEntry):
     """Mini by name."""
 
 
-class MiniFluxEntry(DrawnEntry, FluxEntry):
+class MiniFluxEntry(DrawnEntry, TokenEntry):
     """Mini's FLUX by name."""
 
 
 MINI = MiniEntry("mini", own_pipeline=WEIGHTS / "pipeline", **WORLD)
 MINI_FLUX = MiniFluxEntry(
     "mini-flux",
-    default_sites=("double.1", "double.2", "single.0", "single.1"),
-    steps=1,
-    size=128,
     own_pipeline=FLUX_WEIGHTS / "pipeline",
-    **WORLD,
+    published={"transformer": PUBLISHED_TRANSFORMER, "vae": PUBLISHED_VAE},
+    text=flux_text(SCHNELL_TOKENS),
+    arguments={"guidance_scale": 0.0},
+    **FLUX | WORLD | {"default_sites": ("double.1", "double.2", "single.0", "single.1"), "size": 128},
 )

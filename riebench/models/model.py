@@ -47,6 +47,7 @@ class ModelEntry(ABC):
         name: of the model, for ``--model``.
         default_sites: the blocks that ``--block all`` names.
         steps: default number of denoising steps.
+        least_steps: the smallest number of steps that the pipeline makes.
         most_steps: the largest number of steps that the sampler takes.
         guidance: default guidance scale.
         pairs: the model's own pair file; None if it has none.
@@ -66,6 +67,7 @@ class ModelEntry(ABC):
     name: str
     default_sites: tuple[str, ...]
     steps: int = 1
+    least_steps: int = 1
     most_steps: int = 1000
     guidance: float = 0.0
     pairs: Path | None = None
@@ -78,6 +80,10 @@ class ModelEntry(ABC):
     pipeline_parameters: float = 0.0
     row_bytes: float = 0.0
     standin: str = ""
+
+    def is_of(self, folder: Path) -> bool:
+        """Whether this entry is the one for a folder with a pipeline of its class, where several have the class."""
+        return True
 
     def check_settings(self, settings: Settings) -> None:  # noqa: B027 - most families have nothing to refuse
         """Check settings before anything is loaded; the base class accepts all.
@@ -312,6 +318,14 @@ class Model(ABC):
     @abstractmethod
     def sample(self, batch: Batch) -> Tensor:
         """The pictures ``[rows, 3, height, width]`` of a batch, 0 to 1; hooks edit and capture meanwhile."""
+
+    def calls_a_step(self, site: str) -> int:
+        """How often a site's module is called in each step; the first call is that of the prompt and the picture."""
+        return 1
+
+    def is_input(self, site: str) -> bool:
+        """Whether a site's values are the input of its module, and not its output; ``read`` is then given the input."""
+        return False
 
     def finished(self, prompt: str, seed: int, steps: int) -> Tensor:
         """The finished latents ``[1, ...]`` of a run without edits, for a :class:`Start`.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 TRIAL_STEPS = 4
 """Schedulers with more than one pass a step differ from others from two steps on."""
 MEND = (
-    "give the pipeline one that fits (EulerDiscreteScheduler for SDXL, FlowMatchEulerDiscreteScheduler for FLUX), with "
-    "pipeline.scheduler = CLASS.from_config(pipeline.scheduler.config) or in scheduler/scheduler_config.json"
+    "give the pipeline one that fits (EulerDiscreteScheduler for a U-Net, FlowMatchEulerDiscreteScheduler for FLUX), "
+    "with pipeline.scheduler = CLASS.from_config(pipeline.scheduler.config) or in scheduler/scheduler_config.json"
 )
 """The end of a message that refuses a scheduler."""
 SetTimesteps = Callable[[Any, int, "torch.device"], None]
@@ -69,6 +69,8 @@ def check_steps(scheduler: Any, set_timesteps: SetTimesteps, steps: int) -> None
         trial = deepcopy(scheduler)
         set_timesteps(trial, steps, torch.device("cpu"))
         passes = len(trial.timesteps)
+    except UserError:
+        raise
     except Exception as error:  # noqa: BLE001 - assertions too: each scheduler refuses in its own way
         raise _failed(name, error) from None
     if passes != steps:
@@ -94,10 +96,14 @@ def _trial_latents(pipeline: Any, set_timesteps: SetTimesteps, seeds: Sequence[i
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     latents, scales, more = torch.ones(len(seeds), 4, 4, 4), hasattr(pipeline, "prepare_extra_step_kwargs"), {}
     if scales:  # FLUX's pipeline hands no generator to its scheduler, and lets it scale nothing
-        latents, more = latents * scheduler.init_noise_sigma, pipeline.prepare_extra_step_kwargs(generators, 0.0)
+        latents, more = (
+            latents * getattr(scheduler, "init_noise_sigma", 1.0),
+            pipeline.prepare_extra_step_kwargs(generators, 0.0),
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(len(seeds))
         for time in scheduler.timesteps[:2]:
-            predicted = (scheduler.scale_model_input(latents, time) if scales else latents) / 2
+            scaled = scales and hasattr(scheduler, "scale_model_input")
+            predicted = (scheduler.scale_model_input(latents, time) if scaled else latents) / 2
             latents = scheduler.step(predicted, time, latents, **more, return_dict=False)[0]
     return latents

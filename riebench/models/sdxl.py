@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry
+from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry, Text
 from riebench.models.diffusers_model import DiffusersModel
-from riebench.models.model import DECODER, DENOISER, TEXT, Model
+from riebench.models.model import TEXT, Model
 from riebench.models.sites import NEURONS, Site
 from riebench.sae.folders import find_saes
 from riebench.settings.settings import SaeSettings, Settings
@@ -58,6 +58,14 @@ PIPELINE_FILES = (
 )
 
 
+TWO_CLIPS = Text(
+    ("prompt_embeds", "", "pooled_prompt_embeds"),
+    {"do_classifier_free_guidance": False},
+    {TEXT: "text_encoder", "second text encoder": "text_encoder_2"},
+    {"tokenizer": None, "tokenizer_2": None},
+)
+
+
 def module_path(block: str) -> str:
     """The path of a block in the U-Net: of ``down.2.1`` ``down_blocks.2.attentions.1``."""
     stage, *numbers = block.split(".")
@@ -72,7 +80,7 @@ def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
         side: of the latents, cells.
     """
     widths, each = list(unet["block_out_channels"]), unet["layers_per_block"]
-    depths = unet["transformer_layers_per_block"]
+    depths = unet.get("transformer_layers_per_block", 1)
     depths = [depths] * len(widths) if isinstance(depths, int) else list(depths)
     last = len(widths) - 1
     stages = [(f"down.{i}", i, each) for i, kind in enumerate(unet["down_block_types"]) if "CrossAttn" in kind]
@@ -96,9 +104,12 @@ class SDXLEntry(DiffusersEntry):
 
     default_sites: tuple[str, ...] = FOUR
     pipeline_class: str = "StableDiffusionXLPipeline"
-    denoiser: ClassVar[str] = "unet"
-    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {"unet": PUBLISHED_UNET, "vae": PUBLISHED_VAE}
-    loading: ClassVar[Mapping[str, Any]] = {"add_watermarker": False}
+    denoiser: str = "unet"
+    published: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=lambda: {"unet": PUBLISHED_UNET, "vae": PUBLISHED_VAE}
+    )
+    loading: Mapping[str, Any] = field(default_factory=lambda: {"add_watermarker": False})
+    text: Text = TWO_CLIPS
     pipeline_parameters: float = 3.47e9  # U-Net 2.57, text encoders 0.82, VAE 0.08
     row_bytes: float = 0.9e9  # at 512 px
 
@@ -124,6 +135,10 @@ class SDXLEntry(DiffusersEntry):
         unet, vae = configs["unet"], configs["vae"]
         factor = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to each cell of the latents
         return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
+
+    def size_text(self) -> str:
+        """See :class:`DiffusersEntry`."""
+        return f"{PIPELINE_UNIT * self.published['unet']['sample_size']}; multiples of {PIPELINE_UNIT}"
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """The SAEs in ``sae.folder``, else the published ones with RIEBench's k and number of features."""
@@ -167,8 +182,6 @@ class SDXL(DiffusersModel):
         UserError: if the size does not fit the model, or a setting is of an unconditional half that it lacks.
     """
 
-    fixed: ClassVar[frozenset[str]] = DiffusersModel.fixed | {"guidance", "unconditional", "negative"}
-
     def __init__(self, pipeline: Any, entry: SDXLEntry, settings: Settings, fingerprint: str) -> None:
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
         own = config.sample_size * factor
@@ -177,16 +190,15 @@ class SDXL(DiffusersModel):
         if size % unit:
             raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {own})")
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
-        self.unconditional = chosen.unconditional
-        self.negative = chosen.negative_prompt
-        halves = {"negative_prompt": self.negative is not None, "unconditional": self.unconditional == "subtract"}
+        negative, unconditional = chosen.negative_prompt, chosen.unconditional
+        halves = {"negative_prompt": negative is not None, "unconditional": unconditional == "subtract"}
         for name, is_set in halves.items():
             if is_set and config.time_cond_proj_dim is not None:
                 wrong = "the U-Net takes the guidance as a number (time_cond_proj_dim), without an unconditional half"
                 raise UserError(f"{wrong}; leave out the setting model.{name}")
-        conditions: dict[str, str | float] = {"guidance": self.guidance, "unconditional": self.unconditional}
-        if self.negative is not None:
-            conditions["negative_prompt"] = self.negative
+        conditions: dict[str, str | float] = {"guidance": self.guidance, "unconditional": unconditional}
+        if negative is not None:
+            conditions["negative_prompt"] = negative
         sites = sites_of(config, size // factor)
         parts = {site: (module_path(site.partition("/")[0]), site.partition(NEURONS)[2]) for site in sites}
         paths = {s: f"{p}.transformer_blocks.{n}.ff.net.0" if n else p for s, (p, n) in parts.items()}
@@ -197,21 +209,11 @@ class SDXL(DiffusersModel):
         # Diffusers' rule for an unconditional half in each batch; some U-Nets take the guidance as a number.
         self.guided = self.guidance > 1 and config.time_cond_proj_dim is None
 
-    def networks(self) -> Mapping[str, tuple[Any, str]]:
-        """See :class:`Model`."""
-        pipeline = self.pipeline
-        return {
-            DENOISER: (pipeline.unet, "forward"),
-            DECODER: (pipeline.vae, "decode"),
-            TEXT: (pipeline.text_encoder, "forward"),
-            "second text encoder": (pipeline.text_encoder_2, "forward"),
-        }
-
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """Output minus input of a block, in float32, or neurons in the model's type; of the conditional half."""
         if NEURONS in site:
-            return self._conditional(output)
-        before, after = (self._conditional(value).float() for value in (args[0], output[0]))
+            return self.conditional(output)
+        before, after = (self.conditional(value).float() for value in (args[0], output[0]))
         return (after - before).flatten(2).transpose(1, 2)
 
     def add(self, site: str, output: Any, delta: Tensor) -> Any:
@@ -220,34 +222,16 @@ class SDXL(DiffusersModel):
         if value.ndim == 4:
             delta = delta.transpose(1, 2).unflatten(2, self.sites[site].grid)
         delta, changed = delta.to(value.dtype), value.clone()
-        self._conditional(changed).add_(delta)
-        if self.guided and self.unconditional == "subtract":
-            changed[: len(delta)] -= delta
+        self.conditional(changed).add_(delta)
+        if (other := self.unconditional_half(changed)) is not None:
+            other.sub_(delta)
         return changed if NEURONS in site else (changed, *output[1:])
 
-    def _conditional(self, value: Tensor) -> Tensor:
-        return value[len(value) // 2 :] if self.guided else value
-
-    def _encode_text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """See :class:`DiffusersModel`; the pipeline's own encoding."""
-        pipeline = self.pipeline
-        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):
-            self.check_length(tokenizer, prompt, tokenizer.model_max_length)
-        states, _, pooled, _ = pipeline.encode_prompt(prompt, device=self.device, do_classifier_free_guidance=False)
-        return states, pooled
-
-    def unconditional_arguments(self, rows: int) -> dict[str, Any]:
-        """See :class:`DiffusersModel`: text states ``[rows, tokens, width]`` and pooled text ``[rows, width]``.
-
-        They are of the negative prompt; without one, of the empty prompt, or zeros if the pipeline is configured so.
-        """
-        states, pooled = self.encode_text(self.negative or "")
-        if self.negative is None and self.pipeline.config.force_zeros_for_empty_prompt:
-            states, pooled = states * 0, pooled * 0
-        return {
-            "negative_prompt_embeds": states.expand(rows, -1, -1),
-            "negative_pooled_prompt_embeds": pooled.expand(rows, -1),
-        }
+    def unconditional_text(self) -> dict[str, Any]:
+        """See :class:`DiffusersModel`; zeros without a negative prompt, if the pipeline is configured so."""
+        text = super().unconditional_text()
+        zeros = self.negative is None and self.pipeline.config.get("force_zeros_for_empty_prompt")
+        return {name: value * 0 for name, value in text.items()} if zeros else text
 
 
 _NEEDS = ("model_index.json", "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from riebench.models.sites import Batch, Edit, Site, check_change, check_rows
@@ -19,6 +20,10 @@ class WithSites(Protocol):
     sites: Mapping[str, Site]
     modules: Mapping[str, nn.Module]
 
+    def calls_a_step(self, site: str) -> int: ...
+
+    def is_input(self, site: str) -> bool: ...
+
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor: ...
 
     def add(self, site: str, output: Any, delta: Tensor) -> Any: ...
@@ -33,7 +38,7 @@ class SiteHooks:
 
     Attributes:
         values: captured site to its values ``[rows, steps, positions, width]``.
-        calls: site to the number of its module's calls; each call is one step.
+        calls: site to the number of its module's calls.
     """
 
     def __init__(self, model: WithSites, batch: Batch) -> None:
@@ -45,21 +50,25 @@ class SiteHooks:
 
     def __enter__(self) -> SiteHooks:
         for site in self.calls:
-            module = self.model.modules[site]
-            self._handles.callback(module.register_forward_hook(self._hook(site), with_kwargs=True).remove)
+            module, hook = self.model.modules[site], self._hook(site)
+            if self.model.is_input(site):
+                handle = module.register_forward_pre_hook(partial(_on_input, hook))
+            else:
+                handle = module.register_forward_hook(hook, with_kwargs=True)
+            self._handles.callback(handle.remove)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._handles.close()
 
     def check_calls(self) -> None:
-        """Refuse a batch in which a site's module did not run once in each step, so that edits or values are lacking.
+        """Refuse a batch in which a site's module ran more or less often than steps need: edits or values are lacking.
 
         Raises:
             UserError: with the site and the likely causes.
         """
         for site, calls in self.calls.items():
-            if calls != self.batch.steps:
+            if calls != self.batch.steps * self.model.calls_a_step(site):
                 raise self._miscounted(site, f"{calls} times")
 
     def _miscounted(self, site: str, times: str) -> UserError:
@@ -68,13 +77,15 @@ class SiteHooks:
 
     def _hook(self, site: str) -> Callable[..., Any]:
         """The forward hook of a site's module: it adds the edits to the output, then keeps the values."""
-        model, batch = self.model, self.batch
+        model, batch, each = self.model, self.batch, self.model.calls_a_step(site)
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            step = self.calls[site]
+            step, call = divmod(self.calls[site], each)
             if step == batch.steps:
                 raise self._miscounted(site, "more often")
             self.calls[site] += 1
+            if call:  # of the unconditional half, or of the text
+                return output
             if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
                 values = model.read(site, args, kwargs, output)
                 check_rows(site, len(values), len(batch.prompts))
@@ -88,6 +99,11 @@ class SiteHooks:
             return output
 
         return hook
+
+
+def _on_input(hook: Callable[..., Any], module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A forward pre-hook that gives a site's hook a module's input in the place of an output."""
+    return hook(module, (), {}, args[0]), *args[1:]
 
 
 def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tensor:

@@ -35,6 +35,9 @@ class ModelSettings(_Group):
     offload: Literal["none", "model", "sequential"] = Field("none", description="Keep weights on the CPU until used")
     size: int | None = Field(None, gt=0, description="Side of the pictures in pixels; the model's own unless given")
     guidance: float | None = Field(None, ge=0, description="Guidance scale; the model's own unless given")
+    true_guidance: float | None = Field(
+        None, ge=0, description="Guidance scale of a second call with the negative prompt, for FLUX.1"
+    )
     negative_prompt: str | None = Field(
         None, description="Prompt of the unconditional half; the model's own unless given"
     )

@@ -82,8 +82,8 @@ FLUX_INDEX = {
 }
 
 
-def transformer_config(shape: FluxShape) -> dict[str, Any]:
-    """The configuration of FLUX.1-schnell's transformer (``transformer/config.json``)."""
+def transformer_config(shape: FluxShape, guided: bool = False) -> dict[str, Any]:
+    """The configuration of a FLUX.1 transformer (``transformer/config.json``); FLUX.1-dev's is guided."""
     width = shape.clip[0]
     return {
         "patch_size": 1,
@@ -94,7 +94,7 @@ def transformer_config(shape: FluxShape) -> dict[str, Any]:
         "num_attention_heads": shape.heads,
         "joint_attention_dim": shape.t5[0],
         "pooled_projection_dim": width,
-        "guidance_embeds": False,
+        "guidance_embeds": guided,
         "axes_dims_rope": shape.axes,
     }
 
@@ -137,7 +137,9 @@ def flux_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
     shape = FLUX_SHAPES[size]
     few = f"{shape.double} of 19 double and {shape.single} of 38 single blocks, {shape.t5[3]} of T5's 24 layers"
     return {
-        "model" if size == "tiny" else f"model ({few})": lambda: write_flux(root / model, shape, seed),
+        "model" if size == "tiny" else f"model ({few})": lambda: write_flux(
+            root / model, shape, seed, model == "flux-dev"
+        ),
         "sae": lambda: _write_saes(root / "flux-saes", shape, seed),
     }
 
@@ -151,7 +153,7 @@ def _write_saes(folder: Path, shape: FluxShape, seed: int) -> None:
             write_sae(folder / block, config, generator)
 
 
-def flux_networks(shape: FluxShape) -> Networks:
+def flux_networks(shape: FluxShape, guided: bool = False) -> Networks:
     """The networks of a FLUX, with random weights."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
     from transformers import CLIPTextModel, T5EncoderModel
@@ -160,13 +162,13 @@ def flux_networks(shape: FluxShape) -> Networks:
         "vae": lambda: AutoencoderKL(**vae_config(shape)),
         "text_encoder": lambda: CLIPTextModel(clip_text_config(shape.clip, "quick_gelu")),
         "text_encoder_2": lambda: T5EncoderModel(t5_config(shape)),
-        "transformer": lambda: FluxTransformer2DModel(**transformer_config(shape)),
+        "transformer": lambda: FluxTransformer2DModel(**transformer_config(shape, guided)),
     }
 
 
-def write_flux(folder: Path, shape: FluxShape, seed: int) -> None:
+def write_flux(folder: Path, shape: FluxShape, seed: int, guided: bool = False) -> None:
     """Write a ``FluxPipeline`` with random weights; large networks are split into several files, as published."""
-    for name, make in flux_networks(shape).items():
+    for name, make in flux_networks(shape, guided).items():
         write_networks(folder, {name: make}, seed, shape.dtype, shape.shard if name in LARGE else WHOLE)
     write_flux_frame(folder)
 

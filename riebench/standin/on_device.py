@@ -14,8 +14,8 @@ import torch
 
 from riebench.models import Model, entry_named
 from riebench.models.diffusers_entry import DiffusersEntry, pipeline_on, prepared
-from riebench.models.flux import FluxEntry
 from riebench.models.sdxl import FOUR
+from riebench.models.tokens import TokenEntry
 from riebench.settings.settings import Settings
 from riebench.standin.flux_pipeline import FLUX_SHAPES, SAE_BLOCKS, flux_networks, write_flux_frame
 from riebench.standin.pipeline import Networks, sdxl_networks, write_sdxl_frame
@@ -39,8 +39,8 @@ def model_on(device: torch.device, name: str, size: Size, settings: Settings, se
     """
     entry = entry_named(name)
     assert isinstance(entry, DiffusersEntry)
-    flux = isinstance(entry, FluxEntry)
-    networks = flux_networks(FLUX_SHAPES[size]) if flux else sdxl_networks(name, size)
+    flux = isinstance(entry, TokenEntry)
+    networks = flux_networks(FLUX_SHAPES[size], name == "flux-dev") if flux else sdxl_networks(name, size)
     kind = pipeline_on(entry, device)
     with tempfile.TemporaryDirectory() as folder:
         write_flux_frame(Path(folder)) if flux else write_sdxl_frame(Path(folder), name)

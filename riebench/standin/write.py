@@ -54,6 +54,10 @@ def _family_writer(entry: ModelEntry) -> Callable[[Path, str, Size, int], Writer
         from riebench.standin.flux_pipeline import flux_parts
 
         return flux_parts
+    if entry.standin == "tiny":
+        from riebench.standin.tiny_pipelines import tiny_parts
+
+        return tiny_parts
     writer: Callable[[Path, str, Size, int], Writers] = load_object("stand-in writer", entry.standin)
     return writer
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -60,6 +60,7 @@ class Registry(Generic[Entry]):
 
     Attributes:
         kind: the noun that messages use, as ``method``. Entry points are those of the group ``riebench.{kind}s``.
+        own: name to ``module:name`` of extensions of this package that are no entry points.
         entry_type: the class of entries if the kind has no decorator: an entry point or a place then names an entry, or
             a function without arguments that returns one.
         registered: name to entry, of those that a decorator registered in this process.
@@ -70,12 +71,14 @@ class Registry(Generic[Entry]):
     entry_type: type[Entry] | None = None
     registered: dict[str, Entry] = field(default_factory=dict)
     decorated: dict[Any, Entry] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def installed(self) -> dict[str, list[EntryPoint]]:
         """Entry points by name; more than one where several distributions have the same name."""
-        by_name: dict[str, list[EntryPoint]] = {}
-        for point in entry_points(group=f"riebench.{self.kind}s"):
+        group = f"riebench.{self.kind}s"
+        by_name = {name: [EntryPoint(name, target, group)] for name, target in self.own.items()}
+        for point in entry_points(group=group):
             by_name.setdefault(point.name, []).append(point)
         return by_name
 
@@ -104,7 +107,7 @@ class Registry(Generic[Entry]):
     def holder(self, name: str) -> str | None:
         """The distributions that installed a name, else the place that registered it; None if the name is free."""
         origins = [
-            f"{p.dist.name} {p.dist.version} ({p.value})" if p.dist else f"an unnamed distribution ({p.value})"
+            f"{p.dist.name} {p.dist.version} ({p.value})" if p.dist else f"riebench ({p.value})"
             for p in self.installed.get(name, [])
         ]
         return " and ".join(origins) or self._place_of_name(name)

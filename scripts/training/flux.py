@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer, T5Config, T5EncoderModel
 
 from riebench.mini.layout import LATENT_CHANNELS, LATENT_SIZE
-from riebench.models.flux import PACKED, module_in_transformer
+from riebench.models.flux import PACKED, SCHNELL
 
 from . import tokens
 from .data import Scenes
@@ -129,7 +129,7 @@ def handing_on(transformer: FluxTransformer2DModel, blocks: Iterable[str]) -> It
 
     with ExitStack() as hooks:
         for block in blocks:
-            module = transformer.get_submodule(module_in_transformer(block))
+            module = transformer.get_submodule(SCHNELL.place(block)[1])
             hooks.callback(module.register_forward_hook(hand_on, with_kwargs=True).remove)
         yield
 

@@ -1,0 +1,417 @@
+"""The family of transformers whose positions are tokens: one for all pipelines, each described by an entry.
+
+A site's values are those of the picture's tokens alone, in the conditional part of a pass. An entry says where they
+are: which lists hold the blocks, which argument and which output of a block is the picture, where the picture's tokens
+lie in a sequence that they share with the text, and which rows or calls are the conditional ones.
+
+Importing it needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
+
+from riebench.models.diffusers_entry import DiffusersEntry, component_config
+from riebench.models.diffusers_model import KEPT_STEPS, DiffusersModel
+from riebench.models.model import Model
+from riebench.models.sites import NEURONS, Batch, Run, Site
+from riebench.sae.folders import find_saes
+from riebench.settings.settings import Settings
+from riebench.util.errors import UserError
+from riebench.weights import hub_snapshot
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+TEXTS: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+"""Pipeline to the text of the call that asks for its timesteps; what the text says does not matter."""
+Config: TypeAlias = Mapping[str, Any]
+Place: TypeAlias = Literal["alone", "first", "last"]
+"""Where the picture's tokens lie in a sequence: without others, before the text's or after them."""
+Guidance: TypeAlias = Literal["none", "embedded", "rows", "rows, conditional first", "calls"]
+"""How a pipeline is guided: not at all; by a number that the network takes; by an unconditional half in each batch,
+before the conditional one unless said; or by a second call after the conditional one."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One of a transformer's lists of blocks.
+
+    Attributes:
+        name: of its blocks as sites: ``double`` for ``double.0`` and so on.
+        path: of the list in the transformer.
+        count: number of blocks, as the name of a setting of the transformer, or as a function of all settings.
+        neurons: path of the module inside a block that puts out the neurons, or takes them if ``neurons_are_input``;
+            they may be the tail of wider values.
+        picture: the argument of a block that holds the picture, by name or position.
+        output: the element of a block's output that holds the picture; None if the output is one tensor.
+        place: of the picture's tokens in both.
+        neurons_place: of the picture's tokens among the neurons.
+        neurons_are_input: whether no module puts out the neurons, so that they are the input of the next one.
+        neurons_calls: number of calls of the neurons' module in each pass; the first is the picture's.
+    """
+
+    name: str
+    path: str
+    count: str | Callable[[Config], int]
+    neurons: str
+    picture: str | int = "hidden_states"
+    output: int | None = None
+    place: Place = "alone"
+    neurons_place: Place = "alone"
+    neurons_are_input: bool = False
+    neurons_calls: int = 1
+
+    def number(self, config: Config) -> int:
+        """The number of blocks of a transformer with these settings."""
+        return self.count(config) if callable(self.count) else int(config[self.count])
+
+
+def levels_factor(vae: Config) -> int:
+    """Pixels on each side of a latent cell of an ``AutoencoderKL``."""
+    return 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def heads_width(transformer: Config) -> int:
+    """The width of a transformer as its heads have it."""
+    return int(transformer["attention_head_dim"] * transformer["num_attention_heads"])
+
+
+def four_widths(transformer: Config) -> int:
+    """The usual number of neurons of a block: four for each of its channels."""
+    return 4 * heads_width(transformer)
+
+
+@dataclass(frozen=True)
+class TokenEntry(DiffusersEntry):
+    """A pipeline with a transformer, by name.
+
+    Attributes:
+        size: default side of the pictures, pixels, of a transformer whose configuration names none.
+        blocks: the transformer's lists of blocks that hold the picture, in the order in which they run.
+        width: of a transformer's tokens.
+        neurons: number of a block's neurons.
+        factor: pixels on each side of a latent cell.
+        patch: latent cells on each side of a token; those of the pipeline's packed latents are counted.
+        packs: whether the pipeline takes latents as tokens, see :meth:`Tokens.packed`.
+        latent_cells: cells of the autoencoder on each side of one of the pipeline's latents.
+        unit: the picture's side is a multiple of this number of pixels; that of a token unless given.
+        guidance_kind: how the pipeline is guided.
+        guidance_argument: the argument of its call for the guidance scale.
+        guided_above: the pipeline is guided by rows or calls if the guidance is above this number.
+        true_guidance: whether the pipeline has a second guidance, by calls, as its argument ``true_cfg_scale``.
+        arguments: further arguments of the pipeline's call.
+        expected: settings of the transformer that the entry is for.
+        masks_shift: whether the number of unmasked text tokens decides where the picture's tokens lie.
+    """
+
+    size: int = 1024
+    denoiser: str = "transformer"
+    blocks: tuple[Blocks, ...] = ()
+    width: Callable[[Config], int] = heads_width
+    neurons: Callable[[Config], int] = four_widths
+    factor: Callable[[Config], int] = levels_factor
+    patch: int = 2
+    packs: bool = False
+    latent_cells: int = 1
+    unit: int | None = None
+    guidance_kind: Guidance = "none"
+    guidance_argument: str = "guidance_scale"
+    guided_above: float = 1.0
+    true_guidance: bool = False
+    arguments: Config = field(default_factory=dict)
+    expected: Config = field(default_factory=dict)
+    masks_shift: bool = False
+
+    def size_text(self) -> str:
+        """See :class:`DiffusersEntry`."""
+        factor = self.factor(self.published["vae"])
+        return (
+            f"{self.side(self.published[self.denoiser], factor, None)}; multiples of {self.unit or factor * self.patch}"
+        )
+
+    def guidance_text(self) -> str:
+        """See :class:`DiffusersEntry`."""
+        more = "; true guidance" if self.true_guidance else ""
+        return "none" + more if self.guidance_kind == "none" else f"{self.guidance_kind}, {self.guidance:g}{more}"
+
+    def scale(self, settings: Settings) -> float:
+        """The guidance scale of a run."""
+        return self.guidance if settings.model.guidance is None else settings.model.guidance
+
+    def kind(self, settings: Settings) -> Guidance:
+        """How a run is guided; a guidance by rows or calls that is too small is none."""
+        if (settings.model.true_guidance or 0) > 1:
+            return "calls"
+        off = self.guidance_kind != "embedded" and self.scale(settings) <= self.guided_above
+        return "none" if off else self.guidance_kind
+
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse settings of a guidance that the pipeline or the run does not have.
+
+        Raises:
+            UserError: if there are such settings.
+        """
+        chosen, kind = settings.model.model_dump(exclude_defaults=True), self.kind(settings)
+        for name, has in {"guidance": self.guidance_kind != "none", "true_guidance": self.true_guidance}.items():
+            if name in chosen and not has:
+                raise UserError(f"{self.name} has no setting model.{name}; leave it out")
+        hint = f"give --set model.{'true_guidance' if self.true_guidance else 'guidance'}=NUMBER"
+        for name in ("negative_prompt", "unconditional"):
+            if name in chosen and kind in ("none", "embedded"):
+                above = "true guidance above 1" if self.true_guidance else f"guidance above {self.guided_above:g}"
+                if self.guidance_kind in ("none", "embedded") and not self.true_guidance:
+                    raise UserError(f"{self.name} has no unconditional part and no setting model.{name}; leave it out")
+                raise UserError(f"the setting model.{name} needs a {above}; {hint}")
+        if "unconditional" in chosen and kind == "calls":
+            why = "makes the unconditional part in a call of its own, after the prompt's"
+            raise UserError(f"{self.name} {why}, which edits leave alone; leave out the setting model.unconditional")
+
+    def is_of(self, folder: Path) -> bool:
+        """See :class:`ModelEntry`; whether the transformer has the expected settings."""
+        config = component_config(folder, self.denoiser, {})
+        return all(config.get(name) == value for name, value in self.expected.items())
+
+    def sites_for(self, configs: Mapping[str, Config], size: int | None) -> Mapping[str, Site]:
+        """See :class:`DiffusersEntry`: of each block the neurons, then the update, in the order in which they run.
+
+        Raises:
+            UserError: if the size does not fit, or the transformer is another kind's.
+        """
+        transformer = configs[self.denoiser]
+        for name, value in self.expected.items():
+            if transformer.get(name) != value:
+                wrong = f"the transformer has {name}={transformer.get(name)}, and {self.name} expects {value}"
+                raise UserError(f"{wrong}; give another --model, see 'riebench models'")
+        factor = self.factor(configs["vae"])
+        side = self.side(transformer, factor, size)
+        unit = self.unit or factor * self.patch
+        if side % unit:
+            raise UserError(f"the picture size is {side}; expected a multiple of {unit}")
+        grid = (side // (factor * self.patch),) * 2
+        sites = {}
+        for blocks in self.blocks:
+            for number in range(blocks.number(transformer)):
+                sites[f"{blocks.name}.{number}{NEURONS}0"] = Site(self.neurons(transformer), grid)
+                sites[f"{blocks.name}.{number}"] = Site(self.width(transformer), grid)
+        return sites
+
+    def side(self, transformer: Config, factor: int, size: int | None) -> int:
+        """The side of the pictures, pixels: the chosen one, else the transformer's own, else the entry's."""
+        own = transformer.get("sample_size")
+        return size or (own * factor if own else self.size)
+
+    def place(self, site: str) -> tuple[Blocks, str]:
+        """The list of blocks that a site is of, and the path of its module in the transformer."""
+        block, _, layer = site.partition(NEURONS)
+        kind, _, number = block.partition(".")
+        (blocks,) = (each for each in self.blocks if each.name == kind)
+        path = f"{blocks.path}.{number}"
+        return blocks, f"{path}.{blocks.neurons}" if layer else path
+
+    def saes(self, settings: Settings) -> Mapping[str, Path]:
+        """The SAEs in ``sae.folder``, in folders that are named after sites or modules; empty without that setting."""
+        folder = settings.sae.folder
+        if folder is None:
+            return {}
+        names = {site: (site, self.place(site)[1]) for site in self.sites(settings) if NEURONS not in site}
+        return find_saes(Path(folder) if Path(folder).is_dir() else hub_snapshot(folder, None), names, settings.sae)
+
+    def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
+        """See :class:`DiffusersEntry`."""
+        return Tokens(pipeline, self, settings, fingerprint)
+
+
+class Tokens(DiffusersModel):
+    """A pipeline with a transformer.
+
+    Args:
+        pipeline: a loaded pipeline of the entry's class.
+        entry: of the model.
+        settings: with size, guidance, negative prompt and replay.
+        fingerprint: see :class:`Model`.
+
+    Raises:
+        UserError: see :meth:`TokenEntry.sites_for`.
+    """
+
+    entry: TokenEntry
+
+    def __init__(self, pipeline: Any, entry: TokenEntry, settings: Settings, fingerprint: str) -> None:
+        denoiser, chosen = getattr(pipeline, entry.denoiser), settings.model
+        configs = {entry.denoiser: denoiser.config, "vae": pipeline.vae.config}
+        size = entry.side(denoiser.config, entry.factor(pipeline.vae.config), chosen.size)
+        sites = entry.sites_for(configs, size)
+        self.places = {site: entry.place(site)[0] for site in sites}
+        paths = {site: entry.place(site)[1] for site in sites}
+        blocks = [site for site in sites if NEURONS not in site]
+        before = {block: [paths[earlier] for earlier in blocks[:number]] for number, block in enumerate(blocks)}
+        self.kind, self.guidance = entry.kind(settings), entry.scale(settings)
+        self.guided = self.kind not in ("none", "embedded")
+        chosen_guidance = {
+            "guidance": self.guidance if entry.guidance_kind != "none" else None,
+            "unconditional": chosen.unconditional if self.kind.startswith("rows") else None,
+            "true_guidance": chosen.true_guidance,
+            "negative_prompt": chosen.negative_prompt,
+        }
+        conditions = {name: value for name, value in chosen_guidance.items() if value is not None}
+        call = {entry.guidance_argument: self.guidance, **entry.arguments}
+        if chosen.true_guidance is not None:
+            call["true_cfg_scale"] = chosen.true_guidance
+        self._called = False
+        self.timestep_arguments = lru_cache(KEPT_STEPS)(self._timestep_arguments)
+        super().__init__(pipeline, denoiser, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
+        self._state.settle(self.watched())  # the pipeline has encoded a text
+
+    @property
+    def halves(self) -> int:
+        """See :class:`DiffusersModel`."""
+        return 2 if self.kind.startswith("rows") else 1
+
+    def conditional(self, value: Tensor) -> Tensor:
+        """See :class:`DiffusersModel`."""
+        first = self.kind == "rows, conditional first"
+        return value[: len(value) // 2] if first else super().conditional(value)
+
+    def unconditional_half(self, value: Tensor) -> Tensor | None:
+        """See :class:`DiffusersModel`."""
+        half = super().unconditional_half(value)
+        first = self.kind == "rows, conditional first"
+        return value[len(value) // 2 :] if first and half is not None else half
+
+    def calls_a_step(self, site: str) -> int:
+        """See :class:`Model`."""
+        passes = 2 if self.kind == "calls" else 1
+        return passes * (self.places[site].neurons_calls if NEURONS in site else 1)
+
+    def is_input(self, site: str) -> bool:
+        """See :class:`Model`."""
+        return NEURONS in site and self.places[site].neurons_are_input
+
+    def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
+        """Output minus input of a block in float32, or neurons in the model's type; of the picture's tokens."""
+        blocks = self.places[site]
+        if NEURONS in site:
+            return self.picture(site, self.conditional(output), blocks.neurons_place)
+        key = blocks.picture
+        before = kwargs[key] if isinstance(key, str) else args[key]
+        after = output if blocks.output is None else output[blocks.output]
+        after, before = (self.picture(site, self.conditional(value), blocks.place) for value in (after, before))
+        return after.float() - before.float()
+
+    def add(self, site: str, output: Any, delta: Tensor) -> Any:
+        """Add to the picture's tokens of the conditional half; take away in the other one where that is set."""
+        blocks = self.places[site]
+        alone = NEURONS in site or blocks.output is None
+        value = output if alone else output[blocks.output]
+        changed, delta = value.clone(), delta.to(value.dtype)
+        place = blocks.neurons_place if NEURONS in site else blocks.place
+        self.picture(site, self.conditional(changed), place).add_(delta)
+        if (other := self.unconditional_half(changed)) is not None:
+            self.picture(site, other, place).sub_(delta)
+        return changed if alone else tuple(changed if n == blocks.output else v for n, v in enumerate(output))
+
+    def picture(self, site: str, value: Tensor, place: Place) -> Tensor:
+        """The picture's tokens ``[rows, positions, width]``, as a view of a sequence, or of ``[rows, width, h, w]``.
+
+        Raises:
+            UserError: if a sequence has other tokens than the family says.
+        """
+        grid, count = self.sites[site].grid, self.sites[site].positions
+        if value.ndim == 4 and tuple(value.shape[2:]) == grid:
+            return value.view(*value.shape[:2], count).transpose(1, 2)
+        tokens = value.shape[1] if value.ndim == 3 else 0
+        if tokens < count or (place == "alone" and tokens != count):
+            wrong = f"{site} has values of the shape {list(value.shape)} for {count} tokens of the picture"
+            raise UserError(f"{wrong}; the pipeline makes other pictures than the model's family")
+        return (value[:, -count:] if place == "last" else value[:, :count])[..., -self.sites[site].width :]
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """See :class:`DiffusersModel`."""
+        channels, *sides = super().latent_shape()
+        height, width = (side // self.entry.latent_cells for side in sides)
+        return channels // self.entry.patch**2 if self.entry.packs else channels, height, width
+
+    def packed(self, latents: Tensor) -> Tensor:
+        """See :class:`DiffusersModel`: tokens ``[rows, positions, channels * 4]`` of two by two cells, if it packs."""
+        if not self.entry.packs:
+            return latents
+        tokens: Tensor = self.pipeline._pack_latents(latents, *latents.shape)
+        return tokens
+
+    def set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
+        """See :class:`DiffusersModel`; with the arguments of the pipeline's own call."""
+        args, kwargs = self.timestep_arguments(steps)
+        scheduler.set_timesteps(*args, **kwargs | {"device": device})
+
+    def _timestep_arguments(self, steps: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments that the pipeline's call gives its scheduler for a number of steps; the call ends there.
+
+        Raises:
+            UserError: if the pipeline makes no such number of steps.
+        """
+        import torch
+
+        if steps < self.entry.least_steps:
+            raise UserError(f"{self.entry.pipeline_class} makes {self.entry.least_steps} steps or more, not {steps}")
+        scheduler = self.pipeline.scheduler
+        own = vars(scheduler).get("set_timesteps")
+
+        @wraps(scheduler.set_timesteps)  # the pipeline reads its signature
+        def prepared(*args: Any, **kwargs: Any) -> None:
+            raise _Prepared(args, kwargs)
+
+        scheduler.set_timesteps = prepared
+        try:
+            latents = torch.zeros(1, *self.latent_shape())
+            with torch.no_grad():
+                if self.pipeline not in TEXTS:
+                    TEXTS[self.pipeline] = self.encode_text("")
+                self.pipeline(**self.call_arguments([TEXTS[self.pipeline]], steps, latents))
+        except _Prepared as call:
+            return call.arguments
+        finally:
+            del scheduler.set_timesteps
+            if own is not None:
+                scheduler.set_timesteps = own
+        raise UserError(f"{type(self.pipeline).__name__} does not ask its scheduler for timesteps")
+
+    def _batch(self, batch: Batch) -> list[Run]:
+        """See :class:`Model`; rows whose texts have other lengths run one by one, so that none is padded."""
+        runs = self._even_batch(batch)
+        if not self._called and not any(callable(change) for edit in batch.edits for change in edit.changes.values()):
+            self._state.settle(self.watched())
+            self._called = True
+        return runs
+
+    def _even_batch(self, batch: Batch) -> list[Run]:
+        texts, shift = map(self.encode_text, dict.fromkeys(batch.prompts)), self.entry.masks_shift
+        if len({_lengths(text, shift) for text in texts}) < 2:
+            return super()._batch(batch)
+        return [run for row in range(len(batch.prompts)) for run in super(Tokens, self)._batch(_row(batch, row))]
+
+
+class _Prepared(Exception):
+    """The pipeline's call has asked its scheduler for timesteps."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.arguments = args, kwargs
+
+
+def _lengths(text: Mapping[str, Any], masks: bool) -> tuple[Any, ...]:
+    """The shapes of a text's tensors, with the numbers of tokens that masks leave if these are counted."""
+    flat = [(name, v) for name, value in text.items() for v in (value if isinstance(value, list) else [value])]
+    return tuple((n, *v.shape, int(v.sum()) if masks and "mask" in n else 0) for n, v in flat if v is not None)
+
+
+def _row(batch: Batch, row: int) -> Batch:
+    """One row of a batch."""
+    part = slice(row, row + 1)
+    begin = None if batch.begin is None else (batch.begin[0][part], batch.begin[1])
+    return batch._replace(prompts=batch.prompts[part], seeds=batch.seeds[part], edits=batch.edits[part], begin=begin)

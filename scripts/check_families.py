@@ -1,0 +1,92 @@
+"""Compare each family with its pipeline's own call on tiny random weights, and write what holds as a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import family_proofs as proofs  # noqa: E402
+
+from riebench.models.entries import FAMILIES, entry_named  # noqa: E402
+from riebench.models.tokens import TokenEntry  # noqa: E402
+from riebench.standin.tiny_pipelines import TINY, write_tiny_pipeline  # noqa: E402
+
+README = ROOT / "riebench" / "models" / "README.md"
+BEGIN, END = "<!-- families -->\n", "<!-- end of families -->"
+STEPS = (1, 2, 4)
+CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
+    "picture": proofs.check_picture,
+    "passes": proofs.check_passes,
+    "values": proofs.check_values,
+    "edits": lambda model, kind, steps: proofs.check_edits(model, kind),
+    "cells": proofs.check_cells,
+    "strength 0": proofs.check_strength_zero,
+    "batches": proofs.check_batches,
+    "replay": proofs.check_replay,
+}
+"""Column of the table to the proof; each is made with 1, 2 and 4 steps."""
+
+
+def proven(entry: TokenEntry, folder: Path) -> dict[str, str]:
+    """Check to ``holds``, or to the reason why it fails."""
+    kind = entry.pipeline_class
+    write_tiny_pipeline(folder, kind, seed=1, blocks=4)
+    model = proofs.load(folder, kind)
+    results = {}
+    for name, check in CHECKS.items():
+        try:
+            for steps in STEPS:
+                if steps >= entry.least_steps:
+                    check(model, kind, steps)
+            results[name] = "holds"
+        except Exception as error:  # noqa: BLE001 - a proof may fail in any way
+            traceback.print_exc()
+            results[name] = f"FAILS ({type(error).__name__})"
+    results["start="] = "refused" if proofs.check_start(model, kind) else "holds"
+    return results
+
+
+def main() -> int:
+    """Check all families, or one; the exit code is 1 if a proof fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", help="class of one pipeline")
+    parser.add_argument("--write", action="store_true", help="put the table into riebench/models/README.md")
+    arguments = parser.parse_args()
+    entries = [entry_named(name) for name in FAMILIES]
+    chosen = [e for e in entries if isinstance(e, TokenEntry) and e.pipeline_class in TINY]
+    chosen = [e for e in chosen if arguments.kind in (None, e.pipeline_class)]
+    names = [*CHECKS, "start="]
+    lines = [
+        f"diffusers {diffusers.__version__}, 1, 2 and 4 steps, float32 on a CPU, four blocks of each kind:",
+        "",
+        f"| model | pipeline | guidance | {' | '.join(names)} |",
+        f"| {' | '.join(['---'] * (3 + len(names)))} |",
+    ]
+    failed = False
+    for entry in chosen:
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            results = proven(entry, Path(folder) / "pipeline")
+        failed |= any(result.startswith("FAILS") for result in results.values())
+        cells = [f"`{entry.name}`", entry.pipeline_class, entry.guidance_text(), *(results[name] for name in names)]
+        lines.append(f"| {' | '.join(cells)} |")
+        print(f"{lines[-1]}  {time.perf_counter() - started:.0f} s", flush=True)
+    if arguments.write:
+        before, _, rest = README.read_text().partition(BEGIN)
+        README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2])
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""Proofs of a family of transformers on tiny random weights, against the pipeline's own call and hooks of their own.
+
+``tests/test_token_families.py`` makes a part of them, ``scripts/check_families`` all, with a table.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import riebench
+from riebench.models import Batch, Edit, Start
+from riebench.models.tokens import Tokens
+from riebench.util.errors import UserError
+
+PROMPTS = ["a newt", "a toad in a green hat", "three frogs beside a pond in the rain at night"]
+SEED = 42
+LAST, FIRST, ALONE = "last", "first", "alone"
+LAYOUT: dict[str, dict[str, tuple[str | int, str, str, str]]] = {
+    "StableDiffusion3Pipeline": {"transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE)},
+    "PixArtAlphaPipeline": {"transformer_blocks": (0, ALONE, "ff.net.2", ALONE)},
+    "PixArtSigmaPipeline": {"transformer_blocks": (0, ALONE, "ff.net.2", ALONE)},
+    "SanaPipeline": {"transformer_blocks": (0, ALONE, "ff.conv_point", ALONE)},
+    "ZImagePipeline": {
+        "noise_refiner": (0, FIRST, "feed_forward.w2", FIRST),
+        "layers": (0, FIRST, "feed_forward.w2", FIRST),
+    },
+    "QwenImagePipeline": {"transformer_blocks": ("hidden_states", ALONE, "img_mlp.net.2", ALONE)},
+    "Lumina2Pipeline": {
+        "noise_refiner": (0, ALONE, "feed_forward.linear_2", ALONE),
+        "layers": (0, LAST, "feed_forward.linear_2", LAST),
+    },
+    "AuraFlowPipeline": {
+        "joint_transformer_blocks": ("hidden_states", ALONE, "ff.out_projection", ALONE),
+        "single_transformer_blocks": ("hidden_states", LAST, "ff.out_projection", LAST),
+    },
+    "ChromaPipeline": {
+        "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
+        "single_transformer_blocks": ("hidden_states", LAST, "proj_out", LAST),
+    },
+    "CogView4Pipeline": {"transformer_blocks": (0, ALONE, "ff.net.2", ALONE)},
+    "Flux2KleinPipeline": {
+        "transformer_blocks": ("hidden_states", ALONE, "ff.linear_out", ALONE),
+        "single_transformer_blocks": ("hidden_states", LAST, "attn.to_out", LAST),
+    },
+    "FluxPipeline": {
+        "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
+        "single_transformer_blocks": ("hidden_states", ALONE, "proj_out", LAST),
+    },
+    "OvisImagePipeline": {
+        "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
+        "single_transformer_blocks": ("hidden_states", ALONE, "proj_out", LAST),
+    },
+    "HunyuanDiTPipeline": {"blocks": (0, ALONE, "ff.net.2", ALONE)},
+}
+"""Pipeline to its lists of blocks, as measured (not as the family says): the argument of a block that is the picture,
+the picture's place in it, the module that takes the neurons, and the picture's place among these."""
+FIRST_ROWS = {"ZImagePipeline"}
+"""Pipelines whose conditional rows come first in a guided batch."""
+ROW_WIDE = {"Lumina2Pipeline"}
+"""Pipelines whose guidance scales each row of the latents by a norm over that row, so that a change reaches it all."""
+SIZE = {"SanaPipeline": 128}
+"""Side of the pictures, pixels, where 64 are too few."""
+
+
+def load(folder: Any, kind: str, **settings: Any) -> Tokens:
+    model = riebench.load(folder, device="cpu", size=SIZE.get(kind, 64), **settings)
+    assert isinstance(model, Tokens)
+    return model
+
+
+def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
+    """The pictures of the pipeline's own call with prompts."""
+    pipeline, guidance = model.pipeline, model.entry.guidance_argument
+    parameters = inspect.signature(type(pipeline).__call__).parameters
+    more: dict[str, Any] = {"use_resolution_binning": False, "clean_caption": False}
+    if model.guided:
+        more["negative_prompt"] = [model.negative or ""] * len(prompts)
+        more["true_cfg_scale"] = model.settings.model.true_guidance
+    pictures = pipeline(
+        prompt=list(prompts),
+        num_inference_steps=steps,
+        height=model.size,
+        width=model.size,
+        generator=[torch.Generator("cpu").manual_seed(SEED + row) for row in range(len(prompts))],
+        output_type="np",
+        **{name: value for name, value in more.items() if name in parameters and value is not None},
+        **{guidance: model.guidance},
+    ).images
+    return (np.asarray(pictures) * 255).round().astype(np.uint8)
+
+
+def generate(model: Tokens, prompts: list[str], steps: int, **more: Any) -> list[Any]:
+    return model.generate(prompts, [SEED + row for row in range(len(prompts))], steps, **more)
+
+
+def inputs_of(model: Tokens, paths: list[str], work: Callable[[], Any]) -> dict[str, list[dict[Any, Tensor]]]:
+    """All tensors that modules of the transformer are given while some work is done: one entry a call."""
+    seen: dict[str, list[dict[Any, Tensor]]] = {path: [] for path in paths}
+
+    def keep(path: str) -> Callable[..., None]:
+        def hook(module: Any, args: Any, kwargs: Any) -> None:
+            named = {**dict(enumerate(args)), **kwargs}
+            seen[path].append({key: value.clone() for key, value in named.items() if torch.is_tensor(value)})
+
+        return hook
+
+    handles = [
+        model.denoiser.get_submodule(path).register_forward_pre_hook(keep(path), with_kwargs=True) for path in paths
+    ]
+    work()
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def conditional(model: Tokens, kind: str, value: Tensor) -> Tensor:
+    if not model.kind.startswith("rows"):
+        return value
+    half = len(value) // 2
+    return value[:half] if kind in FIRST_ROWS else value[half:]
+
+
+def tokens_of(value: Tensor, place: str, count: int) -> Tensor:
+    if value.ndim == 4:
+        value = value.flatten(2).transpose(1, 2)
+    assert place != ALONE or value.shape[1] == count
+    return value[:, -count:] if place == LAST else value[:, :count]
+
+
+def blocks_of(model: Tokens) -> list[tuple[str, str]]:
+    """The blocks that are sites, with their paths in the transformer, in the order in which they run."""
+    return [(site, model.entry.place(site)[1]) for site in model.sites if "/" not in site]
+
+
+def pairs_of_blocks(model: Tokens, kind: str) -> list[tuple[str, str, str]]:
+    """Blocks with the block of the same list that follows: site, path and path of the next."""
+    blocks = blocks_of(model)
+    pairs = [(site, path, after) for (site, path), (_, after) in pairwise(blocks)]
+    return [pair for pair in pairs if pair[1].rpartition(".")[0] == pair[2].rpartition(".")[0]]
+
+
+def check_picture(model: Tokens, kind: str, steps: int) -> None:
+    """The picture of a run without edits is that of the pipeline's own call, bit for bit."""
+    (run,) = generate(model, PROMPTS[:1], steps)
+    assert np.array_equal(run.image, own_call(model, PROMPTS[:1], steps)[0])
+    assert run.image.std() > 5
+
+
+def check_passes(model: Tokens, kind: str, steps: int) -> None:
+    """The denoiser makes one pass a step, or one for each of the two calls of guidance."""
+    rows: list[int] = []
+    first = blocks_of(model)[0][1]
+    key = LAYOUT[kind][first.rpartition(".")[0]][0]
+    seen = inputs_of(model, [first], lambda: generate(model, PROMPTS[:1], steps))[first]
+    rows = [len(call[key]) for call in seen]
+    assert len(rows) == steps * (2 if model.kind == "calls" else 1)
+    assert set(rows) == {2 if model.kind.startswith("rows") else 1}
+
+
+def check_values(model: Tokens, kind: str, steps: int) -> None:
+    """Captured updates are the next block's input minus the block's own; neurons are what their module is given."""
+    runs: list[Any] = []
+    pairs = pairs_of_blocks(model, kind)
+    takers = {site: f"{path}.{LAYOUT[kind][path.rpartition('.')[0]][2]}" for site, path in blocks_of(model)}
+    paths = [*dict.fromkeys(path for _, *both in pairs for path in both), *takers.values()]
+    seen = inputs_of(model, paths, lambda: runs.extend(generate(model, PROMPTS[:1], steps, capture=list(model.sites))))
+    calls = 2 if model.kind == "calls" else 1
+    for site, before, after in pairs:
+        key, place, _, _ = LAYOUT[kind][before.rpartition(".")[0]]
+        count = model.sites[site].positions
+        for step in range(steps):
+            own, following = (
+                tokens_of(conditional(model, kind, seen[path][step * calls][key]), place, count)[0]
+                for path in (before, after)
+            )
+            assert torch.equal(runs[0].values[site][step], following.float() - own.float()), (site, step)
+    for site, path in takers.items():
+        count, neurons = model.sites[site].positions, f"{site}/neurons.0"
+        place = LAYOUT[kind][path.removesuffix(f".{path.partition('.')[2]}")][3]
+        width, each = model.sites[neurons].width, len(seen[path]) // steps
+        for step in range(steps):
+            (value,) = seen[path][step * each].values()
+            expected = tokens_of(conditional(model, kind, value), place, count)[0, :, -width:]
+            assert torch.equal(runs[0].values[neurons][step], expected), (neurons, step)
+            assert expected.std() > 0
+
+
+def check_edits(model: Tokens, kind: str) -> None:
+    """A change at one token reaches that token of the next block's conditional input, and nothing else there."""
+    steps, calls = model.entry.least_steps, 2 if model.kind == "calls" else 1
+    for site, _, after in pairs_of_blocks(model, kind):
+        key, place, _, _ = LAYOUT[kind][after.rpartition(".")[0]]
+        shape = model.sites[site]
+        change = torch.zeros(shape.positions, shape.width)
+        change[6] = torch.linspace(1, 2, shape.width)
+        runs = []
+        for strength in (0.0, 2.0):
+            edits = [Edit({site: change.expand(steps, -1, -1)}, strength, [0])]
+            runs.append(inputs_of(model, [after], partial(generate, model, PROMPTS[:1], steps, edits=edits))[after])
+        for call, (mine, theirs) in enumerate(zip(*runs, strict=True)):
+            if call == calls:
+                break  # the next step begins with another picture
+            for name in mine:
+                assert torch.equal(mine[name], theirs[name]) == (call == 1 or name != key), (site, call, name)
+        moved = runs[1][0][key] - runs[0][0][key]
+        inside = tokens_of(conditional(model, kind, moved), place, shape.positions)[0]
+        assert torch.allclose(inside, 2 * change, atol=1e-4), site
+        assert int((moved.abs().sum(-1) > 0).sum()) == 1, site
+
+
+def check_cells(model: Tokens, kind: str, steps: int) -> None:
+    """A change at one token of the last block in the last step reaches exactly that token's cells of the latents."""
+    site, path = blocks_of(model)[-1]
+    if not path.endswith(f".{len(model.denoiser.get_submodule(path.rpartition('.')[0])) - 1}"):  # type: ignore[arg-type]
+        return  # HunyuanDiT's later blocks are no sites
+    shape, (rows, columns) = model.sites[site], model.sites[site].grid
+    change = torch.zeros(steps, shape.positions, shape.width)
+    change[:, columns + 2] = torch.linspace(-3, 3, shape.width)
+    decode, latents = model.pipeline.vae.decode, []
+    model.pipeline.vae.decode = lambda z, *a, **k: latents.append(z) or decode(z, *a, **k)
+    try:
+        for strength in (0.0, 2.0):
+            generate(model, PROMPTS[:1], steps, edits=[Edit({site: change}, strength, [steps - 1])])
+    finally:
+        del model.pipeline.vae.decode
+    base, edited = latents
+    moved = (edited - base).abs().flatten(0, -3).amax(0)
+    each = moved.shape[0] // rows, moved.shape[1] // columns
+    expected = torch.zeros_like(moved, dtype=torch.bool)
+    columns_reached = slice(None) if kind in ROW_WIDE else slice(2 * each[1], 3 * each[1])
+    expected[each[0] : 2 * each[0], columns_reached] = True
+    assert torch.equal(moved > 1e-6, expected), (moved > 1e-6).nonzero().tolist()
+
+
+def check_strength_zero(model: Tokens, kind: str, steps: int) -> None:
+    """Strength 0 changes no bit of the picture, another one does."""
+    sites = [site for site, _ in blocks_of(model)]
+    changes = {
+        site: torch.full((model.sites[site].width,), 2.0)
+        for site in (*sites, f"{sites[-1]}/neurons.0")
+        if site in model.sites
+    }
+    changes |= {f"{sites[0]}/neurons.0": torch.ones(model.sites[f"{sites[0]}/neurons.0"].width)}
+    base, _ = model.generate(PROMPTS[:1] * 2, [SEED] * 2, steps)
+    none, some = model.generate(PROMPTS[:1] * 2, [SEED] * 2, steps, edits=[(changes, 0.0), (changes, 3.0)])
+    assert np.array_equal(base.image, none.image)
+    assert not np.array_equal(base.image, some.image)
+
+
+def check_batches(model: Tokens, kind: str, steps: int) -> None:
+    """A batch of prompts of different lengths gives the pictures and values of single runs, but for rounding."""
+    site = blocks_of(model)[-1][0]
+    together = generate(model, PROMPTS, steps, capture=[site])
+    for row, prompt in enumerate(PROMPTS):
+        (alone,) = model.generate([prompt], [SEED + row], steps, capture=[site])
+        assert np.abs(together[row].image.astype(int) - alone.image).max() <= 1
+        assert torch.allclose(together[row].values[site], alone.values[site], atol=1e-3, rtol=1e-3)
+
+
+def check_sizes(model: Tokens, kind: str, folder: Any) -> None:
+    """A size that the pipeline would round is refused in one line."""
+    with pytest.raises(UserError, match=r"the picture size is \d+; expected a multiple of") as refused:
+        riebench.load(folder, device="cpu", size=model.size + 4)
+    assert "\n" not in str(refused.value)
+
+
+def check_start(model: Tokens, kind: str) -> str:
+    """A run begins with a finished picture, or is refused with the reason, which is returned."""
+    start = Start(PROMPTS[1], 1)
+    if model.entry.no_start:
+        with pytest.raises(UserError, match="cannot begin with a finished picture") as refused:
+            generate(model, PROMPTS[:1], 2, start=start)
+        return str(refused.value)
+    (run,), (plain,) = generate(model, PROMPTS[:1], 2, start=start), generate(model, PROMPTS[:1], 2)
+    assert not np.array_equal(run.image, plain.image)
+    return ""
+
+
+def check_replay(model: Tokens, kind: str, steps: int) -> None:
+    """An edited run that takes the base run's first blocks from it gives the same picture as one that does not."""
+    site = blocks_of(model)[-1][0]
+    change = torch.full((model.sites[site].width,), 0.5)
+    images = []
+    for replay in (True, False):
+        model.replay = replay
+        generate(model, PROMPTS[:1], steps, capture=[site])
+        images.append(generate(model, PROMPTS[:1], steps, edits=[({site: change}, 1.0)])[0].image)
+    model.replay = True
+    assert np.array_equal(*images)
+
+
+def check_fingerprint(model: Tokens) -> None:
+    """What calls make of the pipeline is no change of it."""
+    assert model.own
+    assert model.fingerprint.startswith(f"{model.entry.name}-")
+
+
+def finished_latents(model: Tokens, steps: int) -> Tensor:
+    latents: list[Tensor] = []
+    with torch.no_grad():
+        model.sample(Batch(PROMPTS[:1], [SEED], steps, finished=latents))
+    return latents[0]
