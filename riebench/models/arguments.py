@@ -51,7 +51,7 @@ def check_saes(saes: Any) -> None:
     if not isinstance(saes, Mapping):
         raise UserError(f"saes is a {type(saes).__name__}; expected site to SAE, as {{'mid.0': sae}}")
     for site, sae in saes.items():
-        if not isinstance(sae, Path) and not hasattr(sae, "encode"):
+        if not isinstance(sae, Path) and (isinstance(sae, str) or not hasattr(sae, "encode")):
             kind = f"the SAE of {site} is a {type(sae).__name__}"
             raise UserError(f"{kind}; expected one as riebench.sae.load_sae gives, or the Path of its folder")
 
