@@ -430,7 +430,6 @@ def test_a_training_on_a_changed_model_is_another(random_pipeline: Any) -> None:
         (lambda model: model.sae(["mid.0"]), "unknown SAE ['mid.0']"),
         (lambda model: setattr(model, "saes", None), "saes is a NoneType"),
         (lambda model: setattr(model, "saes", {"mid.0": "folder"}), "the SAE of mid.0 is a str"),
-        (lambda model: riebench.run("sae", "mid.0", model=model, options={"k": torch.tensor(5)}), "option 'k'"),
         (lambda model: riebench.run("none", "mid.0", model=model, masks={1: 1}), "masks is a dict; expected"),
     ],
 )
