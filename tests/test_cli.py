@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import riebench
 from riebench.cli import main
@@ -235,6 +237,16 @@ def test_the_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert run(capsys, "--version") == (0, f"riebench {riebench.__version__}\n", "")
     monkeypatch.setenv("RIEBENCH_VERSION", "1")  # as an image for containers may set it
     assert "mini-1-00" in run(capsys, "pairs", "show", "mini-1-00")[1]
+
+
+def test_what_is_cited_is_this_version() -> None:
+    root = Path(__file__).parents[1]
+    cited = yaml.safe_load((root / "CITATION.cff").read_text())
+    assert (cited["title"], str(cited["version"])) == ("riebench", riebench.__version__)
+    entry = re.search(r"@software\{riebench, .*version = \{(.*?)\}\}", (root / "README.md").read_text())
+    assert entry is not None
+    assert entry[1] == riebench.__version__
+    assert entry[0].count("{") == entry[0].count("}")
 
 
 @pytest.mark.parametrize(

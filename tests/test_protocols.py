@@ -277,6 +277,13 @@ def test_the_plan_of_the_published_sweep() -> None:
     assert 15e9 < plan.memory < 40e9
 
 
+def test_what_is_named_twice_is_planned_once() -> None:
+    twice = RunOptions(["sae", "sae"], ["mid.0", "mid.0"], strength=[1, 2, 1.0], k=[3, 3], limit=1, category=1)
+    request, _ = resolve(twice)
+    assert [condition.strengths for condition in request.conditions] == [(1.0, 2.0)]
+    assert forecast(request).settings == 2
+
+
 def command(*words: str) -> int:
     with pytest.raises(SystemExit) as left:
         main(list(words))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat
 
 from riebench.engine.presets import Sweep
 from riebench.engine.run_options import ALL, STRENGTHS, RunOptions
@@ -33,7 +33,7 @@ class Condition(BaseModel):
         method: its name, or ``package.module:Class``.
         options: all of them, in full.
         sites: the blocks that are edited together, in the order in which they run.
-        strengths: factors on the whole intervention.
+        strengths: factors on the whole intervention, each once.
         on_steps: the steps in which the method is on, from 0, of each interval; None for all.
     """
 
@@ -42,7 +42,7 @@ class Condition(BaseModel):
     method: str
     options: dict[str, Any]
     sites: tuple[str, ...]
-    strengths: tuple[FiniteFloat, ...]
+    strengths: Annotated[tuple[FiniteFloat, ...], AfterValidator(lambda values: tuple(dict.fromkeys(values)))]
     on_steps: Intervals = (None,)
 
 
