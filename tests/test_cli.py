@@ -15,7 +15,8 @@ import yaml
 
 import riebench
 from riebench.cli import main
-from riebench.cli.main import COMMANDS
+from riebench.cli.main import COMMANDS, program
+from riebench.cli.messages import exit_code
 from riebench.models.mini import PAIRS
 from riebench.records import read_records
 
@@ -187,6 +188,13 @@ def test_commands_stand_below_headings(capsys: pytest.CaptureFixture[str]) -> No
         assert {line.split()[0] for line in section.splitlines()} == set(commands)
 
 
+def test_the_help_is_that_of_the_commands_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"], ["-h"]):
+        out = run(capsys, *words)[1]
+        exit_code(program, None, words)
+        assert capsys.readouterr().out == out
+
+
 def test_options_come_from_the_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIEBENCH_RUN_MODEL", "minni")
     code, _, err = run(capsys, *BASE)
@@ -253,7 +261,7 @@ def test_what_is_cited_is_this_version() -> None:
     ("words", "needless"),
     [
         ("--version", {"pydantic", "numpy", "rich", "riebench.engine.run_options"}),
-        ("--help", {"numpy", "PIL", "rich"}),
+        ("--help", {"numpy", "pydantic", "rich", "riebench.engine.run_options"}),
         ("run --method nonsense --block all", {"numpy", "PIL", "rich", "riebench.cli.paint_command"}),
         ("run --method sae --block mid.0 --limit 1 --dry-run", {"numpy", "PIL", "pandas", "torch"}),
     ],

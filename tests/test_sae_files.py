@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from riebench.cli.main import app, exit_code
+from riebench.cli import main
 from riebench.sae.folders import find_saes
 from riebench.sae.linear import JumpReLU, LinearSAE
 from riebench.sae.saelens import save_for_saelens
@@ -73,6 +73,12 @@ def test_scales_of_a_finetuning_are_applied_in_the_decoder(tmp_path: Path) -> No
     assert torch.equal(load_sae(folder)(x), plain(x))
 
 
+def exit_of(command: list[str]) -> object:
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    return left.value.code
+
+
 def test_blocks_and_dry_run_read_what_a_run_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,12 +88,12 @@ def test_blocks_and_dry_run_read_what_a_run_reads(
     words = ["--model", "mini", "--set", f"sae.folder={tmp_path / 'own'}"]
     commands = (["blocks", *words], ["run", "--method", "sae", "--block", "mid.0", "--dry-run", *words])
     for command in commands:
-        assert exit_code(app, command) == 0
+        assert exit_of(command) == 0
     assert "24 (jumprelu)" in capsys.readouterr().out
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"jumprelu"', '"odd"'))
     for command in commands:
-        assert exit_code(app, command) == 2
+        assert exit_of(command) == 2
         assert "kind in config.json is 'odd'" in capsys.readouterr().err
 
 

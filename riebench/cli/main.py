@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import gc
+import os
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,8 +56,14 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
 """Commands by the headings of ``riebench --help``, each with its file in this room and its name there."""
 
 
+HELP, COMPLETION = "--help", f"_{PREFIX}_COMPLETE"
+
+
 def program(only: str | None = None) -> App:
-    """The program with all commands, or with one alone, whose file alone is imported."""
+    """The program with all commands, or with one alone, whose file alone is imported.
+
+    Of :data:`HELP` alone it has all commands by name and description, which are read from their files as texts.
+    """
     app = App(
         name="riebench",
         cls=HeadedCommands,
@@ -64,16 +74,37 @@ def program(only: str | None = None) -> App:
         context_settings={"auto_envvar_prefix": PREFIX, "help_option_names": ["-h", "--help"]},
     )
     app.callback()(_program)
-    for heading, commands in COMMANDS.items():
-        for name, place in commands.items():
-            if only in (None, name):
-                file, _, attribute = place.partition(":")
-                command = getattr(import_module(f"riebench.cli.{file}"), attribute)
-                if isinstance(command, App):
-                    app.add_typer(command, name=name, rich_help_panel=heading)
-                else:
-                    app.command(name, rich_help_panel=heading)(command)
+    places = [(heading, name, place) for heading, commands in COMMANDS.items() for name, place in commands.items()]
+    for heading, name, place in sorted(places, key=lambda each: each[2].endswith("_app")):  # groups last, as typer does
+        if only == HELP:
+            app.command(name, help=_description(place), rich_help_panel=heading)(_nothing)
+        elif only in (None, name):
+            file, _, attribute = place.partition(":")
+            command = getattr(import_module(f"riebench.cli.{file}"), attribute)
+            if isinstance(command, App):
+                app.add_typer(command, name=name, rich_help_panel=heading)
+            else:
+                app.command(name, rich_help_panel=heading)(command)
     return app
+
+
+def _nothing() -> None: ...
+
+
+def _description(place: str) -> str:
+    """The docstring of a command, or the help of a group of commands, without an import."""
+    file, _, name = place.partition(":")
+    for node in _statements(file):
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return ast.get_docstring(node) or ""
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Call):
+            return next(str(ast.literal_eval(word.value)) for word in node.value.keywords if word.arg == "help")
+    raise LookupError(place)
+
+
+@cache
+def _statements(file: str) -> list[ast.stmt]:
+    return ast.parse(Path(__file__).with_name(f"{file}.py").read_text(encoding="utf-8")).body
 
 
 def _program(
@@ -102,4 +133,6 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     known = {name for commands in COMMANDS.values() for name in commands}
     only = words[0] if words and words[0] in {*known, "--version"} else None
+    if words in ([], [HELP], ["-h"]) and COMPLETION not in os.environ:
+        only = HELP
     sys.exit(exit_code(program, only, words))

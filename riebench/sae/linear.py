@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -83,12 +85,21 @@ class LinearSAE(SAE):
             raise ValueError(f"k is {k}, expected 1 to the number of features, {n_features}")
         if isinstance(activation, GroupMax) and n_features % activation.k:
             raise ValueError(f"{n_features} features make no {k} groups of one size; expected a multiple of k")
-        self.k, self.kind, self.activation = k, kind or activation.kind, activation
+        self.kind, self.activation = kind or activation.kind, activation
         self.encoder = nn.Linear(d_model, n_features, bias=False)
         self.decoder = nn.Linear(n_features, d_model, bias=False)
         self.pre_bias = nn.Parameter(torch.zeros(d_model))
         self.latent_bias = nn.Parameter(torch.zeros(n_features))
         self.register_buffer("stats_last_nonzero", torch.zeros(n_features, dtype=torch.long))
+
+    @property
+    def k(self) -> Any:
+        """The activation's k; None of one without. What is set here is the activation's too."""
+        return self.activation.k
+
+    @k.setter
+    def k(self, k: Any) -> None:
+        self.activation.k = k
 
     @property
     def W_dec(self) -> Tensor:
