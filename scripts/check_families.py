@@ -35,18 +35,25 @@ CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "batches": proofs.check_batches,
     "replay": proofs.check_replay,
 }
-"""Column of the table to the proof; each is made with 1, 2 and 4 steps."""
+"""Column of the table to the proof."""
 
 
-def proven(entry: TokenEntry, folder: Path) -> dict[str, str]:
-    """Check to ``holds``, or to the reason why it fails."""
+def proven(entry: TokenEntry, folder: Path, numbers: list[int], blocks: int) -> dict[str, str]:
+    """Check to ``holds``, or to the reason why it fails.
+
+    Args:
+        entry: of the model.
+        folder: for the random weights.
+        numbers: of steps, with each of which the checks are made.
+        blocks: number of blocks in each list.
+    """
     kind = entry.pipeline_class
-    write_tiny_pipeline(folder, kind, seed=1, blocks=4)
+    write_tiny_pipeline(folder, kind, seed=1, blocks=blocks)
     model = proofs.load(folder, kind)
     results = {}
     for name, check in CHECKS.items():
         try:
-            for steps in STEPS:
+            for steps in numbers:
                 if steps >= entry.least_steps:
                     check(model, kind, steps)
             results[name] = "holds"
@@ -62,13 +69,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", help="class of one pipeline")
     parser.add_argument("--write", action="store_true", help="put the table into riebench/models/README.md")
+    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of steps")
+    parser.add_argument("--blocks", type=int, default=4, help="blocks of each kind, an even number")
     arguments = parser.parse_args()
     entries = [entry_named(name) for name in FAMILIES]
     chosen = [e for e in entries if isinstance(e, TokenEntry) and e.pipeline_class in TINY]
     chosen = [e for e in chosen if arguments.kind in (None, e.pipeline_class)]
     names = [*CHECKS, "start="]
     lines = [
-        f"diffusers {diffusers.__version__}, 1, 2 and 4 steps, float32 on a CPU, four blocks of each kind:",
+        f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
+        f"blocks of each kind: {arguments.blocks}",
         "",
         f"| model | pipeline | guidance | {' | '.join(names)} |",
         f"| {' | '.join(['---'] * (3 + len(names)))} |",
@@ -77,7 +87,7 @@ def main() -> int:
     for entry in chosen:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            results = proven(entry, Path(folder) / "pipeline")
+            results = proven(entry, Path(folder) / "pipeline", arguments.steps, arguments.blocks)
         failed |= any(result.startswith("FAILS") for result in results.values())
         cells = [f"`{entry.name}`", entry.pipeline_class, entry.guidance_text(), *(results[name] for name in names)]
         lines.append(f"| {' | '.join(cells)} |")

@@ -230,7 +230,8 @@ class SDXL(DiffusersModel):
     def unconditional_text(self) -> dict[str, Any]:
         """See :class:`DiffusersModel`; zeros without a negative prompt, if the pipeline is configured so."""
         text = super().unconditional_text()
-        zeros = self.negative is None and self.pipeline.config.get("force_zeros_for_empty_prompt")
+        configured = getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False)
+        zeros = self.negative is None and configured
         return {name: value * 0 for name, value in text.items()} if zeros else text
 
 
