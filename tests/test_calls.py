@@ -73,6 +73,8 @@ def test_saes_that_are_none_are_refused(saes: Any, name: str) -> None:
         ((PROMPTS, [3], 1), {"edits": [({}, 1.0, 0)]}, "on_steps is 0"),
         ((PROMPTS, [3], 1), {"edits": [({3: torch.ones(96)}, 1.0)]}, "unknown site 3"),
         ((PROMPTS, np.array(3), 1), {}, "seeds is array(3)"),
+        ((set(PROMPTS), [3], 1), {}, "prompts is a set, which has no order"),
+        ((PROMPTS, {3: 1}.keys(), 1), {}, "seeds is a dict_keys, which has no order"),
         ((PROMPTS, [3], 1), {"edits": [({}, 1.0, {0.5})]}, "on_steps holds 0.5"),
         ((PROMPTS, [3], 1), {"edits": [({}, 1.0, np.array([1]))]}, "on_steps names the step 1"),
         ((PROMPTS, [3], 1), {"capture": "mid.0"}, "capture is 'mid.0'"),
@@ -417,3 +419,21 @@ def test_a_training_on_a_changed_model_is_another(random_pipeline: Any) -> None:
     bias.sub_(1.0)
     assert first != second
     assert first.keys() == second.keys()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda model: model.finished(3, 3, 2), "prompts holds 3"),
+        (lambda model: model.finished("a red heart", -3, 2), "seeds holds -3"),
+        (lambda model: model.finished("a red heart", 3, 1.5), "steps is 1.5"),
+        (lambda model: model.sae(["mid.0"]), "unknown SAE ['mid.0']"),
+        (lambda model: setattr(model, "saes", None), "saes is a NoneType"),
+        (lambda model: setattr(model, "saes", {"mid.0": "folder"}), "the SAE of mid.0 is a str"),
+        (lambda model: riebench.run("none", "mid.0", model=model, masks={1: 1}), "masks is a dict; expected"),
+    ],
+)
+def test_other_arguments_of_a_loaded_model_are_refused_by_name(mini: Instruments, call: Any, name: str) -> None:
+    saes = mini.model.saes
+    refused(lambda: call(mini.model), name)
+    assert mini.model.saes is saes

@@ -2,7 +2,7 @@
 
 # Without "from __future__ import annotations", as the command line reads the types of the fields.
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, Field, dataclass, fields
 from functools import cached_property
 from numbers import Integral, Real
@@ -280,7 +280,7 @@ def _in_words(declared: Any) -> str:
 def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _as_json(value: Any) -> Any:

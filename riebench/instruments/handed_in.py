@@ -55,6 +55,10 @@ class HandedIn:
             refuse_without_effect(settings, ("clip.", "lpips."), why, but=("lpips.squeeze",))
 
 
+def _is_two(masks: Any) -> bool:
+    return (isinstance(masks, list | tuple) or getattr(masks, "ndim", 0) > 0) and len(masks) == 2
+
+
 def check_loaded(name: str, value: Any) -> None:
     """Refuse another object in place of a loaded part: the name of a model is none to refuse, nor is None.
 
@@ -74,7 +78,9 @@ def check_loaded(name: str, value: Any) -> None:
 
         fits, expected = isinstance(value, Scorers), "riebench.metrics.Scorers"
     elif name == "masks" and value is not None:
-        fits, expected = callable(value) or isinstance(value, Mapping), "a function, or pair id to (source, base)"
+        pairs = value.values() if isinstance(value, Mapping) else ()
+        fits = callable(value) or (isinstance(value, Mapping) and all(map(_is_two, pairs)))
+        expected = "a function, or pair id to (source, base)"
     else:
         return
     if not fits:

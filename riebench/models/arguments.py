@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from riebench.models.sites import Edit, Start
@@ -21,6 +22,9 @@ def edits_of_call(
     Raises:
         UserError: if an argument has another type than the method says, or the numbers of rows differ.
     """
+    for name, values in (("prompts", prompts), ("seeds", seeds)):
+        if isinstance(values, Set):
+            raise UserError(f"{name} is a {type(values).__name__}, which has no order; expected a list, one each a row")
     _check_list("prompts", prompts, lambda value: isinstance(value, str), "text")
     _check_list("seeds", seeds, is_seed, f"whole numbers from 0 to {MAX_SEED}")
     _check_list("capture", capture, lambda value: isinstance(value, str), "names of sites")
@@ -40,6 +44,16 @@ def edits_of_call(
     if start.step not in range(1, steps):
         raise UserError(f"the start is before step {start.step}; expected 1 to {steps - 1}")
     return rows, start
+
+
+def check_saes(saes: Any) -> None:
+    """Refuse what is not the SAEs of sites, or the folders of such (UserError)."""
+    if not isinstance(saes, Mapping):
+        raise UserError(f"saes is a {type(saes).__name__}; expected site to SAE, as {{'mid.0': sae}}")
+    for site, sae in saes.items():
+        if not isinstance(sae, Path) and (isinstance(sae, str) or not hasattr(sae, "encode")):
+            kind = f"the SAE of {site} is a {type(sae).__name__}"
+            raise UserError(f"{kind}; expected one as riebench.sae.load_sae gives, or the Path of its folder")
 
 
 def is_whole(value: Any) -> bool:

@@ -20,6 +20,7 @@ from inspect import signature
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from riebench.models.arguments import edits_of_call
 from riebench.models.diffusers_entry import DiffusersEntry, Text
 from riebench.models.model import DECODER, DENOISER, Model
 from riebench.models.schedulers import MEND, check_scheduler, check_steps
@@ -327,16 +328,17 @@ class DiffusersModel(Model):
         """See :class:`Model`; the latents of the latest such run are kept."""
         import torch
 
+        edits_of_call([prompt], [seed], steps, (), (), None, None)
         if self.diffusers_entry.no_start:
             why = self.diffusers_entry.no_start
             raise UserError(f"{self.entry.name} cannot begin with a finished picture: {why}")
-        run = (prompt, seed, steps)
+        run = (str(prompt), int(seed), int(steps))
         with self._turn, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             self._follow()
             if self._finished is None or self._finished[0] != run:
                 latents: list[Tensor] = []
                 with self._state:
-                    self.sample(Batch([prompt], [seed], steps, finished=latents))
+                    self.sample(Batch([run[0]], [run[1]], run[2], finished=latents))
                 self._finished = run, latents[0]
             return self._finished[1].clone()
 

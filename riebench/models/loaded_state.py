@@ -85,7 +85,7 @@ class LoadedState:
 def sae_mark(sae: Path | SAE) -> Hashable:
     """A mark of an SAE, or of its folder's files, that differs after a change; taken without reading weights."""
     if not isinstance(sae, Path):
-        tensors = list(sae.state_dict(keep_vars=True).values())
+        tensors = [tensor for tensor in sae.state_dict(keep_vars=True).values() if tensor.numel()]
         return (
             id(sae),
             sae.k,

@@ -17,7 +17,7 @@ from threading import RLock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from riebench.models.arguments import edits_of_call, whole
+from riebench.models.arguments import check_saes, edits_of_call, whole
 from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits
 from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
 from riebench.settings.settings import refuse_without_effect
@@ -215,10 +215,12 @@ class Model(ABC):
 
         Raises:
             UserError: if it is one of :attr:`fixed` of a loaded model, whose records name what it was loaded with; or
-                if the batch is no whole number of at least 1.
+                if the batch is no whole number of at least 1, or the SAEs are none.
         """
         if name == "batch":
             value = whole("batch", value, 1)
+        elif name == "saes":
+            check_saes(value)
         if name in self.fixed and name in vars(self) and "_state" in vars(self):
             raise UserError(f"{name} of a loaded model cannot be set; load the model anew, with this setting")
         super().__setattr__(name, value)
@@ -415,7 +417,7 @@ class Model(ABC):
         from riebench.sae.sae import check_width
         from riebench.sae.store import load_sae
 
-        if site not in self.saes:
+        if not isinstance(site, str) or site not in self.saes:
             raise unknown("SAE", site, self.saes)
         own, mark = self.saes[site], sae_mark(self.saes[site])
         kept = self._loaded_saes.get(site)
