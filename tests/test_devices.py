@@ -125,7 +125,7 @@ def test_times_of_networks_include_what_the_device_does_after_the_call(
     waited: list[torch.device] = []
     monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
     for device in (CPU, torch.device("cuda", 0)):
-        monkeypatch.setattr(mini.model, "device", device)
+        monkeypatch.setitem(vars(mini.model), "device", device)
         with counting(mini) as counts:
             mini.scorers.clip.texts(["a red heart"])
         assert counts[CLIP_TEXT].passes == 1

@@ -83,7 +83,10 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ),
         ((*FLUX_SAE, "--set", "sae.folder=saes", "--k", "65"), "k is 65, but 'sae' in double.1 has 64 to choose from"),
         ((*FLUX, "--method", "neurons", "--block", "single.0", "--k", "12289"), "has 12288 to choose from"),
-        ((*FLUX, "--method", "steering", "--block", "all", "--set", "model.guidance=3"), "flux-schnell is not guided"),
+        (
+            (*FLUX, "--method", "steering", "--block", "all", "--set", "model.guidance=3"),
+            "flux-schnell has no setting model.guidance",
+        ),
         ((*FLUX, "--method", "steering", "--block", "all", "--set", "model.size=520"), "expected a multiple of 16"),
         (("paint", "--headless", "file"), "the state file cannot be used: Invalid JSON"),
         (("paint", "--model", "sdxl-turbo"), "name an SAE with --sae DIR"),
@@ -142,6 +145,7 @@ def test_one_line_before_torch(fresh: FreshCommands, tmp_path: Path, words: tupl
     (tmp_path / "pairs.json").write_text(f'[{ITEM}"original_gsam_prompt": "heart", "editing_gsam_prompt": "star"}}]')
     (tmp_path / "saes" / "double.1").mkdir(parents=True)
     (tmp_path / "saes" / "double.1" / "config.json").write_text('{"n_dirs_local": 64, "d_model": 3072, "k": 8}')
+    (tmp_path / "saes" / "double.1" / "state_dict.safetensors").touch()
     done = fresh(*words)  # its seconds are of the processor, as others may use the machine
     print(f"{done.seconds:.2f} s  {' '.join(words)}")
     assert done.code == 2, done.out + done.err

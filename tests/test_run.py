@@ -335,7 +335,7 @@ def test_a_method_that_changes_shared_tensors_fails_its_pair_by_name(
     assert len(failed) == 6
     for record in failed:
         assert (record.status, record.where) == ("failed", "method")
-        assert f"the method {name.lower()!r} changes the values, masks or SAEs" in str(record.reason)
+        assert f"the method {name.lower()!r} changes the values, masks, pictures or SAEs" in str(record.reason)
     again = records(["sae", "steering"], [1.0], pair)
     assert [record.metrics for record in again] == [record.metrics for record in alone]
 

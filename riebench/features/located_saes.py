@@ -23,13 +23,13 @@ from riebench.sae.folders import (
     FINAL,
     NoSaeError,
     feature_count,
-    hook_name,
     inside,
     read_config,
     sae_fingerprint,
     sae_folders,
     warn_of_site,
 )
+from riebench.sae.layouts import hook_name
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import cache_folder

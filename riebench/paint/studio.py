@@ -32,6 +32,8 @@ FINE_SIDE = 128
 STRENGTHS = (-2, -1, 0, 1, 2, 3, 4)
 """Strengths of the pictures that show the effect of a single feature."""
 STRIP_SIDE = 160
+ROUNDING = 1
+"""The levels, of 255, by which pictures with the same content may differ, since other kernels round otherwise."""
 TOO_WEAK = "the layers change no pixel: the change is too weak; raise a strength or paint more"
 MOST_ACTIVE = 12
 
@@ -199,13 +201,13 @@ class Studio:
     def scores(self, state: State) -> Iterator[dict[str, Any]]:
         """Yield the scores of a state's picture against the picture without layers, each time with one more score.
 
-        ``unchanged`` holds the reasons if the two pictures are equal although the state has layers.
+        ``unchanged`` holds the reasons if the two pictures are equal, to rounding, although the state has layers.
         """
         scores: dict[str, Any] = {"missing": self.instruments.missing}
         base = self.run(state.unpainted()).image
         yield scores
         edited = self.run(state).image
-        if state.layers and np.array_equal(base, edited):
+        if state.layers and np.abs(base.astype(np.int16) - edited).max() <= ROUNDING:
             scores["unchanged"] = why_unchanged(self.model, state) or [TOO_WEAK]
         yield scores
         for part in self.instruments.scores(base, edited, state.prompt, state.seed):

@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from riebench.sae.layouts import CONFIG, LAYOUTS, SAELENS_CONFIG, hook_name, layouts_in, layouts_text, stated_config
 from riebench.settings.settings import SaeSettings
 from riebench.util.errors import UserError
 from riebench.util.files import fingerprint
 
 log = logging.getLogger(__name__)
-CONFIG, SAELENS_CONFIG = "config.json", "cfg.json"
 FINAL = "final"
 """The folder inside a published SAE folder that holds the SAE."""
 DEEPEST = 3
 """Levels below a folder in which SAEs are looked for."""
-OVERCOMPLETE = "overcomplete"
-
-
-class Layout(NamedTuple):
-    """The files of an SAE.
-
-    Attributes:
-        library: that writes it.
-        weights: name of the file of weights.
-        config: name of the configuration.
-    """
-
-    library: str
-    weights: str
-    config: str
-
-
-OURS = Layout("riebench", "state_dict.safetensors", CONFIG)
-PUBLISHED = Layout("the published SAEs", "state_dict.pth", CONFIG)
-SAELENS = Layout("SAELens", "sae_weights.safetensors", SAELENS_CONFIG)
-LEARNED = Layout("dictionary_learning", "ae.pt", CONFIG)
-SPARSIFY = Layout("sparsify", "sae.safetensors", SAELENS_CONFIG)
-
-
-HUB = Layout("the hub's mixin", "model.safetensors", CONFIG)
-LAYOUTS = (OURS, PUBLISHED, SAELENS, LEARNED, SPARSIFY, HUB)
-OTHER_FILES = ("mean.pt",)
-"""Files of weights that lie beside an SAE of the published layout and are no part of what it computes."""
-CHECKPOINTS = "ae_*.pt"
-"""Names of the files of dictionary_learning's checkpoints; their configuration is one folder above."""
 
 
 class NoSaeError(UserError):
     """A folder has no SAE that fits."""
-
-
-def layouts_in(folder: Path) -> list[Layout]:
-    """The layouts whose file of weights lies in a folder; of overcomplete's and of checkpoints, one for each file."""
-    known = [layout for layout in LAYOUTS if (folder / layout.weights).is_file()]
-    if known or not folder.is_dir():
-        return known
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".pt", ".pth") and p.is_file())
-    steps = [Layout(LEARNED.library, p.name, f"../{CONFIG}") for p in files if p.match(CHECKPOINTS)]
-    return steps or [Layout(OVERCOMPLETE, p.name, CONFIG) for p in files if p.name not in OTHER_FILES]
-
-
-def layouts_text() -> str:
-    """The layouts that are read, for messages."""
-    named = [f"{layout.config} and {layout.weights} ({layout.library})" for layout in LAYOUTS]
-    return ", ".join([*named, f"one .pt ({OVERCOMPLETE})"])
 
 
 def inside(folder: Path) -> Path:
@@ -93,39 +46,6 @@ def sae_folders(root: Path, levels: int = DEEPEST) -> list[Path]:
     return below or ([root] if layouts else [])  # any .pt may lie beside folders of SAEs
 
 
-def config_in(folder: Path, layout: Layout) -> dict[str, Any] | None:
-    """The configuration of a layout as it stands in a folder; None where the file is not there.
-
-    Raises:
-        ValueError: if it is no object with keys.
-    """
-    if layout.config.startswith("..") and not (folder / layout.config).is_file():
-        layout = layout._replace(config=CONFIG)
-    try:
-        config = json.loads((folder / layout.config).read_text())
-    except FileNotFoundError:
-        return None
-    if not isinstance(config, dict):
-        raise ValueError(f"{layout.config} is no object with keys")
-    return config
-
-
-def stated_config(folder: Path) -> dict[str, Any] | None:
-    """What the configuration in an SAE folder states, ``k``, ``n_dirs_local`` and ``d_model`` by these names.
-
-    None if the folder holds no SAE. Without a file of weights, a configuration counts if it states a size.
-    """
-    layouts = layouts_in(folder)
-    for layout in layouts[:1] or (OURS, SAELENS):
-        try:
-            config = _with_size(config_in(folder, layout) or {})
-        except (OSError, ValueError):
-            config = {}
-        if layouts or "n_dirs_local" in config:
-            return config
-    return None
-
-
 def read_config(folder: Path) -> dict[str, Any] | None:
     """As :func:`stated_config`; where that does not say how many features there are, the weights are read.
 
@@ -145,25 +65,6 @@ def _sizes_by_weights(folder: Path, mark: tuple[tuple[str, int], ...]) -> dict[s
     sae = load_sae(folder)
     sizes = {"k": sae.k, "n_dirs_local": sae.n_features, "d_model": sae.d_model}
     return {name: value for name, value in sizes.items() if value is not None}
-
-
-def _with_size(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with ``k``, ``n_dirs_local`` and ``d_model``, under whatever names a library writes them."""
-    inner, kwargs = _mapping(config, "trainer"), _mapping(config, "activation_fn_kwargs")
-    expanded = (config.get("d_in") or 0) * (config.get("expansion_factor") or 0)  # sparsify
-    size = (config.get("d_sae"), inner.get("dict_size"), config.get("num_latents") or None, expanded or None)
-    k, width = (inner.get("k"), kwargs.get("k")), (config.get("d_in"), inner.get("activation_dim"))
-    several = {"n_dirs_local": size, "k": k, "d_model": width}
-    sized = {name: next(filter(None, values), None) for name, values in several.items()}
-    if sized["n_dirs_local"] and (config.get("architecture") == "abstopk" or config.get("signed")):
-        sized["n_dirs_local"] *= 2  # a feature for each sign
-    sized |= config
-    return {name: value for name, value in sized.items() if value is not None}
-
-
-def _mapping(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = config.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def feature_count(folder: Path) -> int:
@@ -319,17 +220,6 @@ def _upwards(folder: Path, root: Path) -> list[Path]:
     if folder not in (root, root / FINAL):
         return between
     return [*between, *root.absolute().parents[:DEEPEST]] if root.name != FINAL else between
-
-
-def hook_name(config: Mapping[str, Any]) -> str | None:
-    """The module on whose values other libraries say that an SAE was trained; None where they do not."""
-    stated = (
-        _mapping(config, "metadata").get("hook_name"),  # SAELens 6
-        config.get("hook_name"),  # SAELens before 6
-        config.get("hook_point"),
-        _mapping(config, "trainer").get("submodule_name"),  # dictionary_learning
-    )
-    return next((name for name in stated if isinstance(name, str) and name), None)
 
 
 @cache

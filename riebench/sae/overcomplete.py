@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from riebench.sae.folders import CONFIG
+from riebench.sae.layouts import CONFIG
 from riebench.sae.linear import JumpReLU, TopK
 from riebench.sae.parts import Parts, State, inclusive, of_raw_vectors, state_of
 from riebench.sae.unread import refuse_unread_keys, refuse_unread_tensors, same_number

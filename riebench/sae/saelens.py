@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from riebench.sae.folders import SAELENS, SAELENS_CONFIG
+from riebench.sae.layouts import SAELENS, SAELENS_CONFIG
 from riebench.sae.linear import JumpReLU, LinearSAE, TopK
 from riebench.sae.parts import (
     Parts,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from riebench.sae.dictionary_learning import read_dictionary_learning
-from riebench.sae.folders import (
+from riebench.sae.layouts import (
     CONFIG,
     HUB,
     LEARNED,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from riebench.models.arguments import whole, words
 from riebench.prompts import prompts_hash
-from riebench.sae.folders import OURS, SAELENS
+from riebench.sae.layouts import OURS, SAELENS
 from riebench.training.capture import ALL, Capture, refuse_full_disk, resolve_capture, size_text
 from riebench.training.dataset import Dataset, open_dataset
 from riebench.util.errors import UserError, unknown
