@@ -440,7 +440,7 @@ def test_damaged_files(invented: Path, tmp_path: Path) -> None:
         (("show", "no/where"), "no folder of that name"),
         (("show", "no/where", "--model", "sdxl-turbo"), "there is no SAE folder 'no/where'"),
         (("show", "empty"), "empty holds neither an SAE nor a feature index"),
-        (("show", "sae/mid.0"), "has no feature index; name the model that makes one with --model"),
+        (("show", "sae/changed"), "has no feature index; name the model that makes one with --model"),
         (("show", "sae/mid.0", "--index", "empty"), "empty is no feature index: it has no feature-index.json"),
         (("show", "sae/mid.0", "--index", "invented"), "invented is the index of another SAE (fingerprint 0000000000"),
         (("show", "sae/up.0.0", "3"), "sae/up.0.0-index is the index of another SAE"),
@@ -469,7 +469,10 @@ def test_one_line_without_torch(
     (tmp_path / "invented").symlink_to(invented)
     for name in ("mid.0", "up.0.0"):
         shutil.copytree(WEIGHTS / "sae" / name, tmp_path / "sae" / name)
-    shutil.copytree(WEIGHTS / "sae" / "mid.0", tmp_path / "sae" / "renamed")
+    for name in ("renamed", "changed"):
+        shutil.copytree(WEIGHTS / "sae" / "mid.0", tmp_path / "sae" / name)
+    with (tmp_path / "sae" / "changed" / "config.json").open("a") as config:
+        config.write(" ")  # an SAE that the index of the package is not of
     (tmp_path / "sae" / "up.0.0-index").symlink_to(invented)
     done = fresh("sae", *words)
     assert done.code == 2, done.out + done.err

@@ -66,8 +66,10 @@ def nodes() -> Iterator[Any]:
     made.shutdown()
 
 
-def pictures(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
+def pictures(folder: Path) -> dict[str, Any]:
+    """The bytes of each file; of the hashes the lines, whose order is that in which pairs were done."""
+    files = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
+    return {name: sorted(held.splitlines()) if name.endswith(".jsonl") else held for name, held in files.items()}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

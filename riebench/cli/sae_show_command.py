@@ -111,14 +111,16 @@ def sae_show_command(
       riebench sae show my-sae-index --find "at night" --out night
     """
     from riebench.features.feature_index import sort_features
-    from riebench.features.feature_page import write_feature_page
-    from riebench.features.feature_sheet import draw_feature, draw_features, write_png
     from riebench.features.located_saes import IndexRequest, find_or_make_index
 
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
     request = IndexRequest(sae, *_named(model, settings), site, prompts, count, column, batch=batch)
     feature_index = find_or_make_index(request, index, feature)
+    # Later than errors, since drawing is slow to import.
+    from riebench.features.feature_page import write_feature_page
+    from riebench.features.feature_sheet import draw_feature, draw_features, write_png
+
     name = Path(feature_index.facts.name).name  # an index may come from strangers
     if feature is None:
         by = sort or (SortBy.score if feature_index.facts.score_name else SortBy.density)

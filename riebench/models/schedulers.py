@@ -96,10 +96,9 @@ def _trial_latents(pipeline: Any, set_timesteps: SetTimesteps, seeds: Sequence[i
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     latents, scales, more = torch.ones(len(seeds), 4, 4, 4), hasattr(pipeline, "prepare_extra_step_kwargs"), {}
     if scales:  # FLUX's pipeline hands no generator to its scheduler, and lets it scale nothing
-        latents, more = (
-            latents * getattr(scheduler, "init_noise_sigma", 1.0),
-            pipeline.prepare_extra_step_kwargs(generators, 0.0),
-        )
+        # Pipelines of U-Nets ask every scheduler for it.
+        sigma = scheduler.init_noise_sigma if hasattr(pipeline, "unet") else getattr(scheduler, "init_noise_sigma", 1.0)
+        latents, more = latents * sigma, pipeline.prepare_extra_step_kwargs(generators, 0.0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(len(seeds))
         for time in scheduler.timesteps[:2]:
