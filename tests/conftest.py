@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from copy import copy
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,7 @@ def mini() -> Instruments:
 def _networks_once() -> Iterator[None]:
     """Mini's CLIP, LPIPS and masker are loaded once for all; who loads them gets a copy that shares the network."""
     from riebench.instruments.mini_instruments import MiniInstruments
+    from riebench.metrics.clip import KEPT_TEXTS
 
     def once(load: Callable[[MiniInstruments], Any]) -> Callable[[MiniInstruments], Any]:
         loaded: dict[tuple[str, ...], Any] = {}
@@ -161,7 +163,10 @@ def _networks_once() -> Iterator[None]:
             key = (self._clip, self._lpips, self._masker, self._device)  # fingerprints of the files
             if key not in loaded:
                 loaded[key] = load(self)
-            return copy(loaded[key])
+            made = copy(loaded[key])
+            if hasattr(made, "text"):  # embeddings of texts are kept for each by itself
+                made.text = lru_cache(KEPT_TEXTS)(made._text)
+            return made
 
         return copied
 

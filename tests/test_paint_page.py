@@ -555,6 +555,7 @@ def test_a_stroke_becomes_a_picture_quickly(opened: Open) -> None:
     page = opened()
     add(page)
     settle(page)
+    before = busyness()
     times = page.evaluate(
         """async () => {
           const over = document.getElementById('over'), box = over.getBoundingClientRect(), times = [];
@@ -587,7 +588,7 @@ def test_a_stroke_becomes_a_picture_quickly(opened: Open) -> None:
     median = float(np.median(times))
     print(f"median {median:.0f} ms, 90 % {np.quantile(times, 0.9):.0f} ms")
     assert len(times) == 50
-    assert median < 150 * busyness()
+    assert median < 150 * max(before, busyness())
 
 
 def busyness() -> float:
