@@ -212,6 +212,7 @@ def test_runs_that_are_not_run_are_valid_requests(
     (folder / "pairs.json").write_text(PAIRS.read_text())
     (folder / "flux-saes" / "double.18").mkdir(parents=True)
     (folder / "flux-saes" / "double.18" / "config.json").write_text('{"n_dirs_local": 12288, "d_model": 3072, "k": 20}')
+    (folder / "flux-saes" / "double.18" / "state_dict.safetensors").touch()
     for block in blocks_of(page.read_text()):
         for command in block.commands() if block.not_run else ():
             if not command.startswith("riebench run "):
