@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from riebench.sae.identities import Parts, State, gated, of_raw_vectors, state_of, with_unit_directions
 from riebench.sae.layouts import LEARNED
 from riebench.sae.linear import JumpReLU, TopK
-from riebench.sae.parts import Parts, State, gated, of_raw_vectors, state_of, with_unit_directions
 from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
 
 TRAINER_KEYS = keys("""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from riebench.sae.identities import Parts, State, inclusive, of_raw_vectors, state_of
 from riebench.sae.layouts import CONFIG
 from riebench.sae.linear import JumpReLU, TopK
-from riebench.sae.parts import Parts, State, inclusive, of_raw_vectors, state_of
 from riebench.sae.unread import refuse_unread_keys, refuse_unread_tensors, same_number
 
 SAES = {"TopKSAE": "topk_sae", "BatchTopKSAE": "batchtopk_sae", "JumpSAE": "jump_sae", "SAE": "base"}

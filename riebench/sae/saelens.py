@@ -11,9 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from riebench.sae.layouts import SAELENS, SAELENS_CONFIG
-from riebench.sae.linear import JumpReLU, LinearSAE, TopK
-from riebench.sae.parts import (
+from riebench.sae.identities import (
     Parts,
     State,
     gated,
@@ -22,6 +20,8 @@ from riebench.sae.parts import (
     with_both_signs,
     with_unit_directions,
 )
+from riebench.sae.layouts import SAELENS, SAELENS_CONFIG
+from riebench.sae.linear import JumpReLU, LinearSAE, TopK
 from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from riebench.sae.identities import Parts, State, state_of, with_both_signs
 from riebench.sae.layouts import SPARSIFY
 from riebench.sae.linear import GroupMax, TopK
-from riebench.sae.parts import Parts, State, state_of, with_both_signs
 from riebench.sae.unread import OFF, keys, refuse_unread_keys, refuse_unread_tensors, same_number
 
 HARMLESS = keys("expansion_factor normalize_decoder num_latents k multi_topk d_in")

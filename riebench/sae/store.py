@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from riebench.sae.dictionary_learning import read_dictionary_learning
+from riebench.sae.identities import SILENT, THRESHOLD, Parts, State, built
 from riebench.sae.layouts import (
     CONFIG,
     HUB,
@@ -30,7 +31,6 @@ from riebench.sae.layouts import (
 )
 from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
 from riebench.sae.overcomplete import load_overcomplete, read_overcomplete
-from riebench.sae.parts import SILENT, THRESHOLD, Parts, State, built
 from riebench.sae.saelens import read_saelens
 from riebench.sae.sparsify import read_sparsify
 from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
