@@ -22,6 +22,13 @@ FIXED = {
     "sdedit": "#00504A",
     "paste": "#C2185B",
     "noise": "#C4C4C4",
+    "pca": "#5B8C2A",
+    "probe": "#2F4B9A",
+    "sae-feature": "#F0A070",
+    "sae-sum": "#A63A00",
+    "loreft": "#6A3D9A",
+    "k-steer": "#1FA3A3",
+    "per": "#B8860B",
 }
 # From blue to yellow, for intervals of the steps, the shortest first; dark enough to be seen on white.
 GROWING = ("#440154", "#3B528B", "#21918C", "#5EC962", "#C8B900", "#E07B00", "#B40426")
