@@ -112,7 +112,7 @@ def _lines(pair: Pair, edit: Edit, others: Sequence[tuple[Pair, Edit]]) -> Itera
 
 
 def _kinds(edit: Edit) -> list[tuple[bool, bool, bool]]:
-    """How the words of each slot begin and end: with a preposition, with an article; they fit slots of the same kind."""
+    """How the words of each slot begin and end: with a preposition, an article; they fit slots of the same kind."""
     kinds = []
     for both in zip(edit.before, edit.after, strict=True):
         words = plain(both[0] if both[0].strip() else both[1]).split() or [""]

@@ -1,0 +1,57 @@
+"""The study of concepts, from the choice of sites to tables and figures; see ``scripts/study_concepts``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from commands import run_all
+from features import judge_features
+from figures import draw_all
+from stages import QUARTER, SMALL, Size, stages, write_untrained
+from tables import write_all
+
+
+def main() -> None:
+    """Run what is missing, then write tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--work", type=Path, required=True, help="pairs, SAEs, runs")
+    parser.add_argument("--out", type=Path, required=True, help="tables and figures")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", action="append", help="a stage; may be repeated")
+    parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
+    parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
+    given = parser.parse_args()
+    work, out = given.work, given.out
+    size = SMALL if given.small else Size() if given.model == "mini" else QUARTER
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "log.txt"
+    todo = () if given.draw else stages(given.model, work, size, given.workers).items()
+    for name, commands in todo:
+        if given.only and name not in given.only:
+            continue
+        started = time.perf_counter()
+        run_all(commands, log)
+        _say(work, name, started)
+        if name == "train":
+            write_untrained(given.model, work)
+    if not given.draw and (not given.only or "features" in given.only):
+        started = time.perf_counter()
+        judge_features(given.model, work, size)
+        _say(work, "features", started)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    write_all(given.model, work, out)
+    draw_all(given.model, work, out / "figures")
+
+
+def _say(work: Path, name: str, started: float) -> None:
+    line = f"{name}: {time.perf_counter() - started:.0f} s"
+    print(line, flush=True)
+    with (work / "seconds.txt").open("a") as file:
+        file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
