@@ -39,6 +39,7 @@ def judge_features(model: str, work: Path, size: Size) -> None:
             model=model,
             strength=1,
             limit=size.edits,
+            category=list(size.categories) or None,
             settings={"sae": {"folder": str(work / "saes" / name)}},
         )
         request, pairs = resolve(options)

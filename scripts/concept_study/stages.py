@@ -55,6 +55,7 @@ class Size:
         steps: of their training.
         edits: whose features are tried, of each category.
         features: that are tried of each edit, half of them the best detectors.
+        categories: that are run; empty for all.
     """
 
     pairs: int = 10
@@ -66,10 +67,13 @@ class Size:
     steps: int = 1000
     edits: int = 3
     features: int = 24
+    categories: tuple[int, ...] = ()
 
 
 QUARTER = Size(pairs=3, choosing=1, single=5, curve=1, prompts=500, steps=500, edits=1, features=12)
-SMALL = Size(pairs=1, choosing=1, single=1, curve=1, counts=(2,), prompts=60, steps=20, edits=1, features=4)
+SMALL = Size(
+    pairs=1, choosing=1, single=1, curve=1, counts=(2,), prompts=60, steps=20, edits=1, features=4, categories=(6,)
+)
 """To try the script out."""
 
 
@@ -79,7 +83,8 @@ def stages(model: str, work: Path, size: Size, workers: int) -> dict[str, Comman
     def run(out: str, *words: str) -> Command:
         """A run with a search for the strengths at the LPIPS."""
         search = ("--strength", "2", "--at-lpips", str(BUDGET), "--at-lpips-most", "64")
-        more = ("--keep-images", "0", "--workers", str(workers), "--quiet")
+        more = ["--keep-images", "0", "--workers", str(workers), "--quiet"]
+        more += [word for kind in size.categories for word in ("--category", str(kind))]
         return ["run", "--model", model, *words, *search, *more, "--out", str(work / out)]
 
     def choose() -> Iterable[Command]:
