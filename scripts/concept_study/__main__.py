@@ -6,10 +6,9 @@ import argparse
 import time
 from pathlib import Path
 
-from commands import run_all
 from features import judge_features
 from figures import draw_all
-from stages import QUARTER, SMALL, Size, stages, write_untrained
+from stages import QUARTER, SMALL, Size, Study
 from tables import write_all
 
 
@@ -27,16 +26,12 @@ def main() -> None:
     work, out = given.work, given.out
     size = SMALL if given.small else Size() if given.model == "mini" else QUARTER
     work.mkdir(parents=True, exist_ok=True)
-    log = work / "log.txt"
-    todo = () if given.draw else stages(given.model, work, size, given.workers).items()
-    for name, commands in todo:
-        if given.only and name not in given.only:
-            continue
-        started = time.perf_counter()
-        run_all(commands, log)
-        _say(work, name, started)
-        if name == "train":
-            write_untrained(given.model, work)
+    todo = {} if given.draw else Study(given.model, work, size, given.workers).stages()
+    for name, stage in todo.items():
+        if not given.only or name in given.only:
+            started = time.perf_counter()
+            stage()
+            _say(work, name, started)
     if not given.draw and (not given.only or "features" in given.only):
         started = time.perf_counter()
         judge_features(given.model, work, size)

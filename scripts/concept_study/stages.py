@@ -1,17 +1,21 @@
-"""What the study runs: sizes, pairs for the choice of sites, SAEs, and the commands of each stage."""
+"""What the study runs: sizes, pairs for the choice of sites, SAEs, and what each stage does."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from commands import Command, Commands
-from values import read_values
+from values import LPIPS, read_values
 
-import riebench
+from riebench.cli import main as riebench_command
+from riebench.engine.request import resolve
+from riebench.engine.run import carry_out
+from riebench.engine.run_options import RunOptions
 from riebench.mini.grammar import (
     ATTRIBUTES,
     contrasts,
@@ -34,8 +38,8 @@ CHOICES = ("detection", "effect")
 NAMES = (*CONCEPTS, *(f"{FEATURE} {choose}" for choose in CHOICES))
 """Every concept method as tables name it."""
 PAIR_METHODS = ("steering", "sae", "random", "prompt")
-BUDGET = 0.05
-"""LPIPS at which everything is compared."""
+TRIED = {"candidates": 8, "trials": 3}
+"""Features whose effect ``choose=effect`` measures, and on how many contrasts."""
 AFTER = 300
 """Contrasts up to this number are left to methods; later ones are the pairs on which sites are chosen."""
 SAES = ("trained", "frozen", "untrained")
@@ -50,130 +54,161 @@ class Size:
         choosing: pairs of training scenes on which the sites of each method are chosen.
         single: pairs on which SAEs are compared by one feature.
         curve: pairs of the curves over the number of contrasts.
-        counts: numbers of contrasts.
+        counts: numbers of contrasts beside 32.
         prompts: whose values SAEs are trained on.
         steps: of their training.
-        edits: whose features are tried, of each category.
+        edits: whose features are tried.
         features: that are tried of each edit, half of them the best detectors.
         categories: that are run; empty for all.
     """
 
-    pairs: int = 10
+    pairs: int = 8
     choosing: int = 1
-    single: int = 20
+    single: int = 10
     curve: int = 3
     counts: tuple[int, ...] = (2, 8, 128)
     prompts: int = 1000
     steps: int = 1000
-    edits: int = 3
+    edits: int = 2
     features: int = 24
     categories: tuple[int, ...] = ()
 
 
-QUARTER = Size(pairs=3, choosing=1, single=5, curve=1, prompts=500, steps=500, edits=1, features=12)
-SMALL = Size(
-    pairs=1, choosing=1, single=1, curve=1, counts=(2,), prompts=60, steps=20, edits=1, features=4, categories=(6,)
-)
+QUARTER = Size(pairs=2, choosing=1, single=3, curve=1, prompts=500, steps=500, edits=1, features=12)
+SMALL = Size(1, 1, 1, 1, (2,), prompts=60, steps=20, edits=1, features=4, categories=(6,))
 """To try the script out."""
 
 
-def stages(model: str, work: Path, size: Size, workers: int) -> dict[str, Commands]:
-    """Name of a stage to its commands, in the order in which they are run."""
+class Ask(NamedTuple):
+    """A method with its options on some blocks; ``alone`` adds each block alone."""
 
-    def run(out: str, *words: str) -> Command:
-        """A run with a search for the strengths at the LPIPS."""
-        search = ("--strength", "2", "--at-lpips", str(BUDGET), "--at-lpips-most", "64")
-        more = ["--keep-images", "0", "--workers", str(workers), "--quiet"]
-        more += [word for kind in size.categories for word in ("--category", str(kind))]
-        return ["run", "--model", model, *words, *search, *more, "--out", str(work / out)]
+    method: str
+    blocks: tuple[str, ...] = ("all",)
+    options: dict[str, Any] | None = None
+    alone: bool = False
 
-    def choose() -> Iterable[Command]:
-        file = write_pairs(model, work, size.choosing)
-        few = ("--pairs", str(file), "--block", "all", "--alone", "--option", "count=16")
-        yield run("choosing", *methods(CONCEPTS), *few)
-        yield run("choosing", *methods([FEATURE]), *few)
 
-    def compare(out: str, *pairs: str) -> Callable[[], Iterable[Command]]:
-        def commands() -> Iterable[Command]:
-            limit = ("--limit", str(size.pairs), *pairs)
-            yield run(out, *methods(PAIR_METHODS), "--block", "all", *limit)
-            yield from of_concepts(lambda *words: run(out, *words, *limit), chosen_sites(model, work))
+class Study:
+    """The stages of the study of a model.
 
-        return commands
+    Args:
+        model: its name.
+        work: folder of pairs, SAEs and runs.
+        size: how much is done.
+        workers: processes that work on pairs.
+    """
 
-    def count() -> Iterable[Command]:
-        for number in size.counts:
-            limit = ("--limit", str(size.curve), "--option", f"count={number}")
-            yield from of_concepts(lambda *words, more=limit: run("main", *words, *more), chosen_sites(model, work))
+    def __init__(self, model: str, work: Path, size: Size, workers: int) -> None:
+        self.model, self.work, self.size, self.workers = model, work, size, workers
 
-    def single() -> Iterable[Command]:
+    def stages(self) -> dict[str, Callable[[], None]]:
+        """Name of a stage to what it does, in the order in which they are done."""
+        return {
+            "collect": self.collect,
+            "train": self.train,
+            "choose": self.choose,
+            "main": lambda: self.compare("main"),
+            "single": self.single,
+            "entangled": lambda: self.compare("entangled", pairs="mini:entangled"),
+            "count": self.count,
+        }
+
+    def run(self, out: str, asks: Iterable[Ask], **more: Any) -> None:
+        """A run of several methods with a search for the strengths at the LPIPS; what they share is made once a pair."""
+        folder, categories = self.work / out, list(self.size.categories) or None
+        common = {"model": self.model, "strength": 2, "at_lpips": LPIPS, "at_lpips_most": 64, "category": categories}
+        common |= {"out": folder, "keep_images": 0, "workers": self.workers, "quiet": True, **more}
+        options = [RunOptions(a.method, list(a.blocks), options=a.options, alone=a.alone, **common) for a in asks]
+        requests = [resolve(each) for each in options]
+        request, pairs = requests[0]
+        conditions = tuple(condition for each, _ in requests for condition in each.conditions)
+        session = carry_out(request.model_copy(update={"conditions": conditions}), pairs, options[0])
+        if session.signal is not None:
+            sys.exit("interrupted; the records so far are kept")
+
+    def choose(self) -> None:
+        """Every concept method on all blocks and on each alone, on pairs of training scenes."""
+        if (self.work / "sites.json").exists():
+            return
+        file = write_pairs(self.work, self.size.choosing)
+        methods = [Ask(name, options={"count": 16}, alone=True) for name in CONCEPTS]
+        self.run("choosing", [*methods, Ask(FEATURE, options={"count": 16}, alone=True)], pairs=file)
+
+    def concepts(self, count: int) -> list[Ask]:
+        """Every concept method on its sites."""
+        sites = self.chosen_sites()
+        asks = [Ask(name, tuple(sites[name].split("+")), {"count": count}) for name in CONCEPTS]
+        for choose in CHOICES:
+            options = {"count": count, "choose": choose, **(TRIED if choose == "effect" else {})}
+            asks.append(Ask(FEATURE, tuple(sites[f"{FEATURE} {choose}"].split("+")), options))
+        return asks
+
+    def compare(self, out: str, **more: Any) -> None:
+        """All methods."""
+        asks = [*map(Ask, PAIR_METHODS), *self.concepts(32)]
+        self.run(out, asks, limit=self.size.pairs, **more)
+
+    def count(self) -> None:
+        """Concept methods with other numbers of contrasts."""
+        for count in self.size.counts:
+            self.run("main", self.concepts(count), limit=self.size.curve)
+
+    def single(self) -> None:
+        """One feature of each kind of SAE, on all blocks."""
         for name in SAES:
-            folder = ("--set", f"sae.folder={work / 'saes' / name}", "--limit", str(size.single))
-            for choose_by in CHOICES:
-                few = ("--limit", str(size.pairs)) if choose_by == "effect" else ()
-                words = (*methods([FEATURE]), "--option", f"choose={choose_by}", "--block", "all")
-                yield run(f"single-{name}", *words, *folder, *few)
+            settings = {"sae": {"folder": str(self.work / "saes" / name)}}
+            asks = [Ask(FEATURE, options={"choose": c, **(TRIED if c == "effect" else {})}) for c in CHOICES]
+            self.run(f"single-{name}", asks, settings=settings, limit=self.size.single)
 
-    return {
-        "collect": collect(model, work, size),
-        "train": train(work, size),
-        "choose": choose,
-        "main": compare("main"),
-        "single": single,
-        "entangled": compare("entangled", "--pairs", "mini:entangled"),
-        "count": count,
-    }
+    def collect(self) -> None:
+        """The values of the sites."""
+        if not (self.work / "saes" / "frozen").exists():
+            words = ["--site", "all", "--prompts", "grammar", "--count", str(self.size.prompts)]
+            command(["sae", "collect", "--model", self.model, *words, "--out", str(self.work / "values")])
 
-
-def methods(names: Iterable[str]) -> list[str]:
-    """The options that name methods."""
-    return [word for name in names for word in ("--method", name)]
-
-
-def of_concepts(run: Callable[..., Command], sites: dict[str, str]) -> Iterable[Command]:
-    """The runs of all concept methods, those with the same sites together."""
-    for blocks in dict.fromkeys(sites.values()):
-        where = [word for block in blocks.split("+") for word in ("--block", block)]
-        together = [name for name in CONCEPTS if sites[name] == blocks]
-        if together:
-            yield run(*methods(together), *where)
-        for choose_by in CHOICES:
-            if sites[f"{FEATURE} {choose_by}"] == blocks:
-                yield run(*methods([FEATURE]), "--option", f"choose={choose_by}", *where)
-
-
-def collect(model: str, work: Path, size: Size) -> list[Command]:
-    """The values of the sites."""
-    if (work / "saes" / "trained").exists():
-        return []
-    words = ["--site", "all", "--prompts", "grammar", "--count", str(size.prompts)]
-    return [["sae", "collect", "--model", model, *words, "--out", str(work / "values")]]
-
-
-def train(work: Path, size: Size) -> Callable[[], Iterable[Command]]:
-    """SAEs whose decoder learns, and SAEs whose decoder stays random, with all else equal."""
-
-    def commands() -> Iterable[Command]:
+    def train(self) -> None:
+        """SAEs whose decoder learns, SAEs whose decoder stays random, with all else equal, and untrained ones."""
+        saes = self.work / "saes"
         for name, more in (("trained", ()), ("frozen", ("--decoder", "frozen"))):
-            if not (work / "saes" / name).exists():
-                out, half = work / "saes" / name, work / "saes" / f"{name}.part"
-                words = ("--k", "16", "--expansion", "4", "--steps", str(size.steps), "--batch", "1024")
-                yield ["sae", "train", str(work / "values"), *words, *more, "--out", str(half)]
-                half.rename(out)
+            if not (saes / name).exists():
+                words = ("--k", "16", "--expansion", "4", "--steps", str(self.size.steps), "--batch", "1024")
+                command(["sae", "train", str(self.work / "values"), *words, *more, "--out", str(saes / f"{name}.part")])
+                (saes / f"{name}.part").rename(saes / name)
+        for number, site in enumerate(entry_named(self.model).default_sites):
+            if not (saes / "untrained" / site).exists():
+                like = load_sae(next(saes.glob(f"trained/**/{site}/**/config.json")).parent)
+                sae = random_dictionary(like.d_model, like.n_features, like.k or 1, seed=number)
+                save_sae(sae, saes / "untrained" / site, {"site": site})
 
-    return commands
+    def chosen_sites(self) -> dict[str, str]:
+        """The sites of each concept method: those with the largest rise of the margin on the pairs for the choice.
+
+        A pair that does not reach the LPIPS counts as unchanged.
+        """
+        file = self.work / "sites.json"
+        if not file.exists():
+            values = read_values([self.work / "choosing"])
+            rises = (
+                values.assign(risen=values["risen"].fillna(0)).groupby(["name", "blocks"], sort=False)["risen"].mean()
+            )
+            best = {name: rises[name].idxmax() for name in rises.index.unique("name")}
+            best[f"{FEATURE} effect"] = best[f"{FEATURE} detection"]
+            file.write_text(json.dumps({name: best[name] for name in NAMES}, indent=1))
+        chosen: dict[str, str] = json.loads(file.read_text())
+        return chosen
 
 
-def write_untrained(model: str, work: Path) -> None:
-    """SAEs of the same sizes with random directions and a tied encoder."""
-    for number, site in enumerate(entry_named(model).default_sites):
-        out = work / "saes" / "untrained" / site
-        if not out.exists():
-            like = load_sae(next(iter(sorted((work / "saes" / "trained").glob(f"**/{site}/**/config.json")))).parent)
-            save_sae(random_dictionary(like.d_model, like.n_features, like.k or 1, seed=number), out, {"site": site})
+def command(words: list[str]) -> None:
+    """A riebench command in this process.
+
+    Raises:
+        SystemExit: if it fails.
+    """
+    if code := riebench_command(words):
+        sys.exit(f"riebench {' '.join(words)} failed with exit code {code}")
 
 
-def write_pairs(model: str, work: Path, count: int) -> Path:
+def write_pairs(work: Path, count: int) -> Path:
     """The pairs on which sites are chosen: contrasts of training scenes, none of which a method learns from."""
     file, pairs = work / "choosing.json", []
     for category, name in EDITED.items():
@@ -204,24 +239,3 @@ def write_pairs(model: str, work: Path, count: int) -> Path:
             )
     file.write_text(json.dumps(pairs, indent=1))
     return file
-
-
-def chosen_sites(model: str, work: Path) -> dict[str, str]:
-    """The sites of each concept method: those with the largest gain of the margin on the pairs for the choice.
-
-    A pair that does not reach the LPIPS counts as unchanged, with gain 0.
-    """
-    file = work / "sites.json"
-    if not file.exists():
-        values = read_values([work / "choosing"])
-        gains = values.assign(risen=values["risen"].fillna(0)).groupby(["name", "blocks"], sort=False)["risen"].mean()
-        best = {name: gains[name].idxmax() for name in gains.index.unique("name")}
-        best[f"{FEATURE} effect"] = best[f"{FEATURE} detection"]
-        file.write_text(json.dumps({name: best[name] for name in NAMES}, indent=1))
-    chosen: dict[str, str] = json.loads(file.read_text())
-    return chosen
-
-
-def loaded(model: str, work: Path, name: str) -> riebench.Model:
-    """The model with one kind of SAEs."""
-    return riebench.load(model, sae__folder=str(work / "saes" / name))
