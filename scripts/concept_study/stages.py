@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from values import LPIPS, read_values
 
-from riebench.cli import main as riebench_command
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
@@ -114,7 +114,7 @@ class Study:
         }
 
     def run(self, out: str, asks: Iterable[Ask], **more: Any) -> None:
-        """A run of several methods with a search for the strengths at the LPIPS; what they share is made once a pair."""
+        """A run of several methods, with a search for the strengths at the LPIPS; a pair's contrasts are shared."""
         folder, categories = self.work / out, list(self.size.categories) or None
         common = {"model": self.model, "strength": 2, "at_lpips": LPIPS, "at_lpips_most": 64, "category": categories}
         common |= {"out": folder, "keep_images": 0, "workers": self.workers, "quiet": True, **more}
@@ -199,12 +199,12 @@ class Study:
 
 
 def command(words: list[str]) -> None:
-    """A riebench command in this process.
+    """A riebench command.
 
     Raises:
         SystemExit: if it fails.
     """
-    if code := riebench_command(words):
+    if code := subprocess.run([sys.executable, "-m", "riebench", *words], check=False).returncode:
         sys.exit(f"riebench {' '.join(words)} failed with exit code {code}")
 
 
