@@ -25,13 +25,14 @@ class LearntFiles:
     """The files of what methods have learnt, each named by a hash of all that can change its content.
 
     Args:
-        folder: of the run; None keeps nothing on disk.
+        folder: of the run; None keeps all in memory.
         recorder: of the run.
         device: that tensors are loaded to.
     """
 
     def __init__(self, folder: Path | None, recorder: Recorder, device: torch.device) -> None:
         self.folder, self.recorder, self.device = folder and folder / FOLDER, recorder, device
+        self._in_memory: dict[str, Mapping[str, Tensor]] = {}
 
     def of_condition(self, number: int) -> Callable[[str, Make], Mapping[str, Tensor]]:
         """The function of a key and ``make`` that the method of a condition keeps its tensors with."""
@@ -47,9 +48,12 @@ class LearntFiles:
         return partial(self._kept, facts)
 
     def _kept(self, facts: Mapping[str, object], key: str, make: Make) -> Mapping[str, Tensor]:
+        name = record_key(**facts, key=key)
         if self.folder is None:
-            return make()
-        path = self.folder / f"{record_key(**facts, key=key)}.safetensors"
+            if name not in self._in_memory:
+                self._in_memory[name] = make()
+            return self._in_memory[name]
+        path = self.folder / f"{name}.safetensors"
         if path.is_file():
             try:
                 return load_file(path, device=str(self.device))

@@ -57,10 +57,6 @@ def _no_clip(pictures: Sequence[Picture], prompt: str) -> list[float]:
     raise NotImplementedError("no CLIP is at hand; give Observed(similarity=...)")
 
 
-def _unkept(key: str, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-    return make()
-
-
 @dataclass(frozen=True)
 class Observed:
     """One pair as a method sees it. Other methods see the same tensors, so change a clone.
@@ -99,7 +95,7 @@ class Observed:
     generate: Generate = _no_model
     locate: Callable[[Pair, Picture, Picture], tuple[Masks, Masks]] = _no_masker
     similarity: Callable[[Sequence[Picture], str], list[float]] = _no_clip
-    _on_disk: Callable[[str, Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]] = _unkept
+    _on_disk: Callable[[str, Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]] | None = None
     _kept: dict[Hashable, Any] = field(default_factory=dict)
     _kept_for_all: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -129,7 +125,9 @@ class Observed:
                 conditions, steps and the files of the method are added.
             make: learns them from further runs alone, never from the pair.
         """
-        return self.once(("learnt", key), lambda: self._on_disk(key, make), for_all_pairs=True)
+        if self._on_disk is not None:
+            return self._on_disk(key, make)
+        return self.once(("learnt", key), make, for_all_pairs=True)
 
     def generator(self) -> torch.Generator:
         """A new random generator with the pair's seed."""
