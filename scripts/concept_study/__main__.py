@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import shutil
 import time
 from pathlib import Path
 
@@ -37,8 +39,23 @@ def main() -> None:
         judge_features(given.model, work, size)
         _say(work, "features", started)
     (out / "figures").mkdir(parents=True, exist_ok=True)
+    if not given.draw:
+        keep(work, out)
     write_all(given.model, work, out)
     draw_all(given.model, work, out / "figures")
+
+
+def keep(work: Path, out: Path) -> None:
+    """Copy what tables and figures are made of, so that ``--draw --work OUT`` makes them again."""
+    for records in sorted(work.glob("*/records.jsonl")):
+        name, here = records.parent.name, f"{Path.cwd()}/"
+        (out / name).mkdir(exist_ok=True)
+        (out / name / "run.json").write_text((records.parent / "run.json").read_text().replace(here, ""))
+        with gzip.GzipFile(out / name / "records.jsonl.gz", "wb", mtime=0) as file:
+            file.write(records.read_bytes())
+    for file in [*work.glob("*.json"), *work.glob("*.csv"), work / "seconds.txt"]:
+        if file.exists():
+            shutil.copy(file, out / file.name)
 
 
 def _say(work: Path, name: str, started: float) -> None:
