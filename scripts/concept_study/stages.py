@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from values import LPIPS, read_values
 
+import riebench
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
@@ -26,9 +27,8 @@ from riebench.mini.grammar import (
     random_scene,
     visible,
 )
-from riebench.models.entries import entry_named
 from riebench.sae.baselines import random_dictionary
-from riebench.sae.store import load_sae, save_sae
+from riebench.sae.store import save_sae
 
 EDITED = {1: "shape", 2: "addition", 3: "addition", 4: "inside", 5: "pose", 6: "colour", 7: "material", 8: "background"}
 EDITED[9] = "style"
@@ -174,11 +174,13 @@ class Study:
                 words = ("--k", "16", "--expansion", "4", "--steps", str(self.size.steps), "--batch", "1024")
                 command(["sae", "train", str(self.work / "values"), *words, *more, "--out", str(saes / f"{name}.part")])
                 (saes / f"{name}.part").rename(saes / name)
-        for number, site in enumerate(entry_named(self.model).default_sites):
-            if not (saes / "untrained" / site).exists():
-                like = load_sae(next(saes.glob(f"trained/**/{site}/**/config.json")).parent)
+        if not (saes / "untrained").exists():
+            model = riebench.load(self.model, sae__folder=str(saes / "trained"))
+            for number, site in enumerate(model.default_sites):
+                like = model.sae(site)
                 sae = random_dictionary(like.d_model, like.n_features, like.k or 1, seed=number)
-                save_sae(sae, saes / "untrained" / site, {"site": site})
+                save_sae(sae, saes / "untrained.part" / site, {"site": site})
+            (saes / "untrained.part").rename(saes / "untrained")
 
     def chosen_sites(self) -> dict[str, str]:
         """The sites of each concept method: those with the largest rise of the margin on the pairs for the choice.
