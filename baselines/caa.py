@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from riebench.methods import Observed, Plan, method
-from riebench.mini.grammar import contrasts
+from riebench.mini.grammar import contrasts, parse
 from riebench.models.sites import NEURONS
 from riebench.pairs import Contrast, Pair
 
@@ -48,7 +48,7 @@ class ContrastiveAddition:
         return [] if self.prompts is None else [self.prompts]
 
     def check(self, pairs: Sequence[Pair], steps: int) -> None:
-        check_contrasts("caa", self.prompts, "contrasts", pairs, 1)
+        check_contrasts("caa", self.prompts, "prompts", pairs, 1)
 
     def plan(self, seen: Observed) -> Plan:
         found = self.contrasts(seen)
@@ -61,11 +61,13 @@ class ContrastiveAddition:
         return Plan(changes, notes={"prompts": len(original)})
 
     def contrasts(self, seen: Observed) -> Sequence[Contrast]:
-        """Other prompts that make the edit of the pair."""
+        """Other prompts that make the edit of the pair; never its own."""
         pair = seen.pair
         if self.prompts is not None:
             return lines_for(seen, Path(self.prompts))
-        return [Contrast(*both) for both in contrasts(pair.original_prompt, pair.editing_prompt, self.count)]
+        own = {parse(pair.original_prompt), parse(pair.editing_prompt)}
+        written = contrasts(pair.original_prompt, pair.editing_prompt, self.count)
+        return [Contrast(*both) for both in written if not own & set(map(parse, both))]
 
 
 def mean_updates(seen: Observed, prompts: tuple[str, ...]) -> Mapping[str, Tensor]:
