@@ -102,7 +102,7 @@ def embedded(clip: ClipScorer, pictures: Sequence[Picture]) -> torch.Tensor:
 
 def apart(first: torch.Tensor, second: torch.Tensor) -> list[float]:
     """One minus the cosine of each two embeddings."""
-    return (1 - (first.double() * second.double()).sum(1)).tolist()
+    return (1 - torch.nn.functional.cosine_similarity(first.double(), second.double())).tolist()
 
 
 def main() -> None:
