@@ -62,10 +62,10 @@ class Size:
         categories: that are run; empty for all.
     """
 
-    pairs: int = 8
+    pairs: int = 6
     choosing: int = 1
-    single: int = 10
-    curve: int = 3
+    single: int = 8
+    curve: int = 2
     counts: tuple[int, ...] = (2, 8, 128)
     prompts: int = 1000
     steps: int = 1000
