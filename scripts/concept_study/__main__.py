@@ -8,7 +8,6 @@ import shutil
 import time
 from pathlib import Path
 
-from features import judge_features
 from figures import draw_all
 from stages import QUARTER, SMALL, Size, Study
 from tables import write_all
@@ -34,10 +33,6 @@ def main() -> None:
             started = time.perf_counter()
             stage()
             _say(work, name, started)
-    if not given.draw and (not given.only or "features" in given.only):
-        started = time.perf_counter()
-        judge_features(given.model, work, size)
-        _say(work, "features", started)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     if not given.draw:
         keep(work, out)

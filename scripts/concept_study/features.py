@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from stages import SAES, Size
 
 from riebench.engine.pair_work import PairWork
 from riebench.engine.pair_worker import PairWorker
@@ -28,9 +27,17 @@ PUSH = 4.0
 """Length of the change, as a multiple of that of the mean difference at the site."""
 
 
-def judge_features(model: str, work: Path, size: Size) -> None:
-    """Write ``features.csv``: SAE, edit, site, feature, AUROC and effects; edits that are there stay."""
-    for name in SAES:
+def judge_features(model: str, work: Path, saes: Sequence[str], edits: int, count: int) -> None:
+    """Write ``features-SAE.csv``: edit, site, feature, AUROC and effects; edits that are there stay.
+
+    Args:
+        model: name of the model.
+        work: folder of the SAEs and of the files.
+        saes: names of the kinds of SAE.
+        edits: of each category.
+        count: features of each edit.
+    """
+    for name in saes:
         file = work / f"features-{name}.csv"
         done = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["pair"])
         options = RunOptions(
@@ -38,8 +45,7 @@ def judge_features(model: str, work: Path, size: Size) -> None:
             "all",
             model=model,
             strength=1,
-            limit=size.edits,
-            category=list(size.categories) or None,
+            limit=edits,
             settings={"sae": {"folder": str(work / "saes" / name)}},
         )
         request, pairs = resolve(options)
@@ -53,7 +59,7 @@ def judge_features(model: str, work: Path, size: Size) -> None:
             work_of_pair.observe()
             seen = replace(work_of_pair.seen, sites=request.conditions[0].sites)
             with torch.no_grad():
-                rows = _of_edit(seen, size.features)
+                rows = _of_edit(seen, count)
             done = pd.concat([done, pd.DataFrame(rows).assign(pair=pair.id, category=pair.editing_type_id)])
             done.to_csv(file, index=False)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from features import judge_features
 from values import LPIPS, read_values
 
 import riebench
@@ -51,7 +52,7 @@ class Size:
 
     Attributes:
         pairs: on which methods are compared, of both sets.
-        choosing: pairs of training scenes on which the sites of each method are chosen.
+        choosing: categories of the pairs of training scenes, one each, on which the sites of a method are chosen.
         single: pairs on which SAEs are compared by one feature.
         curve: pairs of the curves over the number of contrasts.
         counts: numbers of contrasts beside 32.
@@ -62,20 +63,20 @@ class Size:
         categories: that are run; empty for all.
     """
 
-    pairs: int = 6
-    choosing: int = 1
-    single: int = 8
-    curve: int = 2
+    pairs: int = 4
+    choosing: tuple[int, ...] = (1, 5, 6, 8)
+    single: int = 6
+    curve: int = 1
     counts: tuple[int, ...] = (2, 8, 128)
     prompts: int = 1000
     steps: int = 1000
-    edits: int = 2
+    edits: int = 1
     features: int = 24
     categories: tuple[int, ...] = ()
 
 
-QUARTER = Size(pairs=2, choosing=1, single=3, curve=1, prompts=500, steps=500, edits=1, features=12)
-SMALL = Size(1, 1, 1, 1, (2,), prompts=60, steps=20, edits=1, features=4, categories=(6,))
+QUARTER = Size(pairs=1, choosing=(1, 6), single=2, curve=1, prompts=500, steps=500, edits=1, features=12)
+SMALL = Size(1, (6,), 1, 1, (2,), prompts=60, steps=20, edits=1, features=4, categories=(6,))
 """To try the script out."""
 
 
@@ -109,6 +110,7 @@ class Study:
             "choose": self.choose,
             "main": lambda: self.compare("main"),
             "single": self.single,
+            "features": lambda: judge_features(self.model, self.work, SAES, self.size.edits, self.size.features),
             "entangled": lambda: self.compare("entangled", pairs="mini:entangled"),
             "count": self.count,
         }
@@ -130,9 +132,14 @@ class Study:
         """Every concept method on all blocks and on each alone, on pairs of training scenes."""
         if (self.work / "sites.json").exists():
             return
-        file = write_pairs(self.work, self.size.choosing)
+        file = write_pairs(self.work)
         methods = [Ask(name, options={"count": 16}, alone=True) for name in CONCEPTS]
-        self.run("choosing", [*methods, Ask(FEATURE, options={"count": 16}, alone=True)], pairs=file)
+        self.run(
+            "choosing",
+            [*methods, Ask(FEATURE, options={"count": 16}, alone=True)],
+            pairs=file,
+            category=list(self.size.choosing),
+        )
 
     def concepts(self, count: int) -> list[Ask]:
         """Every concept method on its sites."""
@@ -210,12 +217,12 @@ def command(words: list[str]) -> None:
         sys.exit(f"riebench {' '.join(words)} failed with exit code {code}")
 
 
-def write_pairs(work: Path, count: int) -> Path:
-    """The pairs on which sites are chosen: contrasts of training scenes, none of which a method learns from."""
+def write_pairs(work: Path) -> Path:
+    """A pair of each category on which sites are chosen: training scenes, none of which a method learns from."""
     file, pairs = work / "choosing.json", []
     for category, name in EDITED.items():
         rng = np.random.default_rng([category, 29])
-        while sum(pair["editing_type_id"] == str(category) for pair in pairs) < count:
+        while all(pair["editing_type_id"] != str(category) for pair in pairs):
             number = len(pairs)
             scene = random_scene(rng, held=False)
             values = [value for value in ATTRIBUTES[name] if value != getattr(scene, name)]
