@@ -358,7 +358,8 @@ def test_every_method_runs_on_mini_and_finds_what_it_learnt_again(
     with caplog.at_level(logging.WARNING):
         mended = work(8)
     assert "cannot be read" in caplog.text
-    assert [record.metrics for record in mended] == [record.metrics for record in again]
+    for before, after in zip(again, mended, strict=True):
+        assert after.metrics == pytest.approx(before.metrics, abs=2e-3)  # one is learnt anew, up to rounding
 
 
 def test_caa_keeps_its_keys_and_takes_the_new_name(mini: Instruments, tmp_path: Path) -> None:
