@@ -10,10 +10,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import toy_family
 
 import riebench
@@ -32,12 +34,12 @@ from riebench.metrics.clip import ClipScorer
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair, load_pairs
 from riebench.records import code, read_records, record_key
-from riebench.records.code_files import imported_files
-from riebench.records.live_code import live_hash
 from riebench.records.schema import measures_alike
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import parse_settings
+from riebench.util.code_files import imported_files
 from riebench.util.errors import UserError
+from riebench.util.live_code import live_hash
 
 METHOD = """
 from riebench.methods import Plan, method
@@ -274,6 +276,13 @@ def lambda_of(part: Mask) -> Any:
     return lambda pair, base, source: (part, part)
 
 
+def using(rows: int) -> Any:
+    """A function that uses a constant of a module, as it was set since the module was read."""
+    module = ModuleType("settings")
+    module.rows = rows  # type: ignore[attr-defined]
+    return eval("lambda pair, base, source: settings.rows", {"settings": module, "__name__": "__main__"})
+
+
 FORMS: dict[str, Callable[[int], Any]] = {
     "closure": corner,
     "partial": lambda rows: functools.partial(rows_of, rows=rows),
@@ -283,6 +292,8 @@ FORMS: dict[str, Callable[[int], Any]] = {
     "lambda of text": lambda rows: eval(f"lambda pair, base, source: {rows}"),
     "default": lambda rows: eval(f"lambda pair, base, source, rows={rows}: rows"),
     "wrapped": lambda rows: functools.lru_cache(corner(rows)),
+    "decorated by a library": lambda rows: torch.no_grad()(corner(rows)),
+    "constant of a module": using,
     "named as a library's": lambda rows: functools.wraps(np.where)(corner(rows)),
 }
 

@@ -20,7 +20,7 @@ from riebench.features.score_files import (
 )
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
 from riebench.instruments.handed_in import check_loaded
-from riebench.models.arguments import whole, words
+from riebench.models.arguments import batch_kept, whole, words
 from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR, Prompted
@@ -152,7 +152,7 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
         if site not in (known := entry.sites(request.settings)):
             raise unknown("site in the descriptions", site, known)
     check_work_folder(out)
-    with WorkFolder(out) as folder:
+    with batch_kept(request.model), WorkFolder(out) as folder:
         pictures = _pictures(entry, request, prompted)
         subjects = _subjects(targets, pictures.model, request, prompted, descriptions)
         if left := _left_to_judge(subjects, _facts(request, pictures), descriptions, out):

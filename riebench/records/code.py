@@ -13,9 +13,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from riebench.records.code_files import imported_files, is_ours, own_files
+from riebench.util.code_files import hash_of_files, imported_files, is_ours, own_files
 from riebench.util.errors import UserError
-from riebench.util.files import file_hash
 from riebench.version import __version__
 
 COMPUTING = ("torch", "diffusers", "transformers", "open_clip_torch", "lpips", "numpy")
@@ -88,16 +87,6 @@ def import_hash(code: type[Any] | Callable[..., Any]) -> str:
     for file in files:
         _as_loaded(file)
     return hash_of_files(files)
-
-
-def hash_of_files(files: Iterable[Path]) -> str:
-    """A hash of the names and contents of files, 16 hexadecimal digits; empty for no file.
-
-    Raises:
-        OSError: if a file cannot be read.
-    """
-    facts = sorted((file.name, file_hash(file)) for file in files)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16] if facts else ""
 
 
 def remember_code(code: type[Any] | Callable[..., Any]) -> None:
