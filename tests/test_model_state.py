@@ -260,7 +260,7 @@ CHANGES: dict[str, Change] = {
     "forward hook": lambda p: p.unet.conv_in.register_forward_hook(doubled) and None,
     "forward hook that is a module": lambda p: p.unet.conv_in.register_forward_hook(Times(BOOST)) and None,
     "forward hook that a library decorates": lambda p: (
-        p.unet.conv_in.register_forward_hook(torch.no_grad()(doubled)) and None
+        p.unet.conv_in.register_forward_hook(torch.autocast("cpu", enabled=False)(doubled)) and None
     ),
     "forward hook of accelerate": lambda p: add_hook_to_module(p.unet.conv_in, Halved()) and None,
     "forward hook before": lambda p: p.vae.decoder.register_forward_pre_hook(lambda m, a: (a[0] * 2, *a[1:])) and None,

@@ -81,7 +81,7 @@ def paint_command(
 
     if headless is not None and open_ is not None:
         raise UserError("give either --headless or --open")
-    of_page = {"--host": host if host != LOCAL else None, "--port": port if port != PORT else None}
+    of_page: dict[str, Any] = {"--host": host if host != LOCAL else None, "--port": port if port != PORT else None}
     of_page |= {"--allow-host": allow_host or None, "--prompts": prompts, "--count": count, "--column": column}
     for flag, value in (of_page | {"--descriptions": descriptions}).items():
         if headless is not None and value is not None:

@@ -194,10 +194,11 @@ def is_of_a_library(function: Any) -> bool:
 
     A compiled function is none.
     """
-    return is_named(function, _is_named_in_a_library)
+    return is_named(function, has_a_librarys_name)
 
 
-def _is_named_in_a_library(function: Any) -> bool:
+def has_a_librarys_name(function: Any) -> bool:
+    """Whether a function or a class itself is a library's, whatever it decorates; a compiled function is none."""
     # A decorator may give a function of a user's the name of the module that it replaces.
     names = function.__globals__ if isinstance(function, FunctionType) else {}
     package = (names.get("__name__") or getattr(function, "__module__", None) or "").partition(".")[0]

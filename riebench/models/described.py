@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riebench.models.change_mark import TORCH_ATTRIBUTES, is_of_a_library
+from riebench.models.change_mark import TORCH_ATTRIBUTES, has_a_librarys_name, is_of_a_library
 from riebench.models.devices import weights_fingerprint
 from riebench.util.live_code import closed_over, live_hash
 
@@ -63,7 +63,7 @@ def _described_content(value: Any, seen: frozenset[int]) -> str:
 def _described_code(value: Any, seen: frozenset[int]) -> str:
     """The description of a function, a method, a class, or a function with some of its arguments."""
     if not is_of_a_library(value):
-        return live_hash(value, named=is_of_a_library, content=_content_in_code)
+        return live_hash(value, named=has_a_librarys_name, content=_content_in_code)
     if isinstance(value, partial):
         return f"partial {described([value.func, value.args, value.keywords], seen)}"
     if isinstance(value, MethodType):
