@@ -45,6 +45,8 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ((*RUN, "--steps", "100000"), "steps is 100000; expected 1 to 1000"),
         ((*RUN, "--option", "spatal=1"), "did you mean 'spatial'?"),
         ((*RUN, "--option", "spatial"), "'spatial' is no name=value"),
+        ((*RUN, "--set", "sae.k=3"), "has no SAE folder that fits sae.k=3"),
+        ((*RUN, "--set", "sae.features=3"), "has no SAE folder that fits sae.features=3"),
         ((*RUN, "--set", "masker.blur=3"), "unknown setting 'masker.blur'"),
         ((*RUN, "--set", "masker.blur_kernel"), "'masker.blur_kernel' is no name=value"),
         ((*RUN, "--set", "masker.blur_kernel=wide"), "the setting masker.blur_kernel is 'wide'"),

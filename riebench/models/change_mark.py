@@ -26,8 +26,8 @@ from riebench.util.tensor_bits import TensorBits
 
 LIBRARIES = ("riebench", "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface_hub")
 """The packages whose functions come and go in a network without a change of what it computes."""
-MOVERS = ("accelerate.", "diffusers.hooks.")
-"""The beginnings of the names of modules whose functions move networks between devices, or cast them."""
+MOVERS = ("accelerate.", "diffusers.hooks.", "riebench.")
+"""The beginnings of the names of modules whose functions move networks between devices, cast them, or count calls."""
 CONTAINERS = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 """The attributes of a module that are changed in place."""
 GLOBAL_HOOKS = (torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks)

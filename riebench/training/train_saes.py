@@ -94,11 +94,6 @@ def train(
         **options,
     )
     check_work_folder(plan.out, TRAINING)
-    if not quiet:
-        sites, size = ", ".join(plan.widths), size_text(plan.bytes)
-        log.info(
-            "%d SAE%s of %s; up to %s in %s", len(plan.points), "s" * (len(plan.points) != 1), sites, size, plan.out
-        )
     folders = [plan.out / point.name for point in plan.points]
     from riebench.training.training_log import draw_learning_curves, last_lines, tensorboard_callback, warn_of_poor_saes
 
@@ -109,6 +104,16 @@ def train(
         if plan.begin(folder):
             from riebench.training.one_pass import train_plan
 
+            if not quiet:
+                sites, size = ", ".join(plan.widths), size_text(plan.bytes)
+                log.info(
+                    "%d SAE%s of %s; up to %s in %s",
+                    len(plan.points),
+                    "s" * (len(plan.points) != 1),
+                    sites,
+                    size,
+                    plan.out,
+                )
             callbacks = [callback] if callback else []
             if tensorboard:
                 callbacks.append(tensorboard_callback(plan.out))
