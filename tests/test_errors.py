@@ -47,6 +47,11 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ((*RUN, "--option", "spatial"), "'spatial' is no name=value"),
         ((*RUN, "--set", "sae.k=3"), "has no SAE folder that fits sae.k=3"),
         ((*RUN, "--set", "sae.features=3"), "has no SAE folder that fits sae.features=3"),
+        ((*RUN, "--set", "sae.k=16", "--set", "sae.k=8"), "--set gives sae.k twice, as 16 and as 8"),
+        ((*RUN, "--device", "cpu", "--set", "model.device=cuda"), "the setting model.device is given twice"),
+        ((*RUN, "--option", "only-add=true", "--option", "only_add=false"), "--option gives only_add twice"),
+        ((*RUN, "--limit", "1", "--limit", "2"), "--limit is given 2 times; give it once"),
+        ((*TRAIN, "empty", "--k", "4", "--k", "8"), "--k is given 2 times; give it once"),
         ((*RUN, "--set", "masker.blur=3"), "unknown setting 'masker.blur'"),
         ((*RUN, "--set", "masker.blur_kernel"), "'masker.blur_kernel' is no name=value"),
         ((*RUN, "--set", "masker.blur_kernel=wide"), "the setting masker.blur_kernel is 'wide'"),
@@ -118,6 +123,14 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
             ("sae", "collect", "--prompts", "grammar", "--count", "2", "--out", "file"),
             "the folder file cannot be written",
         ),
+        (("sae", "show", "mid.0", "3", "--find", "red"), "--find is of a list of features"),
+        (("sae", "show", "mid.0", "3", "--out", "run"), "run holds a run (run.json); give another --out"),
+        (("sae", "show", "mid.0", "--set", "masker.union=before"), "the setting masker.union has no effect here"),
+        (("sae", "score", "mid.0", "--out", "run"), "run holds a run (run.json); give another --out"),
+        (
+            ("sae", "score", "mid.0", "--set", "masker.add_object=both"),
+            "the setting masker.add_object has no effect here",
+        ),
         (("sae", "train", "--out", "o"), "give either a folder"),
         ((*TRAIN, "empty"), "empty holds no manifest.json"),
         ((*TRAIN, "nowhere"), "nowhere holds no manifest.json"),
@@ -153,6 +166,8 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
 def test_one_line_before_torch(fresh: FreshCommands, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
     (tmp_path / "pairs.json").write_text(f'[{ITEM}"original_gsam_prompt": "heart", "editing_gsam_prompt": "star"}}]')
     (tmp_path / "saes" / "double.1").mkdir(parents=True)
     (tmp_path / "saes" / "double.1" / "config.json").write_text('{"n_dirs_local": 64, "d_model": 3072, "k": 8}')

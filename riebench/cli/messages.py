@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from riebench.util.errors import UserError
 from riebench.util.files import working_folder
@@ -66,7 +67,7 @@ class App(typer.Typer):
     """A program, or a group of its commands: each command has ``--quiet`` and ``--verbose``."""
 
     def command(self, name: str | None = None, **more: Any) -> Callable[[Any], Any]:
-        register = super().command(name, **more)
+        register = super().command(name, cls=_OnceEach, **more)
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
             register(_with_verbosity(function))
@@ -110,6 +111,17 @@ def exit_code(program: Callable[[str | None], App], only: str | None, arguments:
             else:
                 logger.error(" ".join(message.split()))
     return 2
+
+
+class _OnceEach(TyperCommand):
+    """A command that refuses an option which is given twice and may not be: the last one alone would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click: the words that are no options."""
+        for parameter, count in Counter(self.make_parser(ctx).parse_args(list(args))[2]).items():
+            if count > 1 and not parameter.multiple and not parameter.is_flag:
+                raise UserError(f"{parameter.opts[0]} is given {count} times; give it once")
+        return super().parse_args(ctx, args)
 
 
 class HeadedCommands(TyperGroup):

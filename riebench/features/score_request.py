@@ -28,7 +28,7 @@ from riebench.records.code import code_version
 from riebench.records.schema import record_key
 from riebench.sae.folders import read_config, sae_folders
 from riebench.settings.protocols import PROTOCOLS
-from riebench.settings.settings import Settings, parse_settings
+from riebench.settings.settings import Settings, parse_settings, refuse_without_effect
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import load_object, one_line_errors
 from riebench.util.progress import progress_bar, tracked
@@ -164,6 +164,12 @@ def _checked_entry(request: ScoreRequest) -> ModelEntry:
     """The entry of the model, once the options are checked (UserError)."""
     entry = entry_named(request.model) if isinstance(request.model, str) else request.model.entry
     entry.check_settings(request.settings)
+    refuse_without_effect(
+        request.settings,
+        ("dino.", "lpips.squeeze", "masker."),
+        "SAEs are judged without it; leave it out",
+        but=("masker.blur_kernel", "masker.fallback"),
+    )
     if not isinstance(request.model, str):
         request.model.refuse_other_settings(request.settings)
     for baseline in request.baselines:
