@@ -28,6 +28,8 @@ PREFIX = "RIEBENCH"
 """The beginning of the environment variables that stand for options."""
 VARIABLES = ("RIEBENCH_WEIGHTS", "RIEBENCH_PYTHON", "RIEBENCH_SAELENS")
 """The environment variables that are no options: of the weights folder, and of the scripts and tests."""
+LISTS = ("k", "expansion", "seeds", "aux", "decoder", "kind", "blocks", "together", "budget")
+"""The options of commands that take several values in one word."""
 _PATHS: set[str] = set()
 """The flags of all commands that take a path."""
 _VERBOSITY = {
@@ -67,7 +69,7 @@ class App(typer.Typer):
     """A program, or a group of its commands: each command has ``--quiet`` and ``--verbose``."""
 
     def command(self, name: str | None = None, **more: Any) -> Callable[[Any], Any]:
-        register = super().command(name, cls=_OnceEach, **more)
+        register = super().command(name, cls=_Command, **more)
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
             register(_with_verbosity(function))
@@ -113,14 +115,15 @@ def exit_code(program: Callable[[str | None], App], only: str | None, arguments:
     return 2
 
 
-class _OnceEach(TyperCommand):
-    """A command that refuses an option which is given twice and may not be: the last one alone would count."""
+class _Command(TyperCommand):
+    """A command that refuses an option of :data:`LISTS` which is given twice: the last one alone would count."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click: the words that are no options."""
-        for parameter, count in Counter(self.make_parser(ctx).parse_args(list(args))[2]).items():
-            if count > 1 and not parameter.multiple and not parameter.is_flag:
-                raise UserError(f"{parameter.opts[0]} is given {count} times; give it once")
+        given = Counter(parameter.name for parameter in self.make_parser(ctx).parse_args(list(args))[2])
+        for name in LISTS:
+            if given[name] > 1 and not any(each.name == name and each.multiple for each in self.params):
+                raise UserError(f"--{name} is given {given[name]} times; give it once, its values with commas between")
         return super().parse_args(ctx, args)
 
 
