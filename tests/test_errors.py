@@ -122,6 +122,7 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         (("sae", "show", "mid.0", "3", "--find", "red"), "--find is of a list of features"),
         (("sae", "show", "mid.0", "3", "--out", "run"), "run holds a run (run.json); give another --out"),
         (("sae", "show", "mid.0", "--set", "masker.union=before"), "the setting masker.union has no effect here"),
+        (("sae", "score", "mid.0", "--neutral", "a dog"), "mini cannot draw prompt 1"),
         (("sae", "score", "mid.0", "--out", "run"), "run holds a run (run.json); give another --out"),
         (
             ("sae", "score", "mid.0", "--set", "masker.add_object=both"),

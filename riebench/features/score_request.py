@@ -144,14 +144,16 @@ def score(
 def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
     """Check a request, load what it needs, and judge the dictionaries whose scores the folder lacks."""
     entry = _checked_entry(request)
+    check_work_folder(out)
     targets = [target for sae in request.saes or _own(entry, request) for target in _targets(sae, entry, request)]
+    if request.scores.neutral:
+        entry.check_prompts([request.scores.neutral])
     request = replace(request, prompts=entry.prompts_location(request.prompts))
     prompted = _prompts(entry, request)
     descriptions = _read_descriptions(request.descriptions)
     for site in descriptions:
         if site not in (known := entry.sites(request.settings)):
             raise unknown("site in the descriptions", site, known)
-    check_work_folder(out)
     with batch_kept(request.model), WorkFolder(out) as folder:
         pictures = _pictures(entry, request, prompted)
         subjects = _subjects(targets, pictures.model, request, prompted, descriptions)
