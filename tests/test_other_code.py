@@ -127,6 +127,16 @@ def test_another_code_of_a_method(run: Run) -> None:
     assert run(out="other") != run(out="r2", strength=2)
 
 
+@pytest.mark.parametrize("module", ["edited_method", "factors"])
+def test_a_constant_that_was_set_in_memory(run: Run, module: str) -> None:
+    Path("factors.py").write_text("F = 2.0\n")
+    write_method(factor="F * G", imports="from factors import F\nG = 1.0")
+    run()
+    setattr(sys.modules[module], "F" if module == "factors" else "G", 3.0)
+    with pytest.raises(UserError, match=rf"is 3\.0 in this process and [12]\.0 in .*{module}.py"):
+        run(strength=2)
+
+
 DATA = {
     "data": ("factors.txt", "F = float(Path(__file__).with_name('factors.txt').read_text())"),
     "data by a relative path": ("factors.txt", "F = float(open('factors.txt').read())"),
