@@ -30,6 +30,7 @@ CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "passes": proofs.check_passes,
     "values": proofs.check_values,
     "edits": lambda model, kind, steps: proofs.check_edits(model, kind),
+    "other sites": lambda model, kind, steps: proofs.check_inner(model, kind),
     "cells": proofs.check_cells,
     "strength 0": proofs.check_strength_zero,
     "batches": proofs.check_batches,

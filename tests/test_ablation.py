@@ -88,7 +88,6 @@ def test_sets_of_blocks() -> None:
     for blocks, together, said in (
         ("mid.1", (), "unknown block 'mid.1'; did you mean 'mid.0'"),
         ("mid.0+up.0.3", (), "unknown block 'up.0.3'; did you mean 'up.0."),
-        ("mid.0/neurons.0", (), "unknown block 'mid.0/neurons.0'"),
         ("", (), "no block was named"),
         ("all", "mid.0", "together names mid.0 alone; expected two blocks or more"),
     ):

@@ -98,9 +98,11 @@ def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | 
     if site is None:
         site = _site_by_folder(sae, entry, settings) or config.get("site")
     else:
-        stated = config.get("site") or hook_name(config)
-        if stated not in (None, site):
-            warn_of_site(sae.folder, site, str(stated))
+        stated = config.get("site")
+        if stated in sites and stated != site:
+            raise UserError(f"the SAE {sae.folder} says that it is of {stated}, not of {site}; leave out --site")
+        if (hook := stated or hook_name(config)) not in (None, site):
+            warn_of_site(sae.folder, site, str(hook))
     if site is None:
         raise UserError(
             f"the site of the SAE {sae.folder} in {entry.name} is unknown; give it with --site, as --site mid.0"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEURONS = "/neurons."
+OUTPUT = "/output"
+ATTENTION, CROSS, MLP = "attention", "cross", "mlp"
+"""Parts of a block whose outputs are sites of their own: the picture's attention to itself (in joint attention to the
+text, too), its attention to the text, and the feed-forward."""
 
 
 class Site(NamedTuple):
@@ -131,6 +135,22 @@ class Batch(NamedTuple):
     capture: Collection[str] = ()
     begin: tuple[Tensor, int] | None = None
     finished: list[Tensor] | None = None
+
+
+def block_of(site: str) -> str:
+    """The block that a site is of: ``double.18`` of ``double.18``, ``double.18/output`` and ``double.18/neurons.0``."""
+    return site.partition("/")[0]
+
+
+def block_sites(sites: Iterable[str]) -> list[str]:
+    """The sites that are blocks, whose values are updates, in the order in which they run."""
+    return [site for site in sites if site == block_of(site)]
+
+
+def blocks_first(sites: Iterable[str], *others: str) -> list[str]:
+    """The blocks, other words, then the sites inside blocks, for a message that names only the first of them."""
+    every = list(sites)
+    return [*block_sites(every), *others, *(site for site in every if site != block_of(site))]
 
 
 def neuron_sites(sites: Iterable[str], block: str) -> list[str]:

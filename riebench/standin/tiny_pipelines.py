@@ -21,7 +21,9 @@ HEADS: dict[str, Any] = {"attention_head_dim": 8, "num_attention_heads": 2}
 CLIP, T5_WIDTH, WIDTH = (32, 2, 2), 24, 32
 FLOW = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
 CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] if message['content'] is string else message['content'][0]['text'] }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 Make = Callable[[], Any]
@@ -225,6 +227,12 @@ PIXART: dict[str, Any] = {
     "caption_channels": T5_WIDTH,
     "norm_type": "ada_norm_single",
 }
+FLUX2: dict[str, Any] = {
+    **HEADS,
+    "joint_attention_dim": 3 * WIDTH,
+    "axes_dims_rope": (2, 2, 2, 2),
+    "timestep_guidance_channels": 8,
+}
 SD: Mapping[str, Any] = {
     "sample_size": 64,
     "block_out_channels": (8, 16, 16, 16),
@@ -407,19 +415,16 @@ TINY: dict[str, TinyPipeline] = {
             {**FLOW, "base_shift": 0.25, "max_shift": 0.75, "use_dynamic_shifting": True, "time_shift_type": "linear"},
         ),
     ),
+    "Flux2Pipeline": TinyPipeline(
+        ("Flux2Transformer2DModel", FLUX2 | {"num_layers": 8, "num_single_layers": 48, "guidance_embeds": True}),
+        ("num_layers", "num_single_layers"),
+        {"text_encoder": decoder("Qwen3ForCausalLM", layers=30)},
+        {"tokenizer": QWEN_WORDS},
+        ("FlowMatchEulerDiscreteScheduler", FLOW | {"use_dynamic_shifting": True}),
+        autoencoder_flux2,
+    ),
     "Flux2KleinPipeline": TinyPipeline(
-        (
-            "Flux2Transformer2DModel",
-            {
-                **HEADS,
-                "num_layers": 5,
-                "num_single_layers": 20,
-                "joint_attention_dim": 3 * WIDTH,
-                "axes_dims_rope": (2, 2, 2, 2),
-                "timestep_guidance_channels": 8,
-                "guidance_embeds": False,
-            },
-        ),
+        ("Flux2Transformer2DModel", FLUX2 | {"num_layers": 5, "num_single_layers": 20, "guidance_embeds": False}),
         ("num_layers", "num_single_layers"),
         {"text_encoder": decoder("Qwen3ForCausalLM", layers=27)},
         {"tokenizer": QWEN_WORDS},
