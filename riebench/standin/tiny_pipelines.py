@@ -470,6 +470,30 @@ TINY: dict[str, TinyPipeline] = {
     ),
 }
 """Class of a pipeline to its tiny form."""
+WIDE: dict[str, dict[str, Any]] = {
+    "StableDiffusion3Pipeline": {
+        "num_layers": 3,
+        "attention_head_dim": 64,
+        "num_attention_heads": 24,
+        "caption_projection_dim": 1536,
+        "dual_attention_layers": (0, 1),
+    },
+    "Flux2Pipeline": {
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 128,
+        "num_attention_heads": 48,
+        "axes_dims_rope": (32, 32, 32, 32),
+    },
+    "ZImagePipeline": {"n_layers": 3, "dim": 3840, "n_heads": 30, "n_kv_heads": 30, "axes_dims": [32, 48, 48]},
+    "QwenImagePipeline": {
+        "num_layers": 3,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "axes_dims_rope": (16, 56, 56),
+    },
+}
+"""Class of a pipeline to the settings that give its tiny form the published width in few blocks."""
 
 
 def t5_of(width: int) -> Any:
@@ -504,40 +528,63 @@ def write_tiny_pipeline(folder: Path, kind: str, seed: int, blocks: int | None =
         seed: of the weights.
         blocks: number of blocks in each list; as published unless given.
     """
+    depth = {} if blocks is None else dict.fromkeys(TINY[kind].depth, blocks)
+    classes: dict[str, Any] = {}
+    for part, make in tiny_networks(kind, depth).items():
+        write_networks(folder, {part: partial(noted, part, make, classes)}, seed)
+    write_tiny_frame(folder, kind, classes)
+
+
+def tiny_networks(kind: str, changes: Mapping[str, Any]) -> dict[str, Make]:
+    """The networks of a tiny pipeline, as functions that make them; with changes of the denoiser's configuration."""
     import diffusers
 
     tiny = TINY[kind]
     name, config = tiny.denoiser
-    depth = {} if blocks is None else dict.fromkeys(tiny.depth, blocks)
-    made: dict[str, Make] = {
+    return {
         "unet" if name.startswith("UNet") else "transformer": lambda: opened(
-            getattr(diffusers, name)(**{**config, **depth})
+            getattr(diffusers, name)(**{**config, **changes})
         ),
         "vae": tiny.vae,
         **tiny.networks,
     }
-    classes: dict[str, Any] = {}
-    for part, make in made.items():
-        write_networks(folder, {part: partial(noted, part, make, classes)}, seed)
+
+
+def write_tiny_frame(folder: Path, kind: str, classes: Mapping[str, Any]) -> None:
+    """Write all of a tiny pipeline but its networks.
+
+    Args:
+        folder: of the pipeline.
+        kind: class of the pipeline.
+        classes: network to its library and class.
+    """
+    import diffusers
+
+    tiny, components = TINY[kind], dict(classes)
     scheduler: Any = getattr(diffusers, tiny.scheduler[0])(**tiny.scheduler[1])
     scheduler.save_pretrained(folder / "scheduler")
-    classes["scheduler"] = ["diffusers", tiny.scheduler[0]]
+    components["scheduler"] = ["diffusers", tiny.scheduler[0]]
     for part, (write, tokenizer) in tiny.tokenizers.items():
         write(folder / part)
-        classes[part] = ["transformers", tokenizer]
+        components[part] = ["transformers", tokenizer]
     parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters
     optional = {
         part: [None, None] for part in parameters if part in ("safety_checker", "feature_extractor", "image_encoder")
     }
-    index = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **optional, **classes}
+    index = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **optional, **components}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def noted(part: str, make: Make, classes: dict[str, Any]) -> Any:
     """A network, whose library and class are noted for the index."""
     network = make()
-    classes[part] = [type(network).__module__.partition(".")[0], type(network).__name__]
+    classes[part] = class_of(network)
     return network
+
+
+def class_of(network: Any) -> list[str]:
+    """The library and the class of a network, as the index names them."""
+    return [type(network).__module__.partition(".")[0], type(network).__name__]
 
 
 def opened(network: torch.nn.Module) -> torch.nn.Module:
