@@ -192,7 +192,8 @@ def check_plan(plan: Any, seen: Observed) -> None:
     if not isinstance(plan.prompt, str | None):
         raise _fault(f"returned a Plan whose prompt is {type(plan.prompt).__name__}, expected text")
     for site in plan.changes:
-        if site not in (*seen.sites, *seen.neuron_sites):
+        whole = block_of(site) if isinstance(site, str) and NEURONS in site else site
+        if site not in seen.sites and whole not in seen.sites:
             raise _fault(f"changes {site!r}; its sites are {', '.join(seen.sites)}")
     if plan.redo is not None and not (isinstance(plan.redo, int | float) and 0 < plan.redo <= 1):
         raise _fault(f"returned a Plan whose redo is {plan.redo!r}, expected a number above 0 and at most 1")
