@@ -31,6 +31,7 @@ CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "values": proofs.check_values,
     "edits": lambda model, kind, steps: proofs.check_edits(model, kind),
     "other sites": lambda model, kind, steps: proofs.check_inner(model, kind),
+    "text": proofs.check_text,
     "cells": proofs.check_cells,
     "strength 0": proofs.check_strength_zero,
     "batches": proofs.check_batches,

@@ -264,7 +264,8 @@ def check_inner(model: Tokens, kind: str) -> None:
     lists = {path.rpartition(".")[0]: (site, path) for site, path in reversed(blocks_of(model))}
     for name, (block, path) in lists.items():
         expected = {f"{block}/{part}": where for part, where in INNER[kind][name].items()}
-        assert expected.keys() == {s for s in model.sites if s.startswith(f"{block}/")} - {f"{block}/neurons.0"}
+        others = {f"{block}/neurons.0", f"{block}/text"}
+        assert expected.keys() == {s for s in model.sites if s.startswith(f"{block}/")} - others
         for site, (inner, element, place) in expected.items():
             shape, module = model.sites[site], model.denoiser.get_submodule(f"{path}.{inner}".rstrip("."))
             change = torch.randn(shape.positions, shape.width, generator=torch.Generator().manual_seed(1))
@@ -298,6 +299,61 @@ def check_inner(model: Tokens, kind: str) -> None:
             for step in range(steps):
                 value = tokens_of(conditional(model, kind, seen[step * each]), place, shape.positions)[0]
                 assert torch.equal(run.values[site][step], value), (site, step)
+
+
+TEXT: dict[str, dict[str, str | int]] = {
+    "StableDiffusion3Pipeline": {"transformer_blocks": "encoder_hidden_states"},
+    "QwenImagePipeline": {"transformer_blocks": "encoder_hidden_states"},
+    "Lumina2Pipeline": {"layers": 0},
+    "AuraFlowPipeline": {
+        "joint_transformer_blocks": "encoder_hidden_states",
+        "single_transformer_blocks": "hidden_states",
+    },
+    "CogView4Pipeline": {"transformer_blocks": 1},
+    **{
+        name: {"transformer_blocks": "encoder_hidden_states", "single_transformer_blocks": "hidden_states"}
+        for name in ("ChromaPipeline", "Flux2Pipeline", "Flux2KleinPipeline")
+    },
+    **{
+        name: dict.fromkeys(("transformer_blocks", "single_transformer_blocks"), "encoder_hidden_states")
+        for name in ("FluxPipeline", "OvisImagePipeline")
+    },
+}
+"""Pipeline to its lists of blocks that carry the text, each with the argument of a block that holds it, as measured."""
+
+
+def check_text(model: Tokens, kind: str, steps: int) -> None:
+    """Captured updates of the text are differences of the blocks' inputs; an edit there moves the text alone."""
+    lists = TEXT.get(kind, {})
+    pairs = [each for each in pairs_of_blocks(model, kind) if each[1].rpartition(".")[0] in lists]
+    assert {site for site, _, _ in pairs} <= {s.removesuffix("/text") for s in model.sites if s.endswith("/text")}
+    assert bool(lists) == any(site.endswith("/text") for site in model.sites)
+    calls = 2 if model.kind == "calls" else 1
+    for site, before, after in pairs:
+        name, count = before.rpartition(".")[0], model.sites[site].positions
+        key, picture = lists[name], LAYOUT[kind][name][0]
+        runs: list[Any] = []
+        change = torch.linspace(1, 2, model.sites[site].width)
+        seen = []
+        for strength in (0.0, 2.0):
+            edits = [Edit({f"{site}/text": change}, strength, [0])]
+
+            def work(kept: Any = runs, edits: Any = edits, name: str = f"{site}/text") -> None:
+                kept.extend(generate(model, PROMPTS[:1], steps, edits=edits, capture=[name]))
+
+            seen.append(inputs_of(model, [before, after], work))
+        for step in range(steps):
+            texts = [conditional(model, kind, seen[0][path][step * calls][key]) for path in (before, after)]
+            first, second = (value[:, :-count] if key == picture else value for value in texts)
+            assert torch.equal(runs[0].values[f"{site}/text"][step], (second.float() - first.float())[0]), site
+        moved = [conditional(model, kind, s[after][0][key]) for s in seen]
+        delta = (moved[1] - moved[0])[0]
+        text = delta[:-count] if key == picture else delta
+        assert torch.allclose(text, (2 * change).expand_as(text), atol=1e-4), site
+        if key == picture:
+            assert not bool(delta[-count:].any()), site
+        else:
+            assert torch.equal(*(s[after][0][picture] for s in seen)), site
 
 
 def check_edits(model: Tokens, kind: str) -> None:

@@ -68,6 +68,7 @@ def test_values_and_edits_are_of_the_pictures_conditional_tokens(family: tuple[T
     proofs.check_values(model, kind, STEPS)
     proofs.check_edits(model, kind)
     proofs.check_inner(model, kind)
+    proofs.check_text(model, kind, STEPS)
     proofs.check_cells(model, kind, STEPS)
     proofs.check_strength_zero(model, kind, STEPS)
 

@@ -79,7 +79,8 @@ def blocks_command(
         if block in saes:
             features = _features_of(saes[block], read=parsed.sae.folder is not None)
         name = f"{block} *" if block in entry.default_sites else block
-        table.add_row(name, str(sites[block].width), f"{height} x {width}", neurons, features)
+        grid = f"{height} x {width}" if height else "text"
+        table.add_row(name, str(sites[block].width), grid, neurons, features)
     Console().print(table)
     print("* --block all")
 

@@ -13,7 +13,7 @@ from riebench.engine.presets import Sweep
 from riebench.engine.run_options import ALL, STRENGTHS, RunOptions
 from riebench.methods.registry import MethodEntry, find, method_names
 from riebench.models.model import Model, ModelEntry
-from riebench.models.sites import Site, block_of, blocks_first, neuron_sites
+from riebench.models.sites import Site, block_of, blocks_first, neuron_sites, refuse_text
 from riebench.pairs import Pair
 from riebench.sae.folders import feature_count
 from riebench.settings.intervals import Intervals
@@ -83,6 +83,7 @@ class ModelSites(NamedTuple):
         for block in names:
             if block not in known and block != ALL:
                 raise unknown("block", block, blocks_first(known, ALL))
+        refuse_text(blocks, self.sites, "a run, which scores a region")
         if not blocks:
             raise UserError("no block was named; give --block, as --block down.2.1 or --block all")
         together = tuple(sorted(blocks, key=known.index))

@@ -18,6 +18,7 @@ from riebench.features.index_folder import PlannedIndex, check_index_folder, ref
 from riebench.models.entries import entry_named
 from riebench.models.mini import WEIGHTS
 from riebench.models.model import ModelEntry
+from riebench.models.sites import refuse_text
 from riebench.prompts import GRAMMAR
 from riebench.sae.folders import (
     FINAL,
@@ -109,6 +110,7 @@ def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | 
         )
     if site not in sites:
         raise unknown("site", str(site), sites)
+    refuse_text([site], sites, "a score")
     width = config.get("d_model")
     if width not in (None, sites[site].width):
         here = f"the values at {site} of {entry.name} are {sites[site].width} wide"

@@ -33,6 +33,7 @@ FLUX: dict[str, Any] = {
             "num_layers",
             parts_of("ff.net.0", Inner("attn", element=0), mlp="ff"),
             output=1,
+            text="encoder_hidden_states",
         ),
         Blocks(
             "single",
@@ -40,6 +41,7 @@ FLUX: dict[str, Any] = {
             "num_single_layers",
             parts_of(Inner("act_mlp", place="last")),
             output=1,
+            text="encoder_hidden_states",
         ),
     ),
     "patch": PACKED,

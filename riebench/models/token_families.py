@@ -28,7 +28,8 @@ JOINT = parts_of("ff.net.0", Inner("attn", **FIRST), mlp="ff")
 """The parts of a block whose picture and text have a feed-forward each and attend to both."""
 CROSSED = parts_of("ff.net.0", "attn1", "attn2", "ff")
 """The parts of a block whose picture attends to itself and then to the text."""
-DOUBLE = Blocks("double", "transformer_blocks", "num_layers", JOINT, output=1)
+TEXT_ARGUMENT = "encoder_hidden_states"
+DOUBLE = Blocks("double", "transformer_blocks", "num_layers", JOINT, output=1, text=TEXT_ARGUMENT)
 SINGLE = ("single", "single_transformer_blocks", "num_single_layers")
 """Attention and feed-forward of a single block share their projection, so that neither's part is put out alone."""
 
@@ -47,7 +48,7 @@ SD3 = TokenEntry(
     steps=28,
     guidance=7.0,
     guidance_kind="rows",
-    blocks=(Blocks("block", "transformer_blocks", "num_layers", JOINT, output=1),),
+    blocks=(Blocks("block", "transformer_blocks", "num_layers", JOINT, output=1, text=TEXT_ARGUMENT, last_text=False),),
     published={
         "transformer": {
             "sample_size": 128,
@@ -191,6 +192,7 @@ QWEN_IMAGE = TokenEntry(
             "num_layers",
             parts_of("img_mlp.net.0", Inner("attn", **FIRST), mlp="img_mlp"),
             output=1,
+            text=TEXT_ARGUMENT,
         ),
     ),
     text=Text(
@@ -273,6 +275,7 @@ AURA_FLOW = TokenEntry(
             "num_mmdit_layers",
             parts_of(Inner("ff.out_projection", is_input=True), Inner("attn", **FIRST), mlp="ff"),
             output=1,
+            text=TEXT_ARGUMENT,
         ),
         Blocks(
             "single",
@@ -333,6 +336,7 @@ COGVIEW4 = TokenEntry(
             parts_of(Inner("ff.net.0", calls=2), Inner("attn1", **FIRST), mlp=Inner("ff", calls=2)),
             picture=0,
             output=0,
+            text=1,
         ),
     ),
     text=Text(("prompt_embeds",), {**UNGUIDED, "max_sequence_length": 1024}, tokenizers={"tokenizer": 1024}),
@@ -450,7 +454,7 @@ OVIS = TokenEntry(
     blocks=(
         DOUBLE,
         # The module that looks like the neurons is the activation of their gate alone.
-        Blocks(*SINGLE, parts_of(Inner("proj_out", is_input=True, **LAST)), output=1),
+        Blocks(*SINGLE, parts_of(Inner("proj_out", is_input=True, **LAST)), output=1, text=TEXT_ARGUMENT),
     ),
     arguments={"negative_prompt": None},
     text=Text(

@@ -19,7 +19,19 @@ from weakref import WeakKeyDictionary
 from riebench.models.diffusers_entry import DiffusersEntry, component_config
 from riebench.models.diffusers_model import KEPT_STEPS, DiffusersModel
 from riebench.models.model import Model
-from riebench.models.sites import ATTENTION, CROSS, MLP, NEURONS, OUTPUT, Batch, Run, Site, block_of, block_sites
+from riebench.models.sites import (
+    ATTENTION,
+    CROSS,
+    MLP,
+    NEURONS,
+    OUTPUT,
+    TEXT_STREAM,
+    Batch,
+    Run,
+    Site,
+    block_of,
+    block_sites,
+)
 from riebench.sae.folders import find_saes, folder_names
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
@@ -70,6 +82,8 @@ class Blocks:
         picture: the argument of a block that holds the picture, by name or position.
         output: the element of a block's output that holds the picture; None if the output is one tensor.
         place: of the picture's tokens in both.
+        text: the argument of a block that holds the text, where it is another; its output is the other element.
+        last_text: whether the last block puts out a text.
     """
 
     name: str
@@ -79,6 +93,13 @@ class Blocks:
     picture: str | int = "hidden_states"
     output: int | None = None
     place: Place = "alone"
+    text: str | int | None = None
+    last_text: bool = True
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the blocks carry the text, beside the picture or before it in one sequence."""
+        return self.text is not None or self.place == "last"
 
     def number(self, config: Config) -> int:
         """The number of blocks of a transformer with these settings."""
@@ -217,10 +238,13 @@ class TokenEntry(DiffusersEntry):
         grid = (side // (factor * self.patch),) * 2
         sites = {}
         for blocks in self.blocks:
-            for block in (f"{blocks.name}.{number}" for number in range(blocks.number(transformer))):
-                for part in (*blocks.parts, "", OUTPUT):
+            count = blocks.number(transformer)
+            for number in range(count):
+                texts = blocks.has_text and (blocks.last_text or number + 1 < count)
+                for part in (*blocks.parts, "", OUTPUT, *([TEXT_STREAM] if texts else [])):
                     width = self.neurons if part.startswith(NEURONS) else self.width
-                    sites[f"{block}{part}"] = Site(width(transformer), grid)
+                    shape = Site(width(transformer), (0, 0) if part == TEXT_STREAM else grid)
+                    sites[f"{blocks.name}.{number}{part}"] = shape
         return sites
 
     def side(self, transformer: Config, factor: int, size: int | None) -> int:
@@ -234,7 +258,10 @@ class TokenEntry(DiffusersEntry):
         (blocks,) = (each for each in self.blocks if each.name == kind)
         path, part = f"{blocks.path}.{number}", blocks.parts.get(site.removeprefix(block_of(site)))
         if part is None:
-            return blocks, Inner(path, blocks.output, blocks.place)
+            element = blocks.output
+            if element is not None and site.endswith(TEXT_STREAM):
+                element = 1 - element
+            return blocks, Inner(path, element, blocks.place)
         return blocks, replace(part, path=f"{path}.{part.path}")
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
@@ -318,9 +345,11 @@ class Tokens(DiffusersModel):
         """A block's output minus its input in float32, or a module's values in the model's type; of the picture."""
         blocks, inner = self.places[site]
         after = self.picture(site, self.conditional(output if inner.element is None else output[inner.element]))
-        if site != block_of(site):
+        is_text = site.endswith(TEXT_STREAM)
+        if site != block_of(site) and not is_text:
             return after
-        before = kwargs[blocks.picture] if isinstance(blocks.picture, str) else args[blocks.picture]
+        key = blocks.text if is_text and blocks.text is not None else blocks.picture
+        before = kwargs[key] if isinstance(key, str) else args[key]
         return after.float() - self.picture(site, self.conditional(before)).float()
 
     def add(self, site: str, output: Any, delta: Tensor) -> Any:
@@ -336,10 +365,14 @@ class Tokens(DiffusersModel):
     def picture(self, site: str, value: Tensor) -> Tensor:
         """The picture's tokens ``[rows, positions, width]``, as a view of a sequence, or of ``[rows, width, h, w]``.
 
+        Of a site of the text, the text's tokens.
+
         Raises:
             UserError: if a sequence has other tokens than the family says.
         """
         grid, count, place = self.sites[site].grid, self.sites[site].positions, self.places[site][1].place
+        if site.endswith(TEXT_STREAM):
+            return value[:, : -self.sites[block_of(site)].positions] if place == "last" else value
         if value.ndim == 4 and tuple(value.shape[2:]) == grid:
             return value.view(*value.shape[:2], count).transpose(1, 2)
         tokens = value.shape[1] if value.ndim == 3 else 0
