@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import family_proofs as proofs  # noqa: E402
 
 from riebench.models.entries import FAMILIES, entry_named  # noqa: E402
+from riebench.models.sites import block_sites  # noqa: E402
 from riebench.models.tokens import TokenEntry  # noqa: E402
 from riebench.standin.tiny_pipelines import TINY, write_tiny_pipeline  # noqa: E402
 
@@ -82,8 +83,8 @@ def main() -> int:
         f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
         f"blocks of each kind: {arguments.blocks}",
         "",
-        f"| model | pipeline | guidance | {' | '.join(names)} |",
-        f"| {' | '.join(['---'] * (3 + len(names)))} |",
+        f"| model | pipeline | blocks | weights, 10^9 | GB, 16 and 32 bits | guidance | {' | '.join(names)} |",
+        f"| --- | --- | ---: | ---: | ---: | {' | '.join(['---'] * (1 + len(names)))} |",
     ]
     failed = False
     for entry in chosen:
@@ -91,7 +92,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             results = proven(entry, Path(folder) / "pipeline", arguments.steps, arguments.blocks)
         failed |= any(result.startswith("FAILS") for result in results.values())
-        cells = [f"`{entry.name}`", entry.pipeline_class, entry.guidance_text(), *(results[name] for name in names)]
+        weights = entry.pipeline_parameters / 1e9
+        shape = [str(len(block_sites(entry.sites_for(entry.published, None)))), f"{weights:.1f}"]
+        shape.append(f"{2 * weights:.0f}, {4 * weights:.0f}")
+        first = [f"`{entry.name}`", entry.pipeline_class.removesuffix("Pipeline"), *shape, entry.guidance_text()]
+        cells = [*first, *(results[name] for name in names)]
         lines.append(f"| {' | '.join(cells)} |")
         print(f"{lines[-1]}  {time.perf_counter() - started:.0f} s", flush=True)
     if arguments.write:
