@@ -80,8 +80,8 @@ def main() -> int:
     chosen = [e for e in chosen if arguments.kind in (None, e.pipeline_class)]
     lines = [
         f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
-        f"blocks of each kind: {arguments.blocks}; proofs: {', '.join(CHECKS)}. Blocks and weights (those of text encoders "
-        "and autoencoder, too) are of the published model.",
+        f"blocks of each kind: {arguments.blocks}; proofs: {', '.join(CHECKS)}. Blocks and weights (those of text "
+        "encoders and autoencoder, too) are of the published model.",
         "",
         "| model | pipeline | blocks | weights, 10^9 | GB, 16 and 32 bits | guidance | proofs that hold | start= |",
         "| --- | --- | ---: | ---: | ---: | --- | --- | --- |",
