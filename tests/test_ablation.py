@@ -23,7 +23,7 @@ from riebench.mini.layout import layout_of_seed
 from riebench.mini.render import draw
 from riebench.models import Edit, Run
 from riebench.models.sdxl import FOUR, SDXL
-from riebench.models.sites import NEURONS
+from riebench.models.sites import block_sites
 from riebench.standin.write import write_standin
 from riebench.util.errors import PairError, UserError
 
@@ -52,7 +52,7 @@ def test_a_zeroed_update_is_zero_and_the_block_hands_its_input_on(
     """One row of a batch for each block."""
     for one in (mini.model, model):
         monkeypatch.setattr(one, "batch", len(one.sites))
-        blocks = [name for name in one.sites if NEURONS not in name]
+        blocks = block_sites(one.sites)
         count = len(blocks)
         generate = partial(one.generate, ["a red heart" if one is mini.model else "ab"] * count, [4] * count, steps)
         base = generate(capture=blocks)
