@@ -16,7 +16,7 @@ from riebench.sae.store import load_sae
 from riebench.training import train
 from riebench.util.errors import UserError
 
-SITES = ("mid.0/attention.1", "mid.0/mlp.0", "up.0.1/neurons.0", "up.0.1/output")
+SITES = ("mid.0/mlp.0", "mid.0/attention.1", "up.0.1/neurons.0", "up.0.1/output")
 LIVE = {"model": "mini", "prompts": "grammar", "count": 8}
 
 
