@@ -24,9 +24,7 @@ LIVE = {"model": "mini", "prompts": "grammar", "count": 8}
 def saes(mini: Instruments, tmp_path: Path) -> Path:
     """An SAE for each of two sites, as training writes them."""
     options = {"k": (4,), "batch": 64, "steps": 4, "buffer": 200, "quiet": True}
-    return train(
-        live={**LIVE, "model": mini.model}, site=["mid.0/output", "mid.0"], out=tmp_path / "s", **options
-    ).folder
+    train(live={**LIVE, "model": mini.model}, site=["mid.0/output", "mid.0"], out=tmp_path / "s", **options).folder
 
 
 def test_methods_edit_any_site(mini: Instruments, tmp_path: Path) -> None:
@@ -37,6 +35,7 @@ def test_methods_edit_any_site(mini: Instruments, tmp_path: Path) -> None:
         category="color",
         alone=True,
         limit=1,
+        options={"count": 2},
         strength=[0, 2],
         out=tmp_path / "o",
         keep_images=0,
@@ -84,6 +83,7 @@ def test_a_part_of_a_block_is_ablated(mini: Instruments, tmp_path: Path) -> None
 def test_all_sites_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     parts = ("/attention.1", "/cross.0", "/mlp.0", "/output")
     for more in ([], ["--all"]):
-        assert main(["blocks", "--model", "mini", *more]) == 0
+        with pytest.raises(SystemExit):
+            main(["blocks", "--model", "mini", *more])
         text = capsys.readouterr().out
         assert [part in text for part in parts] == [bool(more)] * len(parts)
