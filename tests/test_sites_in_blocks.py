@@ -24,7 +24,8 @@ LIVE = {"model": "mini", "prompts": "grammar", "count": 8}
 def saes(mini: Instruments, tmp_path: Path) -> Path:
     """An SAE for each of two sites, as training writes them."""
     options = {"k": (4,), "batch": 64, "steps": 4, "buffer": 200, "quiet": True}
-    train(live={**LIVE, "model": mini.model}, site=["mid.0/output", "mid.0"], out=tmp_path / "s", **options).folder
+    train(live={**LIVE, "model": mini.model}, site=["mid.0/output", "mid.0"], out=tmp_path / "s", **options)
+    return tmp_path / "s"
 
 
 def test_methods_edit_any_site(mini: Instruments, tmp_path: Path) -> None:
