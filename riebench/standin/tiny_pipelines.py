@@ -470,30 +470,6 @@ TINY: dict[str, TinyPipeline] = {
     ),
 }
 """Class of a pipeline to its tiny form."""
-WIDE: dict[str, dict[str, Any]] = {
-    "StableDiffusion3Pipeline": {
-        "num_layers": 3,
-        "attention_head_dim": 64,
-        "num_attention_heads": 24,
-        "caption_projection_dim": 1536,
-        "dual_attention_layers": (0, 1),
-    },
-    "Flux2Pipeline": {
-        "num_layers": 2,
-        "num_single_layers": 2,
-        "attention_head_dim": 128,
-        "num_attention_heads": 48,
-        "axes_dims_rope": (32, 32, 32, 32),
-    },
-    "ZImagePipeline": {"n_layers": 3, "dim": 3840, "n_heads": 30, "n_kv_heads": 30, "axes_dims": [32, 48, 48]},
-    "QwenImagePipeline": {
-        "num_layers": 3,
-        "attention_head_dim": 128,
-        "num_attention_heads": 24,
-        "axes_dims_rope": (16, 56, 56),
-    },
-}
-"""Class of a pipeline to the settings that give its tiny form the published width in few blocks."""
 
 
 def t5_of(width: int) -> Any:

@@ -6,9 +6,6 @@ from functools import partial
 
 from gpu_checks import instruments, memory, pictures, runs
 from gpu_checks.checking import Check
-from riebench.models.entries import FAMILIES, entry_named
-from riebench.standin.tiny_pipelines import WIDE
-from riebench.util.errors import unknown
 
 TURBO, SCHNELL = "sdxl-turbo", "flux-schnell"
 OFFLOADS = ("model", "sequential")
@@ -29,19 +26,6 @@ def _of_model(model: str, dtype: str) -> list[Check]:
     """What is checked of a model in a type; one after the other, as they share the model."""
     checks = [_check(f"{model} {dtype}: {name}", function, model, dtype) for name, function in OF_PICTURES.items()]
     return [*checks, _check(f"{model} {dtype}: every method", runs.every_method, model, dtype)]
-
-
-def of_family(name: str) -> list[Check]:
-    """The checks of a family of transformers at published width in few blocks.
-
-    Raises:
-        UserError: if the family has no such form.
-    """
-    known = {model: entry_named(model).pipeline_class for model in FAMILIES}
-    wide = [model for model, kind in known.items() if kind in WIDE]
-    if name not in wide:
-        raise unknown("family", name, wide)
-    return _of_model(name, "bfloat16")
 
 
 CHECKS = [
