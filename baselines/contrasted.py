@@ -147,7 +147,7 @@ class RecentRuns:
 
     def of(self, seen: Observed, prompted: Sequence[tuple[str, int]]) -> list[Run]:
         """The runs of prompts and seeds, with the values at all captured blocks."""
-        blocks = tuple(site for site in seen.base if NEURONS not in site)
+        blocks = tuple(site for site in seen.base if NEURONS not in site or site in seen.sites)
         missing = [one for one in dict.fromkeys(prompted) if (*one, blocks) not in self.runs]
         made: dict[tuple[object, ...], Run] = {}
         if missing:
