@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from riebench.training.learner import Learner, Start
+from riebench.training.learner import Learner, Start, TopKLearner
 from riebench.training.one_pass import learners_of, step_all
 from riebench.training.training_plan import Axes, GridPoint, SAESettings, grid_points
 
@@ -64,17 +64,17 @@ def main() -> int:
     start, settings = Start(torch.zeros(arguments.width), torch.tensor(1.0)), SAESettings(batch=arguments.batch)
     dense = Dense(arguments.width, arguments.width * arguments.expansion, arguments.k)
     point = GridPoint(site=SITE, k=arguments.k, expansion=arguments.expansion, aux=True, seed=0)
-    ours = Learner([point], arguments.width, start, settings, torch.device("cpu"))
+    ours = TopKLearner([point], arguments.width, start, settings, torch.device("cpu"))
     compare(f"k {arguments.k}: dense step", lambda: dense.step(x), "this step", lambda: ours.step(x, 1e-4), arguments)
     points = grid_points(SIX.model_copy(update={"expansion": (arguments.expansion,)}), {SITE: arguments.width})
     for alive, when in ((True, "before a feature has died"), (False, "after")):
         grid = learners_of(points, arguments.width, start, settings, torch.device("cpu"))
-        alone = [Learner([p], arguments.width, start, settings, torch.device("cpu")) for p in points]
+        alone = [TopKLearner([p], arguments.width, start, settings, torch.device("cpu")) for p in points]
         if not alive:
             for learner in [*grid, *alone]:
                 learner.silent[:32] = settings.dead_after + 1
 
-        def one_by_one(alone: list[Learner] = alone) -> None:
+        def one_by_one(alone: list[TopKLearner] = alone) -> None:
             for learner in alone:
                 learner.step(x.half().float(), 1e-4)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from riebench.sae.sparse import active, weighted_rows, weighted_rows_transposed
 from riebench.sae.variance import explained_variance
-from riebench.training.learner import Learner, Start, auxiliary_loss, constrain_gradient
+from riebench.training.learner import Learner, Start, TopKLearner, auxiliary_loss, constrain_gradient
 from riebench.training.one_pass import learners_of, learning_rate, step_all
 from riebench.training.training_plan import GridPoint, SAESettings
 
@@ -24,7 +24,7 @@ def point(aux: bool = True, k: int = 3) -> GridPoint:
 def learner(points: list[GridPoint] | None = None) -> Learner:
     generator = torch.Generator().manual_seed(5)
     start = Start(torch.randn(D, generator=generator), torch.tensor(2.0))
-    made = Learner(points or [point()], D, start, SETTINGS, CPU)
+    made = TopKLearner(points or [point()], D, start, SETTINGS, CPU)
     with torch.no_grad():
         made.latent_bias.copy_(torch.randn(4 * D, generator=generator) / 10)
         made.W_enc.add_(torch.randn(4 * D, D, generator=generator) / 10)
@@ -157,7 +157,7 @@ def test_a_feature_is_dead_after_vectors_without_it() -> None:
 def test_with_and_without_auxiliary_loss_part_when_a_feature_dies() -> None:
     both = [point(True), point(False)]
     grid = learners_of(both, D, Start(torch.zeros(D), torch.tensor(1.0)), SETTINGS, CPU)
-    alone = [Learner([p], D, Start(torch.zeros(D), torch.tensor(1.0)), SETTINGS, CPU) for p in both]
+    alone = [TopKLearner([p], D, Start(torch.zeros(D), torch.tensor(1.0)), SETTINGS, CPU) for p in both]
     assert len(grid) == 1
     for number in range(6):
         if number == 3:
@@ -190,7 +190,7 @@ def test_training_finds_sparse_directions() -> None:
     x = codes @ truth + 0.5
     settings = SAESettings(batch=512, auxk=8, dead_after=20_000)
     start = Start(x.mean(0), (x - x.mean(0)).square().mean())
-    made = Learner([point(k=4)], 8, start, settings, CPU)
+    made = TopKLearner([point(k=4)], 8, start, settings, CPU)
     for _ in range(800):
         made.step(x[torch.randint(len(x), (512,), generator=generator)], 3e-3)
     assert explained_variance(made.sae(), x) > 0.85
