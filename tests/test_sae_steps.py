@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from riebench.sae.sparse import active, weighted_rows, weighted_rows_transposed
+from riebench.sae.sparse import GROUPS, ROWS, active, best_features, weighted_rows, weighted_rows_transposed
 from riebench.sae.variance import explained_variance
 from riebench.training.learner import Learner, Start, TopKLearner, auxiliary_loss, constrain_gradient
 from riebench.training.one_pass import learners_of, learning_rate, step_all
@@ -93,6 +93,20 @@ def test_explained_variance_of_a_step_is_that_of_the_sae() -> None:
     made, x = learner(), vectors()
     before = made.sae()
     assert made.step(x, LR).explained.item() == pytest.approx(explained_variance(before, x), abs=1e-5)
+
+
+@pytest.mark.parametrize(("n", "k"), [(96, 1), (96, 5), (96, 96), (35, 2), (4096, 3)])
+def test_the_largest_of_each_row(n: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(n + k)
+    x, W_enc = (torch.randn(rows, 7, generator=generator) for rows in (ROWS + 3, n))
+    bias = torch.randn(n, generator=generator)
+    # All large ones of a row in one group of neighbours, and all in one group of those far apart.
+    bias[: GROUPS[1]] += 3
+    bias[5 :: max(1, n // GROUPS[1])] += 3
+    values, features = best_features(x, W_enc, bias, k)
+    wanted = (x @ W_enc.T + bias).topk(k, dim=1)
+    assert torch.allclose(values, wanted.values, atol=1e-5)
+    assert (features == wanted.indices).float().mean() > 0.999  # but for the order of two that are nearly equal
 
 
 def test_products_with_few_codes() -> None:

@@ -25,8 +25,8 @@ PACKAGE = logging.getLogger("riebench")
 """The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
 PREFIX = "RIEBENCH"
 """The beginning of the environment variables that stand for options."""
-VARIABLES = ("RIEBENCH_WEIGHTS", "RIEBENCH_PYTHON", "RIEBENCH_SAELENS")
-"""The environment variables that are no options: of the weights folder, and of the scripts and tests."""
+VARIABLES = ("RIEBENCH_WEIGHTS", "RIEBENCH_PYTHON")
+"""The environment variables that are no options: of the weights folder, and of the scripts."""
 _PATHS: set[str] = set()
 """The flags of all commands that take a path."""
 _VERBOSITY = {

@@ -12,6 +12,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+ROWS = 512
+"""Rows whose pre-activations are computed at a time on a CPU."""
+GROUPS = (32, 16, 8, 4)
+"""Sizes of groups of features; the largest with ``n >= k * size^2`` leaves the least to sort."""
+
 
 class Active(NamedTuple):
     """Where the codes of a batch are, row by row and feature by feature.
@@ -36,6 +41,39 @@ def active(features: Tensor, n_features: int) -> Active:
     return Active(features, order, order // features.shape[1], starts)
 
 
+def best_features(centred: Tensor, W_enc: Tensor, latent_bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest pre-activations of each row, and their features, both ``[batch, k]``, without gradient.
+
+    The pre-activations ``centred W_enc^T + latent_bias`` of some rows at a time stay in the processor's cache. The k
+    largest of a row lie in the k groups of features with the largest maxima, so only these are sorted; the result is
+    exact.
+
+    Args:
+        centred: vectors ``[batch, d]`` less the bias.
+        W_enc: ``[n, d]``.
+        latent_bias: ``[n]``.
+        k: 1 to n.
+    """
+    n_features = len(W_enc)
+    rows = len(centred) if centred.is_cuda else ROWS
+    group = next((size for size in GROUPS if n_features % size == 0 and n_features >= k * size * size), 1)
+    pre = centred.new_empty(min(rows, len(centred)), n_features)
+    starts = torch.arange(0, n_features, n_features // group, device=centred.device)[:, None]
+    found = []
+    with torch.no_grad():
+        for part in centred.split(rows):
+            some = torch.mm(part, W_enc.T, out=pre[: len(part)]).add_(latent_bias)
+            if group == 1:
+                found.append(some.topk(k, dim=1))
+                continue
+            best = some.unflatten(1, (group, -1)).amax(1).topk(k, dim=1).indices
+            among = (best[:, None] + starts).flatten(1)
+            values, indices = some.gather(1, among).topk(k, dim=1)
+            found.append((values, among.gather(1, indices)))
+    values, features = zip(*found, strict=True)
+    return torch.cat(values), torch.cat(features)
+
+
 def weighted_rows(where: Active, codes: Tensor, dictionary: Tensor) -> Tensor:
     """``codes @ dictionary`` for codes ``[batch, k]`` and a dictionary ``[n, d]``: ``[batch, d]``."""
     return embedding_bag(where.features, dictionary, per_sample_weights=codes, mode="sum")
@@ -50,18 +88,24 @@ def weighted_rows_transposed(where: Active, codes: Tensor, vectors: Tensor) -> T
 class Encode(torch.autograd.Function):
     """Pre-activations at the active features, whose gradient costs as little as they are few.
 
-    ``apply(pre, centred, W_enc, pre_bias, latent_bias, where)`` picks ``[batch, k]`` of the pre-activations
-    ``pre = centred W_enc^T + latent_bias`` ``[batch, n]``, with ``centred = x - pre_bias`` ``[batch, d]``. The gradient
-    goes to ``W_enc``, ``pre_bias`` and ``latent_bias``.
+    ``apply(values, centred, W_enc, pre_bias, latent_bias, where)`` gives the ``values [batch, k]`` of
+    ``centred W_enc^T + latent_bias`` at these features, with ``centred = x - pre_bias`` ``[batch, d]``, a gradient to
+    ``W_enc``, ``pre_bias`` and ``latent_bias``.
     """
 
     @staticmethod
     def forward(
-        context: Any, pre: Tensor, centred: Tensor, W_enc: Tensor, pre_bias: Tensor, latent_bias: Tensor, where: Active
+        context: Any,
+        values: Tensor,
+        centred: Tensor,
+        W_enc: Tensor,
+        pre_bias: Tensor,
+        latent_bias: Tensor,
+        where: Active,
     ) -> Tensor:
         context.save_for_backward(centred, W_enc)
         context.where = where
-        return pre.gather(1, where.features)
+        return values.clone()
 
     @staticmethod
     @once_differentiable
@@ -77,16 +121,14 @@ class Decode(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, codes: Tensor, W_dec: Tensor, where: Active) -> Tensor:
-        context.save_for_backward(codes, W_dec)
+        with torch.enable_grad():  # the embedding bag's own gradient of its weights
+            context.codes = codes.detach().requires_grad_()
+            context.summed = weighted_rows(where, context.codes, W_dec.detach())
         context.where = where
-        return weighted_rows(where, codes, W_dec)
+        return context.summed.detach()
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        codes, W_dec = context.saved_tensors
-        with torch.enable_grad():
-            free = codes.detach().requires_grad_()
-            summed = weighted_rows(context.where, free, W_dec.detach())
-        (of_codes,) = torch.autograd.grad(summed, free, grad)
-        return of_codes, weighted_rows_transposed(context.where, codes, grad), None
+        (of_codes,) = torch.autograd.grad(context.summed, context.codes, grad)
+        return of_codes, weighted_rows_transposed(context.where, context.codes.detach(), grad), None

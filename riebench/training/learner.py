@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from riebench.sae.identities import SILENT, Parts, State, assembled, state_of
 from riebench.sae.linear import LinearSAE, TopK
-from riebench.sae.sparse import Decode, Encode, active
+from riebench.sae.sparse import Decode, Encode, active, best_features
 from riebench.training.training_plan import GridPoint, SAESettings
 
 
@@ -219,10 +219,9 @@ class TopKLearner(Learner):
         k = self.points[0].k
         assert k is not None
         centred = x - self.pre_bias.detach()
-        with torch.no_grad():
-            pre = torch.addmm(self.latent_bias, centred, self.W_enc.T)
-            where = active(pre.topk(k, dim=1).indices, len(self.W_enc))
-        codes = Encode.apply(pre, centred, self.W_enc, self.pre_bias, self.latent_bias, where).relu()
+        values, features = best_features(centred, self.W_enc, self.latent_bias, k)
+        where = active(features, len(self.W_enc))
+        codes = Encode.apply(values, centred, self.W_enc, self.pre_bias, self.latent_bias, where).relu()
         residual = x - Decode.apply(codes, self.W_dec, where) - self.pre_bias
         loss = residual.square().mean() / self.variance
         total, auxiliary = self._with_auxiliary(x, loss, residual, dead)
