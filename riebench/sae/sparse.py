@@ -59,19 +59,19 @@ def best_features(centred: Tensor, W_enc: Tensor, latent_bias: Tensor, k: int) -
     group = next((size for size in GROUPS if n_features % size == 0 and n_features >= k * size * size), 1)
     pre = centred.new_empty(min(rows, len(centred)), n_features)
     starts = torch.arange(0, n_features, n_features // group, device=centred.device)[:, None]
-    found = []
+    found: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad():
         for part in centred.split(rows):
             some = torch.mm(part, W_enc.T, out=pre[: len(part)]).add_(latent_bias)
             if group == 1:
-                found.append(some.topk(k, dim=1))
-                continue
-            best = some.unflatten(1, (group, -1)).amax(1).topk(k, dim=1).indices
-            among = (best[:, None] + starts).flatten(1)
-            values, indices = some.gather(1, among).topk(k, dim=1)
-            found.append((values, among.gather(1, indices)))
-    values, features = zip(*found, strict=True)
-    return torch.cat(values), torch.cat(features)
+                values, features = some.topk(k, dim=1)
+            else:
+                best = some.unflatten(1, (group, -1)).amax(1).topk(k, dim=1).indices
+                among = (best[:, None] + starts).flatten(1)
+                values, indices = some.gather(1, among).topk(k, dim=1)
+                features = among.gather(1, indices)
+            found.append((values, features))
+    return torch.cat([values for values, _ in found]), torch.cat([features for _, features in found])
 
 
 def weighted_rows(where: Active, codes: Tensor, dictionary: Tensor) -> Tensor:
