@@ -5,11 +5,10 @@ Every product is the forward pass of an embedding bag, which on CPUs and GPUs is
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
 ROWS = 512
@@ -83,52 +82,3 @@ def weighted_rows_transposed(where: Active, codes: Tensor, vectors: Tensor) -> T
     """``codes.T @ vectors`` for codes ``[batch, k]`` and vectors ``[batch, d]``: ``[n, d]``."""
     weights = codes.flatten()[where.order]
     return embedding_bag(where.rows, vectors, where.starts, per_sample_weights=weights, mode="sum")
-
-
-class Encode(torch.autograd.Function):
-    """Pre-activations at the active features, whose gradient costs as little as they are few.
-
-    ``apply(values, centred, W_enc, pre_bias, latent_bias, where)`` gives the ``values [batch, k]`` of
-    ``centred W_enc^T + latent_bias`` at these features, with ``centred = x - pre_bias`` ``[batch, d]``, a gradient to
-    ``W_enc``, ``pre_bias`` and ``latent_bias``.
-    """
-
-    @staticmethod
-    def forward(
-        context: Any,
-        values: Tensor,
-        centred: Tensor,
-        W_enc: Tensor,
-        pre_bias: Tensor,
-        latent_bias: Tensor,
-        where: Active,
-    ) -> Tensor:
-        context.save_for_backward(centred, W_enc)
-        context.where = where
-        return values.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        centred, W_enc = context.saved_tensors
-        of_weight = weighted_rows_transposed(context.where, grad, centred)
-        of_latent = weighted_rows_transposed(context.where, grad, centred.new_ones(len(centred), 1)).squeeze(1)
-        return None, None, of_weight, -(of_latent @ W_enc), of_latent, None
-
-
-class Decode(torch.autograd.Function):
-    """``apply(codes, W_dec, where)``: :func:`weighted_rows` with a gradient to codes ``[batch, k]`` and ``W_dec``."""
-
-    @staticmethod
-    def forward(context: Any, codes: Tensor, W_dec: Tensor, where: Active) -> Tensor:
-        with torch.enable_grad():  # the embedding bag's own gradient of its weights
-            context.codes = codes.detach().requires_grad_()
-            context.summed = weighted_rows(where, context.codes, W_dec.detach())
-        context.where = where
-        return context.summed.detach()
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (of_codes,) = torch.autograd.grad(context.summed, context.codes, grad)
-        return of_codes, weighted_rows_transposed(context.where, context.codes.detach(), grad), None

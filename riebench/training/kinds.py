@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +11,54 @@ from torch.autograd.function import once_differentiable
 
 from riebench.sae.identities import Parts, State, gated
 from riebench.sae.linear import JumpReLU
-from riebench.training.learner import Learner, Start, StepResult, Terms, TopKLearner
+from riebench.training.learner import Learner, Start, StepResult, Terms, TopKLearner, squares
 from riebench.training.training_plan import GridPoint, SAESettings
 
 FOLLOWED = 0.01
 """Share of the newest batch in the running mean of the least kept value."""
 
 
-class PenalisedLearner(Learner):
-    """A kind with a penalty that makes its codes sparse; they are dense in training.
+class Codes(NamedTuple):
+    """The codes of a batch in training.
+
+    Attributes:
+        codes: ``[batch, n]``.
+        penalty: before its weight; None for a kind without one.
+        more: what is minimised beside the errors of the reconstruction.
+    """
+
+    codes: Tensor
+    penalty: Tensor | None
+    more: Tensor
+
+
+class DenseLearner(Learner):
+    """A kind whose codes are dense in training, and whose gradient is torch's."""
+
+    @abstractmethod
+    def _codes(self, x: Tensor, warmth: float) -> Codes:
+        """The codes of vectors ``[batch, d]``, and what is minimised beside the errors of their reconstruction."""
+
+    def _gradients(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+        codes, penalty, more = self._codes(x, warmth)
+        residual, total, first = x - self.pre_bias, more, 0
+        for end in self._ends():
+            residual = residual - codes[:, first:end] @ self.W_dec[first:end]
+            total, first = total + residual.square().mean() / self.variance, end
+        total.backward()
+        residual, on = residual.detach(), codes.detach() > 0
+        error = squares(residual)
+        auxiliary = self._auxiliary(x, residual, dead) if penalty is None else penalty.detach()
+        explained = 1 - error / squares(x - x.mean(0))
+        return Terms(error / residual.numel() / self.variance, auxiliary, explained, on.sum(), on.any(0))
+
+    def _ends(self) -> list[int]:
+        """Numbers of features, the last all, of which each reconstructs the vectors alone."""
+        return [len(self.W_dec)]
+
+
+class PenalisedLearner(DenseLearner):
+    """A kind with a penalty that makes its codes sparse.
 
     As in the papers it sees vectors whose mean squared distance from their mean is 1, so that weights of penalties,
     thresholds and learning rates mean the same at every site; the saved SAE is of the vectors as they are.
@@ -39,14 +78,6 @@ class PenalisedLearner(Learner):
         """One step on vectors ``[batch, d]``, with a learning rate and the share of the weight of its penalty."""
         return super().step(x / self.unit, lr, warmth)
 
-    def _with_penalty(self, x: Tensor, codes: Tensor, penalty: Tensor, weight: float, more: Tensor | None) -> Terms:
-        """The terms of codes ``[batch, n]``, with a weighted penalty and what else is minimised."""
-        residual = x - codes @ self.W_dec - self.pre_bias
-        loss = residual.square().mean() / self.variance
-        total = loss + weight * penalty + (0 if more is None else more)
-        on = codes.detach() > 0
-        return Terms(loss, penalty.detach(), total, residual.detach(), on.sum(), on.any(0))
-
     def _projected(self, x: Tensor) -> Tensor:
         """``W_enc (x - pre_bias)`` ``[batch, n]``."""
         return (x - self.pre_bias) @ self.W_enc.T
@@ -65,10 +96,11 @@ class ReLULearner(PenalisedLearner):
     Rows of the decoder have norm 1, so that the penalty cannot be evaded by small codes of long directions.
     """
 
-    def _terms(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+    def _codes(self, x: Tensor, warmth: float) -> Codes:
         codes = (self._projected(x) + self.latent_bias).relu()
         assert self.points[0].l1 is not None
-        return self._with_penalty(x, codes, codes.sum(1).mean(), warmth * self.points[0].l1, None)
+        penalty = codes.sum(1).mean()
+        return Codes(codes, penalty, warmth * self.points[0].l1 * penalty)
 
     def _own_parts(self, state: State) -> Parts:
         return Parts(state, JumpReLU(torch.zeros(len(self.silent))))
@@ -90,15 +122,15 @@ class GatedLearner(PenalisedLearner):
         self.gate_bias = nn.Parameter(torch.zeros(n_features, device=device))
         self.log_scale = nn.Parameter(torch.zeros(n_features, device=device))
 
-    def _terms(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+    def _codes(self, x: Tensor, warmth: float) -> Codes:
         projected = self._projected(x)
         gates = projected + self.gate_bias
         codes = (projected * self.log_scale.exp() + self.latent_bias).relu() * (gates > 0)
         gates = gates.relu()
         by_gates = x - gates @ self.W_dec.detach() - self.pre_bias.detach()
         assert self.points[0].l1 is not None
-        weight, more = warmth * self.points[0].l1, by_gates.square().mean() / self.variance
-        return self._with_penalty(x, codes, gates.sum(1).mean(), weight, more)
+        penalty = gates.sum(1).mean()
+        return Codes(codes, penalty, warmth * self.points[0].l1 * penalty + by_gates.square().mean() / self.variance)
 
     def _own_parts(self, state: State) -> Parts:
         return gated(state, self.gate_bias.detach().cpu() * self.unit, self.log_scale.detach().cpu())
@@ -116,12 +148,12 @@ class JumpReLULearner(PenalisedLearner):
     def _add_own(self, n_features: int, device: torch.device) -> None:
         self.threshold = nn.Parameter(torch.full((n_features,), self.settings.threshold, device=device))
 
-    def _terms(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+    def _codes(self, x: Tensor, warmth: float) -> Codes:
         pre = (self._projected(x) + self.latent_bias).relu()
         penalty = Step.apply(pre, self.threshold, self.settings.bandwidth).sum(1).mean()
         codes = Jump.apply(pre, self.threshold, self.settings.bandwidth)
         assert self.points[0].l0 is not None
-        return self._with_penalty(x, codes, penalty, warmth * self.points[0].l0, None)
+        return Codes(codes, penalty, warmth * self.points[0].l0 * penalty)
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
@@ -176,7 +208,7 @@ def within(pre: Tensor, threshold: Tensor, width: float) -> Tensor:
     return (pre - threshold).abs() < width / 2
 
 
-class BatchTopKLearner(Learner):
+class BatchTopKLearner(DenseLearner):
     """The ``k * batch`` largest codes of a batch are kept (arXiv 2412.06410).
 
     With prefixes it is a Matryoshka SAE (arXiv 2503.17547): the first features alone, for each prefix, reconstruct the
@@ -195,19 +227,15 @@ class BatchTopKLearner(Learner):
         self.ends = sorted({max(1, round(share * n_features)) for share in shares} | {n_features})
         self.least = torch.tensor(-1.0, device=device)
 
-    def _terms(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+    def _codes(self, x: Tensor, warmth: float) -> Codes:
         assert self.points[0].k is not None
         pre = ((x - self.pre_bias) @ self.W_enc.T + self.latent_bias).relu()
         codes, least = largest(pre, self.points[0].k * len(x))
         self._follow(least)
-        residual, total, first = x - self.pre_bias, x.new_zeros(()), 0
-        for end in self.ends:
-            residual = residual - codes[:, first:end] @ self.W_dec[first:end]
-            total, first = total + residual.square().mean() / self.variance, end
-        loss = (residual.detach().square().mean() / self.variance).detach()
-        total, auxiliary = self._with_auxiliary(x, total, residual, dead)
-        on = codes.detach() > 0
-        return Terms(loss, auxiliary, total, residual.detach(), on.sum(), on.any(0))
+        return Codes(codes, None, x.new_zeros(()))
+
+    def _ends(self) -> list[int]:
+        return self.ends
 
     @torch.no_grad()
     def _follow(self, least: Tensor) -> None:

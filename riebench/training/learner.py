@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from riebench.sae.identities import SILENT, Parts, State, assembled, state_of
 from riebench.sae.linear import LinearSAE, TopK
-from riebench.sae.sparse import Decode, Encode, active, best_features
+from riebench.sae.sparse import active, best_features, weighted_rows, weighted_rows_transposed
 from riebench.training.training_plan import GridPoint, SAESettings
 
 
@@ -48,21 +48,19 @@ class StepResult(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a kind's forward pass gives for a batch.
+    """What a kind's forward pass gives for a batch, without gradients.
 
     Attributes:
         loss: mean squared error over the variance of the data.
         auxiliary: as in :class:`StepResult`.
-        total: what is minimised.
-        residual: vectors less their reconstruction ``[batch, d]``, without gradient.
+        explained: explained variance.
         active: number of active features, summed over the batch.
         fired: ``[n]``, whether each feature was active.
     """
 
     loss: Tensor
     auxiliary: Tensor
-    total: Tensor
-    residual: Tensor
+    explained: Tensor
     active: Tensor
     fired: Tensor
 
@@ -141,24 +139,25 @@ class Learner(ABC):
     def step(self, x: Tensor, lr: float, warmth: float = 1.0) -> StepResult:
         """One step on vectors ``[batch, d]``, with a learning rate and the share of a penalty's weight that counts."""
         dead = self._dead()
-        terms = self._terms(x, dead, warmth)
         self.optimizer.zero_grad()
-        terms.total.backward()
+        terms = self._gradients(x, dead, warmth)
         self._update(lr)
-        return self._measured(x, terms, dead)
+        self.silent = torch.where(terms.fired, 0, self.silent + len(x))
+        return StepResult(terms.loss, terms.auxiliary, terms.explained, terms.active / len(x), dead.float().mean())
 
     @abstractmethod
-    def _terms(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
-        """The forward pass on vectors ``[batch, d]``; ``dead [n]`` says which features are."""
+    def _gradients(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+        """Set the gradients of the parameters for vectors ``[batch, d]``; ``dead [n]`` says which features are."""
 
-    def _with_auxiliary(self, x: Tensor, total: Tensor, residual: Tensor, dead: Tensor) -> tuple[Tensor, Tensor]:
-        """A loss with the auxiliary loss of dead features added, where the SAE has one, and that loss."""
-        auxiliary = x.new_zeros(())
-        if self.points[0].aux and bool(dead.any()):
-            chosen = dead.nonzero().squeeze(1)
-            pre = (x - self.pre_bias) @ self.W_enc[chosen].T + self.latent_bias[chosen]
-            auxiliary = auxiliary_loss(pre, self.W_dec[chosen], residual.detach(), self.settings.auxk)
-        return total + self.settings.aux_weight * auxiliary, auxiliary.detach()
+    def _auxiliary(self, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
+        """The auxiliary loss of dead features, whose gradient is added, weighted; 0 where there is none."""
+        if not (self.points[0].aux and bool(dead.any())):
+            return x.new_zeros(())
+        chosen = dead.nonzero().squeeze(1)
+        pre = (x - self.pre_bias) @ self.W_enc[chosen].T + self.latent_bias[chosen]
+        auxiliary = auxiliary_loss(pre, self.W_dec[chosen], residual.detach(), self.settings.auxk)
+        (self.settings.aux_weight * auxiliary).backward()
+        return auxiliary.detach()
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
@@ -171,13 +170,6 @@ class Learner(ABC):
         self.optimizer.step()
         # After the step, so that what is saved has norm 1.
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
-
-    @torch.no_grad()
-    def _measured(self, x: Tensor, terms: Terms, dead: Tensor) -> StepResult:
-        """Count the silent features; measure."""
-        self.silent = torch.where(terms.fired, 0, self.silent + len(x))
-        explained = 1 - terms.residual.square().sum() / (x - x.mean(0)).square().sum()
-        return StepResult(terms.loss.detach(), terms.auxiliary, explained, terms.active / len(x), dead.float().mean())
 
     def _dead(self) -> Tensor:
         return self.silent > self.settings.dead_after
@@ -215,23 +207,39 @@ class Learner(ABC):
 class TopKLearner(Learner):
     """``relu(topk(pre, k))`` (Gao et al., 2024; arXiv 2410.22366)."""
 
-    def _terms(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+    @torch.no_grad()
+    def _gradients(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
         k = self.points[0].k
         assert k is not None
-        centred = x - self.pre_bias.detach()
+        centred = x - self.pre_bias
         values, features = best_features(centred, self.W_enc, self.latent_bias, k)
-        where = active(features, len(self.W_enc))
-        codes = Encode.apply(values, centred, self.W_enc, self.pre_bias, self.latent_bias, where).relu()
-        residual = x - Decode.apply(codes, self.W_dec, where) - self.pre_bias
-        loss = residual.square().mean() / self.variance
-        total, auxiliary = self._with_auxiliary(x, loss, residual, dead)
-        on = codes.detach() > 0
-        fired = torch.zeros_like(self.silent, dtype=torch.bool).index_fill_(0, where.features[on], True)
-        return Terms(loss, auxiliary, total, residual.detach(), on.sum(), fired)
+        where, on = active(features, len(self.W_enc)), values > 0
+        with torch.enable_grad():  # for the embedding bag's own derivative by its weights
+            weights = values.relu().requires_grad_()
+            rebuilt = weighted_rows(where, weights, self.W_dec.detach())
+        residual = centred - rebuilt.detach()
+        # Derivatives of the mean squared error over the variance; few passes over [batch, d], which take time.
+        scale = -2 / (residual.numel() * self.variance)
+        of_pre = torch.autograd.grad(rebuilt, weights, residual)[0] * on * scale
+        self.W_dec.grad = weighted_rows_transposed(where, weights.detach() * scale, residual)
+        self.W_enc.grad = weighted_rows_transposed(where, of_pre, centred)
+        self.latent_bias.grad = weighted_rows_transposed(where, of_pre, x.new_ones(len(x), 1)).squeeze(1)
+        self.pre_bias.grad = residual.sum(0) * scale - self.latent_bias.grad @ self.W_enc
+        error, mean = squares(residual), centred.mean(0)
+        with torch.enable_grad():
+            auxiliary = self._auxiliary(x, residual, dead)
+        explained = 1 - error / (squares(centred) - len(x) * squares(mean))
+        fired = torch.zeros_like(self.silent, dtype=torch.bool).index_fill_(0, features[on], True)
+        return Terms(error / residual.numel() / self.variance, auxiliary, explained, on.sum(), fired)
 
     def _parts(self, state: State) -> Parts:
         assert self.points[0].k is not None
         return Parts(state, TopK(self.points[0].k))
+
+
+def squares(x: Tensor) -> Tensor:
+    """The sum of the squares of all numbers."""
+    return x.flatten().dot(x.flatten())
 
 
 def auxiliary_loss(pre: Tensor, W_dec: Tensor, residual: Tensor, auxk: int) -> Tensor:

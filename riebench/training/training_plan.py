@@ -197,8 +197,8 @@ def settings_and_axes(preset: str | None, options: Mapping[str, Any]) -> tuple[S
         if kind not in KINDS:
             raise unknown("kind", kind, KINDS)
     for name in options:
-        kinds = OPTIONS_OF_KINDS.get(name, KINDS)
-        if not set(kinds) & set(axes.kind):
+        kinds = OPTIONS_OF_KINDS.get(name, axes.kind)
+        if axes.kind and not set(kinds) & set(axes.kind):
             raise UserError(
                 f"{name} acts on SAEs of the kind {' or '.join(kinds)}, not on {_listed(axes.kind)}; leave it out"
             )

@@ -28,7 +28,7 @@ WEIGHTS = ("--l1", "0.4,0.8,1.6", "--l0", "0.006,0.012,0.024")
 DECODERS = {False: "trained", True: "frozen"}
 SHOWN = ("explained_variance", "dead", "coverage", "f1_over_90", "on_gain_best", "on_kept_best", "clip_best")
 SIZES = {
-    False: {"prompts": 1500, "steps": 500, "judged": 200, "switched": 6, "pairs": 5},
+    False: {"prompts": 600, "steps": 300, "judged": 120, "switched": 5, "pairs": 3},
     True: {"prompts": 60, "steps": 20, "judged": 20, "switched": 1, "pairs": 1},
 }
 """Whether it is only tried out to how much is done."""
@@ -96,7 +96,8 @@ def _chosen(work: Path) -> Iterator[tuple[str, str, Path]]:
 
 def _judge(work: Path, size: dict[str, int]) -> list[list[str]]:
     few = str(size["switched"])
-    options = ["--count", str(size["judged"]), "--features", few, "--best", few, "--baseline", "random"]
+    options = ["--count", str(size["judged"]), "--features", few, "--best", few, "--downstream", "2"]
+    options += ["--baseline", "channels"]
     chosen = list(_chosen(work))
     return [
         [
@@ -121,7 +122,7 @@ def _benchmark(work: Path, size: dict[str, int]) -> list[list[str]]:
         link.symlink_to(folder.resolve(), target_is_directory=True)
         names.append(name)
     blocks = [word for site in SITES for word in ("--block", site)]
-    words = ["run", "--method", "sae", *blocks, "--strength", "0.5,1,2,4,8", "--limit", str(size["pairs"])]
+    words = ["run", "--method", "sae", *blocks, "--strength", "1,2,4", "--limit", str(size["pairs"])]
     words += ["--keep-images", "0"]
     return [
         [*words, "--set", f"sae.folder={work}/sets/{name}", "--out", f"{work}/bench/{name}"]
