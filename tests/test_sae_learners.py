@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ def test_a_state_of_every_kind_is_restored() -> None:
         made, again = learner(kind), learner(kind)
         for seed in range(3):
             made.step(vectors(seed), 1e-2)
-        again.restore(made.state())
+        again.restore(deepcopy(made.state()))
         for one in (made, again):
             one.step(vectors(7), 1e-2)
         first, second = made.sae().state_dict(), again.sae().state_dict()
@@ -296,12 +297,15 @@ KINDS = ("relu", "gated", "jumprelu", "batchtopk")
 
 
 @pytest.fixture
-def folders(mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+def folders(
+    mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> dict[str, Path]:
     """Kind to the folder of an SAE that ``sae train`` has made of mini's values."""
     monkeypatch.chdir(tmp_path)
     collect(mini.model, ["up.0.0"], prompts="grammar", count=8, out="values", quiet=True)
     words = ["--kind", ",".join(KINDS), "--k", "8", "--l1", "0.3", "--l0", "0.01", "--steps", "60", "--batch", "256"]
     command("sae", "train", "values", *words, "--expansion", "1", "--bandwidth", "0.05", "--out", "saes")
+    assert "up.0.0_l1-0.3_x1_gated_seed0" in capsys.readouterr().out
     found = {config_of(path, ".")["kind"]: path for path in Path("saes").iterdir() if path.is_dir()}
     return {kind: found[kind] for kind in KINDS}
 
@@ -312,11 +316,7 @@ def command(*words: str) -> None:
     assert left.value.code == 0, words
 
 
-def test_every_command_takes_every_kind(
-    mini: Instruments, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    table = capsys.readouterr().out
-    assert "up.0.0_l1-0.3_x1_gated_seed0" in table
+def test_every_command_takes_every_kind(mini: Instruments, folders: dict[str, Path]) -> None:
     few = ("--features", "1", "--best", "1", "--pictures", "1", "--downstream", "1", "--fit", "4")
     command(
         "sae", "score", *map(str, folders.values()), "--count", "6", *few, "--baseline", "random", "--out", "scores"

@@ -20,15 +20,15 @@ from riebench.report.texttable import DASH, TextTable, interval, latex_table, ma
 from riebench.training.training_log import last_lines
 from riebench.training.training_plan import KINDS
 
-SITES = ("up.0.0", "up.0.1")
-"""The sites whose single features act on mini."""
+SITES = ("up.0.0",)
+"""The site whose single features act most on mini."""
 L0 = 10
-WEIGHTS = ("--l1", "0.4,0.8,1.6", "--l0", "0.006,0.012,0.024")
+WEIGHTS = ("--l1", "0.5,1.2", "--l0", "0.01,0.02")
 """Of these the SAE whose L0 is nearest to :data:`L0` stands for its kind."""
 DECODERS = {False: "trained", True: "frozen"}
 SHOWN = ("explained_variance", "dead", "coverage", "f1_over_90", "on_gain_best", "on_kept_best", "clip_best")
 SIZES = {
-    False: {"prompts": 600, "steps": 300, "judged": 120, "switched": 5, "pairs": 3},
+    False: {"prompts": 600, "steps": 300, "judged": 120, "switched": 6, "pairs": 3},
     True: {"prompts": 60, "steps": 20, "judged": 20, "switched": 1, "pairs": 1},
 }
 """Whether it is only tried out to how much is done."""
@@ -76,7 +76,7 @@ def _collect(work: Path, size: dict[str, int]) -> list[str]:
 
 def _train(work: Path, size: dict[str, int]) -> list[list[str]]:
     words = ["--kind", ",".join(KINDS), "--k", str(L0), *WEIGHTS, "--decoder", "trained,frozen"]
-    words += ["--batch", "1024", "--steps", str(size["steps"])]
+    words += ["--batch", "512", "--steps", str(size["steps"])]
     train = ["sae", "train", f"{work}/values"]
     return [[*train, "--site", site, "--out", f"{work}/saes/{site}", *words] for site in SITES]
 
@@ -113,7 +113,7 @@ def _judge(work: Path, size: dict[str, int]) -> list[list[str]]:
 
 
 def _benchmark(work: Path, size: dict[str, int]) -> list[list[str]]:
-    """RIEBench with the SAEs of a kind at both sites together."""
+    """RIEBench with the SAEs of a kind at all sites together."""
     names = []
     for name, site, folder in _chosen(work):
         link = work / "sets" / name / site
@@ -222,7 +222,7 @@ def _runs_table(runs: pd.DataFrame) -> TextTable:
         for _, row in runs.iterrows()
     ]
     heads = [f"{score}, {decoder}" for score in ("gain", "edit_success") for decoder in DECODERS.values()]
-    title = f"RIEBench with the SAEs of both sites, at LPIPS {BUDGET}; differences over the pairs of both."
+    title = f"RIEBench with the SAEs at LPIPS {BUDGET}; differences over the pairs of both."
     return TextTable(title, ["kind", *heads, "edit_success, trained minus frozen", "pairs"], rows)
 
 
@@ -230,7 +230,14 @@ def _draw(saes: pd.DataFrame, path: Path) -> None:
     """Explained variance, detection and causality of each kind, by site."""
     scores, looks = ("explained_variance", "coverage", "on_gain_best"), {"trained": "o", "frozen": "s"}
     with plt.rc_context(PAPER):
-        figure, grid = plt.subplots(len(SITES), len(scores), figsize=(7.2, 3.9), layout="constrained", sharey=True)
+        figure, grid = plt.subplots(
+            len(SITES),
+            len(scores),
+            figsize=(7.2, 0.4 + 1.8 * len(SITES)),
+            layout="constrained",
+            sharey=True,
+            squeeze=False,
+        )
         for site, line in zip(SITES, grid, strict=True):
             for score, axes in zip(scores, line, strict=True):
                 for number, (decoder, marker) in enumerate(looks.items()):
