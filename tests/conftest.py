@@ -54,9 +54,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """An empty working folder; methods and metrics that a test registers are forgotten, so that ``all`` is the rest."""
+    from riebench.methods.registry import METHODS
+    from riebench.metrics.catalogue import METRICS
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(METHODS, "registered", dict(METHODS.registered))
     monkeypatch.setattr("riebench.util.processes.LONG", float("inf"))  # tests share the cores already
+    metrics = set(METRICS)
+    yield
+    for name in set(METRICS) - metrics:
+        del METRICS[name]
 
 
 def _text_config(tokens: int) -> CLIPTextConfig:

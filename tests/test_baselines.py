@@ -354,3 +354,29 @@ def test_a_family_that_cannot_begin_from_a_picture_says_so(mini: Instruments) ->
     found = riebench.run("sdedit", "layer.2", model=model, pairs=[pair], strength=1, steps=2, out="out", quiet=True)
     assert [(record.status, record.where) for record in found.records] == [("failed", "method")]
     assert "toy cannot begin from a finished picture" in str(found.records[0].reason)
+
+
+KEYS = {
+    "caa": "3b128828",
+    "neurons": "f6612217",
+    "noise": "21bc9966",
+    "none": "5117f19d",
+    "paste": "af1290c2",
+    "prompt": "a75245a3",
+    "random": "69b492a0",
+    "sae": "2162ca85",
+    "sae-adaptive": "c523c71a",
+    "sae-random": "b60cee5e",
+    "sdedit": "1c069c93",
+    "steering": "61d1b009",
+}
+"""Method to the beginning of the key of its record, as folders have it that exist already."""
+
+
+def test_keys_of_earlier_folders_stay(mini: Instruments) -> None:
+    """A change of a method's file that changes no number belongs into ``EARLIER_CODE``; one that does, here."""
+    options = RunOptions(list(KEYS), "all", limit=1, category="colour", strength=1, steps=2)
+    request, pairs = resolve(options)
+    worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers))
+    settings = worker.recorder.task(pairs[0]).settings
+    assert {one.setting.method: one.key[:8] for one in settings} == KEYS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import socket
@@ -64,6 +65,9 @@ def nodes() -> Iterator[Any]:
     yield made
     ray.shutdown()
     made.shutdown()
+    # Ray takes away the handlers that say where a process crashed.
+    faulthandler.disable()
+    faulthandler.enable(sys.__stderr__ or sys.stderr)
 
 
 def pictures(folder: Path) -> dict[str, Any]:

@@ -29,9 +29,18 @@ NUMERICS = 3
 """Version of the code of this package that computes; raised if a change of it changes numbers."""
 FIXED_CODE = {"riebench.engine.pictures:Pictures": "8a22cfb65256cecf"}
 """Stands for the file of a method in keys, which therefore outlive a change of the file that changes no number."""
-EARLIER_CODE = {"36a9b71277d11cc4": "c3405657ba53dced"}
-"""Hash of a method's files to that of earlier files, which keys keep where both give the same numbers: ``sae-adaptive``
-changed under protocols with the published ratio alone."""
+EARLIER_CODE = {
+    "e64defd23df51db6": "e92692727067e7a8",  # noise
+    "b60689d337fa1404": "7b2826061fffbc71",  # paste
+    "6be5be92943405b3": "426f5035b9dc78bc",  # prompt
+    "626474bd04fff204": "2d5cf1d4dba65480",  # random
+    "e7c6cd35dab4ea11": "36a9b71277d11cc4",  # sae-adaptive
+    "50782477fbb27228": "f5603325e2bf9cb4",  # sae-random
+    "01a0b9b8891ae266": "84f54fbd23f41eed",  # sdedit
+}
+"""Hash of a method's file to that of the file as it was, which keys keep since both give the same numbers."""
+WITHOUT_RATIO = {"36a9b71277d11cc4": "c3405657ba53dced"}
+"""As :data:`EARLIER_CODE`: ``sae-adaptive`` changed under protocols with the published ratio alone."""
 LONGEST = 500
 """The most letters of a reason; some libraries append pages."""
 PUBLISHED_SEED = 42
@@ -256,7 +265,8 @@ def _condition_method(condition: Condition, instruments: Instruments, protocol: 
 
 def _same_numbers(code: str, protocol: str) -> str:
     """The hash of a method's files, or of earlier ones that give the same numbers under a protocol."""
-    return code if PROTOCOLS[protocol].adaptive_ratio else EARLIER_CODE.get(code, code)
+    earlier = EARLIER_CODE.get(code, code)
+    return earlier if PROTOCOLS[protocol].adaptive_ratio else WITHOUT_RATIO.get(earlier, earlier)
 
 
 def _option_files(options: Mapping[str, Any]) -> list[Path]:
