@@ -117,6 +117,7 @@ def beside_peers(x: Tensor, arguments: argparse.Namespace) -> int:
     for _ in range(arguments.repeats):
         for name, work in works.items():
             clock[name].append(work()[0])
+        print(", ".join(f"{name} {seconds[-1]:.3f} s" for name, seconds in clock.items()), file=sys.stderr, flush=True)
     for peer in peers:
         peer.communicate()
     step = statistics.median(clock["riebench"])

@@ -255,6 +255,7 @@ def test_the_grid_of_several_kinds() -> None:
         ({"kind": ("topk", "jumpreli")}, "unknown kind 'jumpreli'; did you mean 'jumprelu'"),
         ({"kind": ("relu", "relu")}, "kind is relu,relu; expected different kinds"),
         ({"kind": ()}, "kind is empty"),
+        ({"kind": "jump"}, "unknown kind 'jump'"),
         ({"l1": (0.1,)}, "l1 acts on SAEs of the kind relu or gated, not on topk; leave it out"),
         ({"kind": ("relu",), "k": (5,)}, "k acts on SAEs of the kind topk or batchtopk or matryoshka, not on relu"),
         ({"kind": ("jumprelu",), "aux": (False,)}, "aux acts on"),

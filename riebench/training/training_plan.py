@@ -187,6 +187,8 @@ def settings_and_axes(preset: str | None, options: Mapping[str, Any]) -> tuple[S
             raise unknown("setting", name, known)
     options = {name: value for name, value in options.items() if value is not None}
     chosen = PRESETS[preset or "mini"] | options
+    if isinstance(chosen.get("kind"), str):
+        chosen["kind"] = (chosen["kind"],)
     try:
         settings = SAESettings(**{n: v for n, v in chosen.items() if n in SAESettings.model_fields})
         axes = Axes(**{n: v for n, v in chosen.items() if n in Axes.model_fields})
