@@ -11,7 +11,6 @@ from pathlib import Path
 import grids
 from commands import run_all
 from drawings import draw_all
-from kinds import study_kinds
 from scored import compact, read_benchmark, read_frame
 from switched_sheet import draw_sheet
 from tables import write_all
@@ -24,16 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="tables and figures")
     parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
     parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
-    parser.add_argument("--part", choices=("grid", "kinds"), help="only this part")
     arguments = parser.parse_args()
-    if arguments.part != "kinds":
-        study_grid(arguments)
-    if arguments.part != "grid":
-        study_kinds(arguments.work, arguments.out, arguments.small, arguments.draw)
-
-
-def study_grid(arguments: argparse.Namespace) -> None:
-    """The grid of TopK SAEs, steps, and the benchmark with each configuration."""
     work, out, size = arguments.work, arguments.out, grids.SMALL if arguments.small else grids.Size()
     work.mkdir(parents=True, exist_ok=True)
     stages = {
