@@ -156,6 +156,15 @@ def test_categories_of_two_words_in_the_environment(
     assert f"pairs     {pairs}\n" in out
 
 
+def test_an_option_of_several_values_may_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "--method", "sae", "--block", "mid.0", "--id", "mini-1-00", "--dry-run"]
+    words += ["--strength", "1", "--strength", "2,3", "--k", "5", "--k", "6", "--metrics", "default"]
+    code, out, err = run(capsys, *words, "--metrics", "psnr_outside")
+    assert code == 0, err
+    assert "1, 2, 3" in out
+    assert "settings  6; 6 records" in out
+
+
 def test_weights_are_not_for_mini(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = run(capsys, *BASE, "--weights", str(tmp_path), "--dry-run")
     assert code == 2

@@ -45,10 +45,17 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ((*RUN, "--steps", "100000"), "steps is 100000; expected 1 to 1000"),
         ((*RUN, "--option", "spatal=1"), "did you mean 'spatial'?"),
         ((*RUN, "--option", "spatial"), "'spatial' is no name=value"),
+        ((*RUN, "--set", "sae.k=3"), "has no SAE folder that fits sae.k=3"),
+        ((*RUN, "--set", "sae.features=3"), "has no SAE folder that fits sae.features=3"),
+        ((*RUN, "--set", "sae.k=16", "--set", "sae.k=8"), "--set gives sae.k twice, as 16 and as 8"),
+        ((*RUN, "--device", "cpu", "--set", "model.device=cuda"), "the setting model.device is given twice"),
+        ((*RUN, "--option", "only-add=true", "--option", "only_add=false"), "--option gives only_add twice"),
+        ((*TRAIN, "empty", "--k", "4", "--k", "8"), "--k is given 2 times; give it once, its values with commas"),
         ((*RUN, "--set", "masker.blur=3"), "unknown setting 'masker.blur'"),
         ((*RUN, "--set", "masker.blur_kernel"), "'masker.blur_kernel' is no name=value"),
         ((*RUN, "--set", "masker.blur_kernel=wide"), "the setting masker.blur_kernel is 'wide'"),
         ((*RUN, "--set", "model.guidance=3"), "the setting model.guidance is not for mini"),
+        (("run", "--method", "none", "--block", "all", "--set", "sae.k=16"), "no method of the run uses SAEs"),
         ((*RUN, "--protocol", "papers"), "unknown protocol 'papers'; did you mean 'paper'?"),
         ((*RUN, "--category", "colur"), "did you mean 'change colour'?"),
         ((*RUN, "--id", "mini-1-000"), "did you mean 'mini-1-00'?"),
@@ -63,6 +70,8 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         (("run", "--preset", "papers"), "unknown preset 'papers'; did you mean 'paper'?"),
         (("run", "--preset", "paper", "--k", "5"), "leave out k or preset"),
         (("bench", "--block", "mid.1"), "unknown block 'mid.1'"),
+        (("bench", "--json", "empty"), "empty cannot be written: --json expected a file in a folder that exists"),
+        (("bench", "--json", "nowhere/b.json"), "nowhere/b.json cannot be written"),
         (("rerun", "no-folder"), "no-folder has no run.json"),
         (("rerun", "empty"), "empty has no run.json"),
         (("rerun",), "Missing argument 'DIR'"),
@@ -89,6 +98,9 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ),
         ((*FLUX, "--method", "steering", "--block", "all", "--set", "model.size=520"), "expected a multiple of 16"),
         (("paint", "--headless", "file"), "the state file cannot be used: Invalid JSON"),
+        (("paint", "--headless", "file", "--port", "80"), "--port is of the page"),
+        (("paint", "--headless", "file", "--count", "3"), "--count is of the page"),
+        (("paint", "--out", "a.png"), "--out is the picture of --headless"),
         (("paint", "--model", "sdxl-turbo"), "name an SAE with --sae DIR"),
         (("paint", "--host", "localhost"), "--host is 'localhost'"),
         (COLLECT, "no prompts were named"),
@@ -106,6 +118,15 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         (
             ("sae", "collect", "--prompts", "grammar", "--count", "2", "--out", "file"),
             "the folder file cannot be written",
+        ),
+        (("sae", "show", "mid.0", "3", "--find", "red"), "--find is of a list of features"),
+        (("sae", "show", "mid.0", "3", "--out", "run"), "run holds a run (run.json); give another --out"),
+        (("sae", "show", "mid.0", "--set", "masker.union=before"), "the setting masker.union has no effect here"),
+        (("sae", "score", "mid.0", "--neutral", "a dog"), "mini cannot draw prompt 1"),
+        (("sae", "score", "mid.0", "--out", "run"), "run holds a run (run.json); give another --out"),
+        (
+            ("sae", "score", "mid.0", "--set", "masker.add_object=both"),
+            "masker.add_object has no effect here",
         ),
         (("sae", "train", "--out", "o"), "give either a folder"),
         ((*TRAIN, "empty"), "empty holds no manifest.json"),
@@ -142,6 +163,8 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
 def test_one_line_before_torch(fresh: FreshCommands, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
     (tmp_path / "pairs.json").write_text(f'[{ITEM}"original_gsam_prompt": "heart", "editing_gsam_prompt": "star"}}]')
     (tmp_path / "saes" / "double.1").mkdir(parents=True)
     (tmp_path / "saes" / "double.1" / "config.json").write_text('{"n_dirs_local": 64, "d_model": 3072, "k": 8}')

@@ -446,7 +446,7 @@ def test_damaged_files(invented: Path, tmp_path: Path) -> None:
         (("show", "sae/up.0.0", "3"), "sae/up.0.0-index is the index of another SAE"),
         (("show", "mid.0", "--index", "invented"), "invented is the index of another SAE"),
         (("show", "invented", "--index", "invented"), "leave out --index"),
-        (("show", "invented", "--out", "file"), "--out file is a file"),
+        (("show", "invented", "--out", "file"), "the folder file cannot be written (it is a file)"),
         (("show", "invented", "--sort", "size"), "--sort"),
         (("index", "mid.1", "--out", "new"), "did you mean 'mid.0'?"),
         (("index", "mid.0"), "--out"),

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import MethodType
+from types import MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,17 @@ class Twice(AttnProcessor):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return super().__call__(*args, **kwargs) * self.factor
+
+
+class Times(nn.Module):
+    """A module of a user's, as a hook."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, module: Any, args: Any, output: Any) -> Any:
+        return output * self.factor
 
 
 def weight(path: str, change: Change) -> Change:
@@ -247,10 +258,16 @@ CHANGES: dict[str, Change] = {
     "other tokenizer": other_tokenizer,
     "padding of a tokenizer": lambda p: setattr(p.tokenizer, "padding_side", "left"),
     "forward hook": lambda p: p.unet.conv_in.register_forward_hook(doubled) and None,
+    "forward hook that is a module": lambda p: p.unet.conv_in.register_forward_hook(Times(BOOST)) and None,
+    "forward hook that a library decorates": lambda p: (
+        p.unet.conv_in.register_forward_hook(torch.autocast("cpu", enabled=False)(doubled)) and None
+    ),
     "forward hook of accelerate": lambda p: add_hook_to_module(p.unet.conv_in, Halved()) and None,
     "forward hook before": lambda p: p.vae.decoder.register_forward_pre_hook(lambda m, a: (a[0] * 2, *a[1:])) and None,
     "function of the U-Net": patched_unet,
     "function of the VAE": patched_decode,
+    "function of a library": lambda p: setattr(p.unet.conv_act, "forward", functools.partial(nn.functional.relu)),
+    "function of another module": lambda p: setattr(p.unet.conv_act, "forward", nn.Tanh().forward),
     "image processor": lambda p: p.image_processor.register_to_config(do_normalize=False),
     "watermark": lambda p: setattr(p, "watermark", type("Mark", (), {"apply_watermark": lambda self, x: x * 0.5})()),
 }
@@ -315,6 +332,7 @@ CODE_OF_A_USER: dict[str, Change] = {
         .resnets[0]
         .register_forward_hook(type("Hook", (), {"__call__": lambda self, module, args, output: output * BOOST})())
     ),
+    "hook that a library decorates": lambda p: p.unet.mid_block.register_forward_hook(torch.no_grad()(doubled)),
     "hook of the middle": lambda p: p.unet.mid_block.register_forward_hook(doubled),
     "processor that counts": lambda p: p.unet.set_attn_processor(Counted()),
 }
@@ -337,14 +355,23 @@ FACTOR = 1.0
 
 
 def test_what_a_function_refers_to_is_part_of_the_state(p: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = [1.0]
-    p.unet.conv_in.register_forward_hook(lambda module, args, output: output * held[0] * FACTOR)
-    model = load(p)
-    first = model.fingerprint
+    held, settings = [1.0], ModuleType("settings")  # as of an imported file
+    settings.factor = 1.0  # type: ignore[attr-defined]
+    own = {"held": held, "settings": settings, "__name__": "__main__"}
+    p.unet.conv_in.register_forward_hook(lambda module, args, output: output * FACTOR)
+    p.unet.conv_in.register_forward_hook(eval("lambda module, args, output: output * held[0] * settings.factor", own))
+    fingerprints = [load(p).fingerprint]
     held[0] = 2.0
-    second = load(p).fingerprint
+    fingerprints.append(load(p).fingerprint)
+    settings.factor = 2.0  # type: ignore[attr-defined]
+    fingerprints.append(load(p).fingerprint)
     monkeypatch.setattr(f"{__name__}.FACTOR", 3.0)
-    assert len({first, second, load(p).fingerprint}) == 3
+    fingerprints.append(load(p).fingerprint)
+    times = Times(1.0)
+    p.unet.conv_in.register_forward_hook(times)
+    fingerprints.append(load(p).fingerprint)
+    times.factor = 2.0
+    assert len({*fingerprints, load(p).fingerprint}) == 6
 
 
 def test_hooks_of_all_modules_are_part_of_the_state(p: Any, fingerprint: str) -> None:

@@ -10,10 +10,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import toy_family
 
 import riebench
@@ -32,12 +34,12 @@ from riebench.metrics.clip import ClipScorer
 from riebench.models.entries import entry_named
 from riebench.pairs import Pair, load_pairs
 from riebench.records import code, read_records, record_key
-from riebench.records.code_files import imported_files
-from riebench.records.live_code import live_hash
 from riebench.records.schema import measures_alike
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.settings import parse_settings
+from riebench.util.code_files import imported_files
 from riebench.util.errors import UserError
+from riebench.util.live_code import live_hash
 
 METHOD = """
 from riebench.methods import Plan, method
@@ -123,6 +125,16 @@ def test_another_code_of_a_method(run: Run) -> None:
     write_method(factor=3)
     refused_everywhere(run, "'edited'")
     assert run(out="other") != run(out="r2", strength=2)
+
+
+@pytest.mark.parametrize("module", ["edited_method", "factors"])
+def test_a_constant_that_was_set_in_memory(run: Run, module: str) -> None:
+    Path("factors.py").write_text("F = 2.0\n")
+    write_method(factor="F * G", imports="from factors import F\nG = 1.0")
+    run()
+    setattr(sys.modules[module], "F" if module == "factors" else "G", 3.0)
+    with pytest.raises(UserError, match=rf"is 3\.0 in this process and [12]\.0 in .*{module}.py"):
+        run(strength=2)
 
 
 DATA = {
@@ -274,6 +286,13 @@ def lambda_of(part: Mask) -> Any:
     return lambda pair, base, source: (part, part)
 
 
+def using(rows: int) -> Any:
+    """A function that uses a constant of a module, as it was set since the module was read."""
+    module = ModuleType("settings")
+    module.rows = rows  # type: ignore[attr-defined]
+    return eval("lambda pair, base, source: settings.rows", {"settings": module, "__name__": "__main__"})
+
+
 FORMS: dict[str, Callable[[int], Any]] = {
     "closure": corner,
     "partial": lambda rows: functools.partial(rows_of, rows=rows),
@@ -283,6 +302,8 @@ FORMS: dict[str, Callable[[int], Any]] = {
     "lambda of text": lambda rows: eval(f"lambda pair, base, source: {rows}"),
     "default": lambda rows: eval(f"lambda pair, base, source, rows={rows}: rows"),
     "wrapped": lambda rows: functools.lru_cache(corner(rows)),
+    "decorated by a library": lambda rows: torch.no_grad()(corner(rows)),
+    "constant of a module": using,
     "named as a library's": lambda rows: functools.wraps(np.where)(corner(rows)),
 }
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import riebench
 from riebench.cli import main
 from riebench.instruments.loading import Instruments
 from riebench.models.entries import entry_named
@@ -202,6 +203,30 @@ def test_from_the_model_itself_as_from_shards(mini: Instruments, data: Path) -> 
     # The same vectors, drawn in another order: units are prompts here and shards there.
     assert torch.allclose(a.pre_bias, b.pre_bias, atol=0.05)
     assert read_log(Path("live"))[-1]["loss"] < 1.2 * read_log(Path("stored"))[-1]["loss"]
+
+
+def test_a_training_goes_on_with_the_weights_that_it_began_with(random_pipeline: Any) -> None:
+    random_pipeline.save_pretrained("pipeline")
+    Path("prompts.txt").write_text("a cat\n")
+    live, few = {"model": "pipeline", "prompts": "prompts.txt"}, SMALL | {"steps": 2, "batch": 4}
+    [folder] = train(live=live, site="mid.0", out="live", **few).folders
+    fingerprint = json.loads((folder / "config.json").read_text())["model_fingerprint"]
+    assert fingerprint == riebench.load("pipeline").fingerprint
+    before = file_hash(folder / "state_dict.safetensors")
+    train(live=live, site="mid.0", out="live", **few)  # nothing is left to do
+    file = Path("pipeline/unet/diffusion_pytorch_model.safetensors")
+    weights = load_file(file)
+    weights["conv_out.bias"] += 1.0
+    save_file(weights, file)
+    with pytest.raises(UserError, match=f"live holds a training on values of {fingerprint}"):
+        train(live=live, site="mid.0", out="live", **few)
+    assert file_hash(folder / "state_dict.safetensors") == before
+    shutil.rmtree(folder)  # all is done again
+    train(live=live, site="mid.0", out="live", **few)
+    assert (
+        json.loads((folder / "config.json").read_text())["model_fingerprint"] == riebench.load("pipeline").fingerprint
+    )
+    assert fingerprint != riebench.load("pipeline").fingerprint
 
 
 class Numbered:

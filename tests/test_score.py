@@ -19,8 +19,8 @@ from riebench.instruments.loading import Instruments
 from riebench.models.mini import PAIRS
 from riebench.pairs import load_pairs, select
 from riebench.records import Record, read_records, read_run
-from riebench.records.code import hash_of_files
 from riebench.report.groups import read_groups
+from riebench.util.code_files import hash_of_files
 
 WORDS = ("--category", "6", "--category", "8", "--limit", "2")
 PAIRS_OF = select(load_pairs(PAIRS), categories=[6, 8], limit=2)
@@ -151,6 +151,10 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         (["score", run], "nothing to add; give --metrics"),
         (["score", run, "--metrics", "psnr"], "did you mean 'psnr_outside'"),
         (["score", run, "--metrics", "structure_distance"], "says nothing of the pictures of mini; leave it out"),
+        (["score", run, "--metrics", "psnr_outside", "--limit", "1"], "--limit is for --images"),
+        (["score", run, "--metrics", "psnr_outside", "--keep-images", "1"], "--keep-images is for --images"),
+        (["score", run, "--metrics", "psnr_outside", "--name", "x"], "--name is for --images"),
+        (["score", run, "--metrics", "psnr_outside", "--set", "model.size=64"], "model.size has no effect here"),
         (["score", tmp_path / "empty", "--metrics", "psnr_outside"], "has no run.json that says what was run"),
         (["score", run, "--metric-command", "true"], "has no {folder}; put it where"),
         (["score", run, "--metric-command", "no-such-program {folder}"], "'no-such-program' cannot be started"),
@@ -374,6 +378,14 @@ def test_an_editor_alone_and_again(edits: Path, tmp_path: Path, capsys: pytest.C
     assert command("rerun", tmp_path / "one", "--out", tmp_path / "two") == 0
     assert {r.key: r.metrics for r in read_records(tmp_path / "two")} == {r.key: r.metrics for r in records}
     assert command("results", "check", tmp_path / "one") == 0, capsys.readouterr().out
+    # Neither is a folder without records repeated with another picture.
+    (tmp_path / "one" / "records.jsonl").unlink()
+    assert command("rerun", tmp_path / "one", "--out", tmp_path / "three") == 0
+    other = next(edits.glob(f"{PAIRS_OF[0].id}.*"))
+    Image.open(other).transpose(Image.Transpose.ROTATE_180).save(other)
+    capsys.readouterr()
+    assert command("rerun", tmp_path / "one", "--out", tmp_path / "four") == 2
+    assert f"another picture of the pair '{PAIRS_OF[0].id}'" in capsys.readouterr().err
 
 
 def test_runs_that_measured_otherwise_are_not_in_one_table(run: Path, tmp_path: Path) -> None:

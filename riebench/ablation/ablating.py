@@ -20,7 +20,7 @@ from riebench.ablation.ablation_folder import (
     refuse_others,
 )
 from riebench.ablation.ablation_request import ALL, AblationRequest, resolve_ablation
-from riebench.models.arguments import whole
+from riebench.models.arguments import batch_kept, whole
 from riebench.util.errors import UserError
 from riebench.util.progress import progress_bar
 from riebench.util.work_folder import check_work_folder, full_disk, work_off
@@ -123,7 +123,7 @@ def ablate(
     if before is not None:
         refuse_others(before.ablation, request, folder)
     crew_of = hired(partial(_worker, request), Workers(workers), len(request.prompted), "prompt")
-    with AblationFolder(folder) as work_folder, crew_of as crew:
+    with batch_kept(request.model), AblationFolder(folder) as work_folder, crew_of as crew:
         ablated = _work(crew, request, work_folder, quiet)
         return ablated if ablated.left else _finished(ablated, work_folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,9 @@ import typer
 from riebench.cli.messages import is_quiet
 from riebench.cli.shared_options import with_run_options
 from riebench.engine.run_options import RunOptions
+from riebench.pairs.pair_files import write_json
 from riebench.report.summary import wide_console
+from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.engine.bench import Bench
@@ -38,6 +39,8 @@ def bench_command(
     from riebench.engine.request import resolve
     from riebench.util.progress import progress_bar
 
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise UserError(f"{out} cannot be written: --json expected a file in a folder that exists")
     request, everything = resolve(replace(options, preset="bench", pairs=pair_file, keep_images=0))
     chosen = spread_over_categories(everything, pairs)
     from riebench.engine.bench import bench, memory_bar
@@ -49,8 +52,7 @@ def bench_command(
         result.bars.append(memory_bar(request, everything))
     _show(result)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(as_json(result), indent=2) + "\n")
+        write_json(out, as_json(result))
     return 0 if all(bar.met for bar in result.bars) else 1
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from riebench.util.errors import UserError
 from riebench.util.files import working_folder
@@ -27,6 +28,8 @@ PREFIX = "RIEBENCH"
 """The beginning of the environment variables that stand for options."""
 VARIABLES = ("RIEBENCH_WEIGHTS", "RIEBENCH_PYTHON", "RIEBENCH_SAELENS")
 """The environment variables that are no options: of the weights folder, and of the scripts and tests."""
+LISTS = ("k", "expansion", "seeds", "aux", "decoder", "kind", "blocks", "together", "budget")
+"""The options of commands that take several values in one word."""
 _PATHS: set[str] = set()
 """The flags of all commands that take a path."""
 _VERBOSITY = {
@@ -66,7 +69,7 @@ class App(typer.Typer):
     """A program, or a group of its commands: each command has ``--quiet`` and ``--verbose``."""
 
     def command(self, name: str | None = None, **more: Any) -> Callable[[Any], Any]:
-        register = super().command(name, **more)
+        register = super().command(name, cls=_Command, **more)
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
             register(_with_verbosity(function))
@@ -110,6 +113,18 @@ def exit_code(program: Callable[[str | None], App], only: str | None, arguments:
             else:
                 logger.error(" ".join(message.split()))
     return 2
+
+
+class _Command(TyperCommand):
+    """A command that refuses an option of :data:`LISTS` which is given twice: the last one alone would count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click: the words that are no options."""
+        given = Counter(parameter.name for parameter in self.make_parser(ctx).parse_args(list(args))[2])
+        for name in LISTS:
+            if given[name] > 1 and not any(each.name == name and each.multiple for each in self.params):
+                raise UserError(f"--{name} is given {given[name]} times; give it once, its values with commas between")
+        return super().parse_args(ctx, args)
 
 
 class HeadedCommands(TyperGroup):

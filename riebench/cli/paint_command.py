@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 PORT = 8765
 LOCAL = "127.0.0.1"
 OWN_MODEL = "mini"
+PICTURE = Path("picture.png")
 
 
 @with_settings
@@ -41,7 +42,7 @@ def paint_command(
     headless: Annotated[
         str | None, typer.Option(metavar="STATE", help="Write the picture of a state to --out and open no page.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="PNG file of --headless.")] = Path("picture.png"),
+    out: Annotated[Path, typer.Option(help="PNG file of --headless.")] = PICTURE,
     host: Annotated[
         str, typer.Option(help="Address to listen at. For addresses that other machines reach, a token is printed.")
     ] = LOCAL,
@@ -80,6 +81,13 @@ def paint_command(
 
     if headless is not None and open_ is not None:
         raise UserError("give either --headless or --open")
+    of_page: dict[str, Any] = {"--host": host if host != LOCAL else None, "--port": port if port != PORT else None}
+    of_page |= {"--allow-host": allow_host or None, "--prompts": prompts, "--count": count, "--column": column}
+    for flag, value in (of_page | {"--descriptions": descriptions}).items():
+        if headless is not None and value is not None:
+            raise UserError(f"{flag} is of the page, and --headless opens none; leave it out")
+    if headless is None and out != PICTURE:
+        raise UserError("--out is the picture of --headless; leave it out, or give --headless STATE")
     location = headless if headless is not None else open_
     state = None if location is None else _state(location)
     names = model or [state.model if state else OWN_MODEL]

@@ -49,7 +49,7 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of f
 
 def _budgets(text: str | None) -> tuple[float, ...]:
     try:
-        budgets = tuple(dict.fromkeys(float(part) for part in text.split(","))) if text else ()
+        budgets = () if text is None else tuple(dict.fromkeys(float(part) for part in text.split(",")))
     except ValueError:
         budgets = (0.0,)
     if not all(0 < budget < math.inf for budget in budgets):

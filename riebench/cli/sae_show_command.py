@@ -11,12 +11,13 @@ import typer
 
 from riebench.cli.shared_options import Batch, with_settings
 from riebench.util.errors import UserError
+from riebench.util.work_folder import refuse_other_kinds
 
 if TYPE_CHECKING:
     from riebench.features.feature_index import FeatureIndex, IndexedFeature
     from riebench.settings.settings import Settings
 
-
+LISTED = 20
 IndexedSae = Annotated[
     str, typer.Argument(metavar="SAE", help="Folder of an SAE, or a site of the model that has one, as mid.0.")
 ]
@@ -87,7 +88,7 @@ def sae_show_command(
     out: Annotated[Path, typer.Option(help="Folder for the page and the drawing.")] = Path("features"),
     find: Annotated[str, typer.Option(help="List only features with this number, label or words in prompts.")] = "",
     sort: Annotated[SortBy | None, typer.Option(help="Default: score where there is one, else density.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Features listed and drawn.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Features listed and drawn.")] = LISTED,
     model: Annotated[
         str | None,
         typer.Option(help="Model that makes the pictures, if there is no index. Default: as the folder says."),
@@ -113,8 +114,11 @@ def sae_show_command(
     from riebench.features.feature_index import sort_features
     from riebench.features.located_saes import IndexRequest, find_or_make_index
 
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; give a folder")
+    refuse_other_kinds(out, "")
+    of_all = {"--find": find or None, "--sort": sort, "--limit": None if limit == LISTED else limit}
+    for flag, value in of_all.items():
+        if feature is not None and value is not None:
+            raise UserError(f"{flag} is of a list of features; leave it out, or leave out the number of one")
     request = IndexRequest(sae, *_named(model, settings), site, prompts, count, column, batch=batch)
     feature_index = find_or_make_index(request, index, feature)
     # Later than errors, since drawing is slow to import.

@@ -6,23 +6,28 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from riebench.cli.run_command import sum_up
 from riebench.cli.shared_options import with_run_options
-from riebench.engine.run_options import RunOptions
+from riebench.engine.run_options import OPTIONS, RunOptions
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
     from riebench.engine.add_metrics import AddedMetrics
 
 
-@with_run_options(
-    *("model", "pairs", "category", "ids", "limit", "protocol", "steps", "seed", "settings"),
-    *("metrics", "out", "keep_images", "batch", "retry_failed"),
+OF_IMAGES = (
+    *("model", "pairs", "category", "ids", "limit", "protocol", "steps", "seed"),
+    *("out", "keep_images", "batch", "retry_failed"),
 )
+"""Options that only pictures of another editor have use for."""
+STRENGTH = 1.0
+
+
+@with_run_options(*OF_IMAGES, "settings", "metrics")
 def score_command(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run, without --images.")] = None,
     metric_command: Annotated[
@@ -33,7 +38,7 @@ def score_command(
     again: Annotated[
         bool, typer.Option("--again", help="Measure the metrics of all records of RUN anew, as when one was mended.")
     ] = False,
-    strength: Annotated[float, typer.Option(help="Strength that the records of the pictures have.")] = 1.0,
+    strength: Annotated[float, typer.Option(help="Strength that the records of the pictures have.")] = STRENGTH,
     *,
     options: RunOptions,
 ) -> int:
@@ -57,6 +62,7 @@ def score_command(
     if run is not None:
         if options.metrics is None and metric_command is None:
             raise UserError("nothing to add; give --metrics, as --metrics psnr_outside, or --metric-command")
+        _refuse_of_images(options, {"name": name, "strength": None if strength == STRENGTH else strength})
         return _add(run, options, metric_command, again)
     if again:
         raise UserError("--again measures the metrics of a run anew; give its folder instead of --images")
@@ -72,6 +78,19 @@ def score_command(
     if metric_command is None or session.signal is not None:
         return code
     return max(code, _add(session.folder, replace(options, metrics=None), metric_command))
+
+
+def _refuse_of_images(options: RunOptions, others: Mapping[str, Any]) -> None:
+    """Refuse options of pictures of another editor beside the folder of a run.
+
+    Raises:
+        UserError: if there is one.
+    """
+    usual = RunOptions()
+    given = [OPTIONS[name].flag or name for name in OF_IMAGES if getattr(options, name) != getattr(usual, name)]
+    given += [name for name, value in others.items() if value is not None]
+    if given:
+        raise UserError(f"--{given[0].replace('_', '-')} is for --images; leave it out: a run's folder says it itself")
 
 
 def _add(run: Path, options: RunOptions, command: str | None, again: bool = False) -> int:

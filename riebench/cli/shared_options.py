@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,7 +16,6 @@ from riebench.util.errors import UserError
 
 Model = Annotated[str, typer.Option(help=OPTIONS["model"].help)]
 Batch = Annotated[int, typer.Option(min=1, help=OPTIONS["batch"].help)]
-Metrics = Annotated[str | None, typer.Option(help=OPTIONS["metrics"].help)]
 Weights = Annotated[Path | None, typer.Option(help="Folder with the parts of a real model.")]
 Command = Callable[..., Any]
 
@@ -59,7 +58,7 @@ def with_settings(command: Command) -> Command:
 
     def settings(values: Mapping[str, Any]) -> dict[str, Any]:
         named = {name: values[name] for name in SETTINGS if name != "set" and values[name] is not None}
-        return named | dict(values["set"] or ())
+        return named | _once("--set", values["set"] or ())
 
     parameters = [_parameter(name, annotation, None) for name, annotation in SETTINGS.items()]
     return _with_parameters(command, "settings", parameters, settings)
@@ -94,7 +93,7 @@ def with_run_options(*names: str) -> Callable[[Command], Command]:
 def _run_parameter(name: str) -> inspect.Parameter:
     """A field of :class:`RunOptions` as the parameter of a command."""
     option, flag = OPTIONS[name], OPTIONS[name].flag or name
-    kind = str | None if option.commas else option.written or field_type(name)
+    kind = list[str] | None if option.commas else option.written or field_type(name)
     more: dict[str, Any] = {"min": option.least, "max": option.most, "help": option.help}
     if option.named:
         kind = list[NameValue] | None
@@ -110,8 +109,23 @@ def _python_value(name: str, value: Any) -> Any:
     if value is None:
         return None
     if OPTIONS[name].commas:
-        return value.split(",")
-    return {each.name.replace("-", "_"): each.value for each in value} if OPTIONS[name].named else value
+        return [part for word in value for part in word.split(",")]
+    if OPTIONS[name].named:
+        return _once(f"--{OPTIONS[name].flag}", [each._replace(name=each.name.replace("-", "_")) for each in value])
+    return value
+
+
+def _once(flag: str, pairs: Iterable[NameValue]) -> dict[str, str]:
+    """Names to values.
+
+    Raises:
+        UserError: if a name has two.
+    """
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if values.setdefault(name, value) != value:
+            raise UserError(f"{flag} gives {name} twice, as {values[name]} and as {value}; leave out one")
+    return values
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

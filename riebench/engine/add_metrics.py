@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from riebench.engine.kept_pictures import REFERENCES, KeptPictures, kept_pictures, pixels
-from riebench.engine.request import metrics_named, requests_of
+from riebench.engine.request import metrics_named, refuse_unused_scorers, requests_of
 from riebench.engine.resume import lacking, refuse_other_scorers
 from riebench.instruments.loading import TruthOf, load_scorers
 from riebench.metrics import METRICS, Scorers, Scores, measured_by, metrics_of, score_images
@@ -25,11 +25,10 @@ from riebench.models.entries import entry_named
 from riebench.pairs import Pair
 from riebench.pairs.brackets import without_brackets
 from riebench.records import Record, RunFolder
-from riebench.records.code import hash_of_files
-from riebench.records.code_files import imported_files, module_files
 from riebench.records.image_hashes import image_hashes, is_changed
 from riebench.records.schema import with_hash
-from riebench.settings.settings import changed
+from riebench.settings.settings import changed, parse_settings, refuse_without_effect
+from riebench.util.code_files import hash_of_files, imported_files, module_files
 from riebench.util.errors import PairError, UserError
 from riebench.util.files import file_hash
 
@@ -133,12 +132,17 @@ def add_metrics(
             not those that the run was scored by.
     """
     request = requests_of(path)[-1]
+    own = parse_settings(settings or {})
+    refuse_without_effect(
+        own, ("model.", "masker.", "sae."), "nothing is generated; leave it out", but=("model.device",)
+    )
     now = changed(request.settings, settings or {})
     if now.clip.quick_gelu != request.settings.clip.quick_gelu:
         raise UserError("clip.quick_gelu belongs to what the run was scored by; leave it out")
     request = request.model_copy(update={"settings": now})
     entry = entry_named(request.model)
     named = metrics_named(entry, words)
+    refuse_unused_scorers(own, named)
     scorers, truth = load_scorers(request.model, request.settings, request.protocol, named)
     if request.handed_in:  # the truth is known of pairs that a file holds and of the model's own pictures
         truth = None

@@ -12,6 +12,7 @@ from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import ALL, OPTIONS, RunOptions, field_type
 from riebench.engine.session import Session
+from riebench.models.arguments import batch_kept
 from riebench.records import Record, read_records
 from riebench.report.frame import load_records
 from riebench.util.errors import unknown
@@ -52,7 +53,8 @@ def run(method: str | Sequence[str] | None = None, block: str | Sequence[str] = 
         if name not in OPTIONS:
             raise unknown("option of riebench.run", name, OPTIONS)
     options = RunOptions(method, block, **more)
-    session = carry_out(*resolve(options), options)
+    with batch_kept(options.handed_in.model):
+        session = carry_out(*resolve(options), options)
     if session.signal is not None:
         raise KeyboardInterrupt
     return RunResult(session, read_records(session.folder))

@@ -17,9 +17,10 @@ from riebench.pairs import Pair
 from riebench.pairs.brackets import without_brackets_at_first
 from riebench.pairs.grounding import special_in_capitals
 from riebench.records import Record, Setting, record_key
-from riebench.records.code import code_hash, code_version, hash_of_files, import_hash
+from riebench.records.code import code_hash, code_version, import_hash
 from riebench.settings.lpips_search import LpipsSearch
 from riebench.settings.protocols import PROTOCOLS
+from riebench.util.code_files import hash_of_files
 from riebench.util.errors import PairError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from riebench.engine.conditions import Condition, ModelSites, conditions_of, sweep_of, usable_methods
 from riebench.engine.presets import Preset, preset_named
 from riebench.engine.run_options import ALL, RunOptions
-from riebench.methods.registry import METHODS
+from riebench.methods.registry import METHODS, find
 from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.pairs import Pair, categories_named, load_pairs, select
@@ -22,12 +22,15 @@ from riebench.records.folder import read_run
 from riebench.settings.intervals import parse_intervals
 from riebench.settings.lpips_search import SearchOptions, parse_search
 from riebench.settings.protocols import NAMED, ONE_FAULT, PROTOCOLS
-from riebench.settings.settings import Settings, changed, parse_settings
+from riebench.settings.settings import Settings, changed, parse_settings, refuse_without_effect
+from riebench.settings.settings import chosen as settings_chosen
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import file_hash
 
 OPTION_NAMES = {"strengths": "strength"}
 """Fields of a request whose option has another name."""
+OF_METRICS = {"dino.": "dino", "lpips.squeeze": "lpips-squeeze"}
+"""Beginnings of the names of settings to the network, of single metrics alone, that they belong to."""
 
 
 class Request(BaseModel):
@@ -137,6 +140,9 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
         )
     except ValidationError as error:
         raise _number_fault(error) from None
+    if not any(find(condition.method).needs_sae for condition in request.conditions):
+        refuse_without_effect(settings, ("sae.",), "no method of the run uses SAEs; leave it out")
+    refuse_unused_scorers(settings, metrics)
     return request, pairs
 
 
@@ -188,6 +194,17 @@ def metrics_named(entry: ModelEntry, words: Sequence[str]) -> tuple[str, ...] | 
             why = f"a network for photographs ({needed.scorer}), which says nothing of the pictures of {entry.name}"
             raise UserError(f"the metric {needed.name} needs {why}; leave it out")
     return found
+
+
+def refuse_unused_scorers(settings: Settings, metrics: Sequence[str] | None) -> None:
+    """Refuse settings of networks that no metric needs; ``metrics`` as of :func:`metrics_named` (UserError)."""
+    if any(name.startswith(tuple(OF_METRICS)) for name in settings_chosen(settings)):
+        from riebench.metrics import scorers_of
+
+        unused = [name for name, scorer in OF_METRICS.items() if scorer not in scorers_of(metrics)]
+        refuse_without_effect(
+            settings, unused, "no metric of the run needs it; name one with --metrics, or leave it out"
+        )
 
 
 def requests_of(folder: Path) -> list[Request]:

@@ -118,7 +118,7 @@ def _refuse_other_code(run: LoadedRun, before: Iterable[Record], end: str) -> No
 
 
 def refuse_other_makers(then: Mapping[str, Any], now: Mapping[str, Any], methods: Sequence[str], end: str) -> None:
-    """Check that weights, conditions, code and scorers are what they were, see :func:`.session.made_with`.
+    """Check that weights, conditions, code, scorers and pictures are what they were, see :func:`.session.made_with`.
 
     Args:
         then: of an earlier session.
@@ -140,6 +140,9 @@ def refuse_other_makers(then: Mapping[str, Any], now: Mapping[str, Any], methods
     for name, by in then["measured_by"].items():
         if not measures_alike(by, now["measured_by"].get(name, "")):
             raise UserError(f"it was run with {name} by {by}, and now it is {now['measured_by'].get(name)}; {end}")
+    for pair, picture in then.get("pictures", {}).items():
+        if picture != now["pictures"].get(pair):
+            raise UserError(f"it was run on another picture of the pair {pair!r}; {end}")
 
 
 def _refuse_other_pairs(tasks: Iterable[PairTask], before: Iterable[Record], end: str) -> None:

@@ -109,7 +109,7 @@ def _refuse_unlike(loaded_run: LoadedRun, request: Request, repeated: Path) -> N
     file = repeated / RECORDS
     if file.is_file() and file.stat().st_size:
         refuse_other_runs(loaded_run, read_records(repeated), repeated, mend)
-    elif not then:
+    elif not then or (request.images and "pictures" not in then):
         why = "holds no records, and its run.json does not say with which weights and code it was run"
         raise UserError(f"{repeated} {why}, so nothing tells whether a repetition is the same; use 'riebench run'")
     else:  # a run may have ended before its first record

@@ -144,7 +144,7 @@ class RunOptions:
         Option(
             "Metrics by name, or sets of them (default, published), as default,psnr_outside; the protocol's unless "
             "given. See 'riebench metrics'.",
-            written=str | None,
+            written=REPEATED,
         ),
     ] = None
     retry_failed: Annotated[bool, Option("Make failed records again; otherwise only those that are missing.")] = False

@@ -121,13 +121,14 @@ def writing_run_file(
 
 
 def made_with(run: LoadedRun, request: Request) -> dict[str, Any]:
-    """The weights, conditions and code of a run, and what measures its metrics: all that a repetition must have."""
+    """The weights, conditions, code and pictures of a run, and what measures its metrics; a repetition has the same."""
     needs_sae = any(find(condition.method).needs_sae for condition in request.conditions)
     return {
         "parts": {name: part for name, part in run.shared["parts"].items() if needs_sae or name != "sae"},
         "conditions": run.shared["conditions"],
         "made_by": run.made_by,
         "measured_by": dict(run.measured_by),
+        **({"pictures": {t.pair.id: getattr(t.pair, "picture", "") for t in run.tasks}} if request.images else {}),
     }
 
 

@@ -15,9 +15,10 @@ from riebench.features.feature_index import (
     is_index,
 )
 from riebench.features.index_folder import PlannedIndex, check_index_folder, refuse_another_index
-from riebench.models.entries import entry_named
+from riebench.models.entries import INSTRUMENTS, entry_named
 from riebench.models.mini import WEIGHTS
 from riebench.models.model import ModelEntry
+from riebench.models.sites import refuse_text
 from riebench.prompts import GRAMMAR
 from riebench.sae.folders import (
     FINAL,
@@ -30,7 +31,7 @@ from riebench.sae.folders import (
     warn_of_site,
 )
 from riebench.sae.layouts import hook_name
-from riebench.settings.settings import Settings
+from riebench.settings.settings import Settings, refuse_without_effect
 from riebench.util.errors import UserError, unknown
 from riebench.util.files import cache_folder
 from riebench.util.progress import tracked
@@ -39,6 +40,7 @@ from riebench.util.work_folder import check_work_folder
 OWN_MODEL = "mini"
 SHIPPED = WEIGHTS / "sae-index"
 """The indexes of mini's SAEs, with their common pictures in one folder; ``scripts/make_mini_index.py`` makes them."""
+NO_INSTRUMENTS = "features are shown without it; leave it out"
 FROM_GRAMMAR = 1000
 """Prompts from the grammar unless told otherwise."""
 
@@ -98,15 +100,18 @@ def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | 
     if site is None:
         site = _site_by_folder(sae, entry, settings) or config.get("site")
     else:
-        stated = config.get("site") or hook_name(config)
-        if stated not in (None, site):
-            warn_of_site(sae.folder, site, str(stated))
+        stated = config.get("site")
+        if stated in sites and stated != site:
+            raise UserError(f"the SAE {sae.folder} says that it is of {stated}, not of {site}; leave out --site")
+        if (hook := stated or hook_name(config)) not in (None, site):
+            warn_of_site(sae.folder, site, str(hook))
     if site is None:
         raise UserError(
             f"the site of the SAE {sae.folder} in {entry.name} is unknown; give it with --site, as --site mid.0"
         )
     if site not in sites:
         raise unknown("site", str(site), sites)
+    refuse_text([site], sites, "a score")
     width = config.get("d_model")
     if width not in (None, sites[site].width):
         here = f"the values at {site} of {entry.name} are {sites[site].width} wide"
@@ -181,6 +186,7 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
     """
     entry = entry_named(request.model or _model_in_config(request.sae) or OWN_MODEL)
     entry.check_settings(request.settings)
+    refuse_without_effect(request.settings, INSTRUMENTS, NO_INSTRUMENTS)
     sae = locate_sae(request.sae, entry, request.settings)
     site = site_of(sae, entry, request.settings, request.site)
     if not 1 <= request.steps <= entry.most_steps:
@@ -226,6 +232,7 @@ def find_or_make_index(request: IndexRequest, folder: Path | None, feature: int 
     Raises:
         UserError: if there is no such SAE or feature, the index belongs to another SAE, or none can be made.
     """
+    refuse_without_effect(request.settings, INSTRUMENTS, NO_INSTRUMENTS)
     if is_index(Path(request.sae)):
         if folder is not None:
             raise UserError(f"{request.sae} is a feature index itself; leave out --index")

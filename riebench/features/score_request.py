@@ -20,7 +20,7 @@ from riebench.features.score_files import (
 )
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
 from riebench.instruments.handed_in import check_loaded
-from riebench.models.arguments import whole, words
+from riebench.models.arguments import batch_kept, whole, words
 from riebench.models.entries import entry_named, named_model
 from riebench.models.model import ModelEntry
 from riebench.prompts import GRAMMAR, Prompted
@@ -28,7 +28,7 @@ from riebench.records.code import code_version
 from riebench.records.schema import record_key
 from riebench.sae.folders import read_config, sae_folders
 from riebench.settings.protocols import PROTOCOLS
-from riebench.settings.settings import Settings, parse_settings
+from riebench.settings.settings import Settings, parse_settings, refuse_without_effect
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import load_object, one_line_errors
 from riebench.util.progress import progress_bar, tracked
@@ -144,15 +144,17 @@ def score(
 def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
     """Check a request, load what it needs, and judge the dictionaries whose scores the folder lacks."""
     entry = _checked_entry(request)
+    check_work_folder(out)
     targets = [target for sae in request.saes or _own(entry, request) for target in _targets(sae, entry, request)]
+    if request.scores.neutral:
+        entry.check_prompts([request.scores.neutral])
     request = replace(request, prompts=entry.prompts_location(request.prompts))
     prompted = _prompts(entry, request)
     descriptions = _read_descriptions(request.descriptions)
     for site in descriptions:
         if site not in (known := entry.sites(request.settings)):
             raise unknown("site in the descriptions", site, known)
-    check_work_folder(out)
-    with WorkFolder(out) as folder:
+    with batch_kept(request.model), WorkFolder(out) as folder:
         pictures = _pictures(entry, request, prompted)
         subjects = _subjects(targets, pictures.model, request, prompted, descriptions)
         if left := _left_to_judge(subjects, _facts(request, pictures), descriptions, out):
@@ -164,6 +166,12 @@ def _checked_entry(request: ScoreRequest) -> ModelEntry:
     """The entry of the model, once the options are checked (UserError)."""
     entry = entry_named(request.model) if isinstance(request.model, str) else request.model.entry
     entry.check_settings(request.settings)
+    refuse_without_effect(
+        request.settings,
+        ("dino.", "lpips.squeeze", "masker."),
+        "SAEs are judged without it; leave it out",
+        but=("masker.blur_kernel", "masker.fallback"),
+    )
     if not isinstance(request.model, str):
         request.model.refuse_other_settings(request.settings)
     for baseline in request.baselines:

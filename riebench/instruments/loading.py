@@ -23,13 +23,13 @@ from riebench.models.entries import entry_named
 from riebench.models.model import Model, ModelEntry
 from riebench.pairs import Pair
 from riebench.records.code import code_hash, import_hash
-from riebench.records.code_files import is_ours
-from riebench.records.live_code import live_hash
 from riebench.records.schema import Value, record_key
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.protocols import Protocol as PairProtocol
 from riebench.settings.settings import Settings
+from riebench.util.code_files import is_ours
 from riebench.util.files import fingerprint
+from riebench.util.live_code import live_hash
 from riebench.util.plugins import load_object, place_of
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from riebench.records.code import code_hash, import_hash, remember_code
-from riebench.records.live_code import live_hash
 from riebench.records.schema import Record, Setting, with_hash
 from riebench.util.errors import unknown
+from riebench.util.live_code import live_hash
 from riebench.util.plugins import Listed, Registry, place_of
 
 if TYPE_CHECKING:

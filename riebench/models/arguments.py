@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,21 @@ def check_saes(saes: Any) -> None:
         if not isinstance(sae, Path) and (isinstance(sae, str) or not hasattr(sae, "encode")):
             kind = f"the SAE of {site} is a {type(sae).__name__}"
             raise UserError(f"{kind}; expected one as riebench.sae.load_sae gives, or the Path of its folder")
+
+
+@contextmanager
+def batch_kept(model: Any) -> Iterator[None]:
+    """Leave a loaded model with the batch that it had before the ``with`` statement; anything else is left alone.
+
+    Args:
+        model: a loaded model, which may be a user's; or None, or the name of one.
+    """
+    before = getattr(model, "batch", None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            model.batch = before
 
 
 def is_whole(value: Any) -> bool:

@@ -21,10 +21,13 @@ from torch.nn import functional
 from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedTokenizerBase
 
+from riebench.util.live_code import is_named
 from riebench.util.tensor_bits import TensorBits
 
 LIBRARIES = ("riebench", "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface_hub")
 """The packages whose functions come and go in a network without a change of what it computes."""
+MOVERS = ("accelerate.", "diffusers.hooks.", "riebench.")
+"""The beginnings of the names of modules whose functions move networks between devices, cast them, or count calls."""
 CONTAINERS = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
 """The attributes of a module that are changed in place."""
 GLOBAL_HOOKS = (torch_modules._global_forward_hooks, torch_modules._global_forward_pre_hooks)
@@ -73,8 +76,14 @@ class ChangeMark:
         bases = {base for kind in self.classes for base in kind.__mro__ if base is not object}
         self._classes = [(vars(base), dict(vars(base))) for base in bases]
         self._functions = {base: _functions_in(vars(base)) for base in bases}
-        self._settled = [kept for kept in map(_settled, [*self._copies, *self._attributes]) if kept]
-        self.has_functions = any(isinstance(held, FUNCTIONS) for kept in self._settled for held in _values(kept))
+        entries = [*zip(self._watched, self._copies, strict=True)]
+        entries += zip(map(vars, self._objects), self._attributes, strict=True)
+        self._settled = [kept for owner, copied in entries if (kept := _settled(owner, copied))]
+        self.has_functions = any(
+            isinstance(held, FUNCTIONS) and not is_of_a_library(held)
+            for kept in self._settled
+            for held in _values(kept)
+        )
         self._tensors.sort(key=lambda tensor: id(tensor) in self._moving)
         self._still = len(self._tensors) - len(self._moving)
         self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]
@@ -181,12 +190,15 @@ def lasting_attributes(value: Any) -> Mapping[str, Any]:
 
 
 def is_of_a_library(function: Any) -> bool:
-    """Whether a function, a class, or what a partial function calls is riebench's, Python's or a library's of theirs.
+    """Whether a function or a class is riebench's, Python's or a library's of theirs, and decorates none of a user's.
 
     A compiled function is none.
     """
-    while isinstance(function, (partial, MethodType)):
-        function = function.func if isinstance(function, partial) else function.__func__
+    return is_named(function, has_a_librarys_name)
+
+
+def has_a_librarys_name(function: Any) -> bool:
+    """Whether a function or a class itself is a library's, whatever it decorates; a compiled function is none."""
     # A decorator may give a function of a user's the name of the module that it replaces.
     names = function.__globals__ if isinstance(function, FunctionType) else {}
     package = (names.get("__name__") or getattr(function, "__module__", None) or "").partition(".")[0]
@@ -204,8 +216,30 @@ def is_compiled(function: Any) -> bool:
     return hasattr(function, "_torchdynamo_orig_callable") and not hasattr(function, "_torchdynamo_disable")
 
 
-def _settled(entries: Any) -> Any:
-    """What remains of a container without what calls of an unchanged network set."""
+def leaves_alone(function: Any, name: Any, owner: Mapping[Any, Any]) -> bool:
+    """Whether a function that a container holds does what the container's object does without it.
+
+    Such are an object's own method, a function of a library that moves modules between devices, and a library's hook.
+
+    Args:
+        function: any object.
+        name: of the attribute, or the number of the hook.
+        owner: the attributes of the object, or its hooks.
+    """
+    if not isinstance(function, FUNCTIONS) or not is_of_a_library(function):
+        return False
+    if isinstance(name, int):
+        return True
+    if isinstance(function, MethodType):
+        holder = function.__self__
+        return getattr(holder, "__dict__", None) is owner and getattr(type(holder), name, None) is function.__func__
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__globals__", {}).get("__name__", "").startswith(MOVERS)
+
+
+def _settled(owner: Any, entries: Any) -> Any:
+    """What remains of a container's entries without what calls of an unchanged network set."""
     if not isinstance(entries, dict):
         return entries
     return {
@@ -213,7 +247,7 @@ def _settled(entries: Any) -> Any:
         for name, value in entries.items()
         if value is not None
         and not is_set_by_calls(name, value)
-        and not (isinstance(value, FUNCTIONS) and is_of_a_library(value))
+        and not leaves_alone(value, name, owner)
         and not (isinstance(value, Tensor) and value.is_meta)
     }
 

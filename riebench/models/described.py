@@ -1,4 +1,4 @@
-"""Python objects described by what they do: settings, functions of a user's with what they refer to, tensors."""
+"""Python objects described by what they do: settings, tensors, networks, and functions of a user's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from enum import Enum
 from functools import partial
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riebench.models.change_mark import is_of_a_library
+from riebench.models.change_mark import TORCH_ATTRIBUTES, has_a_librarys_name, is_of_a_library
 from riebench.models.devices import weights_fingerprint
+from riebench.util.live_code import closed_over, live_hash
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.Size, Enum)
 
@@ -22,12 +23,14 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.S
 def described(value: Any, seen: frozenset[int] = frozenset()) -> str:
     """A text that is the same in every process for objects that do the same, and another one for others.
 
-    A function that no library has is described by its code, its defaults, and the values that it refers to; functions
-    that it calls are described, too.
+    A function or class that no library has is described by its code and by what that refers to.
 
     Args:
         value: any object.
         seen: ids of the objects that hold it; such an object is described by its class alone.
+
+    Raises:
+        UserError: if a value that a user's code refers to raises an error when it is looked at.
     """
     if isinstance(value, PLAIN):
         return repr(value)
@@ -45,7 +48,7 @@ def _described_content(value: Any, seen: frozenset[int]) -> str:
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{value.dtype} {list(value.shape)} {_array_hash(value)}"
     if isinstance(value, nn.Module):
-        return f"{described(type(value), seen)} {weights_fingerprint(value)}"
+        return f"{described(type(value), seen)} {weights_fingerprint(value)} {described(_attributes(value), seen)}"
     if isinstance(value, Mapping):
         return str(sorted((described(key, seen), described(held, seen)) for key, held in value.items()))
     if isinstance(value, (set, frozenset)):
@@ -59,41 +62,32 @@ def _described_content(value: Any, seen: frozenset[int]) -> str:
 
 def _described_code(value: Any, seen: frozenset[int]) -> str:
     """The description of a function, a method, a class, or a function with some of its arguments."""
+    if not is_of_a_library(value):
+        return live_hash(value, named=has_a_librarys_name, content=_content_in_code)
     if isinstance(value, partial):
         return f"partial {described([value.func, value.args, value.keywords], seen)}"
     if isinstance(value, MethodType):
         return f"{described(value.__func__, seen)} of {type(value.__self__).__qualname__}"
     name = f"{value.__module__}.{value.__qualname__}"
-    if (is_of_a_library(value) and "<locals>" not in name) or value.__module__ == "builtins":
-        return name
-    if isinstance(value, type):
-        inside = {key: held for key, held in vars(value).items() if key not in ("__doc__", "__dict__", "__weakref__")}
-        functions = {key: held for key, held in inside.items() if isinstance(held, (*PLAIN, FunctionType))}
-        return f"{name} {described([functions, *value.__bases__], seen)}"
-    code, cells = value.__code__, [_value_of(cell) for cell in value.__closure__ or ()]
-    referred = {key: value.__globals__[key] for key in _names_in(code) if key in value.__globals__}
-    compiled = getattr(value, "_torchdynamo_orig_callable", None)
-    facts = [value.__defaults__, value.__kwdefaults__, cells, referred, compiled]
-    return f"{name} {_code_hash(code)} {described(facts, seen)}"
+    if isinstance(value, FunctionType) and value.__closure__:
+        return f"{name} {described(closed_over(value), seen)}"
+    return name
 
 
-def _code_hash(code: CodeType) -> str:
-    """A hash of a function's code without the places in its file."""
-    constants = [_code_hash(held) if isinstance(held, CodeType) else repr(held) for held in code.co_consts]
-    return hashlib.sha256(repr((code.co_code, code.co_names, constants)).encode()).hexdigest()[:16]
+def _content_in_code(value: Any) -> str | None:
+    """The description of a tensor, a network or a pipeline that a user's code refers to; None for other objects."""
+    fits = isinstance(value, (nn.Module, Tensor, torch.device, *PLAIN)) or hasattr(value, "components")
+    return described(value) if fits else None
 
 
-def _names_in(code: CodeType) -> set[str]:
-    """The names that a function's code, and the functions inside it, may look up among the globals."""
-    inner = [held for held in code.co_consts if isinstance(held, CodeType)]
-    return set(code.co_names).union(*map(_names_in, inner))
-
-
-def _value_of(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not set yet
-        return None
+def _attributes(network: nn.Module) -> dict[str, Any]:
+    """What the modules of a network hold beside weights: of a library's, numbers and text; of a user's, all."""
+    return {
+        f"{path}.{name}": held
+        for path, part in network.named_modules()
+        for name, held in vars(part).items()
+        if name not in TORCH_ATTRIBUTES and (isinstance(held, PLAIN) or not is_of_a_library(type(part)))
+    }
 
 
 def _array_hash(array: Any) -> str:

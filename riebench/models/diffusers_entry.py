@@ -345,7 +345,8 @@ def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:
     logging.getLogger("diffusers.pipelines").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`upcast_vae`", FutureWarning)
     # Otherwise diffusers searches every module for the device, several times a call.
-    return type("OnDevice", (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})
+    # A pipeline that is saved writes the name of its class.
+    return type(entry.pipeline_class, (getattr(diffusers, entry.pipeline_class),), {"_execution_device": device})
 
 
 def prepared(pipeline: Any, offload: str, device: torch.device) -> Any:

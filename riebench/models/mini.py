@@ -17,7 +17,8 @@ from riebench.models.model import Model
 from riebench.models.sdxl import SDXLEntry
 from riebench.models.tokens import TokenEntry
 from riebench.pairs import Pair
-from riebench.settings.settings import Settings
+from riebench.sae.folders import find_saes
+from riebench.settings.settings import SaeSettings, Settings
 from riebench.util.errors import UserError
 from riebench.util.files import fingerprint as files_fingerprint
 
@@ -51,10 +52,13 @@ class DrawnEntry(DiffusersEntry):
     own_pipeline: Path
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """The SAEs in ``sae.folder``, else those that come with the package."""
+        """The SAEs in ``sae.folder``, else those of the package, as far as ``sae.k`` and the like choose them."""
         if settings.sae.folder is not None:
             return super().saes(settings)
-        return {site: self.own_pipeline.parent / "sae" / site for site in self.default_sites}
+        folder = self.own_pipeline.parent / "sae"
+        if settings.sae == SaeSettings():
+            return {site: folder / site for site in self.default_sites}
+        return find_saes(folder, {site: (site,) for site in self.default_sites}, settings.sae)
 
     def check_settings(self, settings: Settings) -> None:
         """Refuse settings of weights that come with the package.

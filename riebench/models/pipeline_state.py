@@ -29,6 +29,7 @@ from riebench.models.change_mark import (
     is_of_a_library,
     is_set_by_calls,
     lasting_attributes,
+    leaves_alone,
 )
 from riebench.models.described import PLAIN, described
 from riebench.models.devices import weights_fingerprint
@@ -221,16 +222,11 @@ def _attributes(part: nn.Module, private: bool) -> dict[str, Any]:
         name: value
         for name, value in vars(part).items()
         if not (value is None or name in NOT_OF_A_STATE or is_set_by_calls(name, value))
-        and not _is_of_offloading(part, name, value)
+        and not leaves_alone(value, name, vars(part))
         and (private or not name.startswith("_") or name in ("_compiled_call_impl", "_hf_hook"))
     }
     hooks = _hooks(part._forward_hooks) + _hooks(part._forward_pre_hooks)
     return {**attributes, **({"training": True} if part.training else {}), **({"hooks": hooks} if hooks else {})}
-
-
-def _is_of_offloading(part: nn.Module, name: str, value: Any) -> bool:
-    """Whether an attribute is a function of the module's class that a library has replaced."""
-    return isinstance(value, FUNCTIONS) and hasattr(type(part), name) and is_of_a_library(value)
 
 
 def _replaced_functions(classes: Iterable[type]) -> dict[str, Any]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from riebench.records.code_files import imported_files, is_ours, own_files
+from riebench.util.code_files import hash_of_files, imported_files, is_ours, own_files
 from riebench.util.errors import UserError
-from riebench.util.files import file_hash
 from riebench.version import __version__
 
 COMPUTING = ("torch", "diffusers", "transformers", "open_clip_torch", "lpips", "numpy")
@@ -90,16 +92,6 @@ def import_hash(code: type[Any] | Callable[..., Any]) -> str:
     return hash_of_files(files)
 
 
-def hash_of_files(files: Iterable[Path]) -> str:
-    """A hash of the names and contents of files, 16 hexadecimal digits; empty for no file.
-
-    Raises:
-        OSError: if a file cannot be read.
-    """
-    facts = sorted((file.name, file_hash(file)) for file in files)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16] if facts else ""
-
-
 def remember_code(code: type[Any] | Callable[..., Any]) -> None:
     """Note the content of the files of a class or function that is being loaded, so that a later edit is seen."""
     with suppress(OSError):
@@ -120,7 +112,30 @@ def _as_loaded(file: Path) -> bytes:
     now = hashlib.sha256(content).hexdigest()
     if _LOADED.setdefault(file, now) != now:
         raise UserError(f"{file} was edited after this Python process had loaded it; start a new process")
+    _refuse_set_constants(file, content)
     return content
+
+
+def _refuse_set_constants(file: Path, content: bytes) -> None:
+    """Check that constants of a stranger's module are what its file says: a hash of the file stands for them.
+
+    Raises:
+        UserError: if a name that the file gives one literal value has another one in this process.
+    """
+    modules = [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
+    loaded = next((module for module in modules if vars(module).get("__file__") == str(file)), None)
+    if loaded is None or is_ours(loaded.__name__) or file.suffix != ".py":
+        return
+    tree = ast.parse(content)
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    stored = Counter(node.id for node in names if isinstance(node.ctx, ast.Store))
+    for line in tree.body:
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant):
+            for name in (target.id for target in line.targets if isinstance(target, ast.Name)):
+                now = vars(loaded).get(name)
+                if stored[name] == 1 and (type(now), now) != (type(line.value.value), line.value.value):
+                    mend = "write it into the file, or make it an option"
+                    raise UserError(f"{name} is {now!r} in this process and {line.value.value!r} in {file}; {mend}")
 
 
 def _contents(code: type[Any] | Callable[..., Any], reads: Iterable[str]) -> list[bytes]:

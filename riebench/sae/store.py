@@ -38,8 +38,8 @@ from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
 KEYS = keys("""
-    n_dirs_local d_model k auxk auxk_coef dead_steps_threshold explained_variance model site expansion aux frozen seed
-    steps batch lr eps decay aux_weight shuffle_seed notes kind
+    n_dirs_local d_model k auxk auxk_coef dead_steps_threshold explained_variance model model_fingerprint site expansion
+    aux frozen seed steps batch lr eps decay aux_weight shuffle_seed notes kind
 """)
 """Of the published layout and of ours: sizes, and how it was trained; ``notes`` may hold anything."""
 FAULTS = (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError)
@@ -81,7 +81,10 @@ def load_sae(folder: Path) -> LinearSAE:
     try:
         parts = _read(folder)
         _refuse_other_sizes(folder, *parts.state["encoder.weight"].shape)
-        return built(parts)
+        sae = built(parts)
+        site = (stated_config(folder) or {}).get("site")
+        sae.site = site if isinstance(site, str) else None
+        return sae
     except UnpicklingError:
         raise UserError(
             f"the SAE folder {folder} cannot be used: its file of weights holds more than tensors; save its "

@@ -157,8 +157,7 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
         UserError: for an unknown name or a value that does not fit.
     """
     now = {name: value for name, value in chosen(settings).items() if value is not None}
-    named = {_full_name(name): value for name, value in changes.items() if value is not None}
-    return parse_settings(now | named)
+    return parse_settings(now | _by_full_name(changes))
 
 
 def chosen(settings: Settings) -> dict[str, Any]:
@@ -194,6 +193,20 @@ def _full_name(word: str) -> str:
     return name if name in known or f"model.{name}" not in known else f"model.{name}"
 
 
+def _by_full_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Full names to values, without those that are None.
+
+    Raises:
+        UserError: if a setting has two values, by names that mean the same.
+    """
+    named: dict[str, Any] = {}
+    for word, value in values.items():
+        name = _full_name(word)
+        if value is not None and named.setdefault(name, value) != value:
+            raise UserError(f"the setting {name} is given twice, as {named[name]} and as {value}; leave out one")
+    return named
+
+
 def parse_settings(values: Mapping[str, Any]) -> Settings:
     """Settings by name; None leaves one as it is.
 
@@ -208,13 +221,11 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
         raise UserError(f"the settings are {values!r}; expected name to value, as {{'model.device': 'cpu'}}")
     known = dict(described())
     nested: dict[str, Any] = {}
-    for word, value in values.items():
-        name = _full_name(word)
+    for name, value in _by_full_name(values).items():
         if name not in known:
-            raise unknown("setting", word, known)
-        if value is not None:
-            group, _, field = name.rpartition(".")
-            (nested.setdefault(group, {}) if group else nested)[field] = value
+            raise unknown("setting", name, known)
+        group, _, field = name.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[field] = value
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:

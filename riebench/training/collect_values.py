@@ -10,7 +10,7 @@ from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Any, get_args
 
-from riebench.models.arguments import whole
+from riebench.models.arguments import batch_kept, whole
 from riebench.prompts import prompts_hash
 from riebench.training.capture import Capture, refuse_full_disk, resolve_capture, size_text
 from riebench.training.dataset import (
@@ -129,7 +129,8 @@ def collect(
         log.info("vectors: %s; %s on disk, %s are free", several, total, size_text(free))
     make = partial(_shard_writer, capture, store, each, folder.absolute())
     shards = -(-len(capture.prompted) // each)
-    with WorkFolder(folder, MANIFEST) as work_folder, hired(make, Workers(workers), shards, "shard") as crew:
+    crew_of = hired(make, Workers(workers), shards, "shard")
+    with batch_kept(capture.model), WorkFolder(folder, MANIFEST) as work_folder, crew_of as crew:
         return _collect(crew, work_folder, quiet)
 
 

@@ -52,6 +52,7 @@ def train_plan(
         UserError: if the device is missing, the data are too few or damaged, or a loss is not finite.
     """
     training = _Training(plan, callbacks)
+    plan.check_weights(folder, training.fingerprint)
     steps = range(training.step, training.steps)
     started = time.perf_counter()
 
@@ -79,6 +80,7 @@ class _Training:
     Attributes:
         step: number of finished steps.
         steps: number of all steps.
+        fingerprint: of the weights whose values the SAEs are trained on.
     """
 
     def __init__(self, plan: TrainingPlan, callbacks: Sequence[Callback]) -> None:
@@ -109,10 +111,11 @@ class _Training:
 
     def _stream(self) -> Vectors:
         if self.plan.data is not None:
-            self.device = pick_device(self.plan.device)
+            self.device, self.fingerprint = pick_device(self.plan.device), self.plan.data.facts.fingerprint
             return StoredVectors(self.plan.data, list(self.plan.widths))
         assert self.plan.live is not None
         stream = GeneratedVectors(self.plan.live)
+        self.fingerprint = stream.model.fingerprint
         self.device = stream.model.device if self.plan.device == "auto" else pick_device(self.plan.device)
         return stream
 
@@ -179,7 +182,8 @@ class _Training:
         for learner in (learner for several in self.learners.values() for learner in several):
             sae = learner.sae()
             for point in learner.points:
-                config = self.plan.config(point, self.steps) | {"explained_variance": last[point.name]["explained"]}
+                config = self.plan.config(point, self.steps, self.fingerprint)
+                config["explained_variance"] = last[point.name]["explained"]
                 save_sae(sae, self.plan.out / point.name, config)
                 save_for_saelens(sae, self.plan.out / point.name, self.plan.model_name, point.site)
         self.plan.mark_finished(folder)

@@ -10,6 +10,7 @@ from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING, Any
 
+from riebench.models.arguments import batch_kept
 from riebench.training.capture import ALL, size_text
 from riebench.training.training_plan import TRAINING, plan_training
 from riebench.util.errors import UserError
@@ -93,26 +94,34 @@ def train(
         **options,
     )
     check_work_folder(plan.out, TRAINING)
-    if not quiet:
-        sites, size = ", ".join(plan.widths), size_text(plan.bytes)
-        log.info(
-            "%d SAE%s of %s; up to %s in %s", len(plan.points), "s" * (len(plan.points) != 1), sites, size, plan.out
-        )
     folders = [plan.out / point.name for point in plan.points]
     from riebench.training.training_log import draw_learning_curves, last_lines, tensorboard_callback, warn_of_poor_saes
 
-    with WorkFolder(plan.out, TRAINING) as folder, unwritable(plan.out):
+    loaded = plan.live and plan.live.model
+    with batch_kept(loaded), WorkFolder(plan.out, TRAINING) as folder, unwritable(plan.out):
         for sae_folder in folders:
             remove_torn(sae_folder)
         if plan.begin(folder):
             from riebench.training.one_pass import train_plan
 
+            if not quiet:
+                sites, size = ", ".join(plan.widths), size_text(plan.bytes)
+                log.info(
+                    "%d SAE%s of %s; up to %s in %s",
+                    len(plan.points),
+                    "s" * (len(plan.points) != 1),
+                    sites,
+                    size,
+                    plan.out,
+                )
             callbacks = [callback] if callback else []
             if tensorboard:
                 callbacks.append(tensorboard_callback(plan.out))
             signal = train_plan(plan, folder, quiet, callbacks)
             if signal is not None:
                 return Trained([], signal)
+        elif plan.live:
+            plan.check_weights(folder, plan.live.load().fingerprint)
         draw_learning_curves(plan.out)
         lines = last_lines(plan.out)
     measured = {folder.name: lines[folder.name] for folder in folders if folder.name in lines}

@@ -24,7 +24,7 @@ from riebench.util.errors import UserError, unknown
 from riebench.util.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
-TRAINING, CHECKPOINT = "training.json", "checkpoint.pt"
+TRAINING, CHECKPOINT, WEIGHTS = "training.json", "checkpoint.pt", "model_fingerprint"
 
 
 class SAESettings(BaseModel):
@@ -233,12 +233,19 @@ class TrainingPlan:
         """Bytes that the training holds in memory at least: weights, gradients and Adam's two means."""
         return self.weights * 4
 
-    def config(self, point: GridPoint, steps: int) -> dict[str, Any]:
-        """The content of an SAE's ``config.json`` beside its size."""
+    def config(self, point: GridPoint, steps: int, fingerprint: str) -> dict[str, Any]:
+        """The content of an SAE's ``config.json`` beside its size.
+
+        Args:
+            point: the SAE.
+            steps: of the training.
+            fingerprint: of the model's weights.
+        """
         return {
             "auxk": self.settings.auxk if point.aux else None,
             "dead_steps_threshold": self.settings.dead_after // self.settings.batch,
             "model": self.model_name,
+            WEIGHTS: fingerprint,
             **point.model_dump(),
             "steps": steps,
             **self.settings.model_dump(include={"batch", "lr", "eps", "decay", "aux_weight", "shuffle_seed"}),
@@ -269,16 +276,29 @@ class TrainingPlan:
             log.warning("%s lacks %s; the training is done again", self.out, ", ".join(missing))
             new, finished = True, False
         if new:
-            self._note(folder, finished=False)
+            self._note(folder, {"asked": self.facts, "finished": False})
         return not finished
+
+    def check_weights(self, folder: WorkFolder, fingerprint: str) -> None:
+        """Note the fingerprint of the weights whose values the SAEs are trained on.
+
+        Raises:
+            UserError: if the folder's training has begun on values of other weights.
+        """
+        noted = json.loads((self.out / TRAINING).read_text())
+        if (before := noted.setdefault(WEIGHTS, fingerprint)) != fingerprint:
+            raise UserError(
+                f"{self.out} holds a training on values of {before}, this model is {fingerprint}; give another --out"
+            )
+        self._note(folder, noted)
 
     def mark_finished(self, folder: WorkFolder) -> None:
         """Note that all SAEs are written, and remove the checkpoint."""
-        self._note(folder, finished=True)
+        self._note(folder, json.loads((self.out / TRAINING).read_text()) | {"finished": True})
         (self.out / CHECKPOINT).unlink(missing_ok=True)
 
-    def _note(self, folder: WorkFolder, finished: bool) -> None:
-        folder.write(TRAINING, json.dumps({"asked": self.facts, "finished": finished}, indent=1).encode())
+    def _note(self, folder: WorkFolder, noted: Mapping[str, Any]) -> None:
+        folder.write(TRAINING, json.dumps(noted, indent=1).encode())
 
 
 def is_saved(folder: Path) -> bool:

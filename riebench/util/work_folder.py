@@ -111,15 +111,20 @@ def full_disk(file: Path) -> Iterator[None]:
 def refuse_other_kinds(folder: Path, kind: str) -> None:
     """Refuse a file, and a folder that holds another kind of work, unless the folder holds this kind as well.
 
+    Args:
+        folder: that is written to.
+        kind: the file of :data:`KINDS` that it will hold; empty for none.
+
     Raises:
         UserError: if it does; the message names the kind.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the folder {folder} cannot be written (it is a file); give another with --out")
-    if kind and not (folder / kind).exists():
+    if not kind or not (folder / kind).exists():
         for file, content in KINDS.items():
             if (folder / file).exists():
-                raise UserError(f"{folder} holds {content} ({file}), not {KINDS[kind]}; give another --out")
+                expected = f", not {KINDS[kind]}" if kind else ""
+                raise UserError(f"{folder} holds {content} ({file}){expected}; give another --out")
 
 
 def check_work_folder(folder: Path, kind: str = "") -> None:

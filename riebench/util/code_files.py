@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import site
 import sys
@@ -13,6 +14,8 @@ from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+
+from riebench.util.files import file_hash
 
 OURS = (
     "riebench",
@@ -123,6 +126,16 @@ def _spec_elsewhere(name: str) -> ModuleSpec | None:
     with suppress(ImportError, ValueError, AttributeError):  # a module may be in a strange state, or its finder raise
         return find_spec(name)
     return None
+
+
+def hash_of_files(files: Iterable[Path]) -> str:
+    """A hash of the names and contents of files, 16 hexadecimal digits; empty for no file.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    facts = sorted((file.name, file_hash(file)) for file in files)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16] if facts else ""
 
 
 @cache
