@@ -84,7 +84,7 @@ def mean_updates(seen: Observed, prompts: tuple[str, ...]) -> Mapping[str, Tenso
     """Each block's mean update ``[steps, width]`` over prompts and positions, worked out once for all pairs."""
     import torch
 
-    blocks = tuple(site for site in seen.base if NEURONS not in site)
+    blocks = tuple(site for site in seen.base if NEURONS not in site or site in seen.sites)
 
     def work() -> Mapping[str, Tensor]:
         runs = seen.generate(prompts, range(FIRST_SEED, FIRST_SEED + len(prompts)), blocks)

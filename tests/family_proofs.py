@@ -47,9 +47,12 @@ LAYOUT: dict[str, dict[str, tuple[str | int, str, str, str]]] = {
         "single_transformer_blocks": ("hidden_states", LAST, "proj_out", LAST),
     },
     "CogView4Pipeline": {"transformer_blocks": (0, ALONE, "ff.net.2", ALONE)},
-    "Flux2KleinPipeline": {
-        "transformer_blocks": ("hidden_states", ALONE, "ff.linear_out", ALONE),
-        "single_transformer_blocks": ("hidden_states", LAST, "attn.to_out", LAST),
+    **{
+        name: {
+            "transformer_blocks": ("hidden_states", ALONE, "ff.linear_out", ALONE),
+            "single_transformer_blocks": ("hidden_states", LAST, "attn.to_out", LAST),
+        }
+        for name in ("Flux2Pipeline", "Flux2KleinPipeline")
     },
     "FluxPipeline": {
         "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
@@ -63,6 +66,66 @@ LAYOUT: dict[str, dict[str, tuple[str | int, str, str, str]]] = {
 }
 """Pipeline to its lists of blocks, as measured (not as the family says): the argument of a block that is the picture,
 the picture's place in it, the module that takes the neurons, and the picture's place among these."""
+JOINT = {"attention": ("attn", 0, ALONE), "mlp": ("ff", None, ALONE)}
+CROSSED = {"attention": ("attn1", None, ALONE), "cross": ("attn2", None, ALONE), "mlp": ("ff", None, ALONE)}
+OUTPUT_LAST = {"output": ("", None, LAST)}
+INNER: dict[str, dict[str, dict[str, tuple[str, int | None, str]]]] = {
+    "StableDiffusion3Pipeline": {"transformer_blocks": JOINT | {"output": ("", 1, ALONE)}},
+    "PixArtAlphaPipeline": {"transformer_blocks": CROSSED | {"output": ("", None, ALONE)}},
+    "PixArtSigmaPipeline": {"transformer_blocks": CROSSED | {"output": ("", None, ALONE)}},
+    "SanaPipeline": {"transformer_blocks": CROSSED | {"output": ("", None, ALONE)}},
+    "ZImagePipeline": {
+        name: {
+            "attention": ("attention", None, FIRST),
+            "mlp": ("feed_forward", None, FIRST),
+            "output": ("", None, FIRST),
+        }
+        for name in ("noise_refiner", "layers")
+    },
+    "QwenImagePipeline": {
+        "transformer_blocks": {
+            "attention": ("attn", 0, ALONE),
+            "mlp": ("img_mlp", None, ALONE),
+            "output": ("", 1, ALONE),
+        }
+    },
+    "Lumina2Pipeline": {
+        name: {"attention": ("attn", None, place), "mlp": ("feed_forward", None, place), "output": ("", None, place)}
+        for name, place in (("noise_refiner", ALONE), ("layers", LAST))
+    },
+    "AuraFlowPipeline": {
+        "joint_transformer_blocks": JOINT | {"output": ("", 1, ALONE)},
+        "single_transformer_blocks": {"attention": ("attn", None, LAST), "mlp": ("ff", None, LAST)} | OUTPUT_LAST,
+    },
+    "ChromaPipeline": {
+        "transformer_blocks": JOINT | {"output": ("", 1, ALONE)},
+        "single_transformer_blocks": OUTPUT_LAST,
+    },
+    "CogView4Pipeline": {
+        "transformer_blocks": {
+            "attention": ("attn1", 0, ALONE),
+            "mlp": ("ff", None, ALONE),
+            "output": ("", 0, ALONE),
+        }
+    },
+    **{
+        name: {"transformer_blocks": JOINT | {"output": ("", 1, ALONE)}, "single_transformer_blocks": OUTPUT_LAST}
+        for name in ("Flux2Pipeline", "Flux2KleinPipeline")
+    },
+    "FluxPipeline": {
+        "transformer_blocks": JOINT | {"output": ("", 1, ALONE)},
+        "single_transformer_blocks": {"output": ("", 1, ALONE)},
+    },
+    "OvisImagePipeline": {
+        "transformer_blocks": JOINT | {"output": ("", 1, ALONE)},
+        "single_transformer_blocks": {"output": ("", 1, ALONE)},
+    },
+    "HunyuanDiTPipeline": {"blocks": CROSSED | {"output": ("", None, ALONE)}},
+}
+"""Pipeline to its lists of blocks, as measured: the sites of a block beside its update and its neurons, each with the
+module that puts it out, the element of what that puts out that holds the picture, and the picture's place in it."""
+TWICE = {"CogView4Pipeline": "ff"}
+"""Pipelines with a module that each block calls for the picture, and then for the text."""
 FIRST_ROWS = {"ZImagePipeline"}
 """Pipelines whose conditional rows come first in a guided batch."""
 ROW_WIDE = {"Lumina2Pipeline"}
@@ -113,12 +176,13 @@ def inputs_of(model: Tokens, paths: list[str], work: Callable[[], Any]) -> dict[
 
         return hook
 
-    handles = [
-        model.denoiser.get_submodule(path).register_forward_pre_hook(keep(path), with_kwargs=True) for path in paths
-    ]
-    work()
-    for handle in handles:
-        handle.remove()
+    with model.unwatched():  # otherwise the model is made anew for each hook
+        handles = [
+            model.denoiser.get_submodule(path).register_forward_pre_hook(keep(path), with_kwargs=True) for path in paths
+        ]
+        work()
+        for handle in handles:
+            handle.remove()
     return seen
 
 
@@ -138,7 +202,7 @@ def tokens_of(value: Tensor, place: str, count: int) -> Tensor:
 
 def blocks_of(model: Tokens) -> list[tuple[str, str]]:
     """The blocks that are sites, with their paths in the transformer, in the order in which they run."""
-    return [(site, model.entry.place(site)[1]) for site in model.sites if "/" not in site]
+    return [(site, model.entry.place(site)[1].path) for site in model.sites if "/" not in site]
 
 
 def pairs_of_blocks(model: Tokens, kind: str) -> list[tuple[str, str, str]]:
@@ -194,6 +258,104 @@ def check_values(model: Tokens, kind: str, steps: int) -> None:
             assert expected.std() > 0
 
 
+def check_inner(model: Tokens, kind: str) -> None:
+    """Captured outputs and parts of a block are what a hook sees; an edit there changes what a hook changes there."""
+    steps = model.entry.least_steps
+    lists = {path.rpartition(".")[0]: (site, path) for site, path in reversed(blocks_of(model))}
+    for name, (block, path) in lists.items():
+        expected = {f"{block}/{part}": where for part, where in INNER[kind][name].items()}
+        others = {f"{block}/neurons.0", f"{block}/text"}
+        assert expected.keys() == {s for s in model.sites if s.startswith(f"{block}/")} - others
+        for site, (inner, element, place) in expected.items():
+            shape, module = model.sites[site], model.denoiser.get_submodule(f"{path}.{inner}".rstrip("."))
+            change = torch.randn(shape.positions, shape.width, generator=torch.Generator().manual_seed(1))
+            each = (2 if model.kind == "calls" else 1) * (2 if TWICE.get(kind) == inner else 1)
+            seen: list[Tensor] = []
+
+            def hook(
+                module: Any, args: Any, output: Any, *, how: Any = (seen, change, element, place, each, shape)
+            ) -> Any:
+                kept, delta, at, where, calls, site_shape = how
+                value = (output if at is None else output[at]).clone()
+                mine = conditional(model, kind, value)
+                if len(kept) % calls == 0:
+                    if mine.ndim == 4:
+                        mine += 3 * delta.T.view(1, -1, *site_shape.grid)
+                    elif where == LAST:
+                        mine[:, -len(delta) :] += 3 * delta
+                    else:
+                        mine[:, : len(delta)] += 3 * delta
+                kept.append(value)
+                return value if at is None else tuple(value if n == at else v for n, v in enumerate(output))
+
+            with model.unwatched():
+                handle = module.register_forward_hook(hook)
+                (own,) = generate(model, PROMPTS[:1], steps)
+                handle.remove()
+            edits = [({site: change.expand(steps, -1, -1)}, 3.0)]
+            (run,) = generate(model, PROMPTS[:1], steps, edits=edits, capture=[site])
+            assert np.array_equal(run.image, own.image), site
+            assert not np.array_equal(run.image, generate(model, PROMPTS[:1], steps)[0].image), site
+            for step in range(steps):
+                value = tokens_of(conditional(model, kind, seen[step * each]), place, shape.positions)[0]
+                assert torch.equal(run.values[site][step], value), (site, step)
+
+
+TEXT: dict[str, dict[str, str | int]] = {
+    "StableDiffusion3Pipeline": {"transformer_blocks": "encoder_hidden_states"},
+    "QwenImagePipeline": {"transformer_blocks": "encoder_hidden_states"},
+    "Lumina2Pipeline": {"layers": 0},
+    "AuraFlowPipeline": {
+        "joint_transformer_blocks": "encoder_hidden_states",
+        "single_transformer_blocks": "hidden_states",
+    },
+    "CogView4Pipeline": {"transformer_blocks": 1},
+    **{
+        name: {"transformer_blocks": "encoder_hidden_states", "single_transformer_blocks": "hidden_states"}
+        for name in ("ChromaPipeline", "Flux2Pipeline", "Flux2KleinPipeline")
+    },
+    **{
+        name: dict.fromkeys(("transformer_blocks", "single_transformer_blocks"), "encoder_hidden_states")
+        for name in ("FluxPipeline", "OvisImagePipeline")
+    },
+}
+"""Pipeline to its lists of blocks that carry the text, each with the argument of a block that holds it, as measured."""
+
+
+def check_text(model: Tokens, kind: str, steps: int) -> None:
+    """Captured updates of the text are differences of the blocks' inputs; an edit there moves the text alone."""
+    lists = TEXT.get(kind, {})
+    pairs = [each for each in pairs_of_blocks(model, kind) if each[1].rpartition(".")[0] in lists]
+    assert {site for site, _, _ in pairs} <= {s.removesuffix("/text") for s in model.sites if s.endswith("/text")}
+    assert bool(lists) == any(site.endswith("/text") for site in model.sites)
+    calls = 2 if model.kind == "calls" else 1
+    for site, before, after in pairs:
+        name, count = before.rpartition(".")[0], model.sites[site].positions
+        key, picture = lists[name], LAYOUT[kind][name][0]
+        runs: list[Any] = []
+        change = torch.linspace(1, 2, model.sites[site].width)
+        seen = []
+        for strength in (0.0, 2.0):
+            edits = [Edit({f"{site}/text": change}, strength, [0])]
+
+            def work(kept: Any = runs, edits: Any = edits, name: str = f"{site}/text") -> None:
+                kept.extend(generate(model, PROMPTS[:1], steps, edits=edits, capture=[name]))
+
+            seen.append(inputs_of(model, [before, after], work))
+        for step in range(steps):
+            texts = [conditional(model, kind, seen[0][path][step * calls][key]) for path in (before, after)]
+            first, second = (value[:, :-count] if key == picture else value for value in texts)
+            assert torch.equal(runs[0].values[f"{site}/text"][step], (second.float() - first.float())[0]), site
+        moved = [conditional(model, kind, s[after][0][key]) for s in seen]
+        delta = (moved[1] - moved[0])[0]
+        text = delta[:-count] if key == picture else delta
+        assert torch.allclose(text, (2 * change).expand_as(text), atol=1e-4), site
+        if key == picture:
+            assert not bool(delta[-count:].any()), site
+        else:
+            assert torch.equal(*(s[after][0][picture] for s in seen)), site
+
+
 def check_edits(model: Tokens, kind: str) -> None:
     """A change at one token reaches that token of the next block's conditional input, and nothing else there."""
     steps, calls = model.entry.least_steps, 2 if model.kind == "calls" else 1
@@ -226,12 +388,13 @@ def check_cells(model: Tokens, kind: str, steps: int) -> None:
     change = torch.zeros(steps, shape.positions, shape.width)
     change[:, columns + 2] = torch.linspace(-3, 3, shape.width)
     decode, latents = model.pipeline.vae.decode, []
-    model.pipeline.vae.decode = lambda z, *a, **k: latents.append(z) or decode(z, *a, **k)
-    try:
-        for strength in (0.0, 2.0):
-            generate(model, PROMPTS[:1], steps, edits=[Edit({site: change}, strength, [steps - 1])])
-    finally:
-        del model.pipeline.vae.decode
+    with model.unwatched():
+        model.pipeline.vae.decode = lambda z, *a, **k: latents.append(z) or decode(z, *a, **k)
+        try:
+            for strength in (0.0, 2.0):
+                generate(model, PROMPTS[:1], steps, edits=[Edit({site: change}, strength, [steps - 1])])
+        finally:
+            del model.pipeline.vae.decode
     base, edited = latents
     moved = (edited - base).abs().flatten(0, -3).amax(0)
     each = moved.shape[0] // rows, moved.shape[1] // columns

@@ -23,7 +23,7 @@ from riebench.mini.layout import layout_of_seed
 from riebench.mini.render import draw
 from riebench.models import Edit, Run
 from riebench.models.sdxl import FOUR, SDXL
-from riebench.models.sites import NEURONS
+from riebench.models.sites import block_sites
 from riebench.standin.write import write_standin
 from riebench.util.errors import PairError, UserError
 
@@ -52,7 +52,7 @@ def test_a_zeroed_update_is_zero_and_the_block_hands_its_input_on(
     """One row of a batch for each block."""
     for one in (mini.model, model):
         monkeypatch.setattr(one, "batch", len(one.sites))
-        blocks = [name for name in one.sites if NEURONS not in name]
+        blocks = block_sites(one.sites)
         count = len(blocks)
         generate = partial(one.generate, ["a red heart" if one is mini.model else "ab"] * count, [4] * count, steps)
         base = generate(capture=blocks)
@@ -88,7 +88,6 @@ def test_sets_of_blocks() -> None:
     for blocks, together, said in (
         ("mid.1", (), "unknown block 'mid.1'; did you mean 'mid.0'"),
         ("mid.0+up.0.3", (), "unknown block 'up.0.3'; did you mean 'up.0."),
-        ("mid.0/neurons.0", (), "unknown block 'mid.0/neurons.0'"),
         ("", (), "no block was named"),
         ("all", "mid.0", "together names mid.0 alone; expected two blocks or more"),
     ):

@@ -24,7 +24,7 @@ from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import Instruments
 from riebench.methods import Observed, Plan, method
 from riebench.models import Edit, Model, Site, entry_named, neuron_sites
-from riebench.models.entries import MODELS
+from riebench.models.entries import MODELS, named_model
 from riebench.pairs import Pair
 from riebench.sae.store import save_sae
 from riebench.sae.topk import TopKSAE
@@ -339,6 +339,24 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match=r"empty has no model_index\.json that names a pipeline"):
         riebench.load("empty")
     assert riebench.load("mini").fingerprint.startswith("mini-")
+
+
+def test_a_repository_in_the_hubs_cache_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry is that of the repository, else that of its pipeline's class."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for repository in ("stabilityai/sdxl-turbo", "someone/sdxl-of-mine"):
+        folder = tmp_path / f"models--{repository.replace('/', '--')}"
+        snapshot = folder / "snapshots" / ("a" * 40)
+        snapshot.mkdir(parents=True)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text("a" * 40)
+        (snapshot / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
+        name, settings = named_model(repository, Settings())
+        assert name == ("sdxl-turbo" if repository.startswith("stab") else "sdxl-base")
+        assert settings.model.location == str(snapshot)
+    missing = "'Tongyi-MAI/Z-Image-Turbo' is neither a folder nor in the hub's cache; download it with 'hf download Ton"
+    with pytest.raises(UserError, match=missing):
+        riebench.load("Tongyi-MAI/Z-Image-Turbo")
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,10 @@ def test_sites_of_sdxl_without_weights(entry: Any, tmp_path: Any) -> None:
         found = neuron_sites(sites, block)
         assert found == [f"{block}/neurons.{layer}" for layer in range(10)]
         assert {sites[site] for site in found} == {Site(5120, (16, 16))}
-    # Run order: the neurons of a block's layers, then the block; blocks one after the other.
-    assert [s for s in sites if "neurons" not in s or s.endswith("neurons.0")] == [
-        name for block in ELEVEN for name in (f"{block}/neurons.0", block)
+    # Run order: the parts of a block's layers, then the block and its output; blocks one after the other.
+    parts = ("attention.0", "cross.0", "neurons.0", "mlp.0")
+    assert [s for s in sites if s.count("/") == 0 or s.endswith((".0", "/output")) or s in ELEVEN] == [
+        name for block in ELEVEN for name in (*(f"{block}/{part}" for part in parts), block, f"{block}/output")
     ]
     assert entry.default_sites == FOUR
     assert entry.saes(parse_settings({"weights": tmp_path})) == {}
@@ -179,6 +180,39 @@ def test_rows_of_a_batch_do_not_mix(model: SDXL) -> None:
     for i, seed in enumerate([5, 5, 6]):
         (alone,) = model.generate(["a b"], [seed], 1, edits=[edits[i]])
         assert np.abs(alone.image.astype(int) - together[i].image).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("site", "path"),
+    [
+        ("mid.0/attention.1", "mid_block.attentions.0.transformer_blocks.1.attn1"),
+        ("up.0.0/cross.0", "up_blocks.0.attentions.0.transformer_blocks.0.attn2"),
+        ("up.1.1/mlp.0", "up_blocks.1.attentions.1.transformer_blocks.0.ff"),
+        ("down.2.1/output", "down_blocks.2.attentions.1"),
+    ],
+)
+def test_outputs_and_parts_of_blocks_are_what_a_hook_sees_and_changes(model: SDXL, site: str, path: str) -> None:
+    shape, seen = model.sites[site], []
+    change = torch.randn(2, shape.positions, shape.width, generator=torch.Generator().manual_seed(1))
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        value = output if torch.is_tensor(output) else output[0]
+        flat = value.flatten(2).transpose(1, 2) if value.ndim == 4 else value
+        edited = flat + 2 * change[len(seen)]
+        seen.append(edited[0])
+        edited = edited.transpose(1, 2).reshape(value.shape) if value.ndim == 4 else edited
+        return edited if torch.is_tensor(output) else (edited, *output[1:])
+
+    with model.unwatched():
+        handle = model.denoiser.get_submodule(path).register_forward_hook(hook)
+        (own,) = model.generate(["a cat"], [1], 2)
+        handle.remove()
+    (run,) = model.generate(["a cat"], [1], 2, edits=[({site: change}, 2.0)], capture=[site])
+    assert np.array_equal(run.image, own.image)
+    assert torch.equal(run.values[site], torch.stack(seen))
+    none, base = model.generate(["a cat"] * 2, [1, 1], 2, edits=[({site: change}, 0.0), ({}, 1.0)])
+    assert np.array_equal(none.image, base.image)
+    assert not np.array_equal(run.image, base.image)
 
 
 def test_neurons_are_added_to(model: SDXL) -> None:

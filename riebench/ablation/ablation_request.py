@@ -12,7 +12,7 @@ from riebench.instruments.handed_in import HandedIn, check_loaded
 from riebench.models.arguments import is_whole, whole
 from riebench.models.entries import entry_and_settings
 from riebench.models.model import ModelEntry
-from riebench.models.sites import NEURONS
+from riebench.models.sites import block_sites, blocks_first
 from riebench.prompts import Prompted
 from riebench.settings.settings import Settings, parse_settings, refuse_without_effect
 from riebench.util.errors import UserError, unknown
@@ -92,8 +92,7 @@ def resolve_ablation(
     refuse_without_effect(
         parsed, ("masker.", "sae.", "dino.", "lpips.squeeze"), "an ablation does without; leave it out"
     )
-    known = [site for site in sites if NEURONS not in site]
-    sets = block_sets(blocks, together, known, entry.default_sites)
+    sets = block_sets(blocks, together, [*sites], entry.default_sites)
     steps = entry.steps if steps is None else whole("steps", steps, 1, entry.most_steps)
     batch, keep_images = whole("batch", batch, 1), whole("keep_images", keep_images, 0)
     count = None if count is None else whole("count", count, 1)
@@ -112,7 +111,7 @@ def block_sets(
     Args:
         blocks: each of them a set; a name, names joined by ``+``, ``all`` or ``default``; several with commas between.
         together: blocks of which every two are also a set.
-        known: the model's blocks in the order in which they run.
+        known: the model's sites in the order in which they run; ``all`` means those that are blocks.
         default: the blocks that ``default`` means.
 
     Raises:
@@ -122,11 +121,11 @@ def block_sets(
 
     def expanded(word: str) -> list[BlockSet]:
         if word in (ALL, DEFAULT):
-            return [(name,) for name in (known if word == ALL else default)]
+            return [(name,) for name in (block_sites(known) if word == ALL else default)]
         names = word.split("+")
         for name in names:
             if name not in order:
-                raise unknown("block", name, [*known, ALL, DEFAULT])
+                raise unknown("block", name, blocks_first(known, ALL, DEFAULT))
         return [tuple(sorted(set(names), key=order.__getitem__))]
 
     sets = {blocks for word in _words("blocks", blocks) for blocks in expanded(word)}

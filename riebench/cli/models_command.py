@@ -52,6 +52,7 @@ def models_command() -> None:
 @with_settings
 def blocks_command(
     model: Model = "mini",
+    all: Annotated[bool, typer.Option("--all", help="Other sites, too: outputs, attention, MLP, neurons.")] = False,
     *,
     settings: Mapping[str, Any],
 ) -> None:
@@ -65,12 +66,12 @@ def blocks_command(
     from rich.table import Table
 
     from riebench.models.entries import entry_and_settings
-    from riebench.models.sites import NEURONS, neuron_sites
+    from riebench.models.sites import block_sites, neuron_sites
 
     entry, parsed = entry_and_settings(model, settings)
     sites, saes = entry.sites(parsed), entry.saes(parsed)
     table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
-    for block in [site for site in sites if NEURONS not in site]:
+    for block in sites if all else block_sites(sites):
         height, width = sites[block].grid
         layers = [sites[site].width for site in neuron_sites(sites, block)]
         neurons = f"{len(layers)} x {layers[0]}" if layers else "–"
@@ -78,7 +79,8 @@ def blocks_command(
         if block in saes:
             features = _features_of(saes[block], read=parsed.sae.folder is not None)
         name = f"{block} *" if block in entry.default_sites else block
-        table.add_row(name, str(sites[block].width), f"{height} x {width}", neurons, features)
+        grid = f"{height} x {width}" if height else "text"
+        table.add_row(name, str(sites[block].width), grid, neurons, features)
     Console().print(table)
     print("* --block all")
 

@@ -13,7 +13,7 @@ from riebench.engine.presets import Sweep
 from riebench.engine.run_options import ALL, STRENGTHS, RunOptions
 from riebench.methods.registry import MethodEntry, find, method_names
 from riebench.models.model import Model, ModelEntry
-from riebench.models.sites import NEURONS, Site, neuron_sites
+from riebench.models.sites import Site, block_of, blocks_first, neuron_sites, refuse_text
 from riebench.pairs import Pair
 from riebench.sae.folders import feature_count
 from riebench.settings.intervals import Intervals
@@ -69,20 +69,21 @@ class ModelSites(NamedTuple):
         return cls(entry.sites(settings), saes if fetched else None, entry.default_sites)
 
     def block_sets(self, names: Sequence[str], alone: bool) -> list[tuple[str, ...]]:
-        """The sets of blocks to edit, each in the order in which its blocks run.
+        """The sets of blocks, or of other sites, to edit, each in the order in which they run.
 
         Args:
-            names: of blocks that are edited together; ``all`` for the default ones.
-            alone: whether each of the blocks is a set, too.
+            names: of blocks and sites that are edited together; ``all`` for the default blocks.
+            alone: whether each of them is a set, too.
 
         Raises:
             UserError: if there is no name, or no such block.
         """
-        known = [site for site in self.sites if NEURONS not in site]
+        known = [*self.sites]
         blocks = {block for name in names for block in (self.default_blocks if name == ALL else [name])}
         for block in names:
             if block not in known and block != ALL:
-                raise unknown("block", block, [*known, ALL])
+                raise unknown("block", block, blocks_first(known, ALL))
+        refuse_text(blocks, self.sites, "a run, which scores a region")
         if not blocks:
             raise UserError("no block was named; give --block, as --block down.2.1 or --block all")
         together = tuple(sorted(blocks, key=known.index))
@@ -92,9 +93,13 @@ class ModelSites(NamedTuple):
         """How many features or neurons a method chooses from; None if it does not choose, or SAEs must be fetched.
 
         Raises:
-            UserError: if the method needs an SAE that does not exist.
+            UserError: if the method needs an SAE that does not exist, or neurons of what is no block.
         """
         if method.needs_neurons:
+            for block in blocks:
+                if block != block_of(block):
+                    wrong = f"a method of neurons takes whole blocks, and {block} is a site inside one"
+                    raise UserError(f"{wrong}; give --block {block_of(block)}")
             return sum(self.sites[name].width for block in blocks for name in neuron_sites(self.sites, block))
         if not method.needs_sae or self.saes is None:
             return None

@@ -12,7 +12,7 @@ from riebench.engine.request import Request
 from riebench.methods.interface import Observed
 from riebench.methods.registry import find
 from riebench.models.entries import entry_named
-from riebench.sae.sae import check_width
+from riebench.sae.sae import check_fits
 from riebench.sae.store import load_sae
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def read_saes(request: Request) -> None:
     entry = entry_named(request.model)
     saes, sites = entry.saes(request.settings), entry.sites(request.settings)
     for site in dict.fromkeys(s for c in request.conditions if find(c.method).needs_sae for s in c.sites):
-        check_width(load_sae(saes[site]), site, sites[site].width)
+        check_fits(load_sae(saes[site]), site, sites)
 
 
 def notes_of_saes(seen: Observed) -> dict[str, dict[str, str | float]]:

@@ -18,6 +18,7 @@ from riebench.features.index_folder import PlannedIndex, check_index_folder, ref
 from riebench.models.entries import INSTRUMENTS, entry_named
 from riebench.models.mini import WEIGHTS
 from riebench.models.model import ModelEntry
+from riebench.models.sites import refuse_text
 from riebench.prompts import GRAMMAR
 from riebench.sae.folders import (
     FINAL,
@@ -99,15 +100,18 @@ def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | 
     if site is None:
         site = _site_by_folder(sae, entry, settings) or config.get("site")
     else:
-        stated = config.get("site") or hook_name(config)
-        if stated not in (None, site):
-            warn_of_site(sae.folder, site, str(stated))
+        stated = config.get("site")
+        if stated in sites and stated != site:
+            raise UserError(f"the SAE {sae.folder} says that it is of {stated}, not of {site}; leave out --site")
+        if (hook := stated or hook_name(config)) not in (None, site):
+            warn_of_site(sae.folder, site, str(hook))
     if site is None:
         raise UserError(
             f"the site of the SAE {sae.folder} in {entry.name} is unknown; give it with --site, as --site mid.0"
         )
     if site not in sites:
         raise unknown("site", str(site), sites)
+    refuse_text([site], sites, "a score")
     width = config.get("d_model")
     if width not in (None, sites[site].width):
         here = f"the values at {site} of {entry.name} are {sites[site].width} wide"

@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, runtime_checkable
 from typing import Protocol as TypeProtocol
 
-from riebench.models.sites import NEURONS, Change, Run, Values
+from riebench.models.sites import NEURONS, Change, Run, Values, block_of
 from riebench.pairs import Pair
 from riebench.records.schema import ACTS, INSIDE, OUTSIDE, fits_a_record
 from riebench.settings.protocols import RIEBENCH, Protocol
@@ -72,7 +72,7 @@ class Observed:
     @property
     def neuron_sites(self) -> tuple[str, ...]:
         """The sites of the neurons of every layer of the blocks to edit, in the order in which they run."""
-        return tuple(site for site in self.base if NEURONS in site and site.partition("/")[0] in self.sites)
+        return tuple(site for site in self.base if NEURONS in site and block_of(site) in self.sites)
 
     def codes(self, run: RunName, site: str) -> Tensor:
         """SAE codes ``[steps, positions, features]`` of the base or the source run; encoded once for a pair."""
@@ -192,7 +192,8 @@ def check_plan(plan: Any, seen: Observed) -> None:
     if not isinstance(plan.prompt, str | None):
         raise _fault(f"returned a Plan whose prompt is {type(plan.prompt).__name__}, expected text")
     for site in plan.changes:
-        if not isinstance(site, str) or site.partition("/")[0] not in seen.sites:
+        whole = block_of(site) if isinstance(site, str) and NEURONS in site else site
+        if site not in seen.sites and whole not in seen.sites:
             raise _fault(f"changes {site!r}; its sites are {', '.join(seen.sites)}")
     if plan.redo is not None and not (isinstance(plan.redo, int | float) and 0 < plan.redo <= 1):
         raise _fault(f"returned a Plan whose redo is {plan.redo!r}, expected a number above 0 and at most 1")

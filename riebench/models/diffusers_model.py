@@ -24,7 +24,7 @@ from riebench.models.arguments import edits_of_call
 from riebench.models.diffusers_entry import DiffusersEntry, Text
 from riebench.models.model import DECODER, DENOISER, Model
 from riebench.models.schedulers import MEND, check_scheduler, check_steps
-from riebench.models.sites import Batch, Site
+from riebench.models.sites import Batch, Site, block_of
 from riebench.settings.settings import Settings
 from riebench.util.errors import PairError, UserError
 
@@ -167,7 +167,7 @@ class DiffusersModel(Model):
         arguments = {**text.arguments, **{name: called[name].default for name in text.as_called}}
         for name, most in text.tokenizers.items():
             own = getattr(pipeline, name)
-            tokenizer = pipeline.tokenizer if own is None else own
+            tokenizer = pipeline.tokenizer if own is None else getattr(own, "tokenizer", own)  # of a processor
             longest = min(most or tokenizer.model_max_length, tokenizer.model_max_length)
             if "max_sequence_length" in arguments and own is not None:
                 most_of_all = min(arguments["max_sequence_length"], tokenizer.model_max_length)
@@ -310,8 +310,8 @@ class DiffusersModel(Model):
             return nullcontext()
         rows = len(batch.prompts)
         starts = [(prompt, seed, batch.steps) for prompt, seed in zip(batch.prompts, batch.seeds, strict=True)]
-        touched = {site.partition("/")[0] for edit in batch.edits for site in edit.changes}
-        touched |= {site.partition("/")[0] for site in batch.capture}
+        touched = {block_of(site) for edit in batch.edits for site in edit.changes}
+        touched |= {block_of(site) for site in batch.capture}
         before = [self._before[block] for block in self.sites if block in touched]
         if before and not batch.edits:
             paths = list(dict.fromkeys(path for each in before for path in each))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -15,12 +16,15 @@ from riebench.records.code import remember_code
 from riebench.settings.settings import Settings, parse_settings, refuse_without_effect
 from riebench.util.errors import UserError, unknown
 from riebench.util.plugins import Registry
+from riebench.weights import HubFiles, hub_snapshot
 
 if TYPE_CHECKING:
     from riebench.models.model import Model
     from riebench.sae.sae import SAE
 
 INDEX = "model_index.json"
+HUB_ID = r"[\w.-]+/[\w.-]+"
+"""The form of a repository's name on the hub."""
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """The endings of files of weights."""
 REFUSED = {
@@ -38,6 +42,16 @@ REFUSED = {
     "DreamLiteMobilePipeline": "its call takes neither embeddings nor latents",
     "LongCatImagePipeline": "its call takes no embeddings (diffusers 0.42: TypeError with prompt_embeds alone)",
     "BriaFiboPipeline": "its call takes no embeddings",
+    "BriaFibo2Pipeline": "the place of the picture among its tokens depends on the other prompts of a batch",
+    "Kandinsky5T2IPipeline": "it makes one of seven sizes near 1024 px, whatever is asked for",
+    "HiDreamImagePipeline": "it scales any size to the area of 1024 x 1024 px, and adds tokens inside each block",
+    "ErnieImagePipeline": "its blocks have the tokens before the rows, which the family does not read",
+    "GlmImagePipeline": "it begins with tokens that a second model draws, which its call cannot do without",
+    "NucleusMoEImagePipeline": "tokens compete for experts, and most blocks have no neurons that a module puts out",
+    "Krea2Pipeline": "its padded texts were not tried",
+    "KolorsPipeline": "diffusers builds it only where sentencepiece is installed, and it was not tried",
+    "QwenImage21Pipeline": "its pictures have four channels, and its blocks lose the text after the first step",
+    "PRXPixelPipeline": "it has no latents",
 }
 """Classes of pipelines that are refused, with the reason."""
 
@@ -57,6 +71,7 @@ FAMILIES = {
     "auraflow": "riebench.models.token_families:AURA_FLOW",
     "chroma": "riebench.models.token_families:CHROMA",
     "cogview4": "riebench.models.token_families:COGVIEW4",
+    "flux2-dev": "riebench.models.token_families:FLUX2_DEV",
     "flux2-klein": "riebench.models.token_families:FLUX2_KLEIN",
     "ovis-image": "riebench.models.token_families:OVIS",
     "hunyuandit": "riebench.models.token_families:HUNYUAN_DIT",
@@ -93,8 +108,8 @@ def load(model: str | Path, *, pipeline: Any = None, saes: Mapping[str, Any] | N
     """Load a model: no masker, no CLIP, no LPIPS.
 
     Args:
-        model: a name (``mini``, ``sdxl-turbo``, ...), ``package.module:name``, ``my_file.py:name``, or a folder in
-            diffusers' layout.
+        model: a name (``mini``, ``sdxl-turbo``, ...), ``package.module:name``, ``my_file.py:name``, a folder in
+            diffusers' layout, or the name of a repository in the hub's cache, ``owner/name``.
         pipeline: a loaded pipeline, used instead of the model's own weights.
         saes: site to SAE, used instead of the model's own: the folder of one, one of riebench's, or any object with
             ``encode`` (vectors ``[m, d]`` to codes ``[m, n]``) and ``decode``, as an SAE of SAELens.
@@ -149,18 +164,42 @@ def entry_and_settings(model: str | Path, settings: Mapping[str, Any]) -> tuple[
 def named_model(model: str | Path, settings: Settings) -> tuple[str, Settings]:
     """The name of a model, and the settings with the folder of its pipeline if the model was named by that.
 
+    A name as ``owner/name`` is of a repository in the hub's cache; nothing is downloaded.
+
     Raises:
-        UserError: if the folder holds no pipeline of a known class.
+        UserError: if the folder holds no pipeline of a known class, or the cache does not hold the repository.
     """
     if not isinstance(model, str | Path) or not str(model):
         raise UserError(f"the model is {model!r}; expected a name, as 'mini', or a folder in diffusers' layout")
-    if str(model) in model_names() or not Path(model).is_dir():
-        if Path(model).suffix in CHECKPOINTS and Path(model).is_file():
-            refuse_single_file(model, "StableDiffusionXLPipeline")
+    if str(model) in model_names():
         return str(model), settings
-    name = _name_of_folder(Path(model))
-    located = settings.model.model_copy(update={"location": str(Path(model).resolve())})
+    folder, name = Path(model), None
+    if not folder.is_dir():
+        if folder.suffix in CHECKPOINTS and folder.is_file():
+            refuse_single_file(model, "StableDiffusionXLPipeline")
+        if folder.suffix == ".py" or folder.exists() or not re.fullmatch(HUB_ID, str(model)):
+            return str(model), settings
+        folder = hub_snapshot(str(model), settings.model.revision)
+        name = _name_of_repository(str(model))
+    name = name or _name_of_folder(folder)
+    located = settings.model.model_copy(update={"location": str(folder.resolve())})
     return name, settings.model_copy(update={"model": located})
+
+
+def _entries() -> Iterator[tuple[str, ModelEntry]]:
+    """Every model's name and entry, but for broken plug-ins."""
+    for name in model_names():
+        with suppress(UserError):
+            yield name, entry_named(name)
+
+
+def _name_of_repository(repository: str) -> str | None:
+    """The name of the entry whose weights a repository of the hub has; None if there is none."""
+    for name, entry in _entries():
+        source = entry.parts[0].source if entry.parts else None
+        if isinstance(source, HubFiles) and source.repo == repository:
+            return name
+    return None
 
 
 def _name_of_folder(folder: Path) -> str:
@@ -171,10 +210,7 @@ def _name_of_folder(folder: Path) -> str:
         raise UserError(f"{folder} has no {INDEX} that names a pipeline; give a folder in diffusers' layout") from None
     if kind in REFUSED:
         raise UserError(f"{folder} is a {kind}, which is not run: {REFUSED[kind]}")
-    entries = []
-    for name in model_names():
-        with suppress(UserError):  # a broken plug-in must not hinder the others
-            entries.append((name, entry_named(name)))
+    entries = list(_entries())
     fitting = [(name, entry) for name, entry in entries if entry.pipeline_class == kind and entry.parts]
     if not fitting:
         raise unknown("pipeline class", kind, sorted({entry.pipeline_class for _, entry in entries} - {""}))

@@ -9,7 +9,7 @@ from typing import Any
 
 from riebench.models.diffusers_entry import PUBLISHED_VAE, Text
 from riebench.models.model import TEXT
-from riebench.models.tokens import Blocks, TokenEntry
+from riebench.models.tokens import Blocks, Inner, TokenEntry, parts_of
 from riebench.weights import HubFiles, Part
 from riebench.weights.parts import INSTRUMENTS
 
@@ -27,8 +27,22 @@ FLUX: dict[str, Any] = {
     "size": 512,  # RIEBench's
     "default_sites": ("double.18",),  # where the paper has its SAE
     "blocks": (
-        Blocks("double", "transformer_blocks", "num_layers", "ff.net.0", output=1),
-        Blocks("single", "single_transformer_blocks", "num_single_layers", "act_mlp", output=1, neurons_place="last"),
+        Blocks(
+            "double",
+            "transformer_blocks",
+            "num_layers",
+            parts_of("ff.net.0", Inner("attn", element=0), mlp="ff"),
+            output=1,
+            text="encoder_hidden_states",
+        ),
+        Blocks(
+            "single",
+            "single_transformer_blocks",
+            "num_single_layers",
+            parts_of(Inner("act_mlp", place="last")),
+            output=1,
+            text="encoder_hidden_states",
+        ),
     ),
     "patch": PACKED,
     "packs": True,

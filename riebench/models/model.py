@@ -414,7 +414,7 @@ class Model(ABC):
             UserError: if the site has no SAE, or the SAE cannot be read or does not fit the site.
         """
         from riebench.models.loaded_state import sae_mark
-        from riebench.sae.sae import check_width
+        from riebench.sae.sae import check_fits
         from riebench.sae.store import load_sae
 
         if not isinstance(site, str) or site not in self.saes:
@@ -428,7 +428,7 @@ class Model(ABC):
             )
         if kept is None or kept[0] != mark or changed:
             sae = (load_sae(own) if isinstance(own, Path) else own).to(self.device)
-            check_width(sae, site, self.sites[site].width)
+            check_fits(sae, site, self.sites)
             self._loaded_saes[site] = mark, sae, sae_mark(sae)
         return self._loaded_saes[site][1]
 

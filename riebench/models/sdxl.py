@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry, Text
 from riebench.models.diffusers_model import DiffusersModel
 from riebench.models.model import TEXT, Model
-from riebench.models.sites import NEURONS, Site
-from riebench.sae.folders import find_saes
+from riebench.models.sites import ATTENTION, CROSS, MLP, NEURONS, OUTPUT, Site, block_of, block_sites
+from riebench.sae.folders import find_saes, folder_names
 from riebench.settings.settings import SaeSettings, Settings
 from riebench.util.errors import UserError
 from riebench.weights import HubFiles, Part, find_part, hub_snapshot, weights_root
@@ -44,6 +44,8 @@ PUBLISHED_UNET: dict[str, Any] = {
 }
 """The part of SDXL Turbo's U-Net configuration that sites depend on, for use without weights."""
 GEGLU = 4  # a layer's neurons for each of its channels
+PARTS = {f"/{ATTENTION}.": "attn1", f"/{CROSS}.": "attn2", NEURONS: "ff.net.0", f"/{MLP}.": "ff"}
+"""What the names of a layer's sites have before its number, to the module inside the layer, as they run."""
 PIPELINE_UNIT = 8
 """Diffusers' pipeline takes picture sizes that are multiples of this number of pixels."""
 SAE_SUFFIX = "_k160_hidden5120_auxk256_bs4096_lr0.0001"
@@ -72,8 +74,17 @@ def module_path(block: str) -> str:
     return f"mid_block.attentions.{numbers[0]}" if stage == "mid" else f"{stage}_blocks.{'.attentions.'.join(numbers)}"
 
 
+def site_path(site: str) -> str:
+    """The path of the module in the U-Net that puts out a site's values."""
+    block = module_path(block_of(site))
+    for part, inner in PARTS.items():
+        if part in site:
+            return f"{block}.transformer_blocks.{site.rpartition('.')[2]}.{inner}"
+    return block
+
+
 def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
-    """The sites of a U-Net in the order in which they run: of each block the neurons of its layers, then its update.
+    """The sites of a U-Net in the order in which they run: of each block those of its layers, its update, its output.
 
     Args:
         unet: the U-Net's configuration.
@@ -93,8 +104,10 @@ def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
             cells = -(-cells // 2)
         for block in (f"{stage}.{number}" for number in range(count)):
             for layer in range(depths[level]):
-                sites[f"{block}{NEURONS}{layer}"] = Site(GEGLU * widths[level], (cells, cells))
-            sites[block] = Site(widths[level], (cells, cells))
+                for part in PARTS:
+                    width = (GEGLU if part == NEURONS else 1) * widths[level]
+                    sites[f"{block}{part}{layer}"] = Site(width, (cells, cells))
+            sites |= dict.fromkeys((block, f"{block}{OUTPUT}"), Site(widths[level], (cells, cells)))
     return sites
 
 
@@ -150,8 +163,8 @@ class SDXLEntry(DiffusersEntry):
             return {}
         if chosen == SaeSettings():
             return {block: root / f"{name}{SAE_SUFFIX}" / "final" for block, name in PUBLISHED_FOLDERS.items()}
-        every = [block for block in self.sites(settings) if NEURONS not in block]
-        names = {block: (block, module_path(block), f"unet.{module_path(block)}") for block in every}
+        paths = {site: site_path(site) for site in self.sites(settings)}
+        names = {site: folder_names(site, path, f"unet.{path}") for site, path in paths.items()}
         return find_saes(root, names, chosen)
 
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
@@ -200,32 +213,31 @@ class SDXL(DiffusersModel):
         if negative is not None:
             conditions["negative_prompt"] = negative
         sites = sites_of(config, size // factor)
-        parts = {site: (module_path(site.partition("/")[0]), site.partition(NEURONS)[2]) for site in sites}
-        paths = {s: f"{p}.transformer_blocks.{n}.ff.net.0" if n else p for s, (p, n) in parts.items()}
-        unet = pipeline.unet
-        before = {site: modules_before(unet, path) for site, (path, layer) in parts.items() if not layer}
+        paths, unet = {site: site_path(site) for site in sites}, pipeline.unet
+        before = {block: modules_before(unet, paths[block]) for block in block_sites(sites)}
         call = {"guidance_scale": self.guidance}
         super().__init__(pipeline, unet, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
         # Diffusers' rule for an unconditional half in each batch; some U-Nets take the guidance as a number.
         self.guided = self.guidance > 1 and config.time_cond_proj_dim is None
 
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
-        """Output minus input of a block, in float32, or neurons in the model's type; of the conditional half."""
-        if NEURONS in site:
-            return self.conditional(output)
-        before, after = (self.conditional(value).float() for value in (args[0], output[0]))
-        return (after - before).flatten(2).transpose(1, 2)
+        """Output minus input of a block, in float32, or other values in the model's type; of the conditional half."""
+        value = self.conditional(output[0] if isinstance(output, tuple) else output)
+        if site == block_of(site):
+            value = value.float() - self.conditional(args[0]).float()
+        return value.flatten(2).transpose(1, 2) if value.ndim == 4 else value
 
     def add(self, site: str, output: Any, delta: Tensor) -> Any:
         """Add to the conditional half; take away from the unconditional one where that is set."""
-        value = output if NEURONS in site else output[0]
+        alone = not isinstance(output, tuple)
+        value = output if alone else output[0]
         if value.ndim == 4:
             delta = delta.transpose(1, 2).unflatten(2, self.sites[site].grid)
         delta, changed = delta.to(value.dtype), value.clone()
         self.conditional(changed).add_(delta)
         if (other := self.unconditional_half(changed)) is not None:
             other.sub_(delta)
-        return changed if NEURONS in site else (changed, *output[1:])
+        return changed if alone else (changed, *output[1:])
 
     def unconditional_text(self) -> dict[str, Any]:
         """See :class:`DiffusersModel`; zeros without a negative prompt, if the pipeline is configured so."""

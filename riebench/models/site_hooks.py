@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from riebench.models.sites import Batch, Edit, Site, check_change, check_rows
-from riebench.util.errors import UserError
+from riebench.util.errors import PairError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,6 +118,9 @@ def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tenso
             check_change(site, result, values[row].shape, values.device)
             delta[row] = edit.strength * result
         else:
+            if change.ndim > 1 and change.shape[1] != values.shape[1]:
+                wrong = f"of {change.shape[1]} positions, expected {values.shape[1]}, the tokens of the text"
+                raise PairError(f"the change at {site} is {wrong}", where="method")
             delta[row] = edit.strength * (change[step] if change.ndim > 1 else change)
     return delta
 

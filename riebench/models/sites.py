@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEURONS = "/neurons."
+OUTPUT, TEXT_STREAM = "/output", "/text"
+ATTENTION, CROSS, MLP = "attention", "cross", "mlp"
+"""Parts of a block whose outputs are sites of their own: the picture's attention to itself (in joint attention to the
+text, too), its attention to the text, and the feed-forward."""
 
 
 class Site(NamedTuple):
@@ -24,7 +28,8 @@ class Site(NamedTuple):
 
     Attributes:
         width: length of the vector at each position.
-        grid: rows and columns of positions on the picture; positions are counted row by row.
+        grid: rows and columns of positions on the picture; positions are counted row by row. ``(0, 0)`` for positions
+            of the text, of which there are as many as the prompt has tokens.
     """
 
     width: int
@@ -32,7 +37,7 @@ class Site(NamedTuple):
 
     @property
     def positions(self) -> int:
-        """Number of positions."""
+        """Number of positions; 0 of the text."""
         return self.grid[0] * self.grid[1]
 
 
@@ -133,6 +138,38 @@ class Batch(NamedTuple):
     finished: list[Tensor] | None = None
 
 
+def block_of(site: str) -> str:
+    """The block that a site is of: ``double.18`` of ``double.18``, ``double.18/output`` and ``double.18/neurons.0``."""
+    return site.partition("/")[0]
+
+
+def block_sites(sites: Iterable[str]) -> list[str]:
+    """The sites that are blocks, whose values are updates, in the order in which they run."""
+    return [site for site in sites if site == block_of(site)]
+
+
+def blocks_first(sites: Iterable[str], *others: str) -> list[str]:
+    """The blocks, other words, then the sites inside blocks, for a message that names only the first of them."""
+    every = list(sites)
+    return [*block_sites(every), *others, *(site for site in every if site != block_of(site))]
+
+
+def refuse_text(names: Iterable[str], sites: Mapping[str, Site], what: str) -> None:
+    """Refuse sites of the text where positions on the picture are needed.
+
+    Args:
+        names: of sites.
+        sites: of the model.
+        what: needs them, for the message.
+
+    Raises:
+        UserError: if one of the sites is of the text.
+    """
+    for name in names:
+        if name in sites and not sites[name].positions:
+            raise UserError(f"{name} is of the text, and {what} needs positions of the picture; leave it out")
+
+
 def neuron_sites(sites: Iterable[str], block: str) -> list[str]:
     """The sites of the neurons of a block's layers, in the order in which they run."""
     return [site for site in sites if site.startswith(block + NEURONS)]
@@ -159,7 +196,9 @@ def check_edits(edits: Sequence[Edit], sites: Mapping[str, Site], steps: int, de
         if site not in sites:
             raise unknown("site", site, sites)
         if not callable(change):
-            check_change(site, change, (steps, sites[site].positions, sites[site].width), device)
+            own = change.shape[1:2] if getattr(change, "ndim", 0) == 3 else ()
+            positions = sites[site].positions or (*own, 0)[0]  # of a text, compared when it is there
+            check_change(site, change, (steps, positions, sites[site].width), device)
 
 
 def check_change(site: str, change: Any, shape: Sequence[int], device: torch.device) -> None:

@@ -6,12 +6,13 @@ entry with the pipeline's own call on tiny random weights.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
 from riebench.models.diffusers_entry import PUBLISHED_VAE, Text, hub
 from riebench.models.model import TEXT
-from riebench.models.tokens import Blocks, Config, TokenEntry, four_widths, heads_width
+from riebench.models.tokens import Blocks, Config, Inner, TokenEntry, four_widths, heads_width, parts_of
 
 UNGUIDED = {"do_classifier_free_guidance": False}
 UNCLEANED = {**UNGUIDED, "clean_caption": False}
@@ -19,6 +20,18 @@ UNCLEANED = {**UNGUIDED, "clean_caption": False}
 WITH_MASK = ("prompt_embeds", "prompt_attention_mask")
 IGNORED_CALLBACK = "its pipeline ignores callback_on_step_end"
 T5 = 4.76e9  # weights of T5-XXL's encoder
+FIRST: dict[str, Any] = {"element": 0}
+"""Of modules that put out the picture and then the text."""
+LAST: dict[str, Any] = {"place": "last"}
+"""Of modules whose picture tokens come after the text's."""
+JOINT = parts_of("ff.net.0", Inner("attn", **FIRST), mlp="ff")
+"""The parts of a block whose picture and text have a feed-forward each and attend to both."""
+CROSSED = parts_of("ff.net.0", "attn1", "attn2", "ff")
+"""The parts of a block whose picture attends to itself and then to the text."""
+TEXT_ARGUMENT = "encoder_hidden_states"
+DOUBLE = Blocks("double", "transformer_blocks", "num_layers", JOINT, output=1, text=TEXT_ARGUMENT)
+SINGLE = ("single", "single_transformer_blocks", "num_single_layers")
+"""Attention and feed-forward of a single block share their projection, so that neither's part is put out alone."""
 
 
 def qwen_message(pipeline: Any, prompt: str, **how: Any) -> str:
@@ -35,13 +48,19 @@ SD3 = TokenEntry(
     steps=28,
     guidance=7.0,
     guidance_kind="rows",
-    blocks=(Blocks("block", "transformer_blocks", "num_layers", "ff.net.0", output=1),),
+    blocks=(Blocks("block", "transformer_blocks", "num_layers", JOINT, output=1, text=TEXT_ARGUMENT, last_text=False),),
     published={
         "transformer": {
             "sample_size": 128,
             "num_layers": 24,
             "attention_head_dim": 64,
             "num_attention_heads": 24,
+            "caption_projection_dim": 1536,
+            "joint_attention_dim": 4096,
+            "pooled_projection_dim": 2048,
+            "pos_embed_max_size": 384,
+            "dual_attention_layers": tuple(range(13)),
+            "qk_norm": "rms_norm",
         },
         "vae": PUBLISHED_VAE,
     },
@@ -58,11 +77,19 @@ PIXART: dict[str, Any] = {
     "guidance": 4.5,
     "guidance_kind": "rows",
     "default_sites": ("block.14",),
-    "blocks": (Blocks("block", "transformer_blocks", "num_layers", "ff.net.0", picture=0),),
+    "blocks": (Blocks("block", "transformer_blocks", "num_layers", CROSSED, picture=0),),
     "arguments": {"use_resolution_binning": False, "negative_prompt": None},
     "no_start": IGNORED_CALLBACK,
     "published": {
-        "transformer": {"sample_size": 128, "num_layers": 28, "attention_head_dim": 72, "num_attention_heads": 16},
+        "transformer": {
+            "sample_size": 128,
+            "num_layers": 28,
+            "attention_head_dim": 72,
+            "num_attention_heads": 16,
+            "cross_attention_dim": 1152,
+            "caption_channels": 4096,
+            "norm_type": "ada_norm_single",
+        },
         "vae": PUBLISHED_VAE,
     },
 }
@@ -97,7 +124,15 @@ SANA = TokenEntry(
     patch=1,
     factor=autoencoder_dc_factor,
     neurons=lambda transformer: int(transformer["mlp_ratio"] * heads_width(transformer)),
-    blocks=(Blocks("block", "transformer_blocks", "num_layers", "ff.conv_point", picture=0, neurons_are_input=True),),
+    blocks=(
+        Blocks(
+            "block",
+            "transformer_blocks",
+            "num_layers",
+            parts_of(Inner("ff.conv_point", is_input=True), "attn1", "attn2", "ff"),
+            picture=0,
+        ),
+    ),
     arguments={"use_resolution_binning": False, "negative_prompt": None},
     text=Text(
         WITH_MASK,
@@ -133,11 +168,13 @@ Z_IMAGE = TokenEntry(
             name,
             path,
             count,
-            "feed_forward.w2",
+            parts_of(
+                Inner("feed_forward.w2", place="first", is_input=True),
+                Inner("attention", place="first"),
+                mlp=Inner("feed_forward", place="first"),
+            ),
             picture=0,
             place="first",
-            neurons_place="first",
-            neurons_are_input=True,
         )
         for name, path, count in (
             ("refiner", "noise_refiner", "n_refiner_layers"),
@@ -162,7 +199,16 @@ QWEN_IMAGE = TokenEntry(
     guidance_argument="true_cfg_scale",
     packs=True,
     factor=lambda vae: 2 ** len(vae["temperal_downsample"]),
-    blocks=(Blocks("block", "transformer_blocks", "num_layers", "img_mlp.net.0", output=1),),
+    blocks=(
+        Blocks(
+            "block",
+            "transformer_blocks",
+            "num_layers",
+            parts_of("img_mlp.net.0", Inner("attn", **FIRST), mlp="img_mlp"),
+            output=1,
+            text=TEXT_ARGUMENT,
+        ),
+    ),
     text=Text(
         ("prompt_embeds", "prompt_embeds_mask"),
         {"max_sequence_length": 512},
@@ -191,25 +237,23 @@ LUMINA2 = TokenEntry(
     guidance_kind="calls",
     width=lambda transformer: int(transformer["hidden_size"]),
     neurons=lumina_neurons,
-    blocks=(
+    blocks=tuple(
         Blocks(
-            "refiner",
-            "noise_refiner",
-            "num_refiner_layers",
-            "feed_forward.linear_2",
+            name,
+            path,
+            count,
+            parts_of(
+                Inner("feed_forward.linear_2", is_input=True, **place),
+                Inner("attn", **place),
+                mlp=Inner("feed_forward", **place),
+            ),
             picture=0,
-            neurons_are_input=True,
-        ),
-        Blocks(
-            "block",
-            "layers",
-            "num_layers",
-            "feed_forward.linear_2",
-            picture=0,
-            place="last",
-            neurons_place="last",
-            neurons_are_input=True,
-        ),
+            **place,
+        )
+        for name, path, count, place in (
+            ("refiner", "noise_refiner", "num_refiner_layers", {}),
+            ("block", "layers", "num_layers", LAST),
+        )
     ),
     masks_shift=True,
     text=Text(
@@ -243,18 +287,16 @@ AURA_FLOW = TokenEntry(
             "joint",
             "joint_transformer_blocks",
             "num_mmdit_layers",
-            "ff.out_projection",
+            parts_of(Inner("ff.out_projection", is_input=True), Inner("attn", **FIRST), mlp="ff"),
             output=1,
-            neurons_are_input=True,
+            text=TEXT_ARGUMENT,
         ),
         Blocks(
             "single",
             "single_transformer_blocks",
             "num_single_dit_layers",
-            "ff.out_projection",
-            place="last",
-            neurons_place="last",
-            neurons_are_input=True,
+            parts_of(Inner("ff.out_projection", is_input=True, **LAST), Inner("attn", **LAST), mlp=Inner("ff", **LAST)),
+            **LAST,
         ),
     ),
     text=Text(WITH_MASK, {**UNGUIDED, "max_sequence_length": 256}, tokenizers={"tokenizer": 256}),
@@ -279,10 +321,8 @@ CHROMA = TokenEntry(
     guidance_kind="calls",
     packs=True,
     blocks=(
-        Blocks("double", "transformer_blocks", "num_layers", "ff.net.0", output=1),
-        Blocks(
-            "single", "single_transformer_blocks", "num_single_layers", "act_mlp", place="last", neurons_place="last"
-        ),
+        DOUBLE,
+        Blocks(*SINGLE, parts_of(Inner("act_mlp", **LAST)), **LAST),
     ),
     text=Text(
         ("prompt_embeds", "", "prompt_attention_mask"),
@@ -302,40 +342,82 @@ COGVIEW4 = TokenEntry(
     guidance=5.0,
     guidance_kind="calls",
     # One feed-forward serves the picture and then the text.
-    blocks=(Blocks("block", "transformer_blocks", "num_layers", "ff.net.0", picture=0, output=0, neurons_calls=2),),
+    blocks=(
+        Blocks(
+            "block",
+            "transformer_blocks",
+            "num_layers",
+            parts_of(Inner("ff.net.0", calls=2), Inner("attn1", **FIRST), mlp=Inner("ff", calls=2)),
+            picture=0,
+            output=0,
+            text=1,
+        ),
+    ),
     text=Text(("prompt_embeds",), {**UNGUIDED, "max_sequence_length": 1024}, tokenizers={"tokenizer": 1024}),
     published={
-        "transformer": {"sample_size": 128, "num_layers": 30, "attention_head_dim": 40, "num_attention_heads": 64},
+        "transformer": {
+            "sample_size": 128,
+            "num_layers": 28,
+            "attention_head_dim": 128,
+            "num_attention_heads": 32,
+            "text_embed_dim": 4096,
+        },
+        "vae": PUBLISHED_VAE,
+    },
+)
+
+
+def flux2_message(pipeline: Any, prompt: str) -> str:
+    """A prompt in the chat template of FLUX.2, after its system's message."""
+    from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+    messages = format_input([prompt], system_message=pipeline.system_message)[0]
+    text: str = pipeline.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+    return text
+
+
+FLUX2: dict[str, Any] = {
+    "default_sites": ("single.10",),
+    "steps": 50,
+    "guidance": 4.0,
+    "latent_cells": 2,
+    "neurons": lambda transformer: int(transformer["mlp_ratio"] * heads_width(transformer)),
+    "blocks": (
+        replace(DOUBLE, parts=parts_of("ff.act_fn", Inner("attn", **FIRST), mlp="ff")),
+        Blocks(*SINGLE, parts_of(Inner("attn.mlp_act_fn", **LAST)), **LAST),
+    ),
+}
+"""The fields that FLUX.2 and its Klein share."""
+FLUX2_TEXT = Text(
+    ("prompt_embeds",),
+    {"max_sequence_length": 512},
+    tokenizers={"tokenizer": 512},
+    as_called=("text_encoder_out_layers",),
+    wrapped=flux2_message,
+)
+FLUX2_DEV = TokenEntry(
+    **hub("flux2-dev", "black-forest-labs/FLUX.2-dev", 32e9 + 24e9 + 0.08e9, gated=True),
+    **FLUX2,
+    pipeline_class="Flux2Pipeline",
+    guidance_kind="embedded",
+    text=FLUX2_TEXT,
+    published={
+        "transformer": {
+            "num_layers": 8,
+            "num_single_layers": 48,
+            "attention_head_dim": 128,
+            "num_attention_heads": 48,
+            "mlp_ratio": 3.0,
+        },
         "vae": PUBLISHED_VAE,
     },
 )
 FLUX2_KLEIN = TokenEntry(
     **hub("flux2-klein", "black-forest-labs/FLUX.2-klein-base-4B", 3.9e9 + 4.02e9 + 0.08e9),
+    **FLUX2,
     pipeline_class="Flux2KleinPipeline",
-    default_sites=("single.10",),
-    steps=50,
-    guidance=4.0,
     guidance_kind="calls",
-    latent_cells=2,
-    neurons=lambda transformer: int(transformer["mlp_ratio"] * heads_width(transformer)),
-    blocks=(
-        Blocks("double", "transformer_blocks", "num_layers", "ff.act_fn", output=1),
-        Blocks(
-            "single",
-            "single_transformer_blocks",
-            "num_single_layers",
-            "attn.mlp_act_fn",
-            place="last",
-            neurons_place="last",
-        ),
-    ),
-    text=Text(
-        ("prompt_embeds",),
-        {"max_sequence_length": 512},
-        tokenizers={"tokenizer": 512},
-        as_called=("text_encoder_out_layers",),
-        wrapped=lambda pipeline, prompt: qwen_message(pipeline, prompt, enable_thinking=False),
-    ),
+    text=replace(FLUX2_TEXT, wrapped=lambda pipeline, prompt: qwen_message(pipeline, prompt, enable_thinking=False)),
     published={
         "transformer": {
             "num_layers": 5,
@@ -343,6 +425,8 @@ FLUX2_KLEIN = TokenEntry(
             "attention_head_dim": 128,
             "num_attention_heads": 24,
             "mlp_ratio": 3.0,
+            "joint_attention_dim": 7680,
+            "guidance_embeds": False,
         },
         "vae": PUBLISHED_VAE,
     },
@@ -361,7 +445,7 @@ HUNYUAN_DIT = TokenEntry(
     guidance_kind="rows",
     neurons=lambda transformer: int(transformer["mlp_ratio"] * heads_width(transformer)),
     # Later blocks compute a linear of their input and an earlier block's output: output minus input is no update.
-    blocks=(Blocks("block", "blocks", lambda t: t["num_layers"] // 2 + 1, "ff.net.0", picture=0),),
+    blocks=(Blocks("block", "blocks", lambda t: t["num_layers"] // 2 + 1, CROSSED, picture=0),),
     arguments={"use_resolution_binning": False},
     text=Text(
         ("prompt_embeds", "", "prompt_attention_mask"),
@@ -377,6 +461,13 @@ HUNYUAN_DIT = TokenEntry(
             "attention_head_dim": 88,
             "num_attention_heads": 16,
             "mlp_ratio": 4.3637,
+            "hidden_size": 1408,
+            "cross_attention_dim": 1024,
+            "cross_attention_dim_t5": 2048,
+            "pooled_projection_dim": 1024,
+            "in_channels": 4,
+            "patch_size": 2,
+            "use_style_cond_and_image_meta_size": False,
         },
         "vae": PUBLISHED_VAE,
     },
@@ -390,17 +481,9 @@ OVIS = TokenEntry(
     guidance_kind="calls",
     packs=True,
     blocks=(
-        Blocks("double", "transformer_blocks", "num_layers", "ff.net.0", output=1),
+        DOUBLE,
         # The module that looks like the neurons is the activation of their gate alone.
-        Blocks(
-            "single",
-            "single_transformer_blocks",
-            "num_single_layers",
-            "proj_out",
-            output=1,
-            neurons_place="last",
-            neurons_are_input=True,
-        ),
+        Blocks(*SINGLE, parts_of(Inner("proj_out", is_input=True, **LAST)), output=1, text=TEXT_ARGUMENT),
     ),
     arguments={"negative_prompt": None},
     text=Text(

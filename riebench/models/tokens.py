@@ -10,7 +10,7 @@ Importing it needs no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -19,8 +19,20 @@ from weakref import WeakKeyDictionary
 from riebench.models.diffusers_entry import DiffusersEntry, component_config
 from riebench.models.diffusers_model import KEPT_STEPS, DiffusersModel
 from riebench.models.model import Model
-from riebench.models.sites import NEURONS, Batch, Run, Site
-from riebench.sae.folders import find_saes
+from riebench.models.sites import (
+    ATTENTION,
+    CROSS,
+    MLP,
+    NEURONS,
+    OUTPUT,
+    TEXT_STREAM,
+    Batch,
+    Run,
+    Site,
+    block_of,
+    block_sites,
+)
+from riebench.sae.folders import find_saes, folder_names
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 from riebench.weights import hub_snapshot
@@ -40,6 +52,25 @@ before the conditional one unless said; or by a second call after the conditiona
 
 
 @dataclass(frozen=True)
+class Inner:
+    """Where a block, or a module inside it, has values of the picture.
+
+    Attributes:
+        path: of the module.
+        element: the element of its output that holds the picture; None if the output is one tensor.
+        place: of the picture's tokens in it.
+        is_input: whether no module puts the values out, so that they are the input of this one, or the tail of it.
+        calls: number of calls of the module in each pass; the first is the picture's.
+    """
+
+    path: str
+    element: int | None = None
+    place: Place = "alone"
+    is_input: bool = False
+    calls: int = 1
+
+
+@dataclass(frozen=True)
 class Blocks:
     """One of a transformer's lists of blocks.
 
@@ -47,30 +78,40 @@ class Blocks:
         name: of its blocks as sites: ``double`` for ``double.0`` and so on.
         path: of the list in the transformer.
         count: number of blocks, as the name of a setting of the transformer, or as a function of all settings.
-        neurons: path of the module inside a block that puts out the neurons, or takes them if ``neurons_are_input``;
-            they may be the tail of wider values.
+        parts: the end of a site's name to the module inside a block that has its values.
         picture: the argument of a block that holds the picture, by name or position.
         output: the element of a block's output that holds the picture; None if the output is one tensor.
         place: of the picture's tokens in both.
-        neurons_place: of the picture's tokens among the neurons.
-        neurons_are_input: whether no module puts out the neurons, so that they are the input of the next one.
-        neurons_calls: number of calls of the neurons' module in each pass; the first is the picture's.
+        text: the argument of a block that holds the text, where it is another; its output is the other element.
+        last_text: whether the last block puts out a text.
     """
 
     name: str
     path: str
     count: str | Callable[[Config], int]
-    neurons: str
+    parts: Mapping[str, Inner]
     picture: str | int = "hidden_states"
     output: int | None = None
     place: Place = "alone"
-    neurons_place: Place = "alone"
-    neurons_are_input: bool = False
-    neurons_calls: int = 1
+    text: str | int | None = None
+    last_text: bool = True
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the blocks carry the text, beside the picture or before it in one sequence."""
+        return self.text is not None or self.place == "last"
 
     def number(self, config: Config) -> int:
         """The number of blocks of a transformer with these settings."""
         return self.count(config) if callable(self.count) else int(config[self.count])
+
+
+def parts_of(
+    neurons: str | Inner, attention: str | Inner = "", cross: str = "", mlp: str | Inner = ""
+) -> dict[str, Inner]:
+    """The parts of a block, each given as a module or its path; without those that are not given."""
+    named = {f"/{ATTENTION}": attention, f"/{CROSS}": cross, f"{NEURONS}0": neurons, f"/{MLP}": mlp}
+    return {name: Inner(part) if isinstance(part, str) else part for name, part in named.items() if part}
 
 
 def levels_factor(vae: Config) -> int:
@@ -197,9 +238,13 @@ class TokenEntry(DiffusersEntry):
         grid = (side // (factor * self.patch),) * 2
         sites = {}
         for blocks in self.blocks:
-            for number in range(blocks.number(transformer)):
-                sites[f"{blocks.name}.{number}{NEURONS}0"] = Site(self.neurons(transformer), grid)
-                sites[f"{blocks.name}.{number}"] = Site(self.width(transformer), grid)
+            count = blocks.number(transformer)
+            for number in range(count):
+                texts = blocks.has_text and (blocks.last_text or number + 1 < count)
+                for part in (*blocks.parts, "", OUTPUT, *([TEXT_STREAM] if texts else [])):
+                    width = self.neurons if part.startswith(NEURONS) else self.width
+                    shape = Site(width(transformer), (0, 0) if part == TEXT_STREAM else grid)
+                    sites[f"{blocks.name}.{number}{part}"] = shape
         return sites
 
     def side(self, transformer: Config, factor: int, size: int | None) -> int:
@@ -207,20 +252,24 @@ class TokenEntry(DiffusersEntry):
         own = transformer.get("sample_size")
         return size or (own * factor if own else self.size)
 
-    def place(self, site: str) -> tuple[Blocks, str]:
-        """The list of blocks that a site is of, and the path of its module in the transformer."""
-        block, _, layer = site.partition(NEURONS)
-        kind, _, number = block.partition(".")
+    def place(self, site: str) -> tuple[Blocks, Inner]:
+        """The list of blocks that a site is of, and the module that has its values, by its path in the transformer."""
+        kind, _, number = block_of(site).partition(".")
         (blocks,) = (each for each in self.blocks if each.name == kind)
-        path = f"{blocks.path}.{number}"
-        return blocks, f"{path}.{blocks.neurons}" if layer else path
+        path, part = f"{blocks.path}.{number}", blocks.parts.get(site.removeprefix(block_of(site)))
+        if part is None:
+            element = blocks.output
+            if element is not None and site.endswith(TEXT_STREAM):
+                element = 1 - element
+            return blocks, Inner(path, element, blocks.place)
+        return blocks, replace(part, path=f"{path}.{part.path}")
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """The SAEs in ``sae.folder``, in folders that are named after sites or modules; empty without that setting."""
         folder = settings.sae.folder
         if folder is None:
             return {}
-        names = {site: (site, self.place(site)[1]) for site in self.sites(settings) if NEURONS not in site}
+        names = {site: folder_names(site, self.place(site)[1].path) for site in self.sites(settings)}
         return find_saes(Path(folder) if Path(folder).is_dir() else hub_snapshot(folder, None), names, settings.sae)
 
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
@@ -248,9 +297,8 @@ class Tokens(DiffusersModel):
         configs = {entry.denoiser: denoiser.config, "vae": pipeline.vae.config}
         size = entry.side(denoiser.config, entry.factor(pipeline.vae.config), chosen.size)
         sites = entry.sites_for(configs, size)
-        self.places = {site: entry.place(site)[0] for site in sites}
-        paths = {site: entry.place(site)[1] for site in sites}
-        blocks = [site for site in sites if NEURONS not in site]
+        self.places = {site: entry.place(site) for site in sites}
+        paths, blocks = {site: inner.path for site, (_, inner) in self.places.items()}, block_sites(sites)
         before = {block: [paths[earlier] for earlier in blocks[:number]] for number, block in enumerate(blocks)}
         self.kind, self.guidance = entry.kind(settings), entry.scale(settings)
         self.guided = self.kind not in ("none", "embedded")
@@ -287,43 +335,44 @@ class Tokens(DiffusersModel):
 
     def calls_a_step(self, site: str) -> int:
         """See :class:`Model`."""
-        passes = 2 if self.kind == "calls" else 1
-        return passes * (self.places[site].neurons_calls if NEURONS in site else 1)
+        return self.places[site][1].calls * (2 if self.kind == "calls" else 1)
 
     def is_input(self, site: str) -> bool:
         """See :class:`Model`."""
-        return NEURONS in site and self.places[site].neurons_are_input
+        return self.places[site][1].is_input
 
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
-        """Output minus input of a block in float32, or neurons in the model's type; of the picture's tokens."""
-        blocks = self.places[site]
-        if NEURONS in site:
-            return self.picture(site, self.conditional(output), blocks.neurons_place)
-        key = blocks.picture
+        """A block's output minus its input in float32, or a module's values in the model's type; of the picture."""
+        blocks, inner = self.places[site]
+        after = self.picture(site, self.conditional(output if inner.element is None else output[inner.element]))
+        is_text = site.endswith(TEXT_STREAM)
+        if site != block_of(site) and not is_text:
+            return after
+        key = blocks.text if is_text and blocks.text is not None else blocks.picture
         before = kwargs[key] if isinstance(key, str) else args[key]
-        after = output if blocks.output is None else output[blocks.output]
-        after, before = (self.picture(site, self.conditional(value), blocks.place) for value in (after, before))
-        return after.float() - before.float()
+        return after.float() - self.picture(site, self.conditional(before)).float()
 
     def add(self, site: str, output: Any, delta: Tensor) -> Any:
         """Add to the picture's tokens of the conditional half; take away in the other one where that is set."""
-        blocks = self.places[site]
-        alone = NEURONS in site or blocks.output is None
-        value = output if alone else output[blocks.output]
+        element = self.places[site][1].element
+        value = output if element is None else output[element]
         changed, delta = value.clone(), delta.to(value.dtype)
-        place = blocks.neurons_place if NEURONS in site else blocks.place
-        self.picture(site, self.conditional(changed), place).add_(delta)
+        self.picture(site, self.conditional(changed)).add_(delta)
         if (other := self.unconditional_half(changed)) is not None:
-            self.picture(site, other, place).sub_(delta)
-        return changed if alone else tuple(changed if n == blocks.output else v for n, v in enumerate(output))
+            self.picture(site, other).sub_(delta)
+        return changed if element is None else tuple(changed if n == element else v for n, v in enumerate(output))
 
-    def picture(self, site: str, value: Tensor, place: Place) -> Tensor:
+    def picture(self, site: str, value: Tensor) -> Tensor:
         """The picture's tokens ``[rows, positions, width]``, as a view of a sequence, or of ``[rows, width, h, w]``.
+
+        Of a site of the text, the text's tokens.
 
         Raises:
             UserError: if a sequence has other tokens than the family says.
         """
-        grid, count = self.sites[site].grid, self.sites[site].positions
+        grid, count, place = self.sites[site].grid, self.sites[site].positions, self.places[site][1].place
+        if site.endswith(TEXT_STREAM):
+            return value[:, : -self.sites[block_of(site)].positions] if place == "last" else value
         if value.ndim == 4 and tuple(value.shape[2:]) == grid:
             return value.view(*value.shape[:2], count).transpose(1, 2)
         tokens = value.shape[1] if value.ndim == 3 else 0

@@ -32,6 +32,11 @@ def inside(folder: Path) -> Path:
     return below[0] if len(below) == 1 else folder
 
 
+def folder_names(site: str, *paths: str) -> tuple[str, ...]:
+    """The names of a site's folders of SAEs: its own, and paths of its module where that is of a block's update."""
+    return (site, *paths) if "/" not in site else (site.replace("/", "-"),)
+
+
 def sae_folders(root: Path, levels: int = DEEPEST) -> list[Path]:
     """The folders that hold an SAE, in a folder and so many levels below it; none inside another."""
     if not root.is_dir():

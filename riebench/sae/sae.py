@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from riebench.util.errors import UserError
+
+
+class Site(Protocol):
+    """What is known of a site here, see :class:`riebench.models.sites.Site`."""
+
+    @property
+    def width(self) -> int: ...
 
 
 class SAE(nn.Module, ABC):
@@ -16,10 +25,12 @@ class SAE(nn.Module, ABC):
     Attributes:
         kind: the name of its activation, as ``topk`` or ``jumprelu``.
         k: the number of features that can be active at once; None where the vectors decide.
+        site: of whose values it is, as its configuration says; None if that is unknown.
     """
 
     kind: str
     k: int | None
+    site: str | None = None
 
     @property
     @abstractmethod
@@ -73,17 +84,22 @@ class SAE(nn.Module, ABC):
         return self.decode(self.encode(x))
 
 
-def check_width(sae: SAE, site: str, width: int) -> None:
-    """See that an SAE is as wide as the values at its site.
+def check_fits(sae: SAE, site: str, sites: Mapping[str, Site]) -> None:
+    """See that an SAE is as wide as the values at a site, and of no other site of the model.
+
+    Args:
+        sae: the SAE.
+        site: where it is used.
+        sites: of the model.
 
     Raises:
-        UserError: if it is not.
+        UserError: if it does not fit.
     """
+    width, mend = sites[site].width, "give SAEs of this model with --set sae.folder=DIR"
     if sae.d_model != width:
-        raise UserError(
-            f"the SAE of {site} is {sae.d_model} wide, the values there are {width} wide; give SAEs of this model with "
-            "--set sae.folder=DIR"
-        )
+        raise UserError(f"the SAE of {site} is {sae.d_model} wide, the values there are {width} wide; {mend}")
+    if sae.site in sites and sae.site != site:
+        raise UserError(f"the SAE given for {site} was trained at {sae.site}; give one of {site}")
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -82,7 +82,10 @@ def load_sae(folder: Path) -> LinearSAE:
     try:
         parts = _read(folder)
         _refuse_other_sizes(folder, *parts.state["encoder.weight"].shape)
-        return built(parts)
+        sae = built(parts)
+        site = (stated_config(folder) or {}).get("site")
+        sae.site = site if isinstance(site, str) else None
+        return sae
     except UnpicklingError:
         raise UserError(
             f"the SAE folder {folder} cannot be used: its file of weights holds more than tensors; save its "

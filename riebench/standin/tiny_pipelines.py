@@ -21,7 +21,9 @@ HEADS: dict[str, Any] = {"attention_head_dim": 8, "num_attention_heads": 2}
 CLIP, T5_WIDTH, WIDTH = (32, 2, 2), 24, 32
 FLOW = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
 CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] if message['content'] is string else message['content'][0]['text'] }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 Make = Callable[[], Any]
@@ -225,6 +227,12 @@ PIXART: dict[str, Any] = {
     "caption_channels": T5_WIDTH,
     "norm_type": "ada_norm_single",
 }
+FLUX2: dict[str, Any] = {
+    **HEADS,
+    "joint_attention_dim": 3 * WIDTH,
+    "axes_dims_rope": (2, 2, 2, 2),
+    "timestep_guidance_channels": 8,
+}
 SD: Mapping[str, Any] = {
     "sample_size": 64,
     "block_out_channels": (8, 16, 16, 16),
@@ -407,19 +415,16 @@ TINY: dict[str, TinyPipeline] = {
             {**FLOW, "base_shift": 0.25, "max_shift": 0.75, "use_dynamic_shifting": True, "time_shift_type": "linear"},
         ),
     ),
+    "Flux2Pipeline": TinyPipeline(
+        ("Flux2Transformer2DModel", FLUX2 | {"num_layers": 8, "num_single_layers": 48, "guidance_embeds": True}),
+        ("num_layers", "num_single_layers"),
+        {"text_encoder": decoder("Qwen3ForCausalLM", layers=30)},
+        {"tokenizer": QWEN_WORDS},
+        ("FlowMatchEulerDiscreteScheduler", FLOW | {"use_dynamic_shifting": True}),
+        autoencoder_flux2,
+    ),
     "Flux2KleinPipeline": TinyPipeline(
-        (
-            "Flux2Transformer2DModel",
-            {
-                **HEADS,
-                "num_layers": 5,
-                "num_single_layers": 20,
-                "joint_attention_dim": 3 * WIDTH,
-                "axes_dims_rope": (2, 2, 2, 2),
-                "timestep_guidance_channels": 8,
-                "guidance_embeds": False,
-            },
-        ),
+        ("Flux2Transformer2DModel", FLUX2 | {"num_layers": 5, "num_single_layers": 20, "guidance_embeds": False}),
         ("num_layers", "num_single_layers"),
         {"text_encoder": decoder("Qwen3ForCausalLM", layers=27)},
         {"tokenizer": QWEN_WORDS},
@@ -499,40 +504,63 @@ def write_tiny_pipeline(folder: Path, kind: str, seed: int, blocks: int | None =
         seed: of the weights.
         blocks: number of blocks in each list; as published unless given.
     """
+    depth = {} if blocks is None else dict.fromkeys(TINY[kind].depth, blocks)
+    classes: dict[str, Any] = {}
+    for part, make in tiny_networks(kind, depth).items():
+        write_networks(folder, {part: partial(noted, part, make, classes)}, seed)
+    write_tiny_frame(folder, kind, classes)
+
+
+def tiny_networks(kind: str, changes: Mapping[str, Any]) -> dict[str, Make]:
+    """The networks of a tiny pipeline, as functions that make them; with changes of the denoiser's configuration."""
     import diffusers
 
     tiny = TINY[kind]
     name, config = tiny.denoiser
-    depth = {} if blocks is None else dict.fromkeys(tiny.depth, blocks)
-    made: dict[str, Make] = {
+    return {
         "unet" if name.startswith("UNet") else "transformer": lambda: opened(
-            getattr(diffusers, name)(**{**config, **depth})
+            getattr(diffusers, name)(**{**config, **changes})
         ),
         "vae": tiny.vae,
         **tiny.networks,
     }
-    classes: dict[str, Any] = {}
-    for part, make in made.items():
-        write_networks(folder, {part: partial(noted, part, make, classes)}, seed)
+
+
+def write_tiny_frame(folder: Path, kind: str, classes: Mapping[str, Any]) -> None:
+    """Write all of a tiny pipeline but its networks.
+
+    Args:
+        folder: of the pipeline.
+        kind: class of the pipeline.
+        classes: network to its library and class.
+    """
+    import diffusers
+
+    tiny, components = TINY[kind], dict(classes)
     scheduler: Any = getattr(diffusers, tiny.scheduler[0])(**tiny.scheduler[1])
     scheduler.save_pretrained(folder / "scheduler")
-    classes["scheduler"] = ["diffusers", tiny.scheduler[0]]
+    components["scheduler"] = ["diffusers", tiny.scheduler[0]]
     for part, (write, tokenizer) in tiny.tokenizers.items():
         write(folder / part)
-        classes[part] = ["transformers", tokenizer]
+        components[part] = ["transformers", tokenizer]
     parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters
     optional = {
         part: [None, None] for part in parameters if part in ("safety_checker", "feature_extractor", "image_encoder")
     }
-    index = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **optional, **classes}
+    index = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **optional, **components}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def noted(part: str, make: Make, classes: dict[str, Any]) -> Any:
     """A network, whose library and class are noted for the index."""
     network = make()
-    classes[part] = [type(network).__module__.partition(".")[0], type(network).__name__]
+    classes[part] = class_of(network)
     return network
+
+
+def class_of(network: Any) -> list[str]:
+    """The library and the class of a network, as the index names them."""
+    return [type(network).__module__.partition(".")[0], type(network).__name__]
 
 
 def opened(network: torch.nn.Module) -> torch.nn.Module:

@@ -16,7 +16,7 @@ from riebench.instruments.handed_in import check_loaded
 from riebench.models.arguments import whole, words
 from riebench.models.entries import INSTRUMENTS, entry_and_settings
 from riebench.models.model import ModelEntry
-from riebench.models.sites import Site
+from riebench.models.sites import Site, refuse_text
 from riebench.prompts import FIRST_SEEDS, GRAMMAR, Prompted, Split
 from riebench.settings.settings import Settings, refuse_without_effect
 from riebench.training.dataset import HALF
@@ -131,6 +131,7 @@ def resolve_capture(
     for name in chosen:
         if name not in known:
             raise unknown("site", name, known)
+    refuse_text(chosen, known, "a data set, whose size is known before,")
     steps, batch = whole("steps", steps, 1, entry.most_steps), whole("batch", batch, 1)
     positions = None if positions is None else whole("positions", positions, 1)
     count = None if count is None else whole("count", count, 1)
