@@ -1,4 +1,7 @@
-"""Read the SAEs that scripts/saes_side.py saved, and compare codes and reconstructions: compare_saes.py FOLDER."""
+"""Read the SAEs that scripts/saes_side.py saved, and compare codes and reconstructions: compare_saes.py FOLDER.
+
+With ``--make``, train an SAE of each kind for SAELens to read, as ``FOLDER/ours-KIND``, and compare nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,16 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from riebench.sae.folders import feature_count, find_saes
-from riebench.sae.store import load_sae
+from riebench.sae.saelens import save_for_saelens
+from riebench.sae.store import load_sae, save_sae
 from riebench.settings.settings import SaeSettings
+from riebench.training.kinds import learner_of
+from riebench.training.one_pass import start_of
+from riebench.training.training_plan import COUNTED, KINDS, L1, GridPoint, SAESettings
 
 SITE = "mid.0"
 MOST = 1e-5
@@ -45,6 +53,22 @@ def difference(case: Path) -> Difference:
     return Difference(sae.kind, *off)
 
 
+def make_ours(root: Path) -> None:
+    """Train an SAE of each kind a little, and write it as ``riebench sae train`` does."""
+    torch.manual_seed(1)
+    x, settings = torch.randn(512, 6) @ torch.randn(6, 6) * 3 + 1, SAESettings(batch=512, bandwidth=0.1)
+    for kind in KINDS:
+        sparsity = {"k": 3} if kind in COUNTED else {"l1": 0.3} if kind in L1 else {"l0": 0.02}
+        point = GridPoint(site=SITE, kind=kind, expansion=2, aux=kind in COUNTED, seed=0, **sparsity)
+        learner = learner_of([point], x.shape[1], start_of(x), settings, torch.device("cpu"))
+        for _ in range(300):
+            learner.step(x, 1e-2)
+        folder = root / f"ours-{kind}" / SITE
+        save_sae(learner.sae(), folder, point.facts())
+        save_for_saelens(learner.sae(), folder, "none", SITE)
+        save_file({"x": x}, folder.parent / "x.safetensors")
+
+
 def main(root: Path) -> int:
     """Print a line for each case; 1 if one is above :data:`MOST`."""
     failed = 0
@@ -59,4 +83,5 @@ def main(root: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    *options, folder = sys.argv[1:]
+    sys.exit(make_ours(Path(folder)) if options == ["--make"] else main(Path(folder)))

@@ -22,6 +22,7 @@ from riebench.settings.settings import Settings
 from riebench.training.collect_values import collect
 from riebench.training.train_saes import train
 from riebench.training.training_log import FIGURE
+from riebench.training.training_plan import KINDS
 
 PROMPTS, SHARD = 60, 4
 STEPS, EVERY = 60, 4
@@ -57,7 +58,8 @@ def main() -> int:
         train(
             arguments.work / "collect-alone",
             out=folder,
-            **{"k": (4, 8), "aux": (True, False), "batch": 128, "buffer": 600, "dead_after": 2000, "steps": STEPS},
+            **{"kind": KINDS, "k": (4,), "aux": (True, False), "batch": 128, "buffer": 600},
+            **{"dead_after": 2000, "steps": STEPS},
             checkpoint_every=EVERY,
             log_every=3,
             quiet=True,

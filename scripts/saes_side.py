@@ -3,7 +3,8 @@
     python saes_side.py LIBRARY FOLDER
 
 ``FOLDER/LIBRARY-CASE`` then holds the SAE below ``mid.0`` and ``expected.safetensors``: vectors ``x``, the library's
-``codes`` and its reconstruction ``rebuilt``, computed by an SAE that the library has read from these files.
+``codes`` and its reconstruction ``rebuilt``, computed by an SAE that the library has read from these files. SAELens
+also reads the SAEs that ``compare_saes.py --make`` has trained, ``FOLDER/ours-KIND``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 D, N, K = 6, 12, 3
@@ -194,11 +195,20 @@ def main(library: str, root: Path) -> None:
     torch.manual_seed(1)
     for name, make, compute in LIBRARIES[library]():
         case = root / f"{library}-{name}"
-        sae, x = make(case / "mid.0"), torch.randn(40, D) * 2
-        with torch.no_grad():
-            codes, rebuilt = compute(sae, x)
-        expected = {"x": x, "codes": codes.float(), "rebuilt": rebuilt.float()}
-        save_file({key: tensor.contiguous() for key, tensor in expected.items()}, case / "expected.safetensors")
+        write_expected(case, make(case / "mid.0"), torch.randn(40, D) * 2, compute)
+    for case in root.glob("ours-*") if library == "sae-lens" else ():
+        from sae_lens import SAE
+
+        x = load_file(case / "x.safetensors")["x"]
+        write_expected(case, SAE.load_from_disk(case / "mid.0", device="cpu"), x, usual)
+
+
+def write_expected(case: Path, sae: Any, x: Tensor, compute: Callable[[Any, Tensor], tuple[Tensor, Tensor]]) -> None:
+    """Write what an SAE computes of vectors ``[m, d]``."""
+    with torch.no_grad():
+        codes, rebuilt = compute(sae, x)
+    expected = {"x": x, "codes": codes.float(), "rebuilt": rebuilt.float()}
+    save_file({key: tensor.contiguous() for key, tensor in expected.items()}, case / "expected.safetensors")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from riebench.sae.sparse import active, weighted_rows, weighted_rows_transposed
+from riebench.sae.sparse import GROUPS, ROWS, active, best_features, weighted_rows, weighted_rows_transposed
 from riebench.sae.variance import explained_variance
-from riebench.training.learner import Learner, Start, auxiliary_loss, constrain_gradient
+from riebench.training.learner import Learner, Start, TopKLearner, auxiliary_loss, constrain_gradient
 from riebench.training.one_pass import learners_of, learning_rate, step_all
 from riebench.training.training_plan import GridPoint, SAESettings
 
@@ -24,7 +24,7 @@ def point(aux: bool = True, k: int = 3) -> GridPoint:
 def learner(points: list[GridPoint] | None = None) -> Learner:
     generator = torch.Generator().manual_seed(5)
     start = Start(torch.randn(D, generator=generator), torch.tensor(2.0))
-    made = Learner(points or [point()], D, start, SETTINGS, CPU)
+    made = TopKLearner(points or [point()], D, start, SETTINGS, CPU)
     with torch.no_grad():
         made.latent_bias.copy_(torch.randn(4 * D, generator=generator) / 10)
         made.W_enc.add_(torch.randn(4 * D, D, generator=generator) / 10)
@@ -95,6 +95,20 @@ def test_explained_variance_of_a_step_is_that_of_the_sae() -> None:
     assert made.step(x, LR).explained.item() == pytest.approx(explained_variance(before, x), abs=1e-5)
 
 
+@pytest.mark.parametrize(("n", "k"), [(96, 1), (96, 5), (96, 96), (35, 2), (4096, 3)])
+def test_the_largest_of_each_row(n: int, k: int) -> None:
+    generator = torch.Generator().manual_seed(n + k)
+    x, W_enc = (torch.randn(rows, 7, generator=generator) for rows in (ROWS + 3, n))
+    bias = torch.randn(n, generator=generator)
+    # All large ones of a row in one group of neighbours, and all in one group of those far apart.
+    bias[: GROUPS[1]] += 3
+    bias[5 :: max(1, n // GROUPS[1])] += 3
+    values, features = best_features(x, W_enc, bias, k)
+    wanted = (x @ W_enc.T + bias).topk(k, dim=1)
+    assert torch.allclose(values, wanted.values, atol=1e-5)
+    assert (features == wanted.indices).float().mean() > 0.999  # but for the order of two that are nearly equal
+
+
 def test_products_with_few_codes() -> None:
     features, codes = torch.tensor([[2, 0], [2, 3], [1, 2]]), torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     dense = torch.zeros(3, 5).scatter(1, features, codes)
@@ -157,7 +171,7 @@ def test_a_feature_is_dead_after_vectors_without_it() -> None:
 def test_with_and_without_auxiliary_loss_part_when_a_feature_dies() -> None:
     both = [point(True), point(False)]
     grid = learners_of(both, D, Start(torch.zeros(D), torch.tensor(1.0)), SETTINGS, CPU)
-    alone = [Learner([p], D, Start(torch.zeros(D), torch.tensor(1.0)), SETTINGS, CPU) for p in both]
+    alone = [TopKLearner([p], D, Start(torch.zeros(D), torch.tensor(1.0)), SETTINGS, CPU) for p in both]
     assert len(grid) == 1
     for number in range(6):
         if number == 3:
@@ -190,7 +204,7 @@ def test_training_finds_sparse_directions() -> None:
     x = codes @ truth + 0.5
     settings = SAESettings(batch=512, auxk=8, dead_after=20_000)
     start = Start(x.mean(0), (x - x.mean(0)).square().mean())
-    made = Learner([point(k=4)], 8, start, settings, CPU)
+    made = TopKLearner([point(k=4)], 8, start, settings, CPU)
     for _ in range(800):
         made.step(x[torch.randint(len(x), (512,), generator=generator)], 3e-3)
     assert explained_variance(made.sae(), x) > 0.85

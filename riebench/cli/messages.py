@@ -26,9 +26,9 @@ PACKAGE = logging.getLogger("riebench")
 """The parent of every logger of the package. The package installs no handler; the program does, while it runs."""
 PREFIX = "RIEBENCH"
 """The beginning of the environment variables that stand for options."""
-VARIABLES = ("RIEBENCH_WEIGHTS", "RIEBENCH_PYTHON", "RIEBENCH_SAELENS")
-"""The environment variables that are no options: of the weights folder, and of the scripts and tests."""
-LISTS = ("k", "expansion", "seeds", "aux", "decoder", "kind", "blocks", "together", "budget")
+VARIABLES = ("RIEBENCH_WEIGHTS", "RIEBENCH_PYTHON")
+"""The environment variables that are no options: of the weights folder, and of the scripts."""
+LISTS = ("k", "expansion", "seeds", "aux", "decoder", "kind", "l1", "l0", "prefixes", "blocks", "together", "budget")
 """The options of commands that take several values in one word."""
 _PATHS: set[str] = set()
 """The flags of all commands that take a path."""

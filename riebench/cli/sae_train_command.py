@@ -25,9 +25,24 @@ def sae_train_command(
     preset: Annotated[
         str | None, typer.Option(help="mini (the default), paper (RIEBench, k 160), paper-v1 (first release, k 10).")
     ] = None,
-    k: Annotated[str | None, typer.Option(help="Active features, as 5,10,20.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="topk (the default), batchtopk, matryoshka, jumprelu, relu, gated, or several.")
+    ] = None,
+    k: Annotated[
+        str | None, typer.Option(help="Active features, as 5,10,20: of each vector; of batchtopk, matryoshka the mean.")
+    ] = None,
+    l1: Annotated[
+        str | None,
+        typer.Option(
+            help="Weight of the sum of the codes, of relu, gated, as 0.1,0.3. Unit of codes: root mean squared "
+            "distance of the vectors from their mean."
+        ),
+    ] = None,
+    l0: Annotated[
+        str | None, typer.Option(help="Weight of the number of active features, of jumprelu, as 0.002,0.005.")
+    ] = None,
     expansion: Annotated[str | None, typer.Option(help="Features per dimension, as 4,8.")] = None,
-    aux: Annotated[str | None, typer.Option(help="Auxiliary loss: on, off, or on,off.")] = None,
+    aux: Annotated[str | None, typer.Option(help="Auxiliary loss of the kinds with k: on, off, or on,off.")] = None,
     decoder: Annotated[
         str | None, typer.Option(help="trained, frozen (it stays random: a baseline), or trained,frozen.")
     ] = None,
@@ -48,6 +63,18 @@ def sae_train_command(
     ] = None,
     buffer: Annotated[int | None, typer.Option(help="Vectors of each site that are shuffled together.")] = None,
     shuffle_seed: Annotated[int | None, typer.Option(help="Seed of the order of the vectors.")] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of the steps in which the weights of --l1 and --l0 rise from 0.")
+    ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option(help="Width of jumprelu's kernel, in the unit of --l1's codes.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Threshold at which jumprelu starts, in the unit of --l1's codes.")
+    ] = None,
+    prefixes: Annotated[
+        str | None, typer.Option(help="Shares of the features that reconstruct alone, of matryoshka, as 0.25,0.5.")
+    ] = None,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between lines of log.jsonl.")] = 50,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     model: Annotated[
@@ -68,13 +95,15 @@ def sae_train_command(
     *,
     settings: Mapping[str, Any],
 ) -> int:
-    """Train TopK SAEs: every combination of k, expansion, auxiliary loss and seed, in one pass over the data.
+    """Train SAEs: every combination of kind, sparsity, expansion, auxiliary loss and seed, in one pass over the data.
 
     The same command with the same --out goes on from the last checkpoint.
 
     Examples:
 
       riebench sae train values --k 5,10,20 --aux on,off --out saes
+
+      riebench sae train values --kind batchtopk,jumprelu --k 10 --l0 0.005 --out saes
 
       riebench sae train --model mini --prompts grammar --count 20000 --steps 0 --out saes
     """
@@ -101,7 +130,10 @@ def sae_train_command(
         log_every=log_every,
         checkpoint_every=checkpoint_every,
         tensorboard=tensorboard,
+        kind=None if kind is None else tuple(kind.split(",")),
         k=_numbers("k", k),
+        l1=_shares("l1", l1),
+        l0=_shares("l0", l0),
         expansion=_numbers("expansion", expansion),
         seeds=_numbers("seeds", seeds),
         aux=_words("aux", aux, SWITCH),
@@ -116,6 +148,10 @@ def sae_train_command(
         buffer=buffer,
         shuffle_seed=shuffle_seed,
         steps=steps,
+        warmup=warmup,
+        bandwidth=bandwidth,
+        threshold=threshold,
+        prefixes=_shares("prefixes", prefixes),
     )
     if trained.signal is not None:
         return 128 + trained.signal
@@ -162,6 +198,15 @@ def _numbers(name: str, words: str | None) -> tuple[int, ...] | None:
         return tuple(int(word) for word in words.split(","))
     except ValueError:
         raise UserError(f"{name} is {words!r}; expected whole numbers, as 5,10,20") from None
+
+
+def _shares(name: str, words: str | None) -> tuple[float, ...] | None:
+    if words is None:
+        return None
+    try:
+        return tuple(float(word) for word in words.split(","))
+    except ValueError:
+        raise UserError(f"{name} is {words!r}; expected numbers, as 0.1,0.3") from None
 
 
 def _words(name: str, words: str | None, known: Mapping[str, bool]) -> tuple[bool, ...] | None:

@@ -100,18 +100,28 @@ def built(parts: Parts) -> LinearSAE:
     for name, value in state.items():
         if name != SILENT and not value.is_floating_point():
             raise ValueError(f"{name} is {value.dtype}, expected floating-point numbers; quantised SAEs are not read")
-    n_features, d_model = state["encoder.weight"].shape
     activation = parts.activation
     if isinstance(activation, JumpReLU):
-        activation = JumpReLU(activation.threshold.detach().float().expand(n_features).clone())
+        activation = JumpReLU(activation.threshold.detach().float().expand(len(state["encoder.weight"])).clone())
         if not bool(activation.threshold.isfinite().all()):
             raise ValueError("threshold has numbers that are not finite")
-    sae = LinearSAE(d_model, n_features, activation, parts.kind)
-    thresholds = {n: v for n, v in sae.state_dict().items() if n == THRESHOLD}
-    silent = {SILENT: torch.zeros(n_features, dtype=torch.long)}
+    silent = {SILENT: torch.zeros(len(state["latent_bias"]), dtype=torch.long)}
     floats = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
-    sae.load_state_dict({**silent, **floats, **thresholds})
+    sae = assembled(Parts({**silent, **floats}, activation, parts.kind))
     for name, parameter in sae.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise ValueError(f"{name} has numbers that are not finite")
+    return sae
+
+
+def assembled(parts: Parts) -> LinearSAE:
+    """The SAE of some parts that are whole and have its types and shapes, without gradients.
+
+    Raises:
+        RuntimeError: if a tensor is missing or has another shape.
+    """
+    n_features, d_model = parts.state["encoder.weight"].shape
+    sae = LinearSAE(d_model, n_features, parts.activation, parts.kind)
+    thresholds = {name: value for name, value in sae.state_dict().items() if name == THRESHOLD}
+    sae.load_state_dict(parts.state | thresholds)
     return sae.eval().requires_grad_(False)

@@ -5,12 +5,16 @@ Every product is the forward pass of an embedding bag, which on CPUs and GPUs is
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
+
+ROWS = 512
+"""Rows whose pre-activations are computed at a time on a CPU."""
+GROUPS = (32, 16, 8, 4)
+"""Sizes of groups of features; the largest with ``n >= k * size^2`` leaves the least to sort."""
 
 
 class Active(NamedTuple):
@@ -36,6 +40,39 @@ def active(features: Tensor, n_features: int) -> Active:
     return Active(features, order, order // features.shape[1], starts)
 
 
+def best_features(centred: Tensor, W_enc: Tensor, latent_bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest pre-activations of each row, and their features, both ``[batch, k]``, without gradient.
+
+    The pre-activations ``centred W_enc^T + latent_bias`` of some rows at a time stay in the processor's cache. The k
+    largest of a row lie in the k groups of features with the largest maxima, so only these are sorted; the result is
+    exact.
+
+    Args:
+        centred: vectors ``[batch, d]`` less the bias.
+        W_enc: ``[n, d]``.
+        latent_bias: ``[n]``.
+        k: 1 to n.
+    """
+    n_features = len(W_enc)
+    rows = len(centred) if centred.is_cuda else ROWS
+    group = next((size for size in GROUPS if n_features % size == 0 and n_features >= k * size * size), 1)
+    pre = centred.new_empty(min(rows, len(centred)), n_features)
+    starts = torch.arange(0, n_features, n_features // group, device=centred.device)[:, None]
+    found: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        for part in centred.split(rows):
+            some = torch.mm(part, W_enc.T, out=pre[: len(part)]).add_(latent_bias)
+            if group == 1:
+                values, features = some.topk(k, dim=1)
+            else:
+                best = some.unflatten(1, (group, -1)).amax(1).topk(k, dim=1).indices
+                among = (best[:, None] + starts).flatten(1)
+                values, indices = some.gather(1, among).topk(k, dim=1)
+                features = among.gather(1, indices)
+            found.append((values, features))
+    return torch.cat([values for values, _ in found]), torch.cat([features for _, features in found])
+
+
 def weighted_rows(where: Active, codes: Tensor, dictionary: Tensor) -> Tensor:
     """``codes @ dictionary`` for codes ``[batch, k]`` and a dictionary ``[n, d]``: ``[batch, d]``."""
     return embedding_bag(where.features, dictionary, per_sample_weights=codes, mode="sum")
@@ -45,48 +82,3 @@ def weighted_rows_transposed(where: Active, codes: Tensor, vectors: Tensor) -> T
     """``codes.T @ vectors`` for codes ``[batch, k]`` and vectors ``[batch, d]``: ``[n, d]``."""
     weights = codes.flatten()[where.order]
     return embedding_bag(where.rows, vectors, where.starts, per_sample_weights=weights, mode="sum")
-
-
-class Encode(torch.autograd.Function):
-    """Pre-activations at the active features, whose gradient costs as little as they are few.
-
-    ``apply(pre, centred, W_enc, pre_bias, latent_bias, where)`` picks ``[batch, k]`` of the pre-activations
-    ``pre = centred W_enc^T + latent_bias`` ``[batch, n]``, with ``centred = x - pre_bias`` ``[batch, d]``. The gradient
-    goes to ``W_enc``, ``pre_bias`` and ``latent_bias``.
-    """
-
-    @staticmethod
-    def forward(
-        context: Any, pre: Tensor, centred: Tensor, W_enc: Tensor, pre_bias: Tensor, latent_bias: Tensor, where: Active
-    ) -> Tensor:
-        context.save_for_backward(centred, W_enc)
-        context.where = where
-        return pre.gather(1, where.features)
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        centred, W_enc = context.saved_tensors
-        of_weight = weighted_rows_transposed(context.where, grad, centred)
-        of_latent = weighted_rows_transposed(context.where, grad, centred.new_ones(len(centred), 1)).squeeze(1)
-        return None, None, of_weight, -(of_latent @ W_enc), of_latent, None
-
-
-class Decode(torch.autograd.Function):
-    """``apply(codes, W_dec, where)``: :func:`weighted_rows` with a gradient to codes ``[batch, k]`` and ``W_dec``."""
-
-    @staticmethod
-    def forward(context: Any, codes: Tensor, W_dec: Tensor, where: Active) -> Tensor:
-        context.save_for_backward(codes, W_dec)
-        context.where = where
-        return weighted_rows(where, codes, W_dec)
-
-    @staticmethod
-    @once_differentiable
-    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        codes, W_dec = context.saved_tensors
-        with torch.enable_grad():
-            free = codes.detach().requires_grad_()
-            summed = weighted_rows(context.where, free, W_dec.detach())
-        (of_codes,) = torch.autograd.grad(summed, free, grad)
-        return of_codes, weighted_rows_transposed(context.where, codes, grad), None

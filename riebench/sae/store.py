@@ -39,7 +39,8 @@ from riebench.util.files import write_whole
 
 KEYS = keys("""
     n_dirs_local d_model k auxk auxk_coef dead_steps_threshold explained_variance model model_fingerprint site expansion
-    aux frozen seed steps batch lr eps decay aux_weight shuffle_seed notes kind
+    aux frozen seed steps batch lr eps decay aux_weight shuffle_seed notes kind l1 l0 warmup bandwidth threshold
+    prefixes
 """)
 """Of the published layout and of ours: sizes, and how it was trained; ``notes`` may hold anything."""
 FAULTS = (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError)

@@ -1,17 +1,19 @@
-"""One SAE under training: a step is the published loss, its gradient taken through the k active features alone."""
+"""One SAE under training: what the kinds have in common, and TopK, whose gradient goes through k features alone."""
 
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from riebench.sae.sparse import Decode, Encode, active
-from riebench.sae.topk import TopKSAE
+from riebench.sae.identities import SILENT, Parts, State, assembled, state_of
+from riebench.sae.linear import LinearSAE, TopK
+from riebench.sae.sparse import active, best_features, weighted_rows, weighted_rows_transposed
 from riebench.training.training_plan import GridPoint, SAESettings
 
 
@@ -32,7 +34,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         loss: mean squared error over the variance of the data.
-        auxiliary: the auxiliary loss, 0 without dead features.
+        auxiliary: the auxiliary loss, 0 without dead features; of a kind with a penalty the penalty before its weight.
         explained: explained variance of the batch.
         l0: mean number of active features.
         dead: share of dead features.
@@ -45,8 +47,26 @@ class StepResult(NamedTuple):
     dead: Tensor
 
 
-class Learner:
-    """An SAE with its optimiser.
+class Terms(NamedTuple):
+    """What a kind's forward pass gives for a batch, without gradients.
+
+    Attributes:
+        loss: mean squared error over the variance of the data.
+        auxiliary: as in :class:`StepResult`.
+        explained: explained variance.
+        active: number of active features, summed over the batch.
+        fired: ``[n]``, whether each feature was active.
+    """
+
+    loss: Tensor
+    auxiliary: Tensor
+    explained: Tensor
+    active: Tensor
+    fired: Tensor
+
+
+class Learner(ABC):
+    """An SAE with its optimiser; a subclass is a kind.
 
     Two SAEs that differ in the auxiliary loss alone are the same until a feature has died; until then one learner
     trains both.
@@ -60,12 +80,18 @@ class Learner:
 
     Attributes:
         points: the SAEs that it trains.
+        own: names of the trained tensors that the kind has beside the usual ones.
+        counts: names of the tensors that it keeps and does not train.
         W_enc: ``[n, d]``.
         W_dec: ``[n, d]``, rows of norm 1.
         pre_bias: ``[d]``.
         latent_bias: ``[n]``.
         silent: ``[n]``, vectors since each feature was active.
+        variance: of the vectors, mean over dimensions.
     """
+
+    own: ClassVar[tuple[str, ...]] = ()
+    counts: ClassVar[tuple[str, ...]] = ("silent",)
 
     def __init__(
         self, points: list[GridPoint], d_model: int, start: Start, settings: SAESettings, device: torch.device
@@ -79,12 +105,17 @@ class Learner:
         self.pre_bias = nn.Parameter(start.median.to(device, copy=True))
         self.latent_bias = nn.Parameter(torch.zeros(n_features, device=device))
         self.silent = torch.zeros(n_features, dtype=torch.long, device=device)
+        self._add_own(n_features, device)
         self.optimizer = self._adam()
+
+    def _add_own(self, n_features: int, device: torch.device) -> None:
+        """Set the tensors of :attr:`own` and :attr:`counts`."""
+        del n_features, device
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trained tensors by name."""
-        return {name: getattr(self, name) for name in ("W_enc", "W_dec", "pre_bias", "latent_bias")}
+        return {name: getattr(self, name) for name in ("W_enc", "W_dec", "pre_bias", "latent_bias", *self.own)}
 
     def _adam(self) -> torch.optim.Adam:
         # Fused: one pass over the memory, which is what bounds this step.
@@ -98,37 +129,35 @@ class Learner:
         other = copy.copy(self)
         for name, value in self.parameters.items():
             setattr(other, name, nn.Parameter(value.detach().clone()))
-        other.silent, other.optimizer = self.silent.clone(), other._adam()
+        for name in self.counts:
+            setattr(other, name, getattr(self, name).clone())
+        other.optimizer = other._adam()
         other.optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
         other.points, self.points = off, [point for point in self.points if point.aux]
         return other
 
-    def step(self, x: Tensor, lr: float) -> StepResult:
-        """One step on vectors ``[batch, d]``, with a learning rate."""
-        k, dead = self.points[0].k, self._dead()
-        centred = x - self.pre_bias.detach()
-        with torch.no_grad():
-            pre = torch.addmm(self.latent_bias, centred, self.W_enc.T)
-            where = active(pre.topk(k, dim=1).indices, len(self.W_enc))
-        codes = Encode.apply(pre, centred, self.W_enc, self.pre_bias, self.latent_bias, where).relu()
-        residual = x - Decode.apply(codes, self.W_dec, where) - self.pre_bias
-        loss = residual.square().mean() / self.variance
-        auxiliary = x.new_zeros(())
-        if self.points[0].aux and bool(dead.any()):
-            auxiliary = self._auxiliary(x, residual.detach(), dead)
+    def step(self, x: Tensor, lr: float, warmth: float = 1.0) -> StepResult:
+        """One step on vectors ``[batch, d]``, with a learning rate and the share of a penalty's weight that counts."""
+        dead = self._dead()
         self.optimizer.zero_grad()
-        (loss + self.settings.aux_weight * auxiliary).backward()
+        terms = self._gradients(x, dead, warmth)
         self._update(lr)
-        return self._seen(x, residual.detach(), loss.detach(), auxiliary.detach(), codes.detach(), where.features, dead)
+        self.silent = torch.where(terms.fired, 0, self.silent + len(x))
+        return StepResult(terms.loss, terms.auxiliary, terms.explained, terms.active / len(x), dead.float().mean())
+
+    @abstractmethod
+    def _gradients(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+        """Set the gradients of the parameters for vectors ``[batch, d]``; ``dead [n]`` says which features are."""
 
     def _auxiliary(self, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
+        """The auxiliary loss of dead features, whose gradient is added, weighted; 0 where there is none."""
+        if not (self.points[0].aux and bool(dead.any())):
+            return x.new_zeros(())
         chosen = dead.nonzero().squeeze(1)
-        return auxiliary_loss(
-            (x - self.pre_bias) @ self.W_enc[chosen].T + self.latent_bias[chosen],
-            self.W_dec[chosen],
-            residual,
-            self.settings.auxk,
-        )
+        pre = (x - self.pre_bias) @ self.W_enc[chosen].T + self.latent_bias[chosen]
+        auxiliary = auxiliary_loss(pre, self.W_dec[chosen], residual.detach(), self.settings.auxk)
+        (self.settings.aux_weight * auxiliary).backward()
+        return auxiliary.detach()
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
@@ -142,47 +171,25 @@ class Learner:
         # After the step, so that what is saved has norm 1.
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True))
 
-    @torch.no_grad()
-    def _seen(
-        self,
-        x: Tensor,
-        residual: Tensor,
-        loss: Tensor,
-        auxiliary: Tensor,
-        codes: Tensor,
-        features: Tensor,
-        dead: Tensor,
-    ) -> StepResult:
-        """Count the silent features; measure."""
-        on = codes > 0
-        fired = torch.zeros_like(self.silent, dtype=torch.bool).index_fill_(0, features[on], True)
-        self.silent = torch.where(fired, 0, self.silent + len(x))
-        explained = 1 - residual.square().sum() / (x - x.mean(0)).square().sum()
-        return StepResult(loss, auxiliary, explained, on.sum() / len(x), dead.float().mean())
-
     def _dead(self) -> Tensor:
         return self.silent > self.settings.dead_after
 
-    def sae(self) -> TopKSAE:
+    def sae(self) -> LinearSAE:
         """The SAE as it is now, on the CPU; the silent time of its features in steps, as in the published files."""
-        n_features, d_model = self.W_enc.shape
-        sae = TopKSAE(d_model, n_features, self.points[0].k)
-        state = {
-            "encoder.weight": self.W_enc,
-            "decoder.weight": self.W_dec.T,
-            "pre_bias": self.pre_bias,
-            "latent_bias": self.latent_bias,
-            "stats_last_nonzero": self.silent // self.settings.batch,
-        }
-        sae.load_state_dict({name: value.detach().cpu() for name, value in state.items()})
-        return sae.eval().requires_grad_(False)
+        state = state_of(self.W_enc, self.W_dec, self.latent_bias, self.pre_bias)
+        silent = {SILENT: self.silent // self.settings.batch}
+        return assembled(self._parts({name: value.detach().cpu() for name, value in (state | silent).items()}))
+
+    @abstractmethod
+    def _parts(self, state: State) -> Parts:
+        """The parts of the SAE as it is used; ``state`` is all but what the kind has of its own."""
 
     def state(self) -> dict[str, Any]:
         """All that :meth:`restore` needs."""
         return {
             "points": [point.model_dump() for point in self.points],
             "parameters": {name: value.detach() for name, value in self.parameters.items()},
-            "silent": self.silent,
+            **{name: getattr(self, name) for name in self.counts},
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -192,8 +199,47 @@ class Learner:
         self.points = [GridPoint(**point) for point in state["points"]]
         for name, value in state["parameters"].items():
             getattr(self, name).copy_(value)
-        self.silent.copy_(state["silent"])
+        for name in self.counts:
+            getattr(self, name).copy_(state[name])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+class TopKLearner(Learner):
+    """``relu(topk(pre, k))`` (Gao et al., 2024; arXiv 2410.22366)."""
+
+    @torch.no_grad()
+    def _gradients(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+        k = self.points[0].k
+        assert k is not None
+        centred = x - self.pre_bias
+        values, features = best_features(centred, self.W_enc, self.latent_bias, k)
+        where, on = active(features, len(self.W_enc)), values > 0
+        with torch.enable_grad():  # for the embedding bag's own derivative by its weights
+            weights = values.relu().requires_grad_()
+            rebuilt = weighted_rows(where, weights, self.W_dec.detach())
+        residual = centred - rebuilt.detach()
+        # Derivatives of the mean squared error over the variance; few passes over [batch, d], which take time.
+        scale = -2 / (residual.numel() * self.variance)
+        of_pre = torch.autograd.grad(rebuilt, weights, residual)[0] * on * scale
+        self.W_dec.grad = weighted_rows_transposed(where, weights.detach() * scale, residual)
+        self.W_enc.grad = weighted_rows_transposed(where, of_pre, centred)
+        self.latent_bias.grad = weighted_rows_transposed(where, of_pre, x.new_ones(len(x), 1)).squeeze(1)
+        self.pre_bias.grad = residual.sum(0) * scale - self.latent_bias.grad @ self.W_enc
+        error, mean = squares(residual), centred.mean(0)
+        with torch.enable_grad():
+            auxiliary = self._auxiliary(x, residual, dead)
+        explained = 1 - error / (squares(centred) - len(x) * squares(mean))
+        fired = torch.zeros_like(self.silent, dtype=torch.bool).index_fill_(0, features[on], True)
+        return Terms(error / residual.numel() / self.variance, auxiliary, explained, on.sum(), fired)
+
+    def _parts(self, state: State) -> Parts:
+        assert self.points[0].k is not None
+        return Parts(state, TopK(self.points[0].k))
+
+
+def squares(x: Tensor) -> Tensor:
+    """The sum of the squares of all numbers."""
+    return x.flatten().dot(x.flatten())
 
 
 def auxiliary_loss(pre: Tensor, W_dec: Tensor, residual: Tensor, auxk: int) -> Tensor:

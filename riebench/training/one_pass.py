@@ -18,6 +18,7 @@ from riebench.models.devices import pick_device
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import save_sae
 from riebench.sae.variance import geometric_median
+from riebench.training.kinds import learner_of
 from riebench.training.learner import Learner, Start, StepResult
 from riebench.training.training_log import Callback, TrainingLog, last_lines
 from riebench.training.training_plan import CHECKPOINT, GridPoint, SAESettings, TrainingPlan
@@ -121,7 +122,7 @@ class _Training:
 
     def _restored(self, site: str, state: Mapping[str, Any]) -> Learner:
         points = [GridPoint(**point) for point in state["points"]]
-        learner = Learner(points, self.plan.widths[site], self.starts[site], self.plan.settings, self.device)
+        learner = learner_of(points, self.plan.widths[site], self.starts[site], self.plan.settings, self.device)
         learner.restore(state)
         return learner
 
@@ -136,11 +137,11 @@ class _Training:
         except UserError:
             self.keep()
             raise
-        lr = learning_rate(self.plan.settings, self.step, self.steps)
+        rates = rates_of(self.plan.settings, self.step, self.steps)
         self.step += 1
         self.results = {}
         for site, rows in batch.items():
-            self.results |= step_all(self.learners[site], rows.to(self.device).float(), lr)
+            self.results |= step_all(self.learners[site], rows.to(self.device).float(), *rates)
         if self.step % self.plan.log_every == 0 or self.step == self.steps:
             self._check()
             for point, seen in self.results.items():
@@ -201,18 +202,18 @@ def learners_of(
     points: Sequence[GridPoint], width: int, start: Start, settings: SAESettings, device: torch.device
 ) -> list[Learner]:
     """Learners for the SAEs of a site; those that differ in the auxiliary loss alone begin as one."""
-    together: dict[tuple[str, int, int, bool, int], list[GridPoint]] = {}
+    together: dict[GridPoint, list[GridPoint]] = {}
     for point in points:
         together.setdefault(point.start, []).append(point)
-    return [Learner(several, width, start, settings, device) for several in together.values()]
+    return [learner_of(several, width, start, settings, device) for several in together.values()]
 
 
-def step_all(learners: list[Learner], x: Tensor, lr: float) -> dict[GridPoint, StepResult]:
+def step_all(learners: list[Learner], x: Tensor, lr: float, warmth: float = 1.0) -> dict[GridPoint, StepResult]:
     """One step of all learners of a site on vectors ``[batch, d]``; a learner that must fork adds one to the list."""
     learners += [other for learner in learners if (other := learner.fork()) is not None]
     results: dict[GridPoint, StepResult] = {}
     for learner in learners:
-        seen = learner.step(x, lr)
+        seen = learner.step(x, lr, warmth)
         results |= dict.fromkeys(learner.points, seen)
     return results
 
@@ -226,6 +227,12 @@ def learning_rate(settings: SAESettings, step: int, steps: int) -> float:
     """The learning rate of a step, from 0: constant, then falling linearly to 0 over the last part."""
     falling = settings.decay * steps
     return settings.lr * min(1.0, (steps - step) / falling) if falling else settings.lr
+
+
+def rates_of(settings: SAESettings, step: int, steps: int) -> tuple[float, float]:
+    """The learning rate of a step, and the share of a penalty's weight: it rises linearly over the first part to 1."""
+    rising = settings.warmup * steps
+    return learning_rate(settings, step, steps), min(1.0, (step + 1) / rising) if rising else 1.0
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:

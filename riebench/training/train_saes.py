@@ -70,8 +70,9 @@ def train(
         callback: is called as ``callback(sae, step, measured)`` with each line of the log: the name of an SAE, the
             step, and loss, auxiliary loss, ``explained`` variance, ``l0`` and share of ``dead`` features.
         tensorboard: whether to write events for TensorBoard into the folder ``tensorboard`` of ``out``.
-        options: axes of the grid (``k``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and settings, see
-            :class:`riebench.training.training_plan.Axes` and :class:`riebench.training.training_plan.SAESettings`.
+        options: axes of the grid (``kind``, ``k``, ``l1``, ``l0``, ``expansion``, ``aux``, ``frozen``, ``seeds``) and
+            settings, see :class:`riebench.training.training_plan.Axes` and
+            :class:`riebench.training.training_plan.SAESettings`.
 
     Raises:
         UserError: before the first step, if the data are not whole, the grid cannot be, the disk is too small, ``out``

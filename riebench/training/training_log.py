@@ -125,7 +125,7 @@ def draw_learning_curves(folder: Path) -> Path | None:
     lines = pd.DataFrame(read_log(folder))
     if lines.empty:
         return None
-    lines[["site", "what"]] = lines["sae"].str.extract(r"(.*?)_(k.*)")
+    lines[["site", "what"]] = lines["sae"].str.extract(r"(.*?)_((?:k|l1-|l0-)\d.*)")
     sites, saes = list(lines["site"].unique()), list(lines["what"].unique())
     with rc_context(PAPER):
         figure = Figure(figsize=(7.2, 1.0 + 1.9 * len(sites) + 0.09 * len(saes)), layout="constrained")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import signature
@@ -24,6 +24,21 @@ from riebench.util.errors import UserError, unknown
 from riebench.util.work_folder import WorkFolder
 
 log = logging.getLogger(__name__)
+COUNTED = ("topk", "batchtopk", "matryoshka")
+"""Kinds whose k says how many features are active."""
+L1, L0 = ("relu", "gated"), ("jumprelu",)
+"""Kinds with a penalty on the sum of the codes, and on their number."""
+KINDS = ("topk", "batchtopk", "jumprelu", "relu", "gated", "matryoshka")
+OPTIONS_OF_KINDS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("k", "aux", "auxk", "aux_weight"), COUNTED),
+    "l1": L1,
+    "l0": L0,
+    "warmup": (*L1, *L0),
+    **dict.fromkeys(("bandwidth", "threshold"), L0),
+    "prefixes": ("matryoshka",),
+}
+"""Option to the kinds on which it acts; all others act on every kind."""
+OWN_SETTINGS = ("warmup", "bandwidth", "threshold", "prefixes")
 TRAINING, CHECKPOINT, WEIGHTS = "training.json", "checkpoint.pt", "model_fingerprint"
 
 
@@ -41,6 +56,12 @@ class SAESettings(BaseModel):
         dead_after: vectors without an activation after which a feature counts as dead.
         buffer: vectors of each site that are shuffled together.
         shuffle_seed: of the order of the vectors.
+        warmup: share of the steps, the first ones, over which a penalty rises linearly from 0.
+        bandwidth: width of the kernel that is the straight-through derivative of a JumpReLU's step. Unit, as that of
+            ``threshold``: the root mean squared distance of the vectors from their mean.
+        threshold: at which the thresholds of a JumpReLU SAE start.
+        prefixes: shares of the features of a Matryoshka SAE, each of which, from the first feature on, reconstructs
+            alone; all together always do.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -55,22 +76,41 @@ class SAESettings(BaseModel):
     dead_after: int = Field(200_000, ge=1)
     buffer: int = Field(1 << 18, ge=1)
     shuffle_seed: int = Field(0, ge=0, lt=1 << 23)
+    warmup: float = Field(0.1, ge=0, le=1)
+    bandwidth: float = Field(0.01, gt=0)
+    threshold: float = Field(0.02, gt=0)
+    prefixes: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.0625, 0.125, 0.25, 0.5)
+
+    def of(self, kinds: Collection[str]) -> dict[str, Any]:
+        """The settings by name without those that act on none of some kinds."""
+        own = {name for name in OWN_SETTINGS if not set(OPTIONS_OF_KINDS[name]) & set(kinds)}
+        return self.model_dump(mode="json", exclude=own)
+
+
+Weight = Annotated[float, Field(ge=0)]
 
 
 class Axes(BaseModel):
     """The axes of the grid.
 
     Attributes:
-        k: active features.
+        kind: of the SAE, one of :data:`KINDS`.
+        k: active features; of BatchTopK and Matryoshka SAEs their mean number over a batch.
+        l1: weights of the penalty on the sum of the codes, of ReLU and gated SAEs. Unit of the codes: the root mean
+            squared distance of the vectors from their mean; the squared error is divided by its square.
+        l0: weights of the penalty on the number of active features, of JumpReLU SAEs.
         expansion: features per dimension, n / d.
         aux: whether dead features reconstruct the residual.
         frozen: whether the decoder stays random, the baseline of arXiv 2602.14111.
         seeds: of the start.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    kind: tuple[str, ...] = ("topk",)
     k: tuple[int, ...] = (16,)
+    l1: tuple[Weight, ...] = (0.3,)
+    l0: tuple[Weight, ...] = (0.005,)
     expansion: tuple[int, ...] = (4,)
     aux: tuple[bool, ...] = (True,)
     frozen: tuple[bool, ...] = (False,)
@@ -91,7 +131,10 @@ class GridPoint(BaseModel):
 
     Attributes:
         site: whose values it is trained on.
-        k: active features.
+        kind: one of :data:`KINDS`.
+        k: active features; None for a kind with a penalty.
+        l1: weight of the penalty on the sum of the codes; None for a kind without it.
+        l0: weight of the penalty on the number of active features; None for a kind without it.
         expansion: features per dimension.
         aux: whether dead features reconstruct the residual.
         frozen: whether the decoder stays as it started.
@@ -101,7 +144,10 @@ class GridPoint(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     site: str
-    k: int
+    kind: str = "topk"
+    k: int | None = None
+    l1: float | None = None
+    l0: float | None = None
     expansion: int
     aux: bool
     frozen: bool = False
@@ -110,13 +156,21 @@ class GridPoint(BaseModel):
     @property
     def name(self) -> str:
         """The name of its folder; begins with its site, so that ``sae.folder`` finds it."""
-        aux = f"aux-{'on' if self.aux else 'off'}" + "_frozen" * self.frozen
-        return f"{self.site.replace('/', '-')}_k{self.k}_x{self.expansion}_{aux}_seed{self.seed}"
+        weight = f"l1-{self.l1}" if self.l1 is not None else f"l0-{self.l0}"
+        sparsity = weight if self.k is None else f"k{self.k}"
+        words = [self.site.replace("/", "-"), sparsity, f"x{self.expansion}"]
+        words += [f"aux-{'on' if self.aux else 'off'}"] * (self.kind in COUNTED)
+        words += [self.kind] * (self.kind != "topk") + ["frozen"] * self.frozen
+        return "_".join([*words, f"seed{self.seed}"])
 
     @property
-    def start(self) -> tuple[str, int, int, bool, int]:
-        """The facts that decide the start of the training; SAEs that differ in the auxiliary loss alone share them."""
-        return self.site, self.k, self.expansion, self.frozen, self.seed
+    def start(self) -> GridPoint:
+        """What decides the start of the training; SAEs that differ in the auxiliary loss alone share it."""
+        return self.model_copy(update={"aux": True})
+
+    def facts(self) -> dict[str, Any]:
+        """What the SAE's configuration says of it; a TopK SAE's has neither its kind nor penalties."""
+        return self.model_dump(exclude={"kind"} if self.kind == "topk" else None, exclude_none=True)
 
 
 def settings_and_axes(preset: str | None, options: Mapping[str, Any]) -> tuple[SAESettings, Axes]:
@@ -131,13 +185,26 @@ def settings_and_axes(preset: str | None, options: Mapping[str, Any]) -> tuple[S
     for name in options:
         if name not in known:
             raise unknown("setting", name, known)
-    chosen = PRESETS[preset or "mini"] | {name: value for name, value in options.items() if value is not None}
+    options = {name: value for name, value in options.items() if value is not None}
+    chosen = PRESETS[preset or "mini"] | options
+    if isinstance(chosen.get("kind"), str):
+        chosen["kind"] = (chosen["kind"],)
     try:
         settings = SAESettings(**{n: v for n, v in chosen.items() if n in SAESettings.model_fields})
-        return settings, Axes(**{n: v for n, v in chosen.items() if n in Axes.model_fields})
+        axes = Axes(**{n: v for n, v in chosen.items() if n in Axes.model_fields})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}") from None
+    for kind in axes.kind:
+        if kind not in KINDS:
+            raise unknown("kind", kind, KINDS)
+    for name in options:
+        kinds = OPTIONS_OF_KINDS.get(name, axes.kind)
+        if axes.kind and not set(kinds) & set(axes.kind):
+            raise UserError(
+                f"{name} acts on SAEs of the kind {' or '.join(kinds)}, not on {_listed(axes.kind)}; leave it out"
+            )
+    return settings, axes
 
 
 def grid_points(axes: Axes, widths: Mapping[str, int]) -> list[GridPoint]:
@@ -147,20 +214,30 @@ def grid_points(axes: Axes, widths: Mapping[str, int]) -> list[GridPoint]:
         UserError: if an axis is empty, has a value twice or below 1, or a k is above the number of features.
     """
     for name, values in axes.model_dump().items():
-        lowest = 1 if name in ("k", "expansion") else 0
+        lowest = {"k": 1, "expansion": 1, "kind": ""}.get(name, 0)
         if not values or len(set(values)) < len(values) or min(values) < lowest:
-            raise UserError(f"{name} is {_listed(values)}; expected different numbers, each {lowest} or more")
+            words = "kinds" if name == "kind" else f"numbers, each {lowest} or more"
+            raise UserError(f"{name} is {_listed(values)}; expected different {words}")
     points = []
-    for site, k, expansion, frozen, seed, aux in product(
-        widths, axes.k, axes.expansion, axes.frozen, axes.seeds, axes.aux
-    ):
-        if k > (features := expansion * widths[site]):
-            raise UserError(
-                f"k is {k}, but an SAE of {site} has {features} features at expansion {expansion}; "
-                "lower k or raise the expansion"
-            )
-        points.append(GridPoint(site=site, k=k, expansion=expansion, aux=aux, frozen=frozen, seed=seed))
+    for site, kind in product(widths, axes.kind):
+        sparsity, aux = _sparsity(axes, kind), axes.aux if kind in COUNTED else (False,)
+        for (name, value), expansion, frozen, seed, on in product(
+            sparsity, axes.expansion, axes.frozen, axes.seeds, aux
+        ):
+            if name == "k" and value > (features := expansion * widths[site]):
+                raise UserError(
+                    f"k is {value}, but an SAE of {site} has {features} features at expansion {expansion}; "
+                    "lower k or raise the expansion"
+                )
+            of_all = {"site": site, "kind": kind, "expansion": expansion, "aux": on, "frozen": frozen, "seed": seed}
+            points.append(GridPoint(**of_all, **{name: value}))
     return points
+
+
+def _sparsity(axes: Axes, kind: str) -> list[tuple[str, Any]]:
+    """The name and each value of the axis that makes SAEs of a kind sparse."""
+    name = "k" if kind in COUNTED else "l1" if kind in L1 else "l0"
+    return [(name, value) for value in getattr(axes, name)]
 
 
 def _listed(values: Sequence[Any]) -> str:
@@ -216,7 +293,12 @@ class TrainingPlan:
             }
             if live.model is not None:
                 origin |= {"fingerprint": live.model.fingerprint, "conditions": dict(live.model.conditions)}
-        return {**origin, **self.settings.model_dump(), "saes": [point.name for point in self.points]}
+        return {**origin, **self.settings.of(self.kinds), "saes": [point.name for point in self.points]}
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of its SAEs."""
+        return {point.kind for point in self.points}
 
     @property
     def weights(self) -> int:
@@ -241,14 +323,15 @@ class TrainingPlan:
             steps: of the training.
             fingerprint: of the model's weights.
         """
+        settings = {"batch", "lr", "eps", "decay", "aux_weight", "shuffle_seed", *OWN_SETTINGS}
         return {
             "auxk": self.settings.auxk if point.aux else None,
             "dead_steps_threshold": self.settings.dead_after // self.settings.batch,
             "model": self.model_name,
             WEIGHTS: fingerprint,
-            **point.model_dump(),
+            **point.facts(),
             "steps": steps,
-            **self.settings.model_dump(include={"batch", "lr", "eps", "decay", "aux_weight", "shuffle_seed"}),
+            **{name: value for name, value in self.settings.of({point.kind}).items() if name in settings},
         }
 
     def begin(self, folder: WorkFolder) -> bool:
