@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from riebench.methods import Observed, Plan, method
-from riebench.mini.grammar import PromptError, contrasts
+from riebench.mini.grammar import contrasts, parse
 from riebench.models.sites import NEURONS
-from riebench.pairs import Contrast, Pair, change_of, read_contrasts
-from riebench.pairs.contrasts import UNMARKED
-from riebench.util.errors import PairError, UserError
+from riebench.pairs import Contrast, Pair
+
+from .contrasted import FIRST_SEED, check_contrasts, lines_for
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FIRST_SEED = 3_000_000
-"""Of the prompts' runs; far from the seeds of pairs."""
 Prompts = Annotated[
     str | None,
     Field(
-        description="File of prompts, on each line an original prompt, a tab and an edit prompt. A pair takes the lines"
-        " with its own words in brackets, else those without brackets. Mini's grammar writes them unless it is given."
+        description="File of contrasts, also given as contrasts=FILE: on each line an original prompt, a tab and an"
+        " edit prompt. A pair takes the lines with its own words in brackets, else those without brackets. Mini's"
+        " grammar writes them unless it is given."
     ),
 ]
 Count = Annotated[int, Field(gt=0, description="Prompts of each side that the grammar writes.")]
@@ -41,6 +40,7 @@ class ContrastiveAddition:
     prompts: Prompts = None
     count: Count = 32
     everywhere: Everywhere = False
+    other_names: ClassVar[Mapping[str, str]] = {"contrasts": "prompts"}
 
     @property
     def files(self) -> list[str]:
@@ -48,16 +48,11 @@ class ContrastiveAddition:
         return [] if self.prompts is None else [self.prompts]
 
     def check(self, pairs: Sequence[Pair], steps: int) -> None:
-        if self.prompts is not None:
-            read_contrasts(Path(self.prompts))
-            return
-        try:
-            contrasts(pairs[0].original_prompt, pairs[0].editing_prompt, 1)
-        except PromptError:
-            raise UserError("the method 'caa' needs prompts for each edit; give --option prompts=FILE") from None
+        check_contrasts("caa", self.prompts, "prompts", pairs, 1)
 
     def plan(self, seen: Observed) -> Plan:
-        original, edit = zip(*self.contrasts(seen), strict=True)
+        found = self.contrasts(seen)
+        original, edit = [tuple(getattr(one, side) for one in found) for side in ("original", "edit")]
         added, removed = mean_updates(seen, edit), mean_updates(seen, original)
         changes = {}
         for site in seen.sites:
@@ -66,18 +61,13 @@ class ContrastiveAddition:
         return Plan(changes, notes={"prompts": len(original)})
 
     def contrasts(self, seen: Observed) -> Sequence[Contrast]:
-        """Other prompts that make the edit of the pair."""
-        before, after = seen.pair.original_prompt, seen.pair.editing_prompt
-        if self.prompts is None:
-            return [Contrast(*both) for both in contrasts(before, after, self.count)]
-        file = Path(self.prompts)
-        every = seen.once(("contrasts", file), lambda: read_contrasts(file), for_all_pairs=True)
-        found = every.get(change_of(before, after)) or every.get(UNMARKED)
-        if not found:
-            raise PairError(
-                f"{file} has no prompts for this edit; give lines with the same words in brackets", "method"
-            )
-        return found
+        """Other prompts that make the edit of the pair; never its own."""
+        pair = seen.pair
+        if self.prompts is not None:
+            return lines_for(seen, Path(self.prompts))
+        own = {parse(pair.original_prompt), parse(pair.editing_prompt)}
+        written = contrasts(pair.original_prompt, pair.editing_prompt, self.count)
+        return [Contrast(*both) for both in written if not own & set(map(parse, both))]
 
 
 def mean_updates(seen: Observed, prompts: tuple[str, ...]) -> Mapping[str, Tensor]:

@@ -1,6 +1,7 @@
-"""Make mini's pair file: held-out scenes that the model draws as prompted on both sides, and whose masks are found.
+"""Make mini's pair files: held-out scenes that the model draws as prompted on both sides, and whose masks are found.
 
-python scripts/make_mini_pairs.py
+python scripts/make_mini_pairs.py                # the default set
+python scripts/make_mini_pairs.py --entangled    # the edit prompt changes one more attribute of the object
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import numpy as np
 import riebench
 from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.masks import MaskRules, pair_regions
-from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, held_out, prompt, random_scene
+from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, Scene, grounding_phrases, held_out, prompt, random_scene
 from riebench.mini.layout import layout_of_seed
 from riebench.mini.masker import MiniMasker
 from riebench.mini.reader import read_all
 from riebench.models import Model
-from riebench.models.mini import PAIRS
+from riebench.models.mini import ENTANGLED, PAIRS
 from riebench.pairs import Pair
 from riebench.util.errors import PairError
 
@@ -33,6 +34,22 @@ EDITED = {
     8: "background",
     9: "style",
 }
+
+
+OF_THE_OBJECT = ("colour", "material", "pose", "inside")
+"""The attributes of which an entangled pair changes one more, which must not come along."""
+ENTANGLED_SEEDS = 100_000
+"""Added to the seeds of entangled pairs, whose layouts are others than those of the default set."""
+
+
+def entangled(category: int, base: Scene, source: Scene, rng: np.random.Generator) -> Scene | None:
+    """The scene of an edit prompt that changes one more attribute of the object; None if it is not held out."""
+    sketch = "sketch" in (base.style, source.style)  # which has no colours
+    names = [name for name in OF_THE_OBJECT if name != EDITED[category] and not (sketch and name == "colour")]
+    name = str(rng.choice(names))
+    values = [value for value in ATTRIBUTES[name] if value != getattr(source, name)]
+    both = source.changed(**{name: str(rng.choice(values))})
+    return both if held_out(both) else None
 
 
 def candidate(category: int, rng: np.random.Generator) -> tuple[Scene, Scene]:
@@ -55,18 +72,6 @@ def candidate(category: int, rng: np.random.Generator) -> tuple[Scene, Scene]:
             continue
         if held_out(base) and held_out(source):
             return base, source
-
-
-def phrases(category: int, base: Scene, source: Scene) -> tuple[str, str]:
-    """Grounding phrases of the original and of the edit."""
-    name = EDITED[category]
-    if category == 8:
-        return "background", "background"
-    if category == 9:
-        return "#everything", "#everything"
-    before = base.shape if name not in ("addition", "inside") else getattr(base, name)
-    after = source.shape if name not in ("addition", "inside") else getattr(source, name)
-    return before if before != "nothing" else base.shape, after if after != "nothing" else source.shape
 
 
 def instruction(category: int, base: Scene, source: Scene) -> str:
@@ -105,31 +110,39 @@ def main() -> None:
     """Write the pair file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--per-category", type=int, default=20)
-    count = parser.parse_args().per_category
+    parser.add_argument("--entangled", action="store_true")
+    args = parser.parse_args()
+    count, prefix, first, out = args.per_category, "mini", 0, PAIRS
+    if args.entangled:
+        prefix, first, out = "entangled", ENTANGLED_SEEDS, ENTANGLED
     model, masker = riebench.load("mini"), MiniInstruments().masker()
     pairs: list[dict[str, object]] = []
     for category, edited in EDITED.items():
         kept, tried = 0, 0
         while kept < count:
-            seed = category * 1000 + tried
+            seed = first + category * 1000 + tried
             tried += 1
-            base, source = candidate(category, np.random.default_rng([seed, 17]))
-            before, after = phrases(category, base, source)
+            rng = np.random.default_rng([seed, 17])
+            base, source = candidate(category, rng)
+            shown = entangled(category, base, source, rng) if args.entangled else source
+            if shown is None:
+                continue
+            before, after = grounding_phrases(edited, base, source)
             pair: dict[str, object] = {
-                "id": f"mini-{category}-{kept:02d}",
+                "id": f"{prefix}-{category}-{kept:02d}",
                 "editing_type_id": str(category),
                 "original_prompt": written(base, edited),
-                "editing_prompt": written(source, edited),
+                "editing_prompt": written(shown, edited),
                 "editing_instruction": instruction(category, base, source),
                 "original_gsam_prompt": before,
                 "editing_gsam_prompt": after,
                 "seed": seed,
             }
-            if drawn_right(model, masker, pair, base, source):
+            if drawn_right(model, masker, pair, base, shown):
                 pairs.append(pair)
                 kept += 1
         print(f"category {category}: {count} pairs out of {tried} candidates", flush=True)
-    PAIRS.write_text(json.dumps(pairs, indent=1) + "\n")
+    out.write_text(json.dumps(pairs, indent=1) + "\n")
 
 
 if __name__ == "__main__":

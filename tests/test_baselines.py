@@ -23,7 +23,7 @@ from riebench.methods import Observed, Plan, method
 from riebench.methods.registry import METHODS
 from riebench.mini.grammar import contrasts, held_out, parse
 from riebench.models import Run, entry_named
-from riebench.pairs import Pair, read_contrasts
+from riebench.pairs import Contrast, Pair, read_contrasts
 from riebench.records import Record
 from riebench.sae.baselines import random_dictionary
 from riebench.sae.topk import TopKSAE
@@ -170,7 +170,7 @@ def test_caa_takes_lines_without_brackets_for_every_other_edit(seen: Observed, t
     (tmp_path / "prompts.tsv").write_text(LINES)
     style = PAIR.model_copy(update={"original_prompt": "a heart", "editing_prompt": "a heart [in ink]"})
     method = ContrastiveAddition(prompts="prompts.tsv")
-    assert method.contrasts(replace(seen, pair=style)) == [("a dog", "a wolf")]
+    assert method.contrasts(replace(seen, pair=style)) == [Contrast("a dog", "a wolf")]
     (tmp_path / "other.tsv").write_text("a [red] cat\ta [green] cat\n")
     with pytest.raises(PairError, match=r"other\.tsv has no prompts for this edit"):
         ContrastiveAddition(prompts="other.tsv").contrasts(seen)

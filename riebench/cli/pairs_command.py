@@ -9,7 +9,7 @@ import typer
 
 from riebench.cli.messages import App
 from riebench.pairs import CATEGORIES, Pair, categories_named, check_pairs, load_pairs, remarks_on, select
-from riebench.pairs.pair_files import as_items, write_json
+from riebench.pairs.pair_files import as_items, write_json, write_text
 from riebench.pairs.piebench import Built, build_pairs, read_piebench, reasons
 from riebench.report.summary import wide_console
 from riebench.util.errors import UserError
@@ -17,7 +17,10 @@ from riebench.util.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-PairFile = Annotated[Path | None, typer.Option("--pairs", help="Pair file (JSON). Default: mini's own.")]
+PairFile = Annotated[
+    str | None,
+    typer.Option("--pairs", help="Pair file (JSON), or a model's set, as mini:entangled. Default: mini's own."),
+]
 pairs_app = App(help="Build, check and look at pairs.", no_args_is_help=True)
 
 
@@ -67,6 +70,33 @@ def _tally(built: Built) -> Table:
     for name, numbers in rows.items():
         table.add_row(name, *(str(n) if n else "" for n in numbers), str(sum(numbers)))
     return table
+
+
+@pairs_app.command("contrasts")
+def pairs_contrasts(
+    pairs: Annotated[Path, typer.Option(help="Pair file (JSON).")],
+    out: Annotated[Path, typer.Option(help="File of contrasts to write, for --option contrasts=FILE.")],
+    count: Annotated[int, typer.Option(min=1, help="Contrasts of each pair at most.")] = 32,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write contrasts for methods that learn an edit from other prompts, from the pairs' own words.
+
+    Example: riebench pairs contrasts --pairs pairs.json --out contrasts.tsv
+    """
+    from riebench.pairs.contrast_writing import write_contrasts
+
+    if out.exists() and not force:
+        raise UserError(f"{str(out)!r} exists already; give another name, or --force to overwrite it")
+    written = write_contrasts(load_pairs(pairs), count)
+    for name, reason in written.left_out.items():
+        print(f"pair {name}: {reason}")
+    lines = dict.fromkeys("\t".join(line) for lines in written.lines.values() for line in lines)
+    if not lines:
+        raise UserError(f"none of the {len(written.left_out)} pairs of {pairs} has contrasts, for the reasons above")
+    write_text(out, "".join(f"{line}\n" for line in lines))
+    fewest = min(map(len, written.lines.values()))
+    pairs_with, without = len(written.lines), len(written.left_out)
+    print(f"{out}: {len(lines)} contrasts for {pairs_with} pairs, {fewest} or more each; {without} pairs have none")
 
 
 @pairs_app.command("check")
@@ -121,7 +151,8 @@ def pairs_show(pair_id: Annotated[str, typer.Argument(metavar="ID")], pairs: Pai
     print(select(_pairs(pairs), ids=[pair_id])[0].model_dump_json(indent=2))
 
 
-def _pairs(path: Path | None) -> list[Pair]:
+def _pairs(location: str | None) -> list[Pair]:
+    from riebench.models.entries import pair_file_named
     from riebench.models.mini import PAIRS
 
-    return load_pairs(path or PAIRS)
+    return load_pairs(pair_file_named(location) if location else PAIRS)

@@ -151,7 +151,7 @@ def plain_setting(worker: PairWorker, task: PairTask, setting: PairSetting) -> S
     """
     with nothing_kept(worker.instruments):
         alone = task._replace(settings=(setting,), searches=())
-        work = PairWork(alone, worker.recorder, worker.instruments, worker.kept_for_all)
+        work = PairWork(alone, worker.recorder, worker.instruments, worker.kept_for_all, worker.learnt)
         work.observe()
         (picture,) = work.edited.pictures([setting])
         if picture.error is not None:

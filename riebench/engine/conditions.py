@@ -177,7 +177,7 @@ def conditions_of(
     """
     known = sorted({option for method in methods.values() for option in method.option_names})
     for option in [*sweep.options, *(["k"] if sweep.k else [])]:
-        if option not in known:
+        if not any(method.own_option(option) in method.option_names for method in methods.values()):
             raise unknown(f"option of {', '.join(map(repr, methods))}", option, known or ["none"])
     conditions = [
         Condition(method=name, options=options, sites=blocks, strengths=sweep.strengths, on_steps=intervals)
@@ -211,4 +211,6 @@ def _option_sets(
 
 def _shared_options(sweep: Sweep, method: MethodEntry) -> dict[str, Any]:
     """The options of a sweep that a method has."""
-    return {option: value for option, value in sweep.options.items() if option in method.option_names}
+    return {
+        option: value for option, value in sweep.options.items() if method.own_option(option) in method.option_names
+    }

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from riebench.engine.learnt_files import LearntFiles
 from riebench.engine.pair_task import PairSetting, PairTask
 from riebench.engine.recorder import Recorder
 from riebench.masks.region import DELETE_OBJECT
@@ -56,6 +57,7 @@ class EditedRuns:
         base: the picture of the base run.
         source: the picture of the source run.
         timed: a stage of the work by its name, as a ``with`` statement.
+        learnt: keeps what methods learn.
     """
 
     def __init__(
@@ -67,9 +69,10 @@ class EditedRuns:
         base: Image,
         source: Image,
         timed: Callable[[str], AbstractContextManager[None]],
+        learnt: LearntFiles,
     ) -> None:
         self.task, self.recorder, self.request, self.model = task, recorder, recorder.request, model
-        self.seen, self.base, self.source, self._timed = seen, base, source, timed
+        self.seen, self.base, self.source, self._timed, self._learnt = seen, base, source, timed, learnt
 
     def pictures(
         self, settings: Sequence[PairSetting], plans: dict[int, Plan | Exception] | None = None
@@ -123,7 +126,8 @@ class EditedRuns:
         deletes = self.task.pair.editing_type_id == DELETE_OBJECT
         if deletes and not PROTOCOLS[self.request.protocol].delete_only_adds and entry.values(method).get("only_add"):
             method = replace(method, only_add=False)
-        seen, shared = replace(self.seen, sites=self.request.conditions[number].sites), _shared(self.seen)
+        sites, on_disk = self.request.conditions[number].sites, self._learnt.of_condition(number)
+        seen, shared = replace(self.seen, sites=sites, _on_disk=on_disk), _shared(self.seen)
         plan: Plan | Exception
         try:
             with torch.no_grad(), _naming(name):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from riebench.engine.edited_runs import EditedPicture, EditedRuns
+from riebench.engine.learnt_files import LearntFiles
 from riebench.engine.pair_task import PairResult, PairSetting, PairTask
 from riebench.engine.recorder import Recorder
 from riebench.engine.sae_check import notes_at, notes_of_saes
@@ -23,7 +24,8 @@ from riebench.masks import Mask, Region, to_grid
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import RunName
 from riebench.metrics import Reference, doubts_of_texts, score_images
-from riebench.models import Run, neuron_sites
+from riebench.models import Edit, Run, neuron_sites
+from riebench.pairs import Pair
 from riebench.prompts import Prompted
 from riebench.records import Record
 from riebench.settings.lpips_search import lpips_of
@@ -44,6 +46,7 @@ class PairWork:
         recorder: of the run.
         instruments: of the run.
         kept_for_all: what methods keep from pair to pair.
+        learnt: keeps what methods learn in the run's folder.
         trace: times the stages of the work; None times nothing.
 
     Attributes:
@@ -69,13 +72,14 @@ class PairWork:
         recorder: Recorder,
         instruments: Instruments,
         kept_for_all: dict[Hashable, Any],
+        learnt: LearntFiles,
         trace: Trace | None = None,
     ) -> None:
         self.task, self.recorder, self.instruments = task, recorder, instruments
         self.request, self.model = recorder.request, instruments.model
         self.protocol = PROTOCOLS[self.request.protocol]
         self.stage = "observing"
-        self._kept_for_all, self._trace = kept_for_all, trace
+        self._kept_for_all, self._learnt, self._trace = kept_for_all, learnt, trace
         self._pictures: list[EditedPicture] = []
         self._records: list[Record] = []
 
@@ -132,13 +136,15 @@ class PairWork:
             protocol=self.protocol,
             pictures=MappingProxyType(pictures),
             regions=MappingProxyType(regions),
-            generate=self._generate_without_edits,
+            generate=self._generate,
+            locate=self._locate,
+            similarity=self._similarity,
             _kept_for_all=self._kept_for_all,
         )
         self._about_saes = notes_of_saes(self.seen)
         self.base, self.source, self.base_mask, self.source_mask = base, source, base_mask, source_mask
         runs = (base.image, source.image)
-        self.edited = EditedRuns(self.task, self.recorder, self.model, self.seen, *runs, timed=self._timed)
+        self.edited = EditedRuns(self.task, self.recorder, self.model, self.seen, *runs, self._timed, self._learnt)
 
     def _sites(self) -> tuple[list[str], list[str]]:
         """The sites whose values the task's conditions need, and those whose SAEs they need, as the model runs them."""
@@ -162,8 +168,8 @@ class PairWork:
         on_device = {grid: torch.from_numpy(mask).to(self.model.device) for grid, mask in cells.items()}
         return {site: on_device[grid] for site, grid in grids.items()}
 
-    def _generate_without_edits(
-        self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str]
+    def _generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str], edits: Sequence[Edit] = ()
     ) -> Iterator[Run]:
         """Further runs, for methods that look at more than their pair.
 
@@ -172,7 +178,19 @@ class PairWork:
         """
         if self.model.own:
             self.model.entry.check_prompts(prompts)
+        if edits:
+            return iter(self.model.generate(prompts, seeds, self.request.steps, edits=edits, capture=capture))
         return self.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
+
+    def _locate(self, pair: Pair, base: Image, source: Image) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The masks (base, source) of a pair's phrases in pictures of further runs, on the grid of each site."""
+        source_region, base_region = self.instruments.masks(pair, base, source)
+        return self._on_grids(base_region, self._sites()[0]), self._on_grids(source_region, self._sites()[0])
+
+    def _similarity(self, pictures: Sequence[Image], prompt: str) -> list[float]:
+        """The CLIP similarity of pictures with a prompt."""
+        clip = self.instruments.scorers.clip
+        return (clip.images(pictures) @ clip.text(prompt)).tolist() if pictures else []
 
     @cached_property
     def _reference(self) -> Reference:

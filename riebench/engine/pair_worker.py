@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from riebench.engine.learnt_files import LearntFiles
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.pair_work import PairWork
 from riebench.engine.recorder import Recorder
@@ -27,6 +29,7 @@ class PairWorker:
     Args:
         request: what to run.
         handed_in: loaded parts that are used instead of the model's own.
+        folder: of the run, which keeps what methods learn; None keeps it in memory alone.
 
     Attributes:
         instruments: model, masks and scorers.
@@ -41,7 +44,7 @@ class PairWorker:
         UserError: if something cannot be loaded.
     """
 
-    def __init__(self, request: Request, handed_in: HandedIn | None = None) -> None:
+    def __init__(self, request: Request, handed_in: HandedIn | None = None, folder: Path | None = None) -> None:
         self.request, self.trace = request, TRACE.get()
         with self.trace.stage("load models") if self.trace else nullcontext():
             self.instruments = load_instruments(
@@ -54,6 +57,7 @@ class PairWorker:
             )
         self.recorder = Recorder(request, self.instruments)
         self.kept_for_all: dict[Hashable, Any] = {}
+        self.learnt = LearntFiles(folder, self.recorder, self.instruments.model.device)
         loaded_here = handed_in is None or not handed_in.names
         self.copies = self.instruments.model.device.type == "cpu" and loaded_here and self.trace is None
         for condition, method in zip(request.conditions, self.recorder.methods, strict=True):
@@ -116,7 +120,7 @@ class PairWorker:
             other = "this worker has other code or weights than the run began with; end the run, and give it again"
             return partial(self.give_up, task, other)
         started = time.perf_counter()
-        work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.trace)
+        work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.learnt, self.trace)
         fault: Exception | None = None
         try:
             with self.instruments.model.unwatched():

@@ -12,7 +12,7 @@ from riebench.engine.kept_pictures import KeptPictures, kept_pictures, pixels
 from riebench.engine.request import Request, requests_of
 from riebench.instruments.loading import load_scorers
 from riebench.metrics import METRICS, Scores, score_images
-from riebench.models.entries import entry_named
+from riebench.models.entries import entry_named, pair_file_named
 from riebench.pairs import load_pairs
 from riebench.records import Record, read_records
 from riebench.records.image_hashes import IMAGES, image_hashes, is_changed
@@ -66,7 +66,8 @@ def recheck(folder: Path) -> Rechecked:
 
 def _share_of_pairs(request: Request, records: Sequence[Record]) -> str:
     """How many of the pairs of the request's file have records."""
-    count, file = len({record.pair_id for record in records}), request.pair_file or entry_named(request.model).pairs
+    count = len({record.pair_id for record in records})
+    file = pair_file_named(request.pair_file) if request.pair_file else entry_named(request.model).pairs
     if file is None or not file.is_file():
         return f"{count} of an unknown number of pairs: {file or 'their file'} is not here"
     return f"{count} of the {len(load_pairs(file))} pairs of {file.name}"

@@ -14,7 +14,7 @@ from riebench.engine.conditions import Condition, ModelSites, conditions_of, swe
 from riebench.engine.presets import Preset, preset_named
 from riebench.engine.run_options import ALL, RunOptions
 from riebench.methods.registry import METHODS, find
-from riebench.models.entries import entry_named, named_model
+from riebench.models.entries import entry_named, named_model, pair_file_named
 from riebench.models.model import ModelEntry
 from riebench.pairs import Pair, categories_named, load_pairs, select
 from riebench.pairs.pair_files import fault
@@ -44,7 +44,8 @@ class Request(BaseModel):
         steps: denoising steps.
         seed: of all runs; None takes each pair's own, or 42.
         batch: rows in one forward pass at most.
-        pair_file: where the pairs come from; None if they are the model's own or were handed in.
+        pair_file: where the pairs come from, as ``mini:entangled`` for a set of a model; None if they are the model's
+            own or were handed in.
         pair_hash: SHA-256 of that file.
         pair_ids: the chosen pairs.
         keep_images: pairs of each category whose pictures are kept.
@@ -78,7 +79,7 @@ class Request(BaseModel):
         Raises:
             UserError: if objects were handed in, or the pair file is gone or has changed.
         """
-        file = self.pair_file or entry_named(self.model).pairs
+        file = pair_file_named(self.pair_file) if self.pair_file else entry_named(self.model).pairs
         if self.handed_in or file is None:
             objects = ", ".join(self.handed_in)
             raise UserError(f"the run cannot be repeated from its folder: {objects} were handed in from Python")
@@ -130,7 +131,7 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
             steps=steps,
             seed=options.seed,
             batch=options.batch,
-            pair_file=None if file == entry.pairs or file is None else file.resolve(),
+            pair_file=_as_kept(options, entry, file),
             pair_hash=file and file_hash(file),
             pair_ids=tuple(pair.id for pair in pairs),
             keep_images=options.keep_images,
@@ -280,12 +281,20 @@ def _pair_file(options: RunOptions, entry: ModelEntry) -> tuple[Path | None, lis
         if twice := [name for name, count in Counter(pair.id for pair in pairs).items() if count > 1]:
             raise UserError(f"pairs has the id {twice[0]!r} twice; give each pair its own")
         return None, pairs
-    file = entry.pairs if options.pairs is None else Path(options.pairs)
+    file = entry.pairs if options.pairs is None else pair_file_named(options.pairs)
     if file is None:
         raise UserError(
             f"{entry.name} has no pairs of its own; give a file with --pairs, see 'riebench pairs build --help'"
         )
     return file, load_pairs(file)
+
+
+def _as_kept(options: RunOptions, entry: ModelEntry, file: Path | None) -> Path | None:
+    """The pair file as a request keeps it: by its path, or by its name if it comes with the package."""
+    if file is None or file == entry.pairs:
+        return None
+    named = isinstance(options.pairs, str | Path) and file != Path(options.pairs)
+    return Path(str(options.pairs)) if named else file.resolve()
 
 
 def _checked(pair: Pair) -> Pair:

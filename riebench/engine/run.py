@@ -69,7 +69,7 @@ def carry_out(
     workers = Workers(options.workers or 1, *shares, beside and options.workers is None)
     if given.names and (workers.count > 1 or workers.address):
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
-    crew_of = hired(partial(_worker, request, given), workers, len(pairs), "pair", lambda task: task.pair.id)
+    crew_of = hired(partial(_worker, request, given, path), workers, len(pairs), "pair", lambda task: task.pair.id)
     with crew_of as crew, RunFolder(path, options.force) as folder:
         before = folder.records
         searched = [record for record in before if record.at_lpips or request.at_lpips]
@@ -154,11 +154,11 @@ def _completed(
     return [by_key.get(record.key, record) for record in folder.records]
 
 
-def _worker(request: Request, given: HandedIn) -> PairWorker:
+def _worker(request: Request, given: HandedIn, folder: Path) -> PairWorker:
     """Called in the process that the worker works in: torch is imported there alone."""
     from riebench.engine.pair_worker import PairWorker
 
-    return PairWorker(request, given)
+    return PairWorker(request, given, folder.resolve())
 
 
 def _work(

@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, runtime_checkable
 from typing import Protocol as TypeProtocol
 
-from riebench.models.sites import NEURONS, Change, Run, Values, block_of
+from riebench.models.sites import NEURONS, Change, Edit, Run, Values, block_of
 from riebench.pairs import Pair
 from riebench.records.schema import ACTS, INSIDE, OUTSIDE, fits_a_record
 from riebench.settings.protocols import RIEBENCH, Protocol
@@ -29,8 +29,32 @@ T = TypeVar("T")
 RunName = Literal["base", "source"]
 
 
-def _no_model(prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str]) -> Iterable[Run]:
+class Generate(TypeProtocol):
+    """Makes further runs."""
+
+    def __call__(
+        self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str], edits: Sequence[Edit] = ()
+    ) -> Iterable[Run]:
+        """The run of each prompt and seed, one by one, with the values at some sites; ``edits`` has one a run."""
+        ...
+
+
+Masks = Mapping[str, "Tensor"]
+"""Site to a mask on its grid, boolean ``[positions]``."""
+
+
+def _no_model(
+    prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str], edits: Sequence[Edit] = ()
+) -> Iterable[Run]:
     raise NotImplementedError("no model is at hand; give Observed(generate=...)")
+
+
+def _no_masker(pair: Pair, base: Picture, source: Picture) -> tuple[Masks, Masks]:
+    raise NotImplementedError("no masker is at hand; give Observed(locate=...)")
+
+
+def _no_clip(pictures: Sequence[Picture], prompt: str) -> list[float]:
+    raise NotImplementedError("no CLIP is at hand; give Observed(similarity=...)")
 
 
 @dataclass(frozen=True)
@@ -50,8 +74,11 @@ class Observed:
         protocol: the rules of the run, see :data:`riebench.settings.protocols.PROTOCOLS`.
         pictures: of the base and the source run, uint8 ``[height, width, 3]``; read-only.
         regions: masks of the two phrases in pixels, boolean ``[height, width]``; read-only.
-        generate: a function of prompts, seeds and sites. It generates further runs without edits and yields them one
-            by one, with the values at these sites.
+        generate: a function of prompts, seeds and sites, and of edits if there are any. It generates further runs and
+            yields them one by one, with the values at these sites.
+        locate: a function of a pair, its base and its source picture, both of further runs. It returns the masks
+            (base, source) of the pair's phrases on the sites' grids; PairError if a phrase is not found.
+        similarity: a function of pictures and a prompt that returns the CLIP similarity of each.
     """
 
     pair: Pair
@@ -65,7 +92,10 @@ class Observed:
     protocol: Protocol = RIEBENCH
     pictures: Mapping[RunName, Picture] = field(default_factory=dict)
     regions: Mapping[RunName, NDArray[np.bool_]] = field(default_factory=dict)
-    generate: Callable[[Sequence[str], Sequence[int], Collection[str]], Iterable[Run]] = _no_model
+    generate: Generate = _no_model
+    locate: Callable[[Pair, Picture, Picture], tuple[Masks, Masks]] = _no_masker
+    similarity: Callable[[Sequence[Picture], str], list[float]] = _no_clip
+    _on_disk: Callable[[str, Callable[[], Mapping[str, Tensor]]], Mapping[str, Tensor]] | None = None
     _kept: dict[Hashable, Any] = field(default_factory=dict)
     _kept_for_all: dict[Hashable, Any] = field(default_factory=dict)
 
@@ -86,6 +116,18 @@ class Observed:
             kept[key] = make()
         value: T = kept[key]
         return value
+
+    def learnt(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """The tensors of ``make()`` by name, computed once for a run and kept in its folder for a restart.
+
+        Args:
+            key: names all that they depend on and that ``make`` chooses: prompts, seeds, sites, options. Weights,
+                conditions, steps and the files of the method are added.
+            make: learns them from further runs alone, never from the pair.
+        """
+        if self._on_disk is not None:
+            return self._on_disk(key, make)
+        return self.once(("learnt", key), make, for_all_pairs=True)
 
     def generator(self) -> torch.Generator:
         """A new random generator with the pair's seed."""

@@ -49,6 +49,11 @@ class MethodEntry:
     needs_sae: bool
     needs_neurons: bool
 
+    def own_option(self, name: str) -> str:
+        """The name of an option in the class and in records, which may differ from a name that it is given by."""
+        names: Mapping[str, str] = getattr(self.cls, "other_names", {})
+        return names.get(name, name)
+
     @property
     def acts_outside(self) -> bool:
         """Whether the method changes nothing inside the denoiser, as its class says in ``acts_outside``."""
@@ -77,6 +82,10 @@ class MethodEntry:
             UserError: for an unknown option, a value of the wrong type, one that a record cannot keep, or no plan.
         """
         self.check_plan()
+        if len(set(map(self.own_option, options))) < len(options):
+            twice = next(name for name in options if self.own_option(name) != name)
+            raise UserError(f"option {twice!r} of method {self.name!r} is {self.own_option(twice)!r}; give one of them")
+        options = {self.own_option(name): value for name, value in options.items()}
         for option in options:
             if not self.option_names:
                 raise UserError(f"the method {self.name!r} has no options; leave out {option!r}")

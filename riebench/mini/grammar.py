@@ -192,21 +192,45 @@ def random_prompt(scene: Scene, rng: np.random.Generator) -> str:
     return prompt(scene, leave_out=silent)
 
 
+def asked_attribute(original: str, edit: str) -> str:
+    """The attribute that an edit asks for: the one in which two prompts differ, or that their brackets mark.
+
+    Raises:
+        PromptError: if a prompt cannot be read, or the prompts differ in several attributes of which not one is marked.
+    """
+    names = parse(original).differences(parse(edit))
+    if len(names) > 1:
+        marked = " ".join(re.findall(r"\[([^\]]*)\]", f"{original} {edit}")).lower()
+        asked = {_WORDS[word][0] for word in re.findall(r"[^\s,.]+", marked) if word in _WORDS}
+        names = tuple(name for name in names if name in asked)
+    if len(names) != 1:
+        changed = list(parse(original).differences(parse(edit)))
+        raise PromptError(f"the prompts {original!r} and {edit!r} differ in {changed}; expected one attribute")
+    return names[0]
+
+
+def asked_scenes(original: str, edit: str) -> tuple[Scene, Scene]:
+    """The scene of an original prompt, and the same with the attribute that the edit asks for changed, and no other.
+
+    Raises:
+        PromptError: as :func:`asked_attribute`.
+    """
+    name, before = asked_attribute(original, edit), parse(original)
+    return before, before.changed(**{name: getattr(parse(edit), name)})
+
+
 def contrasts(original: str, edit: str, count: int) -> list[tuple[str, str]]:
-    """Pairs of prompts with the same change as two prompts, of random scenes that are not held out.
+    """Pairs of prompts with the change that two prompts ask for, of random scenes that are not held out.
 
     Every change of an attribute has the same scenes.
 
     Raises:
-        PromptError: if a prompt cannot be read, or the two do not differ in one attribute.
+        PromptError: as :func:`asked_attribute`.
     """
     import numpy as np
 
-    before, after = parse(original), parse(edit)
-    names = before.differences(after)
-    if len(names) != 1:
-        raise PromptError(f"the prompts {original!r} and {edit!r} differ in {list(names)}; expected one attribute")
-    (name,) = names
+    before, after = asked_scenes(original, edit)
+    name = asked_attribute(original, edit)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     scenes: list[Scene] = []
     while len(scenes) < count:
@@ -215,6 +239,21 @@ def contrasts(original: str, edit: str, count: int) -> list[tuple[str, str]]:
             scenes.append(scene)
     both = [getattr(scene, name) for scene in (before, after)]
     return [(prompt(scene.changed(**{name: both[0]})), prompt(scene.changed(**{name: both[1]}))) for scene in scenes]
+
+
+def grounding_phrases(attribute: str, before: Scene, after: Scene) -> tuple[str, str]:
+    """The grounding phrases of an original and of its edit: the words for what the edit of an attribute changes."""
+    if attribute == "background":
+        return "background", "background"
+    if attribute == "style":
+        return "#everything", "#everything"
+    if attribute not in ("addition", "inside"):
+        return before.shape, after.shape
+    words = (getattr(scene, attribute) for scene in (before, after))
+    found, made = (
+        scene.shape if word == "nothing" else word for scene, word in zip((before, after), words, strict=True)
+    )
+    return found, made
 
 
 def alternatives(scene: Scene, attribute: str) -> Iterator[Scene]:

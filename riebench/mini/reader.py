@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from riebench.mini.grammar import ATTRIBUTES, Scene, neighbours, parse, visible
+from riebench.mini.grammar import ATTRIBUTES, Scene, asked_scenes, neighbours, visible
 from riebench.mini.layout import Layout, layout_of_seed
 from riebench.mini.render import draw_many, smaller
 from riebench.pairs import Pair
@@ -132,7 +132,8 @@ class PairTruth:
     """The judge of edited pictures of one pair of the drawn world.
 
     Args:
-        pair: its prompts differ in one attribute.
+        pair: its prompts differ in one attribute, or its brackets mark the one that is asked for. Of a further
+            attribute that the edit prompt changes, ``kept`` expects the original prompt's value.
         seed: of the layout.
 
     Raises:
@@ -140,7 +141,7 @@ class PairTruth:
     """
 
     def __init__(self, pair: Pair, seed: int) -> None:
-        self.base, self.source = parse(pair.original_prompt), parse(pair.editing_prompt)
+        self.base, self.source = asked_scenes(pair.original_prompt, pair.editing_prompt)
         self.layout = layout_of_seed(seed)
 
     def __call__(self, image: NDArray[np.uint8]) -> dict[str, float | None]:

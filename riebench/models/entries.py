@@ -104,6 +104,21 @@ def entry_named(name: str) -> ModelEntry:
     return entry
 
 
+def pair_file_named(location: str | Path) -> Path:
+    """The pair file at a path, or a model's set by its name, as ``mini:entangled``.
+
+    Raises:
+        UserError: if the model has no such set.
+    """
+    model, _, name = str(location).partition(":")
+    if not name or Path(location).exists() or model not in model_names():
+        return Path(location)
+    sets = entry_named(model).pair_sets
+    if name not in sets:
+        raise unknown("set of pairs", str(location), [f"{model}:{known}" for known in sets] or ["none"])
+    return sets[name]
+
+
 def load(model: str | Path, *, pipeline: Any = None, saes: Mapping[str, Any] | None = None, **settings: Any) -> Model:
     """Load a model: no masker, no CLIP, no LPIPS.
 

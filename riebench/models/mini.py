@@ -24,9 +24,11 @@ from riebench.util.files import fingerprint as files_fingerprint
 
 ROOM = Path(__file__).parents[1] / "mini"
 WEIGHTS, FLUX_WEIGHTS, PAIRS = ROOM / "weights", ROOM / "flux-weights", ROOM / "pairs.json"
+ENTANGLED = ROOM / "entangled.json"
 WORLD: dict[str, Any] = {
     "canvas": canvas_of_seed,
     "pairs": PAIRS,
+    "pair_sets": {"entangled": ENTANGLED},
     "prompts": "grammar",
     "blur_kernel": 15,  # published: 31 px for grid cells of 32 px; mini's cells have 16 px
     "instruments": "mini",
@@ -106,8 +108,8 @@ class DrawnEntry(DiffusersEntry):
                 raise UserError(f"{wrong}; give prompts of the drawn world, or another --model") from None
 
     def check_pairs(self, pairs: Sequence[Pair]) -> None:
-        """See :class:`ModelEntry`: prompts are of the drawn world and differ in exactly one attribute."""
-        from riebench.mini.grammar import PromptError, parse
+        """See :class:`ModelEntry`: prompts are of the drawn world and ask for the change of one attribute."""
+        from riebench.mini.grammar import PromptError, asked_attribute, parse
 
         for pair in pairs:
             try:
@@ -115,9 +117,12 @@ class DrawnEntry(DiffusersEntry):
             except PromptError as error:
                 wrong = f"{self.name} cannot draw pair {pair.id!r}: {error}"
                 raise UserError(f"{wrong}; give pairs of the drawn world with --pairs") from None
-            if len(changed) != 1:
+            try:
+                asked_attribute(pair.original_prompt, pair.editing_prompt)
+            except PromptError:
                 wrong = f"pair {pair.id!r} changes {list(changed)}"
-                raise UserError(f"{wrong}; a pair for {self.name} changes one attribute")
+                ask = "a pair for {} changes one attribute, or marks the asked one in square brackets"
+                raise UserError(f"{wrong}; {ask.format(self.name)}") from None
 
 
 class MiniEntry(DrawnEntry, SDXLEntry):

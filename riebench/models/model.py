@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
@@ -51,6 +51,7 @@ class ModelEntry(ABC):
         most_steps: the largest number of steps that the sampler takes.
         guidance: default guidance scale.
         pairs: the model's own pair file; None if it has none.
+        pair_sets: further pair files that come with the package, by name: ``mini:entangled`` is the set ``entangled``.
         prompts: the model's own source of prompts, see :func:`riebench.prompts.read_prompts`; None if it has none.
         blur_kernel: side of the blur of masks before they go to a site's grid, pixels.
         parts: weights that must be on this machine, the pipeline first; empty if they come with a package.
@@ -71,6 +72,7 @@ class ModelEntry(ABC):
     most_steps: int = 1000
     guidance: float = 0.0
     pairs: Path | None = None
+    pair_sets: Mapping[str, Path] = field(default_factory=dict)
     prompts: str | None = None
     blur_kernel: int = 31
     parts: tuple[Part, ...] = ()

@@ -77,7 +77,15 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         UserError: if the file cannot be written.
     """
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; a reader sees the whole file or none.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
     try:
         write_whole(path, text.encode())
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from riebench.records.schema import ALL_STEPS
 
@@ -22,12 +22,25 @@ FIXED = {
     "sdedit": "#00504A",
     "paste": "#C2185B",
     "noise": "#C4C4C4",
+    "pca": "#5B8C2A",
+    "probe": "#2F4B9A",
+    "sae-feature": "#F0A070",
+    "sae-sum": "#A63A00",
+    "loreft": "#6A3D9A",
+    "k-steer": "#1FA3A3",
+    "per": "#B8860B",
 }
 # From blue to yellow, for intervals of the steps, the shortest first; dark enough to be seen on white.
 GROWING = ("#440154", "#3B528B", "#21918C", "#5EC962", "#C8B900", "#E07B00", "#B40426")
 # For strangers' methods: tones that colour-blind readers can tell from those above.
 SPARE = ("#332288", "#882255", "#117733", "#999933", "#AA4499", "#661100", "#6699CC")
-MARKERS = ("o", "s", "^", "D", "v", "X", "P", "p", "h", "d", "*", "H", "<", ">")
+Marker: TypeAlias = str | tuple[int, Literal[0, 1, 2], int]
+"""As matplotlib takes it."""
+MARKERS: tuple[Marker, ...] = (
+    *("o", "s", "^", "D", "v", "X", "P", "p", "h", "d", "*", "H"),
+    *("8", (4, 1, 0), (4, 1, 45), (3, 1, 0), (6, 1, 0), (8, 1, 0), (5, 0, 180)),  # stars, and a pentagon on its head
+    *("<", ">"),
+)
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FIGURE_NAMES = (
     "curves-by-category",
@@ -67,7 +80,7 @@ class Look(NamedTuple):
     """How an arm is drawn."""
 
     colour: str
-    marker: str
+    marker: Marker
     line: str | tuple[int, tuple[int, ...]]
 
 
@@ -80,7 +93,7 @@ def colour(method: str) -> str:
     return FIXED.get(method) or SPARE[_hash(method) % len(SPARE)]
 
 
-def marker(method: str) -> str:
+def marker(method: str) -> Marker:
     """The marker of a method, from its canonical name alone."""
     names = list(FIXED)
     return MARKERS[names.index(method) if method in FIXED else len(names) + _hash(method) % 2]

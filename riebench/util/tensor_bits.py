@@ -73,6 +73,7 @@ class Untouched:
         self._tensors: list[Tensor] = []
         self._arrays: list[NDArray[Any]] = []
         self._holders: list[tuple[Any, list[Any]]] = []
+        self._met: set[int] = set()
         self._walk(values)
         self._bits = TensorBits(self._tensors, ())
         self._before = self._read()
@@ -98,7 +99,8 @@ class Untouched:
             self._walk((value.__func__, getattr(value.__self__, "__dict__", None)))
         elif isinstance(value, FunctionType):
             self._walk(value.__closure__ or ())
-        elif isinstance(value, list | tuple | Mapping | CellType) and all(value is not h for h, _ in self._holders):
+        elif isinstance(value, list | tuple | Mapping | CellType) and id(value) not in self._met:
+            self._met.add(id(value))  # no other gets this identity, as the list of holders keeps the value
             self._holders.append((value, _entries(value)))
             for entry in self._holders[-1][1]:
                 self._walk(entry)

@@ -1,0 +1,64 @@
+"""The study of concepts, from the choice of sites to tables and figures; see ``scripts/study_concepts``."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import shutil
+import time
+from pathlib import Path
+
+from figures import draw_all
+from stages import QUARTER, SMALL, Size, Study
+from tables import write_all
+
+
+def main() -> None:
+    """Run what is missing, then write tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--work", type=Path, required=True, help="pairs, SAEs, runs")
+    parser.add_argument("--out", type=Path, required=True, help="tables and figures")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", action="append", help="a stage; may be repeated")
+    parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
+    parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
+    given = parser.parse_args()
+    work, out = given.work, given.out
+    size = SMALL if given.small else Size() if given.model == "mini" else QUARTER
+    work.mkdir(parents=True, exist_ok=True)
+    todo = {} if given.draw else Study(given.model, work, size, given.workers).stages()
+    for name, stage in todo.items():
+        if not given.only or name in given.only:
+            started = time.perf_counter()
+            stage()
+            _say(work, name, started)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    if not given.draw:
+        keep(work, out)
+    write_all(given.model, work, out)
+    draw_all(given.model, work, out / "figures")
+
+
+def keep(work: Path, out: Path) -> None:
+    """Copy what tables and figures are made of, so that ``--draw --work OUT`` makes them again."""
+    for records in sorted(work.glob("*/records.jsonl")):
+        name, here = records.parent.name, f"{Path.cwd()}/"
+        (out / name).mkdir(exist_ok=True)
+        (out / name / "run.json").write_text((records.parent / "run.json").read_text().replace(here, ""))
+        with gzip.GzipFile(out / name / "records.jsonl.gz", "wb", mtime=0) as file:
+            file.write(records.read_bytes())
+    for file in [*work.glob("*.json"), *work.glob("*.csv"), work / "seconds.txt"]:
+        if file.exists():
+            shutil.copy(file, out / file.name)
+
+
+def _say(work: Path, name: str, started: float) -> None:
+    line = f"{name}: {time.perf_counter() - started:.0f} s"
+    print(line, flush=True)
+    with (work / "seconds.txt").open("a") as file:
+        file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

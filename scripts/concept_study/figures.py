@@ -1,0 +1,112 @@
+"""The study's figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from features import rank_correlations
+from matplotlib import pyplot as plt
+from stages import NAMES, SAES
+from tables import SETS, compared, counts, order
+
+from riebench.report.style import FIXED, PAPER
+from riebench.stats.resample import Bootstrap
+
+PAIR_TONE = "#555555"
+
+
+def draw_all(model: str, work: Path, out: Path) -> None:
+    """Draw every figure of what is there."""
+    mpl.use("Agg")
+    by_set = {name: values for folder, name in SETS.items() if len(values := compared(work / folder))}
+    counted = counts(work)
+    files = {name: work / f"features-{name}.csv" for name in SAES}
+    frames = {name: pd.read_csv(file) for name, file in files.items() if file.exists()}
+    with plt.rc_context(PAPER):
+        if by_set:
+            _save(_methods(by_set), out / "methods.png")
+        if len(counted):
+            _save(_counts(counted), out / "contrasts.png")
+        if frames:
+            _save(_features(frames), out / "features.png")
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _tone(name: str) -> str:
+    return FIXED["sae-sum"] if name == "sae-feature effect" else FIXED[name.split(" ", maxsplit=1)[0]]
+
+
+def _means(rows: pd.DataFrame, score: str) -> tuple[float, float, float]:
+    means = Bootstrap(rows["category"].tolist()).means(rows[[score]].to_numpy(float))
+    mean = float(means.mean[0])
+    return mean, *(mean if np.isnan(end[0]) else float(end[0]) for end in (means.low, means.high))
+
+
+def _methods(by_set: dict[str, pd.DataFrame]) -> Any:
+    """What arrives and what is kept, by method, for both sets."""
+    names = order(next(iter(by_set.values())))[::-1]
+    scores = {"arrived": "edits that arrive, of all pairs", "kept": "kept attributes, of pairs that reach the LPIPS"}
+    figure, grid = plt.subplots(1, 2, figsize=(7.2, 0.22 * len(names) + 0.9), sharey=True, layout="constrained")
+    looks = {"default": ("o", 0.13), "entangled": ("s", -0.13)}
+    for axes, (score, label) in zip(grid, scores.items(), strict=True):
+        for number, name in enumerate(names):
+            for which, values in by_set.items():
+                rows = values[values["name"] == name]
+                if not len(rows):
+                    continue
+                marker, shift = looks[which]
+                mean, low, high = _means(rows, score)
+                face = _tone(name) if which == "default" else "white"
+                axes.plot([low, high], [number + shift] * 2, color=_tone(name), lw=1)
+                axes.plot(mean, number + shift, marker, color=_tone(name), mfc=face, ms=4.5, ls="")
+        axes.set_xlabel(label)
+    grid[0].set_yticks(range(len(names)), names)
+    for which in by_set:
+        marker, _ = looks[which]
+        face = PAIR_TONE if which == "default" else "white"
+        grid[1].plot([], [], marker, color=PAIR_TONE, mfc=face, ls="", label=f"{which} pairs")
+    grid[1].legend(loc="lower left", frameon=False)
+    return figure
+
+
+def _counts(values: pd.DataFrame) -> Any:
+    """Edits that arrive, and the rise of the margin, over the number of contrasts."""
+    numbers = sorted(values["count"].unique())
+    figure, grid = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained")
+    scores = {"arrived": "edits that arrive", "risen": "rise of the CLIP margin"}
+    for axes, (score, label) in zip(grid, scores.items(), strict=True):
+        for place, name in enumerate(NAMES):
+            part = values[values["name"] == name].fillna({"risen": 0})
+            points = np.array([_means(part[part["count"] == count], score) for count in numbers])
+            at = np.arange(len(numbers)) + 0.05 * (place - len(NAMES) / 2)
+            axes.plot(at, points[:, 0], marker="osD^vPX*p"[place % 9], ms=4, lw=1.1, color=_tone(name), label=name)
+            axes.vlines(at, points[:, 1], points[:, 2], color=_tone(name), lw=0.6, alpha=0.6)
+        axes.set_xticks(range(len(numbers)), [f"{number:.0f}" for number in numbers])
+        axes.set_xlabel("contrasts")
+        axes.set_ylabel(label)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    return figure
+
+
+def _features(frames: dict[str, pd.DataFrame]) -> Any:
+    """The rise of the margin over AUROC, a panel for each kind of SAE."""
+    figure, grid = plt.subplots(1, len(frames), figsize=(7.2, 2.5), sharey=True, squeeze=False, layout="constrained")
+    for axes, (name, frame) in zip(grid[0], frames.items(), strict=True):
+        shown = frame["success"] > 0
+        clear = 0.5 + (frame["auroc"] - 0.5).abs()
+        for mask, tone, label in ((~shown, "#B0B0B0", "no picture shows the value"), (shown, FIXED["sae"], "some do")):
+            axes.plot(clear[mask], frame["rise"][mask], "o", ms=2.5, alpha=0.6, mew=0, color=tone, label=label)
+        mean, low, high, _ = rank_correlations(frame, "rise")
+        axes.set_title(f"{name}: rank correlation {mean:.2f} [{low:.2f}, {high:.2f}]", fontsize=7.5)
+        axes.set_xlabel("AUROC, or 1 - AUROC")
+    grid[0][0].set_ylabel("rise of the CLIP margin")
+    grid[0][-1].legend(loc="upper left", frameon=False)
+    return figure
