@@ -6,6 +6,7 @@ import argparse
 import gzip
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from figures import draw_all
@@ -20,12 +21,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="pairs, SAEs, runs")
     parser.add_argument("--out", type=Path, required=True, help="tables and figures")
     parser.add_argument("--workers", type=int, default=2)
+    for name in ("pairs", "single", "curve", "edits"):
+        parser.add_argument(f"--{name}", type=int, help=f"of each category, in place of {getattr(Size(), name)}")
     parser.add_argument("--only", action="append", help="a stage; may be repeated")
     parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
     parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
     given = parser.parse_args()
     work, out = given.work, given.out
     size = SMALL if given.small else Size() if given.model == "mini" else QUARTER
+    own = {name: getattr(given, name) for name in ("pairs", "single", "curve", "edits") if getattr(given, name)}
+    size = replace(size, **own)
     work.mkdir(parents=True, exist_ok=True)
     todo = {} if given.draw else Study(given.model, work, size, given.workers).stages()
     for name, stage in todo.items():

@@ -63,14 +63,14 @@ class Size:
         categories: that are run; empty for all.
     """
 
-    pairs: int = 4
+    pairs: int = 8
     choosing: tuple[int, ...] = (1, 5, 6, 8)
-    single: int = 6
-    curve: int = 1
+    single: int = 10
+    curve: int = 3
     counts: tuple[int, ...] = (2, 8, 128)
     prompts: int = 1000
     steps: int = 1000
-    edits: int = 1
+    edits: int = 2
     features: int = 24
     categories: tuple[int, ...] = ()
 

@@ -60,7 +60,14 @@ def compared(folder: Path) -> pd.DataFrame:
     if not len(values):
         return values
     values = values[values["count"].isna() | (values["count"] == 32)]
-    return with_arrived(values)
+    return with_arrived(balanced(values))
+
+
+def balanced(values: pd.DataFrame) -> pd.DataFrame:
+    """As many pairs of each category, the first ones: a study that is not finished has more of the first categories."""
+    every = values[["category", "pair"]].drop_duplicates().sort_values("pair")
+    kept = every.groupby("category").head(int(every.groupby("category").size().min()))["pair"]
+    return values[values["pair"].isin(kept)]
 
 
 def with_arrived(values: pd.DataFrame) -> pd.DataFrame:
@@ -146,7 +153,7 @@ def singles(work: Path) -> pd.DataFrame:
     """The values of ``sae-feature`` with each kind of SAE."""
     frames = [read_values([work / f"single-{name}"]).assign(sae=name) for name in SAES]
     joined = pd.concat([frame for frame in frames if len(frame)] or frames)
-    return with_arrived(joined) if len(joined) else joined
+    return with_arrived(balanced(joined)) if len(joined) else joined
 
 
 def single_table(values: pd.DataFrame) -> TextTable:
