@@ -25,10 +25,10 @@ from safetensors.torch import save_file
 
 from riebench.metrics.lpips import LpipsScorer
 
-PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "ihc.png")
 FILES = {"alex": "alexnet", "vgg": "vgg16"}
 """The lpips package's name of a trunk to that of the file."""
-SIDE = 192
+SIDE = 256
 MOST = 1e-6
 """The difference that is accepted; neighbouring numbers of float32 differ by 6e-8 near 1."""
 ADMITTED: dict[tuple[str, str], Any] = {
