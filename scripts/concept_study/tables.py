@@ -95,7 +95,7 @@ def overall(values: pd.DataFrame, name: str, sites: dict[str, str]) -> TextTable
         where = sites.get(method, "all 4" if method != "prompt" else "").split("+")
         cells = [mean_of(part, score) for score in ("arrived", *SCORES)]
         rows.append([method, "all 4" if len(where) > 1 else where[0], f"{part['reached'].sum()}/{len(part)}", *cells])
-    title = f"**{name.capitalize()} pairs**, every method at LPIPS 0.05; arrived: edit_success, 0 where a pair does not"
+    title = f"**{name.capitalize()} pairs**, every method at LPIPS 0.05 (`prompt` at its own); arrived: edit_success, 0 where a pair does not"
     head = ["method", "sites", "reached", "arrived", *SCORES]
     return TextTable(f"{title} reach it. Methods of the pair: {', '.join(PAIR_METHODS)}.", head, rows, left=2)
 
@@ -117,8 +117,8 @@ def side_by_side(by_set: dict[str, pd.DataFrame]) -> TextTable:
 def by_category(values: pd.DataFrame, name: str, score: str) -> TextTable:
     """Means of a score by category."""
     kinds = sorted(values["category"].unique())
-    table = values.pivot_table(index="name", columns="category", values=score, aggfunc="mean")
-    rows = [[method, *(number(table.loc[method].get(kind), 2) for kind in kinds)] for method in order(values)]
+    table = values.pivot_table(index="name", columns="category", values=score, aggfunc="mean", dropna=False)
+    rows = [[method, *(number(table[kind].get(method), 2) for kind in kinds)] for method in order(values)]
     return TextTable(
         f"**{name.capitalize()} pairs: {score} by category.**", ["method", *map(CATEGORIES.get, kinds)], rows
     )
