@@ -95,9 +95,12 @@ def overall(values: pd.DataFrame, name: str, sites: dict[str, str]) -> TextTable
         where = sites.get(method, "all 4" if method != "prompt" else "").split("+")
         cells = [mean_of(part, score) for score in ("arrived", *SCORES)]
         rows.append([method, "all 4" if len(where) > 1 else where[0], f"{part['reached'].sum()}/{len(part)}", *cells])
-    title = f"**{name.capitalize()} pairs**, every method at LPIPS 0.05 (`prompt` at its own); arrived: edit_success, 0 where a pair does not"
+    title = (
+        f"**{name.capitalize()} pairs**, every method at LPIPS 0.05 (`prompt` at its own); arrived: edit_success, 0 where a"
+        f" pair does not reach it. Methods of the pair: {', '.join(PAIR_METHODS)}."
+    )
     head = ["method", "sites", "reached", "arrived", *SCORES]
-    return TextTable(f"{title} reach it. Methods of the pair: {', '.join(PAIR_METHODS)}.", head, rows, left=2)
+    return TextTable(title, head, rows, left=2)
 
 
 def side_by_side(by_set: dict[str, pd.DataFrame]) -> TextTable:
