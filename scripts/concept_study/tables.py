@@ -96,8 +96,8 @@ def overall(values: pd.DataFrame, name: str, sites: dict[str, str]) -> TextTable
         cells = [mean_of(part, score) for score in ("arrived", *SCORES)]
         rows.append([method, "all 4" if len(where) > 1 else where[0], f"{part['reached'].sum()}/{len(part)}", *cells])
     title = (
-        f"**{name.capitalize()} pairs**, every method at LPIPS 0.05 (`prompt` at its own); arrived: edit_success, 0 where"
-        f" a pair does not reach it. Methods of the pair: {', '.join(PAIR_METHODS)}."
+        f"**{name.capitalize()} pairs**, every method at LPIPS 0.05 (`prompt` at its own); arrived: edit_success, 0"
+        f" where a pair does not reach it. Methods of the pair: {', '.join(PAIR_METHODS)}."
     )
     head = ["method", "sites", "reached", "arrived", *SCORES]
     return TextTable(title, head, rows, left=2)
