@@ -73,7 +73,7 @@ def _methods(by_set: dict[str, pd.DataFrame]) -> Any:
         marker, _ = looks[which]
         face = PAIR_TONE if which == "default" else "white"
         grid[1].plot([], [], marker, color=PAIR_TONE, mfc=face, ls="", label=f"{which} pairs")
-    grid[1].legend(loc="lower left", frameon=False)
+    figure.legend(*grid[1].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
