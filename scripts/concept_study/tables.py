@@ -17,6 +17,15 @@ from riebench.report.texttable import TextTable, interval, markdown_table, numbe
 from riebench.stats.resample import Bootstrap
 
 SETS = {"main": "default", "entangled": "entangled"}
+AGAINST = (
+    ("sae", "steering"),
+    ("loreft", "steering"),
+    ("loreft", "sae"),
+    ("pca", "sae-sum"),
+    (f"{FEATURE} effect", f"{FEATURE} detection"),
+    (f"{FEATURE} detection", "caa"),
+    ("sae-sum", f"{FEATURE} detection"),
+)
 DIFFERENCES = ("arrived", "edit_success", "margin", "gain")
 
 
@@ -30,7 +39,7 @@ def write_all(model: str, work: Path, out: Path) -> None:
         values.to_csv(out / f"values-{name}.csv", index=False, float_format="%.4f")
         texts += _text(overall(values, name, sites))
     if by_set:
-        texts += _text(side_by_side(by_set))
+        texts += _text(side_by_side(by_set)) + _text(methods_against(by_set))
         for score in ("arrived", "margin"):
             for name, values in by_set.items():
                 texts += _text(by_category(values, name, score))
@@ -115,6 +124,22 @@ def side_by_side(by_set: dict[str, pd.DataFrame]) -> TextTable:
             row += [mean_of(part, score) if len(part) else "" for score in ("arrived", "edit_success", "kept")]
         rows.append(row)
     return TextTable("**Both sets of pairs side by side.**", head, rows)
+
+
+def methods_against(by_set: dict[str, pd.DataFrame]) -> TextTable:
+    """Paired differences between methods, for both sets."""
+    rows = []
+    for first, second in AGAINST:
+        for which, values in by_set.items():
+            cells = []
+            for score in ("arrived", "kept", "margin", "gain"):
+                wide = values.pivot(index=["category", "pair"], columns="name", values=score)
+                if not {first, second} <= set(wide):
+                    continue
+                cells.append(difference_cells((wide[first] - wide[second]).dropna())[1])
+            rows.append([f"{first} minus {second}", which, *cells])
+    head = ["methods", "pairs", "arrived", "kept", "margin", "gain"]
+    return TextTable("**Paired differences between methods**, on the pairs that both have.", head, rows, left=2)
 
 
 def by_category(values: pd.DataFrame, name: str, score: str) -> TextTable:
