@@ -181,7 +181,10 @@ def singles(work: Path) -> pd.DataFrame:
     """The values of ``sae-feature`` with each kind of SAE."""
     frames = [read_values([work / f"single-{name}"]).assign(sae=name) for name in SAES]
     joined = pd.concat([frame for frame in frames if len(frame)] or frames)
-    return with_arrived(balanced(joined)) if len(joined) else joined
+    if not len(joined):
+        return joined
+    everywhere = joined.groupby(["name", "pair"])["sae"].transform("nunique") == joined["sae"].nunique()
+    return with_arrived(balanced(joined[everywhere]))
 
 
 def single_table(values: pd.DataFrame) -> TextTable:
