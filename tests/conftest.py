@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from riebench.paint.studio import Studio
 
 LONGEST = (
-    *("test_workers", "test_documents", "test_sae_judge", "test_ablation", "test_sae_data", "test_flux", "test_report"),
+    *("test_documents", "test_sae_judge", "test_ablation", "test_sae_data", "test_flux", "test_report"),
     *("test_audit", "test_paint_server", "test_paint_page", "test_model_state", "test_families", "test_feature_index"),
 )
 """Test files that take half a minute or more, the longest first."""

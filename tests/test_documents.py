@@ -209,7 +209,9 @@ def test_runs_that_are_not_run_are_valid_requests(
     """They get as far as the weights, which are missing here, or the output folder, which lies below a file."""
     monkeypatch.setenv("RIEBENCH_WEIGHTS", str(folder))
     (folder / "file").touch()
-    (folder / "pairs.json").write_text(PAIRS.read_text())
+    for name in ("pairs.json", "riebench.json"):
+        (folder / name).write_text(PAIRS.read_text())
+    (folder / "contrasts.tsv").write_text("a dog\ta cat\n")
     (folder / "flux-saes" / "double.18").mkdir(parents=True)
     (folder / "flux-saes" / "double.18" / "config.json").write_text('{"n_dirs_local": 12288, "d_model": 3072, "k": 20}')
     (folder / "flux-saes" / "double.18" / "state_dict.safetensors").touch()

@@ -128,16 +128,6 @@ def test_python_takes_a_file_and_a_decorated_function(mini: Instruments) -> None
     assert "in_process" in record.metrics
 
 
-def test_two_workers_measure_as_one(capsys: pytest.CaptureFixture[str]) -> None:
-    write("folder/worker_file.py", "shared_by_workers")
-    words = ("--metrics", "default,folder/worker_file:shared_by_workers", "--limit", "2", "--keep-images", "0")
-    assert command(*RUN, *words, "--out", "one") == 0, capsys.readouterr().err
-    assert command(*RUN, *words, "--out", "two", "--workers", "2") == 0, capsys.readouterr().err
-    one, two = ({r.key: (r.metrics, r.measured_by) for r in read_records(Path(out))} for out in ("one", "two"))
-    assert one == two
-    assert all("shared_by_workers" in metrics for metrics, _ in one.values())
-
-
 def test_an_installed_metric_is_listed_and_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -550,12 +550,17 @@ def test_controls_have_names_and_fit_the_window(opened: Open) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark == "rgb(22, 24, 27)"
 
 
-def test_a_stroke_becomes_a_picture_quickly(opened: Open) -> None:
-    """The median of 50 strokes is printed; on a quiet machine it is at most 150 ms."""
+def test_a_stroke_becomes_a_picture_quickly(opened: Open, studio: Studio) -> None:
+    """The median of 50 strokes is printed; on a quiet machine it is at most 150 ms.
+
+    On a slow one it is at most two and a half times a picture: a stroke waits for the picture that is under way as it
+    ends, and for its own.
+    """
     page = opened()
     add(page)
     settle(page)
-    before = busyness()
+    state = state_now(page)
+    before, least = busyness(), min(seconds_of(lambda: picture(studio.model, state)) for _ in range(10))
     times = page.evaluate(
         """async () => {
           const over = document.getElementById('over'), box = over.getBoundingClientRect(), times = [];
@@ -588,7 +593,14 @@ def test_a_stroke_becomes_a_picture_quickly(opened: Open) -> None:
     median = float(np.median(times))
     print(f"median {median:.0f} ms, 90 % {np.quantile(times, 0.9):.0f} ms")
     assert len(times) == 50
-    assert median < 150 * max(before, busyness())
+    assert median < max(150, 2500 * least) * max(before, busyness())
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Processor time of this thread in a piece of work, which other work on the machine hardly changes."""
+    started = time.thread_time()
+    work()
+    return time.thread_time() - started
 
 
 def busyness() -> float:

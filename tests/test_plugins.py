@@ -363,6 +363,7 @@ def test_a_change_anywhere_in_a_package_makes_new_records(tmp_path: Path, monkey
     with pytest.raises(UserError, match=r"helper\.py was edited"):
         code_hash(cls)
     monkeypatch.setattr(code, "_LOADED", {})  # as in a new process
+    monkeypatch.setattr("edited_package.helper.FACTOR", 2)
     assert code_hash(cls) != before
 
 
@@ -399,6 +400,7 @@ def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch
     assert code_hash(cls) == before
     (tmp_path / "beside_deep.py").write_text("FACTOR = 2\n")
     monkeypatch.setattr(code, "_LOADED", {})  # as in a new process
+    monkeypatch.setattr("beside_deep.FACTOR", 2)
     assert code_hash(cls) != before
     with pytest.raises(UserError, match="unknown method in beside_method 'Mines'; did you mean 'Mine'"):
         find("beside_method:Mines")

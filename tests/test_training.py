@@ -92,7 +92,7 @@ def test_blocks_of_flux_that_hand_on(denoiser: flux.FluxDenoiser) -> None:
     x, ids = torch.from_numpy(canvas_of_seed(3))[None], torch.zeros(1, tokens.LENGTH, dtype=torch.long)
     with flux.handing_on(denoiser.transformer, ["double.1"]):
         for block in ("double.0", "double.1"):
-            module = denoiser.transformer.get_submodule(flux.SCHNELL.place(block)[1])
+            module = denoiser.transformer.get_submodule(flux.SCHNELL.place(block)[1].path)
             module.register_forward_hook(
                 lambda module, args, kwargs, output, block=block: seen.update(
                     {block: torch.equal(kwargs["hidden_states"], output[1])}

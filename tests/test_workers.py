@@ -170,6 +170,33 @@ def test_two_workers_make_the_records_of_one(standing: Any) -> None:
     assert pictures(Path("w1")) == pictures(Path("w2"))
 
 
+METRIC = """
+from riebench.metrics import metric
+
+@metric("shared_by_workers", "mean step between neighbours", needs=())
+def shared_by_workers(seen):
+    return [float(abs(p[1:] - p[:-1].astype(float)).mean()) for p in seen.pictures]
+"""
+
+
+def test_two_workers_measure_a_users_metric_as_one(standing: Any) -> None:
+    Path("folder").mkdir()
+    Path("folder/worker_file.py").write_text(METRIC)
+    words: dict[str, Any] = {"limit": 2, "category": "colour", "strength": 1, "keep_images": 0, "quiet": True}
+    metrics = ["default", "folder/worker_file:shared_by_workers"]
+    one, two = (
+        {
+            record.key: (record.metrics, record.measured_by)
+            for record in riebench.run(
+                "steering", "mid.0", metrics=metrics, out=f"w{workers}", workers=workers, **words
+            ).records
+        }
+        for workers in (1, 2)
+    )
+    assert one == two
+    assert all("shared_by_workers" in metrics for metrics, _ in one.values())
+
+
 def test_two_workers_search_as_one(standing: Any) -> None:
     """With the records of one pair they come to the same records; nothing is made twice."""
     words: dict[str, Any] = {"limit": 1, "category": [1, 6, 8], "strength": 1, "keep_images": 0, "quiet": True}

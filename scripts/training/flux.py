@@ -129,7 +129,7 @@ def handing_on(transformer: FluxTransformer2DModel, blocks: Iterable[str]) -> It
 
     with ExitStack() as hooks:
         for block in blocks:
-            module = transformer.get_submodule(SCHNELL.place(block)[1])
+            module = transformer.get_submodule(SCHNELL.place(block)[1].path)
             hooks.callback(module.register_forward_hook(hand_on, with_kwargs=True).remove)
         yield
 
