@@ -48,9 +48,11 @@ def main() -> None:
 def keep(work: Path, out: Path) -> None:
     """Copy what tables and figures are made of, so that ``--draw --work OUT`` makes them again."""
     for records in sorted(work.glob("*/records.jsonl")):
-        name, here = records.parent.name, f"{Path.cwd()}/"
+        name, text = records.parent.name, (records.parent / "run.json").read_text()
+        for place, shown in ((f"{work.resolve()}/", f"{work.name}/"), (f"{Path.cwd()}/", "")):
+            text = text.replace(place, shown)
         (out / name).mkdir(exist_ok=True)
-        (out / name / "run.json").write_text((records.parent / "run.json").read_text().replace(here, ""))
+        (out / name / "run.json").write_text(text)
         with gzip.GzipFile(out / name / "records.jsonl.gz", "wb", mtime=0) as file:
             file.write(records.read_bytes())
     for file in [*work.glob("*.json"), *work.glob("*.csv"), work / "seconds.txt"]:

@@ -159,7 +159,8 @@ def counts(work: Path) -> pd.DataFrame:
         return values
     values = with_arrived(values[values["name"].isin(NAMES)])
     several = values.groupby(["name", "pair"])["count"].transform("nunique")
-    return values[several == several.max()] if len(several) and several.max() > 1 else values[:0]
+    complete = values[several == several.max()] if len(several) and several.max() > 1 else values[:0]
+    return complete if complete["category"].nunique() == len(CATEGORIES) else values[:0]
 
 
 def counts_table(values: pd.DataFrame) -> TextTable:
