@@ -11,7 +11,8 @@ import pandas as pd
 
 from riebench.report.arms import arms_of
 from riebench.report.frame import load_records
-from riebench.report.scores import matched
+from riebench.report.matching import cross
+from riebench.settings.lpips_search import WITHIN
 
 SCORES = ("edit_success", "kept", "margin", "gain")
 LPIPS = 0.05
@@ -36,7 +37,8 @@ def read_values(folders: Sequence[Path]) -> pd.DataFrame:
     for arm in arms:
         first = arm.records.iloc[0]
         options = json.loads(first["options"])
-        values = {name: array[:, 0] for name, array in matched(arm, pairs, [LPIPS]).values.items()}
+        crossing = cross(arm.along("lpips_base", 0), np.array([LPIPS]), WITHIN)
+        values = {name: crossing.read(arm.along(name, 0))[:, 0] for name in arm.values}
         for number, pair in enumerate(pairs.ids):
             if not arm.attempted[number]:
                 continue
