@@ -63,15 +63,15 @@ class Size:
         categories: that are run; empty for all.
     """
 
-    pairs: int = 4
+    pairs: int = 2
     choosing: tuple[int, ...] = (1, 5, 6, 8)
-    single: int = 6
+    single: int = 3
     curve: int = 1
     counts: tuple[int, ...] = (2, 8, 128)
     prompts: int = 1000
     steps: int = 1000
     edits: int = 1
-    features: int = 24
+    features: int = 16
     categories: tuple[int, ...] = ()
 
 
