@@ -41,6 +41,8 @@ NAMES = (*CONCEPTS, *(f"{FEATURE} {choose}" for choose in CHOICES))
 PAIR_METHODS = ("steering", "sae", "random", "prompt")
 TRIED = {"candidates": 8, "trials": 3}
 """Features whose effect ``choose=effect`` measures, and on how many contrasts."""
+FEW = 8
+"""Contrasts from which each kind of SAE chooses its feature."""
 AFTER = 300
 """Contrasts up to this number are left to methods; later ones are the pairs on which sites are chosen."""
 SAES = ("trained", "frozen", "untrained")
@@ -164,7 +166,8 @@ class Study:
         """One feature of each kind of SAE, on all blocks."""
         for name in SAES:
             settings = {"sae": {"folder": str(self.work / "saes" / name)}}
-            asks = [Ask(FEATURE, options={"choose": c, **(TRIED if c == "effect" else {})}) for c in CHOICES]
+            few = {"count": FEW}
+            asks = [Ask(FEATURE, options={"choose": c, **few, **(TRIED if c == "effect" else {})}) for c in CHOICES]
             self.run(f"single-{name}", asks, settings=settings, limit=self.size.single)
 
     def collect(self) -> None:
