@@ -67,7 +67,7 @@ class Size:
 
     pairs: int = 2
     choosing: tuple[int, ...] = (1, 5, 6, 8)
-    single: int = 3
+    single: int = 2
     curve: int = 1
     counts: tuple[int, ...] = (2, 8, 128)
     prompts: int = 1000
@@ -110,8 +110,8 @@ class Study:
             "collect": self.collect,
             "train": self.train,
             "choose": self.choose,
-            "main": lambda: self.compare("main"),
             "single": self.single,
+            "main": lambda: self.compare("main"),
             "features": lambda: judge_features(self.model, self.work, SAES, self.size.edits, self.size.features),
             "entangled": lambda: self.compare("entangled", pairs="mini:entangled"),
             "count": self.count,
@@ -167,7 +167,7 @@ class Study:
         for name in SAES:
             settings = {"sae": {"folder": str(self.work / "saes" / name)}}
             few = {"count": FEW}
-            asks = [Ask(FEATURE, options={"choose": c, **few, **(TRIED if c == "effect" else {})}) for c in CHOICES]
+            asks = [Ask(FEATURE, options={"choose": c, **few, **(TRIED if c == "effect" else {})}) for c in CHOICES[:1]]
             self.run(f"single-{name}", asks, settings=settings, limit=self.size.single)
 
     def collect(self) -> None:
