@@ -46,7 +46,7 @@ def judge_features(model: str, work: Path, saes: Sequence[str], edits: int, coun
             model=model,
             strength=1,
             limit=edits,
-            settings={"sae": {"folder": str(work / "saes" / name)}},
+            settings={"sae.folder": str(work / "saes" / name)},
         )
         request, pairs = resolve(options)
         worker = PairWorker(request)

@@ -165,7 +165,7 @@ class Study:
     def single(self) -> None:
         """One feature of each kind of SAE, on all blocks."""
         for name in SAES:
-            settings = {"sae": {"folder": str(self.work / "saes" / name)}}
+            settings = {"sae.folder": str(self.work / "saes" / name)}
             few = {"count": FEW}
             asks = [Ask(FEATURE, options={"choose": c, **few, **(TRIED if c == "effect" else {})}) for c in CHOICES[:1]]
             self.run(f"single-{name}", asks, settings=settings, limit=self.size.single)
