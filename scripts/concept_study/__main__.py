@@ -55,9 +55,8 @@ def keep(work: Path, out: Path) -> None:
         (out / name / "run.json").write_text(text)
         with gzip.GzipFile(out / name / "records.jsonl.gz", "wb", mtime=0) as file:
             file.write(records.read_bytes())
-    for file in [*work.glob("*.json"), *work.glob("*.csv"), work / "seconds.txt"]:
-        if file.exists():
-            shutil.copy(file, out / file.name)
+    for file in [*work.glob("*.json"), *work.glob("*.csv")]:
+        shutil.copy(file, out / file.name)
 
 
 def _say(work: Path, name: str, started: float) -> None:

@@ -53,8 +53,6 @@ def write_all(model: str, work: Path, out: Path) -> None:
     files = {name: work / f"features-{name}.csv" for name in SAES}
     frames = {name: pd.read_csv(file) for name, file in files.items() if file.exists()}
     if frames:
-        joined = pd.concat([frame.assign(sae=name) for name, frame in frames.items()])
-        joined.to_csv(out / "features.csv", index=False, float_format="%.4f")
         texts += _text(features_table(frames))
     (out / "tables.md").write_text("\n".join(texts))
 
