@@ -6,6 +6,7 @@ import argparse
 import gzip
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from figures import draw_all
@@ -20,12 +21,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="pairs, SAEs, runs")
     parser.add_argument("--out", type=Path, required=True, help="tables and figures")
     parser.add_argument("--workers", type=int, default=2)
+    for name in ("pairs", "single", "curve", "edits"):
+        parser.add_argument(f"--{name}", type=int, help=f"of each category, in place of {getattr(Size(), name)}")
     parser.add_argument("--only", action="append", help="a stage; may be repeated")
     parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
     parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
     given = parser.parse_args()
     work, out = given.work, given.out
     size = SMALL if given.small else Size() if given.model == "mini" else QUARTER
+    own = {name: getattr(given, name) for name in ("pairs", "single", "curve", "edits") if getattr(given, name)}
+    size = replace(size, **own)
     work.mkdir(parents=True, exist_ok=True)
     todo = {} if given.draw else Study(given.model, work, size, given.workers).stages()
     for name, stage in todo.items():
@@ -43,14 +48,15 @@ def main() -> None:
 def keep(work: Path, out: Path) -> None:
     """Copy what tables and figures are made of, so that ``--draw --work OUT`` makes them again."""
     for records in sorted(work.glob("*/records.jsonl")):
-        name, here = records.parent.name, f"{Path.cwd()}/"
+        name, text = records.parent.name, (records.parent / "run.json").read_text()
+        for place, shown in ((f"{work.resolve()}/", f"{work.name}/"), (f"{Path.cwd()}/", "")):
+            text = text.replace(place, shown)
         (out / name).mkdir(exist_ok=True)
-        (out / name / "run.json").write_text((records.parent / "run.json").read_text().replace(here, ""))
+        (out / name / "run.json").write_text(text)
         with gzip.GzipFile(out / name / "records.jsonl.gz", "wb", mtime=0) as file:
             file.write(records.read_bytes())
-    for file in [*work.glob("*.json"), *work.glob("*.csv"), work / "seconds.txt"]:
-        if file.exists():
-            shutil.copy(file, out / file.name)
+    for file in [*work.glob("*.json"), *work.glob("*.csv")]:
+        shutil.copy(file, out / file.name)
 
 
 def _say(work: Path, name: str, started: float) -> None:

@@ -21,7 +21,7 @@ from riebench.stats.resample import Bootstrap
 from riebench_baselines.contrasted import Shown, contrasts_of, mean_differences, show
 from riebench_baselines.sae_feature import Feature, auroc, mean_codes
 
-COUNT, TRIALS = 32, 4
+COUNT, TRIALS = 16, 4
 """Contrasts from which AUROC is computed, and further ones on whose pictures features are tried."""
 PUSH = 4.0
 """Length of the change, as a multiple of that of the mean difference at the site."""
@@ -46,7 +46,7 @@ def judge_features(model: str, work: Path, saes: Sequence[str], edits: int, coun
             model=model,
             strength=1,
             limit=edits,
-            settings={"sae": {"folder": str(work / "saes" / name)}},
+            settings={"sae.folder": str(work / "saes" / name)},
         )
         request, pairs = resolve(options)
         worker = PairWorker(request)

@@ -41,7 +41,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _tone(name: str) -> str:
-    return FIXED["sae-sum"] if name == "sae-feature effect" else FIXED[name.split(" ", maxsplit=1)[0]]
+    return "#C9784A" if name == "sae-feature effect" else FIXED[name.split(" ", maxsplit=1)[0]]
 
 
 def _means(rows: pd.DataFrame, score: str) -> tuple[float, float, float]:
@@ -73,7 +73,7 @@ def _methods(by_set: dict[str, pd.DataFrame]) -> Any:
         marker, _ = looks[which]
         face = PAIR_TONE if which == "default" else "white"
         grid[1].plot([], [], marker, color=PAIR_TONE, mfc=face, ls="", label=f"{which} pairs")
-    grid[1].legend(loc="lower left", frameon=False)
+    figure.legend(*grid[1].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
@@ -105,7 +105,7 @@ def _features(frames: dict[str, pd.DataFrame]) -> Any:
         for mask, tone, label in ((~shown, "#B0B0B0", "no picture shows the value"), (shown, FIXED["sae"], "some do")):
             axes.plot(clear[mask], frame["rise"][mask], "o", ms=2.5, alpha=0.6, mew=0, color=tone, label=label)
         mean, low, high, _ = rank_correlations(frame, "rise")
-        axes.set_title(f"{name}: rank correlation {mean:.2f} [{low:.2f}, {high:.2f}]", fontsize=7.5)
+        axes.set_title(f"{name}: {mean:.2f} [{low:.2f}, {high:.2f}]", fontsize=7.5)
         axes.set_xlabel("AUROC, or 1 - AUROC")
     grid[0][0].set_ylabel("rise of the CLIP margin")
     grid[0][-1].legend(loc="upper left", frameon=False)

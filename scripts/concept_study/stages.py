@@ -41,6 +41,8 @@ NAMES = (*CONCEPTS, *(f"{FEATURE} {choose}" for choose in CHOICES))
 PAIR_METHODS = ("steering", "sae", "random", "prompt")
 TRIED = {"candidates": 8, "trials": 3}
 """Features whose effect ``choose=effect`` measures, and on how many contrasts."""
+FEW = 8
+"""Contrasts from which each kind of SAE chooses its feature."""
 AFTER = 300
 """Contrasts up to this number are left to methods; later ones are the pairs on which sites are chosen."""
 SAES = ("trained", "frozen", "untrained")
@@ -63,14 +65,14 @@ class Size:
         categories: that are run; empty for all.
     """
 
-    pairs: int = 4
+    pairs: int = 8
     choosing: tuple[int, ...] = (1, 5, 6, 8)
-    single: int = 6
-    curve: int = 1
+    single: int = 10
+    curve: int = 3
     counts: tuple[int, ...] = (2, 8, 128)
     prompts: int = 1000
     steps: int = 1000
-    edits: int = 1
+    edits: int = 2
     features: int = 24
     categories: tuple[int, ...] = ()
 
@@ -163,8 +165,9 @@ class Study:
     def single(self) -> None:
         """One feature of each kind of SAE, on all blocks."""
         for name in SAES:
-            settings = {"sae": {"folder": str(self.work / "saes" / name)}}
-            asks = [Ask(FEATURE, options={"choose": c, **(TRIED if c == "effect" else {})}) for c in CHOICES]
+            settings = {"sae.folder": str(self.work / "saes" / name)}
+            few = {"count": FEW}
+            asks = [Ask(FEATURE, options={"choose": c, **few, **(TRIED if c == "effect" else {})}) for c in CHOICES]
             self.run(f"single-{name}", asks, settings=settings, limit=self.size.single)
 
     def collect(self) -> None:

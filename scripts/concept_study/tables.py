@@ -17,6 +17,15 @@ from riebench.report.texttable import TextTable, interval, markdown_table, numbe
 from riebench.stats.resample import Bootstrap
 
 SETS = {"main": "default", "entangled": "entangled"}
+AGAINST = (
+    ("sae", "steering"),
+    ("loreft", "steering"),
+    ("loreft", "sae"),
+    ("pca", "sae-sum"),
+    (f"{FEATURE} effect", f"{FEATURE} detection"),
+    (f"{FEATURE} detection", "caa"),
+    ("sae-sum", f"{FEATURE} detection"),
+)
 DIFFERENCES = ("arrived", "edit_success", "margin", "gain")
 
 
@@ -30,7 +39,7 @@ def write_all(model: str, work: Path, out: Path) -> None:
         values.to_csv(out / f"values-{name}.csv", index=False, float_format="%.4f")
         texts += _text(overall(values, name, sites))
     if by_set:
-        texts += _text(side_by_side(by_set))
+        texts += _text(side_by_side(by_set)) + _text(methods_against(by_set))
         for score in ("arrived", "margin"):
             for name, values in by_set.items():
                 texts += _text(by_category(values, name, score))
@@ -44,8 +53,6 @@ def write_all(model: str, work: Path, out: Path) -> None:
     files = {name: work / f"features-{name}.csv" for name in SAES}
     frames = {name: pd.read_csv(file) for name, file in files.items() if file.exists()}
     if frames:
-        joined = pd.concat([frame.assign(sae=name) for name, frame in frames.items()])
-        joined.to_csv(out / "features.csv", index=False, float_format="%.4f")
         texts += _text(features_table(frames))
     (out / "tables.md").write_text("\n".join(texts))
 
@@ -60,7 +67,14 @@ def compared(folder: Path) -> pd.DataFrame:
     if not len(values):
         return values
     values = values[values["count"].isna() | (values["count"] == 32)]
-    return with_arrived(values)
+    return with_arrived(balanced(values))
+
+
+def balanced(values: pd.DataFrame) -> pd.DataFrame:
+    """As many pairs of each category, the first ones: a study that is not finished has more of the first categories."""
+    every = values[["category", "pair"]].drop_duplicates().sort_values("pair")
+    kept = every.groupby("category").head(int(every.groupby("category").size().min()))["pair"]
+    return values[values["pair"].isin(kept)]
 
 
 def with_arrived(values: pd.DataFrame) -> pd.DataFrame:
@@ -88,9 +102,12 @@ def overall(values: pd.DataFrame, name: str, sites: dict[str, str]) -> TextTable
         where = sites.get(method, "all 4" if method != "prompt" else "").split("+")
         cells = [mean_of(part, score) for score in ("arrived", *SCORES)]
         rows.append([method, "all 4" if len(where) > 1 else where[0], f"{part['reached'].sum()}/{len(part)}", *cells])
-    title = f"**{name.capitalize()} pairs**, every method at LPIPS 0.05; arrived: edit_success, 0 where a pair does not"
+    title = (
+        f"**{name.capitalize()} pairs**, every method at LPIPS 0.05 (`prompt` at its own); arrived: edit_success, 0"
+        f" where a pair does not reach it. Methods of the pair: {', '.join(PAIR_METHODS)}."
+    )
     head = ["method", "sites", "reached", "arrived", *SCORES]
-    return TextTable(f"{title} reach it. Methods of the pair: {', '.join(PAIR_METHODS)}.", head, rows, left=2)
+    return TextTable(title, head, rows, left=2)
 
 
 def side_by_side(by_set: dict[str, pd.DataFrame]) -> TextTable:
@@ -107,11 +124,27 @@ def side_by_side(by_set: dict[str, pd.DataFrame]) -> TextTable:
     return TextTable("**Both sets of pairs side by side.**", head, rows)
 
 
+def methods_against(by_set: dict[str, pd.DataFrame]) -> TextTable:
+    """Paired differences between methods, for both sets."""
+    rows = []
+    for first, second in AGAINST:
+        for which, values in by_set.items():
+            cells = []
+            for score in ("arrived", "kept", "margin", "gain"):
+                wide = values.pivot(index=["category", "pair"], columns="name", values=score)
+                if not {first, second} <= set(wide):
+                    continue
+                cells.append(difference_cells((wide[first] - wide[second]).dropna())[1])
+            rows.append([f"{first} minus {second}", which, *cells])
+    head = ["methods", "pairs", "arrived", "kept", "margin", "gain"]
+    return TextTable("**Paired differences between methods**, on the pairs that both have.", head, rows, left=2)
+
+
 def by_category(values: pd.DataFrame, name: str, score: str) -> TextTable:
     """Means of a score by category."""
     kinds = sorted(values["category"].unique())
-    table = values.pivot_table(index="name", columns="category", values=score, aggfunc="mean")
-    rows = [[method, *(number(table.loc[method].get(kind), 2) for kind in kinds)] for method in order(values)]
+    table = values.pivot_table(index="name", columns="category", values=score, aggfunc="mean", dropna=False)
+    rows = [[method, *(number(table[kind].get(method), 2) for kind in kinds)] for method in order(values)]
     return TextTable(
         f"**{name.capitalize()} pairs: {score} by category.**", ["method", *map(CATEGORIES.get, kinds)], rows
     )
@@ -124,7 +157,8 @@ def counts(work: Path) -> pd.DataFrame:
         return values
     values = with_arrived(values[values["name"].isin(NAMES)])
     several = values.groupby(["name", "pair"])["count"].transform("nunique")
-    return values[several == several.max()] if len(several) and several.max() > 1 else values[:0]
+    complete = values[several == several.max()] if len(several) and several.max() > 1 else values[:0]
+    return complete if complete["category"].nunique() == len(CATEGORIES) else values[:0]
 
 
 def counts_table(values: pd.DataFrame) -> TextTable:
@@ -146,7 +180,10 @@ def singles(work: Path) -> pd.DataFrame:
     """The values of ``sae-feature`` with each kind of SAE."""
     frames = [read_values([work / f"single-{name}"]).assign(sae=name) for name in SAES]
     joined = pd.concat([frame for frame in frames if len(frame)] or frames)
-    return with_arrived(joined) if len(joined) else joined
+    if not len(joined):
+        return joined
+    everywhere = joined.groupby(["name", "pair"])["sae"].transform("nunique") == joined["sae"].nunique()
+    return with_arrived(balanced(joined[everywhere]))
 
 
 def single_table(values: pd.DataFrame) -> TextTable:

@@ -39,6 +39,8 @@ def read_values(folders: Sequence[Path]) -> pd.DataFrame:
         options = json.loads(first["options"])
         crossing = cross(arm.along("lpips_base", 0), np.array([LPIPS]), WITHIN)
         values = {name: crossing.read(arm.along(name, 0))[:, 0] for name in arm.values}
+        if first["method"] == "prompt":  # its picture is the same at all strengths: the ceiling, at an LPIPS of its own
+            values = {name: array[:, 0, 0] for name, array in arm.values.items()}
         for number, pair in enumerate(pairs.ids):
             if not arm.attempted[number]:
                 continue
