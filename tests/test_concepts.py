@@ -261,14 +261,20 @@ def test_contrasts_never_have_prompts_or_seeds_of_reported_pairs() -> None:
         assert all((pair.seed or 0) + 1000 < FIRST_SEED for pair in pairs)
 
 
-def test_caa_keeps_its_scenes_but_never_has_the_prompts_of_the_pair(seen: Observed) -> None:
-    (pair,) = (pair for pair in load_pairs(ENTANGLED) if pair.id == "entangled-6-05")
-    written = contrasts(pair.original_prompt, pair.editing_prompt, 128)
-    own = {parse(pair.original_prompt), parse(pair.editing_prompt)}
-    among = [both for both in written if own & set(map(parse, both))]
-    assert among  # the grammar's training scenes with one value changed may be held out
-    found = ContrastiveAddition(count=128).contrasts(replace(seen, pair=pair))
-    assert [one[:2] for one in found] == [both for both in written if both not in among]
+def test_caa_keeps_its_scenes_but_never_has_prompts_of_its_set(seen: Observed) -> None:
+    pairs = load_pairs(ENTANGLED)
+    reported = {parse(text) for pair in pairs for text in (pair.original_prompt, pair.editing_prompt)}
+    by_name = {pair.id: pair for pair in pairs}
+    for name, count in (("entangled-6-05", 128), ("entangled-7-00", 32)):  # its own prompt; that of entangled-8-18
+        pair = by_name[name]
+        written = contrasts(pair.original_prompt, pair.editing_prompt, count)
+        among = [both for both in written if reported & set(map(parse, both))]
+        assert among  # the grammar's training scenes with one value changed may be held out
+        found = ContrastiveAddition(count=count).contrasts(replace(seen, pair=pair))
+        assert [one[:2] for one in found] == [both for both in written if both not in among]
+    for pair in {pair.editing_type_id: pair for pair in load_pairs(PAIRS)}.values():  # whose records exist already
+        found = ContrastiveAddition().contrasts(replace(seen, pair=pair))
+        assert [one[:2] for one in found] == contrasts(pair.original_prompt, pair.editing_prompt, 32)
     assert [one[:2] for one in ContrastiveAddition(count=128).contrasts(seen)] == contrasts(
         "a [red] heart", "a [blue] heart", 128
     )
