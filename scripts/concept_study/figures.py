@@ -114,15 +114,18 @@ def _growing(values: pd.DataFrame) -> Any:
 
 def _features(frames: dict[str, pd.DataFrame]) -> Any:
     """The rise of the margin over AUROC, a panel for each kind of SAE."""
-    figure, grid = plt.subplots(1, len(frames), figsize=(7.2, 2.5), sharey=True, squeeze=False, layout="constrained")
-    for axes, (name, frame) in zip(grid[0], frames.items(), strict=True):
+    rows = -(-len(frames) // 3)
+    figure, grid = plt.subplots(rows, 3, figsize=(7.2, 2.3 * rows), sharey=True, squeeze=False, layout="constrained")
+    for axes, (name, frame) in zip(grid.flat, frames.items(), strict=False):
         shown = frame["success"] > 0
         clear = 0.5 + (frame["auroc"] - 0.5).abs()
         for mask, tone, label in ((~shown, "#B0B0B0", "no picture shows the value"), (shown, FIXED["sae"], "some do")):
             axes.plot(clear[mask], frame["rise"][mask], "o", ms=2.5, alpha=0.6, mew=0, color=tone, label=label)
         mean, low, high, _ = rank_correlations(frame, "rise")
         axes.set_title(f"{name}: {mean:.2f} [{low:.2f}, {high:.2f}]", fontsize=7.5)
-        axes.set_xlabel("AUROC, or 1 - AUROC")
-    grid[0][0].set_ylabel("rise of the CLIP margin")
-    grid[0][-1].legend(loc="upper left", frameon=False)
+    for axes in grid.flat[len(frames) :]:
+        axes.axis("off")
+    figure.supxlabel("AUROC, or 1 - AUROC", fontsize=8)
+    figure.supylabel("rise of the CLIP margin", fontsize=8)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure

@@ -38,7 +38,7 @@ def write_all(model: str, work: Path, out: Path) -> None:
         texts += _text(overall(values, name))
     if by_set:
         texts += _text(side_by_side(by_set)) + _text(methods_against(by_set))
-        for score in ("arrived", "margin"):
+        for score in ("arrived", "kept", "margin", "gain"):
             for name, values in by_set.items():
                 texts += _text(by_category(values, name, score))
     if len(counted := with_arrived(read_values([work / "counts"]))):
