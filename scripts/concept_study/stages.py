@@ -93,14 +93,14 @@ class Size:
     kinds: int = 5
     curve: int = 3
     counts: tuple[int, ...] = (2, 8, 32, 128)
-    prompts: int = 1000
-    steps: int = 1000
+    prompts: int = 600
+    steps: int = 600
     edits: int = 1
     features: int = 24
     categories: tuple[int, ...] = ()
 
 
-QUARTER = Size(pairs=1, choosing=(1, 6), single=5, kinds=1, curve=1, prompts=300, steps=500, edits=1, features=12)
+QUARTER = Size(pairs=1, choosing=(1, 6), single=5, kinds=1, curve=1, prompts=300, steps=300, edits=1, features=12)
 SMALL = Size(1, (6,), 1, 1, 1, (2, 4), prompts=60, steps=20, edits=1, features=4, categories=(6,))
 """To try the script out."""
 
@@ -228,11 +228,14 @@ class Study:
             self.single_of(name, "default", self.size.kinds)
 
     def collect(self) -> None:
-        """The values of all sites."""
+        """The values of the blocks' updates."""
         if not self.saes("jumprelu").exists():
-            every = sorted({site for sites in self.operations.values() for site in sites})
-            words = [*named(every), "--prompts", "grammar", "--count", str(self.size.prompts)]
-            command(["sae", "collect", "--model", self.model, *words, "--out", str(self.work / "values")])
+            self.collect_values("values", self.blocks, self.size.prompts)
+
+    def collect_values(self, name: str, sites: Sequence[str], prompts: int) -> None:
+        """The values of some sites, unless they are there."""
+        words = [*named(sites), "--prompts", "grammar", "--count", str(prompts)]
+        command(["sae", "collect", "--model", self.model, *words, "--out", str(self.work / name)])
 
     def train(self) -> None:
         """SAEs whose decoder learns, SAEs whose decoder stays random, with all else equal, and untrained ones."""
@@ -250,7 +253,9 @@ class Study:
     def train_all(self) -> None:
         """The SAEs that methods are compared with: the model's own, and for the other operations trained ones."""
         others = [site for sites in self.operations.values() for site in sites if site not in self.blocks]
-        self.train_saes("others", others, "--k", "16")
+        if not self.saes("others").exists():
+            self.collect_values("values-others", others, self.size.prompts // 3)
+        self.train_saes("others", others, "--k", "16", values="values-others", steps=self.size.steps // 2)
         if not self.saes("all").exists():
             part = self.work / "saes" / "all.part"
             shutil.copytree(self.saes("others"), part, dirs_exist_ok=True)
@@ -263,12 +268,14 @@ class Study:
         for name, words in KINDS.items():
             self.train_saes(name, self.blocks, "--kind", name, *words)
 
-    def train_saes(self, name: str, sites: Sequence[str], *words: str) -> None:
+    def train_saes(
+        self, name: str, sites: Sequence[str], *words: str, values: str = "values", steps: int | None = None
+    ) -> None:
         """SAEs of some sites, unless they are there."""
         part = self.work / "saes" / f"{name}.part"
         if not self.saes(name).exists():
-            size = ("--expansion", "4", "--steps", str(self.size.steps), "--batch", "1024")
-            command(["sae", "train", str(self.work / "values"), *named(sites), *words, *size, "--out", str(part)])
+            size = ("--expansion", "4", "--steps", str(steps or self.size.steps), "--batch", "512")
+            command(["sae", "train", str(self.work / values), *named(sites), *words, *size, "--out", str(part)])
             part.rename(self.saes(name))
 
     def chosen_sites(self) -> dict[str, str]:
