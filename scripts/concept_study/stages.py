@@ -20,6 +20,7 @@ from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
+from riebench.methods.registry import find
 from riebench.mini.grammar import (
     ATTRIBUTES,
     contrasts,
@@ -143,11 +144,15 @@ class Study:
             "kinds": self.kinds,
         }
 
-    def run(self, out: str, asks: Iterable[Ask], **more: Any) -> None:
-        """A run of several methods, with a search for the strengths at the LPIPS; a pair's contrasts are shared."""
+    def run(self, out: str, asks: Iterable[Ask], saes: str = "all", **more: Any) -> None:
+        """A run of several methods, one with an SAE, and a search for the strengths at the LPIPS.
+
+        A pair's contrasts are shared.
+        """
         folder, categories = self.work / out, list(self.size.categories) or None
         common = {"model": self.model, "at_lpips": LPIPS, "at_lpips_most": MOST, "category": categories, "out": folder}
-        common |= {"settings": {"sae.folder": str(self.saes("all"))}, "keep_images": 0, "quiet": True, **more}
+        common |= {"keep_images": 0, "quiet": True, "workers": self.workers, **more}
+        with_saes = {"settings": {"sae.folder": str(self.saes(saes))}}
         options = [
             RunOptions(
                 ask.method,
@@ -155,15 +160,16 @@ class Study:
                 options=ask.options,
                 alone=ask.alone,
                 strength=START[ask.method],
-                workers=self.workers,
                 **common,
+                **(with_saes if find(ask.method).needs_sae else {}),
             )
             for ask in asks
         ]
-        requests = [resolve(each) for each in options]
-        request, pairs = requests[0]
-        conditions = tuple(condition for each, _ in requests for condition in each.conditions)
-        session = carry_out(request.model_copy(update={"conditions": conditions}), pairs, options[0])
+        requests = [resolve(each)[0] for each in options]
+        conditions = tuple(condition for request in requests for condition in request.conditions)
+        whole = next(n for n, request in enumerate(requests) if request.settings.sae.folder)
+        request, pairs = resolve(options[whole])
+        session = carry_out(request.model_copy(update={"conditions": conditions}), pairs, options[whole])
         if session.signal is not None:
             sys.exit("interrupted; the records so far are kept")
 
@@ -213,9 +219,7 @@ class Study:
     def single_of(self, name: str, which: str, limit: int) -> None:
         """One feature of a kind of SAE, the best detector on few contrasts, on a set of pairs."""
         pairs = {} if which == "default" else {"pairs": SETS[which]}
-        settings = {"sae.folder": str(self.saes(name))}
-        asks = [Ask(FEATURE, options={"count": FEW})]
-        self.run(f"single-{name}-{which}", asks, settings=settings, limit=limit, **pairs)
+        self.run(f"single-{name}-{which}", [Ask(FEATURE, options={"count": FEW})], name, limit=limit, **pairs)
 
     def features(self) -> None:
         """What the features of each kind of SAE detect, and what they do."""
