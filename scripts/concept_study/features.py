@@ -81,9 +81,9 @@ def _of_edit(seen: Observed, count: int) -> list[dict[str, float | int | str]]:
     for site in seen.sites:
         without, having = mean_codes(seen, learnt, site)
         alive = ((without > 0) | (having > 0)).any(0)
-        signs = torch.sign(having.mean(0) - without.mean(0))
+        signs, each = torch.sign(having.mean(0) - without.mean(0)), auroc(without, having)
         for number in torch.nonzero(alive).flatten().tolist():
-            areas[Feature(site, number)] = (auroc(without, having)[number].item(), signs[number].item() or 1.0)
+            areas[Feature(site, number)] = (each[number].item(), signs[number].item() or 1.0)
     by_clearness = sorted(areas, key=lambda feature: -abs(areas[feature][0] - 0.5))
     rng = np.random.default_rng(seen.seed)
     rest = by_clearness[count // 2 :]
