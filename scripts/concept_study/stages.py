@@ -33,7 +33,7 @@ from riebench.mini.grammar import (
 )
 from riebench.models.entries import entry_named
 from riebench.models.model import ModelEntry
-from riebench.models.sites import ATTENTION, CROSS, MLP
+from riebench.models.sites import ATTENTION, MLP
 from riebench.pairs import Pair
 from riebench.sae.baselines import random_dictionary
 from riebench.sae.store import save_sae
@@ -42,7 +42,7 @@ from riebench.util.errors import PairError
 
 EDITED = {1: "shape", 2: "addition", 3: "addition", 4: "inside", 5: "pose", 6: "colour", 7: "material", 8: "background"}
 EDITED[9] = "style"
-UPDATE, OPERATIONS = "update", ("output", ATTENTION, CROSS, MLP)
+UPDATE, OPERATIONS = "update", ("output", ATTENTION, MLP)
 """What a block adds to its input, and the operations that are sites of their own."""
 CONCEPTS = ("caa", "pca", "probe", "sae-sum", "loreft", "k-steer", "per")
 FEATURE = "sae-feature"
@@ -60,7 +60,7 @@ MOST = 2048
 TRIED = {"candidates": 8, "trials": 3}
 """Features whose effect ``choose=effect`` measures, and on how many contrasts."""
 FEW = 8
-"""Contrasts from which each kind of SAE chooses its feature."""
+"""Contrasts from which each kind of SAE chooses its feature, and each method is learnt where sites are chosen."""
 AFTER = 300
 """Contrasts up to this number are left to methods; later ones are the pairs on which sites are chosen."""
 SAES = ("trained", "frozen", "untrained")
@@ -89,7 +89,7 @@ class Size:
     """
 
     pairs: int = 5
-    choosing: tuple[int, ...] = tuple(EDITED)
+    choosing: tuple[int, ...] = (1, 5, 6, 7)
     single: int = 20
     kinds: int = 5
     curve: int = 3
@@ -185,7 +185,7 @@ class Study:
         file = self.work / "choosing.json"
         if not file.exists():
             file.write_text(json.dumps(pairs_that_show(self.model, self.size.choosing), indent=1))
-        count = {"count": 16}
+        count = {"count": FEW}
         asks = [Ask(name, options=count, alone=True) for name in (*CONCEPTS, FEATURE)]
         others = [sites for name, sites in self.operations.items() if name != UPDATE]
         asks += [Ask(name, sites, count) for name in (*CONCEPTS, FEATURE) for sites in others]
