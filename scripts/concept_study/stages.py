@@ -57,7 +57,9 @@ START |= {"loreft": 1, "k-steer": 16, "per": 4, FEATURE: 16}
 """The strength with which each search begins: the typical one at the LPIPS, so that it takes few runs."""
 MOST = 2048
 """The largest strength: most single features reach the LPIPS with it."""
-TRIED = {"candidates": 8, "trials": 3}
+MANY = 16
+"""Contrasts from which methods learn where they are compared."""
+TRIED = {"candidates": 8, "trials": 2}
 """Features whose effect ``choose=effect`` measures, and on how many contrasts."""
 FEW = 8
 """Contrasts from which each kind of SAE chooses its feature, and each method is learnt where sites are chosen."""
@@ -203,7 +205,7 @@ class Study:
 
     def compare(self, out: str, **more: Any) -> None:
         """All methods."""
-        self.run(out, [*map(Ask, PAIR_METHODS), *self.concepts(32)], limit=self.size.pairs, **more)
+        self.run(out, [*map(Ask, PAIR_METHODS), *self.concepts(MANY)], limit=self.size.pairs, **more)
 
     def counts(self) -> None:
         """Some concept methods with several numbers of contrasts."""
