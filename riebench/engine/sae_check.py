@@ -65,12 +65,13 @@ def _warn_once(site: str, kind: str, features: int, explained: float) -> None:
     if (site, kind, features) in _WARNED:
         return
     _WARNED.add((site, kind, features))
+    given = "what that operation returns" if "/" in site else "updates, a block's output minus its input"
     logger.warning(
         "the SAE of %s (%s, %d features) explains %.2g of the variance of the values there, less than their mean does: "
-        "it is likely of another site, operation (it is given updates, a block's output minus its input), scale or "
-        "layout",
+        "it is likely of another site, operation (it is given %s), scale or layout",
         site,
         kind,
         features,
         explained,
+        given,
     )
