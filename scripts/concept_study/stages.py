@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from features import judge_features, observed
+from one_feature import FOLDER
 from values import LPIPS, read_values
 
 import riebench
@@ -46,6 +48,8 @@ UPDATE, OPERATIONS = "update", ("output", ATTENTION, MLP)
 """What a block adds to its input, and the operations that are sites of their own."""
 CONCEPTS = ("caa", "pca", "probe", "sae-sum", "loreft", "k-steer", "per")
 FEATURE = "sae-feature"
+ONE = "one_feature:OneFeature"
+"""The method that takes one feature of any kind of SAE."""
 CHOICES = ("detection", "effect")
 NAMES = (*CONCEPTS, *(f"{FEATURE} {choose}" for choose in CHOICES))
 """Every concept method as tables name it."""
@@ -53,7 +57,7 @@ CURVE = ("pca", "probe", "sae-sum", "loreft")
 """Methods whose curve over the number of contrasts is drawn."""
 PAIR_METHODS = ("steering", "sae", "random", "prompt")
 START = {"steering": 1, "sae": 1, "random": 4, "prompt": 1, "caa": 16, "pca": 4, "probe": 8, "sae-sum": 4}
-START |= {"loreft": 1, "k-steer": 16, "per": 4, FEATURE: 16}
+START |= {"loreft": 1, "k-steer": 16, "per": 4, FEATURE: 16, ONE: 32}
 """The strength with which each search begins: the typical one at the LPIPS, so that it takes few runs."""
 MOST = 2048
 """The largest strength: most single features reach the LPIPS with it."""
@@ -68,8 +72,8 @@ AFTER = 300
 SAES = ("trained", "frozen", "untrained")
 KINDS = {"batchtopk": ("--k", "16"), "jumprelu": ("--l0", "0.01")}
 """Further kinds of SAE, each with the option of its sparsity."""
-SETS = {"default": "mini", "entangled": "mini:entangled"}
-"""The sets of pairs."""
+ENTANGLED = "mini:entangled"
+"""The second set of pairs."""
 
 
 @dataclass(frozen=True)
@@ -140,21 +144,18 @@ class Study:
             "single": self.single,
             "choose": self.choose,
             "main": lambda: self.compare("main"),
-            "entangled": lambda: self.compare("entangled", pairs=SETS["entangled"]),
+            "entangled": lambda: self.compare("entangled", pairs=ENTANGLED),
             "counts": self.counts,
             "features": self.features,
             "kinds": self.kinds,
         }
 
-    def run(self, out: str, asks: Iterable[Ask], saes: str = "all", **more: Any) -> None:
-        """A run of several methods, one with an SAE, and a search for the strengths at the LPIPS.
-
-        A pair's contrasts are shared.
-        """
+    def run(self, out: str, asks: Iterable[Ask], **more: Any) -> None:
+        """A run of several methods, with a search for the strengths at the LPIPS; a pair's contrasts are shared."""
         folder, categories = self.work / out, list(self.size.categories) or None
         common = {"model": self.model, "at_lpips": LPIPS, "at_lpips_most": MOST, "category": categories, "out": folder}
         common |= {"keep_images": 0, "quiet": True, "workers": self.workers, **more}
-        with_saes = {"settings": {"sae.folder": str(self.saes(saes))}}
+        with_saes = {"settings": {"sae.folder": str(self.saes("all"))}}
         options = [
             RunOptions(
                 ask.method,
@@ -169,7 +170,7 @@ class Study:
         ]
         requests = [resolve(each)[0] for each in options]
         conditions = tuple(condition for request in requests for condition in request.conditions)
-        whole = next(n for n, request in enumerate(requests) if request.settings.sae.folder)
+        whole = next((n for n, request in enumerate(requests) if request.settings.sae.folder), 0)
         request, pairs = resolve(options[whole])
         session = carry_out(request.model_copy(update={"conditions": conditions}), pairs, options[whole])
         if session.signal is not None:
@@ -214,14 +215,13 @@ class Study:
 
     def single(self) -> None:
         """One feature of each SAE of the comparison, on all blocks and both sets of pairs."""
-        for which in SETS:
-            for name in SAES:
-                self.single_of(name, which, self.size.single)
+        self.one_feature("single-default", SAES, self.size.single)
+        self.one_feature("single-entangled", SAES, self.size.single, pairs=ENTANGLED)
 
-    def single_of(self, name: str, which: str, limit: int) -> None:
-        """One feature of a kind of SAE, the best detector on few contrasts, on a set of pairs."""
-        pairs = {} if which == "default" else {"pairs": SETS[which]}
-        self.run(f"single-{name}-{which}", [Ask(FEATURE, options={"count": FEW})], name, limit=limit, **pairs)
+    def one_feature(self, out: str, kinds: Iterable[str], limit: int, **more: Any) -> None:
+        """One feature of some kinds of SAE, the best detector on few contrasts."""
+        os.environ[FOLDER] = str(self.work / "saes")
+        self.run(out, [Ask(ONE, options={"count": FEW, "kind": kind}) for kind in kinds], limit=limit, **more)
 
     def features(self) -> None:
         """What the features of each kind of SAE detect, and what they do."""
@@ -230,8 +230,8 @@ class Study:
 
     def kinds(self) -> None:
         """One feature of each further kind of SAE."""
-        for name in KINDS:
-            self.single_of(name, "default", self.size.kinds)
+        self.train_kinds()
+        self.one_feature("kinds", KINDS, self.size.kinds)
 
     def collect(self) -> None:
         """The values of the blocks' updates."""

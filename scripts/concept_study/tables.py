@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from features import rank_correlations
 from scipy import stats
-from stages import CURVE, FEATURE, FEW, KINDS, PAIR_METHODS, SAES, SETS
+from stages import CURVE, FEATURE, FEW, KINDS, PAIR_METHODS, SAES
 from values import SCORES, read_values
 
 from riebench.pairs import CATEGORIES
@@ -169,11 +169,8 @@ def counts_table(values: pd.DataFrame) -> TextTable:
 
 def singles(work: Path) -> pd.DataFrame:
     """The values of ``sae-feature`` with each kind of SAE, on both sets of pairs together."""
-    frames = [
-        read_values([work / f"single-{name}-{which}"]).assign(sae=name, set=which)
-        for name in (*SAES, *KINDS)
-        for which in SETS
-    ]
+    runs = {"single-default": "default", "single-entangled": "entangled", "kinds": "default"}
+    frames = [read_values([work / folder]).assign(set=which) for folder, which in runs.items()]
     return with_arrived(pd.concat([frame for frame in frames if len(frame)] or frames))
 
 

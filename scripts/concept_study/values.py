@@ -19,13 +19,13 @@ LPIPS = 0.05
 
 
 def read_values(folders: Sequence[Path]) -> pd.DataFrame:
-    """Columns: pair, category, name, blocks, count (of contrasts), reached, the scores, and ``risen``.
+    """Columns: pair, category, name, blocks, count (of contrasts), sae (its kind), reached, the scores, and ``risen``.
 
     Scores are NaN where a pair does not reach the LPIPS. ``risen`` is the margin minus that of the base picture.
     """
     frames = [load_records(str(folder)) for folder in folders if any(folder.glob("records.jsonl*"))]
     if not frames:
-        return pd.DataFrame(columns=["pair", "category", "name", "blocks", "count", "reached", *SCORES, "risen"])
+        return pd.DataFrame(columns=["pair", "category", "name", "blocks", "count", "sae", "reached", *SCORES, "risen"])
     frame = pd.concat(frames)
     base = (
         frame.dropna(subset=["clip_text_edit_base"])
@@ -53,6 +53,7 @@ def read_values(folders: Sequence[Path]) -> pd.DataFrame:
                     "name": name_of(str(first["method"]), options),
                     "blocks": str(first["blocks"]),
                     "count": options.get("count"),
+                    "sae": options.get("kind"),
                     "reached": bool(np.isfinite(edit)),
                     "edit_success": values["edit_success"][number],
                     "kept": values["kept"][number],
