@@ -12,6 +12,13 @@ OFF = (False, None)
 """The values of a switch that is not set."""
 
 
+TRANSCODERS = (
+    "transcoders compute codes of a module's input and write to its output, and a site (as mid.0/mlp) has the output "
+    "alone: give an SAE of the values at one site"
+)
+"""Why they are refused."""
+
+
 def keys(names: str) -> frozenset[str]:
     """The names in a text."""
     return frozenset(names.split())
