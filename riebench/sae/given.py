@@ -176,7 +176,7 @@ def as_sae(given: Any, width: int, name: str) -> SAE:
 
 
 def refuse_transcoder(given: Any, name: str) -> None:
-    """Refuse an object whose configuration says that it is a transcoder, whose encode and decode alone look like an SAE.
+    """Refuse an object whose configuration says that it is a transcoder; its encode and decode look like an SAE's.
 
     Raises:
         UserError: if it says so.
