@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from riebench.models.sdxl import FOUR, SAE_SUFFIX, TURBO, module_path
 from riebench.sae.folders import feature_count, find_saes
@@ -110,6 +110,13 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
         (folder / "cfg.json").write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=said):
             load_sae(folder)
+    (folder / "cfg.json").write_text(json.dumps(config))
+    save_file(
+        load_file(folder / "sae_weights.safetensors") | {"W_enc": torch.ones(D, N, dtype=torch.int8)},
+        folder / "sae_weights.safetensors",
+    )
+    with pytest.raises(UserError, match=r"W_enc is torch.int8.*quantised SAEs are not read, save it in float32"):
+        load_sae(folder)
 
 
 def saelens_folder(folder: Path, state: dict[str, torch.Tensor], **config: Any) -> dict[str, torch.Tensor]:

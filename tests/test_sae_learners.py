@@ -231,24 +231,26 @@ def test_training_finds_sparse_directions(kind: str) -> None:
         made.step(x[torch.randint(len(x), (512,), generator=generator)], *rates)
     sae = made.sae()
     active = (sae.encode(x) > 0).float().sum(1).mean()
-    assert explained_variance(sae, x) > 0.8
+    assert explained_variance(sae, x) > (0.7 if kind == "relu" else 0.8)  # its penalty makes all codes smaller
     assert 1.6 < active < 2.4
     assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(32), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["relu", "gated", "jumprelu"])
 def test_penalties_are_steered_to_the_number_of_active_features(kind: str) -> None:
-    """In each step by the ratio of both; a weight that is given stays."""
+    """By the logarithm of the ratio of both a hundred steps ahead; a weight that is given stays."""
     made = learner(kind)
     assert isinstance(made, PenalisedLearner)
     given = made.weight.item()
     made.step(vectors(), 1e-3)
     assert (made.weight.item(), made.found()) == (given, {})
-    for k in (3, 20):
-        made.points = [GridPoint(site="mid.0", kind=kind, k=k, expansion=4, aux=False, seed=0)]
-        before, active = made.weight.item(), made.step(vectors(), 1e-3).l0.item()
-        wanted = before * math.exp(0.01 * min(1, math.log(active / k)))
-        assert list(made.found().values()) == [pytest.approx(wanted, rel=1e-6)], k
+    made.points = [GridPoint(site="mid.0", kind=kind, k=5, expansion=4, aux=False, seed=0)]
+    ratios, trend, wanted = [], 0.0, given
+    for seed in range(4):
+        ratios.append(math.log(made.step(vectors(seed), 0.01).l0.item() / 5))
+        trend += 0.1 * ((ratios[-1] - ratios[-2] if seed else 0) - trend)
+        wanted *= math.exp(min(0.005, max(-0.005, 0.02 * (ratios[-1] + 100 * trend))))
+        assert list(made.found().values()) == [pytest.approx(wanted, rel=1e-4)], seed
 
 
 def test_a_frozen_decoder_of_every_kind() -> None:
@@ -338,7 +340,7 @@ def folders(
     assert "up.0.0_l0-0.01_x1_jumprelu_seed0 " in told.out
     # In as few steps the weight is on its way only.
     assert re.search(r"up.0.0_k8_x1_gated_seed0 has an L0 of [\d.]+, not 8; give more --steps", told.err)
-    assert config_of(Path("saes"), "up.0.0_k8_x1_gated_seed0")["l1"] > 0.31
+    assert 0.31 < config_of(Path("saes"), "up.0.0_k8_x1_gated_seed0")["l1"] < 0.3 * math.exp(60 * 0.005)
     found = {config_of(path, ".")["kind"]: path for path in Path("saes").iterdir() if path.is_dir()}
     return {kind: found[kind] for kind in KINDS}
 

@@ -62,6 +62,20 @@ def refuse_unread_tensors(state: Collection[str], read: Collection[str]) -> None
             raise ValueError(f"the tensor {name} in the file of weights is not read, expected {', '.join(read)}")
 
 
+def refuse_quantised(state: Mapping[str, Any]) -> None:
+    """Refuse matrices of whole numbers, whose scales are unknown; lists of them are counts.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, tensor in state.items():
+        if getattr(tensor, "ndim", 0) > 1 and not tensor.is_floating_point():
+            raise ValueError(
+                f"the tensor {name} is {tensor.dtype}, expected floating-point numbers; quantised SAEs are not read, "
+                "save it in float32"
+            )
+
+
 def same_number(name: str, stated: Mapping[str, Any]) -> int:
     """A whole number above 0 that several places of a folder state, all of them alike.
 

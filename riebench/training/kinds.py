@@ -16,8 +16,9 @@ from riebench.training.training_plan import GridPoint, SAESettings, penalty_of
 
 FOLLOWED = 0.01
 """Share of the newest batch in the running mean of the least kept value."""
-STEERED = 0.01
-"""Most that the logarithm of a penalty's weight changes in a step while it is steered."""
+STEERED, FASTEST, AHEAD, NEWEST = 0.02, 0.005, 100, 0.1
+"""Steering of a penalty: how much its logarithm changes in a step for each unit of the logarithm of L0 over k that is
+expected so many steps ahead, and at most; and the share of the newest step in the trend of that logarithm."""
 STARTS = {"l1": 0.3, "l0": 0.005}
 """Weights of penalties from which steering begins."""
 
@@ -67,22 +68,25 @@ class PenalisedLearner(DenseLearner):
     As in the papers it sees vectors whose mean squared distance from their mean is 1, so that weights of penalties,
     thresholds and learning rates mean the same at every site; the saved SAE is of the vectors as they are.
 
-    Without a weight, it is steered so that the mean number of active features becomes k: in each step its logarithm
-    changes by :data:`STEERED` times that of the batch's number over k, which counts as 1 where it is larger.
+    Without a weight, it is steered so that the mean number of active features becomes k, see :data:`STEERED`. This
+    number follows a weight late and features that died seldom return, so the weight looks ahead.
 
     Attributes:
         unit: root mean squared distance of the vectors from their mean, by which they are divided.
         weight: of the penalty.
+        ratio: logarithm of L0 over k in the last step; not a number before the first.
+        trend: running mean of its change in a step.
     """
 
-    counts = ("silent", "weight")
+    counts = ("silent", "weight", "ratio", "trend")
 
     def __init__(
         self, points: list[GridPoint], d_model: int, start: Start, settings: SAESettings, device: torch.device
     ) -> None:
         name = penalty_of(points[0].kind)
         given = getattr(points[0], name)
-        self.weight = torch.tensor(STARTS[name] if given is None else given, device=device)
+        start_weight = STARTS[name] if given is None else given
+        self.weight, self.ratio, self.trend = torch.tensor([start_weight, torch.nan, 0.0], device=device)
         self.unit = float((d_model * start.variance).sqrt())
         scaled = Start(start.median / self.unit, start.variance / self.unit**2)
         super().__init__(points, d_model, scaled, settings, device)
@@ -98,8 +102,13 @@ class PenalisedLearner(DenseLearner):
     def _gradients(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
         terms = super()._gradients(x, dead, warmth)
         if (k := self.points[0].k) is not None:
-            self.weight = self.weight * (terms.active / len(x) / k).log().clamp(-1, 1).mul(STEERED).exp()
+            self._steer((terms.active.clamp(min=1) / len(x) / k).log())
         return terms
+
+    def _steer(self, ratio: Tensor) -> None:
+        self.trend = torch.lerp(self.trend, (ratio - self.ratio).nan_to_num(0), NEWEST)
+        change = STEERED * (ratio + AHEAD * self.trend)
+        self.weight, self.ratio = self.weight * change.clamp(-FASTEST, FASTEST).exp(), ratio
 
     def _projected(self, x: Tensor) -> Tensor:
         """``W_enc (x - pre_bias)`` ``[batch, n]``."""
