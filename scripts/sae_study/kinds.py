@@ -42,7 +42,7 @@ class Size:
     """How much is done; the names are those of :class:`grids.Size`."""
 
     prompts: int = 800
-    steps: int = 600
+    steps: int = 700
     judged: int = 100
     switched: int = 5
     pairs: int = 10
@@ -77,7 +77,7 @@ def _collect(work: Path, size: Size) -> list[list[str]]:
 
 def _train(work: Path, size: Size) -> list[list[str]]:
     words = ["--kind", ",".join(KINDS), "--k", str(L0), "--decoder", "trained,frozen", "--aux", "off"]
-    words += ["--batch", "1024", "--steps", str(size.steps)]
+    words += ["--batch", "512", "--steps", str(size.steps)]
     train = ["sae", "train", str(work / "values")]
     return [[*train, "--site", site, "--out", str(work / "saes" / site), *words] for site in FOUR]
 
