@@ -98,17 +98,18 @@ def _counts(values: pd.DataFrame) -> Any:
 
 
 def _growing(values: pd.DataFrame) -> Any:
-    """The difference in edits that arrive between a trained SAE and others, over the number of pairs."""
-    figure, axes = plt.subplots(figsize=(4.6, 2.6), layout="constrained")
-    for sae, tone in zip(SAES[1:], (FIXED["sae-feature"], FIXED["k-steer"]), strict=True):
-        if sae in set(values["sae"]):
-            pairs, means, lows, highs = np.array(growing(values, sae)).T
+    """The differences between a trained SAE and others over the number of pairs: edits that arrive, and margin."""
+    figure, grid = plt.subplots(1, 2, figsize=(7.2, 2.5), layout="constrained")
+    scores = {"arrived": "difference in edits that arrive", "margin": "difference of the CLIP margin"}
+    for axes, (score, label) in zip(grid, scores.items(), strict=True):
+        for sae, tone in zip(SAES[1:], (FIXED["sae-feature"], FIXED["k-steer"]), strict=True):
+            pairs, means, lows, highs = np.array(growing(values, sae, score)).T
             axes.plot(pairs, means, color=tone, label=f"trained minus {sae}")
             axes.fill_between(pairs, lows, highs, color=tone, alpha=0.2, lw=0)
-    axes.axhline(0, color=PAIR_TONE, lw=0.8)
-    axes.set_xlabel("pairs")
-    axes.set_ylabel("difference in edits that arrive")
-    axes.legend(frameon=False)
+        axes.axhline(0, color=PAIR_TONE, lw=0.8)
+        axes.set_xlabel("pairs")
+        axes.set_ylabel(label)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 

@@ -47,6 +47,7 @@ def write_all(model: str, work: Path, out: Path) -> None:
     if len(values := singles(work)):
         values.to_csv(out / "values-single.csv", index=False, float_format="%.4f")
         texts += _text(single_table(values)) + _text(difference_table(values)) + _text(growing_table(values))
+        texts += _text(by_category(values.assign(name=values["sae"]), "one feature, all", "arrived"))
     if frames := feature_frames(work):
         texts += _text(features_table(frames))
     if len(values := read_values([work / "choosing"])):
@@ -208,14 +209,10 @@ def difference_table(values: pd.DataFrame) -> TextTable:
     return TextTable(title, ["SAEs", "score", "pairs", "difference", "needed"], rows, left=2)
 
 
-def growing(values: pd.DataFrame, sae: str, score: str = "arrived") -> list[tuple[int, float, float, float]]:
-    """Number of pairs, mean difference and interval, for the first pairs of each category of each set, more and more.
-
-    The interval's ends are NaN while all differences are the same.
-    """
+def growing(values: pd.DataFrame, sae: str, score: str) -> list[tuple[int, float, float, float]]:
+    """Number of pairs, mean difference and interval, for more and more of the first pairs of each category and set."""
     difference = single_difference(values, sae, score)
-    sets = difference.index.get_level_values("pair").str.split("-").str[0]
-    place = difference.groupby([sets, difference.index.get_level_values("category")]).cumcount()
+    place = difference.index.get_level_values("pair").str.split("-").str[-1].astype(int)
     rows = []
     for most in range(int(place.max()) + 1):
         part = difference[place <= most]
@@ -225,20 +222,23 @@ def growing(values: pd.DataFrame, sae: str, score: str = "arrived") -> list[tupl
 
 
 def growing_table(values: pd.DataFrame) -> TextTable:
-    """The difference by edits that arrive, over the number of pairs."""
-    others = [sae for sae in SAES[1:] if sae in set(values["sae"])]
-    columns = {sae: growing(values, sae) for sae in others}
+    """The differences by edits that arrive and by margin, over the number of pairs."""
+    others = [(sae, score) for score in ("arrived", "margin") for sae in SAES[1:] if sae in set(values["sae"])]
+    columns = [growing(values, sae, score) for sae, score in others]
     rows = [
-        [str(steps[0][0]), *(interval(*step[1:]) for step in steps)]
-        for number, steps in enumerate(zip(*columns.values(), strict=True))
-        if number in (0, 1, 2, 4, 7, 9, 14, 19)
+        [str(steps[0][0]), *(f"{interval(*step[1:])} ({step[0]})" for step in steps)]
+        for number, steps in enumerate(zip(*columns, strict=True))
+        if number in (0, 1, 2, 4, 7, 8, 9, 14, 19)
     ]
-    title = "**From how many pairs on?** Differences in edits that arrive, on the first pairs of each category."
-    return TextTable(title, ["pairs", *(f"trained minus {sae}" for sae in others)], rows)
+    title = (
+        "**From how many pairs on?** Differences on the first pairs of each category and set (pairs that have both)."
+    )
+    return TextTable(title, ["pairs", *(f"{score}: trained minus {sae}" for sae, score in others)], rows)
 
 
 def choosing_table(values: pd.DataFrame) -> TextTable:
     """The rise of the margin on the pairs for the choice, by method and sites."""
+    values = values[values["pair"].isin(values.loc[values["reached"], "pair"])]  # of others the masks were not found
     filled = values.assign(risen=values["risen"].fillna(0), where=values["blocks"].map(sites_text))
     table = filled.pivot_table(index="name", columns="where", values="risen", aggfunc="mean", sort=False)
     rows = [[name, *(number(value, 3) for value in table.loc[name])] for name in table.index]

@@ -32,6 +32,11 @@ def read_values(folders: Sequence[Path]) -> pd.DataFrame:
         .groupby("pair_id")[["clip_text_edit_base", "clip_text_original_base"]]
         .first()
     )
+    # A failed record does not say how many features it had; without its arm's number it would be an arm of its own.
+    known = frame["k_used"].astype(float)
+    frame["k_used"] = known.fillna(
+        known.groupby([frame[name] for name in ("method", "options", "blocks")]).transform("max")
+    )
     rows = []
     pairs, arms = arms_of(frame)
     for arm in arms:
