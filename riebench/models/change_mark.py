@@ -179,7 +179,9 @@ def lasting_attributes(value: Any) -> Mapping[str, Any]:
     """The attributes of a pipeline, a scheduler, a tokenizer or another object that its calls leave alone."""
     attributes = vars(value).items()
     if isinstance(value, DiffusionPipeline):
-        return {name: held for name, held in attributes if not name.startswith("_") or name == "_internal_dict"}
+        lasting_parts = {name: held for name, held in attributes if not name.startswith("_")}
+        # Saving a pipeline adds the names of its class and version, with an underscore, to its configuration.
+        return {**lasting_parts, "_internal_dict": {n: v for n, v in value.config.items() if not n.startswith("_")}}
     if isinstance(value, SchedulerMixin):
         lasting = (*CONSTANTS, *SETTABLE)
         return {name: held for name, held in attributes if name.startswith(lasting) or isinstance(held, FUNCTIONS)}
@@ -242,8 +244,9 @@ def _settled(owner: Any, entries: Any) -> Any:
     """What remains of a container's entries without what calls of an unchanged network set."""
     if not isinstance(entries, dict):
         return entries
+    # Saving a network of transformers puts the name of its dtype in place of the dtype.
     return {
-        name: value
+        name: str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
         for name, value in entries.items()
         if value is not None
         and not is_set_by_calls(name, value)
