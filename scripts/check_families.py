@@ -8,6 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ import family_proofs as proofs  # noqa: E402
 from riebench.models.entries import FAMILIES, entry_named  # noqa: E402
 from riebench.models.sites import block_sites  # noqa: E402
 from riebench.models.tokens import TokenEntry  # noqa: E402
-from riebench.standin.tiny_pipelines import TINY, write_tiny_pipeline  # noqa: E402
+from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux  # noqa: E402
+from riebench.standin.tiny_pipelines import write_tiny_pipeline  # noqa: E402
 
 README = ROOT / "riebench" / "models" / "README.md"
 BEGIN, END = "<!-- families -->\n", "<!-- end of families -->"
@@ -51,8 +53,13 @@ def proven(entry: TokenEntry, folder: Path, numbers: list[int], blocks: int) -> 
         blocks: number of blocks in each list.
     """
     kind = entry.pipeline_class
-    write_tiny_pipeline(folder, kind, seed=1, blocks=blocks)
+    if kind == "FluxPipeline":
+        shape = replace(FLUX_SHAPES["tiny"], double=blocks, single=blocks)
+        write_flux(folder, shape, seed=1, guided=entry.guidance_kind == "embedded")
+    else:
+        write_tiny_pipeline(folder, kind, seed=1, blocks=blocks, changes=entry.expected)
     model = proofs.load(folder, kind)
+    assert model.entry is entry
     results = {}
     for name, check in CHECKS.items():
         try:
@@ -75,8 +82,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of steps")
     parser.add_argument("--blocks", type=int, default=4, help="blocks of each kind, an even number")
     arguments = parser.parse_args()
-    entries = [entry_named(name) for name in FAMILIES]
-    chosen = [e for e in entries if isinstance(e, TokenEntry) and e.pipeline_class in TINY]
+    chosen = [e for name in ("flux-schnell", *FAMILIES) if isinstance(e := entry_named(name), TokenEntry)]
     chosen = [e for e in chosen if arguments.kind in (None, e.pipeline_class)]
     lines = [
         f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
