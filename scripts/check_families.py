@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import family_proofs as proofs  # noqa: E402
 
 from riebench.models.entries import FAMILIES, entry_named  # noqa: E402
-from riebench.models.sites import block_sites  # noqa: E402
+from riebench.models.sites import NEURONS, block_sites  # noqa: E402
 from riebench.models.tokens import TokenEntry  # noqa: E402
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux  # noqa: E402
 from riebench.standin.tiny_pipelines import write_tiny_pipeline  # noqa: E402
@@ -74,6 +75,21 @@ def proven(entry: TokenEntry, folder: Path, numbers: list[int], blocks: int) -> 
     return results
 
 
+def shape_of(entry: TokenEntry) -> list[str]:
+    """The blocks, widths, weights and bytes of a published model, as cells of the table."""
+    sites = entry.sites_for(entry.published, None)
+    kinds = Counter(site.partition(".")[0] for site in block_sites(sites))
+    widths = {shape.width: "" for site, shape in sites.items() if site in block_sites(sites)}
+    widths |= {shape.width: "" for site, shape in sites.items() if NEURONS in site}
+    own, every = entry.denoiser_parameters / 1e9, entry.pipeline_parameters / 1e9
+    return [
+        ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        ", ".join(map(str, widths)),
+        f"{own:.1f}, {every:.1f}",
+        f"{2 * every:.0f}, {4 * every:.0f}",
+    ]
+
+
 def main() -> int:
     """Check all families, or one; the exit code is 1 if a proof fails."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -86,20 +102,19 @@ def main() -> int:
     chosen = [e for e in chosen if arguments.kind in (None, e.pipeline_class)]
     lines = [
         f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
-        f"blocks of each kind: {arguments.blocks}; proofs: {', '.join(CHECKS)}. Blocks and weights (those of text "
-        "encoders and autoencoder, too) are of the published model.",
+        f"blocks of each kind: {arguments.blocks}; proofs: {', '.join(CHECKS)}. Blocks, widths and weights are of "
+        "the published model; all weights are those of the transformer, the text encoders and the autoencoder.",
         "",
-        "| model | pipeline | blocks | weights, 10^9 | GB, 16 and 32 bits | guidance | proofs that hold | start= |",
-        "| --- | --- | ---: | ---: | ---: | --- | --- | --- |",
+        "| model | pipeline | blocks | width, neurons | weights: transformer, all, 10^9 | GB of all, 16 and 32 bits "
+        "| guidance | proofs that hold | start= |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     failed = False
     for entry in chosen:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             results = proven(entry, Path(folder) / "pipeline", arguments.steps, arguments.blocks)
-        weights = entry.pipeline_parameters / 1e9
-        shape = [str(len(block_sites(entry.sites_for(entry.published, None)))), f"{weights:.1f}"]
-        shape.append(f"{2 * weights:.0f}, {4 * weights:.0f}")
+        shape = shape_of(entry)
         first = [f"`{entry.name}`", entry.pipeline_class.removesuffix("Pipeline"), *shape, entry.guidance_text()]
         start, failing = results.pop("start="), [name for name, result in results.items() if result != "holds"]
         failed |= bool(failing)

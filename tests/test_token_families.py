@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import family_proofs as proofs
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from riebench.models import Edit
 from riebench.models.diffusers_entry import DiffusersEntry
 from riebench.models.entries import FAMILIES, entry_named
 from riebench.models.sdxl import SDXL
-from riebench.models.tokens import Tokens
+from riebench.models.sites import block_of
+from riebench.models.tokens import TokenEntry, Tokens
 from riebench.pairs import Pair
 from riebench.sae.topk import TopKSAE
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux
@@ -193,8 +195,29 @@ def test_a_scheduler_with_a_pass_too_many_is_refused(tmp_path: Path) -> None:
 
 
 def test_sites_without_weights_are_those_of_the_published_shape() -> None:
-    for name in FAMILIES:
+    """On the meta device: the modules of all sites, their number and widths, and the number of weights."""
+    for name in ("flux-schnell", *FAMILIES):
         entry = entry_named(name)
         assert isinstance(entry, DiffusersEntry)
         sites = entry.sites_for(entry.published, None)
         assert set(entry.default_sites) <= sites.keys(), name
+        if not isinstance(entry, TokenEntry):
+            continue
+        kind, config = entry.pipeline_class, entry.published[entry.denoiser]
+        with torch.device("meta"):
+            network = getattr(diffusers, "FluxTransformer2DModel" if kind == DEV else TINY[kind].denoiser[0])(**config)
+        weights = sum(parameter.numel() for parameter in network.parameters())
+        assert weights == pytest.approx(entry.denoiser_parameters, rel=0.05), (name, weights / 1e9)
+        for blocks in entry.blocks:
+            held = len(network.get_submodule(blocks.path))
+            assert held == blocks.number(config) or kind == "HunyuanDiTPipeline", (name, blocks.name)
+        for site, shape in sites.items():
+            blocks, inner = entry.place(site)
+            network.get_submodule(inner.path)
+            if site != block_of(site):
+                continue
+            taker = proofs.LAYOUT[kind][blocks.path][2] or "attn.to_out.0"
+            out, taken = network.get_submodule(f"{inner.path}.{taker}").weight.shape[:2]
+            assert out == shape.width, (name, site)
+            neurons = f"{site}/neurons.0"
+            assert neurons not in sites or taken - sites[neurons].width in (0, shape.width), (name, site)

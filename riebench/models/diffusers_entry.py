@@ -99,6 +99,7 @@ class DiffusersEntry(ModelEntry):
         published: component to the part of its published configuration that sites depend on, for use without weights.
         loading: further arguments of the pipeline's ``from_pretrained``.
         text: how the pipeline encodes a prompt.
+        denoiser_parameters: number of the denoiser's weights.
         no_start: why a run cannot begin with a finished picture; empty if it can.
     """
 
@@ -108,6 +109,7 @@ class DiffusersEntry(ModelEntry):
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loading: Mapping[str, Any] = field(default_factory=dict)
     text: Text = field(default_factory=Text)
+    denoiser_parameters: float = 0.0
     no_start: str = ""
 
     @property
@@ -210,18 +212,22 @@ class DiffusersEntry(ModelEntry):
             raise UserError(f"{wrong}: {error}") from None
 
 
-def hub(name: str, repository: str, parameters: float, gated: bool = False) -> dict[str, Any]:
+def hub(name: str, repository: str, denoiser: float, others: float, gated: bool = False) -> dict[str, Any]:
     """The fields of an entry whose pipeline is on the hub, of weights of two bytes each.
 
     Args:
         name: of the entry.
         repository: on the hub.
-        parameters: number of weights.
+        denoiser: number of its weights.
+        others: number of the weights of text encoders and autoencoder.
         gated: whether the licence must be accepted.
     """
     source = HubFiles(repository, "main", PIPELINE_FILES, gated=gated)
-    part = Part("model", name, ("model_index.json",), source, int(2 * parameters), ("diffusers", "transformers"))
-    facts = {"pipeline_parameters": parameters, "row_bytes": 1.6e9}  # activations: FLUX.1's at 1024 px
+    part = Part(
+        "model", name, ("model_index.json",), source, int(2 * (denoiser + others)), ("diffusers", "transformers")
+    )
+    # Activations: FLUX.1's at 1024 px.
+    facts = {"denoiser_parameters": denoiser, "pipeline_parameters": denoiser + others, "row_bytes": 1.6e9}
     return {"name": name, "parts": (part, *INSTRUMENTS), "standin": "tiny", **facts}
 
 

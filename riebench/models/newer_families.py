@@ -44,7 +44,7 @@ def hunyuan_guiders(pipeline: Any, size: int, guidance: float, guided: bool) -> 
 
 
 HUNYUAN_IMAGE = TokenEntry(
-    **hub("hunyuanimage", "hunyuanvideo-community/HunyuanImage-2.1-Diffusers", 17.5e9 + QWEN_VL + 0.22e9 + 0.4e9),
+    **hub("hunyuanimage", "hunyuanvideo-community/HunyuanImage-2.1-Diffusers", 17.5e9, QWEN_VL + 0.22e9 + 0.4e9),
     pipeline_class="HunyuanImagePipeline",
     size=2048,
     default_sites=("single.20",),
@@ -86,7 +86,8 @@ HUNYUAN_IMAGE_DISTILLED = replace(
     **hub(
         "hunyuanimage-distilled",
         "hunyuanvideo-community/HunyuanImage-2.1-Distilled-Diffusers",
-        HUNYUAN_IMAGE.pipeline_parameters,
+        HUNYUAN_IMAGE.denoiser_parameters,
+        HUNYUAN_IMAGE.pipeline_parameters - HUNYUAN_IMAGE.denoiser_parameters,
     ),
     steps=8,
     guidance=3.25,
@@ -103,7 +104,7 @@ HUNYUAN_IMAGE_DISTILLED = replace(
 )
 SANA_SPRINT = replace(
     SANA,
-    **hub("sana-sprint", "Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers", 1.6e9 + 2.6e9 + 0.31e9),
+    **hub("sana-sprint", "Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers", 1.6e9, 2.6e9 + 0.31e9),
     pipeline_class="SanaSprintPipeline",
     steps=2,
     guidance_kind="embedded",
@@ -122,7 +123,7 @@ SANA_SPRINT = replace(
     },
 )
 QWEN_IMAGE_21 = TokenEntry(
-    **hub("qwen-image-2.1", "Qwen/Qwen-Image-2.1", 7.1e9 + 8.77e9 + 0.3e9),
+    **hub("qwen-image-2.1", "Qwen/Qwen-Image-2.1", 7.1e9, 8.77e9 + 0.3e9),
     pipeline_class="QwenImage21Pipeline",
     default_sites=("block.16",),
     steps=40,
@@ -162,7 +163,7 @@ QWEN_IMAGE_21 = TokenEntry(
     },
 )
 HIDREAM = TokenEntry(
-    **hub("hidream-i1", "HiDream-ai/HiDream-I1-Full", 17.1e9 + T5 + 8.03e9 + 0.81e9 + 0.08e9),
+    **hub("hidream-i1", "HiDream-ai/HiDream-I1-Full", 17.1e9, T5 + 8.03e9 + 0.81e9 + 0.08e9),
     pipeline_class="HiDreamImagePipeline",
     default_sites=("single.16",),
     steps=50,
@@ -222,7 +223,7 @@ HIDREAM = TokenEntry(
     },
 )
 KANDINSKY5 = TokenEntry(
-    **hub("kandinsky5-lite", "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers", 6.4e9 + QWEN_VL + 0.12e9 + 0.08e9),
+    **hub("kandinsky5-lite", "kandinskylab/Kandinsky-5.0-T2I-Lite-sft-Diffusers", 6.4e9, QWEN_VL + 0.12e9 + 0.08e9),
     pipeline_class="Kandinsky5T2IPipeline",
     default_sites=("block.25",),
     steps=50,
@@ -273,7 +274,7 @@ def longcat_pieces(pipeline: Any, prompt: str) -> list[str]:
 
 
 LONGCAT = TokenEntry(
-    **hub("longcat-image", "meituan-longcat/LongCat-Image", 6.3e9 + QWEN_VL + 0.08e9),
+    **hub("longcat-image", "meituan-longcat/LongCat-Image", 6.3e9, QWEN_VL + 0.08e9),
     pipeline_class="LongCatImagePipeline",
     default_sites=("single.10",),
     steps=50,
@@ -295,7 +296,7 @@ LONGCAT = TokenEntry(
     },
 )
 PRX = TokenEntry(
-    **hub("prx", "Photoroom/prx-512-t2i-sft", 1.3e9 + 2.6e9 + 0.08e9),
+    **hub("prx", "Photoroom/prx-512-t2i-sft", 1.3e9, 2.6e9 + 0.08e9),
     pipeline_class="PRXPipeline",
     size=512,
     default_sites=("block.8",),
@@ -318,7 +319,7 @@ PRX = TokenEntry(
     },
 )
 FIBO = TokenEntry(
-    **hub("fibo", "briaai/FIBO", 8.3e9 + 3.08e9 + 0.7e9, gated=True),
+    **hub("fibo", "briaai/FIBO", 8.3e9, 3.08e9 + 0.7e9, gated=True),
     pipeline_class="BriaFiboPipeline",
     default_sites=("single.15",),
     steps=30,
@@ -346,7 +347,7 @@ FIBO = TokenEntry(
     },
 )
 FIBO2 = TokenEntry(
-    **hub("fibo2", "briaai/Fibo-2.0-dev", 7.6e9 + QWEN3_VL + 0.08e9, gated=True),
+    **hub("fibo2", "briaai/Fibo-2.0-dev", 7.6e9, QWEN3_VL + 0.08e9, gated=True),
     pipeline_class="BriaFibo2Pipeline",
     default_sites=("block.22",),
     steps=30,
@@ -385,7 +386,7 @@ FIBO2 = TokenEntry(
     },
 )
 KREA2 = TokenEntry(
-    **hub("krea2", "krea/Krea-2-Raw", 12.9e9 + QWEN3_VL + 0.13e9, gated=True),
+    **hub("krea2", "krea/Krea-2-Raw", 12.9e9, QWEN3_VL + 0.13e9, gated=True),
     pipeline_class="Krea2Pipeline",
     default_sites=("block.14",),
     steps=28,
@@ -421,7 +422,7 @@ KREA2 = TokenEntry(
     },
 )
 ERNIE_IMAGE = TokenEntry(
-    **hub("ernie-image", "baidu/ERNIE-Image", 2.8e9 + 3.8e9 + 0.08e9),
+    **hub("ernie-image", "baidu/ERNIE-Image", 2.8e9, 3.8e9 + 0.08e9),
     pipeline_class="ErnieImagePipeline",
     default_sites=("block.12",),
     steps=50,
@@ -454,7 +455,7 @@ ERNIE_IMAGE = TokenEntry(
     },
 )
 NUCLEUS = TokenEntry(
-    **hub("nucleus-image", "NucleusAI/NucleusMoE-Image", 17e9 + 8.77e9 + 0.13e9),
+    **hub("nucleus-image", "NucleusAI/NucleusMoE-Image", 17e9, 8.77e9 + 0.13e9),
     pipeline_class="NucleusMoEImagePipeline",
     default_sites=("block.12",),
     steps=50,
