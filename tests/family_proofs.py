@@ -555,11 +555,11 @@ def check_strength_zero(model: Tokens, kind: str, steps: int) -> None:
     assert not np.array_equal(base.image, some.image)
 
 
-def check_batches(model: Tokens, kind: str, steps: int) -> None:
+def check_batches(model: Tokens, kind: str, steps: int, prompts: list[str] = PROMPTS) -> None:
     """A batch of prompts of different lengths gives the pictures and values of single runs, but for rounding."""
     site = blocks_of(model)[-1][0]
-    together = generate(model, PROMPTS, steps, capture=[site])
-    for row, prompt in enumerate(PROMPTS):
+    together = generate(model, prompts, steps, capture=[site])
+    for row, prompt in enumerate(prompts):
         (alone,) = model.generate([prompt], [SEED + row], steps, capture=[site])
         assert np.abs(together[row].image.astype(int) - alone.image).max() <= 1
         assert torch.allclose(together[row].values[site], alone.values[site], atol=1e-3, rtol=1e-3)

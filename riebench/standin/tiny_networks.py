@@ -250,10 +250,10 @@ def long_clip() -> Any:
 
 def t5_gemma() -> Any:
     """The encoder of a small T5Gemma."""
-    from transformers import T5GemmaConfig
+    from transformers import T5GemmaConfig, T5GemmaModuleConfig
     from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": SPECIAL_FROM + len(SPECIAL),
         "hidden_size": WIDTH,
         "intermediate_size": WIDTH,
@@ -263,8 +263,9 @@ def t5_gemma() -> Any:
         "head_dim": 16,
         "query_pre_attn_scalar": 16,
     }
-    whole = T5GemmaConfig(encoder=sizes, decoder=sizes)
-    return T5GemmaEncoder(whole.encoder)
+    of_module = T5GemmaModuleConfig(**sizes).to_dict()
+    own = {name: of_module[name] for name in T5GemmaModuleConfig.__annotations__ if name in of_module}
+    return T5GemmaEncoder(T5GemmaConfig(encoder=sizes, decoder=sizes, is_encoder_decoder=False, **own))
 
 
 def smol_lm() -> Any:
@@ -316,8 +317,8 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>", "<eos>", "<un
 SPECIAL_FROM = 256
 
 
-def write_characters(folder: Path, name: str) -> None:
-    """Write a tokenizer of single bytes, of a class of transformers, with a chat template."""
+def write_characters(folder: Path, name: str, most: int = 4096) -> None:
+    """Write a tokenizer of single bytes, of a class of transformers, with a chat template and a number of tokens."""
     import transformers
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -325,7 +326,7 @@ def write_characters(folder: Path, name: str) -> None:
     vocabulary = {token: number for number, token in enumerate((*letters, *SPECIAL))}
     if name == "GemmaTokenizer":
         vocabulary["▁"] = vocabulary.pop("ġ")
-    tokenizer = getattr(transformers, name)(vocab=vocabulary, merges=[], model_max_length=4096)
+    tokenizer = getattr(transformers, name)(vocab=vocabulary, merges=[], model_max_length=most)
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)
 
@@ -342,7 +343,9 @@ def write_glm_tokenizer(folder: Path) -> None:
     tokenizer = Tokenizer(BPE(vocabulary, []))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
-    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", model_max_length=4096)
+    whole = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", model_max_length=4096
+    )
     whole.save_pretrained(folder)
 
 
@@ -395,6 +398,7 @@ def write_chat_glm_tokenizer(folder: Path) -> None:
 CLIP_WORDS = (lambda folder: write_tokenizer(folder, "<|endoftext|>"), "CLIPTokenizer")
 T5_WORDS = (write_t5_tokenizer, "T5TokenizerFast")
 GEMMA_WORDS = (lambda folder: write_characters(folder, "GemmaTokenizer"), "GemmaTokenizer")
+SHORT_GEMMA_WORDS = (lambda folder: write_characters(folder, "GemmaTokenizer", 256), "GemmaTokenizer")
 QWEN_WORDS = (lambda folder: write_characters(folder, "Qwen2Tokenizer"), "Qwen2Tokenizer")
 LLAMA_WORDS = (write_glm_tokenizer, "PreTrainedTokenizerFast")
 BYTES = (write_byt5, "ByT5Tokenizer")

@@ -391,6 +391,10 @@ def class_of(network: Any) -> list[str]:
 
 def opened(network: torch.nn.Module) -> torch.nn.Module:
     """A network in which no parameter is zero: otherwise gates are closed, and blocks hand on what they are given."""
+    for module in network.modules():
+        if type(module).__name__ == "SwiGLUExperts":  # diffusers leaves them as the memory was
+            for parameter in module.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
     for parameter in network.parameters():
         if not bool(parameter.any()) or bool((parameter == parameter.flatten()[0]).all()):
             parameter.data += 0.2 * torch.randn_like(parameter)
