@@ -37,7 +37,7 @@ REFUSED = {
     "Ideogram4Pipeline": "it has two denoisers, and its call takes no embeddings",
     "DreamLitePipeline": "its call takes neither embeddings nor latents",
     "DreamLiteMobilePipeline": "its call takes neither embeddings nor latents",
-    "GlmImagePipeline": "it begins with tokens that a second model draws anew for each prompt and seed",
+    "GlmImagePipeline": "it begins with tokens that a second model draws, of all rows from the first one's seed",
     "PRXPixelPipeline": "it has no latents",
 }
 """Classes of pipelines that are refused, with the reason."""
