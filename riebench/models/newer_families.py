@@ -473,6 +473,7 @@ NUCLEUS = TokenEntry(
     published={
         "transformer": {
             "in_channels": 64,
+            "out_channels": 16,
             "num_layers": 24,
             "attention_head_dim": 128,
             "num_attention_heads": 16,

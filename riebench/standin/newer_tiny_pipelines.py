@@ -273,6 +273,7 @@ NEWER: dict[str, TinyPipeline] = {
             {
                 **HEADS,
                 **ROPE,
+                "out_channels": 16,
                 "num_layers": 24,
                 "joint_attention_dim": WIDTH,
                 "mlp_ratio": 12.0,

@@ -371,10 +371,9 @@ def write_processor(folder: Path, name: str) -> None:
 
     write_characters(folder, "Qwen2Tokenizer")
     tokenizer = transformers.Qwen2Tokenizer.from_pretrained(folder)
-    pictures, videos = transformers.Qwen2VLImageProcessor(), transformers.Qwen2VLVideoProcessor()
-    if name.startswith("Qwen3"):
-        videos = transformers.Qwen3VLVideoProcessor()
-    processor = getattr(transformers, name)(pictures, tokenizer, videos, chat_template=CHAT)
+    tokenizer.add_tokens([*VISION], special_tokens=True)
+    videos = getattr(transformers, name.replace("Processor", "VideoProcessor"))()
+    processor = getattr(transformers, name)(transformers.Qwen2VLImageProcessor(), tokenizer, videos, chat_template=CHAT)
     processor.save_pretrained(folder)
 
 

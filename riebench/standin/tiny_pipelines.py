@@ -341,11 +341,11 @@ def tiny_networks(kind: str, changes: Mapping[str, Any]) -> dict[str, Make]:
     import diffusers
 
     tiny = TINY[kind]
-    name, config = tiny.denoiser
+    name, config = tiny.denoiser[0], {**tiny.denoiser[1], **changes}
+    if "llama_layers" in config:  # of each block
+        config["llama_layers"] = config["llama_layers"][: config["num_layers"] + config["num_single_layers"]]
     return {
-        "unet" if name.startswith("UNet") else "transformer": lambda: opened(
-            getattr(diffusers, name)(**{**config, **changes})
-        ),
+        "unet" if name.startswith("UNet") else "transformer": lambda: opened(getattr(diffusers, name)(**config)),
         "vae": tiny.vae,
         **tiny.networks,
     }
