@@ -178,14 +178,9 @@ class DiffusersModel(Model):
         """The arguments of ``encode_prompt`` for a prompt.
 
         Raises:
-            UserError: if the pipeline lacks a text encoder that it cannot do without.
             PairError: if the prompt is longer than an encoder takes.
         """
         pipeline, called = self.pipeline, signature(self.pipeline.__call__).parameters
-        for part in text.encoders.values():
-            if getattr(pipeline, part) is None and part not in pipeline._optional_components:
-                wrong = f"the {type(pipeline).__name__} has no {part}"
-                raise UserError(f"{wrong}; load the pipeline with {part}=, and save it or give it as pipeline=")
         arguments = {**text.arguments, **{name: called[name].default for name in text.as_called}}
         for name, most in text.tokenizers.items():
             own = getattr(pipeline, name)
