@@ -18,6 +18,8 @@ from torch import Tensor
 
 import riebench
 from riebench.models import Batch, Edit, Start
+from riebench.models.diffusers_model import DiffusersModel
+from riebench.models.sdxl import SDXL, site_path
 from riebench.models.tokens import Tokens
 from riebench.util.errors import UserError
 
@@ -246,15 +248,18 @@ ATTRIBUTES: dict[str, Callable[[Tokens], dict[str, Any]]] = {
 """Pipelines with attributes that decide on the size or the guidance of a picture, with these attributes."""
 
 
-def load(folder: Any, kind: str, **settings: Any) -> Tokens:
-    model = riebench.load(folder, device="cpu", size=SIZE.get(kind, 64), **settings)
-    assert isinstance(model, Tokens)
+def load(folder: Any, kind: str, name: str = "", **settings: Any) -> Any:
+    """The model in a folder: a :class:`Tokens` or an :class:`SDXL`, of the entry of a name, or of the folder's own."""
+    where = {"location": str(folder)} if name else {}
+    model = riebench.load(name or folder, device="cpu", size=SIZE.get(kind, 64), **where, **settings)
+    assert isinstance(model, DiffusersModel)
     return model
 
 
 def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
     """The pictures of the pipeline's own call with prompts."""
-    pipeline, guidance, kind = model.pipeline, model.entry.guidance_argument, model.entry.pipeline_class
+    pipeline, kind = model.pipeline, model.entry.pipeline_class
+    guidance = getattr(model.entry, "guidance_argument", "guidance_scale")
     parameters = inspect.signature(type(pipeline).__call__).parameters
     more: dict[str, Any] = {"use_resolution_binning": False, "clean_caption": False, "enable_prompt_rewrite": False}
     if model.guided and (model.negative is not None or kind != "BriaFibo2Pipeline"):  # its own default is another text
@@ -328,8 +333,9 @@ def tokens_of(value: Tensor, place: str, count: int) -> Tensor:
 
 
 def blocks_of(model: Tokens) -> list[tuple[str, str]]:
-    """The blocks that are sites, with their paths in the transformer, in the order in which they run."""
-    return [(site, model.entry.place(site)[1].path) for site in model.sites if "/" not in site]
+    """The blocks that are sites, with their paths in the denoiser, in the order in which they run."""
+    path = site_path if isinstance(model, SDXL) else lambda site: model.entry.place(site)[1].path
+    return [(site, path(site)) for site in model.sites if "/" not in site]
 
 
 def pairs_of_blocks(model: Tokens, kind: str) -> list[tuple[str, str, str]]:
@@ -348,13 +354,53 @@ def check_picture(model: Tokens, kind: str, steps: int) -> None:
 
 def check_passes(model: Tokens, kind: str, steps: int) -> None:
     """The denoiser makes one pass a step, or one for each of the two calls of guidance."""
-    rows: list[int] = []
     first = blocks_of(model)[0][1]
-    key = LAYOUT[kind][first.rpartition(".")[0]][0]
+    key = LAYOUT[kind][first.rpartition(".")[0]][0] if kind in LAYOUT else 0
+    how = "rows" * model.guided if isinstance(model, SDXL) else model.kind
     seen = inputs_of(model, [first], lambda: generate(model, PROMPTS[:1], steps))[first]
     rows = [len(rows_first(kind, "", call[key])) for call in seen]
-    assert len(rows) == steps * (2 if model.kind == "calls" else 1)
-    assert set(rows) == {2 if model.kind.startswith("rows") else 1}
+    assert len(rows) == steps * (2 if how == "calls" else 1)
+    assert set(rows) == {2 if how.startswith("rows") else 1}
+
+
+U_NET_PARTS = {
+    "": "",
+    "/output": "",
+    "/attention.0": ".transformer_blocks.0.attn1",
+    "/cross.0": ".transformer_blocks.0.attn2",
+    "/neurons.0": ".transformer_blocks.0.ff.net.0",
+    "/mlp.0": ".transformer_blocks.0.ff",
+}
+"""The sites of a U-Net's block and of its first layer, with the module in the block that puts each out."""
+
+
+def check_u_net_sites(model: Any, kind: str, steps: int) -> None:
+    """Captured values are what a hook sees; an edit gives the picture that a hook's change gives."""
+    block, path = blocks_of(model)[-1]
+    for part, inner in U_NET_PARTS.items():
+        site = f"{block}{part}"
+        shape, seen = model.sites[site], []
+        change = 3 * torch.randn(shape.positions, shape.width, generator=torch.Generator().manual_seed(1))
+
+        def hook(module: Any, args: Any, output: Any, *, how: Any = (part, shape, change, seen)) -> Any:
+            name, site_shape, delta, kept = how
+            whole = output[0] if isinstance(output, tuple) else output
+            value = whole.clone()
+            rows = slice(len(value) // 2, None) if model.guided else slice(None)
+            value[rows] += delta.T.view(1, -1, *site_shape.grid) if value.ndim == 4 else delta
+            mine = value[rows] - args[0][rows] if not name else value[rows]
+            kept.append(mine[0].flatten(1).T if mine.ndim == 4 else mine[0])
+            return (value, *output[1:]) if isinstance(output, tuple) else value
+
+        with model.unwatched():
+            handle = model.denoiser.get_submodule(f"{path}{inner}").register_forward_hook(hook)
+            (own,) = generate(model, PROMPTS[:1], steps)
+            handle.remove()
+        edits = [({site: change.expand(steps, -1, -1)}, 1.0)]
+        (run,) = generate(model, PROMPTS[:1], steps, edits=edits, capture=[site])
+        assert np.array_equal(run.image, own.image), site
+        assert not np.array_equal(run.image, generate(model, PROMPTS[:1], steps)[0].image), site
+        assert torch.allclose(run.values[site], torch.stack(seen), atol=1e-5), site
 
 
 def check_values(model: Tokens, kind: str, steps: int) -> None:

@@ -193,31 +193,12 @@ def test_u_nets_with_one_text_encoder(tmp_path: Path, kind: str) -> None:
     if kind == "KolorsPipeline":
         pytest.importorskip("sentencepiece")
     write_tiny_pipeline(tmp_path / "pipe", kind, seed=1)
-    model = riebench.load(tmp_path / "pipe", device="cpu", size=64)
+    model = proofs.load(tmp_path / "pipe", kind)
     assert isinstance(model, SDXL)
     assert model.guided == (kind != "LatentConsistencyModelPipeline")
-    own = model.pipeline(
-        proofs.PROMPTS[0],
-        num_inference_steps=2,
-        guidance_scale=model.guidance,
-        height=64,
-        width=64,
-        generator=[torch.Generator("cpu").manual_seed(3)],
-        output_type="np",
-    ).images
-    site = "up.1.1"
-    seen: list[torch.Tensor] = []
-    hook = model.denoiser.get_submodule("up_blocks.1.attentions.1").register_forward_hook(
-        lambda module, args, output: seen.append((output[0] - args[0])[-1].flatten(1).T)
-    )
-    [run] = model.generate(proofs.PROMPTS[:1], [3], 2, capture=[site])
-    hook.remove()
-    assert np.array_equal(run.image, (own[0] * 255).round().astype(np.uint8))
-    assert torch.allclose(run.values[site], torch.stack(seen), atol=1e-5)
-    changes = {site: torch.full((model.sites[site].width,), 3.0)}
-    none, some = (model.generate(proofs.PROMPTS[:1], [3], 2, edits=[(changes, s)])[0].image for s in (0.0, 1.0))
-    assert np.array_equal(none, run.image)
-    assert not np.array_equal(some, run.image)
+    proofs.check_picture(model, kind, STEPS)
+    proofs.check_u_net_sites(model, kind, STEPS)
+    proofs.check_strength_zero(model, kind, STEPS)
     proofs.check_start(model, kind)
     assert model.own
 
