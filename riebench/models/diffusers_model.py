@@ -184,7 +184,8 @@ class DiffusersModel(Model):
         arguments = {**text.arguments, **{name: called[name].default for name in text.as_called}}
         for name, most in text.tokenizers.items():
             own = getattr(pipeline, name)
-            tokenizer = pipeline.tokenizer if own is None else getattr(own, "tokenizer", own)  # of a processor
+            tokenizer = pipeline.tokenizer if own is None else own
+            tokenizer = tokenizer if hasattr(tokenizer, "model_max_length") else tokenizer.tokenizer  # of a processor
             longest = min(most or tokenizer.model_max_length, tokenizer.model_max_length)
             if "max_sequence_length" in arguments and own is not None:
                 most_of_all = min(arguments["max_sequence_length"], tokenizer.model_max_length)
