@@ -179,7 +179,8 @@ def lasting_attributes(value: Any) -> Mapping[str, Any]:
     """The attributes of a pipeline, a scheduler, a tokenizer or another object that its calls leave alone."""
     attributes = vars(value).items()
     if isinstance(value, DiffusionPipeline):
-        return {name: held for name, held in attributes if not name.startswith("_") or name == "_internal_dict"}
+        own = (item for item in attributes if item[0] != "num_timesteps")  # which a call of PRX sets
+        return {name: held for name, held in own if not name.startswith("_") or name == "_internal_dict"}
     if isinstance(value, SchedulerMixin):
         lasting = (*CONSTANTS, *SETTABLE)
         return {name: held for name, held in attributes if name.startswith(lasting) or isinstance(held, FUNCTIONS)}

@@ -296,7 +296,7 @@ LONGCAT = TokenEntry(
     },
 )
 PRX = TokenEntry(
-    **hub("prx", "Photoroom/prx-512-t2i-sft", 1.3e9, 2.6e9 + 0.08e9),
+    **hub("prx", "Photoroom/prx-512-t2i-sft", 1.17e9, 2.6e9 + 0.08e9),
     pipeline_class="PRXPipeline",
     size=512,
     default_sites=("block.8",),
