@@ -347,7 +347,7 @@ FIBO = TokenEntry(
     },
 )
 FIBO2 = TokenEntry(
-    **hub("fibo2", "briaai/Fibo-2.0-dev", 7.6e9, QWEN3_VL + 0.08e9, gated=True),
+    **hub("fibo2", "briaai/Fibo-2.0-dev", 8.13e9, QWEN3_VL + 0.08e9, gated=True),
     pipeline_class="BriaFibo2Pipeline",
     default_sites=("block.22",),
     steps=30,
@@ -422,9 +422,9 @@ KREA2 = TokenEntry(
     },
 )
 ERNIE_IMAGE = TokenEntry(
-    **hub("ernie-image", "baidu/ERNIE-Image", 2.8e9, 3.8e9 + 0.08e9),
+    **hub("ernie-image", "baidu/ERNIE-Image", 8.0e9, 3.8e9 + 0.08e9),
     pipeline_class="ErnieImagePipeline",
-    default_sites=("block.12",),
+    default_sites=("block.18",),
     steps=50,
     guidance=4.0,
     guidance_kind="rows",
@@ -450,14 +450,21 @@ ERNIE_IMAGE = TokenEntry(
     replays=False,
     text=Text(("prompt_embeds",)),
     published={
-        "transformer": {"in_channels": 128, "num_layers": 24, "hidden_size": 3072, "ffn_hidden_size": 8192},
+        "transformer": {
+            "in_channels": 128,
+            "num_layers": 36,
+            "hidden_size": 4096,
+            "num_attention_heads": 32,
+            "ffn_hidden_size": 12288,
+            "text_in_dim": 3072,
+        },
         "vae": PUBLISHED_VAE,
     },
 )
 NUCLEUS = TokenEntry(
-    **hub("nucleus-image", "NucleusAI/NucleusMoE-Image", 17e9, 8.77e9 + 0.13e9),
+    **hub("nucleus-image", "NucleusAI/Nucleus-Image", 17e9, 8.77e9 + 0.13e9),
     pipeline_class="NucleusMoEImagePipeline",
-    default_sites=("block.12",),
+    default_sites=("block.16",),
     steps=50,
     guidance=4.0,
     guidance_kind="calls",
@@ -474,9 +481,13 @@ NUCLEUS = TokenEntry(
         "transformer": {
             "in_channels": 64,
             "out_channels": 16,
-            "num_layers": 24,
+            "num_layers": 32,
             "attention_head_dim": 128,
             "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "joint_attention_dim": 4096,
+            "dense_moe_strategy": "leave_first_three_blocks_dense",
+            "num_experts": 64,
         },
         "vae": {"temperal_downsample": [False, True, True]},
     },

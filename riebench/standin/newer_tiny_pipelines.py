@@ -255,7 +255,7 @@ NEWER: dict[str, TinyPipeline] = {
             {
                 "hidden_size": 16,
                 "num_attention_heads": 2,
-                "num_layers": 24,
+                "num_layers": 36,
                 "ffn_hidden_size": 40,
                 "text_in_dim": WIDTH,
                 "rope_axes_dim": (2, 2, 4),
@@ -274,7 +274,7 @@ NEWER: dict[str, TinyPipeline] = {
                 **HEADS,
                 **ROPE,
                 "out_channels": 16,
-                "num_layers": 24,
+                "num_layers": 32,
                 "joint_attention_dim": WIDTH,
                 "mlp_ratio": 12.0,
                 "num_experts": 4,
