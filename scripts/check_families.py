@@ -98,14 +98,18 @@ def shape_of(entry: DiffusersEntry) -> list[str]:
 def main() -> int:
     """Check all families, or one; the exit code is 1 if a proof fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", help="class of one pipeline")
-    parser.add_argument("--write", action="store_true", help="put the table into riebench/models/README.md")
+    parser.add_argument("--kind", nargs="+", help="classes of pipelines; all unless given")
+    parser.add_argument("--write", action="store_true", help="put the rows into the table in riebench/models/README.md")
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of steps")
     parser.add_argument("--blocks", type=int, default=4, help="blocks of each kind, an even number")
     arguments = parser.parse_args()
     entries = [entry_named(name) for name in ("flux-schnell", *FAMILIES)]
-    chosen = [e for e in entries if isinstance(e, DiffusersEntry) and arguments.kind in (None, e.pipeline_class)]
-    lines = [
+    chosen = [
+        e
+        for e in entries
+        if isinstance(e, DiffusersEntry) and e.pipeline_class in (arguments.kind or {e.pipeline_class})
+    ]
+    head = [
         f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
         f"blocks of each kind: {arguments.blocks}; proofs: {', '.join(CHECKS)}; "
         f"of U-Nets: {', '.join(U_NET_CHECKS)}. Blocks, widths and weights are of the published model; all weights "
@@ -115,6 +119,7 @@ def main() -> int:
         "| guidance | proofs that hold | start= |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    rows: dict[str, str] = {}
     failed = False
     for entry in chosen:
         started = time.perf_counter()
@@ -125,11 +130,16 @@ def main() -> int:
         start, failing = results.pop("start="), [name for name, result in results.items() if result != "holds"]
         failed |= bool(failing)
         cells = [*first, f"all but {', '.join(failing)}" if failing else f"all {len(results)}", start]
-        lines.append(f"| {' | '.join(cells)} |")
-        print(f"{lines[-1]}  {time.perf_counter() - started:.0f} s", flush=True)
+        rows[cells[0]] = f"| {' | '.join(cells)} |"
+        print(f"{rows[cells[0]]}  {time.perf_counter() - started:.0f} s", flush=True)
     if arguments.write:
         before, _, rest = README.read_text().partition(BEGIN)
-        README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2])
+        table, _, after = rest.partition(END)
+        of_this = head[0] in table  # otherwise the rows are of another diffusers, or of other proofs
+        known = {line.split(" ")[1]: line for line in table.splitlines() if of_this and line.startswith("| `")}
+        names = [f"`{entry.name}`" for entry in entries]
+        lines = [*head, *(({**known, **rows})[name] for name in names if name in {**known, **rows})]
+        README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
     return int(failed)
 
 

@@ -268,6 +268,8 @@ def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
         more["true_cfg_scale"] = model.settings.model.true_guidance
     if steps != 2:
         more["intermediate_timesteps"] = None
+    if kind == "FluxPipeline" and not model.denoiser.config.guidance_embeds:
+        more["max_sequence_length"] = 256  # the most that FLUX.1-schnell was trained with
     attributes = ATTRIBUTES.get(kind, lambda model: {})(model)
     own = {name: getattr(pipeline, name) for name in attributes}
     vars(pipeline).update(attributes)
