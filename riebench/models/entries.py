@@ -229,5 +229,6 @@ def _name_of_folder(folder: Path) -> str:
     entries = list(_entries())
     fitting = [(name, entry) for name, entry in entries if entry.pipeline_class == kind and entry.parts]
     if not fitting:
-        raise unknown("pipeline class", kind, sorted({entry.pipeline_class for _, entry in entries} - {""}))
+        classes = ", ".join(sorted({entry.pipeline_class for _, entry in entries} - {""}))
+        raise UserError(f"{folder} is of the unknown pipeline class {kind!r}; known: {classes}")
     return next((name for name, entry in fitting if entry.is_of(folder)), fitting[0][0])
