@@ -152,6 +152,8 @@ def test_subtract_changes_the_other_rows_by_the_opposite(family: tuple[Tokens, s
     assert torch.allclose(moved.abs().amax(), torch.tensor(2.0), atol=1e-4)
 
 
+SLOW = ("HunyuanImagePipeline", "HiDreamImagePipeline")
+"""Pipelines with a thousand tokens of text, or with experts."""
 SWITCHED = {"Krea2Pipeline": {"guidance": 0}, "QwenImage21Pipeline": {"guidance": 3}}
 
 
@@ -159,12 +161,13 @@ SWITCHED = {"Krea2Pipeline": {"guidance": 0}, "QwenImage21Pipeline": {"guidance"
 def test_newer_pipelines(tmp_path: Path, kind: str) -> None:
     """A part of what ``scripts/check_families`` checks of them."""
     write_tiny_pipeline(tmp_path / "pipe", kind, seed=1, blocks=2)
-    model = proofs.load(tmp_path / "pipe", kind)
-    proofs.check_picture(model, kind, STEPS)
-    proofs.check_passes(model, kind, STEPS)
-    proofs.check_values(model, kind, STEPS)
-    proofs.check_edits(model, kind)
-    proofs.check_text(model, kind, 1)
+    model, steps = proofs.load(tmp_path / "pipe", kind), 1 if kind in SLOW else STEPS
+    proofs.check_picture(model, kind, steps)
+    proofs.check_passes(model, kind, steps)
+    proofs.check_values(model, kind, steps)
+    if kind not in SLOW:
+        proofs.check_edits(model, kind)
+        proofs.check_text(model, kind, 1)
     proofs.check_sizes(model, kind, tmp_path / "pipe")
     proofs.check_start(model, kind)
     proofs.check_fingerprint(model)
@@ -172,8 +175,8 @@ def test_newer_pipelines(tmp_path: Path, kind: str) -> None:
         return  # there is no other guidance
     switched = proofs.load(tmp_path / "pipe", kind, **SWITCHED.get(kind, {"guidance": 1}))
     assert switched.guided != model.guided
-    proofs.check_picture(switched, kind, STEPS)
-    proofs.check_passes(switched, kind, STEPS)
+    proofs.check_picture(switched, kind, steps)
+    proofs.check_passes(switched, kind, steps)
     if kind == "HunyuanImagePipeline":
         proofs.check_batches(model, kind, 1, ["a newt", 'a sign that says "newt"', "a toad"])
     if kind == "PRXPipeline":
