@@ -591,7 +591,7 @@ def check_strength_zero(model: Tokens, kind: str, steps: int) -> None:
     """Strength 0 changes no bit of the picture, another one does."""
     sites = [site for site, _ in blocks_of(model)]
     changes = {
-        site: torch.full((model.sites[site].width,), 2.0)
+        site: torch.linspace(1, 3, model.sites[site].width)  # some norms do not see a constant
         for site in (*sites, f"{sites[-1]}/neurons.0")
         if site in model.sites
     }
@@ -635,7 +635,7 @@ def check_start(model: Tokens, kind: str) -> str:
 def check_replay(model: Tokens, kind: str, steps: int) -> None:
     """An edited run that takes the base run's first blocks from it gives the same picture as one that does not."""
     site = blocks_of(model)[-1][0]
-    change = torch.full((model.sites[site].width,), 0.5)
+    change = torch.linspace(0, 1, model.sites[site].width)
     images = []
     for replay in (True, False):
         model.replay = replay
