@@ -16,6 +16,7 @@ from tables import cells
 
 from riebench.features.score_files import read_scores
 from riebench.features.scores.estimate import mean_estimate
+from riebench.models.sdxl import FOUR
 from riebench.report.arms import arms_of
 from riebench.report.frame import load_records
 from riebench.report.matching import cross
@@ -25,8 +26,6 @@ from riebench.settings.lpips_search import WITHIN
 from riebench.stats.resample import Bootstrap
 from riebench.training.training_plan import KINDS
 
-SITES = ("down.2.1", "up.0.0")
-"""Of mini's four blocks one whose single features detect best, and one whose single features act most."""
 L0 = 10
 MOVED = (48,)
 """Features that the method moves in each direction: the last published share, with which TopK was told apart best."""
@@ -40,8 +39,9 @@ NAMES = SCORES | {"l0": "L0"}
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done; the names are those of :class:`grids.Size`."""
+    """How much is done; the names are those of :class:`grids.Size`, with the sites that are edited together."""
 
+    sites: tuple[str, ...] = FOUR
     prompts: int = 800
     steps: int = 700
     judged: int = 100
@@ -60,7 +60,7 @@ def study_kinds(work: Path, out: Path, size: Size, draw: bool) -> None:
     for name, commands in () if draw else stages.items():
         print(f"kinds, {name}: {run_all(name, commands(work, size), work / 'log.txt'):.0f} s", flush=True)
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    saes, (runs, categories) = read_saes(work), read_runs(work / "bench")
+    saes, (runs, categories) = read_saes(work, size.sites), read_runs(work / "bench")
     write_csv(saes, out / "kinds.csv")
     write_csv(runs.reset_index(names="pair_id"), out / "kinds-riebench.csv")
     told = separations(runs, categories)
@@ -80,12 +80,12 @@ def _train(work: Path, size: Size) -> list[list[str]]:
     words = ["--kind", ",".join(KINDS), "--k", str(L0), "--decoder", "trained,frozen", "--aux", "off"]
     words += ["--batch", "512", "--steps", str(size.steps)]
     train = ["sae", "train", str(work / "values")]
-    return [[*train, "--site", site, "--out", str(work / "saes" / site), *words] for site in SITES]
+    return [[*train, "--site", site, "--out", str(work / "saes" / site), *words] for site in size.sites]
 
 
-def _folders(work: Path) -> Iterator[tuple[str, str, Path]]:
+def _folders(work: Path, sites: Sequence[str]) -> Iterator[tuple[str, str, Path]]:
     """Kind and decoder, site, and folder of each SAE."""
-    for path in (path for site in SITES for path in sorted((work / "saes" / site).glob("*/config.json"))):
+    for path in (path for site in sites for path in sorted((work / "saes" / site).glob("*/config.json"))):
         facts = json.loads(path.read_text())
         name = f"{facts.get('kind', 'topk')}-{FROZEN if facts['frozen'] else TRAINED}"
         yield name, facts["site"], path.parent
@@ -93,15 +93,15 @@ def _folders(work: Path) -> Iterator[tuple[str, str, Path]]:
 
 def _benchmark(work: Path, size: Size) -> list[list[str]]:
     """RIEBench with the SAEs of a kind at the sites together, and with random ones of the same k."""
-    for name, site, folder in _folders(work):
+    for name, site, folder in _folders(work, size.sites):
         link = work / "sets" / name / site
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             link.symlink_to(folder.resolve(), target_is_directory=True)
-    words = [word for site in SITES for word in ("--block", site)]
-    words += ["--strength", "1,2,4,8", "--limit", str(size.pairs), "--keep-images", "0"]
+    words = [word for site in size.sites for word in ("--block", site)]
+    words += ["--at-lpips", str(AT), "--limit", str(size.pairs), "--keep-images", "0"]
     words += ["--k", ",".join(map(str, MOVED))]
-    runs = {name: "sae" for name, _, _ in _folders(work)} | {RANDOM: "sae-random"}
+    runs = {name: "sae" for name, _, _ in _folders(work, size.sites)} | {RANDOM: "sae-random"}
     folders = {name: work / "sets" / (f"topk-{TRAINED}" if name == RANDOM else name) for name in runs}
     return [
         ["run", "--method", runs[name], *words, "--set", f"sae.folder={folder}", "--out", str(work / "bench" / name)]
@@ -113,18 +113,20 @@ def _judge(work: Path, size: Size) -> list[list[str]]:
     few = str(size.switched)
     options = ["--count", str(size.judged), "--features", few, "--best", few, "--downstream", "2"]
     options += ["--baseline", "random"]
-    by_site = {site: [str(folder) for _, where, folder in _folders(work) if where == site] for site in SITES}
-    return [["sae", "score", *by_site[site], "--out", str(work / "scores" / site), *options] for site in SITES]
+    by_site = {
+        site: [str(folder) for _, where, folder in _folders(work, size.sites) if where == site] for site in size.sites
+    }
+    return [["sae", "score", *by_site[site], "--out", str(work / "scores" / site), *options] for site in size.sites]
 
 
-def read_saes(work: Path) -> pd.DataFrame:
+def read_saes(work: Path, sites: Sequence[str]) -> pd.DataFrame:
     """A row for each judged SAE: kind and decoder, site, weight of the penalty, scores.
 
     Of the random dictionaries, that with as many active features as a TopK SAE.
     """
-    names = {folder.name: (name, folder) for name, _, folder in _folders(work)}
+    names = {folder.name: (name, folder) for name, _, folder in _folders(work, sites)}
     rows = []
-    for path in (path for site in SITES for path in sorted((work / "scores" / site).glob("*.json"))):
+    for path in (path for site in sites for path in sorted((work / "scores" / site).glob("*.json"))):
         facts = read_scores(path)
         if facts is None or (facts["kind"] == RANDOM and facts["config"].get("k") != L0):
             continue
@@ -187,7 +189,7 @@ def _table(saes: pd.DataFrame) -> TextTable:
         weights = part["weight"].dropna()
         weight = f"{weights.min():.3g} to {weights.max():.3g}" if len(weights) else DASH
         rows.append([decoder, kind, weight, *cells(estimates)])
-    title = f"Kinds of SAEs steered to an L0 of {L0}: means over two sites, with intervals over these."
+    title = f"Kinds of SAEs steered to an L0 of {L0}: means over sites, with intervals over these."
     return TextTable(title, ["decoder", "kind", "weight of the penalty", *(NAMES[s] for s in OF_SAES)], rows, left=3)
 
 
@@ -201,7 +203,7 @@ def _differences(saes: pd.DataFrame) -> TextTable:
     ):
         difference = at[one] - at[other]
         rows.append([heading, *cells([mean_estimate(difference[score].to_numpy(float)) for score in OF_SAES])])
-    title = "Kinds minus TopK, and trained minus frozen decoders, at the same site; intervals over two sites."
+    title = "Kinds minus TopK, and trained minus frozen decoders, at the same site; intervals over sites."
     return TextTable(title, ["", *(NAMES[score] for score in OF_SAES)], rows)
 
 
@@ -212,8 +214,8 @@ def _runs_table(told: pd.DataFrame) -> TextTable:
         shown = [DASH if row["kind"] == "topk" and name == "than topk" else _shown(row[name]) for name in heads]
         rows.append([row["score"], f"{row['k']:g}", row["kind"], f"{row[TRAINED][3]}", _shown(row[TRAINED]), *shown])
     title = (
-        f"RIEBench with the SAEs of both sites, LPIPS {AT}: trained decoders, and what they gain over untrained "
-        "ones on the same pairs; intervals over pairs."
+        f"RIEBench with the SAEs of these sites together, LPIPS {AT}: trained decoders, and what they gain over "
+        "untrained ones on the same pairs; intervals over pairs."
     )
     return TextTable(title, ["score", "k", "kind", "pairs", TRAINED, *heads.values()], rows, left=3)
 
