@@ -150,6 +150,7 @@ class TokenEntry(DiffusersEntry):
         arguments: further arguments of the pipeline's call.
         expected: settings of the transformer that the entry is for.
         masks_shift: whether the number of unmasked text tokens decides where the picture's tokens lie.
+        conditions: what all records say of the family, beside the conditions of a run.
     """
 
     size: int = 1024
@@ -169,6 +170,7 @@ class TokenEntry(DiffusersEntry):
     arguments: Config = field(default_factory=dict)
     expected: Config = field(default_factory=dict)
     masks_shift: bool = False
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
     def size_text(self) -> str:
         """See :class:`DiffusersEntry`."""
@@ -308,7 +310,7 @@ class Tokens(DiffusersModel):
             "true_guidance": chosen.true_guidance,
             "negative_prompt": chosen.negative_prompt,
         }
-        conditions = {name: value for name, value in chosen_guidance.items() if value is not None}
+        conditions = {**entry.conditions, **{name: v for name, v in chosen_guidance.items() if v is not None}}
         call = {entry.guidance_argument: self.guidance, **entry.arguments}
         if chosen.true_guidance is not None:
             call["true_cfg_scale"] = chosen.true_guidance
@@ -443,7 +445,7 @@ class Tokens(DiffusersModel):
         texts, shift = map(self.encode_text, dict.fromkeys(batch.prompts)), self.entry.masks_shift
         if len({_lengths(text, shift) for text in texts}) < 2:
             return super()._batch(batch)
-        return [run for row in range(len(batch.prompts)) for run in super(Tokens, self)._batch(_row(batch, row))]
+        return [run for row in range(len(batch.prompts)) for run in super(Tokens, self)._batch(row_of(batch, row))]
 
 
 class _Prepared(Exception):
@@ -459,7 +461,7 @@ def _lengths(text: Mapping[str, Any], masks: bool) -> tuple[Any, ...]:
     return tuple((n, *v.shape, int(v.sum()) if masks and "mask" in n else 0) for n, v in flat if v is not None)
 
 
-def _row(batch: Batch, row: int) -> Batch:
+def row_of(batch: Batch, row: int) -> Batch:
     """One row of a batch."""
     part = slice(row, row + 1)
     begin = None if batch.begin is None else (batch.begin[0][part], batch.begin[1])
