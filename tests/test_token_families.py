@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -212,7 +213,8 @@ def described(blocks: Iterable[Blocks], config: Any) -> list[tuple[Any, ...]]:
 def test_what_a_family_declares_is_what_a_dry_trace_finds(family: tuple[Tokens, str, Path]) -> None:
     model, kind, _ = family
     entry, config = model.entry, model.denoiser.config
-    guided = {"negative_prompt": ""} if model.guided and kind != "AuraFlowPipeline" else {}
+    has_negative = "negative_prompt" in inspect.signature(type(model.pipeline).__call__).parameters
+    guided = {"negative_prompt": ""} if model.guided and has_negative else {}
     with model.unwatched():
         layout = dry_trace(
             model.pipeline, entry.denoiser, model.size, guided | {entry.guidance_argument: model.guidance}

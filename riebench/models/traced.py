@@ -109,7 +109,7 @@ class ListSeen:
         self.calls += is_last
         self.before = {} if is_last or self.calls else tensors
         if is_last and len(self.last) < MOST_CALLS:
-            self.last.append(tensors)
+            self.last.append({element: value.clone() for element, value in tensors.items()})
 
     def whole_blocks(self, picture: Key) -> int:
         """The number of blocks before the first that also takes an earlier block's picture, and so has no update."""
@@ -260,7 +260,7 @@ def dry_trace(pipeline: Any, denoiser: str, size: int, arguments: Mapping[str, A
     if cells**2 * count != height * width or height % cells or width % cells:
         raise _unclear(pipeline, f"{count} tokens do not cover latents of {height} x {width} cells")
     layout = Layout(tuple(found.values()), guidance, picture.shape[2], (height // cells, width // cells))
-    for token in {layout.grid[1] + 1, count - 1}:
+    for token in {min(layout.grid[1] + 1, count - 1), count - 1}:
         edited = trial.edited(own.blocks[-1], (STEPS - 1) * calls, partial(_edited, layout, follow[0][1], token))
         moved = (edited - latents).abs().float().flatten(0, -3).amax(0)
         cell = divmod(int(moved.argmax()), moved.shape[1])
