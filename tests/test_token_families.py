@@ -211,7 +211,7 @@ def described(blocks: Iterable[Blocks], config: Any) -> list[tuple[Any, ...]]:
 
 
 def test_what_a_family_declares_is_what_a_dry_trace_finds(family: tuple[Tokens, str, Path]) -> None:
-    model, kind, _ = family
+    model, _, _ = family
     entry, config = model.entry, model.denoiser.config
     has_negative = "negative_prompt" in inspect.signature(type(model.pipeline).__call__).parameters
     guided = {"negative_prompt": ""} if model.guided and has_negative else {}
