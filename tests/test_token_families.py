@@ -242,7 +242,7 @@ def test_a_pipeline_of_a_hidden_family_is_tried_by_a_trace(
         runs = [
             proofs.generate(
                 one,
-                proofs.PROMPTS[:2],
+                proofs.PROMPTS[:1],
                 STEPS,
                 capture=sites,
                 edits=[Edit({sites[0]: change}, float(edited)), Edit({sites[1]: change}, float(edited))],
@@ -257,7 +257,7 @@ def test_a_pipeline_of_a_hidden_family_is_tried_by_a_trace(
         traced.generate(proofs.PROMPTS[:1], [1], STEPS, start=Start(proofs.PROMPTS[1], 1))
     settings = {"model.family": "traced", "model.size": model.size, "model.device": "cpu"}
     how = {"pairs": [PAIR], "strength": 2, "steps": STEPS, "quiet": True, "settings": settings, **no_instruments}
-    [record] = riebench.run("steering", path, model=folder, out=tmp_path / "o", **how).records
+    [record] = riebench.run("steering", path, model=str(folder), out=tmp_path / "o", **how).records
     assert (record.status, record.model) == ("ok", "traced"), record.reason
     assert record.conditions["proof"] == traced.conditions["proof"]
     assert record.conditions["family"] == "traced"
