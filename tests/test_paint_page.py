@@ -661,7 +661,7 @@ def paint_inside(browser: Any, served: Served, studio: Studio) -> None:
         assert not np.array_equal(pixels(page), base)
         assert "mid.0/output" in python_code(one, studio.origin)
         page.click("#list .row .name >> nth=0")
-        page.wait_for_selector("#card .tops canvas >> nth=2")
+        page.wait_for_selector("#card .tops canvas >> nth=0")
     finally:
         page.close()
 

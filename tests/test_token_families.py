@@ -238,14 +238,14 @@ def test_a_pipeline_of_a_hidden_family_is_tried_by_a_trace(
     site, path = proofs.blocks_of(model)[-1]
     both = [(model, (site, f"{site}/output")), (traced, (path, f"{path}/output"))]
     change = torch.linspace(-2, 2, model.sites[site].width)
-    for edited in (False, True):
+    for strength in (0.0, 1.0):
         runs = [
             proofs.generate(
                 one,
                 proofs.PROMPTS[:1],
                 STEPS,
                 capture=sites,
-                edits=[Edit({sites[0]: change}, float(edited)), Edit({sites[1]: change}, float(edited))],
+                edits=[Edit(dict.fromkeys(sites, change), strength)],
             )
             for one, sites in both
         ]
