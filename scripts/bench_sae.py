@@ -1,8 +1,10 @@
 """Time a training step against the same step written densely, and a grid of six SAEs against six single trainings.
 
-The two sides of each ratio take turns, so that other work on the machine slows both; the ratio is that of the medians,
-with the range over the repeats. With ``--peers``, which ``scripts/bench_trainers`` gives, a step takes turns with those
-of other libraries and with the dense product of its encoder alone, the floor of all of them.
+The sides of each ratio take turns, so that other work on the machine slows all; the ratio is that of the medians, with
+the range over the repeats. Beside them stands the floor: the dense products of the encoders alone, one for each SAE
+that is not the same as another, since SAEs of different weights share no product. With ``--peers``, which
+``scripts/bench_trainers`` gives, a step takes turns with those of other libraries and with the dense product of its
+encoder alone, the floor of all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -71,7 +73,15 @@ def main() -> int:
     dense = Dense(arguments.width, arguments.width * arguments.expansion, arguments.k)
     point = GridPoint(site=SITE, k=arguments.k, expansion=arguments.expansion, aux=True, seed=0)
     ours = TopKLearner([point], arguments.width, start, settings, torch.device("cpu"))
-    compare(f"k {arguments.k}: dense step", lambda: dense.step(x), "this step", lambda: ours.step(x, 1e-4), arguments)
+    single = compare(
+        {
+            f"k {arguments.k}: dense step": lambda: dense.step(x),
+            "this step": lambda: ours.step(x, 1e-4),
+            "encoder product": lambda: products(x, [ours]),
+        },
+        flops(arguments),
+        arguments.repeats,
+    )
     points = grid_points(SIX.model_copy(update={"expansion": (arguments.expansion,)}), {SITE: arguments.width})
     for alive, when in ((True, "before a feature has died"), (False, "after")):
         grid = learners_of(points, arguments.width, start, settings, torch.device("cpu"))
@@ -87,8 +97,31 @@ def main() -> int:
         def together(grid: list[Learner] = grid) -> None:
             step_all(grid, x.half().float(), 1e-4)
 
-        compare(f"six SAEs, {when}: one by one", one_by_one, "together", together, arguments)
+        together()  # which may add learners
+        six = compare(
+            {
+                f"six SAEs, {when}: one by one": one_by_one,
+                "together": together,
+                f"{len(grid)} encoder products": lambda grid=grid: products(x, grid),
+            },
+            len(grid) * flops(arguments),
+            arguments.repeats,
+        )
+        print(f"a step of the six takes {six / single:.2f} of a single one, {len(grid)} of its products")
     return 0
+
+
+def flops(arguments: argparse.Namespace) -> int:
+    """The operations of an encoder's product."""
+    return 2 * int(arguments.batch) * int(arguments.width) ** 2 * int(arguments.expansion)
+
+
+@torch.no_grad()
+def products(x: Tensor, learners: Sequence[Learner]) -> None:
+    """The dense products of the encoders of some learners, into one place."""
+    pre = torch.empty(len(x), len(learners[0].W_enc))
+    for learner in learners:
+        torch.mm(x, learner.W_enc.T, out=pre)
 
 
 def beside_peers(x: Tensor, arguments: argparse.Namespace) -> int:
@@ -121,12 +154,11 @@ def beside_peers(x: Tensor, arguments: argparse.Namespace) -> int:
     for peer in peers:
         peer.communicate()
     step = statistics.median(clock["riebench"])
-    flops = 2 * len(x) * width * n_features
     print(f"riebench {step:.3f} s a step")
     for name, seconds in clock.items():
         ratios = [mine / theirs for mine, theirs in zip(clock["riebench"], seconds, strict=True)]
         middle, span = statistics.median(seconds), f"{min(ratios):.2f} to {max(ratios):.2f}"
-        rate = f", {flops / middle / 1e9:.0f} GFLOP/s" if name == "encoder product" else ""
+        rate = f", {flops(arguments) / middle / 1e9:.0f} GFLOP/s" if name == "encoder product" else ""
         if name != "riebench":
             print(f"{name:20} {middle:.3f} s{rate}: riebench takes {step / middle:.2f} of it ({span})")
     return 0
@@ -151,28 +183,34 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - used
 
 
-def compare(
-    first: str,
-    first_work: Callable[[], object],
-    second: str,
-    second_work: Callable[[], object],
-    arguments: argparse.Namespace,
-) -> None:
-    """Time two functions in turns and print the ratios of their medians, by the clock and in processor time."""
-    first_work(), second_work()
-    clock: tuple[list[float], list[float]] = [], []
-    processor: tuple[list[float], list[float]] = [], []
-    for _ in range(arguments.repeats):
-        for number, work in enumerate((first_work, second_work)):
+def compare(works: Mapping[str, Callable[[], object]], operations: int, repeats: int) -> float:
+    """Time functions in turns and print the ratios of their medians, by the clock and in processor time.
+
+    Args:
+        works: name to function: the other way, this way, and the products that this way cannot do without.
+        operations: of these products.
+        repeats: of each.
+
+    Returns:
+        The median of this way, in seconds.
+    """
+    for work in works.values():
+        work()
+    clock: dict[str, list[float]] = {name: [] for name in works}
+    processor: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
             by_clock, by_processor = timed(work)
-            clock[number].append(by_clock)
-            processor[number].append(by_processor)
-    a, b = map(statistics.median, clock)
-    ratios = [x / y for x, y in zip(*clock, strict=True)]
-    span = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    busy = statistics.median(processor[0]) / statistics.median(processor[1])
-    speedup = f"{a / b:.2f} times as fast ({span}), {busy:.2f} in processor time"
-    print(f"{first} {a:.3f} s, {second} {b:.3f} s: {speedup}", flush=True)
+            clock[name].append(by_clock)
+            processor[name].append(by_processor)
+    (first, a), (second, b), (floor, c) = ((name, statistics.median(seconds)) for name, seconds in clock.items())
+    ratios = [x / y for x, y in zip(clock[first], clock[second], strict=True)]
+    busy = statistics.median(processor[first]) / statistics.median(processor[second])
+    speedup = f"{a / b:.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}), {busy:.2f} in processor time"
+    shares = [x / y for x, y in zip(clock[floor], clock[second], strict=True)]
+    least = f"{c / b:.0%} ({min(shares):.0%} to {max(shares):.0%}) of it are the {floor}"
+    print(f"{first} {a:.3f} s, {second} {b:.3f} s: {speedup}; {least}, {operations / c / 1e9:.0f} GFLOP/s", flush=True)
+    return b
 
 
 if __name__ == "__main__":

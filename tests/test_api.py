@@ -98,7 +98,10 @@ def test_a_pipeline_of_ones_own(
     (warning,) = [
         r.getMessage() for r in caplog.records if "of the variance" in r.getMessage() and FOUR[3] in r.getMessage()
     ]
-    assert "site, operation" in warning
+    assert (
+        f"operation (it is given updates, a block's output minus its input; one of outputs belongs to {FOUR[3]}/output)"
+        in warning
+    )
     assert "edit_success" not in sae.metrics
 
 

@@ -129,6 +129,9 @@ def test_the_authors_layouts(tmp_path: Path) -> None:
         torch.save(torch.ones(6), folder / "mean.pt")
         (folder / "config.json").write_text(json.dumps({"n_dirs_local": 12, "d_model": 6, "k": 3, "auxk": 256}))
         assert torch.equal(load_sae(find_saes(tmp_path / name, SITES, SaeSettings())["double.18"])(x), topk(x))
+    torch.save(topk.state_dict() | {"gate": torch.ones(12)}, folder / "state_dict.pth")
+    with pytest.raises(UserError, match="the tensor gate in the file of weights is not read"):
+        load_sae(folder)
 
 
 SITES = {"mid.0": ("mid.0",), "double.18": ("double.18",)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from riebench.models.sdxl import FOUR, SAE_SUFFIX, TURBO, module_path
 from riebench.sae.folders import feature_count, find_saes
@@ -85,7 +85,10 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
     assert torch.allclose(load_sae(found(tmp_path)["mid.0"]).encode(x), by_formula(state, x), atol=1e-5)
     for change, said in (
         ({"architecture": "temporal"}, "architecture in cfg.json is 'temporal', expected 'topk'"),
-        ({"architecture": "jumprelu_transcoder"}, "transcoders map an MLP's input"),
+        (
+            {"architecture": "jumprelu_transcoder"},
+            "is 'jumprelu_transcoder'; transcoders compute codes of a module's input",
+        ),
         ({"architecture": "jumprelu", "k": None}, "threshold"),
         ({"normalize_activations": "layer_norm"}, "normalize_activations"),
         ({"architecture": "gated", "activation_fn": "topk", "activation_fn_kwargs": {"k": K}}, "activation_fn.*'relu'"),
@@ -95,7 +98,11 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
         ({"postact_fn": "identity"}, "postact_fn"),
         ({"activation_fn_kwargs": {"k": K, "postact_fn": "identity"}}, "postact_fn in activation_fn_kwargs"),
         ({"activation_fn_kwargs": {"k": K + 1}}, f"k is {K} in cfg.json and {K + 1} in activation_fn_kwargs"),
-        ({"metadata": {"hook_name_out": "blocks.3"}}, "hook_name_out in metadata"),
+        (
+            {"metadata": {"hook_name_out": "blocks.3"}},
+            "hook_name_out in metadata of cfg.json is .*; transcoders compute",
+        ),
+        ({"hook_name_out": "blocks.3"}, "hook_name_out in cfg.json is 'blocks.3'; transcoders compute"),
         ({"d_sae": N + 1}, "configuration says"),
         ({"k": K + 0.5}, "k in cfg.json is 3.5"),
         ({"k": True}, "k in cfg.json is True"),
@@ -103,6 +110,13 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
         (folder / "cfg.json").write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=said):
             load_sae(folder)
+    (folder / "cfg.json").write_text(json.dumps(config))
+    save_file(
+        load_file(folder / "sae_weights.safetensors") | {"W_enc": torch.ones(D, N, dtype=torch.int8)},
+        folder / "sae_weights.safetensors",
+    )
+    with pytest.raises(UserError, match=r"W_enc is torch.int8.*quantised SAEs are not read, save it in float32"):
+        load_sae(folder)
 
 
 def saelens_folder(folder: Path, state: dict[str, torch.Tensor], **config: Any) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,16 @@ from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
 from riebench.sae.variance import explained_variance
 from riebench.training.collect_values import collect
-from riebench.training.kinds import BatchTopKLearner, GatedLearner, Jump, JumpReLULearner, Step, largest, learner_of
+from riebench.training.kinds import (
+    BatchTopKLearner,
+    GatedLearner,
+    Jump,
+    JumpReLULearner,
+    PenalisedLearner,
+    Step,
+    largest,
+    learner_of,
+)
 from riebench.training.learner import Learner, Start
 from riebench.training.one_pass import rates_of, start_of
 from riebench.training.training_plan import Axes, GridPoint, SAESettings, grid_points, settings_and_axes
@@ -214,16 +224,33 @@ def test_training_finds_sparse_directions(kind: str) -> None:
     codes = torch.rand(20000, 16, generator=generator) * (torch.rand(20000, 16, generator=generator) < 0.08)
     x = codes @ truth + 0.5
     settings = SAESettings(batch=512, auxk=8, dead_after=20_000)
-    one = point(kind, **{"relu": {"l1": 0.4}, "gated": {"l1": 0.4}, "jumprelu": {"l0": 0.02}}.get(kind, {"k": 2}))
+    one = GridPoint(site="mid.0", kind=kind, k=2, expansion=4, aux="topk" in kind or kind == "matryoshka", seed=0)
     made = learner_of([one], 8, start_of(x), settings, CPU)
     for step in range(800):
         rates = rates_of(settings.model_copy(update={"lr": 3e-3}), step, 800)
         made.step(x[torch.randint(len(x), (512,), generator=generator)], *rates)
     sae = made.sae()
     active = (sae.encode(x) > 0).float().sum(1).mean()
-    assert explained_variance(sae, x) > 0.8
-    assert 0.8 < active < 4
+    assert explained_variance(sae, x) > (0.7 if kind == "relu" else 0.8)  # its penalty makes all codes smaller
+    assert 1.6 < active < 2.4
     assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(32), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["relu", "gated", "jumprelu"])
+def test_penalties_are_steered_to_the_number_of_active_features(kind: str) -> None:
+    """By the logarithm of the ratio of both a hundred steps ahead; a weight that is given stays."""
+    made = learner(kind)
+    assert isinstance(made, PenalisedLearner)
+    given = made.weight.item()
+    made.step(vectors(), 1e-3)
+    assert (made.weight.item(), made.found()) == (given, {})
+    made.points = [GridPoint(site="mid.0", kind=kind, k=5, expansion=4, aux=False, seed=0)]
+    ratios, trend, wanted = [], 0.0, given
+    for seed in range(4):
+        ratios.append(math.log(made.step(vectors(seed), 0.01).l0.item() / 5))
+        trend += 0.1 * ((ratios[-1] - ratios[-2] if seed else 0) - trend)
+        wanted *= math.exp(min(0.005, max(-0.005, 0.02 * (ratios[-1] + 100 * trend))))
+        assert list(made.found().values()) == [pytest.approx(wanted, rel=1e-4)], seed
 
 
 def test_a_frozen_decoder_of_every_kind() -> None:
@@ -247,6 +274,8 @@ def test_the_grid_of_several_kinds() -> None:
         "up.0.0_l1-0.2_x4_relu_seed0",
         "up.0.0_l0-1e-05_x4_jumprelu_seed0",
     ]
+    steered = grid_points(Axes(kind=("gated", "jumprelu"), k=(4, 8), l0=(0.1,)), {"up.0.0": 8})
+    assert [(point.k, point.l1, point.l0) for point in steered] == [(4, None, None), (8, None, None), (None, None, 0.1)]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +286,8 @@ def test_the_grid_of_several_kinds() -> None:
         ({"kind": ()}, "kind is empty"),
         ({"kind": "jump"}, "unknown kind 'jump'"),
         ({"l1": (0.1,)}, "l1 acts on SAEs of the kind relu or gated, not on topk; leave it out"),
-        ({"kind": ("relu",), "k": (5,)}, "k acts on SAEs of the kind topk or batchtopk or matryoshka, not on relu"),
+        ({"kind": ("relu",), "k": (5,), "l1": (0.1,)}, "k is 5, but the weights of the penalties decide"),
+        ({"kind": ("relu",), "l1": ()}, "l1 is empty"),
         ({"kind": ("jumprelu",), "aux": (False,)}, "aux acts on"),
         (
             {"kind": ("relu", "gated"), "bandwidth": 0.1},
@@ -304,9 +334,14 @@ def folders(
     """Kind to the folder of an SAE that ``sae train`` has made of mini's values."""
     monkeypatch.chdir(tmp_path)
     collect(mini.model, ["up.0.0"], prompts="grammar", count=8, out="values", quiet=True)
-    words = ["--kind", ",".join(KINDS), "--k", "8", "--l1", "0.3", "--l0", "0.01", "--steps", "60", "--batch", "256"]
+    words = ["--kind", ",".join(KINDS), "--k", "8", "--l0", "0.01", "--steps", "60", "--batch", "256"]
     command("sae", "train", "values", *words, "--expansion", "1", "--bandwidth", "0.05", "--out", "saes")
-    assert "up.0.0_l1-0.3_x1_gated_seed0" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "up.0.0_l0-0.01_x1_jumprelu_seed0 " in told.out
+    # In as few steps the weight is on its way only.
+    assert re.search(r"up.0.0_k8_x1_gated_seed0 has an L0 of [\d.]+, not 8; give more --steps", told.err)
+    found_weight = config_of(Path("saes"), "up.0.0_k8_x1_gated_seed0")["l1"]
+    assert 0 < abs(math.log(found_weight / 0.3)) < 60 * 0.005
     found = {config_of(path, ".")["kind"]: path for path in Path("saes").iterdir() if path.is_dir()}
     return {kind: found[kind] for kind in KINDS}
 

@@ -29,17 +29,22 @@ def sae_train_command(
         str | None, typer.Option(help="topk (the default), batchtopk, matryoshka, jumprelu, relu, gated, or several.")
     ] = None,
     k: Annotated[
-        str | None, typer.Option(help="Active features, as 5,10,20: of each vector; of batchtopk, matryoshka the mean.")
+        str | None,
+        typer.Option(
+            help="Active features, as 5,10,20: of each vector for topk, else their mean number. The penalties of relu, "
+            "gated, jumprelu are steered to it where --l1 and --l0 are not given."
+        ),
     ] = None,
     l1: Annotated[
         str | None,
         typer.Option(
-            help="Weight of the sum of the codes, of relu, gated, as 0.1,0.3. Unit of codes: root mean squared "
-            "distance of the vectors from their mean."
+            help="Weight of the sum of the codes, of relu, gated, as 0.1,0.3, in place of --k. Unit of codes: root "
+            "mean squared distance of the vectors from their mean."
         ),
     ] = None,
     l0: Annotated[
-        str | None, typer.Option(help="Weight of the number of active features, of jumprelu, as 0.002,0.005.")
+        str | None,
+        typer.Option(help="Weight of the number of active features, of jumprelu, as 0.002,0.005, in place of --k."),
     ] = None,
     expansion: Annotated[str | None, typer.Option(help="Features per dimension, as 4,8.")] = None,
     aux: Annotated[str | None, typer.Option(help="Auxiliary loss of the kinds with k: on, off, or on,off.")] = None,
@@ -103,7 +108,7 @@ def sae_train_command(
 
       riebench sae train values --k 5,10,20 --aux on,off --out saes
 
-      riebench sae train values --kind batchtopk,jumprelu --k 10 --l0 0.005 --out saes
+      riebench sae train values --kind batchtopk,jumprelu,relu --k 10 --out saes
 
       riebench sae train --model mini --prompts grammar --count 20000 --steps 0 --out saes
     """

@@ -12,6 +12,7 @@ from riebench.engine.request import Request
 from riebench.methods.interface import Observed
 from riebench.methods.registry import find
 from riebench.models.entries import entry_named
+from riebench.models.sites import OUTPUT, block_of
 from riebench.sae.sae import check_fits
 from riebench.sae.store import load_sae
 
@@ -67,10 +68,17 @@ def _warn_once(site: str, kind: str, features: int, explained: float) -> None:
     _WARNED.add((site, kind, features))
     logger.warning(
         "the SAE of %s (%s, %d features) explains %.2g of the variance of the values there, less than their mean does: "
-        "it is likely of another site, operation (it is given updates, a block's output minus its input), scale or "
-        "layout",
+        "it is likely of another site, operation (%s), scale or layout",
         site,
         kind,
         features,
         explained,
+        _operation(site),
     )
+
+
+def _operation(site: str) -> str:
+    """What an SAE of a site is given, and the site for one that was trained on something else."""
+    if site != block_of(site):
+        return f"it is given the values at {site}, not the block's update"
+    return f"it is given updates, a block's output minus its input; one of outputs belongs to {site}{OUTPUT}"

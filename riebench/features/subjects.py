@@ -16,7 +16,7 @@ from riebench.models.sites import neuron_sites
 from riebench.prompts import Prompted
 from riebench.sae.baselines import BATCH, RATE, STEPS, SignedCoordinates, random_dictionary, train_encoder
 from riebench.sae.dictionary import Dictionary
-from riebench.sae.given import as_sae
+from riebench.sae.given import as_sae, refuse_transcoder
 from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError
 from riebench.util.progress import Track
@@ -127,8 +127,9 @@ def with_true_directions(name: str, width: int, dictionary: Any) -> Dictionary:
     """A checked dictionary; an SAE around it where ``W_dec`` is not what its decoder adds, as before norms are folded.
 
     Raises:
-        UserError: if it cannot be an SAE either.
+        UserError: if it cannot be an SAE either, or is a transcoder.
     """
+    refuse_transcoder(dictionary, name)
     W_dec = dictionary.W_dec
     codes = torch.rand(COUNTED, len(W_dec), generator=torch.Generator().manual_seed(0)).to(W_dec)
     with torch.no_grad():

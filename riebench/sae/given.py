@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from riebench.sae.sae import SAE, at_least_float32
+from riebench.sae.unread import TRANSCODERS
 from riebench.util.errors import UserError
 
 PROBES, CHUNK = 32, 512
@@ -29,8 +30,8 @@ class GivenSAE(SAE):
         name: of the object, for messages.
 
     Raises:
-        UserError: if it lacks something, fails, gives numbers that are not finite or tensors of other shapes, or if its
-            codes or reconstructions are of another kind than that of an SAE.
+        UserError: if it lacks something, is a transcoder, fails, gives numbers that are not finite or tensors of other
+            shapes, or if its codes or reconstructions are of another kind than that of an SAE.
     """
 
     def __init__(self, given: Any, width: int, name: str) -> None:
@@ -41,6 +42,7 @@ class GivenSAE(SAE):
                     f"{name} is a {type(given).__name__} without {part}; expected the folder of an SAE, an SAE of "
                     "riebench, or an object with encode and decode"
                 )
+        refuse_transcoder(given, name)
         self.given, self.name, self._width, self._signed = given, name, width, False
         weights = [t for t in (*_tensors(given), getattr(given, "W_dec", None)) if isinstance(t, Tensor)]
         weight = next((t for t in weights if t.is_floating_point()), torch.zeros(()))
@@ -171,6 +173,29 @@ def as_sae(given: Any, width: int, name: str) -> SAE:
     if isinstance(given, SAE):
         return given
     return GivenSAE(given, width, name)
+
+
+def refuse_transcoder(given: Any, name: str) -> None:
+    """Refuse an object whose configuration says that it is a transcoder; its encode and decode look like an SAE's.
+
+    Raises:
+        UserError: if it says so.
+    """
+    if (sign := _transcoder_sign(given)) is not None:
+        raise UserError(f"{name} is a {type(given).__name__} ({sign}); {TRANSCODERS}")
+
+
+def _transcoder_sign(given: Any) -> str | None:
+    """What an object states by which it is a transcoder; None where it states nothing of the kind."""
+    config = getattr(given, "cfg", None)
+    architecture = getattr(config, "architecture", "")
+    architecture = architecture() if callable(architecture) else architecture
+    if isinstance(architecture, str) and "transcoder" in architecture:
+        return f"architecture {architecture!r}"
+    for holder in (config, getattr(config, "metadata", None)):
+        if (out := getattr(holder, "hook_name_out", None)) is not None:
+            return f"hook_name_out {out!r}"
+    return "transcode True" if getattr(config, "transcode", False) is True else None
 
 
 def _tensors(given: Any) -> list[Tensor]:

@@ -22,7 +22,7 @@ from riebench.sae.identities import (
 )
 from riebench.sae.layouts import SAELENS, SAELENS_CONFIG
 from riebench.sae.linear import JumpReLU, LinearSAE, TopK
-from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import TRANSCODERS, keys, refuse_unread_keys, refuse_unread_tensors, same_number
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
@@ -125,9 +125,11 @@ def read_saelens(config: dict[str, Any], state: State) -> Parts:
     kind = _checked_architecture(config, inner, metadata)
     activation = {"activation_fn": ("topk" if "topk" in kind else "relu", None)}
     honoured = {**HONOURED, **activation, "activation_fn_str": activation["activation_fn"]}
+    for stated, where in ((config, SAELENS.config), (metadata, f"metadata of {SAELENS.config}")):
+        if stated.get("hook_name_out") is not None:
+            raise ValueError(f"hook_name_out in {where} is {stated['hook_name_out']!r}; {TRANSCODERS}")
     refuse_unread_keys(config, honoured, HARMLESS, SAELENS.config)
     refuse_unread_keys(inner, {}, ("k",), f"activation_fn_kwargs of {SAELENS.config}")
-    refuse_unread_keys(metadata, {"hook_name_out": (None,)}, metadata.keys(), f"metadata of {SAELENS.config}")
     ones = [name for name in SCALING if name in state and not bool((state[name] != 1).any())]  # they do nothing
     state = {name: tensor for name, tensor in state.items() if name not in ones}
     scaling = config.get("finetuning_scaling_factor")
@@ -178,10 +180,7 @@ def _checked_architecture(config: Mapping[str, Any], inner: Mapping[str, Any], m
     if kind == "standard" and before_6 and activation == "topk" and inner.get("k") is not None:
         return "topk"
     if "transcoder" in kind:
-        raise ValueError(
-            f"architecture in {SAELENS.config} is {kind!r}; transcoders map an MLP's input to its output, and no site "
-            "has both: give an SAE of a block's update"
-        )
+        raise ValueError(f"architecture in {SAELENS.config} is {kind!r}; {TRANSCODERS}")
     if kind not in TENSORS:
         raise ValueError(f"architecture in {SAELENS.config} is {kind!r}, expected {', '.join(map(repr, TENSORS))}")
     return kind

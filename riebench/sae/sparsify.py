@@ -7,7 +7,7 @@ from typing import Any
 from riebench.sae.identities import Parts, State, state_of, with_both_signs
 from riebench.sae.layouts import SPARSIFY
 from riebench.sae.linear import GroupMax, TopK
-from riebench.sae.unread import OFF, keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import OFF, TRANSCODERS, keys, refuse_unread_keys, refuse_unread_tensors, same_number
 
 HARMLESS = keys("expansion_factor normalize_decoder num_latents k multi_topk d_in")
 """Sizes, and what acts in training alone."""
@@ -29,10 +29,7 @@ def read_sparsify(config: dict[str, Any], state: State) -> Parts:
             honoured.
     """
     if config.get("transcode"):
-        raise ValueError(
-            f"transcode in {SPARSIFY.config} is True; transcoders map an MLP's input to its output, and no site has "
-            "both: give an SAE of a block's update"
-        )
+        raise ValueError(f"transcode in {SPARSIFY.config} is {config['transcode']!r}; {TRANSCODERS}")
     refuse_unread_keys(config, HONOURED, HARMLESS, SPARSIFY.config)
     refuse_unread_tensors(state, READ)
     k = same_number("k", {SPARSIFY.config: config.get("k")})

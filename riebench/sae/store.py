@@ -33,7 +33,7 @@ from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
 from riebench.sae.overcomplete import load_overcomplete, read_overcomplete
 from riebench.sae.saelens import read_saelens
 from riebench.sae.sparsify import read_sparsify
-from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import keys, refuse_quantised, refuse_unread_keys, refuse_unread_tensors, same_number
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
@@ -115,6 +115,7 @@ def _read_one(folder: Path, layout: Layout) -> Parts:
     if layout.library == OVERCOMPLETE:
         return read_overcomplete(config, load_overcomplete(path))
     state = _tensors_in(path)
+    refuse_quantised(state)
     if layout.library == LEARNED.library:
         return read_dictionary_learning(config, state)
     if config is None:
@@ -145,6 +146,7 @@ def _read_published(config: dict[str, Any], state: State) -> Parts:
     for key in ("n_dirs_local", "d_model"):
         same_number(key, {CONFIG: config.get(key)})
     kind = config.get("kind")
+    refuse_unread_tensors(state, (*PUBLISHED_TENSORS, SILENT, THRESHOLD))
     if kind not in (None, *KINDS):
         raise ValueError(f"kind in {CONFIG} is {kind!r}, expected {', '.join(KINDS)}")
     if THRESHOLD in state:

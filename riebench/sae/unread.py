@@ -12,6 +12,13 @@ OFF = (False, None)
 """The values of a switch that is not set."""
 
 
+TRANSCODERS = (
+    "transcoders compute codes of a module's input and write to its output, and a site (as mid.0/mlp) has the output "
+    "alone: give an SAE of the values at one site"
+)
+"""Why they are refused."""
+
+
 def keys(names: str) -> frozenset[str]:
     """The names in a text."""
     return frozenset(names.split())
@@ -53,6 +60,20 @@ def refuse_unread_tensors(state: Collection[str], read: Collection[str]) -> None
     for name in state:
         if name not in read:
             raise ValueError(f"the tensor {name} in the file of weights is not read, expected {', '.join(read)}")
+
+
+def refuse_quantised(state: Mapping[str, Any]) -> None:
+    """Refuse matrices of whole numbers, whose scales are unknown; lists of them are counts.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, tensor in state.items():
+        if getattr(tensor, "ndim", 0) > 1 and not tensor.is_floating_point():
+            raise ValueError(
+                f"the tensor {name} is {tensor.dtype}, expected floating-point numbers; quantised SAEs are not read, "
+                "save it in float32"
+            )
 
 
 def same_number(name: str, stated: Mapping[str, Any]) -> int:

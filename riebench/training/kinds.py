@@ -12,10 +12,15 @@ from torch.autograd.function import once_differentiable
 from riebench.sae.identities import Parts, State, gated
 from riebench.sae.linear import JumpReLU
 from riebench.training.learner import Learner, Start, StepResult, Terms, TopKLearner, squares
-from riebench.training.training_plan import GridPoint, SAESettings
+from riebench.training.training_plan import GridPoint, SAESettings, penalty_of
 
 FOLLOWED = 0.01
 """Share of the newest batch in the running mean of the least kept value."""
+STEERED, FASTEST, AHEAD, NEWEST = 0.02, 0.005, 100, 0.1
+"""Steering of a penalty: how much its logarithm changes in a step for each unit of the logarithm of L0 over k that is
+expected so many steps ahead, and at most; and the share of the newest step in the trend of that logarithm."""
+STARTS = {"l1": 0.3, "l0": 0.005}
+"""Weights of penalties from which steering begins."""
 
 
 class Codes(NamedTuple):
@@ -63,13 +68,25 @@ class PenalisedLearner(DenseLearner):
     As in the papers it sees vectors whose mean squared distance from their mean is 1, so that weights of penalties,
     thresholds and learning rates mean the same at every site; the saved SAE is of the vectors as they are.
 
+    Without a weight, it is steered so that the mean number of active features becomes k, see :data:`STEERED`. This
+    number follows a weight late and features that died seldom return, so the weight looks ahead.
+
     Attributes:
         unit: root mean squared distance of the vectors from their mean, by which they are divided.
+        weight: of the penalty.
+        ratio: logarithm of L0 over k in the last step; not a number before the first.
+        trend: running mean of its change in a step.
     """
+
+    counts = ("silent", "weight", "ratio", "trend")
 
     def __init__(
         self, points: list[GridPoint], d_model: int, start: Start, settings: SAESettings, device: torch.device
     ) -> None:
+        name = penalty_of(points[0].kind)
+        given = getattr(points[0], name)
+        start_weight = STARTS[name] if given is None else given
+        self.weight, self.ratio, self.trend = torch.tensor([start_weight, torch.nan, 0.0], device=device)
         self.unit = float((d_model * start.variance).sqrt())
         scaled = Start(start.median / self.unit, start.variance / self.unit**2)
         super().__init__(points, d_model, scaled, settings, device)
@@ -77,6 +94,21 @@ class PenalisedLearner(DenseLearner):
     def step(self, x: Tensor, lr: float, warmth: float = 1.0) -> StepResult:
         """One step on vectors ``[batch, d]``, with a learning rate and the share of the weight of its penalty."""
         return super().step(x / self.unit, lr, warmth)
+
+    def found(self) -> dict[str, float]:
+        """The weight of the penalty as it is now, where it is steered."""
+        return {} if self.points[0].k is None else {penalty_of(self.points[0].kind): self.weight.item()}
+
+    def _gradients(self, x: Tensor, dead: Tensor, warmth: float) -> Terms:
+        terms = super()._gradients(x, dead, warmth)
+        if (k := self.points[0].k) is not None:
+            self._steer((terms.active.clamp(min=1) / len(x) / k).log())
+        return terms
+
+    def _steer(self, ratio: Tensor) -> None:
+        self.trend = torch.lerp(self.trend, (ratio - self.ratio).nan_to_num(0), NEWEST)
+        change = STEERED * (ratio + AHEAD * self.trend)
+        self.weight, self.ratio = self.weight * change.clamp(-FASTEST, FASTEST).exp(), ratio
 
     def _projected(self, x: Tensor) -> Tensor:
         """``W_enc (x - pre_bias)`` ``[batch, n]``."""
@@ -98,9 +130,8 @@ class ReLULearner(PenalisedLearner):
 
     def _codes(self, x: Tensor, warmth: float) -> Codes:
         codes = (self._projected(x) + self.latent_bias).relu()
-        assert self.points[0].l1 is not None
         penalty = codes.sum(1).mean()
-        return Codes(codes, penalty, warmth * self.points[0].l1 * penalty)
+        return Codes(codes, penalty, warmth * self.weight * penalty)
 
     def _own_parts(self, state: State) -> Parts:
         return Parts(state, JumpReLU(torch.zeros(len(self.silent))))
@@ -128,9 +159,8 @@ class GatedLearner(PenalisedLearner):
         codes = (projected * self.log_scale.exp() + self.latent_bias).relu() * (gates > 0)
         gates = gates.relu()
         by_gates = x - gates @ self.W_dec.detach() - self.pre_bias.detach()
-        assert self.points[0].l1 is not None
         penalty = gates.sum(1).mean()
-        return Codes(codes, penalty, warmth * self.points[0].l1 * penalty + by_gates.square().mean() / self.variance)
+        return Codes(codes, penalty, warmth * self.weight * penalty + by_gates.square().mean() / self.variance)
 
     def _own_parts(self, state: State) -> Parts:
         return gated(state, self.gate_bias.detach().cpu() * self.unit, self.log_scale.detach().cpu())
@@ -152,8 +182,7 @@ class JumpReLULearner(PenalisedLearner):
         pre = (self._projected(x) + self.latent_bias).relu()
         penalty = Step.apply(pre, self.threshold, self.settings.bandwidth).sum(1).mean()
         codes = Jump.apply(pre, self.threshold, self.settings.bandwidth)
-        assert self.points[0].l0 is not None
-        return Codes(codes, penalty, warmth * self.points[0].l0 * penalty)
+        return Codes(codes, penalty, warmth * self.weight * penalty)
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:

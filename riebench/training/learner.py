@@ -184,6 +184,10 @@ class Learner(ABC):
     def _parts(self, state: State) -> Parts:
         """The parts of the SAE as it is used; ``state`` is all but what the kind has of its own."""
 
+    def found(self) -> dict[str, float]:
+        """What the training found and the configuration of the SAE states."""
+        return {}
+
     def state(self) -> dict[str, Any]:
         """All that :meth:`restore` needs."""
         return {

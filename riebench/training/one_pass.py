@@ -184,7 +184,7 @@ class _Training:
             sae = learner.sae()
             for point in learner.points:
                 config = self.plan.config(point, self.steps, self.fingerprint)
-                config["explained_variance"] = last[point.name]["explained"]
+                config |= {"explained_variance": last[point.name]["explained"], **learner.found()}
                 save_sae(sae, self.plan.out / point.name, config)
                 save_for_saelens(sae, self.plan.out / point.name, self.plan.model_name, point.site)
         self.plan.mark_finished(folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.arguments import batch_kept
 from riebench.training.capture import ALL, size_text
-from riebench.training.training_plan import TRAINING, plan_training
+from riebench.training.training_plan import COUNTED, TRAINING, plan_training
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn
 from riebench.util.work_folder import WorkFolder, check_work_folder, unwritable
@@ -126,5 +126,5 @@ def train(
         draw_learning_curves(plan.out)
         lines = last_lines(plan.out)
     measured = {folder.name: lines[folder.name] for folder in folders if folder.name in lines}
-    warn_of_poor_saes(measured)
+    warn_of_poor_saes(measured, {p.name: p.k for p in plan.points if p.kind not in COUNTED and p.k is not None})
     return Trained(folders, measured=measured)

@@ -21,6 +21,8 @@ from riebench.util.work_folder import full_disk
 log = logging.getLogger(__name__)
 LOG = "log.jsonl"
 MEASURED = ("explained", "l0", "dead")
+NEAR = 1.2
+"""The ratio of the number of active features to the wanted one that needs no warning."""
 TENSORBOARD = "tensorboard"
 Callback = Callable[[str, int, Mapping[str, float]], None]
 """Is told the name of an SAE, the step, and the measures of a line of the log."""
@@ -92,14 +94,22 @@ def last_lines(folder: Path) -> dict[str, dict[str, Any]]:
     return {line["sae"]: line for line in read_log(folder)}
 
 
-def warn_of_poor_saes(lines: Mapping[str, Mapping[str, Any]]) -> None:
-    """Warn of SAEs whose last line says that they learnt nothing."""
+def warn_of_poor_saes(lines: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, int]) -> None:
+    """Warn of SAEs whose last line says that they learnt nothing, or have not as many active features as wanted.
+
+    Args:
+        lines: name of each SAE to its last line.
+        wanted: name to the number of active features, of SAEs whose penalty is steered to it.
+    """
     for name, line in lines.items():
         if line["explained"] < 0:
             reason = f"explained variance is {line['explained']:.3g}: the mean of the vectors would be closer to them"
             log.warning("%s is of no use, its %s; try a lower --lr or more --steps", name, reason)
         elif line["dead"] == 1:
             log.warning("%s is of no use, all of its features are dead; try a lower --lr", name)
+        elif name in wanted and not 1 / NEAR < line["l0"] / wanted[name] < NEAR:
+            reason = f"an L0 of {line['l0']:.1f}, not {wanted[name]}"
+            log.warning("%s has %s; give more --steps, or the weight of its penalty", name, reason)
 
 
 def tensorboard_callback(folder: Path) -> Callback:

@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 COUNTED = ("topk", "batchtopk", "matryoshka")
 """Kinds whose k says how many features are active."""
 L1, L0 = ("relu", "gated"), ("jumprelu",)
-"""Kinds with a penalty on the sum of the codes, and on their number."""
+"""Kinds with a penalty on the sum of the codes, and on their number; without a weight it is steered to k of them."""
 KINDS = ("topk", "batchtopk", "jumprelu", "relu", "gated", "matryoshka")
 OPTIONS_OF_KINDS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("k", "aux", "auxk", "aux_weight"), COUNTED),
+    **dict.fromkeys(("aux", "auxk", "aux_weight"), COUNTED),
     "l1": L1,
     "l0": L0,
     "warmup": (*L1, *L0),
@@ -95,10 +95,10 @@ class Axes(BaseModel):
 
     Attributes:
         kind: of the SAE, one of :data:`KINDS`.
-        k: active features; of BatchTopK and Matryoshka SAEs their mean number over a batch.
-        l1: weights of the penalty on the sum of the codes, of ReLU and gated SAEs. Unit of the codes: the root mean
-            squared distance of the vectors from their mean; the squared error is divided by its square.
-        l0: weights of the penalty on the number of active features, of JumpReLU SAEs.
+        k: active features; of all kinds but TopK their mean number over a batch.
+        l1: weights of the penalty on the sum of the codes, of ReLU and gated SAEs, in place of k. Unit of the codes:
+            the root mean squared distance of the vectors from their mean; the squared error is divided by its square.
+        l0: weights of the penalty on the number of active features, of JumpReLU SAEs, in place of k.
         expansion: features per dimension, n / d.
         aux: whether dead features reconstruct the residual.
         frozen: whether the decoder stays random, the baseline of arXiv 2602.14111.
@@ -109,8 +109,8 @@ class Axes(BaseModel):
 
     kind: tuple[str, ...] = ("topk",)
     k: tuple[int, ...] = (16,)
-    l1: tuple[Weight, ...] = (0.3,)
-    l0: tuple[Weight, ...] = (0.005,)
+    l1: tuple[Weight, ...] | None = None
+    l0: tuple[Weight, ...] | None = None
     expansion: tuple[int, ...] = (4,)
     aux: tuple[bool, ...] = (True,)
     frozen: tuple[bool, ...] = (False,)
@@ -132,9 +132,9 @@ class GridPoint(BaseModel):
     Attributes:
         site: whose values it is trained on.
         kind: one of :data:`KINDS`.
-        k: active features; None for a kind with a penalty.
-        l1: weight of the penalty on the sum of the codes; None for a kind without it.
-        l0: weight of the penalty on the number of active features; None for a kind without it.
+        k: active features; None where the weight of a penalty is given.
+        l1: weight of the penalty on the sum of the codes; None for a kind without it, or where it is steered.
+        l0: weight of the penalty on the number of active features; None likewise.
         expansion: features per dimension.
         aux: whether dead features reconstruct the residual.
         frozen: whether the decoder stays as it started.
@@ -204,6 +204,11 @@ def settings_and_axes(preset: str | None, options: Mapping[str, Any]) -> tuple[S
             raise UserError(
                 f"{name} acts on SAEs of the kind {' or '.join(kinds)}, not on {_listed(axes.kind)}; leave it out"
             )
+    if "k" in options and axes.kind and all(_sparsity_name(axes, kind) != "k" for kind in axes.kind):
+        raise UserError(
+            f"k is {_listed(axes.k)}, but the weights of the penalties decide how many features are active; leave out "
+            "k, or l1 and l0"
+        )
     return settings, axes
 
 
@@ -213,16 +218,16 @@ def grid_points(axes: Axes, widths: Mapping[str, int]) -> list[GridPoint]:
     Raises:
         UserError: if an axis is empty, has a value twice or below 1, or a k is above the number of features.
     """
-    for name, values in axes.model_dump().items():
+    for name, values in axes.model_dump(exclude_none=True).items():
         lowest = {"k": 1, "expansion": 1, "kind": ""}.get(name, 0)
         if not values or len(set(values)) < len(values) or min(values) < lowest:
             words = "kinds" if name == "kind" else f"numbers, each {lowest} or more"
             raise UserError(f"{name} is {_listed(values)}; expected different {words}")
     points = []
     for site, kind in product(widths, axes.kind):
-        sparsity, aux = _sparsity(axes, kind), axes.aux if kind in COUNTED else (False,)
-        for (name, value), expansion, frozen, seed, on in product(
-            sparsity, axes.expansion, axes.frozen, axes.seeds, aux
+        name, aux = _sparsity_name(axes, kind), axes.aux if kind in COUNTED else (False,)
+        for value, expansion, frozen, seed, on in product(
+            getattr(axes, name), axes.expansion, axes.frozen, axes.seeds, aux
         ):
             if name == "k" and value > (features := expansion * widths[site]):
                 raise UserError(
@@ -234,10 +239,14 @@ def grid_points(axes: Axes, widths: Mapping[str, int]) -> list[GridPoint]:
     return points
 
 
-def _sparsity(axes: Axes, kind: str) -> list[tuple[str, Any]]:
-    """The name and each value of the axis that makes SAEs of a kind sparse."""
-    name = "k" if kind in COUNTED else "l1" if kind in L1 else "l0"
-    return [(name, value) for value in getattr(axes, name)]
+def penalty_of(kind: str) -> str:
+    """The name of the weight of a kind's penalty."""
+    return "l1" if kind in L1 else "l0"
+
+
+def _sparsity_name(axes: Axes, kind: str) -> str:
+    """The name of the axis that makes SAEs of a kind sparse."""
+    return "k" if kind in COUNTED or getattr(axes, penalty_of(kind)) is None else penalty_of(kind)
 
 
 def _listed(values: Sequence[Any]) -> str:

@@ -6,11 +6,15 @@ import argparse
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import grids
 from commands import run_all
 from drawings import draw_all
+from kinds import SMALL as FEW_KINDS
+from kinds import Size as SizeOfKinds
+from kinds import study_kinds
 from scored import compact, read_benchmark, read_frame
 from switched_sheet import draw_sheet
 from tables import write_all
@@ -23,7 +27,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="tables and figures")
     parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
     parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
+    parser.add_argument("--part", choices=("grid", "kinds"), help="only this part")
+    parser.add_argument("--pairs", type=int, help="pairs of each category that the kinds edit")
     arguments = parser.parse_args()
+    if arguments.part != "kinds":
+        study_grid(arguments)
+    if arguments.part != "grid":
+        size = FEW_KINDS if arguments.small else SizeOfKinds()
+        size = replace(size, pairs=arguments.pairs or size.pairs)
+        study_kinds(arguments.work, arguments.out, size, arguments.draw)
+
+
+def study_grid(arguments: argparse.Namespace) -> None:
+    """The grid of TopK SAEs, steps, and the benchmark with each configuration."""
     work, out, size = arguments.work, arguments.out, grids.SMALL if arguments.small else grids.Size()
     work.mkdir(parents=True, exist_ok=True)
     stages = {

@@ -37,13 +37,14 @@ def write_all(frame: pd.DataFrame, benchmark: pd.DataFrame, out: Path) -> None:
     (out / "tables.md").write_text(text, encoding="utf-8")
 
 
-def _cells(estimates: Sequence[Estimate | None]) -> list[str]:
+def cells(estimates: Sequence[Estimate | None]) -> list[str]:
+    """The means with their intervals, as the cells of a row."""
     return [DASH if e is None or e.value is None else interval(e.value, e.low, e.high) for e in estimates]
 
 
 def _grid(grid: pd.DataFrame, scores: Mapping[str, str], title: str) -> TextTable:
     rows = [
-        [f"{k:g}", f"{expansion:g}", ON_OFF[aux], *_cells(list(row))]
+        [f"{k:g}", f"{expansion:g}", ON_OFF[aux], *cells(list(row))]
         for (k, expansion, aux), row in zip(grid.index, grid.to_numpy(), strict=True)
     ]
     return TextTable(title, [*GRID, *scores.values()], rows, left=3)
@@ -61,11 +62,11 @@ def _kinds(trained: pd.DataFrame, other: pd.DataFrame) -> dict[str, tuple[pd.Dat
 
 
 def _baselines(trained: pd.DataFrame, other: pd.DataFrame) -> TextTable:
-    rows = [["trained SAEs", *_cells(list(means(trained.assign(all=0), ["all"], SCORES).iloc[0]))]]
+    rows = [["trained SAEs", *cells(list(means(trained.assign(all=0), ["all"], SCORES).iloc[0]))]]
     for name, (part, on) in _kinds(trained, other).items():
-        rows.append([name, *_cells(list(means(part.assign(all=0), ["all"], SCORES).iloc[0]))])
+        rows.append([name, *cells(list(means(part.assign(all=0), ["all"], SCORES).iloc[0]))])
         gains = [against(trained, part, on, score) for score in SCORES]
-        rows.append([f"trained minus {name}", *_cells(gains)])
+        rows.append([f"trained minus {name}", *cells(gains)])
     return TextTable(
         "Trained SAEs and baselines; differences are between equals, with intervals over sites.",
         ["", *SCORES.values()],
@@ -81,7 +82,7 @@ def _differences(trained: pd.DataFrame) -> TextTable:
         "auxiliary loss on instead of off": ("aux", False, True),
     }
     rows = [
-        [name, *_cells([paired(trained, *axis, score, ["site", "seed"]) for score in SCORES])]
+        [name, *cells([paired(trained, *axis, score, ["site", "seed"]) for score in SCORES])]
         for name, axis in options.items()
     ]
     title = "What each axis changes, all else equal; intervals over sites and seeds."
@@ -91,16 +92,16 @@ def _differences(trained: pd.DataFrame) -> TextTable:
 def _stress(stress: pd.DataFrame) -> TextTable:
     by_group = means(stress, ["site", "aux"], SCORES)
     pairs = zip(by_group.index, by_group.to_numpy(), strict=True)
-    rows = [[site, ON_OFF[aux], *_cells(list(row))] for (site, aux), row in pairs]
+    rows = [[site, ON_OFF[aux], *cells(list(row))] for (site, aux), row in pairs]
     change = [paired(stress, "aux", False, True, score, ["site", "seed"]) for score in SCORES]
-    rows.append(["both", "on minus off", *_cells(change)])
+    rows.append(["both", "on minus off", *cells(change)])
     title = "Where features die (k 10, expansion 16, learning rate 0.01): the auxiliary loss."
     return TextTable(title, ["site", "aux", *SCORES.values()], rows, left=2)
 
 
 def _by_site(frame: pd.DataFrame) -> TextTable:
     by_group = means(frame[frame["kind"] != "stress"], ["site", "kind"], SCORES)
-    rows = [[*key, *_cells(list(row))] for key, row in zip(by_group.index, by_group.to_numpy(), strict=True)]
+    rows = [[*key, *cells(list(row))] for key, row in zip(by_group.index, by_group.to_numpy(), strict=True)]
     return TextTable("By site.", ["site", "", *SCORES.values()], rows, left=2)
 
 
@@ -109,6 +110,6 @@ def _riebench(benchmark: pd.DataFrame) -> TextTable:
     rows = []
     for (k, expansion, aux, frozen), row in zip(by_group.index, by_group.to_numpy(), strict=True):
         decoder = "frozen" if frozen else "trained"
-        rows.append([str(k), str(expansion), ON_OFF[aux], decoder, *_cells(list(row))])
+        rows.append([str(k), str(expansion), ON_OFF[aux], decoder, *cells(list(row))])
     title = f"RIEBench with the SAEs of all four sites, at LPIPS {BUDGET}; intervals over seeds."
     return TextTable(title, [*GRID, "decoder", *BENCHMARK.values()], rows, left=4)
