@@ -374,7 +374,7 @@ def test_every_command_takes_every_kind(mini: Instruments, folders: dict[str, Pa
     command("paint", "--headless", "state.json", "--sae", str(folders["gated"]), "--out", "painted.png")
     assert Path("painted.png").stat().st_size > 1000
     few = ("--category", "colour", "--limit", "1", "--strength", "1", "--keep-images", "0")
-    chosen = ("--set", "sae.folder=saes", "--set", "sae.name=x1_relu")
+    chosen = ("--set", "sae.folder=saes", "--set", "sae.name=relu")  # not jumprelu
     command("run", "--method", "sae", "--block", "up.0.0", *chosen, *few, "--out", "run")
     [record] = read_records(Path("run"))
     assert record.notes["sae up.0.0"] == "relu"

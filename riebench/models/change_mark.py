@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from operator import attrgetter, eq
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -57,7 +57,6 @@ class ChangeMark:
 
     Attributes:
         classes: of everything below the object.
-        has_functions: whether a function of a user's is a hook or replaces one of the networks'.
     """
 
     def __init__(self, root: Any) -> None:
@@ -74,16 +73,7 @@ class ChangeMark:
         self._copies = [value.copy() for value in self._watched]
         self._attributes = [*map(lasting_attributes, self._objects)]
         bases = {base for kind in self.classes for base in kind.__mro__ if base is not object}
-        self._classes = [(vars(base), dict(vars(base))) for base in bases]
-        self._functions = {base: _functions_in(vars(base)) for base in bases}
-        entries = [*zip(self._watched, self._copies, strict=True)]
-        entries += zip(map(vars, self._objects), self._attributes, strict=True)
-        self._settled = [kept for owner, copied in entries if (kept := _settled(owner, copied))]
-        self.has_functions = any(
-            isinstance(held, FUNCTIONS) and not is_of_a_library(held)
-            for kept in self._settled
-            for held in _values(kept)
-        )
+        self._classes = {base: dict(vars(base)) for base in bases}
         self._tensors.sort(key=lambda tensor: id(tensor) in self._moving)
         self._still = len(self._tensors) - len(self._moving)
         self._counted = [tensor for tensor in self._tensors if not tensor.is_inference()]
@@ -96,7 +86,7 @@ class ChangeMark:
             same = (
                 sum(map(len, self._hooks)) == self._hooks_set
                 and all(map(eq, self._watched, self._copies))
-                and all(now == before for now, before in self._classes)
+                and all(vars(base) == before for base, before in self._classes.items())
                 and all(map(eq, map(lasting_attributes, self._objects), self._attributes))
             )
         except (RuntimeError, ValueError):  # tensors and arrays of several numbers are neither equal nor different
@@ -110,11 +100,30 @@ class ChangeMark:
             return False
         return True
 
+    @cached_property
+    def _settled(self) -> list[Any]:
+        """All entries and attributes without what calls set; most marks are never compared by them."""
+        entries = [*zip(self._watched, self._copies, strict=True)]
+        entries += zip(map(vars, self._objects), self._attributes, strict=True)
+        return [kept for owner, copied in entries if (kept := _settled(owner, copied))]
+
+    def _functions(self) -> dict[type, dict[str, Any]]:
+        return {base: _functions_in(attributes) for base, attributes in self._classes.items()}
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether a function of a user's is a hook or replaces one of the networks'."""
+        return any(
+            isinstance(held, FUNCTIONS) and not is_of_a_library(held)
+            for kept in self._settled
+            for held in _values(kept)
+        )
+
     def is_of_state(self, other: ChangeMark) -> bool:
         """Whether two marks of an object differ at most in what its own calls change."""
         try:
-            settled = self._settled == other._settled and self._functions == other._functions
-            return settled and self._numbers == other._numbers
+            settled = self._numbers == other._numbers and self._settled == other._settled
+            return settled and self._functions() == other._functions()
         except (RuntimeError, ValueError):
             return False
 
@@ -179,7 +188,10 @@ def lasting_attributes(value: Any) -> Mapping[str, Any]:
     """The attributes of a pipeline, a scheduler, a tokenizer or another object that its calls leave alone."""
     attributes = vars(value).items()
     if isinstance(value, DiffusionPipeline):
-        return {name: held for name, held in attributes if not name.startswith("_") or name == "_internal_dict"}
+        parts = {name: held for name, held in attributes if not name.startswith("_")}
+        # Saving a pipeline adds the names of its class and version, with an underscore, to its configuration.
+        settings = vars(value).get("_internal_dict", {})
+        return {**parts, "_internal_dict": {name: held for name, held in settings.items() if name[0] != "_"}}
     if isinstance(value, SchedulerMixin):
         lasting = (*CONSTANTS, *SETTABLE)
         return {name: held for name, held in attributes if name.startswith(lasting) or isinstance(held, FUNCTIONS)}
@@ -242,8 +254,9 @@ def _settled(owner: Any, entries: Any) -> Any:
     """What remains of a container's entries without what calls of an unchanged network set."""
     if not isinstance(entries, dict):
         return entries
+    # Saving a network of transformers puts the name of its dtype in place of the dtype.
     return {
-        name: value
+        name: str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
         for name, value in entries.items()
         if value is not None
         and not is_set_by_calls(name, value)

@@ -43,6 +43,9 @@ NO_SETTINGS = frozenset(
 )
 """Settings and attributes that do not change what a network computes, and those that are described on their own."""
 NOT_OF_A_STATE = NO_SETTINGS | TORCH_ATTRIBUTES
+BUILT: dict[tuple[type, str], dict[str, nn.Module]] = {}
+"""Networks without weights that were built from settings, which takes a second for a large one: the latest."""
+MOST_BUILT = 16
 
 
 def state_fingerprint(pipeline: Any) -> str:
@@ -201,11 +204,20 @@ def _unlike_configured(part: ConfigMixin, attributes: Mapping[str, Any]) -> Iter
 
 def _built_from_settings(network: nn.Module) -> dict[str, nn.Module]:
     """Path to module of a network without weights that has the same settings; empty if none can be built."""
+    config = getattr(network, "config", None)
+    key = type(network), described(config if isinstance(config, Mapping) else getattr(config, "__dict__", None))
+    if key not in BUILT:
+        while len(BUILT) >= MOST_BUILT:
+            del BUILT[next(iter(BUILT))]
+        BUILT[key] = _built(type(network), config)
+    return BUILT[key]
+
+
+def _built(kind: Any, config: Any) -> dict[str, nn.Module]:
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            kind: Any = type(network)
             build = kind.from_config if issubclass(kind, ConfigMixin) else kind
-            built = build(copy.deepcopy(network.config))
+            built = build(copy.deepcopy(config))
     except Exception:  # noqa: BLE001 - a class of any kind; all its attributes are then described
         return {}
     return dict(built.eval().named_modules())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -125,8 +126,11 @@ def find_saes(root: Path, names: Mapping[str, Iterable[str]], settings: SaeSetti
 
 
 def _is_chosen(root: Path, folder: Path, settings: SaeSettings) -> bool:
-    if settings.name is not None and settings.name not in folder.relative_to(root.parent).as_posix():
-        return False
+    if settings.name is not None:
+        # Whole words: trainer_1 is not trainer_10, and relu not jumprelu.
+        words = rf"(?<![^\W_]){re.escape(settings.name)}(?![^\W_])"
+        if not re.search(words, folder.relative_to(root.parent).as_posix()):
+            return False
     if settings.k is None and settings.features is None:
         return True
     config = _config(folder)
@@ -162,7 +166,7 @@ def _several(root: Path, site: str, folders: list[Path]) -> UserError:
     by_size = "" if len(sizes) < len(folders) else ", or choose with --set sae.k= or sae.features="
     return UserError(
         f"{root} has several SAEs for {site} ({_described(root, folders)}); name the folder of one, as --set "
-        f"sae.folder={folders[0]}, choose with --set sae.name= and a part of its path{by_size}, or make a folder with "
+        f"sae.folder={folders[0]}, choose with --set sae.name= and words of its path{by_size}, or make a folder with "
         "one for each site"
     )
 

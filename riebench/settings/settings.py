@@ -59,7 +59,7 @@ class SaeSettings(_Group):
     k: int | None = Field(None, gt=0, description="Take the SAEs with this k, where the folder has several")
     features: int | None = Field(None, gt=0, description="Take the SAEs with as many features")
     name: str | None = Field(
-        None, min_length=1, description="Take the SAEs whose folders have this in their paths, as trainer_1"
+        None, min_length=1, description="Take the SAEs whose folders have these words in their paths, as trainer_1"
     )
 
 

@@ -116,10 +116,10 @@ def module_files(name: str, folder: Path) -> list[Path]:
     if spec is None:
         return []
     places = [Path(place) for place in spec.submodule_search_locations or ()]
-    files = [file for place in places for file in place.rglob("*") if file.suffix in CODE and file.is_file()]
+    files = [file for place in places if not is_installed(place) for file in place.rglob("*") if file.suffix in CODE]
     if not places and spec.has_location and spec.origin is not None:
         files = [Path(spec.origin)]
-    return [file for file in files if not is_installed(file) and "__pycache__" not in file.parts]
+    return [file for file in files if file.is_file() and not is_installed(file) and "__pycache__" not in file.parts]
 
 
 def _spec_elsewhere(name: str) -> ModuleSpec | None:
@@ -147,7 +147,7 @@ def _installed_places() -> tuple[Path, ...]:
 
 
 def is_installed(file: Path) -> bool:
-    """Whether a file belongs to Python or to an installed package."""
+    """Whether a file or a folder belongs to Python or to an installed package."""
     real = file.resolve()
     return any(real.is_relative_to(place) for place in _installed_places())
 
