@@ -7,7 +7,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import family_proofs as proofs  # noqa: E402
 
+from riebench.models.diffusers_entry import DiffusersEntry  # noqa: E402
 from riebench.models.entries import FAMILIES, entry_named  # noqa: E402
-from riebench.models.sites import block_sites  # noqa: E402
+from riebench.models.sites import NEURONS, block_sites  # noqa: E402
 from riebench.models.tokens import TokenEntry  # noqa: E402
-from riebench.standin.tiny_pipelines import TINY, write_tiny_pipeline  # noqa: E402
+from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux  # noqa: E402
+from riebench.standin.tiny_pipelines import write_tiny_pipeline  # noqa: E402
 
 README = ROOT / "riebench" / "models" / "README.md"
 BEGIN, END = "<!-- families -->\n", "<!-- end of families -->"
@@ -39,9 +43,14 @@ CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "replay": proofs.check_replay,
 }
 """Name of a proof in the table to the proof."""
+U_NET_CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
+    **{name: CHECKS[name] for name in ("picture", "passes", "strength 0", "batches", "replay")},
+    "values and edits": proofs.check_u_net_sites,
+}
+"""The proofs of a U-Net."""
 
 
-def proven(entry: TokenEntry, folder: Path, numbers: list[int], blocks: int) -> dict[str, str]:
+def proven(entry: DiffusersEntry, folder: Path, numbers: list[int], blocks: int) -> dict[str, str]:
     """Check to ``holds``, or to the reason why it fails.
 
     Args:
@@ -51,10 +60,14 @@ def proven(entry: TokenEntry, folder: Path, numbers: list[int], blocks: int) -> 
         blocks: number of blocks in each list.
     """
     kind = entry.pipeline_class
-    write_tiny_pipeline(folder, kind, seed=1, blocks=blocks)
-    model = proofs.load(folder, kind)
+    if kind == "FluxPipeline":
+        shape = replace(FLUX_SHAPES["tiny"], double=blocks, single=blocks)
+        write_flux(folder, shape, seed=1, guided=entry.guidance_kind == "embedded")
+    else:
+        write_tiny_pipeline(folder, kind, seed=1, blocks=blocks, changes=getattr(entry, "expected", {}))
+    model = proofs.load(folder, kind, entry.name)
     results = {}
-    for name, check in CHECKS.items():
+    for name, check in (CHECKS if isinstance(entry, TokenEntry) else U_NET_CHECKS).items():
         try:
             for steps in numbers:
                 if steps >= entry.least_steps:
@@ -67,42 +80,66 @@ def proven(entry: TokenEntry, folder: Path, numbers: list[int], blocks: int) -> 
     return results
 
 
+def shape_of(entry: DiffusersEntry) -> list[str]:
+    """The blocks, widths, weights and bytes of a published model, as cells of the table."""
+    sites = entry.sites_for(entry.published, None)
+    kinds = Counter(site.partition(".")[0] for site in block_sites(sites))
+    widths = {shape.width: "" for site, shape in sites.items() if site in block_sites(sites)}
+    widths |= {shape.width: "" for site, shape in sites.items() if NEURONS in site}
+    own, every = entry.denoiser_parameters / 1e9, entry.pipeline_parameters / 1e9
+    return [
+        ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        ", ".join(map(str, widths)),
+        f"{own:.1f}, {every:.1f}",
+        f"{2 * every:.0f}, {4 * every:.0f}",
+    ]
+
+
 def main() -> int:
     """Check all families, or one; the exit code is 1 if a proof fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", help="class of one pipeline")
-    parser.add_argument("--write", action="store_true", help="put the table into riebench/models/README.md")
+    parser.add_argument("--kind", nargs="+", help="classes of pipelines; all unless given")
+    parser.add_argument("--write", action="store_true", help="put the rows into the table in riebench/models/README.md")
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="numbers of steps")
     parser.add_argument("--blocks", type=int, default=4, help="blocks of each kind, an even number")
     arguments = parser.parse_args()
-    entries = [entry_named(name) for name in FAMILIES]
-    chosen = [e for e in entries if isinstance(e, TokenEntry) and e.pipeline_class in TINY]
-    chosen = [e for e in chosen if arguments.kind in (None, e.pipeline_class)]
-    lines = [
-        f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
-        f"blocks of each kind: {arguments.blocks}; proofs: {', '.join(CHECKS)}. Blocks and weights (those of text "
-        "encoders and autoencoder, too) are of the published model.",
-        "",
-        "| model | pipeline | blocks | weights, 10^9 | GB, 16 and 32 bits | guidance | proofs that hold | start= |",
-        "| --- | --- | ---: | ---: | ---: | --- | --- | --- |",
+    entries = [entry_named(name) for name in ("flux-schnell", *FAMILIES)]
+    chosen = [
+        e
+        for e in entries
+        if isinstance(e, DiffusersEntry) and e.pipeline_class in (arguments.kind or {e.pipeline_class})
     ]
+    head = [
+        f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
+        f"blocks of each kind: {arguments.blocks}; proofs: {', '.join(CHECKS)}; "
+        f"of U-Nets: {', '.join(U_NET_CHECKS)}. Blocks, widths and weights are of the published model; all weights "
+        "are those of the denoiser, the text encoders and the autoencoder.",
+        "",
+        "| model | pipeline | blocks | width, neurons | weights: denoiser, all, 10^9 | GB of all, 16 and 32 bits "
+        "| guidance | proofs that hold | start= |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    rows: dict[str, str] = {}
     failed = False
     for entry in chosen:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             results = proven(entry, Path(folder) / "pipeline", arguments.steps, arguments.blocks)
-        weights = entry.pipeline_parameters / 1e9
-        shape = [str(len(block_sites(entry.sites_for(entry.published, None)))), f"{weights:.1f}"]
-        shape.append(f"{2 * weights:.0f}, {4 * weights:.0f}")
+        shape = shape_of(entry)
         first = [f"`{entry.name}`", entry.pipeline_class.removesuffix("Pipeline"), *shape, entry.guidance_text()]
         start, failing = results.pop("start="), [name for name, result in results.items() if result != "holds"]
         failed |= bool(failing)
         cells = [*first, f"all but {', '.join(failing)}" if failing else f"all {len(results)}", start]
-        lines.append(f"| {' | '.join(cells)} |")
-        print(f"{lines[-1]}  {time.perf_counter() - started:.0f} s", flush=True)
+        rows[cells[0]] = f"| {' | '.join(cells)} |"
+        print(f"{rows[cells[0]]}  {time.perf_counter() - started:.0f} s", flush=True)
     if arguments.write:
         before, _, rest = README.read_text().partition(BEGIN)
-        README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2])
+        table, _, after = rest.partition(END)
+        of_this = head[0] in table  # otherwise the rows are of another diffusers, or of other proofs
+        known = {line.split(" ")[1]: line for line in table.splitlines() if of_this and line.startswith("| `")}
+        names = [f"`{entry.name}`" for entry in entries]
+        lines = [*head, *(({**known, **rows})[name] for name in names if name in {**known, **rows})]
+        README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
     return int(failed)
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 
 import riebench
 from riebench.models import Batch, Edit, Start
+from riebench.models.diffusers_model import DiffusersModel
+from riebench.models.sdxl import SDXL, site_path
 from riebench.models.tokens import Tokens
 from riebench.util.errors import UserError
 
@@ -63,9 +65,37 @@ LAYOUT: dict[str, dict[str, tuple[str | int, str, str, str]]] = {
         "single_transformer_blocks": ("hidden_states", ALONE, "proj_out", LAST),
     },
     "HunyuanDiTPipeline": {"blocks": (0, ALONE, "ff.net.2", ALONE)},
+    "HunyuanImagePipeline": {
+        "transformer_blocks": (0, ALONE, "ff.net.2", ALONE),
+        "single_transformer_blocks": (0, ALONE, "proj_out", FIRST),
+    },
+    "SanaSprintPipeline": {"transformer_blocks": (0, ALONE, "ff.conv_point", ALONE)},
+    "QwenImage21Pipeline": {"transformer_blocks": ("hidden_states", LAST, "img_mlp.out", LAST)},
+    "HiDreamImagePipeline": {
+        "double_stream_blocks": ("hidden_states", ALONE, "block.ff_i.shared_experts.w2", ALONE),
+        "single_stream_blocks": ("hidden_states", FIRST, "block.ff_i.shared_experts.w2", FIRST),
+    },
+    "Kandinsky5T2IPipeline": {"visual_transformer_blocks": (0, ALONE, "feed_forward.out_layer", ALONE)},
+    "LongCatImagePipeline": {
+        "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
+        "single_transformer_blocks": ("hidden_states", ALONE, "proj_out", LAST),
+    },
+    "PRXPipeline": {"blocks": ("hidden_states", ALONE, "down_proj", ALONE)},
+    "BriaFiboPipeline": {
+        "transformer_blocks": ("hidden_states", ALONE, "ff.net.2", ALONE),
+        "single_transformer_blocks": ("hidden_states", LAST, "proj_out", LAST),
+    },
+    "BriaFibo2Pipeline": {
+        "noise_refiner": (0, ALONE, "feed_forward.w2", ALONE),
+        "layers": (0, LAST, "feed_forward.w2", LAST),
+    },
+    "Krea2Pipeline": {"transformer_blocks": (0, LAST, "ff.down", LAST)},
+    "ErnieImagePipeline": {"layers": (0, FIRST, "mlp.linear_fc2", FIRST)},
+    "NucleusMoEImagePipeline": {"transformer_blocks": ("hidden_states", ALONE, "", ALONE)},
 }
 """Pipeline to its lists of blocks, as measured (not as the family says): the argument of a block that is the picture,
-the picture's place in it, the module that takes the neurons, and the picture's place among these."""
+the picture's place in it, the module that takes the neurons (empty if they are no site), and the picture's place
+among these."""
 JOINT = {"attention": ("attn", 0, ALONE), "mlp": ("ff", None, ALONE)}
 CROSSED = {"attention": ("attn1", None, ALONE), "cross": ("attn2", None, ALONE), "mlp": ("ff", None, ALONE)}
 OUTPUT_LAST = {"output": ("", None, LAST)}
@@ -121,44 +151,143 @@ INNER: dict[str, dict[str, dict[str, tuple[str, int | None, str]]]] = {
         "single_transformer_blocks": {"output": ("", 1, ALONE)},
     },
     "HunyuanDiTPipeline": {"blocks": CROSSED | {"output": ("", None, ALONE)}},
+    "HunyuanImagePipeline": {
+        "transformer_blocks": JOINT | {"output": ("", 0, ALONE)},
+        "single_transformer_blocks": {"output": ("", 0, ALONE)},
+    },
+    "SanaSprintPipeline": {"transformer_blocks": CROSSED | {"output": ("", None, ALONE)}},
+    "QwenImage21Pipeline": {
+        "transformer_blocks": {"attention": ("attn", None, LAST), "mlp": ("img_mlp", None, LAST)} | OUTPUT_LAST,
+    },
+    "HiDreamImagePipeline": {
+        "double_stream_blocks": {
+            "attention": ("block.attn1", 0, ALONE),
+            "mlp": ("block.ff_i", None, ALONE),
+            "output": ("", 0, ALONE),
+        },
+        "single_stream_blocks": {
+            "attention": ("block.attn1", None, FIRST),
+            "mlp": ("block.ff_i", None, FIRST),
+            "output": ("", None, FIRST),
+        },
+    },
+    "Kandinsky5T2IPipeline": {
+        "visual_transformer_blocks": {
+            "attention": ("self_attention", None, ALONE),
+            "cross": ("cross_attention", None, ALONE),
+            "mlp": ("feed_forward", None, ALONE),
+            "output": ("", None, ALONE),
+        }
+    },
+    "LongCatImagePipeline": {
+        "transformer_blocks": JOINT | {"output": ("", 1, ALONE)},
+        "single_transformer_blocks": {"output": ("", 1, ALONE)},
+    },
+    "PRXPipeline": {
+        "blocks": {
+            "attention": ("attention", None, ALONE),
+            "mlp": ("down_proj", None, ALONE),
+            "output": ("", None, ALONE),
+        }
+    },
+    "BriaFiboPipeline": {
+        "transformer_blocks": JOINT | {"output": ("", 1, ALONE)},
+        "single_transformer_blocks": OUTPUT_LAST,
+    },
+    "BriaFibo2Pipeline": {
+        name: {
+            "attention": ("attention", None, place),
+            "mlp": ("feed_forward", None, place),
+            "output": ("", None, place),
+        }
+        for name, place in (("noise_refiner", ALONE), ("layers", LAST))
+    },
+    "Krea2Pipeline": {
+        "transformer_blocks": {"attention": ("attn", None, LAST), "mlp": ("ff", None, LAST)} | OUTPUT_LAST,
+    },
+    "ErnieImagePipeline": {
+        "layers": {
+            "attention": ("self_attention", None, FIRST),
+            "mlp": ("mlp", None, FIRST),
+            "output": ("", None, FIRST),
+        }
+    },
+    "NucleusMoEImagePipeline": {
+        "transformer_blocks": {
+            "attention": ("attn", None, ALONE),
+            "mlp": ("img_mlp", None, ALONE),
+            "output": ("", None, ALONE),
+        }
+    },
 }
 """Pipeline to its lists of blocks, as measured: the sites of a block beside its update and its neurons, each with the
 module that puts it out, the element of what that puts out that holds the picture, and the picture's place in it."""
 TWICE = {"CogView4Pipeline": "ff"}
 """Pipelines with a module that each block calls for the picture, and then for the text."""
+TOKENS_FIRST = {"ErnieImagePipeline": ("", "mlp", "mlp.linear_fc2")}
+"""Pipelines with modules whose tensors have the tokens before the rows; empty for the blocks themselves."""
 FIRST_ROWS = {"ZImagePipeline"}
 """Pipelines whose conditional rows come first in a guided batch."""
 ROW_WIDE = {"Lumina2Pipeline"}
 """Pipelines whose guidance scales each row of the latents by a norm over that row, so that a change reaches it all."""
-SIZE = {"SanaPipeline": 128}
+SIZE = {"SanaPipeline": 128, "SanaSprintPipeline": 128}
 """Side of the pictures, pixels, where 64 are too few."""
 
 
-def load(folder: Any, kind: str, **settings: Any) -> Tokens:
-    model = riebench.load(folder, device="cpu", size=SIZE.get(kind, 64), **settings)
-    assert isinstance(model, Tokens)
+def hunyuan_guider(model: Tokens) -> Any:
+    from diffusers import AdaptiveProjectedMixGuidance
+
+    return AdaptiveProjectedMixGuidance(guidance_scale=model.guidance, enabled=model.guided)
+
+
+ATTRIBUTES: dict[str, Callable[[Tokens], dict[str, Any]]] = {
+    "HunyuanImagePipeline": lambda model: dict.fromkeys(("guider", "ocr_guider"), hunyuan_guider(model)),
+    "HiDreamImagePipeline": lambda model: {"default_sample_size": model.size // 8},
+    "Kandinsky5T2IPipeline": lambda model: {"resolutions": [(model.size, model.size)]},
+}
+"""Pipelines with attributes that decide on the size or the guidance of a picture, with these attributes."""
+
+
+def load(folder: Any, kind: str, name: str = "", **settings: Any) -> Any:
+    """The model in a folder: a :class:`Tokens` or an :class:`SDXL`, of the entry of a name, or of the folder's own."""
+    where = {"location": str(folder)} if name else {}
+    model = riebench.load(name or folder, device="cpu", size=SIZE.get(kind, 64), **where, **settings)
+    assert isinstance(model, DiffusersModel)
     return model
 
 
 def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
     """The pictures of the pipeline's own call with prompts."""
-    pipeline, guidance = model.pipeline, model.entry.guidance_argument
+    pipeline, kind = model.pipeline, model.entry.pipeline_class
+    guidance = getattr(model.entry, "guidance_argument", "guidance_scale")
     parameters = inspect.signature(type(pipeline).__call__).parameters
-    more: dict[str, Any] = {"use_resolution_binning": False, "clean_caption": False}
-    if model.guided:
+    more: dict[str, Any] = {"use_resolution_binning": False, "clean_caption": False, "enable_prompt_rewrite": False}
+    if model.guided and (model.negative is not None or kind != "BriaFibo2Pipeline"):  # its own default is another text
         more["negative_prompt"] = [model.negative or ""] * len(prompts)
+    if model.settings.model.true_guidance is not None:
         more["true_cfg_scale"] = model.settings.model.true_guidance
-    pictures = pipeline(
-        prompt=list(prompts),
-        num_inference_steps=steps,
-        height=model.size,
-        width=model.size,
-        generator=[torch.Generator("cpu").manual_seed(SEED + row) for row in range(len(prompts))],
-        output_type="np",
-        **{name: value for name, value in more.items() if name in parameters and value is not None},
-        **{guidance: model.guidance},
-    ).images
-    return (np.asarray(pictures) * 255).round().astype(np.uint8)
+    if steps != 2:
+        more["intermediate_timesteps"] = None
+    if kind == "FluxPipeline" and not model.denoiser.config.guidance_embeds:
+        more["max_sequence_length"] = 256  # the most that FLUX.1-schnell was trained with
+    attributes = ATTRIBUTES.get(kind, lambda model: {})(model)
+    own = {name: getattr(pipeline, name) for name in attributes}
+    vars(pipeline).update(attributes)
+    try:
+        (pictures, *_) = pipeline(
+            prompt=list(prompts),
+            num_inference_steps=steps,
+            height=model.size,
+            width=model.size,
+            generator=[torch.Generator("cpu").manual_seed(SEED + row) for row in range(len(prompts))],
+            output_type="np",
+            return_dict=False,
+            **{name: value for name, value in more.items() if name in parameters},
+            **{guidance: model.guidance},
+        )
+    finally:
+        vars(pipeline).update(own)
+    return (np.asarray(pictures)[..., :3] * 255).round().astype(np.uint8)
 
 
 def generate(model: Tokens, prompts: list[str], steps: int, **more: Any) -> list[Any]:
@@ -193,6 +322,11 @@ def conditional(model: Tokens, kind: str, value: Tensor) -> Tensor:
     return value[:half] if kind in FIRST_ROWS else value[half:]
 
 
+def rows_first(kind: str, inner: str, value: Tensor) -> Tensor:
+    """A tensor of a block, or of a module in it, with its rows first."""
+    return value.transpose(0, 1) if inner in TOKENS_FIRST.get(kind, ()) else value
+
+
 def tokens_of(value: Tensor, place: str, count: int) -> Tensor:
     if value.ndim == 4:
         value = value.flatten(2).transpose(1, 2)
@@ -201,8 +335,9 @@ def tokens_of(value: Tensor, place: str, count: int) -> Tensor:
 
 
 def blocks_of(model: Tokens) -> list[tuple[str, str]]:
-    """The blocks that are sites, with their paths in the transformer, in the order in which they run."""
-    return [(site, model.entry.place(site)[1].path) for site in model.sites if "/" not in site]
+    """The blocks that are sites, with their paths in the denoiser, in the order in which they run."""
+    path = site_path if isinstance(model, SDXL) else lambda site: model.entry.place(site)[1].path
+    return [(site, path(site)) for site in model.sites if "/" not in site]
 
 
 def pairs_of_blocks(model: Tokens, kind: str) -> list[tuple[str, str, str]]:
@@ -221,20 +356,62 @@ def check_picture(model: Tokens, kind: str, steps: int) -> None:
 
 def check_passes(model: Tokens, kind: str, steps: int) -> None:
     """The denoiser makes one pass a step, or one for each of the two calls of guidance."""
-    rows: list[int] = []
     first = blocks_of(model)[0][1]
-    key = LAYOUT[kind][first.rpartition(".")[0]][0]
+    key = LAYOUT[kind][first.rpartition(".")[0]][0] if kind in LAYOUT else 0
+    how = "rows" * model.guided if isinstance(model, SDXL) else model.kind
     seen = inputs_of(model, [first], lambda: generate(model, PROMPTS[:1], steps))[first]
-    rows = [len(call[key]) for call in seen]
-    assert len(rows) == steps * (2 if model.kind == "calls" else 1)
-    assert set(rows) == {2 if model.kind.startswith("rows") else 1}
+    rows = [len(rows_first(kind, "", call[key])) for call in seen]
+    assert len(rows) == steps * (2 if how == "calls" else 1)
+    assert set(rows) == {2 if how.startswith("rows") else 1}
+
+
+U_NET_PARTS = {
+    "": "",
+    "/output": "",
+    "/attention.0": ".transformer_blocks.0.attn1",
+    "/cross.0": ".transformer_blocks.0.attn2",
+    "/neurons.0": ".transformer_blocks.0.ff.net.0",
+    "/mlp.0": ".transformer_blocks.0.ff",
+}
+"""The sites of a U-Net's block and of its first layer, with the module in the block that puts each out."""
+
+
+def check_u_net_sites(model: Any, kind: str, steps: int) -> None:
+    """Captured values are what a hook sees; an edit gives the picture that a hook's change gives."""
+    block, path = blocks_of(model)[-1]
+    for part, inner in U_NET_PARTS.items():
+        site = f"{block}{part}"
+        shape, seen = model.sites[site], []
+        change = 3 * torch.randn(shape.positions, shape.width, generator=torch.Generator().manual_seed(1))
+
+        def hook(module: Any, args: Any, output: Any, *, how: Any = (part, shape, change, seen)) -> Any:
+            name, site_shape, delta, kept = how
+            whole = output[0] if isinstance(output, tuple) else output
+            value = whole.clone()
+            rows = slice(len(value) // 2, None) if model.guided else slice(None)
+            value[rows] += delta.T.view(1, -1, *site_shape.grid) if value.ndim == 4 else delta
+            mine = value[rows] - args[0][rows] if not name else value[rows]
+            kept.append(mine[0].flatten(1).T if mine.ndim == 4 else mine[0])
+            return (value, *output[1:]) if isinstance(output, tuple) else value
+
+        with model.unwatched():
+            handle = model.denoiser.get_submodule(f"{path}{inner}").register_forward_hook(hook)
+            (own,) = generate(model, PROMPTS[:1], steps)
+            handle.remove()
+        edits = [({site: change.expand(steps, -1, -1)}, 1.0)]
+        (run,) = generate(model, PROMPTS[:1], steps, edits=edits, capture=[site])
+        assert np.array_equal(run.image, own.image), site
+        assert not np.array_equal(run.image, generate(model, PROMPTS[:1], steps)[0].image), site
+        assert torch.allclose(run.values[site], torch.stack(seen), atol=1e-5), site
 
 
 def check_values(model: Tokens, kind: str, steps: int) -> None:
     """Captured updates are the next block's input minus the block's own; neurons are what their module is given."""
     runs: list[Any] = []
     pairs = pairs_of_blocks(model, kind)
-    takers = {site: f"{path}.{LAYOUT[kind][path.rpartition('.')[0]][2]}" for site, path in blocks_of(model)}
+    inner = {site: LAYOUT[kind][path.rpartition(".")[0]][2] for site, path in blocks_of(model)}
+    takers = {site: f"{path}.{inner[site]}" for site, path in blocks_of(model) if inner[site]}
+    assert takers or not any("/neurons." in site for site in model.sites)
     paths = [*dict.fromkeys(path for _, *both in pairs for path in both), *takers.values()]
     seen = inputs_of(model, paths, lambda: runs.extend(generate(model, PROMPTS[:1], steps, capture=list(model.sites))))
     calls = 2 if model.kind == "calls" else 1
@@ -243,7 +420,9 @@ def check_values(model: Tokens, kind: str, steps: int) -> None:
         count = model.sites[site].positions
         for step in range(steps):
             own, following = (
-                tokens_of(conditional(model, kind, seen[path][step * calls][key]), place, count)[0]
+                tokens_of(conditional(model, kind, rows_first(kind, "", seen[path][step * calls][key])), place, count)[
+                    0
+                ]
                 for path in (before, after)
             )
             assert torch.equal(runs[0].values[site][step], following.float() - own.float()), (site, step)
@@ -253,7 +432,8 @@ def check_values(model: Tokens, kind: str, steps: int) -> None:
         width, each = model.sites[neurons].width, len(seen[path]) // steps
         for step in range(steps):
             (value,) = seen[path][step * each].values()
-            expected = tokens_of(conditional(model, kind, value), place, count)[0, :, -width:]
+            value = conditional(model, kind, rows_first(kind, inner[site], value))
+            expected = tokens_of(value, place, count)[0, :, -width:]
             assert torch.equal(runs[0].values[neurons][step], expected), (neurons, step)
             assert expected.std() > 0
 
@@ -273,11 +453,11 @@ def check_inner(model: Tokens, kind: str) -> None:
             seen: list[Tensor] = []
 
             def hook(
-                module: Any, args: Any, output: Any, *, how: Any = (seen, change, element, place, each, shape)
+                module: Any, args: Any, output: Any, *, how: Any = (seen, change, element, place, each, shape, inner)
             ) -> Any:
-                kept, delta, at, where, calls, site_shape = how
+                kept, delta, at, where, calls, site_shape, name = how
                 value = (output if at is None else output[at]).clone()
-                mine = conditional(model, kind, value)
+                mine = conditional(model, kind, rows_first(kind, name, value))
                 if len(kept) % calls == 0:
                     if mine.ndim == 4:
                         mine += 3 * delta.T.view(1, -1, *site_shape.grid)
@@ -297,7 +477,8 @@ def check_inner(model: Tokens, kind: str) -> None:
             assert np.array_equal(run.image, own.image), site
             assert not np.array_equal(run.image, generate(model, PROMPTS[:1], steps)[0].image), site
             for step in range(steps):
-                value = tokens_of(conditional(model, kind, seen[step * each]), place, shape.positions)[0]
+                value = conditional(model, kind, rows_first(kind, inner, seen[step * each]))
+                value = tokens_of(value, place, shape.positions)[0]
                 assert torch.equal(run.values[site][step], value), (site, step)
 
 
@@ -316,8 +497,10 @@ TEXT: dict[str, dict[str, str | int]] = {
     },
     **{
         name: dict.fromkeys(("transformer_blocks", "single_transformer_blocks"), "encoder_hidden_states")
-        for name in ("FluxPipeline", "OvisImagePipeline")
+        for name in ("FluxPipeline", "OvisImagePipeline", "LongCatImagePipeline")
     },
+    "HunyuanImagePipeline": dict.fromkeys(("transformer_blocks", "single_transformer_blocks"), 1),
+    "Krea2Pipeline": {"transformer_blocks": 0},
 }
 """Pipeline to its lists of blocks that carry the text, each with the argument of a block that holds it, as measured."""
 
@@ -373,7 +556,7 @@ def check_edits(model: Tokens, kind: str) -> None:
                 break  # the next step begins with another picture
             for name in mine:
                 assert torch.equal(mine[name], theirs[name]) == (call == 1 or name != key), (site, call, name)
-        moved = runs[1][0][key] - runs[0][0][key]
+        moved = rows_first(kind, "", runs[1][0][key] - runs[0][0][key])
         inside = tokens_of(conditional(model, kind, moved), place, shape.positions)[0]
         assert torch.allclose(inside, 2 * change, atol=1e-4), site
         assert int((moved.abs().sum(-1) > 0).sum()) == 1, site
@@ -408,22 +591,23 @@ def check_strength_zero(model: Tokens, kind: str, steps: int) -> None:
     """Strength 0 changes no bit of the picture, another one does."""
     sites = [site for site, _ in blocks_of(model)]
     changes = {
-        site: torch.full((model.sites[site].width,), 2.0)
+        site: torch.linspace(1, 3, model.sites[site].width)  # some norms do not see a constant
         for site in (*sites, f"{sites[-1]}/neurons.0")
         if site in model.sites
     }
-    changes |= {f"{sites[0]}/neurons.0": torch.ones(model.sites[f"{sites[0]}/neurons.0"].width)}
+    first = f"{sites[0]}/neurons.0"
+    changes |= {first: torch.ones(model.sites[first].width)} if first in model.sites else {}
     base, _ = model.generate(PROMPTS[:1] * 2, [SEED] * 2, steps)
     none, some = model.generate(PROMPTS[:1] * 2, [SEED] * 2, steps, edits=[(changes, 0.0), (changes, 3.0)])
     assert np.array_equal(base.image, none.image)
     assert not np.array_equal(base.image, some.image)
 
 
-def check_batches(model: Tokens, kind: str, steps: int) -> None:
+def check_batches(model: Tokens, kind: str, steps: int, prompts: list[str] = PROMPTS) -> None:
     """A batch of prompts of different lengths gives the pictures and values of single runs, but for rounding."""
     site = blocks_of(model)[-1][0]
-    together = generate(model, PROMPTS, steps, capture=[site])
-    for row, prompt in enumerate(PROMPTS):
+    together = generate(model, prompts, steps, capture=[site])
+    for row, prompt in enumerate(prompts):
         (alone,) = model.generate([prompt], [SEED + row], steps, capture=[site])
         assert np.abs(together[row].image.astype(int) - alone.image).max() <= 1
         assert torch.allclose(together[row].values[site], alone.values[site], atol=1e-3, rtol=1e-3)
@@ -451,7 +635,7 @@ def check_start(model: Tokens, kind: str) -> str:
 def check_replay(model: Tokens, kind: str, steps: int) -> None:
     """An edited run that takes the base run's first blocks from it gives the same picture as one that does not."""
     site = blocks_of(model)[-1][0]
-    change = torch.full((model.sites[site].width,), 0.5)
+    change = torch.linspace(0, 1, model.sites[site].width)
     images = []
     for replay in (True, False):
         model.replay = replay

@@ -331,7 +331,7 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
     for name in ("pipe", "flux"):
         with pytest.raises(UserError, match=re.escape(f"the pipeline in {tmp_path / name} cannot be loaded: ")):
             riebench.load(Path(name))
-    with pytest.raises(UserError, match=r"class 'StrangePipeline'; .*FluxPipeline, .*StableDiffusionXL"):
+    with pytest.raises(UserError, match=r"class 'StrangePipeline'; .*Flux2Pipeline, FluxPipeline, .*, ZImagePipeline$"):
         riebench.load("stranger")
     with pytest.raises(UserError, match=r"other is a OmniGenPipeline, which is not run: its call takes no embeddings"):
         riebench.load("other")

@@ -100,6 +100,8 @@ class ModelSites(NamedTuple):
                 if block != block_of(block):
                     wrong = f"a method of neurons takes whole blocks, and {block} is a site inside one"
                     raise UserError(f"{wrong}; give --block {block_of(block)}")
+                if not neuron_sites(self.sites, block):
+                    raise UserError(f"no neurons can be read at {block}; give another block, or leave out this method")
             return sum(self.sites[name].width for block in blocks for name in neuron_sites(self.sites, block))
         if not method.needs_sae or self.saes is None:
             return None

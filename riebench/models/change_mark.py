@@ -188,7 +188,8 @@ def lasting_attributes(value: Any) -> Mapping[str, Any]:
     """The attributes of a pipeline, a scheduler, a tokenizer or another object that its calls leave alone."""
     attributes = vars(value).items()
     if isinstance(value, DiffusionPipeline):
-        parts = {name: held for name, held in attributes if not name.startswith("_")}
+        # A call of PRX sets its number of timesteps.
+        parts = {n: held for n, held in attributes if not n.startswith("_") and n != "num_timesteps"}
         # Saving a pipeline adds the names of its class and version, with an underscore, to its configuration.
         settings = vars(value).get("_internal_dict", {})
         return {**parts, "_internal_dict": {name: held for name, held in settings.items() if name[0] != "_"}}

@@ -9,7 +9,7 @@ import json
 import logging
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -66,21 +66,25 @@ class Text:
         encoders: name of a text encoder, as the bench prints it, to the pipeline's component.
         tokenizers: component to the largest number of tokens; None for the tokenizer's own, which is never exceeded.
             In place of a component that a pipeline lacks stands its ``tokenizer``.
-        wrapped: returns the text that the tokenizer is given for a prompt; None for the prompt itself.
+        wrapped: returns the text that the tokenizer is given for a prompt, or its pieces; None for the prompt itself.
         as_called: names of further arguments of ``encode_prompt``: those that the pipeline's call has by default.
         negative: what ``encode_prompt`` returns with guidance, if it encodes a negative prompt in a way of its own;
             named as the prompt's own, and empty for what is not of the negative prompt.
         more: further calls of ``encode_prompt``, for other encoders.
+        row_dimensions: name of a returned tensor to the dimension of its rows, where it is not the first.
+        as_prompts: whether the pipeline's call takes prompts alone, and encodes them each time.
     """
 
     returned: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, str] = field(default_factory=lambda: {TEXT: "text_encoder"})
     tokenizers: Mapping[str, int | None] = field(default_factory=lambda: {"tokenizer": None})
-    wrapped: Callable[[Any, str], str] | None = None
+    wrapped: Callable[[Any, str], str | Sequence[str]] | None = None
     as_called: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
     more: tuple[Text, ...] = ()
+    row_dimensions: Mapping[str, int] = field(default_factory=dict)
+    as_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class DiffusersEntry(ModelEntry):
         published: component to the part of its published configuration that sites depend on, for use without weights.
         loading: further arguments of the pipeline's ``from_pretrained``.
         text: how the pipeline encodes a prompt.
+        denoiser_parameters: number of the denoiser's weights.
         no_start: why a run cannot begin with a finished picture; empty if it can.
     """
 
@@ -104,7 +109,13 @@ class DiffusersEntry(ModelEntry):
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loading: Mapping[str, Any] = field(default_factory=dict)
     text: Text = field(default_factory=Text)
+    denoiser_parameters: float = 0.0
     no_start: str = ""
+
+    @property
+    def pipeline_cells(self) -> int:
+        """The autoencoder's cells on each side of what the pipeline counts as one."""
+        return 1
 
     def folder(self, settings: Settings) -> Path | None:
         """The folder of the pipeline on this machine; None if it is missing."""
@@ -205,18 +216,22 @@ class DiffusersEntry(ModelEntry):
             raise UserError(f"{wrong}: {error}") from None
 
 
-def hub(name: str, repository: str, parameters: float, gated: bool = False) -> dict[str, Any]:
+def hub(name: str, repository: str, denoiser: float, others: float, gated: bool = False) -> dict[str, Any]:
     """The fields of an entry whose pipeline is on the hub, of weights of two bytes each.
 
     Args:
         name: of the entry.
         repository: on the hub.
-        parameters: number of weights.
+        denoiser: number of its weights.
+        others: number of the weights of text encoders and autoencoder.
         gated: whether the licence must be accepted.
     """
     source = HubFiles(repository, "main", PIPELINE_FILES, gated=gated)
-    part = Part("model", name, ("model_index.json",), source, int(2 * parameters), ("diffusers", "transformers"))
-    facts = {"pipeline_parameters": parameters, "row_bytes": 1.6e9}  # activations: FLUX.1's at 1024 px
+    part = Part(
+        "model", name, ("model_index.json",), source, int(2 * (denoiser + others)), ("diffusers", "transformers")
+    )
+    # Activations: FLUX.1's at 1024 px.
+    facts = {"denoiser_parameters": denoiser, "pipeline_parameters": denoiser + others, "row_bytes": 1.6e9}
     return {"name": name, "parts": (part, *INSTRUMENTS), "standin": "tiny", **facts}
 
 
@@ -359,6 +374,7 @@ def pipeline_on(entry: DiffusersEntry, device: torch.device) -> Any:
     logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
     # Pipelines warn at each call of sizes that they round and of texts without a mask; both are checked before.
     logging.getLogger("diffusers.pipelines").setLevel(logging.ERROR)
+    logging.getLogger("diffusers.guiders").setLevel(logging.ERROR)  # they say that they are experimental
     warnings.filterwarnings("ignore", "`upcast_vae`", FutureWarning)
     # Otherwise diffusers searches every module for the device, several times a call.
     # A pipeline that is saved writes the name of its class.

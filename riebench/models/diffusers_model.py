@@ -113,7 +113,7 @@ class DiffusersModel(Model):
         self._replayable = not runs_code_of_a_user(denoiser)
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
         self._before, self._arguments = before, arguments
-        check_factor(pipeline)
+        check_factor(pipeline, entry.pipeline_cells)
         check_scheduler(pipeline, self.set_timesteps)
         self._check_steps = lru_cache(KEPT_STEPS)(partial(check_steps, pipeline.scheduler, self.set_timesteps))
         self._canvas = entry.canvas and lru_cache(KEPT_LATENTS)(entry.canvas)
@@ -155,6 +155,9 @@ class DiffusersModel(Model):
             PairError: if the prompt is longer than an encoder takes.
         """
         text = self.diffusers_entry.text
+        if text.as_prompts:
+            self._check_text(prompt, text)
+            return {"prompt": [prompt]}
         if unconditional and text.negative:
             return self._encode("", text, negative_prompt=prompt, do_classifier_free_guidance=True)
         return {name: value for part in (text, *text.more) for name, value in self._encode(prompt, part).items()}
@@ -163,21 +166,32 @@ class DiffusersModel(Model):
         """The arguments that one call of ``encode_prompt`` gives; ``more`` are further arguments of it."""
         import torch
 
+        arguments = self._check_text(prompt, text)
+        values = self.pipeline.encode_prompt(prompt, device=self.device, **arguments | more)
+        returned = text.negative if more else text.returned
+        values = values if isinstance(values, tuple) else (values,)
+        named = {name: v for name, v in zip(returned, values, strict=False) if name and v is not None}
+        of_type = {n: v.to(self.dtype) for n, v in named.items() if torch.is_tensor(v) and v.is_floating_point()}
+        return named | of_type
+
+    def _check_text(self, prompt: str, text: Text) -> dict[str, Any]:
+        """The arguments of ``encode_prompt`` for a prompt.
+
+        Raises:
+            PairError: if the prompt is longer than an encoder takes.
+        """
         pipeline, called = self.pipeline, signature(self.pipeline.__call__).parameters
         arguments = {**text.arguments, **{name: called[name].default for name in text.as_called}}
         for name, most in text.tokenizers.items():
             own = getattr(pipeline, name)
-            tokenizer = pipeline.tokenizer if own is None else getattr(own, "tokenizer", own)  # of a processor
+            tokenizer = pipeline.tokenizer if own is None else own
+            tokenizer = tokenizer if hasattr(tokenizer, "model_max_length") else tokenizer.tokenizer  # of a processor
             longest = min(most or tokenizer.model_max_length, tokenizer.model_max_length)
             if "max_sequence_length" in arguments and own is not None:
                 most_of_all = min(arguments["max_sequence_length"], tokenizer.model_max_length)
                 arguments["max_sequence_length"] = most_of_all
             self.check_length(tokenizer, prompt, longest, text.wrapped(pipeline, prompt) if text.wrapped else prompt)
-        values = pipeline.encode_prompt(prompt, device=self.device, **arguments | more)
-        returned = text.negative if more else text.returned
-        named = {name: v for name, v in zip(returned, values, strict=False) if name and v is not None}
-        of_type = {n: v.to(self.dtype) for n, v in named.items() if torch.is_tensor(v) and v.is_floating_point()}
-        return named | of_type
+        return arguments
 
     @property
     def diffusers_entry(self) -> DiffusersEntry:
@@ -210,21 +224,22 @@ class DiffusersModel(Model):
         finally:
             self.encode_text, self.replay = kept
 
-    def check_length(self, tokenizer: Any, prompt: str, most: int, wrapped: str) -> None:
+    def check_length(self, tokenizer: Any, prompt: str, most: int, wrapped: str | Sequence[str]) -> None:
         """Refuse a prompt with more tokens than a text encoder takes; a token of several vectors counts for each.
 
         Args:
             tokenizer: of the encoder.
             prompt: as the user gives it.
             most: number of tokens that the encoder takes.
-            wrapped: the text that the tokenizer is given, the prompt inside a template.
+            wrapped: the text that the tokenizer is given, the prompt inside a template; or its pieces.
 
         Raises:
             PairError: if the text has more tokens.
         """
+        pieces = [wrapped] if isinstance(wrapped, str) else wrapped
         if hasattr(self.pipeline, "maybe_convert_prompt"):
-            wrapped = self.pipeline.maybe_convert_prompt(wrapped, tokenizer)
-        tokens = len(tokenizer(wrapped, verbose=False).input_ids)
+            pieces = [self.pipeline.maybe_convert_prompt(piece, tokenizer) for piece in pieces]
+        tokens = sum(len(tokenizer(piece, verbose=False).input_ids) for piece in pieces)
         if tokens > most:
             wrong = f"{tokens} tokens, the text encoder takes {most}"
             raise PairError(f"the prompt {prompt[:40]!r}... has {wrong}; shorten it", where="text")
@@ -235,11 +250,13 @@ class DiffusersModel(Model):
 
     def unconditional_text(self) -> dict[str, Any]:
         """The text of the unconditional half, as of :meth:`_encode_text`: of the negative or the empty prompt."""
+        if self.diffusers_entry.text.as_prompts and self.negative is None:
+            return {}
         own_way = bool(self.diffusers_entry.text.negative)
         return self.encode_text(self.negative or "", True) if own_way else self.encode_text(self.negative or "")
 
-    def latent_shape(self) -> tuple[int, int, int]:
-        """The shape ``[channels, side, side]`` of a picture's initial latents."""
+    def latent_shape(self) -> tuple[int, ...]:
+        """The shape of a picture's initial latents, ``[channels, side, side]`` unless the family says another."""
         side = self.size // self.pipeline.vae_scale_factor
         channels: int = self.denoiser.config.in_channels  # type: ignore[union-attr, assignment]
         return channels, side, side
@@ -247,6 +264,10 @@ class DiffusersModel(Model):
     def packed(self, latents: Tensor) -> Tensor:
         """Initial latents ``[rows, channels, side, side]`` in the shape that the pipeline's call takes."""
         return latents
+
+    def call(self, **arguments: Any) -> Any:
+        """What the pipeline's own call returns: the pictures, and more."""
+        return self.pipeline(**arguments, return_dict=False)
 
     def call_arguments(self, texts: Sequence[Mapping[str, Any]], steps: int, latents: Tensor) -> dict[str, Any]:
         """The arguments of the pipeline's call but for generators and callbacks.
@@ -258,8 +279,11 @@ class DiffusersModel(Model):
         """
         guiding = [self.unconditional_text()] * len(texts) if self.guided else []
         return {
-            **joined(texts),
-            **{f"negative_{name}": value for name, value in joined(guiding).items()},
+            **joined(texts, self.diffusers_entry.text.row_dimensions),
+            **{
+                f"negative_{name}": value
+                for name, value in joined(guiding, self.diffusers_entry.text.row_dimensions).items()
+            },
             "latents": self.packed(latents).to(self.device, self.dtype),
             "num_inference_steps": steps,
             "height": self.size,
@@ -281,7 +305,7 @@ class DiffusersModel(Model):
             with self._first_step(batch):
                 callback = self._after_step(batch, generators)
                 more = {} if callback is None else {"callback_on_step_end": callback}
-                pixels: Tensor = self.pipeline(**arguments, **more, generator=generators).images
+                pixels: Tensor = self.call(**arguments, **more, generator=generators)[0][:, :3]  # without transparency
         except BaseException:
             # In float16 SDXL's pipeline decodes in float32 and casts back at the end; an error skips the cast.
             self.pipeline.vae.to(dtype=vae_type)
@@ -392,24 +416,39 @@ class DiffusersModel(Model):
         return noised
 
 
-def joined(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The texts of several rows together: tensors ``[rows, ...]``, or lists with an element for each row."""
+def joined(texts: Sequence[Mapping[str, Any]], dimensions: Mapping[str, int]) -> dict[str, Any]:
+    """The texts of several rows together: tensors ``[rows, ...]``, or lists with an element for each row.
+
+    Args:
+        texts: one a row.
+        dimensions: name of a tensor to the dimension of its rows, where it is not the first.
+    """
     import torch
 
     names = texts[0] if texts else ()
     rows = {name: [text[name] for text in texts] for name in names}
-    return {n: [*chain.from_iterable(v)] if isinstance(v[0], list) else torch.cat(v) for n, v in rows.items()}
+    return {
+        n: [*chain.from_iterable(v)] if isinstance(v[0], list) else torch.cat(v, dimensions.get(n, 0))
+        for n, v in rows.items()
+    }
 
 
-def check_factor(pipeline: Any) -> None:
+def check_factor(pipeline: Any, cells: int = 1) -> None:
     """Refuse a pipeline whose autoencoder makes another number of pixels of a latent cell than the pipeline takes.
+
+    Args:
+        pipeline: a loaded pipeline.
+        cells: of the autoencoder on each side of what the pipeline counts with.
 
     Raises:
         UserError: if the numbers differ.
     """
     levels = getattr(pipeline.vae.config, "block_out_channels", None)
-    factor, expected = 2 ** (len(levels) - 1) if levels else None, pipeline.vae_scale_factor
-    if factor not in (None, expected):
+    if not levels:
+        return
+    factor = 2 ** (len(levels) - 1)
+    expected = getattr(pipeline, "vae_scale_factor", getattr(pipeline, "vae_scale_factor_spatial", factor))
+    if expected != factor * cells:
         wrong = f"{type(pipeline.vae).__name__} makes {factor} pixels of the side of a latent cell"
         raise UserError(f"{wrong}, and the pipeline was made for {expected}; make the pipeline anew, with vae=")
 

@@ -31,24 +31,11 @@ REFUSED = {
     "StableCascadePriorPipeline": "it makes no picture, but the embedding that its decoder begins with",
     "StableCascadeDecoderPipeline": "it begins with its prior's embedding, and its blocks run several times a step",
     "StableCascadeCombinedPipeline": "it is two pipelines in a row, with two denoisers",
-    "SanaSprintPipeline": "its scheduler counts a timestep more than steps, and its picture is not of its last latents",
-    "HunyuanImagePipeline": "its guidance is a part of its own, which the family does not follow",
-    "PRXPipeline": "it ignores what its callback returns, and fails with two guided prompts (diffusers 0.42)",
     "OmniGenPipeline": "its call takes no embeddings, and its guidance cannot be switched off",
     "Ideogram4Pipeline": "it has two denoisers, and its call takes no embeddings",
     "DreamLitePipeline": "its call takes neither embeddings nor latents",
     "DreamLiteMobilePipeline": "its call takes neither embeddings nor latents",
-    "LongCatImagePipeline": "its call takes no embeddings (diffusers 0.42: TypeError with prompt_embeds alone)",
-    "BriaFiboPipeline": "its call takes no embeddings",
-    "BriaFibo2Pipeline": "the place of the picture among its tokens depends on the other prompts of a batch",
-    "Kandinsky5T2IPipeline": "it makes one of seven sizes near 1024 px, whatever is asked for",
-    "HiDreamImagePipeline": "it scales any size to the area of 1024 x 1024 px, and adds tokens inside each block",
-    "ErnieImagePipeline": "its blocks have the tokens before the rows, which the family does not read",
-    "GlmImagePipeline": "it begins with tokens that a second model draws, which its call cannot do without",
-    "NucleusMoEImagePipeline": "tokens compete for experts, and most blocks have no neurons that a module puts out",
-    "Krea2Pipeline": "its padded texts were not tried",
-    "KolorsPipeline": "diffusers builds it only where sentencepiece is installed, and it was not tried",
-    "QwenImage21Pipeline": "its pictures have four channels, and its blocks lose the text after the first step",
+    "GlmImagePipeline": "it begins with tokens that a second model draws, of all rows from the first one's seed",
     "PRXPixelPipeline": "it has no latents",
 }
 """Classes of pipelines that are refused, with the reason."""
@@ -73,6 +60,20 @@ FAMILIES = {
     "flux2-klein": "riebench.models.token_families:FLUX2_KLEIN",
     "ovis-image": "riebench.models.token_families:OVIS",
     "hunyuandit": "riebench.models.token_families:HUNYUAN_DIT",
+    "kolors": "riebench.models.sd:KOLORS",
+    "hunyuanimage": "riebench.models.newer_families:HUNYUAN_IMAGE",
+    "hunyuanimage-distilled": "riebench.models.newer_families:HUNYUAN_IMAGE_DISTILLED",
+    "sana-sprint": "riebench.models.newer_families:SANA_SPRINT",
+    "qwen-image-2.1": "riebench.models.newer_families:QWEN_IMAGE_21",
+    "hidream-i1": "riebench.models.newer_families:HIDREAM",
+    "kandinsky5-lite": "riebench.models.newer_families:KANDINSKY5",
+    "longcat-image": "riebench.models.newer_families:LONGCAT",
+    "prx": "riebench.models.newer_families:PRX",
+    "fibo": "riebench.models.newer_families:FIBO",
+    "fibo2": "riebench.models.newer_families:FIBO2",
+    "krea2": "riebench.models.newer_families:KREA2",
+    "ernie-image": "riebench.models.newer_families:ERNIE_IMAGE",
+    "nucleus-image": "riebench.models.newer_families:NUCLEUS",
 }
 """Name of a model to the place of its entry, beside those that are entry points."""
 INSTRUMENTS = ("masker.", "clip.", "lpips.", "dino.")
@@ -230,5 +231,6 @@ def _name_of_folder(folder: Path) -> str:
     entries = list(_entries())
     fitting = [(name, entry) for name, entry in entries if entry.pipeline_class == kind and entry.parts]
     if not fitting:
-        raise unknown("pipeline class", kind, sorted({entry.pipeline_class for _, entry in entries} - {""}))
+        classes = ", ".join(sorted({entry.pipeline_class for _, entry in entries} - {""}))
+        raise UserError(f"{folder} is of the unknown pipeline class {kind!r}; known: {classes}")
     return next((name for name, entry in fitting if entry.is_of(folder)), fitting[0][0])

@@ -47,6 +47,7 @@ FLUX: dict[str, Any] = {
     "patch": PACKED,
     "packs": True,
     "true_guidance": True,
+    "denoiser_parameters": 11.89e9,
     "pipeline_parameters": 16.86e9,  # transformer 11.89, T5 4.76, CLIP 0.12, VAE 0.08
     "row_bytes": 0.4e9,  # at 512 px, as measured on the CPU with published widths
 }

@@ -1,4 +1,4 @@
-"""The families of Stable Diffusion 1 and 2 and of LCM: SDXL's code, one text encoder. Importing it needs no torch."""
+"""Stable Diffusion 1 and 2, LCM and Kolors: SDXL's code, one text encoder. Importing it needs no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from riebench.models.diffusers_entry import PUBLISHED_VAE, Text, hub
-from riebench.models.sdxl import SDXLEntry
+from riebench.models.sdxl import FOUR, SDXLEntry
+from riebench.models.sdxl import PUBLISHED_UNET as SDXL_UNET
 from riebench.settings.settings import Settings
 
 PUBLISHED_UNET: dict[str, Any] = {
@@ -57,13 +58,27 @@ class SDEntry(SDXLEntry):
 
 
 SD15 = SDEntry(
-    **hub("sd1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5", 0.86e9 + 0.12e9 + 0.08e9), steps=50, guidance=7.5
+    **hub("sd1.5", "stable-diffusion-v1-5/stable-diffusion-v1-5", 0.86e9, 0.12e9 + 0.08e9), steps=50, guidance=7.5
 )
-SD_TURBO = SDEntry(**hub("sd-turbo", "stabilityai/sd-turbo", 0.87e9 + 0.34e9 + 0.08e9))
+SD_TURBO = SDEntry(**hub("sd-turbo", "stabilityai/sd-turbo", 0.87e9, 0.34e9 + 0.08e9))
 LCM = SDEntry(
-    **hub("lcm", "SimianLuo/LCM_Dreamshaper_v7", 0.86e9 + 0.12e9 + 0.08e9),
+    **hub("lcm", "SimianLuo/LCM_Dreamshaper_v7", 0.86e9, 0.12e9 + 0.08e9),
     pipeline_class="LatentConsistencyModelPipeline",
     steps=4,
     guidance=8.5,
     no_start="the last step's picture is not made of the latents that its callback gives",
+)
+KOLORS = SDEntry(
+    **hub("kolors", "Kwai-Kolors/Kolors-diffusers", 2.58e9, 6.24e9 + 0.08e9),
+    pipeline_class="KolorsPipeline",
+    default_sites=FOUR,
+    published={"unet": SDXL_UNET | {"sample_size": 128}, "vae": PUBLISHED_VAE},
+    loading={},
+    steps=50,
+    guidance=5.0,
+    text=Text(
+        ("prompt_embeds", "", "pooled_prompt_embeds"),
+        {"do_classifier_free_guidance": False},
+        tokenizers={"tokenizer": 256},
+    ),
 )

@@ -42,7 +42,7 @@ def qwen_message(pipeline: Any, prompt: str, **how: Any) -> str:
 
 
 SD3 = TokenEntry(
-    **hub("sd3.5-medium", "stabilityai/stable-diffusion-3.5-medium", 2.47e9 + T5 + 0.9e9, gated=True),
+    **hub("sd3.5-medium", "stabilityai/stable-diffusion-3.5-medium", 2.47e9, T5 + 0.9e9, gated=True),
     pipeline_class="StableDiffusion3Pipeline",
     default_sites=("block.12",),
     steps=28,
@@ -95,14 +95,14 @@ PIXART: dict[str, Any] = {
 }
 """The fields that PixArt-alpha and PixArt-Sigma share."""
 PIXART_ALPHA = TokenEntry(
-    **hub("pixart-alpha", "PixArt-alpha/PixArt-XL-2-1024-MS", 0.61e9 + T5),
+    **hub("pixart-alpha", "PixArt-alpha/PixArt-XL-2-1024-MS", 0.61e9, T5),
     **PIXART,
     pipeline_class="PixArtAlphaPipeline",
     least_steps=2,  # of one step the pipeline takes the scheduler's second value, which few have
     text=Text(WITH_MASK, {**UNCLEANED, "max_sequence_length": 120}, tokenizers={"tokenizer": 120}),
 )
 PIXART_SIGMA = TokenEntry(
-    **hub("pixart-sigma", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", 0.61e9 + T5),
+    **hub("pixart-sigma", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", 0.61e9, T5),
     **PIXART,
     pipeline_class="PixArtSigmaPipeline",
     text=Text(WITH_MASK, {**UNCLEANED, "max_sequence_length": 300}, tokenizers={"tokenizer": 300}),
@@ -115,7 +115,7 @@ def autoencoder_dc_factor(vae: Config) -> int:
 
 
 SANA = TokenEntry(
-    **hub("sana", "Efficient-Large-Model/Sana_1600M_1024px_diffusers", 1.6e9 + 2.6e9 + 0.31e9),
+    **hub("sana", "Efficient-Large-Model/Sana_1600M_1024px_diffusers", 1.6e9, 2.6e9 + 0.31e9),
     pipeline_class="SanaPipeline",
     default_sites=("block.10",),
     steps=20,
@@ -153,7 +153,7 @@ SANA = TokenEntry(
     },
 )
 Z_IMAGE = TokenEntry(
-    **hub("z-image-turbo", "Tongyi-MAI/Z-Image-Turbo", 6.15e9 + 4.02e9 + 0.08e9),
+    **hub("z-image-turbo", "Tongyi-MAI/Z-Image-Turbo", 6.15e9, 4.02e9 + 0.08e9),
     pipeline_class="ZImagePipeline",
     default_sites=("block.15",),
     steps=9,
@@ -190,7 +190,7 @@ Z_IMAGE = TokenEntry(
     published={"transformer": {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2}, "vae": PUBLISHED_VAE},
 )
 QWEN_IMAGE = TokenEntry(
-    **hub("qwen-image", "Qwen/Qwen-Image", 20.4e9 + 8.29e9 + 0.13e9),
+    **hub("qwen-image", "Qwen/Qwen-Image", 20.4e9, 8.29e9 + 0.13e9),
     pipeline_class="QwenImagePipeline",
     default_sites=("block.30",),
     steps=50,
@@ -229,7 +229,7 @@ def lumina_neurons(transformer: Config) -> int:
 
 
 LUMINA2 = TokenEntry(
-    **hub("lumina2", "Alpha-VLLM/Lumina-Image-2.0", 2.6e9 + 2.6e9 + 0.08e9),
+    **hub("lumina2", "Alpha-VLLM/Lumina-Image-2.0", 2.6e9, 2.6e9 + 0.08e9),
     pipeline_class="Lumina2Pipeline",
     default_sites=("block.13",),
     steps=30,
@@ -275,7 +275,7 @@ LUMINA2 = TokenEntry(
     },
 )
 AURA_FLOW = TokenEntry(
-    **hub("auraflow", "fal/AuraFlow-v0.3", 6.8e9 + 1.2e9 + 0.08e9),
+    **hub("auraflow", "fal/AuraFlow-v0.3", 6.8e9, 1.2e9 + 0.08e9),
     pipeline_class="AuraFlowPipeline",
     default_sites=("single.16",),
     steps=50,
@@ -313,7 +313,7 @@ AURA_FLOW = TokenEntry(
 )
 DOUBLE_AND_SINGLE: dict[str, Any] = {"num_layers": 19, "num_single_layers": 38}
 CHROMA = TokenEntry(
-    **hub("chroma", "lodestones/Chroma1-HD", 8.9e9 + T5 + 0.08e9),
+    **hub("chroma", "lodestones/Chroma1-HD", 8.9e9, T5 + 0.08e9),
     pipeline_class="ChromaPipeline",
     default_sites=("double.18",),
     steps=35,
@@ -335,7 +335,7 @@ CHROMA = TokenEntry(
     },
 )
 COGVIEW4 = TokenEntry(
-    **hub("cogview4", "zai-org/CogView4-6B", 6.4e9 + 9.4e9 + 0.08e9),
+    **hub("cogview4", "zai-org/CogView4-6B", 6.4e9, 9.4e9 + 0.08e9),
     pipeline_class="CogView4Pipeline",
     default_sites=("block.15",),
     steps=50,
@@ -396,7 +396,7 @@ FLUX2_TEXT = Text(
     wrapped=flux2_message,
 )
 FLUX2_DEV = TokenEntry(
-    **hub("flux2-dev", "black-forest-labs/FLUX.2-dev", 32e9 + 24e9 + 0.08e9, gated=True),
+    **hub("flux2-dev", "black-forest-labs/FLUX.2-dev", 32e9, 24e9 + 0.08e9, gated=True),
     **FLUX2,
     pipeline_class="Flux2Pipeline",
     guidance_kind="embedded",
@@ -413,7 +413,7 @@ FLUX2_DEV = TokenEntry(
     },
 )
 FLUX2_KLEIN = TokenEntry(
-    **hub("flux2-klein", "black-forest-labs/FLUX.2-klein-base-4B", 3.9e9 + 4.02e9 + 0.08e9),
+    **hub("flux2-klein", "black-forest-labs/FLUX.2-klein-base-4B", 3.9e9, 4.02e9 + 0.08e9),
     **FLUX2,
     pipeline_class="Flux2KleinPipeline",
     guidance_kind="calls",
@@ -437,7 +437,7 @@ _HUNYUAN_SECOND = Text(
     tokenizers={"tokenizer_2": 256},
 )
 HUNYUAN_DIT = TokenEntry(
-    **hub("hunyuandit", "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers", 1.5e9 + 0.35e9 + 1.67e9 + 0.08e9),
+    **hub("hunyuandit", "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers", 1.5e9, 0.35e9 + 1.67e9 + 0.08e9),
     pipeline_class="HunyuanDiTPipeline",
     default_sites=("block.14",),
     steps=50,
@@ -473,7 +473,7 @@ HUNYUAN_DIT = TokenEntry(
     },
 )
 OVIS = TokenEntry(
-    **hub("ovis-image", "AIDC-AI/Ovis-Image-7B", 7.4e9 + 1.7e9 + 0.08e9),
+    **hub("ovis-image", "AIDC-AI/Ovis-Image-7B", 7.4e9, 1.7e9 + 0.08e9),
     pipeline_class="OvisImagePipeline",
     default_sites=("single.13",),
     steps=50,

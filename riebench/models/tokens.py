@@ -9,9 +9,10 @@ Importing it needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
@@ -61,6 +62,7 @@ class Inner:
         place: of the picture's tokens in it.
         is_input: whether no module puts the values out, so that they are the input of this one, or the tail of it.
         calls: number of calls of the module in each pass; the first is the picture's.
+        tokens_first: whether its tensors are ``[positions, rows, width]``.
     """
 
     path: str
@@ -68,6 +70,7 @@ class Inner:
     place: Place = "alone"
     is_input: bool = False
     calls: int = 1
+    tokens_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Blocks:
         place: of the picture's tokens in both.
         text: the argument of a block that holds the text, where it is another; its output is the other element.
         last_text: whether the last block puts out a text.
+        own_text: whether each block hands its text on whole; otherwise the text is no site.
+        tokens_first: whether the tensors of the blocks are ``[positions, rows, width]``.
     """
 
     name: str
@@ -95,11 +100,13 @@ class Blocks:
     place: Place = "alone"
     text: str | int | None = None
     last_text: bool = True
+    own_text: bool = True
+    tokens_first: bool = False
 
     @property
     def has_text(self) -> bool:
         """Whether the blocks carry the text, beside the picture or before it in one sequence."""
-        return self.text is not None or self.place == "last"
+        return self.own_text and (self.text is not None or self.place == "last")
 
     def number(self, config: Config) -> int:
         """The number of blocks of a transformer with these settings."""
@@ -107,7 +114,7 @@ class Blocks:
 
 
 def parts_of(
-    neurons: str | Inner, attention: str | Inner = "", cross: str = "", mlp: str | Inner = ""
+    neurons: str | Inner = "", attention: str | Inner = "", cross: str = "", mlp: str | Inner = ""
 ) -> dict[str, Inner]:
     """The parts of a block, each given as a module or its path; without those that are not given."""
     named = {f"/{ATTENTION}": attention, f"/{CROSS}": cross, f"{NEURONS}0": neurons, f"/{MLP}": mlp}
@@ -141,16 +148,27 @@ class TokenEntry(DiffusersEntry):
         factor: pixels on each side of a latent cell.
         patch: latent cells on each side of a token; those of the pipeline's packed latents are counted.
         packs: whether the pipeline takes latents as tokens, see :meth:`Tokens.packed`.
+        pack: the pipeline's method that makes tokens of latents.
+        channels: the setting of the transformer that is the number of channels of the latents.
+        channels_last: whether latents are ``[rows, 1, side, side, channels]``.
         latent_cells: cells of the autoencoder on each side of one of the pipeline's latents.
+        counts_latents: whether the pipeline's own factor is of these, and not of the autoencoder's cells.
         unit: the picture's side is a multiple of this number of pixels; that of a token unless given.
         guidance_kind: how the pipeline is guided.
         guidance_argument: the argument of its call for the guidance scale.
         guided_above: the pipeline is guided by rows or calls if the guidance is above this number.
         true_guidance: whether the pipeline has a second guidance, by calls, as its argument ``true_cfg_scale``.
+        least_guidance: smallest guidance that the pipeline takes.
         arguments: further arguments of the pipeline's call.
+        arguments_of: arguments of the pipeline's call for a number of steps.
+        during_calls: the pipeline's attributes during its call, which would otherwise make another picture than the
+            one that is asked for: of the pipeline, the size, the guidance scale and whether it guides by rows or calls.
         expected: settings of the transformer that the entry is for.
         masks_shift: whether the number of unmasked text tokens decides where the picture's tokens lie.
         conditions: what all records say of the family, beside the conditions of a run.
+        replays: whether a block that is not run leaves nothing that a later step needs.
+        guided_alone: whether the pipeline guides one picture at a time.
+        more_times: number of the scheduler's timesteps beyond the steps.
     """
 
     size: int = 1024
@@ -161,16 +179,31 @@ class TokenEntry(DiffusersEntry):
     factor: Callable[[Config], int] = levels_factor
     patch: int = 2
     packs: bool = False
+    pack: str = "_pack_latents"
+    channels: str = "in_channels"
+    channels_last: bool = False
     latent_cells: int = 1
+    counts_latents: bool = False
     unit: int | None = None
     guidance_kind: Guidance = "none"
     guidance_argument: str = "guidance_scale"
     guided_above: float = 1.0
     true_guidance: bool = False
+    least_guidance: float = 0.0
     arguments: Config = field(default_factory=dict)
+    arguments_of: Callable[[int], Config] = lambda steps: {}
+    during_calls: Callable[[Any, int, float, bool], Config] = lambda pipeline, size, guidance, guided: {}
     expected: Config = field(default_factory=dict)
     masks_shift: bool = False
     conditions: Mapping[str, str] = field(default_factory=dict)
+    replays: bool = True
+    guided_alone: bool = False
+    more_times: int = 0
+
+    @property
+    def pipeline_cells(self) -> int:
+        """See :class:`DiffusersEntry`."""
+        return self.latent_cells if self.counts_latents else 1
 
     def size_text(self) -> str:
         """See :class:`DiffusersEntry`."""
@@ -205,6 +238,9 @@ class TokenEntry(DiffusersEntry):
         for name, has in {"guidance": self.guidance_kind != "none", "true_guidance": self.true_guidance}.items():
             if name in chosen and not has:
                 raise UserError(f"{self.name} has no setting model.{name}; leave it out")
+        if self.guidance_kind != "none" and self.scale(settings) < self.least_guidance:
+            wrong = f"model.guidance is {self.scale(settings):g}, and {self.name} takes {self.least_guidance:g} or more"
+            raise UserError(f"{wrong}; {self.least_guidance:g} switches guidance off")
         hint = f"give --set model.{'true_guidance' if self.true_guidance else 'guidance'}=NUMBER"
         for name in ("negative_prompt", "unconditional"):
             if name in chosen and kind in ("none", "embedded"):
@@ -263,7 +299,7 @@ class TokenEntry(DiffusersEntry):
             element = blocks.output
             if element is not None and site.endswith(TEXT_STREAM):
                 element = 1 - element
-            return blocks, Inner(path, element, blocks.place)
+            return blocks, Inner(path, element, blocks.place, tokens_first=blocks.tokens_first)
         return blocks, replace(part, path=f"{path}.{part.path}")
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
@@ -317,6 +353,7 @@ class Tokens(DiffusersModel):
         self._called = False
         self.timestep_arguments = lru_cache(KEPT_STEPS)(self._timestep_arguments)
         super().__init__(pipeline, denoiser, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
+        self._replayable &= entry.replays
         self._state.settle(self.watched())  # the pipeline has encoded a text
 
     @property
@@ -346,23 +383,31 @@ class Tokens(DiffusersModel):
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """A block's output minus its input in float32, or a module's values in the model's type; of the picture."""
         blocks, inner = self.places[site]
-        after = self.picture(site, self.conditional(output if inner.element is None else output[inner.element]))
+        after = self.values_in(site, output if inner.element is None else output[inner.element])
         is_text = site.endswith(TEXT_STREAM)
         if site != block_of(site) and not is_text:
             return after
         key = blocks.text if is_text and blocks.text is not None else blocks.picture
         before = kwargs[key] if isinstance(key, str) else args[key]
-        return after.float() - self.picture(site, self.conditional(before)).float()
+        return after.float() - self.values_in(site, before).float()
 
     def add(self, site: str, output: Any, delta: Tensor) -> Any:
         """Add to the picture's tokens of the conditional half; take away in the other one where that is set."""
         element = self.places[site][1].element
         value = output if element is None else output[element]
         changed, delta = value.clone(), delta.to(value.dtype)
-        self.picture(site, self.conditional(changed)).add_(delta)
-        if (other := self.unconditional_half(changed)) is not None:
+        self.values_in(site, changed).add_(delta)
+        if (other := self.unconditional_half(self.rows_first(site, changed))) is not None:
             self.picture(site, other).sub_(delta)
         return changed if element is None else tuple(changed if n == element else v for n, v in enumerate(output))
+
+    def rows_first(self, site: str, value: Tensor) -> Tensor:
+        """A tensor with its rows as the first dimension, as a view."""
+        return value.transpose(0, 1) if self.places[site][1].tokens_first else value
+
+    def values_in(self, site: str, value: Tensor) -> Tensor:
+        """A site's values in a tensor, as a view: the picture's tokens of the conditional half."""
+        return self.picture(site, self.conditional(self.rows_first(site, value)))
 
     def picture(self, site: str, value: Tensor) -> Tensor:
         """The picture's tokens ``[rows, positions, width]``, as a view of a sequence, or of ``[rows, width, h, w]``.
@@ -383,23 +428,44 @@ class Tokens(DiffusersModel):
             raise UserError(f"{wrong}; the pipeline makes other pictures than the model's family")
         return (value[:, -count:] if place == "last" else value[:, :count])[..., -self.sites[site].width :]
 
-    def latent_shape(self) -> tuple[int, int, int]:
+    def latent_shape(self) -> tuple[int, ...]:
         """See :class:`DiffusersModel`."""
-        channels, *sides = super().latent_shape()
-        height, width = (side // self.entry.latent_cells for side in sides)
-        return channels // self.entry.patch**2 if self.entry.packs else channels, height, width
+        entry, config = self.entry, self.denoiser.config
+        side = self.size // (entry.factor(self.pipeline.vae.config) * entry.latent_cells)
+        channels: int = config[entry.channels]  # type: ignore[index, assignment]
+        if entry.channels_last:
+            return 1, side, side, channels
+        return channels // entry.patch**2 if entry.packs else channels, side, side
 
     def packed(self, latents: Tensor) -> Tensor:
-        """See :class:`DiffusersModel`: tokens ``[rows, positions, channels * 4]`` of two by two cells, if it packs."""
+        """See :class:`DiffusersModel`: tokens ``[rows, positions, channels * patch**2]``, if the pipeline packs."""
         if not self.entry.packs:
             return latents
-        tokens: Tensor = self.pipeline._pack_latents(latents, *latents.shape)
+        pack = getattr(self.pipeline, self.entry.pack)
+        by_patch = {"patch_size": self.entry.patch} if "patch_size" in signature(pack).parameters else {}
+        tokens: Tensor = pack(latents, *latents.shape, **by_patch)
         return tokens
+
+    def call_arguments(self, texts: Sequence[Mapping[str, Any]], steps: int, latents: Tensor) -> dict[str, Any]:
+        """See :class:`DiffusersModel`."""
+        return {**super().call_arguments(texts, steps, latents), **self.entry.arguments_of(steps)}
+
+    def call(self, **arguments: Any) -> Any:
+        """See :class:`DiffusersModel`; with the attributes that the entry names."""
+        attributes = self.entry.during_calls(self.pipeline, self.size, self.guidance, self.guided)
+        own = {name: vars(self.pipeline)[name] for name in attributes}
+        vars(self.pipeline).update(attributes)
+        try:
+            return super().call(**arguments)
+        finally:
+            vars(self.pipeline).update(own)
 
     def set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
         """See :class:`DiffusersModel`; with the arguments of the pipeline's own call."""
         args, kwargs = self.timestep_arguments(steps)
         scheduler.set_timesteps(*args, **kwargs | {"device": device})
+        if self.entry.more_times:
+            scheduler.timesteps = scheduler.timesteps[: -self.entry.more_times]
 
     def _timestep_arguments(self, steps: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments that the pipeline's call gives its scheduler for a number of steps; the call ends there.
@@ -424,7 +490,7 @@ class Tokens(DiffusersModel):
             with torch.no_grad():
                 if self.pipeline not in TEXTS:
                     TEXTS[self.pipeline] = self.encode_text("")
-                self.pipeline(**self.call_arguments([TEXTS[self.pipeline]], steps, latents))
+                self.call(**self.call_arguments([TEXTS[self.pipeline]], steps, latents))
         except _Prepared as call:
             return call.arguments
         finally:
@@ -443,7 +509,8 @@ class Tokens(DiffusersModel):
 
     def _even_batch(self, batch: Batch) -> list[Run]:
         texts, shift = map(self.encode_text, dict.fromkeys(batch.prompts)), self.entry.masks_shift
-        if len({_lengths(text, shift) for text in texts}) < 2:
+        alone = self.guided and self.entry.guided_alone and len(batch.prompts) > 1
+        if not alone and len({_lengths(text, shift) for text in texts}) < 2:
             return super()._batch(batch)
         return [run for row in range(len(batch.prompts)) for run in super(Tokens, self)._batch(row_of(batch, row))]
 
@@ -456,9 +523,13 @@ class _Prepared(Exception):
 
 
 def _lengths(text: Mapping[str, Any], masks: bool) -> tuple[Any, ...]:
-    """The shapes of a text's tensors, with the numbers of tokens that masks leave if these are counted."""
+    """The shapes of a text's tensors, with the numbers of tokens that masks leave if these are counted; or a prompt."""
     flat = [(name, v) for name, value in text.items() for v in (value if isinstance(value, list) else [value])]
-    return tuple((n, *v.shape, int(v.sum()) if masks and "mask" in n else 0) for n, v in flat if v is not None)
+    return tuple(
+        (n, v) if isinstance(v, str) else (n, *v.shape, int(v.sum()) if masks and "mask" in n else 0)
+        for n, v in flat
+        if v is not None
+    )
 
 
 def row_of(batch: Batch, row: int) -> Batch:

@@ -457,9 +457,9 @@ class Traced(Tokens):
     def call_arguments(self, texts: Sequence[Mapping[str, Any]], steps: int, latents: Tensor) -> dict[str, Any]:
         """See :class:`DiffusersModel`; without latents."""
         sides = {"height": self.size, "width": self.size}
-        return {**joined(texts), **sides, "num_inference_steps": steps, "output_type": "pt", **self.entry.arguments}
+        return {**joined(texts, {}), **sides, "num_inference_steps": steps, "output_type": "pt", **self.entry.arguments}
 
-    def latent_shape(self) -> tuple[int, int, int]:
+    def latent_shape(self) -> tuple[int, ...]:
         """See :class:`DiffusersModel`; unknown."""
         return 1, 1, 1
 

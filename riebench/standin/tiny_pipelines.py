@@ -4,221 +4,45 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from riebench.standin.flux_pipeline import FLUX_SHAPES, t5_config, vae_config, write_t5_tokenizer
-from riebench.standin.pipeline import clip_text_config, write_networks, write_tokenizer
+from riebench.standin.newer_tiny_pipelines import NEWER
+from riebench.standin.pipeline import write_networks
 from riebench.standin.size import Size, Writers
+from riebench.standin.tiny_networks import (
+    CLIP,
+    CLIP_WORDS,
+    FLOW,
+    GEMMA_WORDS,
+    HEADS,
+    QWEN_WORDS,
+    T5_WIDTH,
+    T5_WORDS,
+    WIDTH,
+    Make,
+    TinyPipeline,
+    autoencoder,
+    autoencoder_dc,
+    autoencoder_flux2,
+    autoencoder_qwen,
+    bert,
+    clip,
+    decoder,
+    plain_clip,
+    qwen_vl,
+    t5,
+    t5_of,
+    umt5,
+    write_bert_tokenizer,
+    write_glm_tokenizer,
+)
 from riebench.util.errors import UserError
 
-HEADS: dict[str, Any] = {"attention_head_dim": 8, "num_attention_heads": 2}
-CLIP, T5_WIDTH, WIDTH = (32, 2, 2), 24, 32
-FLOW = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
-CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] if message['content'] is string else message['content'][0]['text'] }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-Make = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class TinyPipeline:
-    """A pipeline of tiny networks with random weights.
-
-    Attributes:
-        denoiser: its class in diffusers, and its configuration with the published numbers of blocks.
-        depth: the settings of the denoiser that are numbers of blocks.
-        networks: other component to the function that makes it.
-        tokenizers: component to the function that writes it into a folder, and its class in transformers.
-        scheduler: its class in diffusers, and its configuration.
-        vae: makes the autoencoder.
-    """
-
-    denoiser: tuple[str, Mapping[str, Any]]
-    depth: tuple[str, ...]
-    networks: Mapping[str, Make]
-    tokenizers: Mapping[str, tuple[Callable[[Path], None], str]]
-    scheduler: tuple[str, Mapping[str, Any]] = ("FlowMatchEulerDiscreteScheduler", FLOW)
-    vae: Make = field(default=lambda: autoencoder(16))
-
-
-def autoencoder(channels: int) -> Any:
-    """A small ``AutoencoderKL`` of 8 pixels to the side of a cell."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(**vae_config(FLUX_SHAPES["tiny"]) | {"latent_channels": channels})
-
-
-def autoencoder_dc() -> Any:
-    """A small ``AutoencoderDC`` of 32 pixels to the side of a cell."""
-    from diffusers import AutoencoderDC
-
-    widths, layers = (8, 8, 8, 8, 16, 32), (1,) * 6
-    scales = ((), (), (), (), (5,), (5,))
-    return AutoencoderDC(
-        latent_channels=32,
-        attention_head_dim=8,
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        encoder_layers_per_block=layers,
-        decoder_layers_per_block=layers,
-        encoder_qkv_multiscales=scales,
-        decoder_qkv_multiscales=scales,
-    )
-
-
-def autoencoder_qwen() -> Any:
-    """A small ``AutoencoderKLQwenImage``."""
-    from diffusers import AutoencoderKLQwenImage
-
-    return AutoencoderKLQwenImage(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
-
-
-def autoencoder_flux2() -> Any:
-    """A small ``AutoencoderKLFlux2``."""
-    from diffusers import AutoencoderKLFlux2
-
-    return AutoencoderKLFlux2(block_out_channels=(8, 16, 16, 16), norm_num_groups=8, latent_channels=32)
-
-
-def t5() -> Any:
-    """T5's encoder."""
-    from transformers import T5EncoderModel
-
-    return T5EncoderModel(t5_config(FLUX_SHAPES["tiny"]))
-
-
-def umt5() -> Any:
-    """UMT5's encoder."""
-    from transformers import UMT5Config, UMT5EncoderModel
-
-    return UMT5EncoderModel(UMT5Config(**t5_config(FLUX_SHAPES["tiny"]).to_dict()))
-
-
-def clip() -> Any:
-    """CLIP's text encoder with a projection."""
-    from transformers import CLIPTextModelWithProjection
-
-    return CLIPTextModelWithProjection(clip_text_config(CLIP, "quick_gelu"))
-
-
-def plain_clip() -> Any:
-    """CLIP's text encoder."""
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel(clip_text_config(CLIP, "quick_gelu"))
-
-
-def decoder(name: str, layers: int = 2, **more: Any) -> Make:
-    """A small language model of a class of transformers, as ``Gemma2Model``."""
-
-    def make() -> Any:
-        import transformers
-
-        network = getattr(transformers, name)
-        config = network.config_class(
-            vocab_size=SPECIAL_FROM + len(SPECIAL),
-            hidden_size=WIDTH,
-            intermediate_size=WIDTH,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            pad_token_id=SPECIAL_FROM,
-            bos_token_id=SPECIAL_FROM,
-            eos_token_id=SPECIAL_FROM,
-            **more,
-        )
-        return network(config)
-
-    return make
-
-
-def qwen_vl() -> Any:
-    """A small Qwen 2.5 VL, of which only the language model is used."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    text = {
-        "vocab_size": SPECIAL_FROM + len(SPECIAL),
-        "hidden_size": WIDTH,
-        "intermediate_size": WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6},
-    }
-    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
-
-
-def bert() -> Any:
-    """A small BERT."""
-    from transformers import BertConfig, BertModel
-
-    sizes: dict[str, Any] = {
-        "hidden_size": WIDTH,
-        "intermediate_size": WIDTH,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    return BertModel(BertConfig(vocab_size=200, **sizes))
-
-
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>", "<eos>", "<unk>", "<pad>", "<mask>")
-SPECIAL_FROM = 256
-
-
-def write_characters(folder: Path, name: str) -> None:
-    """Write a tokenizer of single bytes, of a class of transformers, with a chat template."""
-    import transformers
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    letters = sorted(ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate((*letters, *SPECIAL))}
-    if name == "GemmaTokenizer":
-        vocabulary["▁"] = vocabulary.pop("ġ")
-    tokenizer = getattr(transformers, name)(vocab=vocabulary, merges=[], model_max_length=4096)
-    tokenizer.chat_template = CHAT
-    tokenizer.save_pretrained(folder)
-
-
-def write_glm_tokenizer(folder: Path) -> None:
-    """Write a tokenizer in GLM's layout, of single bytes, which begins each text with a token of its own."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import BPE
-    from tokenizers.pre_tokenizers import ByteLevel
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {token: number for number, token in enumerate((*sorted(ByteLevel.alphabet()), *SPECIAL))}
-    tokenizer = Tokenizer(BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", vocabulary["<bos>"])])
-    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", model_max_length=4096)
-    whole.save_pretrained(folder)
-
-
-def write_bert_tokenizer(folder: Path) -> None:
-    """Write a tokenizer in BERT's layout, of letters."""
-    from transformers import BertTokenizer
-
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
-    BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}).save_pretrained(folder)
-
-
-CLIP_WORDS = (lambda folder: write_tokenizer(folder, "<|endoftext|>"), "CLIPTokenizer")
-T5_WORDS = (write_t5_tokenizer, "T5TokenizerFast")
-GEMMA_WORDS = (lambda folder: write_characters(folder, "GemmaTokenizer"), "GemmaTokenizer")
-QWEN_WORDS = (lambda folder: write_characters(folder, "Qwen2Tokenizer"), "Qwen2Tokenizer")
 PIXART: dict[str, Any] = {
     **HEADS,
     "num_layers": 28,
@@ -468,17 +292,11 @@ TINY: dict[str, TinyPipeline] = {
         ("DDPMScheduler", {"prediction_type": "v_prediction", "beta_end": 0.018, "beta_schedule": "scaled_linear"}),
         lambda: autoencoder(4),
     ),
+    **NEWER,
 }
 """Class of a pipeline to its tiny form."""
-
-
-def t5_of(width: int) -> Any:
-    """T5's encoder of another width."""
-    from transformers import T5EncoderModel
-
-    config = t5_config(FLUX_SHAPES["tiny"])
-    config.d_model = width
-    return T5EncoderModel(config)
+OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder", "pe", "pe_tokenizer")
+"""Components that a tiny pipeline lacks."""
 
 
 def tiny_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
@@ -491,11 +309,14 @@ def tiny_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
 
     if size != "tiny":
         raise UserError(f"{model} has no random weights at its true shapes; give --size tiny")
-    kind = entry_named(model).pipeline_class
-    return {"model": lambda: write_tiny_pipeline(root / model, kind, seed)}
+    entry = entry_named(model)
+    kind, expected = entry.pipeline_class, getattr(entry, "expected", {})
+    return {"model": lambda: write_tiny_pipeline(root / model, kind, seed, changes=expected)}
 
 
-def write_tiny_pipeline(folder: Path, kind: str, seed: int, blocks: int | None = None) -> None:
+def write_tiny_pipeline(
+    folder: Path, kind: str, seed: int, blocks: int | None = None, changes: Mapping[str, Any] | None = None
+) -> None:
     """Write a pipeline with random weights; all of them, so that no gate is closed.
 
     Args:
@@ -503,10 +324,14 @@ def write_tiny_pipeline(folder: Path, kind: str, seed: int, blocks: int | None =
         kind: class of the pipeline.
         seed: of the weights.
         blocks: number of blocks in each list; as published unless given.
+        changes: of the denoiser's configuration.
     """
     depth = {} if blocks is None else dict.fromkeys(TINY[kind].depth, blocks)
     classes: dict[str, Any] = {}
-    for part, make in tiny_networks(kind, depth).items():
+    for name, guider in TINY[kind].guiders.items():
+        made = noted(name, guider, classes)
+        made.save_pretrained(folder / name)
+    for part, make in tiny_networks(kind, {**depth, **(changes or {})}).items():
         write_networks(folder, {part: partial(noted, part, make, classes)}, seed)
     write_tiny_frame(folder, kind, classes)
 
@@ -516,11 +341,11 @@ def tiny_networks(kind: str, changes: Mapping[str, Any]) -> dict[str, Make]:
     import diffusers
 
     tiny = TINY[kind]
-    name, config = tiny.denoiser
+    name, config = tiny.denoiser[0], {**tiny.denoiser[1], **changes}
+    if "llama_layers" in config:  # of each block
+        config["llama_layers"] = config["llama_layers"][: config["num_layers"] + config["num_single_layers"]]
     return {
-        "unet" if name.startswith("UNet") else "transformer": lambda: opened(
-            getattr(diffusers, name)(**{**config, **changes})
-        ),
+        "unet" if name.startswith("UNet") else "transformer": lambda: opened(getattr(diffusers, name)(**config)),
         "vae": tiny.vae,
         **tiny.networks,
     }
@@ -542,12 +367,11 @@ def write_tiny_frame(folder: Path, kind: str, classes: Mapping[str, Any]) -> Non
     components["scheduler"] = ["diffusers", tiny.scheduler[0]]
     for part, (write, tokenizer) in tiny.tokenizers.items():
         write(folder / part)
-        components[part] = ["transformers", tokenizer]
+        components[part] = ["kolors" if tokenizer.startswith("ChatGLM") else "transformers", tokenizer]
     parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters
-    optional = {
-        part: [None, None] for part in parameters if part in ("safety_checker", "feature_extractor", "image_encoder")
-    }
-    index = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **optional, **components}
+    optional = {part: [None, None] for part in parameters if part in OPTIONAL}
+    own = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **tiny.settings}
+    index = {**own, **optional, **components}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
@@ -559,12 +383,18 @@ def noted(part: str, make: Make, classes: dict[str, Any]) -> Any:
 
 
 def class_of(network: Any) -> list[str]:
-    """The library and the class of a network, as the index names them."""
-    return [type(network).__module__.partition(".")[0], type(network).__name__]
+    """The library and the class of a network, as the index names them: of diffusers' pipelines their own folder."""
+    parts = type(network).__module__.split(".")
+    library = parts[2] if parts[:2] == ["diffusers", "pipelines"] else parts[0]
+    return [library, type(network).__name__]
 
 
 def opened(network: torch.nn.Module) -> torch.nn.Module:
     """A network in which no parameter is zero: otherwise gates are closed, and blocks hand on what they are given."""
+    for module in network.modules():
+        if type(module).__name__ == "SwiGLUExperts":  # diffusers leaves them as the memory was
+            for parameter in module.parameters():
+                torch.nn.init.normal_(parameter, std=0.2)
     for parameter in network.parameters():
         if not bool(parameter.any()) or bool((parameter == parameter.flatten()[0]).all()):
             parameter.data += 0.2 * torch.randn_like(parameter)
