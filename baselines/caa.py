@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from riebench.methods import Observed, Plan, method
-from riebench.mini.grammar import contrasts, parse
+from riebench.mini.grammar import Scene, contrasts, parse
+from riebench.models.mini import ENTANGLED, PAIRS
 from riebench.models.sites import NEURONS
-from riebench.pairs import Contrast, Pair
+from riebench.pairs import Contrast, Pair, load_pairs
 
 from .contrasted import FIRST_SEED, check_contrasts, lines_for
 
@@ -61,13 +63,23 @@ class ContrastiveAddition:
         return Plan(changes, notes={"prompts": len(original)})
 
     def contrasts(self, seen: Observed) -> Sequence[Contrast]:
-        """Other prompts that make the edit of the pair; never its own."""
+        """Other prompts that make the edit of the pair; never its own, nor those of other pairs of mini's set."""
         pair = seen.pair
         if self.prompts is not None:
             return lines_for(seen, Path(self.prompts))
-        own = {parse(pair.original_prompt), parse(pair.editing_prompt)}
+        reported = scenes_of_set(parse(pair.original_prompt), parse(pair.editing_prompt))
         written = contrasts(pair.original_prompt, pair.editing_prompt, self.count)
-        return [Contrast(*both) for both in written if not own & set(map(parse, both))]
+        return [Contrast(*both) for both in written if not reported & set(map(parse, both))]
+
+
+@cache
+def scenes_of_set(before: Scene, after: Scene) -> frozenset[Scene]:
+    """The scenes of all pairs of that set of mini's which has a pair of these two; of any other pair, the two."""
+    for file in (PAIRS, ENTANGLED):
+        pairs = [(parse(pair.original_prompt), parse(pair.editing_prompt)) for pair in load_pairs(file)]
+        if (before, after) in pairs:
+            return frozenset(scene for both in pairs for scene in both)
+    return frozenset((before, after))
 
 
 def mean_updates(seen: Observed, prompts: tuple[str, ...]) -> Mapping[str, Tensor]:

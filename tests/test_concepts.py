@@ -20,12 +20,14 @@ from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.methods import Observed
+from riebench.methods.registry import find
 from riebench.mini.grammar import contrasts, held_out, parse
 from riebench.models import Edit, Run
 from riebench.models.mini import ENTANGLED, PAIRS
 from riebench.pairs import Pair, load_pairs
 from riebench.pairs.contrast_writing import write_contrasts
 from riebench.sae.baselines import random_dictionary
+from riebench.sae.linear import JumpReLU, LinearSAE
 from riebench.util.errors import PairError, UserError
 from riebench_baselines.caa import ContrastiveAddition
 from riebench_baselines.contrasted import FIRST_SEED, RecentRuns, Shown, contrasts_of, written_by_grammar
@@ -232,6 +234,18 @@ def test_a_feature_of_the_lost_value_is_taken_away(seen: Observed) -> None:
     assert (feature, area > 0.9) == (Feature(SITE, 5), True)
 
 
+def test_an_sae_may_be_of_any_kind(seen: Observed) -> None:
+    sae = LinearSAE(WIDTH, FEATURES, JumpReLU(torch.full((FEATURES,), 0.5)))
+    sae.load_state_dict({**sae.state_dict(), **seen.saes[SITE].state_dict()}, strict=False)
+    other = replace(seen, saes={SITE: sae.requires_grad_(False)})
+    assert not torch.equal(sae.encode(seen.base[SITE]), seen.saes[SITE].encode(seen.base[SITE]))
+    assert SingleFeature(count=16).plan(other).notes["feature"] == 5
+    for method in (FeatureSum(k=2, count=16), SingleFeature(choose="effect", count=16)):
+        change = change_of(method.plan(replace(other, _kept_for_all={})))
+        assert torch.nn.functional.cosine_similarity(change[0, 0], CONCEPT, dim=0) > 0.8
+    assert Replacement(count=4).plan(other).changes
+
+
 def _both(seen: Observed) -> list[tuple[Tensor, Tensor]]:
     seeds = list(range(20))
     runs = [[run.values[SITE] for run in seen.generate([text] * 20, seeds, (SITE,))] for text in ("red", "blue")]
@@ -261,14 +275,20 @@ def test_contrasts_never_have_prompts_or_seeds_of_reported_pairs() -> None:
         assert all((pair.seed or 0) + 1000 < FIRST_SEED for pair in pairs)
 
 
-def test_caa_keeps_its_scenes_but_never_has_the_prompts_of_the_pair(seen: Observed) -> None:
-    (pair,) = (pair for pair in load_pairs(ENTANGLED) if pair.id == "entangled-6-05")
-    written = contrasts(pair.original_prompt, pair.editing_prompt, 128)
-    own = {parse(pair.original_prompt), parse(pair.editing_prompt)}
-    among = [both for both in written if own & set(map(parse, both))]
-    assert among  # the grammar's training scenes with one value changed may be held out
-    found = ContrastiveAddition(count=128).contrasts(replace(seen, pair=pair))
-    assert [one[:2] for one in found] == [both for both in written if both not in among]
+def test_caa_keeps_its_scenes_but_never_has_prompts_of_its_set(seen: Observed) -> None:
+    pairs = load_pairs(ENTANGLED)
+    reported = {parse(text) for pair in pairs for text in (pair.original_prompt, pair.editing_prompt)}
+    by_name = {pair.id: pair for pair in pairs}
+    for name, count in (("entangled-6-05", 128), ("entangled-7-00", 32)):  # its own prompt; that of entangled-8-18
+        pair = by_name[name]
+        written = contrasts(pair.original_prompt, pair.editing_prompt, count)
+        among = [both for both in written if reported & set(map(parse, both))]
+        assert among  # the grammar's training scenes with one value changed may be held out
+        found = ContrastiveAddition(count=count).contrasts(replace(seen, pair=pair))
+        assert [one[:2] for one in found] == [both for both in written if both not in among]
+    for pair in {pair.editing_type_id: pair for pair in load_pairs(PAIRS)}.values():  # whose records exist already
+        found = ContrastiveAddition().contrasts(replace(seen, pair=pair))
+        assert [one[:2] for one in found] == contrasts(pair.original_prompt, pair.editing_prompt, 32)
     assert [one[:2] for one in ContrastiveAddition(count=128).contrasts(seen)] == contrasts(
         "a [red] heart", "a [blue] heart", 128
     )
@@ -334,10 +354,10 @@ def test_a_contrast_without_its_phrase_is_left_out(seen: Observed) -> None:
 def test_every_method_runs_on_mini_and_finds_what_it_learnt_again(
     mini: Instruments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def work(strength: float, count: int = 2) -> list[Any]:
-        asked = RunOptions(
-            list(CONCEPT_METHODS), "up.0.1", strength=strength, limit=1, category="colour", options={"count": count}
-        )
+    def work(
+        strength: float, site: str = "up.0.1", names: Sequence[str] = CONCEPT_METHODS, count: int = 2
+    ) -> list[Any]:
+        asked = RunOptions(list(names), site, strength=strength, limit=1, category="colour", options={"count": count})
         request, pairs = resolve(asked)
         worker = PairWorker(request, HandedIn(mini.model, scorers=mini.scorers), tmp_path)
         return worker.work(worker.recorder.task(pairs[0])).records
@@ -360,6 +380,10 @@ def test_every_method_runs_on_mini_and_finds_what_it_learnt_again(
     assert "cannot be read" in caplog.text
     for before, after in zip(again, mended, strict=True):
         assert after.metrics == pytest.approx(before.metrics, abs=2e-3)  # one is learnt anew, up to rounding
+    plain = [name for name in CONCEPT_METHODS if not find(name).needs_sae]  # the model has SAEs of updates alone
+    of_operation = work(4, "up.0.1/mlp.0", plain)
+    assert {record.status for record in of_operation} == {"ok"}, [record.reason for record in of_operation]
+    assert not {r.metrics["lpips_base"] for r in of_operation} & {r.metrics["lpips_base"] for r in records}
 
 
 def test_caa_keeps_its_keys_and_takes_the_new_name(mini: Instruments, tmp_path: Path) -> None:

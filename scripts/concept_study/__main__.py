@@ -13,6 +13,9 @@ from figures import draw_all
 from stages import QUARTER, SMALL, Size, Study
 from tables import write_all
 
+SIZES = ("pairs", "single", "kinds", "curve", "edits")
+"""Numbers that an option sets."""
+
 
 def main() -> None:
     """Run what is missing, then write tables and figures."""
@@ -21,7 +24,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="pairs, SAEs, runs")
     parser.add_argument("--out", type=Path, required=True, help="tables and figures")
     parser.add_argument("--workers", type=int, default=2)
-    for name in ("pairs", "single", "curve", "edits"):
+    for name in SIZES:
         parser.add_argument(f"--{name}", type=int, help=f"of each category, in place of {getattr(Size(), name)}")
     parser.add_argument("--only", action="append", help="a stage; may be repeated")
     parser.add_argument("--small", action="store_true", help="a few of everything, to try the script out")
@@ -29,7 +32,7 @@ def main() -> None:
     given = parser.parse_args()
     work, out = given.work, given.out
     size = SMALL if given.small else Size() if given.model == "mini" else QUARTER
-    own = {name: getattr(given, name) for name in ("pairs", "single", "curve", "edits") if getattr(given, name)}
+    own = {name: getattr(given, name) for name in SIZES if getattr(given, name)}
     size = replace(size, **own)
     work.mkdir(parents=True, exist_ok=True)
     todo = {} if given.draw else Study(given.model, work, size, given.workers).stages()

@@ -17,6 +17,7 @@ from riebench.engine.run_options import RunOptions
 from riebench.methods import Observed
 from riebench.mini.reader import PairTruth
 from riebench.models.sites import Edit
+from riebench.pairs import Pair
 from riebench.stats.resample import Bootstrap
 from riebench_baselines.contrasted import Shown, contrasts_of, mean_differences, show
 from riebench_baselines.sae_feature import Feature, auroc, mean_codes
@@ -53,15 +54,22 @@ def judge_features(model: str, work: Path, saes: Sequence[str], edits: int, coun
         for pair in pairs:
             if pair.id in set(done["pair"]):
                 continue
-            work_of_pair = PairWork(
-                worker.recorder.task(pair), worker.recorder, worker.instruments, worker.kept_for_all, worker.learnt
-            )
-            work_of_pair.observe()
-            seen = replace(work_of_pair.seen, sites=request.conditions[0].sites)
+            seen = replace(observed(worker, pair), sites=request.conditions[0].sites)
             with torch.no_grad():
                 rows = _of_edit(seen, count)
             done = pd.concat([done, pd.DataFrame(rows).assign(pair=pair.id, category=pair.editing_type_id)])
             done.to_csv(file, index=False)
+
+
+def observed(worker: PairWorker, pair: Pair) -> Observed:
+    """What a method sees of a pair.
+
+    Raises:
+        PairError: if a phrase is not found.
+    """
+    work = PairWork(worker.recorder.task(pair), worker.recorder, worker.instruments, worker.kept_for_all, worker.learnt)
+    work.observe()
+    return work.seen
 
 
 def _of_edit(seen: Observed, count: int) -> list[dict[str, float | int | str]]:
@@ -73,9 +81,9 @@ def _of_edit(seen: Observed, count: int) -> list[dict[str, float | int | str]]:
     for site in seen.sites:
         without, having = mean_codes(seen, learnt, site)
         alive = ((without > 0) | (having > 0)).any(0)
-        signs = torch.sign(having.mean(0) - without.mean(0))
+        signs, each = torch.sign(having.mean(0) - without.mean(0)), auroc(without, having)
         for number in torch.nonzero(alive).flatten().tolist():
-            areas[Feature(site, number)] = (auroc(without, having)[number].item(), signs[number].item() or 1.0)
+            areas[Feature(site, number)] = (each[number].item(), signs[number].item() or 1.0)
     by_clearness = sorted(areas, key=lambda feature: -abs(areas[feature][0] - 0.5))
     rng = np.random.default_rng(seen.seed)
     rest = by_clearness[count // 2 :]

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from features import rank_correlations
 from matplotlib import pyplot as plt
-from stages import NAMES, SAES
-from tables import SETS, compared, counts, order
+from stages import CURVE, SAES
+from tables import by_sets, feature_frames, growing, order, singles, with_arrived
+from values import read_values
 
 from riebench.report.style import FIXED, PAPER
 from riebench.stats.resample import Bootstrap
@@ -22,15 +23,15 @@ PAIR_TONE = "#555555"
 def draw_all(model: str, work: Path, out: Path) -> None:
     """Draw every figure of what is there."""
     mpl.use("Agg")
-    by_set = {name: values for folder, name in SETS.items() if len(values := compared(work / folder))}
-    counted = counts(work)
-    files = {name: work / f"features-{name}.csv" for name in SAES}
-    frames = {name: pd.read_csv(file) for name, file in files.items() if file.exists()}
+    by_set, single, frames = by_sets(work), singles(work), feature_frames(work)
+    counted = with_arrived(read_values([work / "counts"]))
     with plt.rc_context(PAPER):
         if by_set:
             _save(_methods(by_set), out / "methods.png")
         if len(counted):
             _save(_counts(counted), out / "contrasts.png")
+        if len(single):
+            _save(_growing(single), out / "pairs.png")
         if frames:
             _save(_features(frames), out / "features.png")
 
@@ -83,10 +84,10 @@ def _counts(values: pd.DataFrame) -> Any:
     figure, grid = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained")
     scores = {"arrived": "edits that arrive", "risen": "rise of the CLIP margin"}
     for axes, (score, label) in zip(grid, scores.items(), strict=True):
-        for place, name in enumerate(NAMES):
+        for place, name in enumerate(CURVE):
             part = values[values["name"] == name].fillna({"risen": 0})
             points = np.array([_means(part[part["count"] == count], score) for count in numbers])
-            at = np.arange(len(numbers)) + 0.05 * (place - len(NAMES) / 2)
+            at = np.arange(len(numbers)) + 0.05 * (place - len(CURVE) / 2)
             axes.plot(at, points[:, 0], marker="osD^vPX*p"[place % 9], ms=4, lw=1.1, color=_tone(name), label=name)
             axes.vlines(at, points[:, 1], points[:, 2], color=_tone(name), lw=0.6, alpha=0.6)
         axes.set_xticks(range(len(numbers)), [f"{number:.0f}" for number in numbers])
@@ -96,17 +97,36 @@ def _counts(values: pd.DataFrame) -> Any:
     return figure
 
 
+def _growing(values: pd.DataFrame) -> Any:
+    """The differences between a trained SAE and others over the number of pairs: edits that arrive, and margin."""
+    figure, grid = plt.subplots(1, 2, figsize=(7.2, 2.5), layout="constrained")
+    scores = {"arrived": "difference in edits that arrive", "margin": "difference of the CLIP margin"}
+    for axes, (score, label) in zip(grid, scores.items(), strict=True):
+        for sae, tone in zip(SAES[1:], (FIXED["sae-feature"], FIXED["k-steer"]), strict=True):
+            pairs, means, lows, highs = np.array(growing(values, sae, score)).T
+            axes.plot(pairs, means, color=tone, label=f"trained minus {sae}")
+            axes.fill_between(pairs, lows, highs, color=tone, alpha=0.2, lw=0)
+        axes.axhline(0, color=PAIR_TONE, lw=0.8)
+        axes.set_xlabel("pairs")
+        axes.set_ylabel(label)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
 def _features(frames: dict[str, pd.DataFrame]) -> Any:
     """The rise of the margin over AUROC, a panel for each kind of SAE."""
-    figure, grid = plt.subplots(1, len(frames), figsize=(7.2, 2.5), sharey=True, squeeze=False, layout="constrained")
-    for axes, (name, frame) in zip(grid[0], frames.items(), strict=True):
+    rows = -(-len(frames) // 3)
+    figure, grid = plt.subplots(rows, 3, figsize=(7.2, 2.3 * rows), sharey=True, squeeze=False, layout="constrained")
+    for axes, (name, frame) in zip(grid.flat, frames.items(), strict=False):
         shown = frame["success"] > 0
         clear = 0.5 + (frame["auroc"] - 0.5).abs()
         for mask, tone, label in ((~shown, "#B0B0B0", "no picture shows the value"), (shown, FIXED["sae"], "some do")):
             axes.plot(clear[mask], frame["rise"][mask], "o", ms=2.5, alpha=0.6, mew=0, color=tone, label=label)
         mean, low, high, _ = rank_correlations(frame, "rise")
         axes.set_title(f"{name}: {mean:.2f} [{low:.2f}, {high:.2f}]", fontsize=7.5)
-        axes.set_xlabel("AUROC, or 1 - AUROC")
-    grid[0][0].set_ylabel("rise of the CLIP margin")
-    grid[0][-1].legend(loc="upper left", frameon=False)
+    for axes in grid.flat[len(frames) :]:
+        axes.axis("off")
+    figure.supxlabel("AUROC, or 1 - AUROC", fontsize=8)
+    figure.supylabel("rise of the CLIP margin", fontsize=8)
+    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure

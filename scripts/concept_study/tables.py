@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from features import rank_correlations
 from scipy import stats
-from stages import CHOICES, FEATURE, NAMES, PAIR_METHODS, SAES
+from stages import CURVE, FEATURE, FEW, KINDS, PAIR_METHODS, SAES
 from values import SCORES, read_values
 
 from riebench.pairs import CATEGORIES
 from riebench.report.texttable import TextTable, interval, markdown_table, number
 from riebench.stats.resample import Bootstrap
 
-SETS = {"main": "default", "entangled": "entangled"}
+FOLDERS = {"default": "main", "entangled": "entangled"}
+"""Set of pairs to the folder in which all methods are compared on it."""
 AGAINST = (
     ("sae", "steering"),
     ("loreft", "steering"),
@@ -32,28 +32,26 @@ DIFFERENCES = ("arrived", "edit_success", "margin", "gain")
 def write_all(model: str, work: Path, out: Path) -> None:
     """Write ``tables.md`` and the CSV files of what is there."""
     texts = [f"# Concepts on {model}: the tables", ""]
-    by_set = {name: compared(work / folder) for folder, name in SETS.items()}
-    by_set = {name: values for name, values in by_set.items() if len(values)}
-    sites = json.loads((work / "sites.json").read_text()) if (work / "sites.json").exists() else {}
+    by_set = by_sets(work)
     for name, values in by_set.items():
         values.to_csv(out / f"values-{name}.csv", index=False, float_format="%.4f")
-        texts += _text(overall(values, name, sites))
+        texts += _text(overall(values, name))
     if by_set:
         texts += _text(side_by_side(by_set)) + _text(methods_against(by_set))
-        for score in ("arrived", "margin"):
+        for score in ("arrived", "kept", "margin", "gain"):
             for name, values in by_set.items():
                 texts += _text(by_category(values, name, score))
-    counted = counts(work)
-    if len(counted):
+    if len(counted := with_arrived(read_values([work / "counts"]))):
         counted.to_csv(out / "values-counts.csv", index=False, float_format="%.4f")
         texts += _text(counts_table(counted))
     if len(values := singles(work)):
         values.to_csv(out / "values-single.csv", index=False, float_format="%.4f")
-        texts += _text(single_table(values)) + _text(difference_table(values))
-    files = {name: work / f"features-{name}.csv" for name in SAES}
-    frames = {name: pd.read_csv(file) for name, file in files.items() if file.exists()}
-    if frames:
+        texts += _text(single_table(values)) + _text(difference_table(values)) + _text(growing_table(values))
+        texts += _text(by_category(values.assign(name=values["sae"]), "one feature, all", "arrived"))
+    if frames := feature_frames(work):
         texts += _text(features_table(frames))
+    if len(values := read_values([work / "choosing"])):
+        texts += _text(choosing_table(values))
     (out / "tables.md").write_text("\n".join(texts))
 
 
@@ -61,25 +59,30 @@ def _text(table: TextTable) -> list[str]:
     return [table.title, "", markdown_table(table)]
 
 
-def compared(folder: Path) -> pd.DataFrame:
-    """The values of a comparison with 32 contrasts: one set of sites for each method."""
-    values = read_values([folder])
-    if not len(values):
-        return values
-    values = values[values["count"].isna() | (values["count"] == 32)]
-    return with_arrived(balanced(values))
+def by_sets(work: Path) -> dict[str, pd.DataFrame]:
+    """The values of all methods on each set of pairs, as far as there are any."""
+    every = {name: with_arrived(read_values([work / folder])) for name, folder in FOLDERS.items()}
+    return {name: values for name, values in every.items() if len(values)}
 
 
-def balanced(values: pd.DataFrame) -> pd.DataFrame:
-    """As many pairs of each category, the first ones: a study that is not finished has more of the first categories."""
-    every = values[["category", "pair"]].drop_duplicates().sort_values("pair")
-    kept = every.groupby("category").head(int(every.groupby("category").size().min()))["pair"]
-    return values[values["pair"].isin(kept)]
+def feature_frames(work: Path) -> dict[str, pd.DataFrame]:
+    """What was measured of single features, by the kind of SAE."""
+    files = {name: work / f"features-{name}.csv" for name in (*SAES, *KINDS)}
+    return {name: pd.read_csv(file) for name, file in files.items() if file.exists()}
+
+
+def sites_text(blocks: str) -> str:
+    """A set of sites as tables name it: ``mid.0``, or the operation and of how many blocks it is."""
+    sites = blocks.split("+")
+    if len(sites) == 1:
+        return blocks
+    (operation,) = {site.partition("/")[2].split(".")[0] or "update" for site in sites}
+    return f"{operation}, {len({site.partition('/')[0] for site in sites})} blocks"
 
 
 def with_arrived(values: pd.DataFrame) -> pd.DataFrame:
     """With the column ``arrived``: edit_success, 0 where the pair does not reach the LPIPS."""
-    return values.assign(arrived=values["edit_success"].where(values["reached"], 0.0))
+    return values.assign(arrived=values["edit_success"].where(values["reached"], 0.0)) if len(values) else values
 
 
 def order(values: pd.DataFrame) -> list[str]:
@@ -94,14 +97,14 @@ def mean_of(rows: pd.DataFrame, score: str) -> str:
     return interval(means.mean[0], means.low[0], means.high[0])
 
 
-def overall(values: pd.DataFrame, name: str, sites: dict[str, str]) -> TextTable:
+def overall(values: pd.DataFrame, name: str) -> TextTable:
     """A row for each method."""
     rows = []
     for method in order(values):
         part = values[values["name"] == method]
-        where = sites.get(method, "all 4" if method != "prompt" else "").split("+")
+        where = "" if method == "prompt" else sites_text(part["blocks"].iloc[0])
         cells = [mean_of(part, score) for score in ("arrived", *SCORES)]
-        rows.append([method, "all 4" if len(where) > 1 else where[0], f"{part['reached'].sum()}/{len(part)}", *cells])
+        rows.append([method, where, f"{part['reached'].sum()}/{len(part)}", *cells])
     title = (
         f"**{name.capitalize()} pairs**, every method at LPIPS 0.05 (`prompt` at its own); arrived: edit_success, 0"
         f" where a pair does not reach it. Methods of the pair: {', '.join(PAIR_METHODS)}."
@@ -150,22 +153,11 @@ def by_category(values: pd.DataFrame, name: str, score: str) -> TextTable:
     )
 
 
-def counts(work: Path) -> pd.DataFrame:
-    """The values of all numbers of contrasts, on the pairs that have each."""
-    values = read_values([work / "main"])
-    if not len(values):
-        return values
-    values = with_arrived(values[values["name"].isin(NAMES)])
-    several = values.groupby(["name", "pair"])["count"].transform("nunique")
-    complete = values[several == several.max()] if len(several) and several.max() > 1 else values[:0]
-    return complete if complete["category"].nunique() == len(CATEGORIES) else values[:0]
-
-
 def counts_table(values: pd.DataFrame) -> TextTable:
     """``arrived`` and the margin by number of contrasts."""
     numbers = sorted(values["count"].unique())
     rows = []
-    for method in NAMES:
+    for method in CURVE:
         part = values[values["name"] == method]
         for score in ("arrived", "risen"):
             cells = [mean_of(part[part["count"] == count].fillna({"risen": 0}), score) for count in numbers]
@@ -177,45 +169,81 @@ def counts_table(values: pd.DataFrame) -> TextTable:
 
 
 def singles(work: Path) -> pd.DataFrame:
-    """The values of ``sae-feature`` with each kind of SAE."""
-    frames = [read_values([work / f"single-{name}"]).assign(sae=name) for name in SAES]
-    joined = pd.concat([frame for frame in frames if len(frame)] or frames)
-    if not len(joined):
-        return joined
-    everywhere = joined.groupby(["name", "pair"])["sae"].transform("nunique") == joined["sae"].nunique()
-    return with_arrived(balanced(joined[everywhere]))
+    """The values of ``sae-feature`` with each kind of SAE, on both sets of pairs together."""
+    runs = {"single-default": "default", "single-entangled": "entangled", "kinds": "default"}
+    frames = [read_values([work / folder]).assign(set=which) for folder, which in runs.items()]
+    return with_arrived(pd.concat([frame for frame in frames if len(frame)] or frames))
 
 
 def single_table(values: pd.DataFrame) -> TextTable:
-    """A row for each SAE and way to choose."""
+    """A row for each kind of SAE and each set of pairs."""
     rows = []
-    for choose in CHOICES:
-        for sae in SAES:
-            part = values[(values["name"] == f"{FEATURE} {choose}") & (values["sae"] == sae)]
-            if len(part):
-                cells = [mean_of(part, score) for score in ("arrived", *SCORES)]
-                rows.append([choose, sae, f"{part['reached'].sum()}/{len(part)}", *cells])
-    head = ["chosen by", "SAE", "reached", "arrived", *SCORES]
-    return TextTable("**One feature carries the concept**, at LPIPS 0.05.", head, rows, left=2)
+    for sae in values["sae"].unique():
+        parts = [values[values["sae"] == sae]]
+        if parts[0]["set"].nunique() > 1:
+            parts = [part for _, part in parts[0].groupby("set")] + parts
+        for part in parts:
+            cells = [mean_of(part, score) for score in ("arrived", *SCORES)]
+            rows.append([sae, " and ".join(part["set"].unique()), f"{part['reached'].sum()}/{len(part)}", *cells])
+    title = f"**One feature carries the concept**, the best detector on {FEW} contrasts, at LPIPS 0.05."
+    return TextTable(title, ["SAE", "pairs", "reached", "arrived", *SCORES], rows, left=2)
+
+
+def single_difference(values: pd.DataFrame, sae: str, score: str) -> pd.Series:
+    """Trained minus another SAE, by category and pair, of the pairs that have both."""
+    wide = values.pivot(index=["category", "pair"], columns="sae", values=score)
+    return (wide["trained"] - wide[sae]).dropna()
 
 
 def difference_table(values: pd.DataFrame) -> TextTable:
     """Trained minus other SAEs on the same pairs, with the number of pairs that would tell them apart."""
-    rows = []
-    for choose in CHOICES:
-        for sae in SAES[1:]:
-            for score in DIFFERENCES:
-                wide = values[values["name"] == f"{FEATURE} {choose}"].pivot(
-                    index=["category", "pair"], columns="sae", values=score
-                )
-                if {"trained", sae} <= set(wide):
-                    difference = (wide["trained"] - wide[sae]).dropna()
-                    rows.append([choose, f"trained minus {sae}", score, *difference_cells(difference)])
+    others = [sae for sae in values["sae"].unique() if sae != "trained"]
+    rows = [
+        [f"trained minus {sae}", score, *difference_cells(single_difference(values, sae, score))]
+        for sae in others
+        for score in DIFFERENCES
+    ]
     title = (
         "**Trained against other SAEs, one feature**: paired differences; needed: pairs for power .8 at 5 % (t-test)."
     )
-    head = ["chosen by", "SAEs", "score", "pairs", "difference", "needed"]
-    return TextTable(title, head, rows, left=3)
+    return TextTable(title, ["SAEs", "score", "pairs", "difference", "needed"], rows, left=2)
+
+
+def growing(values: pd.DataFrame, sae: str, score: str) -> list[tuple[int, float, float, float]]:
+    """Number of pairs, mean difference and interval, for more and more of the first pairs of each category and set."""
+    difference = single_difference(values, sae, score)
+    place = difference.index.get_level_values("pair").str.split("-").str[-1].astype(int)
+    rows = []
+    for most in range(int(place.max()) + 1):
+        part = difference[place <= most]
+        means = Bootstrap(part.index.get_level_values("category").tolist()).means(part.to_numpy(float)[:, None])
+        rows.append((len(part), float(means.mean[0]), float(means.low[0]), float(means.high[0])))
+    return rows
+
+
+def growing_table(values: pd.DataFrame) -> TextTable:
+    """The differences by edits that arrive and by margin, over the number of pairs."""
+    others = [(sae, score) for score in ("arrived", "margin") for sae in SAES[1:] if sae in set(values["sae"])]
+    columns = [growing(values, sae, score) for sae, score in others]
+    rows = [
+        [str(steps[0][0]), *(f"{interval(*step[1:])} ({step[0]})" for step in steps)]
+        for number, steps in enumerate(zip(*columns, strict=True))
+        if number in (0, 1, 2, 4, 7, 8, 9, 14, 19)
+    ]
+    title = (
+        "**From how many pairs on?** Differences on the first pairs of each category and set (pairs that have both)."
+    )
+    return TextTable(title, ["pairs", *(f"{score}: trained minus {sae}" for sae, score in others)], rows)
+
+
+def choosing_table(values: pd.DataFrame) -> TextTable:
+    """The rise of the margin on the pairs for the choice, by method and sites."""
+    values = values[values["pair"].isin(values.loc[values["reached"], "pair"])]  # of others the masks were not found
+    filled = values.assign(risen=values["risen"].fillna(0), where=values["blocks"].map(sites_text))
+    table = filled.pivot_table(index="name", columns="where", values="risen", aggfunc="mean", sort=False)
+    rows = [[name, *(number(value, 3) for value in table.loc[name])] for name in table.index]
+    title = f"**The choice of sites**: mean rise of the margin on {values['pair'].nunique()} pairs of training scenes,"
+    return TextTable(f"{title} 0 where a pair does not reach the LPIPS.", ["method", *table.columns], rows)
 
 
 def difference_cells(difference: pd.Series) -> list[str]:

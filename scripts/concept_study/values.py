@@ -19,18 +19,23 @@ LPIPS = 0.05
 
 
 def read_values(folders: Sequence[Path]) -> pd.DataFrame:
-    """Columns: pair, category, name, blocks, count (of contrasts), reached, the scores, and ``risen``.
+    """Columns: pair, category, name, blocks, count (of contrasts), sae (its kind), reached, the scores, and ``risen``.
 
     Scores are NaN where a pair does not reach the LPIPS. ``risen`` is the margin minus that of the base picture.
     """
     frames = [load_records(str(folder)) for folder in folders if any(folder.glob("records.jsonl*"))]
     if not frames:
-        return pd.DataFrame(columns=["pair", "category", "name", "blocks", "count", "reached", *SCORES, "risen"])
+        return pd.DataFrame(columns=["pair", "category", "name", "blocks", "count", "sae", "reached", *SCORES, "risen"])
     frame = pd.concat(frames)
     base = (
         frame.dropna(subset=["clip_text_edit_base"])
         .groupby("pair_id")[["clip_text_edit_base", "clip_text_original_base"]]
         .first()
+    )
+    # A failed record does not say how many features it had; without its arm's number it would be an arm of its own.
+    known = frame["k_used"].astype(float)
+    frame["k_used"] = known.fillna(
+        known.groupby([frame[name] for name in ("method", "options", "blocks")]).transform("max")
     )
     rows = []
     pairs, arms = arms_of(frame)
@@ -53,6 +58,7 @@ def read_values(folders: Sequence[Path]) -> pd.DataFrame:
                     "name": name_of(str(first["method"]), options),
                     "blocks": str(first["blocks"]),
                     "count": options.get("count"),
+                    "sae": options.get("kind"),
                     "reached": bool(np.isfinite(edit)),
                     "edit_success": values["edit_success"][number],
                     "kept": values["kept"][number],

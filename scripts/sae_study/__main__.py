@@ -29,12 +29,13 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="only tables and figures, of what is there")
     parser.add_argument("--part", choices=("grid", "kinds"), help="only this part")
     parser.add_argument("--pairs", type=int, help="pairs of each category that the kinds edit")
+    parser.add_argument("--site", action="append", help="where kinds are trained, in place of four; may be repeated")
     arguments = parser.parse_args()
     if arguments.part != "kinds":
         study_grid(arguments)
     if arguments.part != "grid":
         size = FEW_KINDS if arguments.small else SizeOfKinds()
-        size = replace(size, pairs=arguments.pairs or size.pairs)
+        size = replace(size, pairs=arguments.pairs or size.pairs, sites=tuple(arguments.site or size.sites))
         study_kinds(arguments.work, arguments.out, size, arguments.draw)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from riebench.report.style import FIXED, PAPER
 from riebench.report.texttable import DASH, TextTable, interval, latex_table, markdown_table, write_csv
 from riebench.settings.lpips_search import WITHIN
 from riebench.stats.resample import Bootstrap
+from riebench.training.training_log import last_lines
 from riebench.training.training_plan import KINDS
 
 L0 = 10
@@ -39,36 +41,43 @@ NAMES = SCORES | {"l0": "L0"}
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done; the names are those of :class:`grids.Size`."""
+    """How much is done; the names are those of :class:`grids.Size`, with the sites that are edited together."""
 
+    sites: tuple[str, ...] = FOUR
     prompts: int = 800
     steps: int = 700
     judged: int = 100
     switched: int = 5
-    pairs: int = 10
+    pairs: int = 5
 
 
 SMALL = Size(prompts=60, steps=20, judged=20, switched=1, pairs=1)
 
 
 def study_kinds(work: Path, out: Path, size: Size, draw: bool) -> None:
-    """Run what is missing below ``work / "kinds"``, then write tables and a figure."""
+    """Run what is missing below ``work / "kinds"``, then write tables and a figure of what is there."""
     work = work / "kinds"
     work.mkdir(parents=True, exist_ok=True)
     stages = {"collect": _collect, "train": _train, "benchmark": _benchmark, "judge": _judge}
     for name, commands in () if draw else stages.items():
         print(f"kinds, {name}: {run_all(name, commands(work, size), work / 'log.txt'):.0f} s", flush=True)
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    saes, (runs, categories) = read_saes(work), read_runs(work / "bench")
-    write_csv(saes, out / "kinds.csv")
-    write_csv(runs.reset_index(names="pair_id"), out / "kinds-riebench.csv")
+    trained, saes, (runs, categories) = read_trained(work, size.sites), read_saes(work, size.sites), read_runs(work)
     told = separations(runs, categories)
-    tables = {"kinds": _table(saes), "kinds-differences": _differences(saes), "kinds-riebench": _runs_table(told)}
+    write_csv(trained, out / "kinds-trained.csv")
+    tables = {"kinds-trained": _trained_table(trained)}
+    if len(saes):
+        write_csv(saes, out / "kinds.csv")
+        tables |= {"kinds": _table(saes), "kinds-differences": _differences(saes)}
+    if len(told):
+        write_csv(runs.reset_index(names="pair_id"), out / "kinds-riebench.csv")
+        tables |= {"kinds-riebench": _runs_table(told)}
     for name, table in tables.items():
         (out / f"{name}.tex").write_text(latex_table(table, table.title), encoding="utf-8")
     text = "\n".join(f"### {table.title}\n\n{markdown_table(table)}" for table in tables.values())
     (out / "kinds.md").write_text(text, encoding="utf-8")
-    _draw(saes, told, out / "figures" / "kinds.png")
+    if set(KINDS) <= set(saes["kind"]) and len(told):
+        _draw(saes, told, out / "figures" / "kinds.png")
 
 
 def _collect(work: Path, size: Size) -> list[list[str]]:
@@ -79,27 +88,28 @@ def _train(work: Path, size: Size) -> list[list[str]]:
     words = ["--kind", ",".join(KINDS), "--k", str(L0), "--decoder", "trained,frozen", "--aux", "off"]
     words += ["--batch", "512", "--steps", str(size.steps)]
     train = ["sae", "train", str(work / "values")]
-    return [[*train, "--site", site, "--out", str(work / "saes" / site), *words] for site in FOUR]
+    return [[*train, "--site", site, "--out", str(work / "saes" / site), *words] for site in size.sites]
 
 
-def _folders(work: Path) -> Iterator[tuple[str, str, Path]]:
+def _folders(work: Path, sites: Sequence[str]) -> Iterator[tuple[str, str, Path]]:
     """Kind and decoder, site, and folder of each SAE."""
-    for path in sorted((work / "saes").glob("*/*/config.json")):
+    for path in (path for site in sites for path in sorted((work / "saes" / site).glob("*/config.json"))):
         facts = json.loads(path.read_text())
         name = f"{facts.get('kind', 'topk')}-{FROZEN if facts['frozen'] else TRAINED}"
         yield name, facts["site"], path.parent
 
 
 def _benchmark(work: Path, size: Size) -> list[list[str]]:
-    """RIEBench with the SAEs of a kind at all four sites together, and with random ones of the same k."""
-    for name, site, folder in _folders(work):
+    """RIEBench with the SAEs of a kind at the sites together, and with random ones of the same k."""
+    for name, site, folder in _folders(work, size.sites):
         link = work / "sets" / name / site
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             link.symlink_to(folder.resolve(), target_is_directory=True)
-    words = ["--block", "all", "--strength", "1,2,4", "--limit", str(size.pairs), "--keep-images", "0"]
+    words = [word for site in size.sites for word in ("--block", site)]
+    words += ["--at-lpips", str(AT), "--limit", str(size.pairs), "--keep-images", "0"]
     words += ["--k", ",".join(map(str, MOVED))]
-    runs = {name: "sae" for name, _, _ in _folders(work)} | {RANDOM: "sae-random"}
+    runs = {name: "sae" for name, _, _ in _folders(work, size.sites)} | {RANDOM: "sae-random"}
     folders = {name: work / "sets" / (f"topk-{TRAINED}" if name == RANDOM else name) for name in runs}
     return [
         ["run", "--method", runs[name], *words, "--set", f"sae.folder={folder}", "--out", str(work / "bench" / name)]
@@ -111,18 +121,40 @@ def _judge(work: Path, size: Size) -> list[list[str]]:
     few = str(size.switched)
     options = ["--count", str(size.judged), "--features", few, "--best", few, "--downstream", "2"]
     options += ["--baseline", "random"]
-    by_site = {site: [str(folder) for _, where, folder in _folders(work) if where == site] for site in FOUR}
-    return [["sae", "score", *by_site[site], "--out", str(work / "scores" / site), *options] for site in FOUR]
+    by_site = {
+        site: [str(folder) for _, where, folder in _folders(work, size.sites) if where == site] for site in size.sites
+    }
+    return [["sae", "score", *by_site[site], "--out", str(work / "scores" / site), *options] for site in size.sites]
 
 
-def read_saes(work: Path) -> pd.DataFrame:
+def read_trained(work: Path, sites: Sequence[str]) -> pd.DataFrame:
+    """A row for each SAE: kind, decoder, site, weight of the penalty, and what the last batch of its training says."""
+    lines = {site: last_lines(work / "saes" / site) for site in sites}
+    rows = []
+    for name, site, folder in _folders(work, sites):
+        config, line = json.loads((folder / "config.json").read_text()), lines[site][folder.name]
+        row = dict(zip(("kind", "decoder"), name.split("-"), strict=True)) | {"site": site}
+        row |= {"weight": config.get("l1", config.get("l0")), "l0": line["l0"], "explained_variance": line["explained"]}
+        rows.append(row)
+    return _in_order(rows)
+
+
+def _in_order(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows with decoder, kind and site as a frame, by these; empty without rows."""
+    order = {word: number for number, word in enumerate((*KINDS, TRAINED, FROZEN, RANDOM))}
+    frame = pd.DataFrame(rows, columns=None if rows else ["decoder", "kind", "site"])
+    frame = frame.assign(_decoder=frame["decoder"].map(order), _kind=frame["kind"].map(order))
+    return frame.sort_values(["_decoder", "_kind", "site"]).drop(columns=["_decoder", "_kind"])
+
+
+def read_saes(work: Path, sites: Sequence[str]) -> pd.DataFrame:
     """A row for each judged SAE: kind and decoder, site, weight of the penalty, scores.
 
     Of the random dictionaries, that with as many active features as a TopK SAE.
     """
-    names = {folder.name: (name, folder) for name, _, folder in _folders(work)}
+    names = {folder.name: (name, folder) for name, _, folder in _folders(work, sites)}
     rows = []
-    for path in sorted((work / "scores").glob("*/*.json")):
+    for path in (path for site in sites for path in sorted((work / "scores" / site).glob("*.json"))):
         facts = read_scores(path)
         if facts is None or (facts["kind"] == RANDOM and facts["config"].get("k") != L0):
             continue
@@ -131,16 +163,14 @@ def read_saes(work: Path) -> pd.DataFrame:
         row = dict(zip(("kind", "decoder"), name.split("-"), strict=True)) | {"site": facts["block"]}
         row |= {"weight": config.get("l1", config.get("l0"))}
         rows.append(row | {score: (facts["summary"].get(score) or {}).get("value") for score in OF_SAES})
-    order = {word: number for number, word in enumerate((*KINDS, TRAINED, FROZEN, RANDOM))}
-    by = {"key": lambda column: column.map(order), "kind": "stable"}
-    return pd.DataFrame(rows).sort_values("site").sort_values(["decoder", "kind"], **by)
+    return _in_order(rows)
 
 
-def read_runs(bench: Path) -> tuple[pd.DataFrame, Sequence[int]]:
+def read_runs(work: Path) -> tuple[pd.DataFrame, Sequence[int]]:
     """Scores of each pair (rows) at the LPIPS with each set of SAEs (``kind-decoder k score``), and the categories."""
     columns: dict[str, pd.Series] = {}
     by_pair: dict[str, int] = {}
-    for run in sorted(path for path in bench.iterdir() if path.is_dir()):
+    for run in sorted(path.parent for path in (work / "bench").glob("*/records.jsonl")):
         pairs, (arm,) = arms_of(load_records(run))
         by_pair |= dict(zip(pairs.ids, pairs.categories.tolist(), strict=True))
         for place, k in enumerate(arm.ks):
@@ -162,13 +192,15 @@ def separations(runs: pd.DataFrame, categories: Sequence[int]) -> pd.DataFrame:
     for k in MOVED:
         for score in OF_RUNS:
             values = {name.split(" ")[0]: runs[name] for name in runs if name.endswith(f" {k} {score}")}
-            gained = {kind: values[f"{kind}-{TRAINED}"] - values[f"{kind}-{FROZEN}"] for kind in KINDS}
-            for kind in KINDS:
+            kinds = [kind for kind in KINDS if {f"{kind}-{TRAINED}", f"{kind}-{FROZEN}"} <= values.keys()]
+            gained = {kind: values[f"{kind}-{TRAINED}"] - values[f"{kind}-{FROZEN}"] for kind in kinds}
+            unknown = pd.Series(np.nan, runs.index)
+            for kind in kinds:
                 compared = {
                     TRAINED: values[f"{kind}-{TRAINED}"],
                     FROZEN: gained[kind],
-                    RANDOM: values[f"{kind}-{TRAINED}"] - values[RANDOM],
-                    "than topk": gained[kind] - gained["topk"],
+                    RANDOM: values[f"{kind}-{TRAINED}"] - values.get(RANDOM, unknown),
+                    "than topk": gained[kind] - gained.get("topk", unknown),
                 }
                 means = boot.means(np.stack([column.to_numpy(float) for column in compared.values()], 1))
                 row: dict[str, object] = {"kind": kind, "k": k, "score": score}
@@ -178,6 +210,19 @@ def separations(runs: pd.DataFrame, categories: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _trained_table(trained: pd.DataFrame) -> TextTable:
+    """Of each site the L0 and the explained variance, with both decoders."""
+    rows = []
+    for (site, kind), part in trained.groupby(["site", "kind"], sort=False):
+        by_decoder = part.set_index("decoder").reindex([TRAINED, FROZEN])
+        columns = (("weight", ".3g"), ("l0", ".1f"), ("explained_variance", ".3f"))
+        cells_of = [format(value, form) for name, form in columns for value in by_decoder[name]]
+        rows.append([site, kind, *(DASH if cell == "nan" else cell for cell in cells_of)])
+    heads = [f"{name}, {decoder}" for name in ("weight", "L0", "explained variance") for decoder in (TRAINED, FROZEN)]
+    title = f"Kinds of SAEs steered to an L0 of {L0}, trained and frozen decoders: the last batch of their training."
+    return TextTable(title, ["site", "kind", *heads], rows, left=2)
+
+
 def _table(saes: pd.DataFrame) -> TextTable:
     rows = []
     for (decoder, kind), part in saes.groupby(["decoder", "kind"], sort=False):
@@ -185,7 +230,7 @@ def _table(saes: pd.DataFrame) -> TextTable:
         weights = part["weight"].dropna()
         weight = f"{weights.min():.3g} to {weights.max():.3g}" if len(weights) else DASH
         rows.append([decoder, kind, weight, *cells(estimates)])
-    title = f"Kinds of SAEs steered to an L0 of {L0}: means over four sites, with intervals over these."
+    title = f"Kinds of SAEs steered to an L0 of {L0}: means over sites, with intervals over these."
     return TextTable(title, ["decoder", "kind", "weight of the penalty", *(NAMES[s] for s in OF_SAES)], rows, left=3)
 
 
@@ -197,9 +242,11 @@ def _differences(saes: pd.DataFrame) -> TextTable:
         *((f"{kind} minus topk", (TRAINED, kind), (TRAINED, "topk")) for kind in KINDS if kind != "topk"),
         *((f"{kind}, trained minus frozen", (TRAINED, kind), (FROZEN, kind)) for kind in KINDS),
     ):
+        if not {one, other} <= at.keys():
+            continue
         difference = at[one] - at[other]
         rows.append([heading, *cells([mean_estimate(difference[score].to_numpy(float)) for score in OF_SAES])])
-    title = "Kinds minus TopK, and trained minus frozen decoders, at the same site; intervals over four sites."
+    title = "Kinds minus TopK, and trained minus frozen decoders, at the same site; intervals over sites."
     return TextTable(title, ["", *(NAMES[score] for score in OF_SAES)], rows)
 
 
@@ -210,14 +257,14 @@ def _runs_table(told: pd.DataFrame) -> TextTable:
         shown = [DASH if row["kind"] == "topk" and name == "than topk" else _shown(row[name]) for name in heads]
         rows.append([row["score"], f"{row['k']:g}", row["kind"], f"{row[TRAINED][3]}", _shown(row[TRAINED]), *shown])
     title = (
-        f"RIEBench with the SAEs of all four sites, LPIPS {AT}: trained decoders, and what they gain over untrained "
-        "ones on the same pairs; intervals over pairs."
+        f"RIEBench with the SAEs of these sites together, LPIPS {AT}: trained decoders, and what they gain over "
+        "untrained ones on the same pairs; intervals over pairs."
     )
     return TextTable(title, ["score", "k", "kind", "pairs", TRAINED, *heads.values()], rows, left=3)
 
 
 def _shown(entry: tuple[float, float, float, int]) -> str:
-    return interval(*entry[:3])
+    return DASH if np.isnan(entry[0]) else interval(*entry[:3])
 
 
 def _draw(saes: pd.DataFrame, told: pd.DataFrame, path: Path) -> None:
