@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gpu_checks import CHECKS
+from gpu_checks import CHECKS, FAMILIES, checks_of
 from gpu_checks.checking import carry_out
 from gpu_checks.place import Place
 from gpu_checks.written import facts_of, write
@@ -21,15 +21,19 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the checks themselves")
     parser.add_argument("--size", choices=("true", "tiny"), default="true", help="shapes of the random models")
+    parser.add_argument(
+        "--family", action="append", default=[], choices=FAMILIES, help="few blocks, instead of the rest"
+    )
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="checks whose name has this part")
     parser.add_argument("--seconds", type=float, default=500.0, help="no check is begun after them")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu-check"), help="folder for JSON and table")
     arguments = parser.parse_args(words)
-    checks = [check for check in CHECKS if not arguments.only or any(part in check.name for part in arguments.only)]
+    known = checks_of(arguments.family) or CHECKS
+    checks = [check for check in known if not arguments.only or any(part in check.name for part in arguments.only)]
     try:
         device = pick_device(arguments.device)
         if not checks:
-            raise UserError(f"no check has {arguments.only} in its name; known: {', '.join(c.name for c in CHECKS)}")
+            raise UserError(f"no check has {arguments.only} in its name; known: {', '.join(c.name for c in known)}")
     except UserError as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return 2

@@ -13,10 +13,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import gpu_check
-from gpu_checks import CHECKS, checking
+from gpu_checks import CHECKS, FAMILIES, checking
 from gpu_checks.checking import Check, Skipped
 
-from riebench.models import diffusers_model
+from riebench.models import diffusers_model, entry_named
+from riebench.models.tokens import TokenEntry
+from riebench.standin import tiny_pipelines
+from riebench.standin.on_device import FEW, family_networks
 
 TINY = ["--size", "tiny", "--device", "cpu"]
 
@@ -46,6 +49,30 @@ def test_a_part_of_the_checks_passes_at_tiny_size(tmp_path: Path) -> None:
     table = (tmp_path / "gpu-check.md").read_text()
     assert "device cpu, size tiny" in table
     assert table.count("| passed |") == len(parts)
+
+
+def test_a_family_is_checked_at_tiny_size(tmp_path: Path) -> None:
+    words = ["--family", "sd3", *only("pictures", "strength 0", "edit", "every method"), "--out", str(tmp_path)]
+    assert gpu_check.main([*TINY, *words]) == 0, (tmp_path / "gpu-check.md").read_text()
+    found = rows(tmp_path)
+    assert [*found] == [f"sd3.5-medium bfloat16: {part}" for part in ("pictures", "strength 0", "edit", "every method")]
+    assert found["sd3.5-medium bfloat16: edit"]["numbers"]["edit as a share"] > 0.01
+    assert found["sd3.5-medium bfloat16: every method"]["numbers"]["seconds a record"] > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_at_reduced_depth_has_the_published_widths(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        tiny_pipelines, "opened", lambda network: network
+    )  # it looks at the weights, which are not made
+    entry = entry_named(FAMILIES[family])
+    assert isinstance(entry, TokenEntry)
+    with torch.device("meta"):
+        transformer = family_networks(entry, "true")["transformer"]()
+    config = entry.published["transformer"]
+    assert entry.width(transformer.config) == entry.width(config)
+    assert entry.neurons(transformer.config) == entry.neurons(config)
+    assert all(len(transformer.get_submodule(blocks.path)) == FEW for blocks in entry.blocks)
 
 
 def test_every_check_has_a_row_whatever_becomes_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import riebench
 import riebench.features.index_making
 from riebench.cli import main
+from riebench.models import entry_named
 from riebench.paint import BrushMask, Layer, State, StepInterval, picture, read_state
 from riebench.paint.paint_request import PaintRequest
 from riebench.paint.painting import changes_of, grid_cells, why_unchanged
@@ -25,6 +27,9 @@ from riebench.paint.shelf import find_in
 from riebench.paint.snippet import Origin, python_code
 from riebench.paint.state import checked, fragment_of, state_of
 from riebench.paint.studio import STRENGTHS, TOO_WEAK, Studio
+from riebench.sae.store import save_sae
+from riebench.settings.settings import Settings
+from riebench.standin.saes import random_sae
 from riebench.util.errors import PairError, UserError
 
 HOSTILE = "a red heart \"\"\"'''\\ \n</script><img src=x onerror=alert(1)>{0}"
@@ -189,6 +194,19 @@ def test_faults_of_one_picture(studio: Studio) -> None:
     assert picture(studio.model, state(*most)).shape == (128, 128, 3)
     with pytest.raises(PairError, match="shorten it"):
         picture(studio.model, state(prompt="a red heart " * 100))
+
+
+def test_sites_of_the_text_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = "double.1/text"
+    width = entry_named("mini-flux").sites(Settings())[site].width
+    sae = random_sae({"d_model": width, "n_dirs_local": 64, "k": 4}, torch.Generator().manual_seed(0))
+    save_sae(sae, tmp_path / "saes" / "double.1-text", {"site": site})
+    for folder in (tmp_path / "saes", tmp_path / "saes" / "double.1-text"):
+        with pytest.raises(UserError, match=r"double\.1/text is of the text, and .*needs positions of the picture"):
+            PaintRequest("mini-flux", [str(folder)])
+    model = riebench.load("mini-flux", saes={site: sae})
+    with pytest.raises(UserError, match=r"layer 1: double\.1/text is of the text, and painting needs positions"):
+        picture(model, state(layer(site=site, sae=None, feature=1), model="mini-flux"))
 
 
 # ---- copied Python, headless ---------------------------------------------------------------------------------------

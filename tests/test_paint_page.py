@@ -17,14 +17,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from paint_helpers import LONGEST, Served, at, pixels, serving, settle, stroke, until
 from PIL import Image
 
+from riebench.instruments.loading import Instruments
 from riebench.paint import BrushMask, Layer, State, picture, read_state
+from riebench.paint.paint_request import PaintRequest
 from riebench.paint.queue import Rank
 from riebench.paint.snippet import python_code
 from riebench.paint.state import fragment_of, state_of
 from riebench.paint.studio import Studio
+from riebench.sae.store import save_sae
+from riebench.standin.saes import random_sae
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "a red heart </script><script>window.broken = 1</script><img src=x onerror='window.broken = 2'>"
@@ -609,6 +614,56 @@ def busyness() -> float:
     while time.process_time() - used < 0.5:
         sum(range(10_000))
     return max(1.0, (time.perf_counter() - started) / 0.5)
+
+
+INSIDE = ("down.2.1/attention.1", "mid.0/output", "up.0.1/mlp.0")
+
+
+def test_sites_inside_blocks_are_painted(browser: Any, mini: Instruments, tmp_path: Path) -> None:
+    model = mini.model
+    for site in INSIDE:
+        sae = random_sae(
+            {"d_model": model.sites[site].width, "n_dirs_local": 64, "k": 4}, torch.Generator().manual_seed(0)
+        )
+        save_sae(sae, tmp_path / "saes" / site.replace("/", "-"), {"site": site})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        patch.setattr(PaintRequest, "load_model", lambda request: mini.model)
+        request = PaintRequest("mini", [str(tmp_path / "saes")], count=4)
+        before, model.saes = model.saes, {site: sae.folder for site, sae in request.saes.items()}
+        try:
+            studio = request.open_studio()
+            with serving(studio) as served:
+                paint_inside(browser, served, studio)
+        finally:
+            model.saes = before
+
+
+def paint_inside(browser: Any, served: Served, studio: Studio) -> None:
+    """Paint the feature that is most active at a place, at each site."""
+    page = browser.new_page()
+    page.set_default_timeout(LONGEST)
+    try:
+        page.goto(f"{served.address}/")
+        page.wait_for_selector("#list .row")
+        settle(page)
+        base = pixels(page)
+        listed = page.eval_on_selector_all("#site option", "all => all.map((one) => one.value).filter(Boolean)")
+        assert listed == [*INSIDE]
+        for count, site in enumerate(INSIDE, 1):
+            strongest = studio.active_here(state_now(page), site, 0.3, 0.4)["features"][0]
+            assert strongest["code"] > 0
+            add(page, strongest["number"], site)
+            stroke(page, *HEART)
+            one = state_now(page)
+            assert [layer.site for layer in one.layers] == [*INSIDE[:count]]
+            assert np.array_equal(pixels(page), picture(studio.model, one))
+        assert not np.array_equal(pixels(page), base)
+        assert "mid.0/output" in python_code(one, studio.origin)
+        page.click("#list .row .name >> nth=0")
+        page.wait_for_selector("#card .tops canvas >> nth=0")
+    finally:
+        page.close()
 
 
 def test_the_server_goes_and_comes_back(browser: Any, studio: Studio, tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,13 @@ import torch
 
 import riebench
 from riebench.instruments.loading import Instruments
-from riebench.models import Edit
+from riebench.models import Edit, Start
 from riebench.models.diffusers_entry import DiffusersEntry
 from riebench.models.entries import FAMILIES, entry_named
 from riebench.models.sdxl import SDXL
 from riebench.models.sites import block_of
-from riebench.models.tokens import TokenEntry, Tokens
+from riebench.models.tokens import Blocks, TokenEntry, Tokens
+from riebench.models.traced import dry_trace
 from riebench.pairs import Pair
 from riebench.sae.topk import TopKSAE
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux
@@ -244,3 +246,110 @@ def test_sites_without_weights_are_those_of_the_published_shape() -> None:
             assert out == shape.width, (name, site)
             neurons = f"{site}/neurons.0"
             assert neurons not in sites or taken - sites[neurons].width in (0, shape.width), (name, site)
+
+
+HIDDEN = {"StableDiffusion3Pipeline", "ChromaPipeline", "AuraFlowPipeline"}
+"""Pipelines that are also tried as if their class was unknown; their own defaults are those of their families."""
+
+
+TRACED = {
+    *("StableDiffusion3Pipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline", "ZImagePipeline"),
+    *("QwenImagePipeline", "Lumina2Pipeline", "AuraFlowPipeline", "ChromaPipeline", "CogView4Pipeline"),
+    *("Flux2Pipeline", "Flux2KleinPipeline", "OvisImagePipeline", "HunyuanDiTPipeline", DEV),
+}
+"""Pipelines whose entries are compared with a dry trace; those of later entries were not compared yet."""
+
+
+def described(blocks: Iterable[Blocks], config: Any) -> list[tuple[Any, ...]]:
+    return [(b.path, b.number(config), b.picture, b.output, b.place, b.text, b.last_text) for b in blocks]
+
+
+def test_what_a_family_declares_is_what_a_dry_trace_finds(family: tuple[Tokens, str, Path]) -> None:
+    model, kind, _ = family
+    if kind not in TRACED:
+        return
+    entry, config = model.entry, model.denoiser.config
+    has_negative = "negative_prompt" in inspect.signature(type(model.pipeline).__call__).parameters
+    guided = {"negative_prompt": ""} if model.guided and has_negative else {}
+    with model.unwatched():
+        layout = dry_trace(
+            model.pipeline, entry.denoiser, model.size, guided | {entry.guidance_argument: model.guidance}
+        )
+    assert described(layout.blocks, config) == described(entry.blocks, config)
+    assert layout.guidance == ("none" if model.kind == "embedded" else model.kind)
+    last = model.sites[proofs.blocks_of(model)[-1][0]]
+    assert (layout.grid, layout.width) == (last.grid, last.width)
+
+
+def test_a_pipeline_of_a_hidden_family_is_tried_by_a_trace(
+    family: tuple[Tokens, str, Path], no_instruments: dict[str, Any], tmp_path: Path
+) -> None:
+    model, kind, folder = family
+    if kind not in HIDDEN:
+        return
+    traced = riebench.load(folder, device="cpu", size=model.size, family="traced")
+    assert {"family": "traced"}.items() <= traced.conditions.items()
+    assert "by a dry trace alone" in str(traced.conditions["proof"])
+    assert traced.fingerprint.startswith("traced-")
+    site, path = proofs.blocks_of(model)[-1]
+    both = [(model, (site, f"{site}/output")), (traced, (path, f"{path}/output"))]
+    change = torch.linspace(-2, 2, model.sites[site].width)
+    for strength in (0.0, 1.0):
+        runs = [
+            proofs.generate(
+                one,
+                proofs.PROMPTS[:1],
+                STEPS,
+                capture=sites,
+                edits=[Edit(dict.fromkeys(sites, change), strength)],
+            )
+            for one, sites in both
+        ]
+        for own, other in zip(*runs, strict=True):
+            assert np.array_equal(own.image, other.image)
+            for (_, mine), (_, theirs) in zip(*(sorted(run.values.items()) for run in (own, other)), strict=True):
+                assert torch.equal(mine, theirs)
+    with pytest.raises(UserError, match=r"cannot begin with a finished picture: its layout was found by a trial alone"):
+        traced.generate(proofs.PROMPTS[:1], [1], STEPS, start=Start(proofs.PROMPTS[1], 1))
+    settings = {"model.family": "traced", "model.size": model.size, "model.device": "cpu"}
+    how = {"pairs": [PAIR], "strength": 2, "steps": STEPS, "quiet": True, "settings": settings, **no_instruments}
+    [record] = riebench.run("steering", path, model=str(folder), out=tmp_path / "o", **how).records
+    assert (record.status, record.model) == ("ok", "traced"), record.reason
+    assert record.conditions["proof"] == traced.conditions["proof"]
+    assert record.conditions["family"] == "traced"
+
+
+def test_what_a_dry_trace_cannot_conclude_is_refused(family: tuple[Tokens, str, Path]) -> None:
+    model, kind, folder = family
+    if kind != "StableDiffusion3Pipeline":
+        return
+    with pytest.raises(UserError, match=r"a dry trace needs the side of the pictures; give --set model.size=1024"):
+        riebench.load(folder, device="cpu", family="traced")
+    with pytest.raises(UserError, match=r"model.family is for the folder of a pipeline, and mini is none"):
+        riebench.load("mini", family="traced")
+    with pytest.raises(UserError, match="traced has no weights of its own; give --model DIR"):
+        riebench.load("traced", size=64)
+    with pytest.raises(UserError, match=r"traced has no setting model.guidance"):
+        riebench.load(folder, device="cpu", family="traced", size=64, guidance=3)
+    blocks = model.denoiser.transformer_blocks
+    trace = partial(dry_trace, model.pipeline, "transformer", model.size, {})
+    doubled = lambda m, a, k: (a, k | {"hidden_states": 2 * k["hidden_states"]})  # noqa: E731
+    wrongs: dict[str, Any] = {
+        "blocks of transformer_blocks do not take the picture as the block before puts it out": partial(
+            blocks[1].register_forward_pre_hook, doubled, with_kwargs=True
+        ),
+        "a step has 1 calls of 2 rows, of which 2 follow the prompt": partial(
+            blocks[-1].register_forward_hook, lambda m, a, output: (output[0], output[1] + output[1].flip(0))
+        ),
+        "its call with a prompt fails .RuntimeError": partial(
+            blocks[0].register_forward_hook, lambda m, a, output: (output[0], output[1][..., :-1])
+        ),
+    }
+    with model.unwatched():
+        for words, register in wrongs.items():
+            handle = register()
+            with pytest.raises(UserError, match=f"StableDiffusion3Pipeline is not conclusive: .*{words}"):
+                trace()
+            handle.remove()
+        with pytest.raises(UserError, match="it has no component 'unet'"):
+            dry_trace(model.pipeline, "unet", model.size, {})

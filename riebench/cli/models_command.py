@@ -28,13 +28,15 @@ def models_command() -> None:
     from rich.text import Text
 
     from riebench.models.diffusers_entry import DiffusersEntry
-    from riebench.models.entries import MODELS
+    from riebench.models.entries import MODELS, TRACED
     from riebench.report.summary import wide_console
     from riebench.weights import HubFiles
 
     table = Table("model", "pipeline", "blocks", "guidance", "size", "steps", "start=", "tried on", "weights")
     for known in MODELS.listed():
         entry = known.entry
+        if known.name == TRACED:
+            continue
         if not isinstance(entry, DiffusersEntry):
             what = f"BROKEN: {known.error}" if entry is None else known.origin
             table.add_row(*map(Text, (known.name, what, *[""] * 7)))
@@ -46,6 +48,7 @@ def models_command() -> None:
         facts = (" ".join(entry.kinds_of_blocks()), entry.guidance_text(), entry.size_text(), str(entry.steps))
         table.add_row(*map(Text, (known.name, entry.pipeline_class, *facts, start, tried, where)))
     wide_console().print(table)
+    print("A pipeline of another class, its layout found by a dry trace: --model DIR --set model.family=traced")
     print("Sizes, positions and neurons of a model's blocks: riebench blocks --model NAME")
 
 

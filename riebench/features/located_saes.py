@@ -111,7 +111,7 @@ def site_of(sae: LocatedSae, entry: ModelEntry, settings: Settings, site: str | 
         )
     if site not in sites:
         raise unknown("site", str(site), sites)
-    refuse_text([site], sites, "a score")
+    refuse_text([site], sites, "an index, a score or a page")
     width = config.get("d_model")
     if width not in (None, sites[site].width):
         here = f"the values at {site} of {entry.name} are {sites[site].width} wide"

@@ -167,10 +167,14 @@ class DiffusersEntry(ModelEntry):
             raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
         saes = self.saes(settings)  # refuse a bad folder of SAEs before the large pipeline is loaded
         pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
-        mark = "standin-" if is_standin(weights_root(settings)) or is_standin(folder.parent) else ""
-        model = self.model_of(pipeline, settings, f"{mark}{self.name}-{folder_fingerprint(folder)}")
+        model = self.model_of(pipeline, settings, self.fingerprint_of(folder, settings))
         model.saes = saes
         return model
+
+    def fingerprint_of(self, folder: Path, settings: Settings) -> str:
+        """The fingerprint of a model with the weights in a folder."""
+        mark = "standin-" if is_standin(weights_root(settings)) or is_standin(folder.parent) else ""
+        return f"{mark}{self.name}-{folder_fingerprint(folder)}"
 
     def wrap(self, pipeline: Any, settings: Settings) -> Model:
         """See :class:`ModelEntry`; the model has no SAEs.
@@ -241,6 +245,18 @@ def refuse_single_file(location: str | Path, pipeline_class: str) -> None:
         load = f"from diffusers import {pipeline_class} as P; P.from_single_file('{location}')"
         make = f"python -c \"{load}.save_pretrained('FOLDER')\""
         raise UserError(f"{location} is one file, expected a folder in diffusers' layout; make one with {make}")
+
+
+def class_in(folder: Path) -> str:
+    """The class of the pipeline in a folder.
+
+    Raises:
+        UserError: if its index names none.
+    """
+    try:
+        return str(json.loads((folder / INDEX).read_text())["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} has no {INDEX} that names a pipeline; give a folder in diffusers' layout") from None
 
 
 def folder_fingerprint(folder: Path) -> str:

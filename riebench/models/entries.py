@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.diffusers_entry import refuse_single_file
+from riebench.models.diffusers_entry import class_in, refuse_single_file
 from riebench.models.model import ModelEntry
 from riebench.records.code import remember_code
 from riebench.settings.settings import Settings, parse_settings, refuse_without_effect
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from riebench.models.model import Model
     from riebench.sae.sae import SAE
 
-INDEX = "model_index.json"
 HUB_ID = r"[\w.-]+/[\w.-]+"
 """The form of a repository's name on the hub."""
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
@@ -82,7 +80,9 @@ INSTRUMENTS = ("masker.", "clip.", "lpips.", "dino.")
 """The beginnings of the names of settings that no model has."""
 OF_LOADING = ("weights", *(f"model.{name}" for name in ("location", "revision", "dtype", "device", "offload")))
 """Settings of how weights are loaded."""
-MODELS = Registry("model", ModelEntry, own=FAMILIES)
+TRACED = "traced"
+"""The name of the model that is a pipeline of any class with a transformer."""
+MODELS = Registry("model", ModelEntry, own=FAMILIES | {TRACED: "riebench.models.traced:TRACED"})
 """Every model; entry points are those of the group ``riebench.models``."""
 
 
@@ -180,24 +180,29 @@ def entry_and_settings(model: str | Path, settings: Mapping[str, Any]) -> tuple[
 def named_model(model: str | Path, settings: Settings) -> tuple[str, Settings]:
     """The name of a model, and the settings with the folder of its pipeline if the model was named by that.
 
-    A name as ``owner/name`` is of a repository in the hub's cache; nothing is downloaded.
+    A name as ``owner/name`` is of a repository in the hub's cache; nothing is downloaded. With the setting
+    ``model.family`` the class of the pipeline does not matter.
 
     Raises:
-        UserError: if the folder holds no pipeline of a known class, or the cache does not hold the repository.
+        UserError: if the folder holds no pipeline of a known class, the cache does not hold the repository, or
+            ``model.family`` is set for a name.
     """
     if not isinstance(model, str | Path) or not str(model):
         raise UserError(f"the model is {model!r}; expected a name, as 'mini', or a folder in diffusers' layout")
-    if str(model) in model_names():
-        return str(model), settings
-    folder, name = Path(model), None
-    if not folder.is_dir():
+    folder, name, family = Path(model), None, settings.model.family
+    is_name = str(model) in model_names()
+    if not is_name and not folder.is_dir():
         if folder.suffix in CHECKPOINTS and folder.is_file():
             refuse_single_file(model, "StableDiffusionXLPipeline")
-        if folder.suffix == ".py" or folder.exists() or not re.fullmatch(HUB_ID, str(model)):
-            return str(model), settings
-        folder = hub_snapshot(str(model), settings.model.revision)
-        name = _name_of_repository(str(model))
-    name = name or _name_of_folder(folder)
+        is_name = folder.suffix == ".py" or folder.exists() or not re.fullmatch(HUB_ID, str(model))
+        if not is_name:
+            folder = hub_snapshot(str(model), settings.model.revision)
+            name = _name_of_repository(str(model))
+    if is_name:
+        if family not in (None, str(model)):
+            raise UserError(f"the setting model.family is for the folder of a pipeline, and {model} is none; give one")
+        return str(model), settings
+    name = family or name or _name_of_folder(folder)
     located = settings.model.model_copy(update={"location": str(folder.resolve())})
     return name, settings.model_copy(update={"model": located})
 
@@ -220,10 +225,7 @@ def _name_of_repository(repository: str) -> str | None:
 
 def _name_of_folder(folder: Path) -> str:
     """The name of the entry that a pipeline's folder is loaded by: of its class, and of its denoiser's kind."""
-    try:
-        kind = json.loads((folder / INDEX).read_text())["_class_name"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{folder} has no {INDEX} that names a pipeline; give a folder in diffusers' layout") from None
+    kind = class_in(folder)
     if kind in REFUSED:
         raise UserError(f"{folder} is a {kind}, which is not run: {REFUSED[kind]}")
     entries = list(_entries())

@@ -165,6 +165,7 @@ class TokenEntry(DiffusersEntry):
             one that is asked for: of the pipeline, the size, the guidance scale and whether it guides by rows or calls.
         expected: settings of the transformer that the entry is for.
         masks_shift: whether the number of unmasked text tokens decides where the picture's tokens lie.
+        conditions: what all records say of the family, beside the conditions of a run.
         replays: whether a block that is not run leaves nothing that a later step needs.
         guided_alone: whether the pipeline guides one picture at a time.
         more_times: number of the scheduler's timesteps beyond the steps.
@@ -194,6 +195,7 @@ class TokenEntry(DiffusersEntry):
     during_calls: Callable[[Any, int, float, bool], Config] = lambda pipeline, size, guidance, guided: {}
     expected: Config = field(default_factory=dict)
     masks_shift: bool = False
+    conditions: Mapping[str, str] = field(default_factory=dict)
     replays: bool = True
     guided_alone: bool = False
     more_times: int = 0
@@ -344,7 +346,7 @@ class Tokens(DiffusersModel):
             "true_guidance": chosen.true_guidance,
             "negative_prompt": chosen.negative_prompt,
         }
-        conditions = {name: value for name, value in chosen_guidance.items() if value is not None}
+        conditions = {**entry.conditions, **{name: v for name, v in chosen_guidance.items() if v is not None}}
         call = {entry.guidance_argument: self.guidance, **entry.arguments}
         if chosen.true_guidance is not None:
             call["true_cfg_scale"] = chosen.true_guidance
@@ -510,7 +512,7 @@ class Tokens(DiffusersModel):
         alone = self.guided and self.entry.guided_alone and len(batch.prompts) > 1
         if not alone and len({_lengths(text, shift) for text in texts}) < 2:
             return super()._batch(batch)
-        return [run for row in range(len(batch.prompts)) for run in super(Tokens, self)._batch(_row(batch, row))]
+        return [run for row in range(len(batch.prompts)) for run in super(Tokens, self)._batch(row_of(batch, row))]
 
 
 class _Prepared(Exception):
@@ -530,7 +532,7 @@ def _lengths(text: Mapping[str, Any], masks: bool) -> tuple[Any, ...]:
     )
 
 
-def _row(batch: Batch, row: int) -> Batch:
+def row_of(batch: Batch, row: int) -> Batch:
     """One row of a batch."""
     part = slice(row, row + 1)
     begin = None if batch.begin is None else (batch.begin[0][part], batch.begin[1])

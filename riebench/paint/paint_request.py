@@ -17,6 +17,7 @@ from riebench.features.located_saes import (
     site_of,
 )
 from riebench.models.entries import entry_and_settings
+from riebench.models.sites import refuse_text
 from riebench.paint.snippet import Origin
 from riebench.prompts import GRAMMAR
 from riebench.sae.folders import inside, read_config
@@ -49,7 +50,7 @@ class PaintRequest:
         saes: site to its SAE.
 
     Raises:
-        UserError: if there is no such model or SAE.
+        UserError: if there is no such model or SAE, or an SAE is of the text.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class PaintRequest:
         self.saes = _located(saes, self.entry, self.settings)
         if not self.saes:
             raise UserError(f"{model} has no SAE on this machine, so no feature to paint; name an SAE with --sae DIR")
+        refuse_text(self.saes, self.entry.sites(self.settings), "painting")
 
     def origin(self) -> Origin:
         """The call that loads the same model in Python, from any working folder."""

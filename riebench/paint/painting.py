@@ -17,7 +17,7 @@ from riebench.masks import MaskRules, Region, to_grid
 from riebench.masks.region import Mask
 from riebench.models.loaded_state import sae_mark
 from riebench.models.model import Model
-from riebench.models.sites import Edit, Run
+from riebench.models.sites import Edit, Run, refuse_text
 from riebench.paint.state import BrushMask, Layer, State
 from riebench.sae.folders import sae_fingerprint
 from riebench.util.errors import UserError, unknown
@@ -164,6 +164,7 @@ def _check_made_with(model: Model, state: State) -> None:
 def _check_layer(model: Model, layer: Layer, steps: int) -> None:
     if layer.site not in model.saes:
         raise unknown("SAE", layer.site, model.saes)
+    refuse_text([layer.site], model.sites, "painting")
     here = sae_here(model, layer.site)
     if layer.sae is not None and here is None:
         log.warning("the SAE at %s is an object in Python: the state's fingerprint is not compared", layer.site)

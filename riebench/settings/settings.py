@@ -30,6 +30,9 @@ class ModelSettings(_Group):
         None, description="Local folder or hub id of the pipeline, instead of the model's own"
     )
     revision: str | None = Field(None, description="Commit of the hub id")
+    family: Literal["traced"] | None = Field(
+        None, description="Try a pipeline of an unknown class: a dry trace finds its layout, unproven"
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of weights and activations")
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps; auto takes the best there is")
     offload: Literal["none", "model", "sequential"] = Field("none", description="Keep weights on the CPU until used")

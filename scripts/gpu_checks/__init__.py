@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from gpu_checks import instruments, memory, pictures, runs
 from gpu_checks.checking import Check
 
 TURBO, SCHNELL = "sdxl-turbo", "flux-schnell"
+FAMILIES = {"sd3": "sd3.5-medium", "flux2": "flux2-dev", "z-image": "z-image-turbo", "qwen-image": "qwen-image"}
+"""Name for ``--family`` to the model, which has few blocks at true widths."""
 OFFLOADS = ("model", "sequential")
 OF_PICTURES = {
     "pictures": pictures.finite,
     "same twice": pictures.same_twice,
     "strength 0": pictures.strength_zero,
+    "edit": pictures.edit_arrives,
     "replay": pictures.replay,
     "batch size": pictures.batch_size,
 }
@@ -20,6 +24,11 @@ OF_PICTURES = {
 
 def _check(name: str, function: object, *arguments: object) -> Check:
     return Check(name, str(function.__doc__).splitlines()[0], partial(function, *arguments))
+
+
+def checks_of(families: Sequence[str]) -> list[Check]:
+    """The checks of families by their names."""
+    return [check for name in families for check in _of_model(FAMILIES[name], "bfloat16")]
 
 
 def _of_model(model: str, dtype: str) -> list[Check]:

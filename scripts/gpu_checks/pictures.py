@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpu_checks.checking import Numbers, Skipped, expect
 from gpu_checks.place import BASE, SOURCE, Place
-from riebench.models import Model, Run
+from riebench.models import Edit, Model, Run
 from riebench.models.sites import NEURONS
 
 STEPS, SEED = 2, 1
@@ -149,6 +149,24 @@ def strength_zero(name: str, dtype: str, place: Place, numbers: Numbers) -> None
     expect(same(zero, plain), f"strength 0 is {apart(zero, plain)} from no edit (values, levels), expected 0")
     expect(same(beside[:1], plain[:1]), f"strength 0 beside 1 is {apart(beside[:1], plain[:1])} from no edit")
     expect(not same(beside[1:], plain[1:]), "strength 1 changes nothing")
+
+
+def edit_arrives(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
+    """The captured output of an edited block has the edit in it, to rounding."""
+    model = place.model(name, dtype)
+    block = blocks(model)[-1]
+    capture = [block, f"{block}/output"]
+    [plain] = model.generate([BASE], [SEED], STEPS, capture=capture)
+    direction = torch.nn.functional.normalize(
+        torch.linspace(-1, 1, model.sites[block].width, device=model.device), dim=0
+    )
+    edits = [Edit({block: direction * plain.norm(block)}, 1.0, [0])]
+    [run] = model.generate([BASE], [SEED], STEPS, edits=edits, capture=capture)
+    outputs = [each.values[f"{block}/output"][0].float() for each in (run, plain)]
+    distance = float((outputs[0] - outputs[1] - direction * plain.norm(block)).norm() / outputs[1].norm())
+    numbers |= {"values apart": distance, "edit as a share": plain.norm(block) / plain.norm(f"{block}/output")}
+    most = ROUNDING[dtype][0]
+    expect(distance <= most, f"output and edit are {distance:.2g} apart, at most {most:.2g} by rounding")
 
 
 def replay(name: str, dtype: str, place: Place, numbers: Numbers) -> None:

@@ -19,7 +19,6 @@ from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import Request, resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn
-from riebench.methods.registry import method_names
 from riebench.models import Model
 from riebench.records import Record, read_records
 from riebench.util.errors import UserError
@@ -63,17 +62,16 @@ def halves(pair: Any, base: Any, source: Any) -> tuple[Any, Any]:
 
 
 def every_method(name: str, dtype: str, place: Place, numbers: Numbers) -> None:
-    """All methods at strengths 0 and 1 give scored records; strength 0 is the base picture."""
+    """All methods that need no contrasts give scored records at strengths 0 and 1; strength 0 is the base picture."""
     model = place.model(name, dtype)
-    methods = method_names()
-    request, handed_in = request_of(model, place, method=methods, block=blocks(model), strength=[0, 1])
+    request, handed_in = request_of(model, place, method=["all"], block=blocks(model), strength=[0, 1])
     worker = PairWorker(request, handed_in)
     worker.work(worker.recorder.task(PAIRS[0]))
     place.start_measuring()
     result, seconds = place.timed(lambda: worker.work(worker.recorder.task(PAIRS[1])))
     records = result.records
     numbers |= {"records": len(records), "seconds a record": seconds / len(records)}
-    _scored(records, 2 * len(methods))
+    _scored(records, 2 * len(request.conditions))
     for record in records:
         exact = record.setting.strength == 0 and record.setting.method != "prompt"
         lpips = record.metrics["lpips_base"]
