@@ -245,6 +245,8 @@ def test_a_default_k_is_the_k_that_it_stood_for() -> None:
         for k, strength in ((None, 1.0), (12, 1.0), (12, 2.0), (24, 2.0)):
             made = record(pair, 0.5, 0.1 * strength, strength=strength, options={"k": k})
             records.append(made.model_copy(update={"notes": {"k": 12 if k is None else k}}))
+    failed = {"status": "failed", "metrics": {}, "reason": "no object", "pair_id": "c"}
+    records.append(record("c", 0.5, 0.1, options={"k": None}).model_copy(update=failed))
     _, [arm] = arms_of(frame_of(records))
     assert arm.ks == [12, 24]
     uneven = [

@@ -193,10 +193,10 @@ def _whole_points(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 def _default_k_named(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with each default k replaced by the k that was used, if an arm used one k for all pairs."""
-    default = frame["k"].isna() & frame["k_used"].notna()
-    used = frame[default].groupby(ARM, dropna=False)["k_used"]
-    same = used.transform("nunique") == 1
-    return frame.assign(k=frame["k"].fillna(frame["k_used"].where(same.reindex(frame.index, fill_value=False))))
+    used = frame[frame["k"].isna()].groupby(ARM, dropna=False)["k_used"]
+    # A failed record has none, but is of the same arm.
+    same = used.transform("first").where(used.transform("nunique") == 1)
+    return frame.assign(k=frame["k"].fillna(same))
 
 
 def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
