@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from riebench.paint.studio import Studio
 
 LONGEST = (
-    *("test_documents", "test_sae_judge", "test_ablation", "test_sae_data", "test_flux", "test_report"),
-    *("test_audit", "test_paint_server", "test_paint_page", "test_model_state", "test_families", "test_feature_index"),
+    *("test_token_families", "test_documents", "test_sae_judge", "test_ablation", "test_sae_data", "test_flux"),
+    *("test_report", "test_audit", "test_paint_server", "test_paint_page", "test_model_state", "test_schedulers"),
+    *("test_resume", "test_least", "test_processes", "test_families", "test_feature_index"),
 )
 """Test files that take half a minute or more, the longest first."""
 WIDTHS = (8, 16, 24)
