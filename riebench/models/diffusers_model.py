@@ -215,16 +215,14 @@ class DiffusersModel(Model):
 
     @contextmanager
     def keeping_nothing(self) -> Iterator[None]:
-        """Encode each prompt at each use, and replay nothing; what was kept before is dropped."""
+        """Encode each prompt at each use, and replay nothing."""
         self._finished = None
-        inside_another, replay = self.encode_text == self._encode_text, self.replay
+        kept = self.encode_text, self.replay
         self.encode_text, self.replay = self._encode_text, False  # type: ignore[assignment]
         try:
             yield
         finally:
-            self.replay = replay
-            if not inside_another:
-                self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
+            self.encode_text, self.replay = kept
 
     def check_length(self, tokenizer: Any, prompt: str, most: int, wrapped: str | Sequence[str]) -> None:
         """Refuse a prompt with more tokens than a text encoder takes; a token of several vectors counts for each.

@@ -487,7 +487,7 @@ class Tokens(DiffusersModel):
         scheduler.set_timesteps = prepared
         try:
             latents = torch.zeros(1, *self.latent_shape())
-            with torch.no_grad():
+            with torch.no_grad(), self.keeping_nothing():  # so that a run encodes and counts its own prompts
                 if self.pipeline not in TEXTS:
                     TEXTS[self.pipeline] = self.encode_text("")
                 self.call(**self.call_arguments([TEXTS[self.pipeline]], steps, latents))
