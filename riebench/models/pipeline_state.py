@@ -205,7 +205,9 @@ def _unlike_configured(part: ConfigMixin, attributes: Mapping[str, Any]) -> Iter
 def _built_from_settings(network: nn.Module) -> dict[str, nn.Module]:
     """Path to module of a network without weights that has the same settings; empty if none can be built."""
     config = getattr(network, "config", None)
-    key = type(network), described(config if isinstance(config, Mapping) else getattr(config, "__dict__", None))
+    if config is None:
+        return {}
+    key = type(network), described(config if isinstance(config, Mapping) else vars(config))
     if key not in BUILT:
         while len(BUILT) >= MOST_BUILT:
             del BUILT[next(iter(BUILT))]
