@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import pkgutil
 import socket
 import subprocess
 import sys
@@ -446,6 +447,19 @@ def test_a_worker_knows_its_memory(cluster: Any) -> None:
 
     crew = RayCrew(Large, Workers(1, "auto", cpus=1, gpus=0), "pair")
     assert crew.bytes_of_each() > 300e6
+    crew.close()
+
+
+def test_a_worker_imports_from_where_this_program_does(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a script does that lies in another folder than the current one, beside the module of its method."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "beside_the_script.py").write_text("VALUE = 7\n")
+    monkeypatch.syspath_prepend(folder)
+    crew = RayCrew(dict, Workers(1, "auto", cpus=1, gpus=0), "pair")
+    assert crew.ask(lambda _: pkgutil.resolve_name("beside_the_script:VALUE")) == 7
     crew.close()
 
 

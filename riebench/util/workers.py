@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import site
 import socket
+import sys
+import sysconfig
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -247,10 +250,8 @@ class RayCrew(Generic[W]):
         return each
 
     def _hire(self) -> Any:
-        # So that workers also import files of methods in the current folder.
-        path = os.pathsep.join(dict.fromkeys([os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
         actor: Any = self.ray.remote(_Actor)
-        remote = actor.options(**self.share, runtime_env={"env_vars": {"PYTHONPATH": path}})
+        remote = actor.options(**self.share, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_own_paths())}})
         return remote.remote(self.make, self.threads)
 
     def _hire_all(self) -> None:
@@ -375,6 +376,13 @@ class RayCrew(Generic[W]):
             self.ray.kill(actor)
         if self.started:
             self.ray.shutdown()
+
+
+def _own_paths() -> list[str]:
+    """The folders, beside Python's own, that this program imports from: where it runs, where its script lies, ..."""
+    python = {os.path.realpath(path) + os.sep for path in (*sysconfig.get_paths().values(), *site.getsitepackages())}
+    paths = dict.fromkeys(os.path.realpath(path) for path in sys.path)
+    return [os.getcwd(), *(path for path in paths if not any(f"{path}{os.sep}".startswith(own) for own in python))]
 
 
 def _knock(address: str | None) -> None:
