@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,12 +20,24 @@ NARROW = 0.02
 """A jump is narrowed until its two strengths differ by this share of the upper one."""
 DIGITS = 4
 """Significant digits of a strength that is tried."""
-FARTHER = 4
-"""Factor on the largest strength as long as no budget is reached."""
+FARTHER = 8
+"""The largest factor on the largest strength as long as no budget is reached."""
+AT_LEAST_FARTHER = 1.3
+"""The smallest."""
+ALIKE = 100
+"""If the LPIPS is the same over this factor of strengths, they do not matter."""
+SLOPE = 1.5
+"""The power of the strength with which the LPIPS rises, as long as one point alone is known."""
+TINY = 1e-5
+"""A smaller LPIPS counts as this one in logarithms."""
+INSIDE = 0.02
+"""A strength that is tried keeps this share of the distance between two others from each of them."""
+STALLED = 0.1
+"""A last step of less than this share of what is left, in logarithms, has hardly narrowed it: the middle comes next."""
 LEAST = 0.001
 """No weaker strength is tried: an LPIPS above a budget at this strength jumps over the budget from 0."""
 TYPICAL_RUNS = 3
-"""Runs for each budget on mini; more where the LPIPS jumps over a budget or never reaches it."""
+"""Runs for each budget on mini, where one in four is never met; on smooth curves two."""
 WITHIN = 0.05
 """The default share of a budget by which a picture's LPIPS may differ from it."""
 Searched = tuple[int, tuple[int, ...] | None]
@@ -78,18 +91,18 @@ class LpipsSearch:
     def next_strengths(self) -> list[float]:
         """The strengths to try next, one for each budget that is still searched for; none at the end of the search.
 
-        The search is for the first strength, from 0 up, whose LPIPS is near a budget or above it. Without one, the
-        strength is multiplied by :data:`FARTHER`, up to ``most`` or to a strength without a picture. If the LPIPS
-        passes the budget between two strengths, one between them is tried: in turn the middle, and where a straight
-        line meets the budget. If the two are close to each other, the LPIPS jumps over the budget and the search ends,
-        after some twelve runs; a budget that can be met takes three on average. The search also ends if the LPIPS is
-        the same at all strengths and the largest is at least 16 times the smallest: strength does not matter.
+        The search is for the first strength, from 0 up, whose LPIPS is near a budget or above it. A smooth curve
+        stands for the LPIPS (:class:`Curve`), and the strength at which it meets the budget is tried: beyond the
+        points at most :data:`FARTHER` times the largest, up to ``most`` or to a strength without a picture. Where the
+        last try hardly narrowed what is left, the middle comes next. If the two strengths around a budget are close
+        to each other, the LPIPS jumps over it and the search ends. It also ends if the LPIPS is the same at all
+        strengths and the largest is at least :data:`ALIKE` times the smallest.
         """
         options = self.options
         measured = sorted((s, v) for s, v in self.points.items() if 0 < s <= options.most and v is not None)
         path = [(0.0, 0.0), *measured]
         same = len({value for _, value in measured}) == 1
-        if same and path[-1][0] >= FARTHER**2 * path[1][0]:
+        if same and path[-1][0] >= ALIKE * path[1][0]:
             return []
         tries = [self._next(path, budget) for budget in options.budgets]
         limit = min((s for s, value in self.points.items() if s > 0 and value is None), default=float("inf"))
@@ -99,14 +112,71 @@ class LpipsSearch:
         """The next strength for one budget; None if it is met, jumped over, or too large for all strengths."""
         within, most = self.options.within, self.options.most
         after = next((i for i, (_, value) in enumerate(path) if value >= budget * (1 - within)), None)
+        curve = Curve(path[1:])
         if after is None:
             top = path[-1][0]
-            return None if top >= most else min(FARTHER * top or 1.0, most)
-        (low, below), (high, above) = path[after - 1], path[after]
+            if top >= most:
+                return None
+            aimed = min(max(curve.beyond(budget), AT_LEAST_FARTHER * top), FARTHER * top)
+            return min(rounded(aimed) if top else 1.0, most)
+        (low, _), (high, above) = path[after - 1], path[after]
         if above <= budget * (1 + within) or ends(low, high):
             return None
-        share = 0.5 if len(self.points) % 2 else (budget - below) / (above - below)
-        return float(f"{low + share * (high - low):.{DIGITS}g}")
+        aimed = curve.between(after - 1, budget) if low else max(curve.before(budget), high / 10)
+        margin = INSIDE * (high - low)
+        return rounded(min(max(aimed, low + margin), high - margin))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The LPIPS of a pair over the strength, in logarithms, through some points.
+
+    Attributes:
+        points: strengths, rising, with their LPIPS.
+    """
+
+    points: Sequence[tuple[float, float]]
+
+    def beyond(self, budget: float) -> float:
+        """The strength with an LPIPS above those of all points, by the slope at their end; 0 without points."""
+        return self._on(self.points[-1], self.points[-2:], budget) if self.points else 0.0
+
+    def before(self, budget: float) -> float:
+        """The strength with an LPIPS below those of all points, by the slope at their beginning."""
+        return self._on(self.points[0], self.points[:2], budget)
+
+    def between(self, after: int, budget: float) -> float:
+        """The strength with an LPIPS between those of the points ``after - 1`` and ``after``."""
+        x = [math.log(strength) for strength, _ in self.points]
+        y = [math.log(max(value, TINY)) for _, value in self.points]
+        low, high = x[after - 1], x[after]
+        left = high - low
+        if any(step < STALLED * left for step in (*_steps(x[:after]), *_steps(x[after:][::-1]))):
+            return math.exp((low + high) / 2)
+        from scipy.interpolate import PchipInterpolator  # not before it is needed: half a second
+
+        curve, wanted = PchipInterpolator(x, y), math.log(budget)
+        roots = curve.solve(wanted, extrapolate=False)
+        inside = [root for root in roots if low <= root <= high]
+        return math.exp(inside[0] if inside else (low + high) / 2)
+
+    def _on(self, start: tuple[float, float], ends: Sequence[tuple[float, float]], budget: float) -> float:
+        """The strength at a budget on the power of the strength that passes through a point."""
+        slope = SLOPE
+        if len(ends) > 1:
+            (s, v), (t, w) = ends
+            slope = min(max(math.log(max(w, TINY) / max(v, TINY)) / math.log(t / s), 0.3), 4.0)
+        return start[0] * (budget / max(start[1], TINY)) ** (1 / slope)
+
+
+def _steps(x: Sequence[float]) -> list[float]:
+    """The last step of a row of numbers; none of fewer than two."""
+    return [abs(x[-1] - x[-2])] if len(x) > 1 else []
+
+
+def rounded(strength: float) -> float:
+    """A strength with as many digits as are tried."""
+    return float(f"{strength:.{DIGITS}g}")
 
 
 def ends(low: Number, high: Number) -> Number:
