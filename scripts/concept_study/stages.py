@@ -357,9 +357,10 @@ def candidates(category: int) -> Iterator[dict[str, Any]]:
             continue
         before, after = next(
             both
-            for both in contrasts(prompt(scene), prompt(other), AFTER + 40)[AFTER + number :]
+            for both in contrasts(prompt(scene), prompt(other), AFTER + number + 40)[AFTER + number :]
             if name == "style" or parse(both[0]).style == "flat"  # in which the masker finds nearly every object
         )
+        number += 1  # also past prompts that are held out: the contrasts of some attributes depend on nothing else
         if held_out(parse(before)) or held_out(parse(after)):
             continue
         phrases = grounding_phrases(name, parse(before), parse(after))
@@ -372,4 +373,3 @@ def candidates(category: int) -> Iterator[dict[str, Any]]:
             "editing_gsam_prompt": phrases[1],
             "seed": 2_000_000 + 100 * category + number,
         }
-        number += 1
