@@ -185,6 +185,8 @@ def test_newer_pipelines(tmp_path: Path, kind: str) -> None:
     proofs.check_sizes(model, kind, tmp_path / "pipe")
     proofs.check_start(model, kind)
     proofs.check_fingerprint(model)
+    if kind not in SLOW or kind in UNTRACED:
+        check_trace(model, kind)
     if kind == "SanaSprintPipeline":
         return  # there is no other guidance
     switched = proofs.load(tmp_path / "pipe", kind, **SWITCHED.get(kind, {"guidance": 1}))
@@ -264,33 +266,43 @@ HIDDEN = {"StableDiffusion3Pipeline", "ChromaPipeline", "AuraFlowPipeline"}
 """Pipelines that are also tried as if their class was unknown; their own defaults are those of their families."""
 
 
-TRACED = {
-    *("StableDiffusion3Pipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline", "SanaPipeline", "ZImagePipeline"),
-    *("QwenImagePipeline", "Lumina2Pipeline", "AuraFlowPipeline", "ChromaPipeline", "CogView4Pipeline"),
-    *("Flux2Pipeline", "Flux2KleinPipeline", "OvisImagePipeline", "HunyuanDiTPipeline", DEV),
+UNTRACED = {
+    "QwenImage21Pipeline": "returns .1, 4, 64, 64. for a picture of 64 px",
+    "HiDreamImagePipeline": "returns .1, 3, 1024, 1024. for a picture of 64 px",
+    "Kandinsky5T2IPipeline": "has no attribute 'images'",
+    "LongCatImagePipeline": "a step has 2 calls of 1 rows, of which 0 follow the prompt",
+    "BriaFiboPipeline": "blocks of single_transformer_blocks do not take the picture as the block before puts it out",
+    "ErnieImagePipeline": "of which 26 follow the prompt",
 }
-"""Pipelines whose entries are compared with a dry trace; those of later entries were not compared yet."""
+"""Pipelines of whose layout a dry trace is not conclusive, and why; that of all others it finds."""
 
 
 def described(blocks: Iterable[Blocks], config: Any) -> list[tuple[Any, ...]]:
     return [(b.path, b.number(config), b.picture, b.output, b.place, b.text, b.last_text) for b in blocks]
 
 
-def test_what_a_family_declares_is_what_a_dry_trace_finds(family: tuple[Tokens, str, Path]) -> None:
-    model, kind, _ = family
-    if kind not in TRACED:
-        return
+def check_trace(model: Tokens, kind: str) -> None:
+    """What a family declares is what a dry trace finds."""
     entry, config = model.entry, model.denoiser.config
     has_negative = "negative_prompt" in inspect.signature(type(model.pipeline).__call__).parameters
     guided = {"negative_prompt": ""} if model.guided and has_negative else {}
+    guided |= {entry.guidance_argument: model.guidance}
+    trace = partial(dry_trace, model.pipeline, entry.denoiser, model.size, guided)
     with model.unwatched():
-        layout = dry_trace(
-            model.pipeline, entry.denoiser, model.size, guided | {entry.guidance_argument: model.guidance}
-        )
+        if kind in UNTRACED:
+            with pytest.raises(UserError, match=f"not conclusive: .*{UNTRACED[kind]}"):
+                trace()
+            return
+        layout = trace()
     assert described(layout.blocks, config) == described(entry.blocks, config)
     assert layout.guidance == ("none" if model.kind == "embedded" else model.kind)
     last = model.sites[proofs.blocks_of(model)[-1][0]]
     assert (layout.grid, layout.width) == (last.grid, last.width)
+
+
+def test_what_a_family_declares_is_what_a_dry_trace_finds(family: tuple[Tokens, str, Path]) -> None:
+    model, kind, _ = family
+    check_trace(model, kind)
 
 
 def test_a_pipeline_of_a_hidden_family_is_tried_by_a_trace(
