@@ -120,6 +120,31 @@ def test_the_search_ends_where_there_is_no_picture_and_where_the_strength_does_n
     assert len(searched(lambda s: 0.0, SearchOptions(budgets=BUDGETS))) == len(GIVEN) + 2
 
 
+@pytest.mark.parametrize(
+    "lpips", [lambda s: 0.053 + 1e-4 * s, lambda s: 0.0474 * (1 - np.exp(-s))], ids=["low", "high"]
+)
+def test_a_flat_curve_is_left_in_large_steps(lpips: Callable[[float], float]) -> None:
+    assert len(searched(lpips, SearchOptions(budgets=(0.05,), most=2048), (1,))) <= 12
+
+
+def test_strengths_without_any_effect_do_not_end_the_search_below_the_largest() -> None:
+    points = searched(lambda s: max(0.0, 0.0005 * (s - 600)), SearchOptions(budgets=(0.05,), most=2048), (1,))
+    assert any(abs(value - 0.05) <= 0.0025 for value in points.values() if value)
+
+
+def test_a_budget_below_a_strength_without_a_picture_is_met() -> None:
+    points = searched(lambda s: None if s > 1.5 else 0.01 * s**4, SearchOptions(budgets=(0.04,)), (1,))
+    assert any(abs(value - 0.04) <= 0.002 for value in points.values() if value)
+    assert any(value is None for value in points.values())
+
+
+def test_the_same_strength_by_two_sums_is_one_point() -> None:
+    strengths = (3.3, 33 * 0.1, 9.9)
+    assert len(set(strengths)) == 3
+    points = searched(lambda s: 0.3 * (s / 26.4) ** 2, SearchOptions(budgets=(0.05,)), strengths)
+    assert any(abs(value - 0.05) <= 0.0025 for value in points.values() if value)
+
+
 def test_where_the_lpips_first_comes_to_a_budget_counts() -> None:
     """A path that falls back and rises again is met on its first way up."""
     points = searched(lambda s: 0.15 * np.sin(s) + 0.15 * (s > 4), SearchOptions(budgets=(0.1,)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,22 +19,26 @@ LPIPS = "lpips_base"
 """The metric that the budgets are of."""
 NARROW = 0.02
 """A jump is narrowed until its two strengths differ by this share of the upper one."""
-DIGITS = 4
+DIGITS = 5
 """Significant digits of a strength that is tried."""
 FARTHER = 8
 """The largest factor on the largest strength as long as no budget is reached."""
 AT_LEAST_FARTHER = 1.3
 """The smallest."""
+BACK = 10
+"""The largest factor by which a strength below the smallest one is smaller."""
 ALIKE = 100
 """If the LPIPS is the same over this factor of strengths, they do not matter."""
+SLOPES = 0.05, 4.0
+"""The least and the largest power between two points: where the curve is flat, the search goes far."""
 SLOPE = 1.5
 """The power of the strength with which the LPIPS rises, as long as one point alone is known."""
-TINY = 1e-5
-"""A smaller LPIPS counts as this one in logarithms."""
+TINY = 0.01
+"""An LPIPS below this share of a budget counts as this share: the curve is in logarithms, and an LPIPS can be 0."""
 INSIDE = 0.02
 """A strength that is tried keeps this share of the distance between two others from each of them."""
 STALLED = 0.1
-"""A last step of less than this share of what is left, in logarithms, has hardly narrowed it: the middle comes next."""
+"""With another point closer beside a gap than this share of it, in logarithms, the middle of the gap is tried."""
 LEAST = 0.001
 """No weaker strength is tried: an LPIPS above a budget at this strength jumps over the budget from 0."""
 TYPICAL_RUNS = 3
@@ -93,36 +98,40 @@ class LpipsSearch:
 
         The search is for the first strength, from 0 up, whose LPIPS is near a budget or above it. A smooth curve
         stands for the LPIPS (:class:`Curve`), and the strength at which it meets the budget is tried: beyond the
-        points at most :data:`FARTHER` times the largest, up to ``most`` or to a strength without a picture. Where the
-        last try hardly narrowed what is left, the middle comes next. If the two strengths around a budget are close
-        to each other, the LPIPS jumps over it and the search ends. It also ends if the LPIPS is the same at all
-        strengths and the largest is at least :data:`ALIKE` times the smallest.
+        points at most :data:`FARTHER` times the largest, up to ``most`` or to a strength without a picture. Where a
+        point lies close beside a wide gap, as after a try that hardly narrowed it, the middle of the gap is tried. If
+        the two strengths around a budget are close to each other, the LPIPS jumps over it and the search ends. It
+        also ends if the LPIPS is the same at all strengths and the largest is at least :data:`ALIKE` times the
+        smallest.
         """
         options = self.options
-        measured = sorted((s, v) for s, v in self.points.items() if 0 < s <= options.most and v is not None)
+        known = {float(f"{s:.12g}"): v for s, v in self.points.items()}  # 0.3 and 3 * 0.1 are one strength
+        measured = sorted((s, v) for s, v in known.items() if 0 < s <= options.most and v is not None)
         path = [(0.0, 0.0), *measured]
-        same = len({value for _, value in measured}) == 1
+        same = len({value for _, value in measured}) == 1 and measured[0][1] > 0
         if same and path[-1][0] >= ALIKE * path[1][0]:
             return []
-        tries = [self._next(path, budget) for budget in options.budgets]
-        limit = min((s for s, value in self.points.items() if s > 0 and value is None), default=float("inf"))
+        limit = min((s for s, value in self.points.items() if s > 0 and value is None), default=math.inf)
+        tries = [self._next(path, budget, limit) for budget in options.budgets]
         return list(dict.fromkeys(s for s in tries if s is not None and s < limit and s not in self.points))
 
-    def _next(self, path: Sequence[tuple[float, float]], budget: float) -> float | None:
+    def _next(self, path: Sequence[tuple[float, float]], budget: float, limit: float) -> float | None:
         """The next strength for one budget; None if it is met, jumped over, or too large for all strengths."""
         within, most = self.options.within, self.options.most
         after = next((i for i, (_, value) in enumerate(path) if value >= budget * (1 - within)), None)
-        curve = Curve(path[1:])
+        curve = Curve([(s, max(value, TINY * budget)) for s, value in path[1:]])
         if after is None:
             top = path[-1][0]
-            if top >= most:
+            if not top:
+                return min(1.0, most)
+            if top >= most or (limit <= most and ends(top, limit)):
                 return None
             aimed = min(max(curve.beyond(budget), AT_LEAST_FARTHER * top), FARTHER * top)
-            return min(rounded(aimed) if top else 1.0, most)
+            return min(rounded(aimed if aimed < limit else math.sqrt(top * limit)), most)
         (low, _), (high, above) = path[after - 1], path[after]
         if above <= budget * (1 + within) or ends(low, high):
             return None
-        aimed = curve.between(after - 1, budget) if low else max(curve.before(budget), high / 10)
+        aimed = curve.between(after - 1, budget) if low else max(curve.before(budget), high / BACK)
         margin = INSIDE * (high - low)
         return rounded(min(max(aimed, low + margin), high - margin))
 
@@ -138,8 +147,8 @@ class Curve:
     points: Sequence[tuple[float, float]]
 
     def beyond(self, budget: float) -> float:
-        """The strength with an LPIPS above those of all points, by the slope at their end; 0 without points."""
-        return self._on(self.points[-1], self.points[-2:], budget) if self.points else 0.0
+        """The strength with an LPIPS above those of all points, by the slope at their end."""
+        return self._on(self.points[-1], self.points[-2:], budget)
 
     def before(self, budget: float) -> float:
         """The strength with an LPIPS below those of all points, by the slope at their beginning."""
@@ -148,10 +157,9 @@ class Curve:
     def between(self, after: int, budget: float) -> float:
         """The strength with an LPIPS between those of the points ``after - 1`` and ``after``."""
         x = [math.log(strength) for strength, _ in self.points]
-        y = [math.log(max(value, TINY)) for _, value in self.points]
+        y = [math.log(value) for _, value in self.points]
         low, high = x[after - 1], x[after]
-        left = high - low
-        if any(step < STALLED * left for step in (*_steps(x[:after]), *_steps(x[after:][::-1]))):
+        if min(b - a for a, b in pairwise(x[max(after - 2, 0) : after + 2])) < STALLED * (high - low):
             return math.exp((low + high) / 2)
         from scipy.interpolate import PchipInterpolator  # not before it is needed: half a second
 
@@ -160,18 +168,13 @@ class Curve:
         inside = [root for root in roots if low <= root <= high]
         return math.exp(inside[0] if inside else (low + high) / 2)
 
-    def _on(self, start: tuple[float, float], ends: Sequence[tuple[float, float]], budget: float) -> float:
-        """The strength at a budget on the power of the strength that passes through a point."""
+    def _on(self, start: tuple[float, float], two: Sequence[tuple[float, float]], budget: float) -> float:
+        """The strength at a budget on the power of the strength through a point, with the slope between two points."""
         slope = SLOPE
-        if len(ends) > 1:
-            (s, v), (t, w) = ends
-            slope = min(max(math.log(max(w, TINY) / max(v, TINY)) / math.log(t / s), 0.3), 4.0)
-        return start[0] * (budget / max(start[1], TINY)) ** (1 / slope)
-
-
-def _steps(x: Sequence[float]) -> list[float]:
-    """The last step of a row of numbers; none of fewer than two."""
-    return [abs(x[-1] - x[-2])] if len(x) > 1 else []
+        if len(two) > 1:
+            (s, v), (t, w) = two
+            slope = min(max(math.log(w / v) / math.log(t / s), SLOPES[0]), SLOPES[1])
+        return start[0] * (budget / start[1]) ** (1 / slope)
 
 
 def rounded(strength: float) -> float:
