@@ -14,6 +14,7 @@ from riebench.ablation.ablation_request import resolve_ablation
 from riebench.cli import main
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
+from riebench.instruments.loading import Instruments
 from riebench.models import entry_named
 from riebench.models.diffusers_entry import DiffusersEntry
 from riebench.models.entries import named_model
@@ -69,7 +70,9 @@ def test_default_blocks_are_those_that_exist_or_the_middle(
     assert default_blocks(preferred, sites) == default
 
 
-def test_all_of_a_pruned_model_is_its_middle_block(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_of_a_pruned_model_is_its_middle_block(
+    mini: Instruments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In a run, an ablation, a data set and a list of blocks."""
     pruned = folder_of(tmp_path / "pruned", "sd3.5-medium", num_layers=2)
     (tmp_path / "prompts.txt").write_text("a cat\n")
@@ -79,7 +82,7 @@ def test_all_of_a_pruned_model_is_its_middle_block(tmp_path: Path, capsys: pytes
     with pytest.raises(UserError, match=r"no block was named; give --block, as --block block\.1 or --block all$"):
         resolve(RunOptions("steering", pairs=[PAIR], **how))
     assert list(resolve_capture(prompts=tmp_path / "prompts.txt", **how).sites) == ["block.1"]
-    ablated = resolve_ablation(blocks="default", prompts=tmp_path / "prompts.txt", **how)
+    ablated = resolve_ablation(blocks="default", prompts=tmp_path / "prompts.txt", scorers=mini.scorers, **how)
     assert ablated.sets == (("block.1",),)
     code, out, _ = command(capsys, "blocks", "--model", str(pruned))
     assert code == 0
@@ -137,7 +140,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(
         ("sd3.5-medium", {"num_layers": 0}, "has no blocks"),
         ("sd3.5-medium", {"attention_head_dim": "8"}, """has "8" as 'attention_head_dim'"""),
         ("sd3.5-medium", {"sample_size": "64"}, """has "64" as 'sample_size'"""),
-        ("sd3.5-medium", {"sample_size": [64, 64]}, "are none of sd3.5-medium"),
+        ("sd3.5-medium", {"sample_size": [64, 64]}, "has [64, 64] as 'sample_size'"),
         ("sdxl-base", {"block_out_channels": []}, "has [] as 'block_out_channels'"),
         ("sdxl-base", {"block_out_channels": [320]}, "are none of sdxl-base"),
         ("sdxl-base", {"down_block_types": [1, 2]}, "has [1, 2] as 'down_block_types'"),
@@ -155,17 +158,6 @@ def test_values_that_do_not_fit_are_refused_by_name(
     assert said in str(refused.value)
     assert str(folder) in str(refused.value)
     assert "put the pipeline's own file back, or give another folder" in str(refused.value)
-
-
-def test_a_named_family_takes_the_folder_of_another_class(tmp_path: Path) -> None:
-    """As a class of a user's with the same layout; the configurations must fit all the same."""
-    folder = folder_of(tmp_path / "pipe", "sd3.5-medium", num_layers=3)
-    (folder / "model_index.json").write_text('{"_class_name": "PipelineOfMine"}')
-    name, settings = named_model(folder, parse_settings({"model.family": "sd3.5-medium"}))
-    assert "block.2" in entry_named(name).sites(settings)
-    name, settings = named_model(folder, parse_settings({"model.family": "prx"}))
-    with pytest.raises(UserError, match=r"transformer/config\.json has no 'depth'; expected .* published 16"):
-        entry_named(name).sites(settings)
 
 
 def test_every_pipeline_with_perturbed_attention_is_refused_with_the_reason(tmp_path: Path) -> None:

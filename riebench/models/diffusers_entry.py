@@ -136,7 +136,7 @@ class DiffusersEntry(ModelEntry):
         """
         folder = self.folder(settings)
         if folder is not None:
-            refuse_other_class(self, folder, settings)
+            refuse_other_class(self, folder)
         return self.sites_in(folder, settings.model.size)
 
     def sites_in(self, folder: Path | None, size: int | None) -> Mapping[str, Site]:
@@ -315,8 +315,8 @@ def folder_fingerprint(folder: Path) -> str:
     return fingerprint([*files, folder / INDEX] if with_index else files, folder)
 
 
-def refuse_other_class(entry: DiffusersEntry, folder: Path, settings: Settings) -> None:
-    """Refuse a folder with a pipeline of another class than an entry's, unless ``model.family`` names the entry.
+def refuse_other_class(entry: DiffusersEntry, folder: Path) -> None:
+    """Refuse a folder with a pipeline of another class than an entry's.
 
     Raises:
         UserError: if the class is another one, or the folder has no index that names one.
@@ -325,7 +325,7 @@ def refuse_other_class(entry: DiffusersEntry, folder: Path, settings: Settings) 
         for file in sorted(folder.glob("*.safetensors")):
             refuse_single_file(file, entry.pipeline_class)
     kind = class_in(folder)
-    if settings.model.family is None and kind != entry.pipeline_class:
+    if kind != entry.pipeline_class:
         wrong = f"{folder / INDEX} names a {kind}, and {entry.name} takes a {entry.pipeline_class}"
         raise UserError(f"{wrong}; give another folder, or its own model with --model {folder}")
 
@@ -350,7 +350,7 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     chosen = settings.model
     if chosen.offload != "none" and device.type == "cpu":
         raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
-    refuse_other_class(entry, folder, settings)
+    refuse_other_class(entry, folder)
     how = {"dtype": getattr(torch, chosen.dtype), "use_safetensors": True, "local_files_only": True}
     of_denoiser = variant_of(folder / entry.denoiser)
     try:
