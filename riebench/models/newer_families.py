@@ -157,7 +157,7 @@ QWEN_IMAGE_21 = TokenEntry(
             "num_layers": 32,
             "attention_head_dim": 128,
             "num_attention_heads": 32,
-            "mlp_ratio": 3.0,
+            "mlp_ratio": 3,
         },
         "vae": {},
     },
