@@ -175,9 +175,7 @@ def test_a_distilled_klein_is_not_guided(tmp_path: Path) -> None:
     proofs.check_passes(model, kind, STEPS)
     proofs.check_values(model, kind, STEPS)
     proofs.check_edits(model, kind)
-    with pytest.raises(
-        UserError, match=r"no setting model\.guidance: its pipeline is distilled, and ignores guidance"
-    ):
+    with pytest.raises(UserError, match=r"no setting model\.guidance: its pipeline is distilled, and ignores guidance"):
         proofs.load(folder, kind, guidance=4)
     with pytest.raises(UserError, match=r"has is_distilled=True, and flux2-klein expects False; give another --model"):
         riebench.load("flux2-klein", pipeline=model.pipeline, size=64)
