@@ -24,6 +24,7 @@ from torch.nn.functional import normalize
 from riebench.training.learner import Learner, Start, TopKLearner
 from riebench.training.one_pass import learners_of, step_all
 from riebench.training.training_plan import Axes, GridPoint, SAESettings, grid_points
+from riebench.util.freed_memory import keep_freed_memory
 
 SITE = "site"
 SIX = Axes(k=(5, 10, 20), aux=(True, False))
@@ -64,6 +65,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    keep_freed_memory()  # as a training does
     size = f"d {arguments.width}, n {arguments.width * arguments.expansion}"
     print(f"{size}, batch {arguments.batch}, {arguments.threads} threads")
     x = torch.randn(arguments.batch, arguments.width)

@@ -28,7 +28,7 @@ from riebench.models.entries import FAMILIES, entry_named  # noqa: E402
 from riebench.models.sites import NEURONS, block_sites  # noqa: E402
 from riebench.models.tokens import TokenEntry  # noqa: E402
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux  # noqa: E402
-from riebench.standin.tiny_pipelines import write_tiny_pipeline  # noqa: E402
+from riebench.standin.tiny_pipelines import write_tiny_model  # noqa: E402
 
 README = ROOT / "riebench" / "models" / "README.md"
 BEGIN, END = "<!-- families -->\n", "<!-- end of families -->"
@@ -76,7 +76,7 @@ def proven(entry: DiffusersEntry, folder: Path, numbers: list[int], blocks: int)
         shape = replace(FLUX_SHAPES["tiny"], double=blocks, single=blocks)
         write_flux(folder, shape, seed=1, guided=entry.guidance_kind == "embedded")
     else:
-        write_tiny_pipeline(folder, kind, seed=1, blocks=blocks, changes=getattr(entry, "expected", {}))
+        write_tiny_model(folder, entry, seed=1, blocks=blocks)
     model = proofs.load(folder, kind, entry.name)
     checks = U_NET_CHECKS
     if isinstance(entry, TokenEntry):

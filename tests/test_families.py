@@ -350,15 +350,24 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
 def test_a_repository_in_the_hubs_cache_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its entry is that of the repository, else that of its pipeline's class."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for repository in ("stabilityai/sdxl-turbo", "someone/sdxl-of-mine"):
+    sdxl, klein = {"_class_name": "StableDiffusionXLPipeline"}, {"_class_name": "Flux2KleinPipeline"}
+    repositories = {
+        "stabilityai/sdxl-turbo": (sdxl, "sdxl-turbo"),
+        "someone/sdxl-of-mine": (sdxl, "sdxl-base"),
+        "black-forest-labs/FLUX.2-klein-4B": (klein | {"is_distilled": True}, "flux2-klein-distilled"),
+        "black-forest-labs/FLUX.2-klein-9B": (klein | {"is_distilled": True}, "flux2-klein-distilled"),
+        "black-forest-labs/FLUX.2-klein-base-4B": (klein | {"is_distilled": False}, "flux2-klein"),
+        "black-forest-labs/FLUX.2-klein-base-9B": (klein, "flux2-klein"),
+    }
+    for repository, (index, expected) in repositories.items():
         folder = tmp_path / f"models--{repository.replace('/', '--')}"
         snapshot = folder / "snapshots" / ("a" * 40)
         snapshot.mkdir(parents=True)
         (folder / "refs").mkdir()
         (folder / "refs" / "main").write_text("a" * 40)
-        (snapshot / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
+        (snapshot / "model_index.json").write_text(json.dumps(index))
         name, settings = named_model(repository, Settings())
-        assert name == ("sdxl-turbo" if repository.startswith("stab") else "sdxl-base")
+        assert name == expected
         assert settings.model.location == str(snapshot)
     missing = "'Tongyi-MAI/Z-Image-Turbo' is neither a folder nor in the hub's cache; download it with 'hf download Ton"
     with pytest.raises(UserError, match=missing):

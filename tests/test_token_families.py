@@ -28,7 +28,7 @@ from riebench.models.tokens import Blocks, TokenEntry, Tokens
 from riebench.models.traced import dry_trace
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux
 from riebench.standin.newer_tiny_pipelines import NEWER
-from riebench.standin.tiny_pipelines import TINY, write_tiny_pipeline
+from riebench.standin.tiny_pipelines import TINY, write_tiny_model, write_tiny_pipeline
 from riebench.util.errors import PairError, UserError
 
 STEPS = 2
@@ -109,6 +109,21 @@ def test_another_guidance_reads_and_changes_the_conditional_part(family: tuple[T
 def test_subtract_changes_the_other_rows_by_the_opposite(family: tuple[Tokens, str, Path]) -> None:
     model, kind, folder = family
     proofs.check_subtract(model, kind, folder)
+
+
+def test_a_distilled_klein_is_not_guided(tmp_path: Path) -> None:
+    kind, folder = "Flux2KleinPipeline", tmp_path / "pipe"
+    write_tiny_model(folder, entry_named("flux2-klein-distilled"), seed=1, blocks=2)
+    model = proofs.load(folder, kind)
+    assert (model.entry.name, model.kind, "guidance" in model.conditions) == ("flux2-klein-distilled", "none", False)
+    proofs.check_picture(model, kind, STEPS)
+    proofs.check_passes(model, kind, STEPS)
+    proofs.check_values(model, kind, STEPS)
+    proofs.check_edits(model, kind)
+    with pytest.raises(UserError, match=r"no setting model\.guidance: its pipeline is distilled, and ignores guidance"):
+        proofs.load(folder, kind, guidance=4)
+    with pytest.raises(UserError, match=r"has is_distilled=True, and flux2-klein expects False; give another --model"):
+        riebench.load("flux2-klein", pipeline=model.pipeline, size=64)
 
 
 SLOW = ("HunyuanImagePipeline", "HiDreamImagePipeline")

@@ -292,9 +292,15 @@ def class_in(folder: Path) -> str:
         UserError: if its index names none.
     """
     try:
-        return str(json.loads((folder / INDEX).read_text())["_class_name"])
+        return str(pipeline_index(folder)["_class_name"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{folder} has no {INDEX} that names a pipeline; give a folder in diffusers' layout") from None
+
+
+def pipeline_index(folder: Path) -> dict[str, Any]:
+    """The index of a pipeline's folder: setting to its value, and component to its library and class."""
+    index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+    return index
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -305,7 +311,7 @@ def folder_fingerprint(folder: Path) -> str:
     Args:
         folder: in diffusers' layout, with an index.
     """
-    index = json.loads((folder / INDEX).read_text())
+    index = pipeline_index(folder)
     components = {name for name, value in index.items() if isinstance(value, list)}
     settings = {name: index[name] for name in index.keys() - components if not name.startswith("_")}
     unusual = {name: value for name, value in settings.items() if value not in (None, USUAL_SETTINGS.get(name))}
@@ -389,7 +395,7 @@ def components_of_variants(folder: Path, how: Mapping[str, Any]) -> dict[str, An
         folder: of the pipeline.
         how: further arguments of ``from_pretrained``.
     """
-    index = json.loads((folder / INDEX).read_text())
+    index = pipeline_index(folder)
     loaded = {}
     for name, kind in index.items():
         variant = variant_of(folder / name) if isinstance(kind, list) and (folder / name).is_dir() else None

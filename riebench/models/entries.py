@@ -58,6 +58,7 @@ FAMILIES = {
     "cogview4": "riebench.models.token_families:COGVIEW4",
     "flux2-dev": "riebench.models.token_families:FLUX2_DEV",
     "flux2-klein": "riebench.models.token_families:FLUX2_KLEIN",
+    "flux2-klein-distilled": "riebench.models.token_families:FLUX2_KLEIN_DISTILLED",
     "ovis-image": "riebench.models.token_families:OVIS",
     "hunyuandit": "riebench.models.token_families:HUNYUAN_DIT",
     "kolors": "riebench.models.sd:KOLORS",

@@ -417,6 +417,7 @@ FLUX2_KLEIN = TokenEntry(
     **FLUX2,
     pipeline_class="Flux2KleinPipeline",
     guidance_kind="calls",
+    distilled=False,
     text=replace(FLUX2_TEXT, wrapped=lambda pipeline, prompt: qwen_message(pipeline, prompt, enable_thinking=False)),
     published={
         "transformer": {
@@ -430,6 +431,19 @@ FLUX2_KLEIN = TokenEntry(
         },
         "vae": PUBLISHED_VAE,
     },
+)
+FLUX2_KLEIN_DISTILLED = replace(
+    FLUX2_KLEIN,
+    **hub(
+        "flux2-klein-distilled",
+        "black-forest-labs/FLUX.2-klein-4B",
+        FLUX2_KLEIN.denoiser_parameters,
+        FLUX2_KLEIN.pipeline_parameters - FLUX2_KLEIN.denoiser_parameters,
+    ),
+    steps=4,
+    guidance=0.0,
+    guidance_kind="none",
+    distilled=True,
 )
 _HUNYUAN_SECOND = Text(
     ("prompt_embeds_2", "", "prompt_attention_mask_2"),

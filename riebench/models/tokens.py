@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from riebench.models.component_config import json_object
-from riebench.models.diffusers_entry import CONFIG, DiffusersEntry, levels_factor
+from riebench.models.diffusers_entry import CONFIG, DiffusersEntry, levels_factor, pipeline_index
 from riebench.models.diffusers_model import KEPT_STEPS, DiffusersModel
 from riebench.models.model import Model
 from riebench.models.sites import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 TEXTS: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 """Pipeline to the text of the call that asks for its timesteps; what the text says does not matter."""
+OTHER_MODEL = "give another --model, see 'riebench models'"
 Config: TypeAlias = Mapping[str, Any]
 Place: TypeAlias = Literal["alone", "first", "last"]
 """Where the picture's tokens lie in a sequence: without others, before the text's or after them."""
@@ -161,6 +162,7 @@ class TokenEntry(DiffusersEntry):
         during_calls: the pipeline's attributes during its call, which would otherwise make another picture than the
             one that is asked for: of the pipeline, the size, the guidance scale and whether it guides by rows or calls.
         expected: settings of the transformer that the entry is for.
+        distilled: the setting ``is_distilled`` of the pipelines that the entry is for; None where it does not matter.
         masks_shift: whether the number of unmasked text tokens decides where the picture's tokens lie.
         conditions: what all records say of the family, beside the conditions of a run.
         replays: whether a block that is not run leaves nothing that a later step needs.
@@ -191,6 +193,7 @@ class TokenEntry(DiffusersEntry):
     arguments_of: Callable[[int], Config] = lambda steps: {}
     during_calls: Callable[[Any, int, float, bool], Config] = lambda pipeline, size, guidance, guided: {}
     expected: Config = field(default_factory=dict)
+    distilled: bool | None = None
     masks_shift: bool = False
     conditions: Mapping[str, str] = field(default_factory=dict)
     replays: bool = True
@@ -233,7 +236,8 @@ class TokenEntry(DiffusersEntry):
         chosen, kind = settings.model.model_dump(exclude_defaults=True), self.kind(settings)
         for name, has in {"guidance": self.guidance_kind != "none", "true_guidance": self.true_guidance}.items():
             if name in chosen and not has:
-                raise UserError(f"{self.name} has no setting model.{name}; leave it out")
+                why = ": its pipeline is distilled, and ignores guidance" if self.distilled else ""
+                raise UserError(f"{self.name} has no setting model.{name}{why}; leave it out")
         if self.guidance_kind != "none" and self.scale(settings) < self.least_guidance:
             wrong = f"model.guidance is {self.scale(settings):g}, and {self.name} takes {self.least_guidance:g} or more"
             raise UserError(f"{wrong}; {self.least_guidance:g} switches guidance off")
@@ -249,11 +253,12 @@ class TokenEntry(DiffusersEntry):
             raise UserError(f"{self.name} {why}, which edits leave alone; leave out the setting model.unconditional")
 
     def is_of(self, folder: Path) -> bool:
-        """See :class:`ModelEntry`; whether the transformer has the expected settings."""
+        """See :class:`ModelEntry`; whether the transformer and the pipeline have the expected settings."""
         config: Config = {}
         with suppress(UserError):  # the folder is refused where its configurations are needed
             config = json_object(folder / self.denoiser / CONFIG)
-        return all(config.get(name) == value for name, value in self.expected.items())
+        fits = all(config.get(name) == value for name, value in self.expected.items())
+        return fits and self.distilled in (None, is_distilled(pipeline_index(folder)))
 
     def sites_for(self, configs: Mapping[str, Config], size: int | None) -> Mapping[str, Site]:
         """See :class:`DiffusersEntry`: of each block the neurons, then the update, in the order in which they run.
@@ -265,7 +270,7 @@ class TokenEntry(DiffusersEntry):
         for name, value in self.expected.items():
             if transformer.get(name) != value:
                 wrong = f"the transformer has {name}={transformer.get(name)}, and {self.name} expects {value}"
-                raise UserError(f"{wrong}; give another --model, see 'riebench models'")
+                raise UserError(f"{wrong}; {OTHER_MODEL}")
         factor = self.factor(configs["vae"])
         side = self.side(transformer, factor, size)
         unit = self.unit or factor * self.patch
@@ -313,6 +318,11 @@ class TokenEntry(DiffusersEntry):
         return Tokens(pipeline, self, settings, fingerprint)
 
 
+def is_distilled(pipeline: Config) -> bool:
+    """Whether a pipeline is distilled, by its settings."""
+    return bool(pipeline.get("is_distilled"))
+
+
 class Tokens(DiffusersModel):
     """A pipeline with a transformer.
 
@@ -323,13 +333,17 @@ class Tokens(DiffusersModel):
         fingerprint: see :class:`Model`.
 
     Raises:
-        UserError: see :meth:`TokenEntry.sites_for`.
+        UserError: if the pipeline is distilled and the entry's are not, or the other way round; see
+            :meth:`TokenEntry.sites_for`.
     """
 
     entry: TokenEntry
 
     def __init__(self, pipeline: Any, entry: TokenEntry, settings: Settings, fingerprint: str) -> None:
-        denoiser, chosen = getattr(pipeline, entry.denoiser), settings.model
+        denoiser, chosen, distilled = getattr(pipeline, entry.denoiser), settings.model, is_distilled(pipeline.config)
+        if entry.distilled not in (None, distilled):
+            wrong = f"the pipeline has is_distilled={distilled}, and {entry.name} expects {entry.distilled}"
+            raise UserError(f"{wrong}; {OTHER_MODEL}")
         configs = {entry.denoiser: denoiser.config, "vae": pipeline.vae.config}
         size = entry.side(denoiser.config, entry.factor(pipeline.vae.config), chosen.size)
         sites = entry.sites_for(configs, size)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-ROWS = 512
-"""Rows whose pre-activations are computed at a time on a CPU."""
+NUMBERS, ROWS = 10_000_000, 512
+"""Pre-activations that a CPU computes at a time, and of how many rows they are at least: large products are fast ones,
+and 40 MB are little beside what a step holds."""
 GROUPS = (32, 16, 8, 4)
 """Sizes of groups of features; the largest with ``n >= k * size^2`` leaves the least to sort."""
 
@@ -43,9 +44,8 @@ def active(features: Tensor, n_features: int) -> Active:
 def best_features(centred: Tensor, W_enc: Tensor, latent_bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest pre-activations of each row, and their features, both ``[batch, k]``, without gradient.
 
-    The pre-activations ``centred W_enc^T + latent_bias`` of some rows at a time stay in the processor's cache. The k
-    largest of a row lie in the k groups of features with the largest maxima, so only these are sorted; the result is
-    exact.
+    On a CPU the pre-activations ``centred W_enc^T + latent_bias`` are computed of some rows at a time. The k largest of
+    a row lie in the k groups of features with the largest maxima, so only these are sorted; the result is exact.
 
     Args:
         centred: vectors ``[batch, d]`` less the bias.
@@ -54,14 +54,14 @@ def best_features(centred: Tensor, W_enc: Tensor, latent_bias: Tensor, k: int) -
         k: 1 to n.
     """
     n_features = len(W_enc)
-    rows = len(centred) if centred.is_cuda else ROWS
+    rows = len(centred) if centred.is_cuda else max(NUMBERS // n_features, ROWS)
     group = next((size for size in GROUPS if n_features % size == 0 and n_features >= k * size * size), 1)
     pre = centred.new_empty(min(rows, len(centred)), n_features)
     starts = torch.arange(0, n_features, n_features // group, device=centred.device)[:, None]
     found: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad():
         for part in centred.split(rows):
-            some = torch.mm(part, W_enc.T, out=pre[: len(part)]).add_(latent_bias)
+            some = torch.addmm(latent_bias, part, W_enc.T, out=pre[: len(part)])
             if group == 1:
                 values, features = some.topk(k, dim=1)
             else:

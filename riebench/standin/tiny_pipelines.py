@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from riebench.models.model import ModelEntry
 from riebench.standin.newer_tiny_pipelines import NEWER
 from riebench.standin.pipeline import write_networks
 from riebench.standin.size import Size, Writers
@@ -309,13 +310,23 @@ def tiny_parts(root: Path, model: str, size: Size, seed: int) -> Writers:
 
     if size != "tiny":
         raise UserError(f"{model} has no random weights at its true shapes; give --size tiny")
-    entry = entry_named(model)
-    kind, expected = entry.pipeline_class, getattr(entry, "expected", {})
-    return {"model": lambda: write_tiny_pipeline(root / model, kind, seed, changes=expected)}
+    return {"model": lambda: write_tiny_model(root / model, entry_named(model), seed)}
+
+
+def write_tiny_model(folder: Path, entry: ModelEntry, seed: int, blocks: int | None = None) -> None:
+    """Write the tiny pipeline of an entry, with the settings that it expects; see :func:`write_tiny_pipeline`."""
+    distilled = getattr(entry, "distilled", None)
+    settings = {} if distilled is None else {"is_distilled": distilled}
+    write_tiny_pipeline(folder, entry.pipeline_class, seed, blocks, getattr(entry, "expected", {}), settings)
 
 
 def write_tiny_pipeline(
-    folder: Path, kind: str, seed: int, blocks: int | None = None, changes: Mapping[str, Any] | None = None
+    folder: Path,
+    kind: str,
+    seed: int,
+    blocks: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a pipeline with random weights; all of them, so that no gate is closed.
 
@@ -325,6 +336,7 @@ def write_tiny_pipeline(
         seed: of the weights.
         blocks: number of blocks in each list; as published unless given.
         changes: of the denoiser's configuration.
+        settings: of the pipeline itself, beside its own.
     """
     depth = {} if blocks is None else dict.fromkeys(TINY[kind].depth, blocks)
     classes: dict[str, Any] = {}
@@ -333,7 +345,7 @@ def write_tiny_pipeline(
         made.save_pretrained(folder / name)
     for part, make in tiny_networks(kind, {**depth, **(changes or {})}).items():
         write_networks(folder, {part: partial(noted, part, make, classes)}, seed)
-    write_tiny_frame(folder, kind, classes)
+    write_tiny_frame(folder, kind, classes, settings)
 
 
 def tiny_networks(kind: str, changes: Mapping[str, Any]) -> dict[str, Make]:
@@ -351,13 +363,16 @@ def tiny_networks(kind: str, changes: Mapping[str, Any]) -> dict[str, Make]:
     }
 
 
-def write_tiny_frame(folder: Path, kind: str, classes: Mapping[str, Any]) -> None:
+def write_tiny_frame(
+    folder: Path, kind: str, classes: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> None:
     """Write all of a tiny pipeline but its networks.
 
     Args:
         folder: of the pipeline.
         kind: class of the pipeline.
         classes: network to its library and class.
+        settings: of the pipeline itself, beside its own.
     """
     import diffusers
 
@@ -370,7 +385,7 @@ def write_tiny_frame(folder: Path, kind: str, classes: Mapping[str, Any]) -> Non
         components[part] = ["kolors" if tokenizer.startswith("ChatGLM") else "transformers", tokenizer]
     parameters = inspect.signature(getattr(diffusers, kind).__init__).parameters
     optional = {part: [None, None] for part in parameters if part in OPTIONAL}
-    own = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **tiny.settings}
+    own = {"_class_name": kind, "_diffusers_version": diffusers.__version__, **tiny.settings, **(settings or {})}
     index = {**own, **optional, **components}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 

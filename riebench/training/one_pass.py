@@ -25,6 +25,7 @@ from riebench.training.training_plan import CHECKPOINT, GridPoint, SAESettings, 
 from riebench.training.vectors import GeneratedVectors, Portions, StoredVectors, StreamPosition, Vectors
 from riebench.util.errors import UserError
 from riebench.util.files import writing_whole
+from riebench.util.freed_memory import keep_freed_memory
 from riebench.util.progress import progress_bar
 from riebench.util.work_folder import InTurn, WorkFolder, full_disk, work_off
 
@@ -52,6 +53,7 @@ def train_plan(
     Raises:
         UserError: if the device is missing, the data are too few or damaged, or a loss is not finite.
     """
+    keep_freed_memory()
     training = _Training(plan, callbacks)
     plan.check_weights(folder, training.fingerprint)
     steps = range(training.step, training.steps)
