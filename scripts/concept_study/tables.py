@@ -228,7 +228,7 @@ def growing_table(values: pd.DataFrame) -> TextTable:
     rows = [
         [str(steps[0][0]), *(f"{interval(*step[1:])} ({step[0]})" for step in steps)]
         for number, steps in enumerate(zip(*columns, strict=True))
-        if number in (0, 1, 2, 4, 7, 8, 9, 14, 19)
+        if number in (0, 1, 2, 4, 7, 9, 10, 14, 19)
     ]
     title = (
         "**From how many pairs on?** Differences on the first pairs of each category and set (pairs that have both)."
