@@ -324,6 +324,7 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
         "other": "OmniGenPipeline",
         "stranger": "StrangePipeline",
         "mini": "StrangePipeline",
+        "perturbed": "StableDiffusion3PAGImg2ImgPipeline",
     }
     for name, kind in kinds.items():
         (tmp_path / name).mkdir()
@@ -331,10 +332,15 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
     for name in ("pipe", "flux"):
         with pytest.raises(UserError, match=re.escape(f"the pipeline in {tmp_path / name} cannot be loaded: ")):
             riebench.load(Path(name))
-    with pytest.raises(UserError, match=r"class 'StrangePipeline'; .*Flux2Pipeline, FluxPipeline, .*, ZImagePipeline$"):
+    with pytest.raises(
+        UserError,
+        match=r"class 'StrangePipeline'; .*Flux2Pipeline, FluxPipeline, .*, ZImagePipeline; .*model\.family=traced$",
+    ):
         riebench.load("stranger")
     with pytest.raises(UserError, match=r"other is a OmniGenPipeline, which is not run: its call takes no embeddings"):
         riebench.load("other")
+    with pytest.raises(UserError, match=r"a StableDiffusion3PAGImg2ImgPipeline, which is not run: its batches have"):
+        riebench.load("perturbed")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty has no model_index\.json that names a pipeline"):
         riebench.load("empty")

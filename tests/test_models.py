@@ -80,6 +80,7 @@ def test_sites_of_mini_without_weights_are_those_of_its_model(mini: Instruments)
 def test_sites_of_a_pipeline_are_those_of_its_configurations(model: SDXL, tmp_path: Any) -> None:
     for part in ("unet", "vae"):
         getattr(model.pipeline, part).save_config(tmp_path / part)
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
     assert list(TURBO.sites(parse_settings({"location": tmp_path})).items()) == list(model.sites.items())
 
 

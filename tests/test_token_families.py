@@ -23,7 +23,7 @@ from riebench.models import Edit, Start
 from riebench.models.diffusers_entry import DiffusersEntry
 from riebench.models.entries import FAMILIES, entry_named
 from riebench.models.sdxl import SDXL
-from riebench.models.sites import block_of
+from riebench.models.sites import block_of, block_sites
 from riebench.models.tokens import Blocks, TokenEntry, Tokens
 from riebench.models.traced import dry_trace
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux
@@ -262,12 +262,19 @@ def test_what_a_family_declares_is_what_a_dry_trace_finds(family: tuple[Tokens, 
 
 
 def test_a_pipeline_of_a_hidden_family_is_tried_by_a_trace(
-    family: tuple[Tokens, str, Path], no_instruments: dict[str, Any], tmp_path: Path
+    family: tuple[Tokens, str, Path],
+    no_instruments: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model, kind, folder = family
     if kind not in HIDDEN:
         return
+    capsys.readouterr()
     traced = riebench.load(folder, device="cpu", size=model.size, family="traced")
+    assert "it/s]" not in capsys.readouterr().err  # no bars of the trace's short runs
+    names = block_sites(traced.sites)
+    assert traced.default_sites == (names[len(names) // 2],)
     assert {"family": "traced"}.items() <= traced.conditions.items()
     assert "by a dry trace alone" in str(traced.conditions["proof"])
     assert traced.fingerprint.startswith("traced-")
@@ -326,10 +333,13 @@ def test_what_a_dry_trace_cannot_conclude_is_refused(family: tuple[Tokens, str, 
         ),
     }
     with model.unwatched():
+        model.pipeline.set_progress_bar_config(disable=True, desc="a user's")
         for words, register in wrongs.items():
             handle = register()
             with pytest.raises(UserError, match=f"StableDiffusion3Pipeline is not conclusive: .*{words}"):
                 trace()
             handle.remove()
+        assert model.pipeline._progress_bar_config == {"disable": True, "desc": "a user's"}
+        model.pipeline.set_progress_bar_config(disable=True)
         with pytest.raises(UserError, match="it has no component 'unet'"):
             dry_trace(model.pipeline, "unet", model.size, {})

@@ -12,7 +12,7 @@ from riebench.instruments.handed_in import HandedIn, check_loaded
 from riebench.models.arguments import is_whole, whole
 from riebench.models.entries import entry_and_settings
 from riebench.models.model import ModelEntry
-from riebench.models.sites import block_sites, blocks_first
+from riebench.models.sites import block_sites, blocks_first, default_blocks
 from riebench.prompts import Prompted
 from riebench.settings.settings import Settings, parse_settings, refuse_without_effect
 from riebench.util.errors import UserError, unknown
@@ -92,7 +92,7 @@ def resolve_ablation(
     refuse_without_effect(
         parsed, ("masker.", "sae.", "dino.", "lpips.squeeze"), "an ablation does without; leave it out"
     )
-    sets = block_sets(blocks, together, [*sites], entry.default_sites)
+    sets = block_sets(blocks, together, [*sites], default_blocks(entry.default_sites, sites))
     steps = entry.steps if steps is None else whole("steps", steps, 1, entry.most_steps)
     batch, keep_images = whole("batch", batch, 1), whole("keep_images", keep_images, 0)
     count = None if count is None else whole("count", count, 1)
@@ -128,14 +128,15 @@ def block_sets(
                 raise unknown("block", name, blocks_first(known, ALL, DEFAULT))
         return [tuple(sorted(set(names), key=order.__getitem__))]
 
+    pair = ",".join(block_sites(known)[:2])
     sets = {blocks for word in _words("blocks", blocks) for blocks in expanded(word)}
     named = {name for word in _words("together", together) for blocks in expanded(word) for name in blocks}
     paired = sorted(named, key=order.__getitem__)
     if len(paired) == 1:
-        raise UserError(f"together names {paired[0]} alone; expected two blocks or more, as default or mid.0,up.0.0")
+        raise UserError(f"together names {paired[0]} alone; expected two blocks or more, as {pair}")
     sets |= set(combinations(paired, 2))
     if not sets:
-        raise UserError("no block was named; give --blocks all, --blocks default, or names, as --blocks mid.0,up.0.0")
+        raise UserError(f"no block was named; give --blocks all, --blocks default, or names, as --blocks {pair}")
     return tuple(sorted(sets, key=lambda names: (len(names), [order[name] for name in names])))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -18,36 +19,55 @@ from riebench.util.errors import UserError, unknown
 
 
 def models_command() -> None:
-    """List models by name: the pipeline that each is of, its guidance, pictures and steps, and its address on the hub.
+    """List models by name: pipeline, blocks and the sites in them, guidance, pictures, steps, and address on the hub.
 
     A folder of a pipeline of any of these classes is a model, too: --model DIR.
 
     Example: riebench models
     """
-    from rich.table import Table
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Column, Table
     from rich.text import Text
 
     from riebench.models.diffusers_entry import DiffusersEntry
     from riebench.models.entries import MODELS, TRACED
-    from riebench.report.summary import wide_console
     from riebench.weights import HubFiles
 
-    table = Table("model", "pipeline", "blocks", "guidance", "size", "steps", "start=", "tried on", "weights")
+    names = (
+        "model",
+        "pipeline",
+        "blocks",
+        "sites in them",
+        "guidance",
+        "size",
+        "steps",
+        "start=",
+        "tried on",
+        "weights",
+    )
+    table = Table(*(Column(name, overflow="fold", no_wrap=name == "model") for name in names))
     for known in MODELS.listed():
         entry = known.entry
         if known.name == TRACED:
             continue
         if not isinstance(entry, DiffusersEntry):
             what = f"BROKEN: {known.error}" if entry is None else known.origin
-            table.add_row(*map(Text, (known.name, what, *[""] * 7)))
+            table.add_row(*map(Text, (known.name, what, *[""] * (len(names) - 2))))
             continue
         source = entry.parts[0].source if entry.parts else None
         where = source.repo if isinstance(source, HubFiles) else "in the package"
         start = "refused" if entry.no_start else "yes"
         tried = "trained weights" if entry.own_pipeline else "random weights"
-        facts = (" ".join(entry.kinds_of_blocks()), entry.guidance_text(), entry.size_text(), str(entry.steps))
+        kinds = map(" ".join, entry.kinds_of_sites())
+        facts = (*kinds, entry.guidance_text(), entry.size_text(), str(entry.steps))
         table.add_row(*map(Text, (known.name, entry.pipeline_class, *facts, start, tried, where)))
-    wide_console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a line of a file, or one that is searched, holds the whole row
+        unlimited = console.options.update(max_width=sys.maxsize)
+        console = Console(width=Measurement.get(console, unlimited, table).maximum)
+    console.print(table)
+    print("A block's own name is a site, too: its update. Others are named as double.18/output, mid.0/attention.0")
     print("A pipeline of another class, its layout found by a dry trace: --model DIR --set model.family=traced")
     print("Sizes, positions and neurons of a model's blocks: riebench blocks --model NAME")
 
@@ -69,10 +89,11 @@ def blocks_command(
     from rich.table import Table
 
     from riebench.models.entries import entry_and_settings
-    from riebench.models.sites import block_sites, neuron_sites
+    from riebench.models.sites import block_sites, default_blocks, neuron_sites
 
     entry, parsed = entry_and_settings(model, settings)
     sites, saes = entry.sites(parsed), entry.saes(parsed)
+    default = default_blocks(entry.default_sites, sites)
     table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
     for block in sites if all else block_sites(sites):
         height, width = sites[block].grid
@@ -81,7 +102,7 @@ def blocks_command(
         features = "–"
         if block in saes:
             features = _features_of(saes[block], read=parsed.sae.folder is not None)
-        name = f"{block} *" if block in entry.default_sites else block
+        name = f"{block} *" if block in default else block
         grid = f"{height} x {width}" if height else "text"
         table.add_row(name, str(sites[block].width), grid, neurons, features)
     Console().print(table)

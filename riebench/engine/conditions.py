@@ -13,7 +13,7 @@ from riebench.engine.presets import Sweep
 from riebench.engine.run_options import ALL, STRENGTHS, RunOptions
 from riebench.methods.registry import MethodEntry, find, method_names
 from riebench.models.model import Model, ModelEntry
-from riebench.models.sites import Site, block_of, blocks_first, neuron_sites, refuse_text
+from riebench.models.sites import Site, block_of, blocks_first, default_blocks, neuron_sites, refuse_text
 from riebench.pairs import Pair
 from riebench.sae.folders import feature_count
 from riebench.settings.intervals import Intervals
@@ -63,10 +63,11 @@ class ModelSites(NamedTuple):
     def of(cls, entry: ModelEntry, model: Model | None, settings: Settings) -> ModelSites:
         """The sites and SAEs of a loaded model, or of one that is not loaded yet."""
         if model is not None:
-            return cls(model.sites, model.saes, entry.default_sites)
+            return cls(model.sites, model.saes, model.default_sites)
         saes = entry.saes(settings)
         fetched = bool(saes) or settings.sae.folder is not None or all(part.name != "sae" for part in entry.parts)
-        return cls(entry.sites(settings), saes if fetched else None, entry.default_sites)
+        sites = entry.sites(settings)
+        return cls(sites, saes if fetched else None, default_blocks(entry.default_sites, sites))
 
     def block_sets(self, names: Sequence[str], alone: bool) -> list[tuple[str, ...]]:
         """The sets of blocks, or of other sites, to edit, each in the order in which they run.
@@ -85,7 +86,8 @@ class ModelSites(NamedTuple):
                 raise unknown("block", block, blocks_first(known, ALL))
         refuse_text(blocks, self.sites, "a run, which scores a region")
         if not blocks:
-            raise UserError("no block was named; give --block, as --block down.2.1 or --block all")
+            examples = " or ".join(f"--block {name}" for name in (*self.default_blocks[:1], ALL))
+            raise UserError(f"no block was named; give --block, as {examples}")
         together = tuple(sorted(blocks, key=known.index))
         return [together, *((block,) for block in together)] if alone and len(together) > 1 else [together]
 

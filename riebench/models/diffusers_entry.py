@@ -15,9 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riebench.models.component_config import ADVICE, ComponentConfig
 from riebench.models.devices import USER_WEIGHTS, pick_device
 from riebench.models.model import TEXT, Model, ModelEntry
-from riebench.models.sites import Site
+from riebench.models.sites import Site, block_of
 from riebench.settings.settings import Settings
 from riebench.util.errors import UserError
 from riebench.util.files import files_under, fingerprint
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
-INDEX = "model_index.json"
-"""The file of a pipeline's folder that names its components and its settings."""
+INDEX, CONFIG = "model_index.json", "config.json"
+"""The files that name a pipeline's components and its settings, and the settings of a component."""
 SDXL_AND_FLUX = (
     "unet",
     "transformer",
@@ -128,15 +129,47 @@ class DiffusersEntry(ModelEntry):
         return find_part(self.parts[0], weights_root(settings)).path
 
     def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """See :class:`ModelEntry`; those of the published shape if the pipeline is missing."""
-        folder = self.folder(settings)
-        configs = {name: component_config(folder, name, config) for name, config in self.published.items()}
-        return self.sites_for(configs, settings.model.size)
+        """See :class:`ModelEntry`; those of the published shape if the pipeline is missing.
 
-    def kinds_of_blocks(self) -> list[str]:
-        """The beginnings of the names of the blocks: ``double`` of ``double.18``."""
-        blocks = self.sites_for(self.published, None)
-        return list(dict.fromkeys(block.partition(".")[0] for block in blocks))
+        Raises:
+            UserError: if the pipeline is of another class, or its configurations are none of this model's.
+        """
+        folder = self.folder(settings)
+        if folder is not None:
+            refuse_other_class(self, folder)
+        return self.sites_in(folder, settings.model.size)
+
+    def sites_in(self, folder: Path | None, size: int | None) -> Mapping[str, Site]:
+        """The sites by the configurations in a pipeline's folder; by the published ones without a folder.
+
+        Raises:
+            UserError: if the configurations cannot be read, or are none of this model's.
+        """
+        configs = self.configs(folder)
+        try:
+            sites = self.sites_for(configs, size)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            wrong = f"the configurations of {', '.join(configs)} in {folder} are none of {self.name}: {error}"
+            raise UserError(f"{wrong}; {ADVICE}") from None
+        if not sites or not all(site.width for site in sites.values()):
+            raise UserError(f"the configuration of the {self.denoiser} in {folder} has no blocks; {ADVICE}")
+        return sites
+
+    def configs(self, folder: Path | None) -> Mapping[str, Mapping[str, Any]]:
+        """Component to its configuration: in a pipeline's folder, or the published one without a folder.
+
+        Raises:
+            UserError: if there is no configuration.
+        """
+        if folder is None:
+            return self.published
+        return {name: ComponentConfig(folder / name / CONFIG, own) for name, own in self.published.items()}
+
+    def kinds_of_sites(self) -> tuple[list[str], list[str]]:
+        """The kinds of blocks, as ``double`` of ``double.18``, and of sites in them, as ``mlp``."""
+        sites = self.sites_in(self.own_pipeline, None)
+        inside = (site.partition("/")[2].partition(".")[0] for site in sites if site != block_of(site))
+        return list(dict.fromkeys(site.partition(".")[0] for site in sites)), list(dict.fromkeys(inside))
 
     def size_text(self) -> str:
         """One line on the size of pictures: the published model's own, and the number that others are multiples of."""
@@ -216,6 +249,11 @@ class DiffusersEntry(ModelEntry):
             raise UserError(f"{wrong}: {error}") from None
 
 
+def levels_factor(vae: Mapping[str, Any]) -> int:
+    """Pixels on each side of a latent cell of an ``AutoencoderKL``."""
+    return int(2 ** (len(vae["block_out_channels"]) - 1))
+
+
 def hub(name: str, repository: str, denoiser: float, others: float, gated: bool = False) -> dict[str, Any]:
     """The fields of an entry whose pipeline is on the hub, of weights of two bytes each.
 
@@ -283,15 +321,19 @@ def folder_fingerprint(folder: Path) -> str:
     return fingerprint([*files, folder / INDEX] if with_index else files, folder)
 
 
-def component_config(folder: Path | None, component: str, published: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The configuration of a pipeline's component; the published one if the folder has no readable one."""
-    if folder is None:
-        return published
-    try:
-        config: Mapping[str, Any] = json.loads((folder / component / "config.json").read_text())
-    except (OSError, ValueError):
-        return published
-    return config
+def refuse_other_class(entry: DiffusersEntry, folder: Path) -> None:
+    """Refuse a folder with a pipeline of another class than an entry's.
+
+    Raises:
+        UserError: if the class is another one, or the folder has no index that names one.
+    """
+    if not (folder / INDEX).is_file():
+        for file in sorted(folder.glob("*.safetensors")):
+            refuse_single_file(file, entry.pipeline_class)
+    kind = class_in(folder)
+    if kind != entry.pipeline_class:
+        wrong = f"{folder / INDEX} names a {kind}, and {entry.name} takes a {entry.pipeline_class}"
+        raise UserError(f"{wrong}; give another folder, or its own model with --model {folder}")
 
 
 def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:
@@ -314,10 +356,7 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     chosen = settings.model
     if chosen.offload != "none" and device.type == "cpu":
         raise UserError(f"offload={chosen.offload} needs a GPU to load weights onto; leave it out on the CPU")
-    if not (folder / INDEX).is_file():
-        for file in sorted(folder.glob("*.safetensors")):
-            refuse_single_file(file, entry.pipeline_class)
-        raise UserError(f"{folder} has no {INDEX}; give a folder in diffusers' layout")
+    refuse_other_class(entry, folder)
     how = {"dtype": getattr(torch, chosen.dtype), "use_safetensors": True, "local_files_only": True}
     of_denoiser = variant_of(folder / entry.denoiser)
     try:
@@ -326,8 +365,8 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
             pipeline = pipeline_on(entry, device).from_pretrained(
                 folder, variant=of_denoiser, **others, **how, **entry.loading
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"the pipeline in {folder} cannot be loaded: {reason}") from None
     return prepared(pipeline, chosen.offload, device)
 

@@ -26,8 +26,6 @@ HUB_ID = r"[\w.-]+/[\w.-]+"
 CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 """The endings of files of weights."""
 REFUSED = {
-    "StableDiffusionXLPAGPipeline": "its batches have a third, perturbed part beside the two of guidance",
-    "StableDiffusionPAGPipeline": "its batches have a third, perturbed part beside the two of guidance",
     "StableCascadePriorPipeline": "it makes no picture, but the embedding that its decoder begins with",
     "StableCascadeDecoderPipeline": "it begins with its prior's embedding, and its blocks run several times a step",
     "StableCascadeCombinedPipeline": "it is two pipelines in a row, with two denoisers",
@@ -39,6 +37,8 @@ REFUSED = {
     "PRXPixelPipeline": "it has no latents",
 }
 """Classes of pipelines that are refused, with the reason."""
+PERTURBED = "PAG", "its batches have a perturbed part beside those of the usual guidance"
+"""What the names of all classes with perturbed-attention guidance hold, and the reason why they are refused."""
 
 
 FAMILIES = {
@@ -227,11 +227,13 @@ def _name_of_repository(repository: str) -> str | None:
 def _name_of_folder(folder: Path) -> str:
     """The name of the entry that a pipeline's folder is loaded by: of its class, and of its denoiser's kind."""
     kind = class_in(folder)
-    if kind in REFUSED:
-        raise UserError(f"{folder} is a {kind}, which is not run: {REFUSED[kind]}")
+    reason = PERTURBED[1] if PERTURBED[0] in kind else REFUSED.get(kind)
+    if reason:
+        raise UserError(f"{folder} is a {kind}, which is not run: {reason}")
     entries = list(_entries())
     fitting = [(name, entry) for name, entry in entries if entry.pipeline_class == kind and entry.parts]
     if not fitting:
         classes = ", ".join(sorted({entry.pipeline_class for _, entry in entries} - {""}))
-        raise UserError(f"{folder} is of the unknown pipeline class {kind!r}; known: {classes}")
+        wrong = f"{folder} is of the unknown pipeline class {kind!r}; known: {classes}"
+        raise UserError(f"{wrong}; a pipeline with a transformer can be tried with --set model.family={TRACED}")
     return next((name for name, entry in fitting if entry.is_of(folder)), fitting[0][0])

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.arguments import check_saes, edits_of_call, whole
-from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits
+from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits, default_blocks
 from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
 from riebench.settings.settings import refuse_without_effect
 from riebench.util.batches import in_batches
@@ -45,7 +45,7 @@ class ModelEntry(ABC):
 
     Attributes:
         name: of the model, for ``--model``.
-        default_sites: the blocks that ``--block all`` names.
+        default_sites: the blocks that ``--block all`` names, as far as the model has them; see :func:`default_blocks`.
         steps: default number of denoising steps.
         least_steps: the smallest number of steps that the pipeline makes.
         most_steps: the largest number of steps that the sampler takes.
@@ -296,7 +296,7 @@ class Model(ABC):
     @property
     def default_sites(self) -> tuple[str, ...]:
         """The blocks that ``--block all`` names."""
-        return self.entry.default_sites
+        return default_blocks(self.entry.default_sites, self.sites)
 
     def runs(self, prompted: Iterable[tuple[str, int]], steps: int, capture: Collection[str]) -> Iterator[Run]:
         """Yield the run of each prompt and seed; no more than one batch's values are in memory.

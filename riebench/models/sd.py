@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from riebench.models.component_config import json_object
 from riebench.models.diffusers_entry import PUBLISHED_VAE, Text, hub
 from riebench.models.sdxl import FOUR, SDXLEntry
 from riebench.models.sdxl import PUBLISHED_UNET as SDXL_UNET
 from riebench.settings.settings import Settings
+from riebench.util.errors import UserError
 
 PUBLISHED_UNET: dict[str, Any] = {
     "sample_size": 64,
@@ -43,8 +44,8 @@ class SDEntry(SDXLEntry):
     def is_of(self, folder: Path) -> bool:
         """See :class:`ModelEntry`; a distilled model has a scheduler of trailing timesteps."""
         try:
-            config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-        except (OSError, ValueError):
+            config = json_object(folder / "scheduler" / "scheduler_config.json")
+        except UserError:
             return super().is_of(folder)
         return (config.get("timestep_spacing") == "trailing") == (self.guidance <= 1)
 

@@ -8,7 +8,7 @@ from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry, Text
+from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry, Text, levels_factor
 from riebench.models.diffusers_model import DiffusersModel
 from riebench.models.model import TEXT, Model
 from riebench.models.sites import ATTENTION, CROSS, MLP, NEURONS, OUTPUT, Site, block_of, block_sites
@@ -146,12 +146,14 @@ class SDXLEntry(DiffusersEntry):
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
         """See :class:`DiffusersEntry`."""
         unet, vae = configs["unet"], configs["vae"]
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)  # pixels to each cell of the latents
+        factor = levels_factor(vae)
         return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
 
     def size_text(self) -> str:
         """See :class:`DiffusersEntry`."""
-        return f"{PIPELINE_UNIT * self.published['unet']['sample_size']}; multiples of {PIPELINE_UNIT}"
+        configs = self.configs(self.own_pipeline)
+        factor = levels_factor(configs["vae"])
+        return f"{factor * configs['unet']['sample_size']}; multiples of {lcm(factor, PIPELINE_UNIT)}"
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """The SAEs in ``sae.folder``, else the published ones with RIEBench's k and number of features."""
@@ -270,4 +272,5 @@ PUBLISHED_SAES = Part(
 TURBO = SDXLEntry("sdxl-turbo", steps=4, standin="sdxl", parts=(_PARTS["sdxl-turbo"], PUBLISHED_SAES, *INSTRUMENTS))
 # The paper does not state steps and guidance of the multi-step model; these are usual ones.
 _BASE_PARTS = (_PARTS["sdxl-base"], PUBLISHED_SAES, *INSTRUMENTS)
-BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, standin="sdxl", parts=_BASE_PARTS)
+_BASE = {"unet": PUBLISHED_UNET | {"sample_size": 128}, "vae": PUBLISHED_VAE}
+BASE = SDXLEntry("sdxl-base", steps=25, guidance=5.0, standin="sdxl", parts=_BASE_PARTS, published=_BASE)

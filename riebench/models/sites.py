@@ -148,6 +148,18 @@ def block_sites(sites: Iterable[str]) -> list[str]:
     return [site for site in sites if site == block_of(site)]
 
 
+def default_blocks(preferred: Collection[str], sites: Iterable[str]) -> tuple[str, ...]:
+    """The blocks that ``all`` stands for, in the order in which they run.
+
+    Args:
+        preferred: those that the model's entry names; those that the model lacks, as a pruned one, are left out.
+        sites: of the model; of a model with none of the preferred ones its middle block is the default.
+    """
+    every = list(sites)
+    blocks = block_sites(every)
+    return tuple(site for site in every if site in preferred) or tuple(blocks[len(blocks) // 2 :][:1])
+
+
 def blocks_first(sites: Iterable[str], *others: str) -> list[str]:
     """The blocks, other words, then the sites inside blocks, for a message that names only the first of them."""
     every = list(sites)

@@ -10,6 +10,7 @@ Importing it needs no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, wraps
 from inspect import signature
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
-from riebench.models.diffusers_entry import DiffusersEntry, component_config, pipeline_index
+from riebench.models.component_config import json_object
+from riebench.models.diffusers_entry import CONFIG, DiffusersEntry, levels_factor, pipeline_index
 from riebench.models.diffusers_model import KEPT_STEPS, DiffusersModel
 from riebench.models.model import Model
 from riebench.models.sites import (
@@ -122,11 +124,6 @@ def parts_of(
     return {name: Inner(part) if isinstance(part, str) else part for name, part in named.items() if part}
 
 
-def levels_factor(vae: Config) -> int:
-    """Pixels on each side of a latent cell of an ``AutoencoderKL``."""
-    return 2 ** (len(vae["block_out_channels"]) - 1)
-
-
 def heads_width(transformer: Config) -> int:
     """The width of a transformer as its heads have it."""
     return int(transformer["attention_head_dim"] * transformer["num_attention_heads"])
@@ -210,10 +207,9 @@ class TokenEntry(DiffusersEntry):
 
     def size_text(self) -> str:
         """See :class:`DiffusersEntry`."""
-        factor = self.factor(self.published["vae"])
-        return (
-            f"{self.side(self.published[self.denoiser], factor, None)}; multiples of {self.unit or factor * self.patch}"
-        )
+        configs = self.configs(self.own_pipeline)
+        factor = self.factor(configs["vae"])
+        return f"{self.side(configs[self.denoiser], factor, None)}; multiples of {self.unit or factor * self.patch}"
 
     def guidance_text(self) -> str:
         """See :class:`DiffusersEntry`."""
@@ -258,9 +254,11 @@ class TokenEntry(DiffusersEntry):
 
     def is_of(self, folder: Path) -> bool:
         """See :class:`ModelEntry`; whether the transformer and the pipeline have the expected settings."""
-        config, index = component_config(folder, self.denoiser, {}), pipeline_index(folder)
+        config: Config = {}
+        with suppress(UserError):  # the folder is refused where its configurations are needed
+            config = json_object(folder / self.denoiser / CONFIG)
         fits = all(config.get(name) == value for name, value in self.expected.items())
-        return fits and self.distilled in (None, is_distilled(index))
+        return fits and self.distilled in (None, is_distilled(pipeline_index(folder)))
 
     def sites_for(self, configs: Mapping[str, Config], size: int | None) -> Mapping[str, Site]:
         """See :class:`DiffusersEntry`: of each block the neurons, then the update, in the order in which they run.

@@ -9,8 +9,8 @@ Importing it needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import signature
@@ -149,7 +149,7 @@ class Trial:
 
         self.pipeline.vae.decode = keeping
         try:
-            with torch.no_grad():
+            with torch.no_grad(), without_bars(self.pipeline):
                 pictures = self.pipeline(
                     prompt=prompt,
                     num_inference_steps=STEPS,
@@ -207,6 +207,20 @@ class Trial:
             return self.run(PROMPT, SEED)
         finally:
             handle.remove()
+
+
+@contextmanager
+def without_bars(pipeline: Any) -> Iterator[None]:
+    """Switch off a pipeline's progress bars inside a ``with`` statement."""
+    own = vars(pipeline).get("_progress_bar_config")
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        if own is None:
+            del pipeline._progress_bar_config
+        else:
+            pipeline.set_progress_bar_config(**own)
 
 
 def plain_arguments(pipeline: Any) -> dict[str, Any]:
@@ -358,9 +372,9 @@ class TracedEntry(TokenEntry):
 
     traced_kind: Guidance = "none"
 
-    def kinds_of_blocks(self) -> list[str]:
+    def kinds_of_sites(self) -> tuple[list[str], list[str]]:
         """See :class:`DiffusersEntry`; unknown."""
-        return []
+        return [], []
 
     def check_settings(self, settings: Settings) -> None:
         """See :class:`TokenEntry`; the guidance is that of the pipeline's call.

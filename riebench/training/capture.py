@@ -16,7 +16,7 @@ from riebench.instruments.handed_in import check_loaded
 from riebench.models.arguments import whole, words
 from riebench.models.entries import INSTRUMENTS, entry_and_settings
 from riebench.models.model import ModelEntry
-from riebench.models.sites import Site, refuse_text
+from riebench.models.sites import Site, default_blocks, refuse_text
 from riebench.prompts import FIRST_SEEDS, GRAMMAR, Prompted, Split
 from riebench.settings.settings import Settings, refuse_without_effect
 from riebench.training.dataset import HALF
@@ -127,7 +127,8 @@ def resolve_capture(
         entry, parsed, known, loaded = model.entry, Settings(), model.sites, model
     if split not in list(FIRST_SEEDS):
         raise unknown("split", split, FIRST_SEEDS)
-    chosen = [name for word in words("site", site) for name in (entry.default_sites if word == ALL else (word,))]
+    default = default_blocks(entry.default_sites, known)
+    chosen = [name for word in words("site", site) for name in (default if word == ALL else (word,))]
     for name in chosen:
         if name not in known:
             raise unknown("site", name, known)
