@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import family_proofs as proofs  # noqa: E402
 
+from riebench.instruments.loading import assemble_scorers  # noqa: E402
+from riebench.instruments.mini_instruments import MiniInstruments  # noqa: E402
 from riebench.models.diffusers_entry import DiffusersEntry  # noqa: E402
 from riebench.models.entries import FAMILIES, entry_named  # noqa: E402
 from riebench.models.sites import NEURONS, block_sites  # noqa: E402
@@ -43,6 +46,15 @@ CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     "replay": proofs.check_replay,
 }
 """Name of a proof in the table to the proof."""
+FOLDER_CHECKS: dict[str, Callable[[Any, str, int, Path], Any]] = {
+    "sizes": lambda model, kind, steps, folder: proofs.check_sizes(model, kind, folder),
+    "guidance": proofs.check_guidance,
+    "subtract": lambda model, kind, steps, folder: proofs.check_subtract(model, kind, folder),
+    "methods": lambda model, kind, steps, folder: proofs.check_methods(
+        model, kind, steps, assemble_scorers(MiniInstruments()), folder.parent / f"run-{steps}"
+    ),
+}
+"""The proofs that load the model anew from its folder, or write a run beside it."""
 U_NET_CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     **{name: CHECKS[name] for name in ("picture", "passes", "strength 0", "batches", "replay")},
     "values and edits": proofs.check_u_net_sites,
@@ -66,18 +78,33 @@ def proven(entry: DiffusersEntry, folder: Path, numbers: list[int], blocks: int)
     else:
         write_tiny_model(folder, entry, seed=1, blocks=blocks)
     model = proofs.load(folder, kind, entry.name)
-    results = {}
-    for name, check in (CHECKS if isinstance(entry, TokenEntry) else U_NET_CHECKS).items():
-        try:
-            for steps in numbers:
-                if steps >= entry.least_steps:
-                    check(model, kind, steps)
-            results[name] = "holds"
-        except Exception as error:  # noqa: BLE001 - a proof may fail in any way
-            traceback.print_exc()
-            results[name] = f"FAILS ({type(error).__name__})"
-    results["start="] = "refused" if proofs.check_start(model, kind) else "holds"
+    checks = U_NET_CHECKS
+    if isinstance(entry, TokenEntry):
+        checks = CHECKS | {name: in_folder(check, folder) for name, check in FOLDER_CHECKS.items()}
+    results = {name: outcome(partial(checked, check, model, numbers, entry)) for name, check in checks.items()}
+    results["start="] = outcome(partial(proofs.check_start, model, kind))
     return results
+
+
+def in_folder(check: Callable[..., Any], folder: Path) -> Callable[[Any, str, int], Any]:
+    """A proof that is given the model's folder, as the others are called."""
+    return lambda model, kind, steps: check(model, kind, steps, folder)
+
+
+def checked(check: Callable[[Any, str, int], Any], model: Any, numbers: list[int], entry: DiffusersEntry) -> None:
+    """Make a proof with every number of steps that the entry has."""
+    for steps in numbers:
+        if steps >= entry.least_steps:
+            check(model, entry.pipeline_class, steps)
+
+
+def outcome(proof: Callable[[], Any]) -> str:
+    """``holds``, ``refused`` if the proof returns a reason, or why it fails."""
+    try:
+        return "refused" if proof() else "holds"
+    except Exception as error:  # noqa: BLE001 - a proof may fail in any way
+        traceback.print_exc()
+        return f"FAILS ({type(error).__name__})"
 
 
 def shape_of(entry: DiffusersEntry) -> list[str]:
@@ -111,7 +138,7 @@ def main() -> int:
     ]
     head = [
         f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
-        f"blocks of each kind: {arguments.blocks}; proofs: {', '.join(CHECKS)}; "
+        f"blocks of each kind: {arguments.blocks}; proofs: {', '.join((*CHECKS, *FOLDER_CHECKS))}; "
         f"of U-Nets: {', '.join(U_NET_CHECKS)}. Blocks, widths and weights are of the published model; all weights "
         "are those of the denoiser, the text encoders and the autoencoder.",
         "",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -20,7 +21,10 @@ import riebench
 from riebench.models import Batch, Edit, Start
 from riebench.models.diffusers_model import DiffusersModel
 from riebench.models.sdxl import SDXL, site_path
+from riebench.models.sites import neuron_sites
 from riebench.models.tokens import Tokens
+from riebench.pairs import Pair
+from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError
 
 PROMPTS = ["a newt", "a toad in a green hat", "three frogs beside a pond in the rain at night"]
@@ -630,6 +634,82 @@ def check_sizes(model: Tokens, kind: str, folder: Any) -> None:
     with pytest.raises(UserError, match=r"the picture size is \d+; expected a multiple of") as refused:
         riebench.load(folder, device="cpu", size=model.size + 4)
     assert "\n" not in str(refused.value)
+
+
+SWITCHED: dict[str, dict[str, Any]] = {
+    "ZImagePipeline": {"guidance": 3},
+    "FluxPipeline": {"true_guidance": 3, "negative_prompt": "blurry"},
+    "Krea2Pipeline": {"guidance": 0},
+    "QwenImage21Pipeline": {"guidance": 3},
+}
+"""Settings that switch guidance on where it is off by default, or off where a guidance of 1 does not do it."""
+
+
+def check_guidance(model: Tokens, kind: str, steps: int, folder: Any) -> str:
+    """With the guidance switched on or off all is as before; or there is no other guidance, and why."""
+    if model.kind == "embedded" and kind not in SWITCHED:
+        return "the guidance is a number that the network takes"
+    try:
+        switched = load(folder, kind, **SWITCHED.get(kind, {"guidance": 1}))
+    except UserError as refused:
+        return str(refused)
+    if switched.guided == model.guided:
+        return "the pipeline is not guided"
+    check_picture(switched, kind, steps)
+    check_passes(switched, kind, steps)
+    check_values(switched, kind, steps)
+    check_edits(switched, kind)
+    return ""
+
+
+def check_subtract(model: Tokens, kind: str, folder: Any) -> str:
+    """A change of the conditional rows is taken from the others; or that is refused, and why."""
+    settings = SWITCHED.get(kind, {}) if not model.guided else {}
+    try:
+        model = load(folder, kind, **settings, unconditional="subtract")
+    except UserError as refused:
+        assert re.search("in a call of its own|needs a true guidance|has no unconditional part", str(refused))  # noqa: PT017
+        return str(refused)
+    assert model.kind.startswith("rows")
+    site, _, after = pairs_of_blocks(model, kind)[-1]
+    key = LAYOUT[kind][after.rpartition(".")[0]][0]
+    change, runs = torch.ones(model.sites[site].width), []
+    for strength in (0.0, 2.0):
+        edits, steps = [Edit({site: change}, strength, [0])], model.entry.least_steps
+        work = partial(generate, model, PROMPTS[:1], steps, edits=edits)
+        runs.append(inputs_of(model, [after], work)[after][0][key])
+    moved = rows_first(kind, "", runs[1] - runs[0])
+    assert torch.allclose(moved[0], -moved[1], atol=1e-4)
+    assert torch.allclose(moved.abs().amax(), torch.tensor(2.0), atol=1e-4)
+    return ""
+
+
+PAIR = Pair(
+    id="p",
+    editing_type_id=1,
+    original_prompt="a [newt] in a hat",
+    editing_prompt="a [toad] in a hat",
+    original_gsam_prompt="newt",
+    editing_gsam_prompt="toad",
+    seed=3,
+)
+
+
+def check_methods(model: Tokens, kind: str, steps: int, scorers: Any, out: Any) -> None:
+    """A run of steering, neurons and a random SAE makes records, whose pictures differ from the base's."""
+    site = blocks_of(model)[-1][0]
+    model.saes = {site: TopKSAE(model.sites[site].width, 64, 8).requires_grad_(False)}
+    methods = ["steering", "sae", *(["neurons"] if neuron_sites(model.sites, site) else [])]
+    mask = np.zeros((model.size, model.size), bool)
+    mask[model.size // 8 : -model.size // 3, model.size // 4 : -model.size // 4] = True
+    masks = {PAIR.id: (mask, mask)}
+    options = {"model": model, "pairs": [PAIR], "steps": steps, "masks": masks, "scorers": scorers, "quiet": True}
+    result = riebench.run(methods, site, strength=[0, 2], out=out, **options)
+    assert [record.status for record in result.records] == ["ok"] * 2 * len(methods), {r.reason for r in result.records}
+    assert {record.model for record in result.records} == {model.entry.name}
+    for record in result.records:
+        changed = (record.metrics["lpips_base"] or 0) > 0
+        assert changed == (record.setting.strength > 0), record.setting
 
 
 def check_start(model: Tokens, kind: str) -> str:

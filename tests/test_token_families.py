@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,8 +26,6 @@ from riebench.models.sdxl import SDXL
 from riebench.models.sites import block_of
 from riebench.models.tokens import Blocks, TokenEntry, Tokens
 from riebench.models.traced import dry_trace
-from riebench.pairs import Pair
-from riebench.sae.topk import TopKSAE
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux
 from riebench.standin.newer_tiny_pipelines import NEWER
 from riebench.standin.tiny_pipelines import TINY, write_tiny_model, write_tiny_pipeline
@@ -37,15 +34,7 @@ from riebench.util.errors import PairError, UserError
 STEPS = 2
 BLOCKS = {"HunyuanDiTPipeline": 4}
 DEV = "FluxPipeline"
-PAIR = Pair(
-    id="p",
-    editing_type_id=1,
-    original_prompt="a [newt] in a hat",
-    editing_prompt="a [toad] in a hat",
-    original_gsam_prompt="newt",
-    editing_gsam_prompt="toad",
-    seed=3,
-)
+PAIR = proofs.PAIR
 
 
 @pytest.fixture(scope="module", params=[*(kind for kind in TINY if kind in proofs.LAYOUT.keys() - NEWER), DEV])
@@ -106,64 +95,20 @@ def test_the_bench_counts_passes_at_the_floor(
     assert [bar.name for bar in bars if "passes" in bar.name and not bar.met] == []
 
 
-def test_methods_run(family: tuple[Tokens, str, Path], no_instruments: dict[str, Any], tmp_path: Path) -> None:
+def test_methods_run(family: tuple[Tokens, str, Path], mini: Instruments, tmp_path: Path) -> None:
     model, kind, _ = family
-    if kind not in {"ZImagePipeline", "CogView4Pipeline", DEV}:
-        return  # the others differ in what the proofs above show
-    site = proofs.blocks_of(model)[-1][0]
-    model.saes = {site: TopKSAE(model.sites[site].width, 64, 8).requires_grad_(False)}
-    result = riebench.run(
-        ["steering", "neurons", "sae", "random"],
-        site,
-        model=model,
-        pairs=[PAIR],
-        strength=[0, 2],
-        steps=STEPS,
-        out=tmp_path / "o",
-        quiet=True,
-        **no_instruments,
-    )
-    assert [r.status for r in result.records] == ["ok"] * 8, {r.reason for r in result.records}
-    assert {r.model for r in result.records} == {model.entry.name}
-    for record in result.records:
-        assert ((record.metrics["lpips_base"] or 0) > 0) == (record.setting.strength > 0), record.setting
-
-
-SCALES = {"ZImagePipeline": {"guidance": 3}, DEV: {"true_guidance": 3, "negative_prompt": "blurry"}}
+    proofs.check_methods(model, kind, STEPS, mini.scorers, tmp_path / "o")
 
 
 def test_another_guidance_reads_and_changes_the_conditional_part(family: tuple[Tokens, str, Path]) -> None:
     """Guidance that is off by default is switched on, and one that is on by default is switched off."""
-    default, kind, folder = family
-    if default.kind == "embedded" and kind not in SCALES:
-        return  # there is no other guidance
-    model = proofs.load(folder, kind, **SCALES.get(kind, {"guidance": 1}))
-    assert model.guided != default.guided
-    proofs.check_picture(model, kind, STEPS)
-    proofs.check_passes(model, kind, STEPS)
-    proofs.check_values(model, kind, STEPS)
-    proofs.check_edits(model, kind)
+    model, kind, folder = family
+    proofs.check_guidance(model, kind, STEPS, folder)
 
 
 def test_subtract_changes_the_other_rows_by_the_opposite(family: tuple[Tokens, str, Path]) -> None:
-    _, kind, folder = family
-    settings = SCALES.get(kind, {}) | {"unconditional": "subtract"}
-    try:
-        model = proofs.load(folder, kind, **settings)
-    except UserError as refused:
-        assert re.search("in a call of its own|needs a true guidance|has no unconditional part", str(refused))  # noqa: PT017
-        return
-    assert model.kind.startswith("rows")
-    site, _, after = proofs.pairs_of_blocks(model, kind)[-1]
-    key = proofs.LAYOUT[kind][after.rpartition(".")[0]][0]
-    change, runs = torch.ones(model.sites[site].width), []
-    for strength in (0.0, 2.0):
-        edits, steps = [Edit({site: change}, strength, [0])], model.entry.least_steps
-        work = partial(proofs.generate, model, proofs.PROMPTS[:1], steps, edits=edits)
-        runs.append(proofs.inputs_of(model, [after], work)[after][0][key])
-    moved = runs[1] - runs[0]
-    assert torch.allclose(moved[0], -moved[1], atol=1e-4)
-    assert torch.allclose(moved.abs().amax(), torch.tensor(2.0), atol=1e-4)
+    model, kind, folder = family
+    proofs.check_subtract(model, kind, folder)
 
 
 def test_a_distilled_klein_is_not_guided(tmp_path: Path) -> None:
@@ -183,11 +128,10 @@ def test_a_distilled_klein_is_not_guided(tmp_path: Path) -> None:
 
 SLOW = ("HunyuanImagePipeline", "HiDreamImagePipeline")
 """Pipelines with a thousand tokens of text, or with experts."""
-SWITCHED = {"Krea2Pipeline": {"guidance": 0}, "QwenImage21Pipeline": {"guidance": 3}}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in NEWER if kind in proofs.LAYOUT])
-def test_newer_pipelines(tmp_path: Path, kind: str) -> None:
+def test_newer_pipelines(tmp_path: Path, kind: str, mini: Instruments) -> None:
     """A part of what ``scripts/check_families`` checks of them."""
     write_tiny_pipeline(tmp_path / "pipe", kind, seed=1, blocks=2)
     model, steps = proofs.load(tmp_path / "pipe", kind), 1 if kind in SLOW else STEPS
@@ -204,12 +148,9 @@ def test_newer_pipelines(tmp_path: Path, kind: str) -> None:
     proofs.check_fingerprint(model)
     if kind not in SLOW or kind in UNTRACED:
         check_trace(model, kind)
-    if kind == "SanaSprintPipeline":
-        return  # there is no other guidance
-    switched = proofs.load(tmp_path / "pipe", kind, **SWITCHED.get(kind, {"guidance": 1}))
-    assert switched.guided != model.guided
-    proofs.check_picture(switched, kind, steps)
-    proofs.check_passes(switched, kind, steps)
+    proofs.check_guidance(model, kind, steps, tmp_path / "pipe")
+    proofs.check_subtract(model, kind, tmp_path / "pipe")
+    proofs.check_methods(model, kind, steps, mini.scorers, tmp_path / "m")
     if kind == "HunyuanImagePipeline":
         proofs.check_batches(model, kind, 1, ["a newt", 'a sign that says "newt"', "a toad"])
     if kind == "PRXPipeline":
