@@ -617,6 +617,18 @@ def check_batches(model: Tokens, kind: str, steps: int, prompts: list[str] = PRO
         assert torch.allclose(together[row].values[site], alone.values[site], atol=1e-3, rtol=1e-3)
 
 
+def check_kept_text(model: Tokens, steps: int) -> None:
+    """A prompt is encoded once for all its runs, and each row of a batch gets it."""
+    passes: list[int] = []
+    with model.unwatched():
+        handle = model.pipeline.text_encoder.register_forward_pre_hook(lambda module, args: passes.append(1))
+        together = model.generate(PROMPTS[1:2] * 2, [SEED, SEED + 1], steps)
+        (alone,) = model.generate(PROMPTS[1:2], [SEED + 1], steps)
+        handle.remove()
+    assert len(passes) == 1  # earlier runs had the steps and the unconditional text
+    assert np.abs(together[1].image.astype(int) - alone.image).max() <= 1
+
+
 def check_sizes(model: Tokens, kind: str, folder: Any) -> None:
     """A size that the pipeline would round is refused in one line."""
     with pytest.raises(UserError, match=r"the picture size is \d+; expected a multiple of") as refused:

@@ -138,6 +138,8 @@ def test_newer_pipelines(tmp_path: Path, kind: str, mini: Instruments) -> None:
     proofs.check_picture(model, kind, steps)
     proofs.check_passes(model, kind, steps)
     proofs.check_values(model, kind, steps)
+    if model.entry.text.within:
+        proofs.check_kept_text(model, steps)
     if kind not in SLOW:
         proofs.check_edits(model, kind)
         proofs.check_text(model, kind, 1)

@@ -73,7 +73,8 @@ class Text:
             named as the prompt's own, and empty for what is not of the negative prompt.
         more: further calls of ``encode_prompt``, for other encoders.
         row_dimensions: name of a returned tensor to the dimension of its rows, where it is not the first.
-        as_prompts: whether the pipeline's call takes prompts alone, and encodes them each time.
+        within: the method by which the pipeline's call encodes a list of prompts, if the call takes prompts alone; the
+            method returns tensors that have a row for each prompt. Empty if the call takes what is encoded.
     """
 
     returned: tuple[str, ...] = ()
@@ -85,7 +86,7 @@ class Text:
     negative: tuple[str, ...] = ()
     more: tuple[Text, ...] = ()
     row_dimensions: Mapping[str, int] = field(default_factory=dict)
-    as_prompts: bool = False
+    within: str = ""
 
 
 @dataclass(frozen=True)

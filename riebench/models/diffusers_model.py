@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 KEPT_TEXTS, KEPT_LATENTS, KEPT_STEPS = 64, 4, 16
+KEPT_WITHIN = 8
+"""Texts that are kept as a pipeline's call encodes them; Fibo's, of all layers, take 0.15 MB a token in 16 bits."""
 
 
 @dataclass
@@ -112,6 +114,7 @@ class DiffusersModel(Model):
         self.unconditional, self.negative = settings.model.unconditional, settings.model.negative_prompt
         self._replayable = not runs_code_of_a_user(denoiser)
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)
+        self.encode_within = lru_cache(KEPT_WITHIN)(encode_alone)
         self._before, self._arguments = before, arguments
         check_factor(pipeline, entry.pipeline_cells)
         check_scheduler(pipeline, self.set_timesteps)
@@ -155,7 +158,7 @@ class DiffusersModel(Model):
             PairError: if the prompt is longer than an encoder takes.
         """
         text = self.diffusers_entry.text
-        if text.as_prompts:
+        if text.within:
             self._check_text(prompt, text)
             return {"prompt": [prompt]}
         if unconditional and text.negative:
@@ -217,12 +220,12 @@ class DiffusersModel(Model):
     def keeping_nothing(self) -> Iterator[None]:
         """Encode each prompt at each use, and replay nothing."""
         self._finished = None
-        kept = self.encode_text, self.replay
-        self.encode_text, self.replay = self._encode_text, False  # type: ignore[assignment]
+        kept = self.encode_text, self.encode_within, self.replay
+        self.encode_text, self.encode_within, self.replay = self._encode_text, encode_alone, False  # type: ignore[assignment]
         try:
             yield
         finally:
-            self.encode_text, self.replay = kept
+            self.encode_text, self.encode_within, self.replay = kept
 
     def check_length(self, tokenizer: Any, prompt: str, most: int, wrapped: str | Sequence[str]) -> None:
         """Refuse a prompt with more tokens than a text encoder takes; a token of several vectors counts for each.
@@ -250,7 +253,7 @@ class DiffusersModel(Model):
 
     def unconditional_text(self) -> dict[str, Any]:
         """The text of the unconditional half, as of :meth:`_encode_text`: of the negative or the empty prompt."""
-        if self.diffusers_entry.text.as_prompts and self.negative is None:
+        if self.diffusers_entry.text.within and self.negative is None:
             return {}
         own_way = bool(self.diffusers_entry.text.negative)
         return self.encode_text(self.negative or "", True) if own_way else self.encode_text(self.negative or "")
@@ -265,9 +268,39 @@ class DiffusersModel(Model):
         """Initial latents ``[rows, channels, side, side]`` in the shape that the pipeline's call takes."""
         return latents
 
+    def during_calls(self) -> dict[str, Any]:
+        """The attributes that the pipeline has during its call in place of its own."""
+        method = self.diffusers_entry.text.within
+        return {method: partial(self._encode_within, getattr(self.pipeline, method))} if method else {}
+
+    def _encode_within(self, method: Callable[..., Any], prompt: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+        """What a method of the pipeline returns for prompts, each of which is encoded alone, and once.
+
+        Args:
+            method: the pipeline's own.
+            prompt: the prompts, as the method names them; prompts of one batch have texts of one length.
+            args: further arguments of the method.
+            kwargs: further arguments by name.
+        """
+        import torch
+        from torch.utils._pytree import tree_map
+
+        if any(isinstance(value, list) for value in (*args, *kwargs.values())):  # of each prompt, such as pictures
+            return method(prompt, *args, **kwargs)
+        rows = [self.encode_within(method, each, args, tuple(kwargs.items())) for each in prompt]
+        return tree_map(lambda *v: torch.cat(v) if torch.is_tensor(v[0]) else v[0], *rows)
+
     def call(self, **arguments: Any) -> Any:
         """What the pipeline's own call returns: the pictures, and more."""
-        return self.pipeline(**arguments, return_dict=False)
+        attributes, held = self.during_calls(), vars(self.pipeline)
+        own = {name: held[name] for name in attributes if name in held}
+        held.update(attributes)
+        try:
+            return self.pipeline(**arguments, return_dict=False)
+        finally:
+            for name in attributes.keys() - own.keys():
+                del held[name]
+            held.update(own)
 
     def call_arguments(self, texts: Sequence[Mapping[str, Any]], steps: int, latents: Tensor) -> dict[str, Any]:
         """The arguments of the pipeline's call but for generators and callbacks.
@@ -414,6 +447,13 @@ class DiffusersModel(Model):
             )
             raise UserError(f"{wrong}; {MEND}")
         return noised
+
+
+def encode_alone(
+    method: Callable[..., Any], prompt: str, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]
+) -> Any:
+    """What a method of a pipeline returns for one prompt; the further arguments can be hashed."""
+    return method([prompt], *args, **dict(kwargs))
 
 
 def joined(texts: Sequence[Mapping[str, Any]], dimensions: Mapping[str, int]) -> dict[str, Any]:

@@ -284,7 +284,7 @@ LONGCAT = TokenEntry(
     blocks=(DOUBLE, Blocks(*SINGLE, parts_of(Inner("act_mlp", **LAST)), output=1, text=DOUBLE.text)),
     arguments={"enable_prompt_rewrite": False},
     no_start="its pipeline takes no callback",
-    text=Text(tokenizers={"tokenizer": 512}, wrapped=longcat_pieces, as_prompts=True),
+    text=Text(tokenizers={"tokenizer": 512}, wrapped=longcat_pieces, within="_encode_prompt"),
     published={
         "transformer": {
             "num_layers": 10,
@@ -334,7 +334,7 @@ FIBO = TokenEntry(
         replace(DOUBLE, own_text=False),
         Blocks(*SINGLE, parts_of(Inner("act_mlp", **LAST)), **LAST, own_text=False),
     ),
-    text=Text(tokenizers={"tokenizer": 3000}, as_prompts=True),
+    text=Text(tokenizers={"tokenizer": 3000}, within="get_prompt_embeds"),
     published={
         "transformer": {
             "in_channels": 48,
@@ -378,7 +378,7 @@ FIBO2 = TokenEntry(
     text=Text(
         tokenizers={"processor": 4096},
         wrapped=lambda pipeline, prompt: str(pipeline.prompt_template_encode.format(prompt)),
-        as_prompts=True,
+        within="encode_prompt",
     ),
     published={
         "transformer": {"in_channels": 32, "dim": 3584, "n_layers": 44, "n_refiner_layers": 2},

@@ -462,15 +462,10 @@ class Tokens(DiffusersModel):
         """See :class:`DiffusersModel`."""
         return {**super().call_arguments(texts, steps, latents), **self.entry.arguments_of(steps)}
 
-    def call(self, **arguments: Any) -> Any:
+    def during_calls(self) -> dict[str, Any]:
         """See :class:`DiffusersModel`; with the attributes that the entry names."""
-        attributes = self.entry.during_calls(self.pipeline, self.size, self.guidance, self.guided)
-        own = {name: vars(self.pipeline)[name] for name in attributes}
-        vars(self.pipeline).update(attributes)
-        try:
-            return super().call(**arguments)
-        finally:
-            vars(self.pipeline).update(own)
+        of_entry = self.entry.during_calls(self.pipeline, self.size, self.guidance, self.guided)
+        return {**super().during_calls(), **of_entry}
 
     def set_timesteps(self, scheduler: Any, steps: int, device: torch.device) -> None:
         """See :class:`DiffusersModel`; with the arguments of the pipeline's own call."""
