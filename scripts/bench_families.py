@@ -21,7 +21,7 @@ from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import assemble_scorers
 from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.models import Model
-from riebench.models.sites import block_sites
+from riebench.models.sites import block_sites, neuron_sites
 from riebench.standin.pipeline import write_pipeline
 from riebench.standin.saes import random_sae
 from riebench.standin.tiny_pipelines import TINY, write_tiny_pipeline
@@ -32,7 +32,7 @@ SIZE = {"SanaPipeline": 128}
 
 
 def benched(model: Model, pairs: int, steps: int) -> Bench:
-    """The bench of a model at its last block, with a random SAE, and mini's CLIP and LPIPS."""
+    """The bench of a model at its last block, with a random SAE and mini's CLIP and LPIPS; of neurons if it has any."""
     site = block_sites(model.sites)[-1]
     width, generator = model.sites[site].width, torch.Generator().manual_seed(0)
     model.saes = {site: random_sae({"d_model": width, "n_dirs_local": 4 * width, "k": 8}, generator)}
@@ -40,7 +40,7 @@ def benched(model: Model, pairs: int, steps: int) -> Bench:
         model=model,
         pairs=PAIRS[:pairs],
         block=site,
-        preset="bench",
+        **({"preset": "bench"} if neuron_sites(model.sites, site) else {"method": ["steering", "sae"]}),
         steps=steps,
         masks=halves,
         scorers=assemble_scorers(MiniInstruments()),
