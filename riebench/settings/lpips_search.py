@@ -42,7 +42,7 @@ STALLED = 0.1
 LEAST = 0.001
 """No weaker strength is tried: an LPIPS above a budget at this strength jumps over the budget from 0."""
 TYPICAL_RUNS = 3
-"""Runs for each budget on mini, where one in four is never met; on smooth curves two."""
+"""Runs for each budget on mini, where a quarter of the budgets is out of reach; two where the LPIPS rises smoothly."""
 WITHIN = 0.05
 """The default share of a budget by which a picture's LPIPS may differ from it."""
 Searched = tuple[int, tuple[int, ...] | None]

@@ -379,7 +379,7 @@ class RayCrew(Generic[W]):
 
 
 def _own_paths() -> list[str]:
-    """The folders, beside Python's own, that this program imports from: where it runs, where its script lies, ..."""
+    """The folders that this program imports from beside Python's own: the current one, a script's, a user's."""
     python = {os.path.realpath(path) + os.sep for path in (*sysconfig.get_paths().values(), *site.getsitepackages())}
     paths = dict.fromkeys(os.path.realpath(path) for path in sys.path)
     return [os.getcwd(), *(path for path in paths if not any(f"{path}{os.sep}".startswith(own) for own in python))]

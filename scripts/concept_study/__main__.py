@@ -52,7 +52,7 @@ def keep(work: Path, out: Path) -> None:
     """Copy what tables and figures are made of, so that ``--draw --work OUT`` makes them again."""
     for records in sorted(work.glob("*/records.jsonl")):
         name, text = records.parent.name, (records.parent / "run.json").read_text()
-        for place, shown in ((f"{work.resolve()}/", f"{work.name}/"), (f"{Path.cwd()}/", "")):
+        for place, shown in ((str(work.resolve()), work.name), (str(out.resolve()), out.name), (f"{Path.cwd()}/", "")):
             text = text.replace(place, shown)
         (out / name).mkdir(exist_ok=True)
         (out / name / "run.json").write_text(text)
