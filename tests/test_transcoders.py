@@ -311,7 +311,7 @@ def test_an_object_in_python(model: Model, weights: dict[str, Tensor]) -> None:
         theirs.cfg = cfg
         assert as_sae(theirs, 96, "it").transcodes
     theirs.forward = lambda x: x  # type: ignore[method-assign]
-    with pytest.raises(UserError, match=r"adds something to what it decodes that is no W_skip"):
+    with pytest.raises(UserError, match=r"gives something else than what it decodes and W_skip"):
         as_sae(theirs, 96, "it")
     theirs.cfg = SimpleNamespace()
     assert not as_sae(theirs, 96, "it").transcodes

@@ -90,12 +90,15 @@ class GivenSAE(SAE):
         """Refuse a transcoder whose own call gives something else than its decoder and ``W_skip`` do (UserError)."""
         if not self.transcodes or not callable(self.given):
             return
-        with torch.no_grad():
-            whole = self.given(x.to(self._dtype))
+        try:
+            with torch.no_grad():
+                whole = self.given(x.to(self._dtype))
+        except Exception:  # noqa: BLE001 - as in _try
+            whole = None
         if not isinstance(whole, Tensor) or not self._alike(at_least_float32(whole), self.rebuild(x, codes)):
             raise UserError(
-                f"{self.name} is a transcoder whose call adds something to what it decodes that is no W_skip [d, d]; "
-                "give it as the folder that its library saves"
+                f"{self.name} is a transcoder whose call gives something else than what it decodes and W_skip [d, d] "
+                "make; give it as the folder that its library saves"
             )
 
     def _tried(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,13 +9,14 @@ from riebench.sae.layouts import SPARSIFY
 from riebench.sae.linear import GroupMax, TopK
 from riebench.sae.unread import OFF, keys, refuse_unread_keys, refuse_unread_tensors, same_number
 
-HARMLESS = keys("expansion_factor normalize_decoder num_latents k multi_topk d_in transcode")
+HARMLESS = keys("expansion_factor normalize_decoder num_latents k multi_topk d_in")
 """Sizes, and what acts in training alone."""
 SWITCHES = keys("skip_connection embed_skip gram_lookup input_unit_norm sample_topk batch_topk")
 """Those that change what is computed and are not read; some are of older versions and of SAeUron's."""
 HONOURED = {
     "activation": ("topk", "groupmax", None),
     "signed": (False, True, None),
+    "transcode": (False, True, None),
     **dict.fromkeys(SWITCHES, OFF),
 }
 READ = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
