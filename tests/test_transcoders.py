@@ -37,12 +37,17 @@ from riebench.sae.given import as_sae
 from riebench.sae.linear import JumpReLU, LinearSAE
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
-from riebench.settings.settings import parse_settings
 from riebench.util.errors import PairError, UserError
 
 SITE, INPUT = "up.0.1/mlp.0", "up.0.1/mlp-input.0"
 PATH = "up_blocks.0.attentions.1.transformer_blocks.0.ff"
 RUN: tuple[list[str], list[int], int] = (["a red heart in a meadow"], [3], 2)
+PROMPTS = {
+    "original_prompt": "a red heart in a meadow",
+    "editing_prompt": "a blue star in a meadow",
+    "original_gsam_prompt": "heart",
+    "editing_gsam_prompt": "star",
+}
 OTHER: tuple[list[str], list[int], int] = (["a blue star in a meadow"], [3], 2)
 
 
@@ -127,12 +132,15 @@ def test_changes_by_codes_are_those_of_a_hook(model: Model, weights: dict[str, T
 
     sae, two = model.sae(SITE), torch.arange(3, 5)
     change = change_by_codes(sae, lambda read, now, step: (step + 1) * sae.directions(sae.encode(read), two))
-    own, *_ = hooked(model, lambda: model.generate(*RUN), written)
+    own, _, outputs = hooked(model, lambda: model.generate(*RUN), written)
     [plain] = model.generate(*RUN)
-    edited, same = model.generate(RUN[0] * 2, RUN[1] * 2, RUN[2], edits=[({SITE: change}, 1.0), ({}, 1.0)])
-    assert np.array_equal(edited.image, own.image)
-    assert np.array_equal(same.image, plain.image)
-    assert not np.array_equal(edited.image, plain.image)
+    edited, same = model.generate(
+        RUN[0] * 2, RUN[1] * 2, RUN[2], edits=[({SITE: change}, 1.0), ({}, 1.0)], capture=[SITE]
+    )
+    assert torch.allclose(edited.values[SITE], outputs, atol=1e-4)
+    assert (np.abs(edited.image.astype(int) - own.image) <= 1).all()
+    assert (np.abs(same.image.astype(int) - plain.image) <= 1).all()
+    assert (np.abs(edited.image.astype(int) - plain.image) > 9).any()
     [off] = model.generate(*RUN, edits=[({SITE: change}, 0.0)])
     assert np.array_equal(off.image, plain.image)
     with pytest.raises(
@@ -147,7 +155,7 @@ def test_methods_move_codes_of_the_input(model: Model, weights: dict[str, Tensor
     base, x_base, _ = hooked(model, lambda: model.generate(*RUN, capture=[SITE, INPUT]))
     source, x_source, _ = hooked(model, lambda: model.generate(*OTHER, capture=[SITE, INPUT]))
     everywhere = {SITE: torch.ones(model.sites[SITE].positions, dtype=torch.bool)}
-    pair = Pair(id="p", editing_type_id=1, original_prompt=RUN[0][0], editing_prompt=OTHER[0][0])
+    pair = Pair(id="p", editing_type_id=1, **PROMPTS)
     seen = Observed(pair, (SITE,), base.values, source.values, everywhere, everywhere, {SITE: model.sae(SITE)}, seed=0)
     plan = create("sae", {"k": 4}).plan(seen)
     codes = codes_of(weights, x_source), codes_of(weights, x_base)
@@ -255,9 +263,7 @@ def test_where_a_transcoder_does_not_belong(model: Model, folder: Path, tmp_path
     with pytest.raises(UserError, match=r"is a transcoder, whose codes are of .*mlp-input\.0, and the method 'own-enc"):
         riebench.run("own-encoder", SITE, model=model, **chosen)
     with pytest.raises(UserError, match="the method 'own-encoder' does not say that it takes one"):
-        read_saes(
-            resolve(RunOptions("own-encoder", SITE, settings=parse_settings({"sae.folder": str(folder.parent)})))[0]
-        )
+        read_saes(resolve(RunOptions("own-encoder", SITE, settings={"sae.folder": str(folder.parent)}))[0])
 
 
 def test_files_that_are_no_transcoder_of_one_width(folder: Path, weights: dict[str, Tensor]) -> None:

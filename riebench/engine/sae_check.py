@@ -36,7 +36,7 @@ def read_saes(request: Request) -> None:
     entry = entry_named(request.model)
     saes, sites = entry.saes(request.settings), entry.sites(request.settings)
     used = [(find(c.method), s) for c in request.conditions if find(c.method).needs_sae for s in c.sites]
-    loaded = {site: load_sae(saes[site]) for _, site in used}
+    loaded = {site: load_sae(saes[site]) for site in dict.fromkeys(site for _, site in used)}
     for method, site in used:
         check_fits(loaded[site], site, sites)
         check_method_takes(method, site, loaded[site])
