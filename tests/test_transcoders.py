@@ -23,7 +23,7 @@ from riebench.features.score_request import score
 from riebench.features.subjects import with_true_directions
 from riebench.features.switching import reconstructed, switched_off
 from riebench.instruments.loading import Instruments
-from riebench.methods import Observed, Plan, method
+from riebench.methods import Observed, Plan, method, rank
 from riebench.methods.registry import create
 from riebench.models.model import Model
 from riebench.models.sae_sites import change_by_codes, read_site
@@ -159,8 +159,7 @@ def test_methods_move_codes_of_the_input(model: Model, weights: dict[str, Tensor
     seen = Observed(pair, (SITE,), base.values, source.values, everywhere, everywhere, {SITE: model.sae(SITE)}, seed=0)
     plan = create("sae", {"k": 4}).plan(seen)
     codes = codes_of(weights, x_source), codes_of(weights, x_base)
-    gain = codes[0][0].mean(0) - codes[1][0].mean(0)
-    add, remove = gain.topk(4).indices, (-gain).topk(4).indices
+    [add], [remove] = rank([codes[0][0].mean(0)], [codes[1][0].mean(0)], 4, seen.protocol.shares)
     moved = codes[0][..., add] @ weights["W_dec"][add] - codes[1][..., remove] @ weights["W_dec"][remove]
     change = plan.changes[SITE]
     assert isinstance(change, Tensor)
