@@ -25,6 +25,7 @@ from riebench.features.switching import reconstructed, switched_off
 from riebench.instruments.loading import Instruments
 from riebench.methods import Observed, Plan, method, rank
 from riebench.methods.registry import create
+from riebench.models.mini import MINI
 from riebench.models.model import Model
 from riebench.models.sae_sites import change_by_codes, read_site
 from riebench.models.sites import Edit, FromInput, Run, input_of
@@ -37,6 +38,7 @@ from riebench.sae.given import as_sae
 from riebench.sae.linear import JumpReLU, LinearSAE
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
+from riebench.settings.settings import parse_settings
 from riebench.util.errors import PairError, UserError
 
 SITE, INPUT = "up.0.1/mlp.0", "up.0.1/mlp-input.0"
@@ -116,6 +118,16 @@ def explained(weights: Mapping[str, Tensor], x: Tensor, y: Tensor) -> float:
 def test_names_of_inputs() -> None:
     assert [input_of(s) for s in ("mid.0/mlp.3", "double.1/mlp")] == ["mid.0/mlp-input.3", "double.1/mlp-input"]
     assert [input_of(s) for s in ("mid.0", "mid.0/neurons.1", INPUT)] == ["mid.0", "mid.0/neurons.1", INPUT]
+
+
+def test_folders_of_sites_and_modules(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder named for the site or for its module, and one that says in its configuration where it writes."""
+    assert MINI.saes(parse_settings({"sae.folder": tmp_path / "saes"})) == {SITE: folder}
+    of_module = folder.rename(folder.with_name(f"unet.{PATH}"))
+    assert MINI.saes(parse_settings({"sae.folder": tmp_path / "saes"})) == {SITE: of_module}
+    alone = of_module.rename(tmp_path / "theirs")
+    assert MINI.saes(parse_settings({"sae.folder": alone})) == {SITE: alone}
+    assert not caplog.records
 
 
 def test_an_input_is_what_a_hook_sees(model: Model) -> None:
