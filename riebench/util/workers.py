@@ -143,10 +143,7 @@ class _Fault:
 class _Actor:
     """What runs in an actor's process."""
 
-    def __init__(self, make: Callable[[], Worker[Any, Any]], threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
+    def __init__(self, make: Callable[[], Worker[Any, Any]]) -> None:
         self.worker: Any = None
         self.fault = ""
         try:
@@ -251,8 +248,9 @@ class RayCrew(Generic[W]):
 
     def _hire(self) -> Any:
         actor: Any = self.ray.remote(_Actor)
-        remote = actor.options(**self.share, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_own_paths())}})
-        return remote.remote(self.make, self.threads)
+        # Not torch.set_num_threads: a worker may do without torch, whose import takes seconds.
+        variables = {"PYTHONPATH": os.pathsep.join(_own_paths()), "OMP_NUM_THREADS": str(self.threads)}
+        return actor.options(**self.share, runtime_env={"env_vars": variables}).remote(self.make)
 
     def _hire_all(self) -> None:
         """Hire one worker, and as many more as fit: the memory of the first is that of each."""
