@@ -196,6 +196,12 @@ def _networks_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No curve of a run is drawn, for tests of many runs that look at their records and messages."""
+    monkeypatch.setattr("riebench.report.curve_figures.draw_run_curve", lambda *_: [])
+
+
 @pytest.fixture(scope="session")
 def fresh() -> Iterator[FreshCommands]:
     """A function that runs a command of ``riebench`` in a new process."""
