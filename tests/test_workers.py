@@ -111,12 +111,12 @@ def standing(nodes: Any, idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> An
     def hire(self: RayCrew) -> Any:
         if not idle:
             return hire_another(self)
-        here, make, actor = os.getcwd(), self.make, idle.pop()
+        here, make, threads, actor = os.getcwd(), self.make, self.threads, idle.pop()
 
         def begin(worker: _Actor) -> None:
             os.chdir(here)
             sys.path.insert(0, here)
-            worker.__init__(make)  # type: ignore[misc]
+            worker.__init__(make, threads)  # type: ignore[misc]
 
         actor.__ray_call__.remote(begin)
         return actor
@@ -454,17 +454,10 @@ def test_a_worker_knows_its_memory(cluster: Any) -> None:
     crew.close()
 
 
-def test_a_worker_imports_from_where_this_program_does_and_has_its_threads(
+def test_a_worker_imports_from_where_this_program_does(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a script does that lies in another folder than the current one, beside the module of its method."""
-    share_out = RayCrew._share_out
-
-    def for_three_cores(self: RayCrew) -> None:
-        share_out(self)
-        self.threads = 3
-
-    monkeypatch.setattr(RayCrew, "_share_out", for_three_cores)
     folder = tmp_path / "scripts"
     folder.mkdir()
     (folder / "beside_the_script.py").write_text("VALUE = 7\n")
@@ -472,7 +465,19 @@ def test_a_worker_imports_from_where_this_program_does_and_has_its_threads(
     crew = RayCrew(dict, Workers(1, "auto", cpus=1, gpus=0), "pair")
     assert crew.ask(lambda _: pkgutil.resolve_name("beside_the_script:VALUE")) == 7
     assert crew.ask(lambda _: "torch" in sys.modules) is False  # a worker imports what it needs
-    assert crew.ask(lambda _: pkgutil.resolve_name("torch:get_num_threads")()) == 3
+    crew.close()
+
+
+def test_a_worker_has_as_many_threads_as_cores(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    share_out = RayCrew._share_out
+
+    def for_three_cores(self: RayCrew) -> None:
+        share_out(self)
+        self.threads = 3
+
+    monkeypatch.setattr(RayCrew, "_share_out", for_three_cores)
+    crew: Any = RayCrew(partial(pkgutil.resolve_name, "torch"), Workers(1, "auto", cpus=1, gpus=0), "pair")
+    assert crew.ask(lambda torch: torch.get_num_threads()) == 3
     crew.close()
 
 

@@ -143,13 +143,15 @@ class _Fault:
 class _Actor:
     """What runs in an actor's process."""
 
-    def __init__(self, make: Callable[[], Worker[Any, Any]]) -> None:
+    def __init__(self, make: Callable[[], Worker[Any, Any]], threads: int) -> None:
         self.worker: Any = None
         self.fault = ""
         try:
             self.worker = make()
         except UserError as error:
             self.fault = str(error)
+        if torch := sys.modules.get("torch"):  # a worker may do without it, as its import takes seconds
+            torch.set_num_threads(threads)
 
     def ready(self) -> str:
         """Why this worker cannot work; empty if it can."""
@@ -248,9 +250,8 @@ class RayCrew(Generic[W]):
 
     def _hire(self) -> Any:
         actor: Any = self.ray.remote(_Actor)
-        # Not torch.set_num_threads: a worker may do without torch, whose import takes seconds.
-        variables = {"PYTHONPATH": os.pathsep.join(_own_paths()), "OMP_NUM_THREADS": str(self.threads)}
-        return actor.options(**self.share, runtime_env={"env_vars": variables}).remote(self.make)
+        remote = actor.options(**self.share, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_own_paths())}})
+        return remote.remote(self.make, self.threads)
 
     def _hire_all(self) -> None:
         """Hire one worker, and as many more as fit: the memory of the first is that of each."""
