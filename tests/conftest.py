@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -53,6 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="there is no GPU of CUDA's; see scripts/gpu_check"))
+
+    gc.freeze()  # so that no collection of garbage goes through all modules again
 
 
 @pytest.fixture(autouse=True)
