@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from transformers import CLIPTextModel, T5EncoderModel
 import riebench
 from riebench.cli import main
 from riebench.engine.bench import denoiser_flops
-from riebench.engine.presets import PRESETS, Sweep
 from riebench.instruments.loading import Instruments
 from riebench.models import Edit, Site, Start, entry_named
 from riebench.models.entries import entry_and_settings
@@ -397,9 +395,7 @@ def test_blocks_and_doctor_need_no_weights(capsys: pytest.CaptureFixture[str]) -
     assert "before: accept its licence at https://huggingface.co/black-forest-labs/FLUX.1-schnell and log in" in said
 
 
-def test_the_whole_path_and_the_bench(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_whole_path_and_the_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("groundingdino", reason="the extra gsam is not installed")
     pytest.importorskip("sam2", reason="the extra gsam is not installed")
     root = tmp_path / "weights"
@@ -414,8 +410,6 @@ def test_the_whole_path_and_the_bench(
     assert record["parts"]["model"].startswith("standin-flux-schnell-")
     assert (record["setting"]["steps"], record["conditions"]["size"]) == (4, SMALL)
     capsys.readouterr()
-    few = Sweep(("sae",), (1,)), Sweep(("steering",), (0.25, 0.5, 1, 2)), Sweep(("neurons",), (1,))
-    monkeypatch.setitem(PRESETS, "bench", replace(PRESETS["bench"], sweeps=few))  # as many as tell replay from none
     command("bench", *words, "--pair-file", "pairs.json", "--pairs", "1", "--steps", "1", "--json", "bench.json")
     found = json.loads((tmp_path / "bench.json").read_text())
     bars = {bar["name"]: bar for bar in found["bars"]}

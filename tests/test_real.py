@@ -158,7 +158,6 @@ def test_the_activation_of_clip_stands_in_records_and_moves_scores(tiny: Path, t
     (tmp_path / "pairs.json").write_text(json.dumps(PAIRS[2:]))
     words = ["run", "--model", "sdxl-turbo", "--weights", str(tiny), "--pairs", "pairs.json", "--block", "mid.0"]
     words += ["--method", "none", "--strength", "1", "--steps", "1", "--set", f"masker.cache={tmp_path / 'm'}"]
-    words += ["--set", "model.size=256"]
     asked = {
         ("riebench", None): True,
         ("paper", None): False,
