@@ -165,8 +165,9 @@ def test_values_that_do_not_fit_are_refused_by_name(
 
 
 def test_a_size_that_does_not_fit_is_refused_before_weights_are_read(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the picture size is 1030; expected a multiple of 16"):
-        riebench.load(folder_of(tmp_path / "pipe", "sd3.5-medium"), size=1030)
+    for name, unit in {"sd3.5-medium": 16, "sd1.5": 8}.items():
+        with pytest.raises(UserError, match=f"the picture size is 1030; expected a multiple of {unit}"):
+            riebench.load(folder_of(tmp_path / name, name), size=1030)
 
 
 def test_a_u_net_without_a_middle_stage_has_no_sites_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,9 +152,8 @@ class SDXLEntry(DiffusersEntry):
 
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
         """See :class:`DiffusersEntry`."""
-        unet, vae = configs["unet"], configs["vae"]
-        factor = levels_factor(vae)
-        return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
+        unet, factor = configs["unet"], levels_factor(configs["vae"])
+        return sites_of(unet, side_of(size, unet["sample_size"] * factor, factor) // factor)
 
     def size_text(self) -> str:
         """See :class:`DiffusersEntry`."""
@@ -179,6 +178,23 @@ class SDXLEntry(DiffusersEntry):
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
         """See :class:`DiffusersEntry`."""
         return SDXL(pipeline, self, settings, fingerprint)
+
+
+def side_of(size: int | None, own: int, factor: int) -> int:
+    """The side of the pictures, pixels.
+
+    Args:
+        size: the chosen one, pixels.
+        own: the model's, pixels.
+        factor: pixels on each side of a latent cell.
+
+    Raises:
+        UserError: if the pipeline takes no such size.
+    """
+    side, unit = size or own, lcm(factor, PIPELINE_UNIT)
+    if side % unit:
+        raise UserError(f"the picture size is {side}; expected a multiple of {unit} (the model's own: {own})")
+    return side
 
 
 def modules_before(unet: nn.Module, block: str) -> list[str]:
@@ -207,11 +223,7 @@ class SDXL(DiffusersModel):
 
     def __init__(self, pipeline: Any, entry: SDXLEntry, settings: Settings, fingerprint: str) -> None:
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
-        own = config.sample_size * factor
-        size = own if chosen.size is None else chosen.size
-        unit = lcm(factor, PIPELINE_UNIT)
-        if size % unit:
-            raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {own})")
+        size = side_of(chosen.size, config.sample_size * factor, factor)
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
         negative, unconditional = chosen.negative_prompt, chosen.unconditional
         halves = {"negative_prompt": negative is not None, "unconditional": unconditional == "subtract"}
