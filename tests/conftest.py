@@ -160,6 +160,15 @@ def mini() -> Instruments:
     return load_instruments("mini", Settings(), "riebench")
 
 
+@pytest.fixture(autouse=True)
+def _batch_kept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The shared mini keeps its batch: in batches of another size its values are rounded otherwise."""
+    from riebench.models.arguments import batch_kept
+
+    with batch_kept(request.getfixturevalue("mini").model if "mini" in request.fixturenames else None):
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _networks_once() -> Iterator[None]:
     """Mini's CLIP, LPIPS and masker are loaded once for all; who loads them gets a copy that shares the network."""

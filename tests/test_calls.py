@@ -416,13 +416,12 @@ def test_a_loaded_pipeline_may_be_saved_and_loaded_again(mini: Instruments) -> N
 
 
 def test_a_users_model_keeps_its_batch(mini: Instruments) -> None:
-    before, mini.model.batch = mini.model.batch, 3
+    mini.model.batch = 3
     loaded = {"model": mini.model, "scorers": mini.scorers}
     riebench.run("none", "mid.0", **loaded, ids="mini-1-00", batch=2, keep_images=0, out="r", quiet=True)
     collect(mini.model, "mid.0", prompts="grammar", count=1, out="c", batch=2, quiet=True)
     riebench.ablate(blocks="mid.0", **loaded, prompts=1, batch=2, out="a", quiet=True)
     assert mini.model.batch == 3
-    mini.model.batch = before
 
 
 def test_a_training_on_a_changed_model_is_another(random_pipeline: Any) -> None:

@@ -105,13 +105,10 @@ def test_steering_edits_and_chance_does_not(results: list[PairResult]) -> None:
 def test_same_records_for_any_batch(mini: Instruments, batch: int) -> None:
     pairs = select(load_pairs(PAIRS), categories=[1, 6], limit=2)
     wanted = worker(["sae", "steering"], [0.5, 1.0, 2.0])
-    mini.model.batch = 8
+    assert mini.model.batch == 8
     expected = [work(wanted, p).records for p in pairs]
     mini.model.batch = batch
-    try:
-        found = [work(wanted, p).records for p in pairs]
-    finally:
-        mini.model.batch = 8
+    found = [work(wanted, p).records for p in pairs]
     for one, other in zip(chain(*expected), chain(*found), strict=True):
         assert one.key == other.key
         assert one.metrics == pytest.approx(other.metrics, abs=2e-3)
