@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
@@ -254,6 +255,17 @@ ATTRIBUTES: dict[str, Callable[[Tokens], dict[str, Any]]] = {
 """Pipelines with attributes that decide on the size or the guidance of a picture, with these attributes."""
 
 
+@contextmanager
+def having(pipeline: Any, attributes: dict[str, Any]) -> Iterator[None]:
+    """Let a pipeline have other attributes inside a ``with`` statement."""
+    own = {name: getattr(pipeline, name) for name in attributes}
+    vars(pipeline).update(attributes)
+    try:
+        yield
+    finally:
+        vars(pipeline).update(own)
+
+
 def load(folder: Any, kind: str, name: str = "", **settings: Any) -> Any:
     """The model in a folder: a :class:`Tokens` or an :class:`SDXL`, of the entry of a name, or of the folder's own."""
     where = {"location": str(folder)} if name else {}
@@ -276,10 +288,7 @@ def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
         more["intermediate_timesteps"] = None
     if kind == "FluxPipeline" and not model.denoiser.config.guidance_embeds:
         more["max_sequence_length"] = 256  # the most that FLUX.1-schnell was trained with
-    attributes = ATTRIBUTES.get(kind, lambda model: {})(model)
-    own = {name: getattr(pipeline, name) for name in attributes}
-    vars(pipeline).update(attributes)
-    try:
+    with having(pipeline, ATTRIBUTES.get(kind, lambda model: {})(model)):
         (pictures, *_) = pipeline(
             prompt=list(prompts),
             num_inference_steps=steps,
@@ -291,8 +300,6 @@ def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
             **{name: value for name, value in more.items() if name in parameters},
             **{guidance: model.guidance},
         )
-    finally:
-        vars(pipeline).update(own)
     return (np.asarray(pictures)[..., :3] * 255).round().astype(np.uint8)
 
 
@@ -785,7 +792,8 @@ def check_trace(model: Tokens, kind: str) -> None:
     guided = {"negative_prompt": ""} if model.guided and has_negative else {}
     guided |= {entry.guidance_argument: model.guidance}
     trace = partial(dry_trace, model.pipeline, entry.denoiser, model.size, guided)
-    with model.unwatched():
+    guiders = ATTRIBUTES[kind](model) if kind == "HunyuanImagePipeline" else {}  # its guidance is no argument
+    with model.unwatched(), having(model.pipeline, guiders):
         if kind in UNTRACED:
             with pytest.raises(UserError, match=f"not conclusive: .*{UNTRACED[kind]}"):
                 trace()
