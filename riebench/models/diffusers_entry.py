@@ -206,7 +206,8 @@ class DiffusersEntry(ModelEntry):
         if folder is None:
             hint = f"see 'riebench doctor --model {self.name}'"
             raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
-        self.sites(settings)  # refuse a bad size, and a bad folder of SAEs, before the large pipeline is loaded
+        if settings.model.size is not None:
+            self.sites(settings)  # refuse a bad size, and a bad folder of SAEs, before the large pipeline is loaded
         saes = self.saes(settings)
         pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
         model = self.model_of(pipeline, settings, self.fingerprint_of(folder, settings))
