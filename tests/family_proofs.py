@@ -652,12 +652,17 @@ SWITCHED: dict[str, dict[str, Any]] = {
 """Settings that switch guidance on where it is off by default, or off where a guidance of 1 does not do it."""
 
 
+def switch(model: Tokens, kind: str) -> dict[str, Any]:
+    """The settings that switch the guidance of a model on or off."""
+    return {"guidance": 3} if model.entry.name == "krea2-turbo" else SWITCHED.get(kind, {"guidance": 1})
+
+
 def check_guidance(model: Tokens, kind: str, steps: int, folder: Any) -> str:
     """With the guidance switched on or off all is as before; or there is no other guidance, and why."""
     if model.kind == "embedded" and kind not in SWITCHED:
         return "the guidance is a number that the network takes"
     try:
-        switched = load(folder, kind, **SWITCHED.get(kind, {"guidance": 1}))
+        switched = load(folder, kind, **switch(model, kind))
     except UserError as refused:
         return str(refused)
     if switched.guided == model.guided:
@@ -671,7 +676,7 @@ def check_guidance(model: Tokens, kind: str, steps: int, folder: Any) -> str:
 
 def check_subtract(model: Tokens, kind: str, folder: Any) -> str:
     """A change of the conditional rows is taken from the others; or that is refused, and why."""
-    settings = SWITCHED.get(kind, {}) if not model.guided else {}
+    settings = switch(model, kind) if kind in SWITCHED and not model.guided else {}
     try:
         model = load(folder, kind, **settings, unconditional="subtract")
     except UserError as refused:
