@@ -46,8 +46,9 @@ def request_of(model: Model, place: Place, masks: Any = None, **more: Any) -> tu
             place.write_masker()
         except UserError:
             masks = halves
-    settings = {"weights": place.weights, "device": str(place.device), "masker.cache": place.work / "masks"}
-    settings |= DETECTION[place.size]
+    settings = {"weights": place.weights, "device": str(place.device)}
+    if masks is None:
+        settings |= {"masker.cache": place.work / "masks", **DETECTION[place.size]}
     options = RunOptions(model=model, pairs=PAIRS, settings=settings, masks=masks, keep_images=0, **more)
     request, _ = resolve(options)
     return request, options.handed_in
