@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, overload
@@ -49,16 +50,19 @@ class GrammarPrompts(Sequence[Prompted]):
     def __getitem__(self, number: slice) -> list[Prompted]: ...
     def __getitem__(self, number: int | slice) -> Prompted | list[Prompted]:
         if isinstance(number, slice):
-            return [self._drawn(seed) for seed in self.seeds[number]]
-        return self._drawn(self.seeds[number])
+            return [_drawn(seed, self.held) for seed in self.seeds[number]]
+        return _drawn(self.seeds[number], self.held)
 
-    def _drawn(self, seed: int) -> Prompted:
-        import numpy as np
 
-        from riebench.mini.grammar import random_prompt, random_scene
+@lru_cache(10_000)
+def _drawn(seed: int, held: bool) -> Prompted:
+    """The prompt of mini's grammar with a seed, of a held-out scene or of another."""
+    import numpy as np
 
-        rng = np.random.default_rng([seed, 3])
-        return Prompted(random_prompt(random_scene(rng, held=self.held), rng), seed)
+    from riebench.mini.grammar import random_prompt, random_scene
+
+    rng = np.random.default_rng([seed, 3])
+    return Prompted(random_prompt(random_scene(rng, held=held), rng), seed)
 
 
 def read_prompts(location: str, count: int | None, split: Split, column: str | None = None) -> Sequence[Prompted]:

@@ -25,10 +25,14 @@ def attempt(work: Callable[[Path], None], folder: Path, seconds: float | None) -
         finally:
             sys.stderr.flush()
             os._exit(code)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)  # of one that has ended it makes nothing
-    _, status = os.waitpid(child, 0)
+    end = None if seconds is None else time.monotonic() + seconds
+    ended, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
+    while not ended and end is not None:
+        time.sleep(0.005)
+        if time.monotonic() >= end:
+            os.kill(child, signal.SIGKILL)
+            end = None
+        ended, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
         sys.exit(f"an attempt in {folder} failed")
     return os.WIFEXITED(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from riebench.paint.studio import Studio
 
 LONGEST = (
-    *("test_token_families", "test_documents", "test_sae_judge", "test_ablation", "test_sae_data", "test_flux"),
-    *("test_report", "test_audit", "test_paint_server", "test_paint_page", "test_model_state", "test_schedulers"),
-    *("test_resume", "test_least", "test_processes", "test_families", "test_feature_index"),
+    *("test_token_families", "test_documents", "test_paint_page", "test_least", "test_sae_judge", "test_flux"),
+    *("test_resume", "test_model_state", "test_sae_data", "test_run", "test_gpu_check", "test_real", "test_report"),
+    *("test_ablation", "test_plugins", "test_api", "test_schedulers", "test_paint_server", "test_audit", "test_wheel"),
+    *("test_processes", "test_sae_learners", "test_families", "test_feature_index", "test_gsam"),
 )
 """Test files that take half a minute or more, the longest first."""
 WIDTHS = (8, 16, 24)
@@ -52,6 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="there is no GPU of CUDA's; see scripts/gpu_check"))
+
+    gc.freeze()  # so that no collection of garbage goes through all modules again
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +197,12 @@ def _networks_once() -> Iterator[None]:
         for name in ("clip", "lpips", "masker"):
             patch.setattr(MiniInstruments, name, once(getattr(MiniInstruments, name)))
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No curve of a run is drawn, for tests of many runs that look at their records and messages."""
+    monkeypatch.setattr("riebench.report.curve_figures.draw_run_curve", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

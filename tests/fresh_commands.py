@@ -1,4 +1,7 @@
-"""Commands in processes that have imported the command line and nothing else: forks of one that has just done so."""
+"""Commands in processes that have imported the command line and what most commands read first, without torch.
+
+They are forks of one that has just done so.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import json, os, resource, sys
+import riebench.cli.run_command, riebench.cli.sae_command, riebench.cli.studies_command, riebench.engine.request
+import riebench.ablation.ablating, riebench.features.located_saes, riebench.models.flux, riebench.models.mini
 from riebench.cli import main
 
 def work(job):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.cli import main
 from riebench.engine.bench import denoiser_flops, difference, plain_pair, scored_pictures
@@ -151,6 +152,23 @@ def test_a_captured_run_that_broke_off_is_not_replayed(model: SDXL, monkeypatch:
             model.generate(["a b"], [5], 1, capture=["up.0.1"])
     (again,) = model.generate(["a b"], [5], 1, edits=edits)
     assert np.array_equal(again.image, whole.image)
+
+
+def test_operations_are_those_that_torch_counts(model: SDXL) -> None:
+    work = partial(model.generate, ["a"], [5], 2)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        forward = model.pipeline.unet.forward
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            with FlopCounterMode(display=False) as counter:
+                output = forward(*args, **kwargs)
+            found.append(counter.get_total_flops())
+            return output
+
+        patch.setattr(model.pipeline.unet, "forward", counted)
+        work()
+    assert denoiser_flops(model, work) == sum(found) > 0
 
 
 def test_at_most_six_tenths_of_the_arithmetic_remain(model: SDXL, mini: Instruments) -> None:
@@ -317,7 +335,7 @@ def test_a_run_survives_a_small_device(mini: Instruments, monkeypatch: pytest.Mo
 
 def test_bench_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        main(["bench", "--pairs", "1", "--block", "up.0.1", "--json", str(tmp_path / "b.json")])
+        main(["bench", "--pairs", "1", "--block", "up.0.1", "--steps", "1", "--json", str(tmp_path / "b.json")])
     said = capsys.readouterr().out
     assert "denoiser passes" in said
     assert (tmp_path / "b.json").read_text().startswith("{")

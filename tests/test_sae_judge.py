@@ -30,7 +30,7 @@ from riebench.standin.write import write_standin
 from riebench.util.errors import UserError
 
 SITE = "up.0.0"
-FEW: dict[str, Any] = {"count": 24, "features": 2, "best": 1, "pictures": 1, "downstream": 2, "fit": 4}
+FEW: dict[str, Any] = {"count": 12, "features": 2, "best": 1, "pictures": 1, "downstream": 2, "fit": 4}
 
 
 @pytest.fixture

@@ -66,7 +66,8 @@ def test_an_sae_is_of_its_site_alone(mini: Instruments, saes: Path, tmp_path: Pa
     for given in (of_output, load_sae(of_output)):
         with pytest.raises(UserError, match=r"given for mid\.0 was trained at mid\.0/output"):
             riebench.load("mini", saes={"mid.0": given})
-    few = {"model": model, "baselines": [], "prompts": "grammar", "count": 6}
+    least = {"count": 6, "features": 1, "best": 1, "pictures": 1, "downstream": 1, "fit": 4}
+    few = {"model": model, "baselines": [], "prompts": "grammar", **least}
     (facts,) = score(of_output, tmp_path / "scores", **few)
     assert facts["block"] == "mid.0/output"
     with pytest.raises(UserError, match=r"says that it is of mid\.0/output, not of mid\.0; leave out --site"):

@@ -58,7 +58,11 @@ def nodes() -> Iterator[Any]:
             "num_cpus": 1,
             "num_gpus": 1,  # Ray shares out what it is told; nothing computes on it
             "include_dashboard": False,
-            "_system_config": {"health_check_period_ms": 500, "health_check_failure_threshold": 4},
+            "_system_config": {
+                "health_check_period_ms": 500,
+                "health_check_failure_threshold": 4,
+                "prestart_worker_first_driver": False,  # processes that nobody uses
+            },
         },
     )
     made.add_node(num_cpus=1, num_gpus=1)
@@ -460,6 +464,20 @@ def test_a_worker_imports_from_where_this_program_does(
     monkeypatch.syspath_prepend(folder)
     crew = RayCrew(dict, Workers(1, "auto", cpus=1, gpus=0), "pair")
     assert crew.ask(lambda _: pkgutil.resolve_name("beside_the_script:VALUE")) == 7
+    assert crew.ask(lambda _: "torch" in sys.modules) is False  # a worker imports what it needs
+    crew.close()
+
+
+def test_a_worker_has_as_many_threads_as_cores(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    share_out = RayCrew._share_out
+
+    def for_three_cores(self: RayCrew) -> None:
+        share_out(self)
+        self.threads = 3
+
+    monkeypatch.setattr(RayCrew, "_share_out", for_three_cores)
+    crew: Any = RayCrew(partial(pkgutil.resolve_name, "torch"), Workers(1, "auto", cpus=1, gpus=0), "pair")
+    assert crew.ask(lambda torch: torch.get_num_threads()) == 3
     crew.close()
 
 

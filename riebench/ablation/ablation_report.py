@@ -115,7 +115,7 @@ def draw_sheet(folder: Path, ablation: Ablation, zeroings: Sequence[Zeroing]) ->
     for sheet in sheets:
         whole.paste(sheet, (0, top))
         top += sheet.height
-    whole.save(folder / SHEET, compress_level=9)
+    whole.save(folder / SHEET)
 
 
 def _label(blocks: BlockSet) -> str:
@@ -192,3 +192,4 @@ def _bars(axes: Axes, part: pd.DataFrame, measure: str, colour: str) -> None:
 def _save(figure: Figure, path: Path) -> None:
     for kind in KINDS:
         figure.savefig(path.with_name(f"{path.name}.{kind}"), metadata=METADATA[kind])
+        figure.set_layout_engine("none")  # the first format's layout is everyone's

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Scene:
 
     def values(self) -> dict[str, str]:
         """The scene as a mapping from attribute to value."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 DEFAULTS = Scene()
@@ -177,7 +177,8 @@ def held_out(scene: Scene) -> bool:
 def random_scene(rng: np.random.Generator, held: bool | None = None) -> Scene:
     """A scene with every attribute drawn uniformly; ``held`` True draws held-out scenes only, False none of them."""
     while True:
-        scene = Scene(**{name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()})
+        # The same numbers as rng.choice draws, which makes an array of the values at each call.
+        scene = Scene(**{name: values[rng.integers(len(values))] for name, values in ATTRIBUTES.items()})
         if held is None or held_out(scene) == held:
             return scene
 

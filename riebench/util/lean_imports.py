@@ -15,8 +15,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-LATER = {"scipy.stats": (), "scipy.ndimage": ("zoom",)}
-"""Modules that diffusers' schedulers and lpips' training import, and the functions that they import from there."""
+LATER = {"scipy.stats": (), "scipy.ndimage": ("zoom",), "scipy.optimize": ("linear_sum_assignment",)}
+"""Modules that diffusers' schedulers, lpips' training and transformers' losses import, with functions of theirs."""
 
 
 @contextmanager

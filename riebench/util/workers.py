@@ -144,15 +144,14 @@ class _Actor:
     """What runs in an actor's process."""
 
     def __init__(self, make: Callable[[], Worker[Any, Any]], threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
         self.worker: Any = None
         self.fault = ""
         try:
             self.worker = make()
         except UserError as error:
             self.fault = str(error)
+        if torch := sys.modules.get("torch"):  # a worker may do without it, as its import takes seconds
+            torch.set_num_threads(threads)
 
     def ready(self) -> str:
         """Why this worker cannot work; empty if it can."""
