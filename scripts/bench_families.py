@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from gpu_checks.place import PAIRS
@@ -31,23 +32,32 @@ SIZE = {"SanaPipeline": 128}
 """Side of the pictures, pixels, where 64 are too few."""
 
 
-def benched(model: Model, pairs: int, steps: int) -> Bench:
-    """The bench of a model at its last block, with a random SAE and mini's CLIP and LPIPS; of neurons if it has any."""
+def benched(model: Model, pairs: int, steps: int, few: bool = False) -> Bench:
+    """The bench of a model at its last block, with a random SAE and mini's CLIP and LPIPS; of neurons if it has any.
+
+    Args:
+        model: the model.
+        pairs: number of pairs.
+        steps: of each run.
+        few: whether one setting of each method is enough; otherwise those of ``riebench bench``.
+    """
     site = block_sites(model.sites)[-1]
     width, generator = model.sites[site].width, torch.Generator().manual_seed(0)
     model.saes = {site: random_sae({"d_model": width, "n_dirs_local": 4 * width, "k": 8}, generator)}
+    neurons = ["neurons"] if neuron_sites(model.sites, site) else []
+    how: dict[str, Any] = {"method": ["steering", "sae", *neurons], **({"strength": 1} if few else {})}
     options = RunOptions(
         model=model,
         pairs=PAIRS[:pairs],
         block=site,
-        **({"preset": "bench"} if neuron_sites(model.sites, site) else {"method": ["steering", "sae"]}),
+        **({"preset": "bench"} if neurons and not few else how),
         steps=steps,
         masks=halves,
         scorers=assemble_scorers(MiniInstruments()),
         keep_images=0,
     )
     request, chosen = resolve(options)
-    return bench(request, chosen, handed_in=options.handed_in)
+    return bench(request, chosen, handed_in=options.handed_in, flops=False)
 
 
 def row(kind: str, result: Bench) -> str:

@@ -47,14 +47,19 @@ CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
 }
 """Name of a proof in the table to the proof."""
 FOLDER_CHECKS: dict[str, Callable[[Any, str, int, Path], Any]] = {
+    "bench": proofs.check_bench,
     "sizes": lambda model, kind, steps, folder: proofs.check_sizes(model, kind, folder),
     "guidance": proofs.check_guidance,
+    "trace": lambda model, kind, steps, folder: proofs.check_trace(model, kind),
+    "hidden": proofs.check_hidden,
     "subtract": lambda model, kind, steps, folder: proofs.check_subtract(model, kind, folder),
     "methods": lambda model, kind, steps, folder: proofs.check_methods(
         model, kind, steps, assemble_scorers(MiniInstruments()), folder.parent / f"run-{steps}"
     ),
 }
 """The proofs that load the model anew from its folder, or write a run beside it."""
+ONCE = {"edits", "other sites", "sizes", "subtract", "trace", "bench"}
+"""The proofs that have a number of steps of their own, and the one that takes as long as all others."""
 U_NET_CHECKS: dict[str, Callable[[Any, str, int], Any]] = {
     **{name: CHECKS[name] for name in ("picture", "passes", "strength 0", "batches", "replay")},
     "values and edits": proofs.check_u_net_sites,
@@ -78,10 +83,13 @@ def proven(entry: DiffusersEntry, folder: Path, numbers: list[int], blocks: int)
     else:
         write_tiny_model(folder, entry, seed=1, blocks=blocks)
     model = proofs.load(folder, kind, entry.name)
-    checks = U_NET_CHECKS
-    if isinstance(entry, TokenEntry):
-        checks = CHECKS | {name: in_folder(check, folder) for name, check in FOLDER_CHECKS.items()}
-    results = {name: outcome(partial(checked, check, model, numbers, entry)) for name, check in checks.items()}
+    of_folder = {name: in_folder(check, folder) for name, check in FOLDER_CHECKS.items()}
+    checks = CHECKS | of_folder if isinstance(entry, TokenEntry) else U_NET_CHECKS | {"bench": of_folder["bench"]}
+    steps = [number for number in numbers if number >= entry.least_steps]
+    results = {
+        name: outcome(partial(checked, check, model, steps[:1] if name in ONCE else steps))
+        for name, check in checks.items()
+    }
     results["start="] = outcome(partial(proofs.check_start, model, kind))
     return results
 
@@ -91,11 +99,10 @@ def in_folder(check: Callable[..., Any], folder: Path) -> Callable[[Any, str, in
     return lambda model, kind, steps: check(model, kind, steps, folder)
 
 
-def checked(check: Callable[[Any, str, int], Any], model: Any, numbers: list[int], entry: DiffusersEntry) -> None:
-    """Make a proof with every number of steps that the entry has."""
+def checked(check: Callable[[Any, str, int], Any], model: Any, numbers: list[int]) -> None:
+    """Make a proof with each number of steps."""
     for steps in numbers:
-        if steps >= entry.least_steps:
-            check(model, entry.pipeline_class, steps)
+        check(model, model.entry.pipeline_class, steps)
 
 
 def outcome(proof: Callable[[], Any]) -> str:
@@ -139,8 +146,8 @@ def main() -> int:
     head = [
         f"diffusers {diffusers.__version__}, float32 on a CPU; steps: {', '.join(map(str, arguments.steps))}; "
         f"blocks of each kind: {arguments.blocks}; proofs: {', '.join((*CHECKS, *FOLDER_CHECKS))}; "
-        f"of U-Nets: {', '.join(U_NET_CHECKS)}. Blocks, widths and weights are of the published model; all weights "
-        "are those of the denoiser, the text encoders and the autoencoder.",
+        f"of U-Nets: {', '.join((*U_NET_CHECKS, 'bench'))}. Blocks, widths and weights are of the published model; all "
+        "weights are those of the denoiser, the text encoders and the autoencoder.",
         "",
         "| model | pipeline | blocks | width, neurons | weights: denoiser, all, 10^9 | GB of all, 16 and 32 bits "
         "| guidance | proofs that hold | start= |",
@@ -159,15 +166,25 @@ def main() -> int:
         cells = [*first, f"all but {', '.join(failing)}" if failing else f"all {len(results)}", start]
         rows[cells[0]] = f"| {' | '.join(cells)} |"
         print(f"{rows[cells[0]]}  {time.perf_counter() - started:.0f} s", flush=True)
-    if arguments.write:
-        before, _, rest = README.read_text().partition(BEGIN)
-        table, _, after = rest.partition(END)
-        of_this = head[0] in table  # otherwise the rows are of another diffusers, or of other proofs
-        known = {line.split(" ")[1]: line for line in table.splitlines() if of_this and line.startswith("| `")}
-        names = [f"`{entry.name}`" for entry in entries]
-        lines = [*head, *(({**known, **rows})[name] for name in names if name in {**known, **rows})]
-        README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
+        if arguments.write:
+            write_table(head, rows, [f"`{each.name}`" for each in entries])
     return int(failed)
+
+
+def write_table(head: list[str], rows: dict[str, str], names: list[str]) -> None:
+    """Put rows into the table of the README; others stay if they are of the same diffusers and proofs.
+
+    Args:
+        head: the lines before the rows.
+        rows: model to its row.
+        names: of all models, in the order of the table.
+    """
+    before, _, rest = README.read_text().partition(BEGIN)
+    table, _, after = rest.partition(END)
+    of_this = head[0] in table
+    known = {line.split(" ")[1]: line for line in table.splitlines() if of_this and line.startswith("| `")} | rows
+    lines = [*head, *(known[name] for name in names if name in known)]
+    README.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +24,8 @@ from riebench.models import Batch, Edit, Start
 from riebench.models.diffusers_model import DiffusersModel
 from riebench.models.sdxl import SDXL, site_path
 from riebench.models.sites import neuron_sites
-from riebench.models.tokens import Tokens
+from riebench.models.tokens import Blocks, Tokens
+from riebench.models.traced import dry_trace
 from riebench.pairs import Pair
 from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError
@@ -252,6 +255,17 @@ ATTRIBUTES: dict[str, Callable[[Tokens], dict[str, Any]]] = {
 """Pipelines with attributes that decide on the size or the guidance of a picture, with these attributes."""
 
 
+@contextmanager
+def having(pipeline: Any, attributes: dict[str, Any]) -> Iterator[None]:
+    """Let a pipeline have other attributes inside a ``with`` statement."""
+    own = {name: getattr(pipeline, name) for name in attributes}
+    vars(pipeline).update(attributes)
+    try:
+        yield
+    finally:
+        vars(pipeline).update(own)
+
+
 def load(folder: Any, kind: str, name: str = "", **settings: Any) -> Any:
     """The model in a folder: a :class:`Tokens` or an :class:`SDXL`, of the entry of a name, or of the folder's own."""
     where = {"location": str(folder)} if name else {}
@@ -274,10 +288,7 @@ def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
         more["intermediate_timesteps"] = None
     if kind == "FluxPipeline" and not model.denoiser.config.guidance_embeds:
         more["max_sequence_length"] = 256  # the most that FLUX.1-schnell was trained with
-    attributes = ATTRIBUTES.get(kind, lambda model: {})(model)
-    own = {name: getattr(pipeline, name) for name in attributes}
-    vars(pipeline).update(attributes)
-    try:
+    with having(pipeline, ATTRIBUTES.get(kind, lambda model: {})(model)):
         (pictures, *_) = pipeline(
             prompt=list(prompts),
             num_inference_steps=steps,
@@ -289,8 +300,6 @@ def own_call(model: Tokens, prompts: list[str], steps: int) -> np.ndarray:
             **{name: value for name, value in more.items() if name in parameters},
             **{guidance: model.guidance},
         )
-    finally:
-        vars(pipeline).update(own)
     return (np.asarray(pictures)[..., :3] * 255).round().astype(np.uint8)
 
 
@@ -391,6 +400,7 @@ def hooked(module: Any, site: str, hook: Callable[..., Any]) -> Any:
 def check_u_net_sites(model: Any, kind: str, steps: int) -> None:
     """Captured values are what a hook sees; an edit gives the picture that a hook's change gives."""
     block, path = blocks_of(model)[-1]
+    (plain,) = generate(model, PROMPTS[:1], steps)
     for part, inner in U_NET_PARTS.items():
         site = f"{block}{part}"
         shape, seen = model.sites[site], []
@@ -413,7 +423,7 @@ def check_u_net_sites(model: Any, kind: str, steps: int) -> None:
         edits = [({site: change.expand(steps, -1, -1)}, 1.0)]
         (run,) = generate(model, PROMPTS[:1], steps, edits=edits, capture=[site])
         assert np.array_equal(run.image, own.image), site
-        assert not np.array_equal(run.image, generate(model, PROMPTS[:1], steps)[0].image), site
+        assert not np.array_equal(run.image, plain.image), site
         assert torch.allclose(run.values[site], torch.stack(seen), atol=1e-5), site
 
 
@@ -454,6 +464,7 @@ def check_inner(model: Tokens, kind: str) -> None:
     """Captured outputs and parts of a block are what a hook sees; an edit there changes what a hook changes there."""
     steps = model.entry.least_steps
     lists = {path.rpartition(".")[0]: (site, path) for site, path in reversed(blocks_of(model))}
+    (plain,) = generate(model, PROMPTS[:1], steps)
     for name, (block, path) in lists.items():
         expected = {f"{block}/{part}": where for part, where in INNER[kind][name].items()}
         mlp = expected.get(f"{block}/mlp")
@@ -490,7 +501,7 @@ def check_inner(model: Tokens, kind: str) -> None:
             edits = [({site: change.expand(steps, -1, -1)}, 3.0)]
             (run,) = generate(model, PROMPTS[:1], steps, edits=edits, capture=[site])
             assert np.array_equal(run.image, own.image), site
-            assert not np.array_equal(run.image, generate(model, PROMPTS[:1], steps)[0].image), site
+            assert not np.array_equal(run.image, plain.image), site
             for step in range(steps):
                 value = conditional(model, kind, rows_first(kind, inner, seen[step * each]))
                 value = tokens_of(value, place, shape.positions)[0]
@@ -526,52 +537,48 @@ def check_text(model: Tokens, kind: str, steps: int) -> None:
     pairs = [each for each in pairs_of_blocks(model, kind) if each[1].rpartition(".")[0] in lists]
     assert {site for site, _, _ in pairs} <= {s.removesuffix("/text") for s in model.sites if s.endswith("/text")}
     assert bool(lists) == any(site.endswith("/text") for site in model.sites)
-    calls = 2 if model.kind == "calls" else 1
+    if not pairs:
+        return
+    calls, runs = 2 if model.kind == "calls" else 1, []
+    capture, paths = [f"{site}/text" for site, _, _ in pairs], [*dict.fromkeys(p for _, *both in pairs for p in both)]
+    plain = inputs_of(model, paths, lambda: runs.extend(generate(model, PROMPTS[:1], steps, capture=capture)))
     for site, before, after in pairs:
         name, count = before.rpartition(".")[0], model.sites[site].positions
         key, picture = lists[name], LAYOUT[kind][name][0]
-        runs: list[Any] = []
         change = torch.linspace(1, 2, model.sites[site].width)
-        seen = []
-        for strength in (0.0, 2.0):
-            edits = [Edit({f"{site}/text": change}, strength, [0])]
-
-            def work(kept: Any = runs, edits: Any = edits, name: str = f"{site}/text") -> None:
-                kept.extend(generate(model, PROMPTS[:1], steps, edits=edits, capture=[name]))
-
-            seen.append(inputs_of(model, [before, after], work))
+        edits = [Edit({f"{site}/text": change}, 2.0, [0])]
+        edited = inputs_of(model, [after], partial(generate, model, PROMPTS[:1], steps, edits=edits))
         for step in range(steps):
-            texts = [conditional(model, kind, seen[0][path][step * calls][key]) for path in (before, after)]
+            texts = [conditional(model, kind, plain[path][step * calls][key]) for path in (before, after)]
             first, second = (value[:, :-count] if key == picture else value for value in texts)
             assert torch.equal(runs[0].values[f"{site}/text"][step], (second.float() - first.float())[0]), site
-        moved = [conditional(model, kind, s[after][0][key]) for s in seen]
+        moved = [conditional(model, kind, seen[after][0][key]) for seen in (plain, edited)]
         delta = (moved[1] - moved[0])[0]
         text = delta[:-count] if key == picture else delta
         assert torch.allclose(text, (2 * change).expand_as(text), atol=1e-4), site
         if key == picture:
             assert not bool(delta[-count:].any()), site
         else:
-            assert torch.equal(*(s[after][0][picture] for s in seen)), site
+            assert torch.equal(plain[after][0][picture], edited[after][0][picture]), site
 
 
 def check_edits(model: Tokens, kind: str) -> None:
     """A change at one token reaches that token of the next block's conditional input, and nothing else there."""
-    steps, calls = model.entry.least_steps, 2 if model.kind == "calls" else 1
-    for site, _, after in pairs_of_blocks(model, kind):
+    steps, calls, pairs = model.entry.least_steps, 2 if model.kind == "calls" else 1, pairs_of_blocks(model, kind)
+    plain = inputs_of(model, [after for *_, after in pairs], partial(generate, model, PROMPTS[:1], steps))
+    for site, _, after in pairs:
         key, place, _, _ = LAYOUT[kind][after.rpartition(".")[0]]
         shape = model.sites[site]
         change = torch.zeros(shape.positions, shape.width)
         change[6] = torch.linspace(1, 2, shape.width)
-        runs = []
-        for strength in (0.0, 2.0):
-            edits = [Edit({site: change.expand(steps, -1, -1)}, strength, [0])]
-            runs.append(inputs_of(model, [after], partial(generate, model, PROMPTS[:1], steps, edits=edits))[after])
-        for call, (mine, theirs) in enumerate(zip(*runs, strict=True)):
+        edits = [Edit({site: change.expand(steps, -1, -1)}, 2.0, [0])]
+        edited = inputs_of(model, [after], partial(generate, model, PROMPTS[:1], steps, edits=edits))[after]
+        for call, (mine, theirs) in enumerate(zip(plain[after], edited, strict=True)):
             if call == calls:
                 break  # the next step begins with another picture
             for name in mine:
                 assert torch.equal(mine[name], theirs[name]) == (call == 1 or name != key), (site, call, name)
-        moved = rows_first(kind, "", runs[1][0][key] - runs[0][0][key])
+        moved = rows_first(kind, "", edited[0][key] - plain[after][0][key])
         inside = tokens_of(conditional(model, kind, moved), place, shape.positions)[0]
         assert torch.allclose(inside, 2 * change, atol=1e-4), site
         assert int((moved.abs().sum(-1) > 0).sum()) == 1, site
@@ -656,12 +663,17 @@ SWITCHED: dict[str, dict[str, Any]] = {
 """Settings that switch guidance on where it is off by default, or off where a guidance of 1 does not do it."""
 
 
+def switch(model: Tokens, kind: str) -> dict[str, Any]:
+    """The settings that switch the guidance of a model on or off."""
+    return {"guidance": 3} if model.entry.name == "krea2-turbo" else SWITCHED.get(kind, {"guidance": 1})
+
+
 def check_guidance(model: Tokens, kind: str, steps: int, folder: Any) -> str:
     """With the guidance switched on or off all is as before; or there is no other guidance, and why."""
     if model.kind == "embedded" and kind not in SWITCHED:
         return "the guidance is a number that the network takes"
     try:
-        switched = load(folder, kind, **SWITCHED.get(kind, {"guidance": 1}))
+        switched = load(folder, kind, **switch(model, kind))
     except UserError as refused:
         return str(refused)
     if switched.guided == model.guided:
@@ -675,7 +687,7 @@ def check_guidance(model: Tokens, kind: str, steps: int, folder: Any) -> str:
 
 def check_subtract(model: Tokens, kind: str, folder: Any) -> str:
     """A change of the conditional rows is taken from the others; or that is refused, and why."""
-    settings = SWITCHED.get(kind, {}) if not model.guided else {}
+    settings = switch(model, kind) if kind in SWITCHED and not model.guided else {}
     try:
         model = load(folder, kind, **settings, unconditional="subtract")
     except UserError as refused:
@@ -723,6 +735,16 @@ def check_methods(model: Tokens, kind: str, steps: int, scorers: Any, out: Any) 
         assert changed == (record.setting.strength > 0), record.setting
 
 
+def check_bench(model: Any, kind: str, steps: int, folder: Any) -> None:
+    """The networks of a model that has encoded no prompt make as few passes in a run as suffice.
+
+    The folder ``scripts`` is on the path.
+    """
+    unused = load(folder, kind, model.entry.name)
+    bars = import_module("bench_families").benched(unused, 1, steps, few=True).bars
+    assert [bar.name for bar in bars if "passes" in bar.name and not bar.met] == []
+
+
 def check_start(model: Tokens, kind: str) -> str:
     """A run begins with a finished picture, or is refused with the reason, which is returned."""
     start = Start(PROMPTS[1], 1)
@@ -759,3 +781,61 @@ def finished_latents(model: Tokens, steps: int) -> Tensor:
     with torch.no_grad():
         model.sample(Batch(PROMPTS[:1], [SEED], steps, finished=latents))
     return latents[0]
+
+
+UNTRACED = {
+    "QwenImage21Pipeline": "returns .1, 4, 64, 64. for a picture of 64 px",
+    "HiDreamImagePipeline": "returns .1, 3, 1024, 1024. for a picture of 64 px",
+    "Kandinsky5T2IPipeline": "has no attribute 'images'",
+    "BriaFiboPipeline": "blocks of single_transformer_blocks do not take the picture as the block before puts it out",
+    "ErnieImagePipeline": "of which 26 follow the prompt",
+}
+"""Pipelines of whose layout a dry trace is not conclusive, and why; that of all others it finds."""
+
+
+HIDDEN = {"StableDiffusion3Pipeline", "ChromaPipeline", "AuraFlowPipeline"}
+"""Pipelines that are also tried as if their class was unknown; their own defaults are those of their families."""
+
+
+def described(blocks: Iterable[Blocks], config: Any) -> list[tuple[Any, ...]]:
+    return [(b.path, b.number(config), b.picture, b.output, b.place, b.text, b.last_text) for b in blocks]
+
+
+def check_trace(model: Tokens, kind: str) -> None:
+    """What a family declares is what a dry trace finds."""
+    entry, config = model.entry, model.denoiser.config
+    has_negative = "negative_prompt" in inspect.signature(type(model.pipeline).__call__).parameters
+    guided = {"negative_prompt": ""} if model.guided and has_negative else {}
+    guided |= {entry.guidance_argument: model.guidance}
+    trace = partial(dry_trace, model.pipeline, entry.denoiser, model.size, guided)
+    guiders = ATTRIBUTES[kind](model) if kind == "HunyuanImagePipeline" else {}  # its guidance is no argument
+    with model.unwatched(), having(model.pipeline, guiders):
+        if kind in UNTRACED:
+            with pytest.raises(UserError, match=f"not conclusive: .*{UNTRACED[kind]}"):
+                trace()
+            return
+        layout = trace()
+    assert described(layout.blocks, config) == described(entry.blocks, config)
+    assert layout.guidance == ("none" if model.kind == "embedded" else model.kind)
+    last = model.sites[blocks_of(model)[-1][0]]
+    assert (layout.grid, layout.width) == (last.grid, last.width)
+
+
+def check_hidden(model: Tokens, kind: str, steps: int, folder: Any) -> Any:
+    """A model whose family is hidden has the pictures and values of that family; it is returned, or None."""
+    if kind not in HIDDEN:
+        return None
+    traced = riebench.load(folder, device="cpu", size=model.size, family="traced")
+    site, path = blocks_of(model)[-1]
+    both = [(model, (site, f"{site}/output")), (traced, (path, f"{path}/output"))]
+    change = torch.linspace(-2, 2, model.sites[site].width)
+    for strength in (0.0, 1.0):
+        runs = [
+            generate(one, PROMPTS[:1], steps, capture=sites, edits=[Edit(dict.fromkeys(sites, change), strength)])
+            for one, sites in both
+        ]
+        for own, other in zip(*runs, strict=True):
+            assert np.array_equal(own.image, other.image)
+            for (_, mine), (_, theirs) in zip(*(sorted(run.values.items()) for run in (own, other)), strict=True):
+                assert torch.equal(mine, theirs)
+    return traced

@@ -350,7 +350,7 @@ def test_a_folder_is_known_by_its_pipeline(tmp_path: Path, monkeypatch: pytest.M
 def test_a_repository_in_the_hubs_cache_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its entry is that of the repository, else that of its pipeline's class."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    sdxl, klein = {"_class_name": "StableDiffusionXLPipeline"}, {"_class_name": "Flux2KleinPipeline"}
+    sdxl, klein, krea = ({"_class_name": f"{kind}Pipeline"} for kind in ("StableDiffusionXL", "Flux2Klein", "Krea2"))
     repositories = {
         "stabilityai/sdxl-turbo": (sdxl, "sdxl-turbo"),
         "someone/sdxl-of-mine": (sdxl, "sdxl-base"),
@@ -358,6 +358,9 @@ def test_a_repository_in_the_hubs_cache_is_a_model(tmp_path: Path, monkeypatch: 
         "black-forest-labs/FLUX.2-klein-9B": (klein | {"is_distilled": True}, "flux2-klein-distilled"),
         "black-forest-labs/FLUX.2-klein-base-4B": (klein | {"is_distilled": False}, "flux2-klein"),
         "black-forest-labs/FLUX.2-klein-base-9B": (klein, "flux2-klein"),
+        "krea/Krea-2-Turbo": (krea | {"is_distilled": True}, "krea2-turbo"),
+        "someone/Krea-2-Turbo-of-mine": (krea | {"is_distilled": True}, "krea2-turbo"),
+        "someone/Krea-2-of-mine": (krea, "krea2"),
     }
     for repository, (index, expected) in repositories.items():
         folder = tmp_path / f"models--{repository.replace('/', '--')}"

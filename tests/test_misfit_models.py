@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import diffusers
 import pytest
 
+import riebench
 from riebench.ablation.ablation_request import resolve_ablation
 from riebench.cli import main
 from riebench.engine.request import resolve
@@ -23,6 +25,7 @@ from riebench.pairs import Pair
 from riebench.settings.settings import Settings, parse_settings
 from riebench.training.capture import resolve_capture
 from riebench.util.errors import UserError
+from riebench.weights import locate
 
 PAIR = Pair(
     id="p",
@@ -115,6 +118,12 @@ def text(content: str) -> Callable[[Path], object]:
             text('{"_class_name": "PRXPipeline"}'),
             "model_index.json names a PRXPipeline, and sd3.5-medium takes a StableDiffusion3Pipeline; give another",
         ),
+        (
+            "krea2",
+            "model_index.json",
+            text('{"_class_name": "Krea2Pipeline", "is_distilled": true}'),
+            "is_distilled=True, and krea2 expects False; give another",
+        ),
         ("sd1.5", "scheduler", lambda file: file.mkdir(), ""),
         ("flux-dev", "transformer/config.json", text("7"), "config.json holds a int; expected an object"),
     ],
@@ -126,7 +135,7 @@ def test_files_that_do_not_fit_are_refused_in_one_line(
     wrong(folder / file)
     code, _, err = command(capsys, "blocks", "--model", name, "--set", f"model.location={folder}")
     assert (code, said in err, err.count("\n")) == ((2, True, 1) if said else (0, True, 0)), err
-    assert not said or str(folder) in err
+    assert not said or str(folder) in err or "is_distilled" in said
 
 
 @pytest.mark.parametrize(
@@ -144,7 +153,8 @@ def test_files_that_do_not_fit_are_refused_in_one_line(
         ("sdxl-base", {"block_out_channels": []}, "has [] as 'block_out_channels'"),
         ("sdxl-base", {"block_out_channels": [320]}, "are none of sdxl-base"),
         ("sdxl-base", {"down_block_types": [1, 2]}, "has [1, 2] as 'down_block_types'"),
-        ("sdxl-base", {"transformer_layers_per_block": [0, [2, 2], 4]}, "has [0, [2, 2], 4] as 'transformer_layers"),
+        ("sdxl-base", {"transformer_layers_per_block": [0, [2, 2], [4]]}, "are none of sdxl-base"),
+        ("sdxl-base", {"transformer_layers_per_block": [0, [2, "a"], 4]}, """has [0, [2, "a"], 4] as 'transformer_l"""),
         ("flux-dev", {"guidance_embeds": "yes"}, """has "yes" as 'guidance_embeds'"""),
         ("prx", {"mlp_ratio": float("nan")}, "has NaN as 'mlp_ratio'"),
     ],
@@ -158,6 +168,28 @@ def test_values_that_do_not_fit_are_refused_by_name(
     assert said in str(refused.value)
     assert str(folder) in str(refused.value)
     assert "put the pipeline's own file back, or give another folder" in str(refused.value)
+
+
+def test_a_size_that_does_not_fit_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+    for name, unit in {"sd3.5-medium": 16, "sd1.5": 8}.items():
+        with pytest.raises(UserError, match=f"the picture size is 1030; expected a multiple of {unit}"):
+            riebench.load(folder_of(tmp_path / name, name), size=1030)
+
+
+def test_a_u_net_without_a_middle_stage_has_no_sites_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pruned = folder_of(tmp_path / "pipe", "sd1.5", mid_block_type=None)
+    code, out, _ = command(capsys, "blocks", "--model", str(pruned))
+    assert code == 0
+    assert "mid.0" not in out
+    assert re.search(r"up\.\d\.\d \*", out)  # the default is in the middle of what there is
+
+
+def test_a_folder_with_a_model_needs_no_download_of_that_model(tmp_path: Path) -> None:
+    parts, pipe = entry_named("sd3.5-medium").parts, folder_of(tmp_path / "pipe", "sd3.5-medium")
+    others = "".join(f" --part {name}" for name in ("detector", "text-encoder", "segmenter", "clip", "lpips"))
+    for own, some in ({"model.location": str(pipe)}, others), ({}, ""):
+        with pytest.raises(UserError, match=f"get them with 'riebench fetch sd3.5-medium{some}'"):
+            locate("sd3.5-medium", parts, parse_settings({"weights": str(tmp_path), **own}))
 
 
 def test_every_pipeline_with_perturbed_attention_is_refused_with_the_reason(tmp_path: Path) -> None:

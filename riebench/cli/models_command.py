@@ -157,7 +157,7 @@ def fetch_command(
 
     Example: riebench fetch sdxl-turbo --weights /data/riebench
     """
-    from riebench.models.entries import entry_named
+    from riebench.models.entries import TRACED, entry_named
     from riebench.weights import SCORERS, default_root
     from riebench.weights.fetch import fetch
 
@@ -175,7 +175,8 @@ def fetch_command(
     print(f"{model}: {len(part or known)} parts, about {total / 1e9:.1f} GB, into {root}")
     for fetched, revision in fetch(parts, root, part or ()):
         print(f"{fetched.name:13} complete, {revision}", flush=True)
-    print(f"ready: riebench run --model {model}" + (f" --weights {weights}" if weights else ""))
+    named = f"DIR --set model.family={model}" if model == TRACED else model
+    print(f"ready: riebench run --model {named}" + (f" --weights {weights}" if weights else ""))
 
 
 def doctor_command(

@@ -95,6 +95,7 @@ def bench(
     pairs: Sequence[Pair],
     progress: Callable[[], None] = lambda: None,
     handed_in: HandedIn | None = None,
+    flops: bool = True,
 ) -> Bench:
     """Run the settings of a request through the engine and through the plain loop, pair by pair in turn.
 
@@ -105,6 +106,7 @@ def bench(
         pairs: on which.
         progress: called after each pair.
         handed_in: loaded parts.
+        flops: whether to count FLOPs, which takes twice the time of the first pair; without, a run warms up.
 
     Raises:
         UserError: if it cannot be run, or a pair fails.
@@ -117,7 +119,10 @@ def bench(
     settings = len(worker.recorder.task(pairs[0]).settings)
     done = Bench(len(pairs), settings, Side(), Side(), dict.fromkeys(names.COUNTED, 0))
     with nothing_kept(instruments):  # of its prompts, when the counting begins
-        _count_flops(done, worker, pairs[0])
+        if flops:
+            _count_flops(done, worker, pairs[0])
+        else:
+            worker.work(worker.recorder.task(pairs[0]))
     for pair in pairs:
         with counting(instruments, done.engine.counts):
             started = time.perf_counter()

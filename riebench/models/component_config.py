@@ -68,10 +68,13 @@ def json_object(file: Path) -> dict[str, Any]:
 
 
 def _alike(value: Any, example: Any) -> bool:
-    """Whether a value is of an example's kind: text, true or false, a number of at least 0, or one or several such."""
+    """Whether a value is of an example's kind: text, true or false, a number of at least 0, or one or several such.
+
+    Of several, each may be several again: a pruned U-Net's numbers of layers are.
+    """
     if isinstance(example, list):
         values = value if isinstance(value, list) else [value]
-        return bool(values) and all(_alike(each, example[0]) for each in values)
+        return bool(values) and all(_alike(v, example if isinstance(v, list) else example[0]) for v in values)
     if isinstance(example, (bool, str)):
         return type(value) is type(example)
     is_number = type(value) in (int, float) and 0 <= value < inf

@@ -176,6 +176,13 @@ class DiffusersEntry(ModelEntry):
         """One line on the size of pictures: the published model's own, and the number that others are multiples of."""
         return ""
 
+    def check_index(self, index: Mapping[str, Any]) -> None:
+        """Refuse a pipeline whose own settings are those of another model; see :func:`pipeline_index`.
+
+        Raises:
+            UserError: if they are.
+        """
+
     def guidance_text(self) -> str:
         """One line on the guidance: how the pipeline is guided, and the default scale."""
         return f"rows, {self.guidance:g}"
@@ -199,7 +206,9 @@ class DiffusersEntry(ModelEntry):
         if folder is None:
             hint = f"see 'riebench doctor --model {self.name}'"
             raise UserError(f"the weights of {self.name} are not on this machine; {hint}")
-        saes = self.saes(settings)  # refuse a bad folder of SAEs before the large pipeline is loaded
+        if settings.model.size is not None:
+            self.sites(settings)  # refuse a bad size, and a bad folder of SAEs, before the large pipeline is loaded
+        saes = self.saes(settings)
         pipeline = open_pipeline(self, folder, settings, pick_device(settings.model.device))
         model = self.model_of(pipeline, settings, self.fingerprint_of(folder, settings))
         model.saes = saes
@@ -323,10 +332,10 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def refuse_other_class(entry: DiffusersEntry, folder: Path) -> None:
-    """Refuse a folder with a pipeline of another class than an entry's.
+    """Refuse a folder with a pipeline of another class or another model than an entry's.
 
     Raises:
-        UserError: if the class is another one, or the folder has no index that names one.
+        UserError: if it is another one, or the folder has no index that names its class.
     """
     if not (folder / INDEX).is_file():
         for file in sorted(folder.glob("*.safetensors")):
@@ -335,6 +344,7 @@ def refuse_other_class(entry: DiffusersEntry, folder: Path) -> None:
     if kind != entry.pipeline_class:
         wrong = f"{folder / INDEX} names a {kind}, and {entry.name} takes a {entry.pipeline_class}"
         raise UserError(f"{wrong}; give another folder, or its own model with --model {folder}")
+    entry.check_index(pipeline_index(folder))
 
 
 def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:

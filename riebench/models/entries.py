@@ -73,6 +73,7 @@ FAMILIES = {
     "fibo": "riebench.models.newer_families:FIBO",
     "fibo2": "riebench.models.newer_families:FIBO2",
     "krea2": "riebench.models.newer_families:KREA2",
+    "krea2-turbo": "riebench.models.newer_families:KREA2_TURBO",
     "ernie-image": "riebench.models.newer_families:ERNIE_IMAGE",
     "nucleus-image": "riebench.models.newer_families:NUCLEUS",
 }

@@ -393,6 +393,7 @@ KREA2 = TokenEntry(
     guidance=4.5,
     guidance_kind="calls",
     guided_above=0.0,
+    distilled=False,
     packs=True,
     factor=lambda vae: 2 ** len(vae["temperal_downsample"]),
     neurons=lambda transformer: int(transformer["intermediate_size"]),
@@ -420,6 +421,19 @@ KREA2 = TokenEntry(
         },
         "vae": {"temperal_downsample": [False, True, True]},
     },
+)
+KREA2_TURBO = replace(
+    KREA2,
+    **hub(
+        "krea2-turbo",
+        "krea/Krea-2-Turbo",
+        KREA2.denoiser_parameters,
+        KREA2.pipeline_parameters - KREA2.denoiser_parameters,
+        gated=True,
+    ),
+    steps=8,
+    guidance=0.0,
+    distilled=True,
 )
 ERNIE_IMAGE = TokenEntry(
     **hub("ernie-image", "baidu/ERNIE-Image", 8.0e9, 3.8e9 + 0.08e9),

@@ -43,6 +43,8 @@ PUBLISHED_UNET: dict[str, Any] = {
     "transformer_layers_per_block": [1, 2, 10],
 }
 """The part of SDXL Turbo's U-Net configuration that sites depend on, for use without weights."""
+MIDDLE = "UNetMidBlock2DCrossAttn"
+"""The kind of a middle stage with a block that has sites; pruned U-Nets have none."""
 GEGLU = 4  # a layer's neurons for each of its channels
 PARTS = {
     f"/{ATTENTION}.": "attn1",
@@ -99,17 +101,22 @@ def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:
     widths, each = list(unet["block_out_channels"]), unet["layers_per_block"]
     depths = unet.get("transformer_layers_per_block", 1)
     depths = [depths] * len(widths) if isinstance(depths, int) else list(depths)
+    upwards = unet.get("reverse_transformer_layers_per_block") or depths[::-1]
     last = len(widths) - 1
-    stages = [(f"down.{i}", i, each) for i, kind in enumerate(unet["down_block_types"]) if "CrossAttn" in kind]
-    stages.append(("mid", last, 1))
-    stages += [(f"up.{i}", last - i, each + 1) for i, kind in enumerate(unet["up_block_types"]) if "CrossAttn" in kind]
+    stages = [
+        (f"down.{i}", i, each, depths[i]) for i, kind in enumerate(unet["down_block_types"]) if "CrossAttn" in kind
+    ]
+    stages += [("mid", last, 1, depths[last])] * (dict(unet).get("mid_block_type", MIDDLE) == MIDDLE)
+    ups = [i for i, kind in enumerate(unet["up_block_types"]) if "CrossAttn" in kind]
+    stages += [(f"up.{i}", last - i, each + 1, upwards[i]) for i in ups]
     sites = {}
-    for stage, level, count in stages:
+    for stage, level, count, depth in stages:
         cells = side
         for _ in range(level):  # a strided convolution with padding rounds up
             cells = -(-cells // 2)
-        for block in (f"{stage}.{number}" for number in range(count)):
-            for layer in range(depths[level]):
+        for number in range(count):
+            block = f"{stage}.{number}"
+            for layer in range(depth if isinstance(depth, int) else depth[number]):  # a pruned U-Net's differ
                 for part in PARTS:
                     width = (GEGLU if part == NEURONS else 1) * widths[level]
                     sites[f"{block}{part}{layer}"] = Site(width, (cells, cells))
@@ -151,9 +158,8 @@ class SDXLEntry(DiffusersEntry):
 
     def sites_for(self, configs: Mapping[str, Mapping[str, Any]], size: int | None) -> Mapping[str, Site]:
         """See :class:`DiffusersEntry`."""
-        unet, vae = configs["unet"], configs["vae"]
-        factor = levels_factor(vae)
-        return sites_of(unet, (size or unet["sample_size"] * factor) // factor)
+        unet, factor = configs["unet"], levels_factor(configs["vae"])
+        return sites_of(unet, side_of(size, unet["sample_size"] * factor, factor) // factor)
 
     def size_text(self) -> str:
         """See :class:`DiffusersEntry`."""
@@ -180,11 +186,29 @@ class SDXLEntry(DiffusersEntry):
         return SDXL(pipeline, self, settings, fingerprint)
 
 
+def side_of(size: int | None, own: int, factor: int) -> int:
+    """The side of the pictures, pixels.
+
+    Args:
+        size: the chosen one, pixels.
+        own: the model's, pixels.
+        factor: pixels on each side of a latent cell.
+
+    Raises:
+        UserError: if the pipeline takes no such size.
+    """
+    side, unit = size or own, lcm(factor, PIPELINE_UNIT)
+    if side % unit:
+        raise UserError(f"the picture size is {side}; expected a multiple of {unit} (the model's own: {own})")
+    return side
+
+
 def modules_before(unet: nn.Module, block: str) -> list[str]:
     """Paths of the modules that run before a block: the stages before its own, then ResNets and blocks of its stage."""
     stage, _, number = block.partition(".attentions.")
     stages = [f"down_blocks.{i}" for i in range(len(unet.down_blocks))]  # type: ignore[arg-type]
-    stages += ["mid_block", *(f"up_blocks.{i}" for i in range(len(unet.up_blocks)))]  # type: ignore[arg-type]
+    stages += ["mid_block"] if unet.mid_block is not None else []
+    stages += [f"up_blocks.{i}" for i in range(len(unet.up_blocks))]  # type: ignore[arg-type]
     within = [f"{stage}.resnets.{i}" for i in range(int(number) + 1)]
     within += [f"{stage}.attentions.{i}" for i in range(int(number))]
     return ["conv_in", *stages[: stages.index(stage)], *within]
@@ -205,11 +229,7 @@ class SDXL(DiffusersModel):
 
     def __init__(self, pipeline: Any, entry: SDXLEntry, settings: Settings, fingerprint: str) -> None:
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
-        own = config.sample_size * factor
-        size = own if chosen.size is None else chosen.size
-        unit = lcm(factor, PIPELINE_UNIT)
-        if size % unit:
-            raise UserError(f"the picture size is {size}; expected a multiple of {unit} (the model's own: {own})")
+        size = side_of(chosen.size, config.sample_size * factor, factor)
         self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
         negative, unconditional = chosen.negative_prompt, chosen.unconditional
         halves = {"negative_prompt": negative is not None, "unconditional": unconditional == "subtract"}

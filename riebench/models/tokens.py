@@ -261,6 +261,13 @@ class TokenEntry(DiffusersEntry):
             why = "makes the unconditional part in a call of its own, after the prompt's"
             raise UserError(f"{self.name} {why}, which edits leave alone; leave out the setting model.unconditional")
 
+    def check_index(self, index: Mapping[str, Any]) -> None:
+        """See :class:`DiffusersEntry`; whether the pipeline is distilled."""
+        distilled = is_distilled(index)
+        if self.distilled not in (None, distilled):
+            wrong = f"the pipeline has is_distilled={distilled}, and {self.name} expects {self.distilled}"
+            raise UserError(f"{wrong}; {OTHER_MODEL}")
+
     def is_of(self, folder: Path) -> bool:
         """See :class:`ModelEntry`; whether the transformer and the pipeline have the expected settings."""
         config: Config = {}
@@ -342,17 +349,14 @@ class Tokens(DiffusersModel):
         fingerprint: see :class:`Model`.
 
     Raises:
-        UserError: if the pipeline is distilled and the entry's are not, or the other way round; see
-            :meth:`TokenEntry.sites_for`.
+        UserError: see :meth:`TokenEntry.check_index` and :meth:`TokenEntry.sites_for`.
     """
 
     entry: TokenEntry
 
     def __init__(self, pipeline: Any, entry: TokenEntry, settings: Settings, fingerprint: str) -> None:
-        denoiser, chosen, distilled = getattr(pipeline, entry.denoiser), settings.model, is_distilled(pipeline.config)
-        if entry.distilled not in (None, distilled):
-            wrong = f"the pipeline has is_distilled={distilled}, and {entry.name} expects {entry.distilled}"
-            raise UserError(f"{wrong}; {OTHER_MODEL}")
+        denoiser, chosen = getattr(pipeline, entry.denoiser), settings.model
+        entry.check_index(pipeline.config)
         configs = {entry.denoiser: denoiser.config, "vae": pipeline.vae.config}
         size = entry.side(denoiser.config, entry.factor(pipeline.vae.config), chosen.size)
         sites = entry.sites_for(configs, size)

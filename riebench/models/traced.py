@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 STEPS, SEED = 2, 5
 PROMPT, OTHER_PROMPT = "a red cat", "a dog under a tall tree"
-PLAIN = {"use_resolution_binning": False, "clean_caption": False}
-"""Arguments of calls, where a pipeline has them, without which pictures have another size or need other packages."""
+PLAIN = {"use_resolution_binning": False, "clean_caption": False, "enable_prompt_rewrite": False, "use_pe": False}
+"""Arguments of calls, where a pipeline has them, without which pictures have another size, need other packages, or
+are of a prompt that a language model has written anew."""
 MOST_CALLS = 2
 """Calls of a step that are told apart."""
 Key: TypeAlias = str | int
@@ -417,7 +418,7 @@ class TracedEntry(TokenEntry):
             return self
         if settings.model not in TRACED_BEFORE:
             self.load(settings.model_copy(update={"sae": type(settings.sae)()}))
-        return TRACED_BEFORE[settings.model]
+        return TRACED_BEFORE[settings.model][1]
 
     def load(self, settings: Settings) -> Model:
         """See :class:`ModelEntry`."""
@@ -436,9 +437,12 @@ class TracedEntry(TokenEntry):
         return replace(self, pipeline_class=type(pipeline).__name__).checked_model(pipeline, settings)
 
     def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
-        """See :class:`DiffusersEntry`; the pipeline is traced first."""
-        found = self if self.blocks else self._traced(pipeline, settings)
-        TRACED_BEFORE[settings.model] = found
+        """See :class:`DiffusersEntry`; the pipeline is traced first, unless the latest of these settings was this."""
+        before, found = TRACED_BEFORE.get(settings.model, ("", self)), self
+        if not self.blocks:
+            again = before[0] == fingerprint and before[1].pipeline_class == self.pipeline_class
+            found = before[1] if again else self._traced(pipeline, settings)
+        TRACED_BEFORE[settings.model] = fingerprint, found
         return Traced(pipeline, found, settings, fingerprint)
 
     def _traced(self, pipeline: Any, settings: Settings) -> TracedEntry:
@@ -493,8 +497,8 @@ class Traced(Tokens):
         return [run for row in rows for run in super(Tokens, self)._batch(row_of(batch, row))]
 
 
-TRACED_BEFORE: dict[ModelSettings, TracedEntry] = {}
-"""Settings to the entry that a trace in this process found for them."""
+TRACED_BEFORE: dict[ModelSettings, tuple[str, TracedEntry]] = {}
+"""Settings to the fingerprint of the pipeline that was traced in this process, and the entry that was found for it."""
 TRACED = TracedEntry(
     "traced",
     (),

@@ -162,9 +162,11 @@ def locate(
     missing = [part for part in located if part.path is None]
     if any(part.part.name not in optional for part in missing):
         lines = "\n".join(f"  {describe(part, root, named)}" for part in missing)
+        # A folder of the user's is in place of the model's own weights, which need not be fetched, too.
+        some = "" if len(missing) == len(parts) else "".join(f" --part {part.part.name}" for part in missing)
         raise UserError(
             f"{model} cannot run: {len(missing)} of {len(located)} parts are missing under {root}\n{lines}\n"
-            f"get them with 'riebench fetch {model}', see 'riebench doctor --model {model}', "
+            f"get them with 'riebench fetch {model}{some}', see 'riebench doctor --model {model}', "
             "or name the folder that holds them with --weights"
         )
     return Weights(model, root, {part.part.name: part.path for part in located if part.path is not None})
