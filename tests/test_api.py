@@ -154,8 +154,9 @@ def numbers(records: list[Record]) -> list[dict[str, Any]]:
 
 
 def test_the_same_records_as_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    result = riebench.run("all", limit=1, category="colour", strength=1, out="python", quiet=True)
-    words = ("--limit", "1", "--category", "colour", "--strength", "1", "--out", "command")
+    few: dict[str, Any] = {"options": {"count": 4}}  # contrasts of the methods that learn from some
+    result = riebench.run("all", limit=1, category="colour", strength=1, out="python", quiet=True, **few)
+    words = ("--limit", "1", "--category", "colour", "--strength", "1", "--out", "command", "--option", "count=4")
     assert command(capsys, "run", "--method", "all", "--block", "all", *words)[0] == 0
     assert numbers(result.records) == numbers(read_records(Path("command")))
     assert {record.setting.method for record in result.records} == set(method_names()) - {"sdedit"}

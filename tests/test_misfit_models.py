@@ -82,6 +82,8 @@ def test_all_of_a_pruned_model_is_its_middle_block(
     how: dict[str, Any] = {"model": str(pruned), "settings": {"model.size": 64}}
     request, _ = resolve(RunOptions("steering", "all", pairs=[PAIR], **how))
     assert [condition.sites for condition in request.conditions] == [("block.1",)]
+    with pytest.raises(UserError, match=r"block\.0/text is of the text, and a run, which scores a region, needs"):
+        resolve(RunOptions("steering", "block.0/text", pairs=[PAIR], **how))
     with pytest.raises(UserError, match=r"no block was named; give --block, as --block block\.1 or --block all$"):
         resolve(RunOptions("steering", pairs=[PAIR], **how))
     assert list(resolve_capture(prompts=tmp_path / "prompts.txt", **how).sites) == ["block.1"]

@@ -183,7 +183,7 @@ def test_all_runs_what_can_be_run(capsys: pytest.CaptureFixture[str], install: I
     install("fine", "finely_too", METHOD.format(name="fine"), fine="Mine")
     needy = METHOD.format(name="needy").replace("    scale:", "    name: str\n    scale:")
     install("needy", "needy_one", needy, needy="Mine")
-    code, _, err = run(capsys, "run", "--method", "all", *ON_MINI, "--out", tmp_path / "r")
+    code, _, err = run(capsys, "run", "--method", "all", *ON_MINI, "--option", "count=4", "--out", tmp_path / "r")
     assert code == 0
     assert "left out: the method 'broken' cannot be loaded (ZeroDivisionError: division by zero)" in err
     assert "left out: the method 'needy' needs its option 'name'" in err

@@ -84,7 +84,7 @@ class ModelSites(NamedTuple):
         for block in names:
             if block not in known and block != ALL:
                 raise unknown("block", block, blocks_first(known, ALL))
-        refuse_text(blocks, self.sites, "a run, which scores a region")
+        refuse_text(blocks, self.sites, "a run, which scores a region,")
         if not blocks:
             examples = " or ".join(f"--block {name}" for name in (*self.default_blocks[:1], ALL))
             raise UserError(f"no block was named; give --block, as {examples}")
