@@ -57,7 +57,7 @@ def grid_of(positions: int, size: tuple[int, int]) -> tuple[int, int]:
     return rows, positions // rows
 
 
-@method("per", needs_sae=True)
+@method("per", needs_sae=True, takes_transcoders=True)
 class Replacement(ConceptMethod):
     """Where a feature finds the thing, values become those of a contrast's run with the concept, box on box.
 
@@ -74,7 +74,7 @@ class Replacement(ConceptMethod):
         informed: list[float] = []
         for site in seen.sites:
             sae = seen.saes[site]
-            codes = torch.cat([sae.encode(one.without[site]).mean(0) for one in shown])
+            codes = torch.cat([sae.encode(one.without[seen.read_site(site)]).mean(0) for one in shown])
             inside = torch.cat([one.without_masks[site] for one in shown])
             index, score = best_finder(codes, inside)
             grid = grid_of(len(shown[0].without_masks[site]), seen.pictures["base"].shape[:2])

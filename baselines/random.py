@@ -6,7 +6,7 @@ from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
 from .sae import choose
 
 
-@method("random", needs_sae=True)
+@method("random", needs_sae=True, takes_transcoders=True)
 class RandomFeatures:
     """As ``sae``, each site's delta replaced by random decoder directions of the same norm at each position."""
 

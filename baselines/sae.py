@@ -51,7 +51,7 @@ def choose(seen: Observed, k: int | None, score: Score, spatial: bool) -> tuple[
     return moved, k
 
 
-@method("sae", needs_sae=True)
+@method("sae", needs_sae=True, takes_transcoders=True)
 class SAETransfer:
     """Adds k features of the source at its mask and removes k of the base at its own (PROTOCOL.md, Methods)."""
 

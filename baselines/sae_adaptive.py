@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from riebench.methods import Change, Observed, Plan, method, spread
 from riebench.methods.options import K, OnlyAdd, ScoreStep, Spatial
+from riebench.models.sae_sites import change_by_codes
 
 from .sae import choose
 
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
     from riebench.sae.sae import SAE
 
 
-def adapted(
-    gain: Tensor, seen: Observed, site: str, lost: Tensor, factor: float, spatial: bool
-) -> Callable[[Tensor, int], Tensor]:
+def adapted(gain: Tensor, seen: Observed, site: str, lost: Tensor, factor: float, spatial: bool) -> Change:
     """The change of one site as a function of the values that pass ``[positions, width]``."""
     sae, mask = seen.saes[site], seen.base_masks[site]
 
-    def change(now: Tensor, step: int) -> Tensor:
-        codes = spread(sae.encode(now)[None], mask, spatial)[0]
+    def change(read: Tensor, now: Tensor, step: int) -> Tensor:
+        codes = spread(sae.encode(read)[None], mask, spatial)[0]
         return gain[step] - factor * sae.directions(codes, lost)
 
-    return change
+    return change_by_codes(sae, change)
 
 
 def published_ratio(sae: SAE, added: Tensor, removed: Tensor) -> float:
@@ -35,7 +33,7 @@ def published_ratio(sae: SAE, added: Tensor, removed: Tensor) -> float:
     return (norms[added].sum() / norms[removed].sum()).item() if len(removed) else 0.0
 
 
-@method("sae-adaptive", needs_sae=True)
+@method("sae-adaptive", needs_sae=True, takes_transcoders=True)
 class AdaptiveSAETransfer:
     """As ``sae``, but the removed features are encoded from the edited run as it passes (PROTOCOL.md, Methods)."""
 

@@ -37,9 +37,9 @@ def mean_codes(seen: Observed, shown: Sequence[Shown], site: str) -> tuple[Tenso
     """Mean codes over steps and the mask of each contrast, without the concept and with it, each ``[n, features]``."""
     import torch
 
-    encode = seen.saes[site].encode
-    without = [encode(one.without[site][:, one.without_masks[site]]).mean((0, 1)) for one in shown]
-    having = [encode(one.having[site][:, one.having_masks[site]]).mean((0, 1)) for one in shown]
+    encode, at = seen.saes[site].encode, seen.read_site(site)
+    without = [encode(one.without[at][:, one.without_masks[site]]).mean((0, 1)) for one in shown]
+    having = [encode(one.having[at][:, one.having_masks[site]]).mean((0, 1)) for one in shown]
     return torch.stack(without), torch.stack(having)
 
 
@@ -120,7 +120,7 @@ def largest(by_site: dict[str, Tensor], count: int) -> list[tuple[Feature, float
     return [(every[number], joined[number].item()) for number in order.tolist()]
 
 
-@method("sae-feature", needs_sae=True)
+@method("sae-feature", needs_sae=True, takes_transcoders=True)
 class SingleFeature(ConceptMethod):
     """Adds ONE feature, the one that detects the concept best or has the largest effect, by its mean difference.
 

@@ -20,7 +20,7 @@ RUNS: tuple[RunName, ...] = ("base", "source")
 Seed = Annotated[int, Field(ge=0, description="Of the random directions, which are the same for every pair.")]
 
 
-@method("sae-random", needs_sae=True)
+@method("sae-random", needs_sae=True, takes_transcoders=True)
 class UntrainedSAETransfer(SAETransfer):
     """As ``sae``, with TopK SAEs of the same sizes whose directions are random, the encoder tied, without biases.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@method("sae-sum", needs_sae=True)
+@method("sae-sum", needs_sae=True, takes_transcoders=True)
 class FeatureSum(ConceptMethod):
     """Adds the k features with the largest difference of mean codes at the masks, each by its difference."""
 

@@ -41,6 +41,11 @@ def usual(sae: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return codes, sae.decode(codes)
 
 
+def whole(sae: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The codes and the reconstruction of a transcoder, whose call may add a linear term."""
+    return sae.encode(x), sae(x)
+
+
 def saelens() -> Iterator[Case]:
     from sae_lens import SAE, TrainingSAE
     from sae_lens.registry import get_sae_class, get_sae_training_class
@@ -87,13 +92,17 @@ def saelens() -> Iterator[Case]:
             more["matryoshka_widths"] = [4, N]
         yield f"trained-{architecture}", trained(architecture, for_inference=False, **more), usual
         yield f"inference-{architecture}", trained(architecture, for_inference=True, **more), usual
+    for kind in ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"):
+        yield kind, inference(kind, d_out=D, **raw), whole
 
 
 def dictionary_learning() -> Iterator[Case]:
     from dictionary_learning import dictionary, utils
     from dictionary_learning.trainers import batch_top_k, matryoshka_batch_top_k, top_k
 
-    def saved(make: Callable[[], Any], with_config: bool, **trainer: Any) -> Callable[[Path], Any]:
+    def saved(
+        make: Callable[[], Any], with_config: bool, buffer: dict[str, str] | None = None, **trainer: Any
+    ) -> Callable[[Path], Any]:
         def save(folder: Path) -> Any:
             folder = folder / "trainer_0"  # as its training names it
             folder.mkdir(parents=True)
@@ -102,7 +111,8 @@ def dictionary_learning() -> Iterator[Case]:
                 sae.threshold.fill_(0.4)
             torch.save(sae.state_dict(), folder / "ae.pt")
             config = {"trainer": {"dict_class": type(sae).__name__, "activation_dim": D, "dict_size": N, **trainer}}
-            (folder / "config.json").write_text(json.dumps(config))
+            more = {} if buffer is None else {"buffer": buffer}
+            (folder / "config.json").write_text(json.dumps(config | more))
             read, _ = utils.load_dictionary(str(folder), "cpu")
             if not with_config:
                 (folder / "config.json").unlink()
@@ -122,6 +132,9 @@ def dictionary_learning() -> Iterator[Case]:
         yield name, saved(make, with_config=True, **trainer), usual
         yield f"{name}-bare", saved(make, with_config=False, **trainer), usual
     yield "BatchTopKSAE", saved(lambda: batch_top_k.BatchTopKSAE(D, N, K), with_config=True, k=K), usual
+    for name in ("AutoEncoder", "JumpReluAutoEncoder"):
+        both = {"io": "in_and_out"}  # as its buffer states for a transcoder
+        yield f"{name}-transcoder", saved(several[name], with_config=True, buffer=both), usual
     yield "AutoEncoderTopK", saved(lambda: top_k.AutoEncoderTopK(D, N, K), with_config=True, k=K), usual
 
 
@@ -142,6 +155,14 @@ def sparsify() -> Iterator[Case]:
 
     yield "topk", saved(), of_pairs
     yield "groupmax", saved(activation="groupmax"), of_pairs
+
+    def transcoded(sae: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        codes, _ = of_pairs(sae, x)
+        return codes, sae(x).sae_out
+
+    yield "transcoder", saved(transcode=True), transcoded
+    yield "skip-transcoder", saved(transcode=True, skip_connection=True), transcoded
+    yield "groupmax-transcoder", saved(transcode=True, activation="groupmax"), transcoded
 
 
 def overcomplete() -> Iterator[Case]:

@@ -383,10 +383,18 @@ U_NET_PARTS = {
     "/output": "",
     "/attention.0": ".transformer_blocks.0.attn1",
     "/cross.0": ".transformer_blocks.0.attn2",
+    "/mlp-input.0": ".transformer_blocks.0.ff",
     "/neurons.0": ".transformer_blocks.0.ff.net.0",
     "/mlp.0": ".transformer_blocks.0.ff",
 }
-"""The sites of a U-Net's block and of its first layer, with the module in the block that puts each out."""
+"""The sites of a U-Net's block and of its first layer, with the module in the block that puts each out, or takes it."""
+
+
+def hooked(module: Any, site: str, hook: Callable[..., Any]) -> Any:
+    """The handle of a forward hook; at a site that is an input, the hook gets that in the place of the output."""
+    if "/mlp-input" not in site:
+        return module.register_forward_hook(hook)
+    return module.register_forward_pre_hook(lambda _, args: (hook(module, args, args[0]), *args[1:]))
 
 
 def check_u_net_sites(model: Any, kind: str, steps: int) -> None:
@@ -409,7 +417,7 @@ def check_u_net_sites(model: Any, kind: str, steps: int) -> None:
             return (value, *output[1:]) if isinstance(output, tuple) else value
 
         with model.unwatched():
-            handle = model.denoiser.get_submodule(f"{path}{inner}").register_forward_hook(hook)
+            handle = hooked(model.denoiser.get_submodule(f"{path}{inner}"), site, hook)
             (own,) = generate(model, PROMPTS[:1], steps)
             handle.remove()
         edits = [({site: change.expand(steps, -1, -1)}, 1.0)]
@@ -459,6 +467,9 @@ def check_inner(model: Tokens, kind: str) -> None:
     (plain,) = generate(model, PROMPTS[:1], steps)
     for name, (block, path) in lists.items():
         expected = {f"{block}/{part}": where for part, where in INNER[kind][name].items()}
+        mlp = expected.get(f"{block}/mlp")
+        if mlp is not None and mlp[0] != LAYOUT[kind][name][2]:  # it takes what the MLP is given, and not the neurons
+            expected[f"{block}/mlp-input"] = mlp
         others = {f"{block}/neurons.0", f"{block}/text"}
         assert expected.keys() == {s for s in model.sites if s.startswith(f"{block}/")} - others
         for site, (inner, element, place) in expected.items():
@@ -484,7 +495,7 @@ def check_inner(model: Tokens, kind: str) -> None:
                 return value if at is None else tuple(value if n == at else v for n, v in enumerate(output))
 
             with model.unwatched():
-                handle = module.register_forward_hook(hook)
+                handle = hooked(module, site, hook)
                 (own,) = generate(model, PROMPTS[:1], steps)
                 handle.remove()
             edits = [({site: change.expand(steps, -1, -1)}, 3.0)]

@@ -110,7 +110,7 @@ def test_sites_are_those_of_the_published_model() -> None:
     sites = SCHNELL.sites(Settings())
     blocks = [*(f"double.{n}" for n in range(19)), *(f"single.{n}" for n in range(38))]
     ends = ("", "/output", "/text")
-    inside = {"double": ("/attention", "/neurons.0", "/mlp", *ends), "single": ("/neurons.0", *ends)}
+    inside = {"double": ("/attention", "/mlp-input", "/neurons.0", "/mlp", *ends), "single": ("/neurons.0", *ends)}
     assert list(sites) == [f"{block}{part}" for block in blocks for part in inside[block.partition(".")[0]]]
     assert {sites[block] for block in blocks} == {Site(3072, (32, 32))}
     assert {sites[f"{block}/neurons.0"] for block in blocks} == {Site(12288, (32, 32))}
@@ -151,7 +151,11 @@ def test_sites_run_in_order_and_are_read_from_configurations(model: Tokens, fold
     assert list(known.items()) == list(model.sites.items())
     assert known["single.37"] == Site(WIDTH, (4, 4))
     order: list[str] = []
-    hooks = [model.modules[s].register_forward_hook(lambda *_, s=s: order.append(s)) for s in reversed(model.sites)]
+    hooks = []
+    for site in reversed(model.sites):
+        module = model.modules[site]
+        hook_at = module.register_forward_pre_hook if model.is_input(site) else module.register_forward_hook
+        hooks.append(hook_at(lambda *_, site=site: order.append(site)))
     model.generate([PROMPT], [1], 1)
     for hook in hooks:
         hook.remove()

@@ -218,7 +218,7 @@ def test_nothing_of_the_list_of_models_is_cut(
     if terminal:
         return
     assert "black-forest-labs/FLUX.1-dev" in rows["flux-dev"]
-    assert "double single │ attention neurons mlp output text" in rows["flux-dev"]
+    assert "double single │ attention mlp-input neurons mlp output text" in rows["flux-dev"]
     sizes = {"mini": "128; multiples of 8", "sdxl-base": "1024; multiples of 8", "sdxl-turbo": "512; multiples of 8"}
     sizes |= {"mini-flux": "128; multiples of 8", "kolors": "1024; multiples of 8"}
     for name, size in sizes.items():

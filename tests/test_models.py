@@ -64,7 +64,7 @@ def test_sites_of_sdxl_without_weights(entry: Any, tmp_path: Any) -> None:
         assert found == [f"{block}/neurons.{layer}" for layer in range(10)]
         assert {sites[site] for site in found} == {Site(5120, (16, 16))}
     # Run order: the parts of a block's layers, then the block and its output; blocks one after the other.
-    parts = ("attention.0", "cross.0", "neurons.0", "mlp.0")
+    parts = ("attention.0", "cross.0", "mlp-input.0", "neurons.0", "mlp.0")
     assert [s for s in sites if s.count("/") == 0 or s.endswith((".0", "/output")) or s in ELEVEN] == [
         name for block in ELEVEN for name in (*(f"{block}/{part}" for part in parts), block, f"{block}/output")
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,20 +138,3 @@ def test_objects_that_are_no_saes_are_refused(part: str, function: Any, said: st
     setattr(theirs, part, function)
     with pytest.raises(UserError, match=said):
         as_sae(theirs, 8, "it")
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"architecture": lambda: "skip_transcoder"}, "Theirs .architecture 'skip_transcoder'.; transcoders compute"),
-        ({"metadata": SimpleNamespace(hook_name_out="blocks.3.mlp")}, "hook_name_out 'blocks.3.mlp'"),
-        ({"transcode": True}, "transcode True"),
-    ],
-)
-def test_transcoders_given_in_python_are_refused(config: dict[str, Any], said: str) -> None:
-    theirs = Theirs()
-    as_sae(theirs, 8, "it")
-    theirs.cfg = SimpleNamespace(**config)  # type: ignore[assignment]
-    for refuse in (lambda: as_sae(theirs, 8, "it"), lambda: with_true_directions("it", 8, theirs)):
-        with pytest.raises(UserError, match=said):
-            refuse()

@@ -85,10 +85,6 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
     assert torch.allclose(load_sae(found(tmp_path)["mid.0"]).encode(x), by_formula(state, x), atol=1e-5)
     for change, said in (
         ({"architecture": "temporal"}, "architecture in cfg.json is 'temporal', expected 'topk'"),
-        (
-            {"architecture": "jumprelu_transcoder"},
-            "is 'jumprelu_transcoder'; transcoders compute codes of a module's input",
-        ),
         ({"architecture": "jumprelu", "k": None}, "threshold"),
         ({"normalize_activations": "layer_norm"}, "normalize_activations"),
         ({"architecture": "gated", "activation_fn": "topk", "activation_fn_kwargs": {"k": K}}, "activation_fn.*'relu'"),
@@ -100,9 +96,9 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
         ({"activation_fn_kwargs": {"k": K + 1}}, f"k is {K} in cfg.json and {K + 1} in activation_fn_kwargs"),
         (
             {"metadata": {"hook_name_out": "blocks.3"}},
-            "hook_name_out in metadata of cfg.json is .*; transcoders compute",
+            "hook_name_out in metadata of cfg.json is 'blocks.3', as of a transcoder, but its architecture is 'topk'",
         ),
-        ({"hook_name_out": "blocks.3"}, "hook_name_out in cfg.json is 'blocks.3'; transcoders compute"),
+        ({"hook_name_out": "blocks.3"}, "hook_name_out in cfg.json is 'blocks.3', as of a transcoder"),
         ({"d_sae": N + 1}, "configuration says"),
         ({"k": K + 0.5}, "k in cfg.json is 3.5"),
         ({"k": True}, "k in cfg.json is True"),

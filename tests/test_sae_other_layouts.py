@@ -77,11 +77,8 @@ def test_read_by_its_formula(tmp_path: Path, write: Any) -> None:
         (sparsified, {"activation": "relu"}, "activation in cfg.json is 'relu', expected 'topk'"),
         (sparsified, {"activation": "groupmax", "signed": True}, "signed in cfg.json is True with groupmax"),
         (sparsified, {"activation": "groupmax", "k": 5}, "12 features make no 5 groups"),
-        (
-            sparsified,
-            {"transcode": True},
-            "transcode in cfg.json is True; transcoders compute codes of a module's input",
-        ),
+        (sparsified, {"transcode": True, "signed": True}, "signed"),
+        (sparsified, {"transcode": True, "skip_connection": True}, "W_skip"),
         (sparsified, {"skip_connection": True}, "skip_connection"),
         (sparsified, {"input_unit_norm": True}, "input_unit_norm"),
         (sparsified, {"sample_topk": True}, "sample_topk"),

@@ -75,7 +75,7 @@ def models_command() -> None:
 @with_settings
 def blocks_command(
     model: Model = "mini",
-    all: Annotated[bool, typer.Option("--all", help="Other sites, too: outputs, attention, MLP, neurons.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Other sites, too: outputs, attention, MLPs, neurons.")] = False,
     *,
     settings: Mapping[str, Any],
 ) -> None:

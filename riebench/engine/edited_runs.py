@@ -17,6 +17,7 @@ from riebench.methods import Observed, Plan
 from riebench.methods.interface import check_plan
 from riebench.metrics.seen import Image
 from riebench.models import Edit, Model, Start
+from riebench.models.sites import FromInput
 from riebench.records import ACTS, INSIDE, OUTSIDE
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
@@ -198,7 +199,8 @@ def _without_state(edits: Sequence[Edit]) -> Iterator[None]:
     Raises:
         PairError: if what such a function holds has changed, so that its results depend on the other rows of its batch.
     """
-    functions = {id(c): c for edit in edits for c in edit.changes.values() if callable(c)}.values()
+    changes = [c for edit in edits for c in edit.changes.values() if callable(c)]
+    functions = {id(c): c.function if isinstance(c, FromInput) else c for c in changes}.values()
     held = [Untouched(function, getattr(function, "__dict__", None)) for function in functions]
     yield
     for function, before in zip(functions, held, strict=True):

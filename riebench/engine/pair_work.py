@@ -25,6 +25,7 @@ from riebench.methods import Observed, Plan
 from riebench.methods.interface import RunName
 from riebench.metrics import Reference, doubts_of_texts, score_images
 from riebench.models import Edit, Run, neuron_sites
+from riebench.models.sae_sites import read_site
 from riebench.pairs import Pair
 from riebench.prompts import Prompted
 from riebench.records import Record
@@ -159,6 +160,7 @@ class PairWork:
                 captured.update(site for block in blocks for site in neuron_sites(sites, block))
             if entry.needs_sae:
                 with_sae.update(blocks)
+                captured.update(read_site(block, self.model.sae(block)) for block in blocks)
         return [site for site in sites if site in captured], [site for site in sites if site in with_sae]
 
     def _on_grids(self, region: Region, sites: Sequence[str]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.pair_work import PairWork
 from riebench.engine.recorder import Recorder
 from riebench.engine.request import Request
+from riebench.engine.sae_check import check_method_takes
 from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.metrics import metrics_of
 from riebench.models.devices import own_stream
@@ -62,7 +63,8 @@ class PairWorker:
         self.copies = self.instruments.model.device.type == "cpu" and loaded_here and self.trace is None
         for condition, method in zip(request.conditions, self.recorder.methods, strict=True):
             for site in condition.sites if method.entry.needs_sae else ():
-                self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair
+                sae = self.instruments.model.sae(site)  # a broken SAE ends the run before the first pair
+                check_method_takes(method.entry, site, sae)
         self.stamp = self.instruments.model.stamp()
         # A search needs the metrics of a pair before the pair is done; on a CPU the cores have no time to spare.
         self.overlaps = self.instruments.model.device.type == "cuda" and not request.at_lpips and self.trace is None

@@ -35,10 +35,14 @@ EARLIER_CODE = {
     "e64defd23df51db6": "e92692727067e7a8",  # noise
     "b60689d337fa1404": "7b2826061fffbc71",  # paste
     "6be5be92943405b3": "426f5035b9dc78bc",  # prompt
-    "626474bd04fff204": "2d5cf1d4dba65480",  # random
-    "e7c6cd35dab4ea11": "36a9b71277d11cc4",  # sae-adaptive
-    "50782477fbb27228": "f5603325e2bf9cb4",  # sae-random
+    "71a3eef67187925c": "2d5cf1d4dba65480",  # random
+    "09b9171baf5e4f74": "36a9b71277d11cc4",  # sae-adaptive
+    "58a365d519347fd6": "f5603325e2bf9cb4",  # sae-random
     "01a0b9b8891ae266": "84f54fbd23f41eed",  # sdedit
+    "09e2357e75abd7a4": "f34b65692d8b0e4c",  # sae
+    "cc780d28ea0603e9": "e8e30bd02c835c39",  # sae-feature
+    "1be714d797db13d2": "1ccce1fe64ac1399",  # sae-sum
+    "e1a91b61ec39816b": "b3fc7e6cfd57a280",  # per
 }
 """Hash of a method's file to that of the file as it was, which keys keep since both give the same numbers."""
 WITHOUT_RATIO = {"36a9b71277d11cc4": "c3405657ba53dced"}

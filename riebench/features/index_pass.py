@@ -18,6 +18,7 @@ from torch import Tensor
 
 from riebench.features.feature_index import UNFINISHED
 from riebench.models.model import Model
+from riebench.models.sae_sites import read_site
 from riebench.prompts import Prompted, prompts_hash
 from riebench.sae.dictionary import Dictionary
 from riebench.util.files import writing_whole
@@ -99,7 +100,8 @@ class IndexPass:
         self._go_on()
         left = range(self.done, len(self.prompted))
         begin = self.done - self.done % self.model.batch  # the same batches as in one go
-        runs = self.model.runs(self.prompted[begin:], self.steps, {part.site for part in self.parts})
+        read = {read_site(part.site, part.dictionary) for part in self.parts}
+        runs = self.model.runs(self.prompted[begin:], self.steps, read)
         kept, shown = time.perf_counter(), iter(track(left))
         next(shown, None)
 
@@ -123,7 +125,7 @@ class IndexPass:
 
     def _add(self, number: int, run: Any) -> None:
         for part, each in zip(self.parts, self.totals, strict=True):
-            each.add(number, part.dictionary.encode(run.values[part.site].float()))
+            each.add(number, part.dictionary.encode(run.values[read_site(part.site, part.dictionary)].float()))
         self.pictures[number] = _small(run.image, self.side)
         if len(self.pictures) >= self.most:  # forget those that no feature shows any more
             shown_somewhere = set[int]().union(*(each.pictures.unique().tolist() for each in self.totals))

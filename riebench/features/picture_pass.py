@@ -14,8 +14,9 @@ from riebench.features.scores.estimate import Array
 from riebench.features.scores.reconstruction import SquareSums, code_overlap
 from riebench.masks.region import Mask
 from riebench.models.model import Model
+from riebench.models.sae_sites import read_site
 from riebench.prompts import Prompted
-from riebench.sae.dictionary import Dictionary
+from riebench.sae.dictionary import Dictionary, rebuilt
 from riebench.util.errors import UserError
 from riebench.util.progress import Track
 
@@ -23,9 +24,9 @@ LARGEST = torch.finfo(torch.half).max
 """Codes are kept in half precision."""
 Area = Callable[[int, str], Mask]
 """Number of a picture and a site to the object's cells ``[positions]`` there."""
-Watch = Callable[[int, str, Tensor, Tensor], None]
-"""Is given the number of a picture, the name of a dictionary, the values ``[steps, positions, d]`` at its site and
-their codes ``[steps, positions, n]``."""
+Watch = Callable[[int, str, Tensor, Tensor, Tensor], None]
+"""Is given the number of a picture, the name of a dictionary, the values ``[steps, positions, d]`` at its site, those
+that it encodes, and their codes ``[steps, positions, n]``."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ def generate_and_encode(
         prompted: prompts and seeds.
         steps: denoising steps.
         track: shows how far the pictures are.
-        watch: called with the number of each picture, the name of each dictionary, its values and codes there.
+        watch: see :data:`Watch`.
 
     Returns:
         The pictures ``[height, width, 3]``, and the name of each dictionary to what its features do in them.
     """
-    sites = {site for site, _ in dictionaries.values()}
+    sites = {at for site, dictionary in dictionaries.values() for at in (site, read_site(site, dictionary))}
     images: list[NDArray[np.uint8]] = []
     rows: dict[str, list[list[Tensor]]] = {name: [[], [], []] for name in dictionaries}
     runs = model.runs(prompted, steps, sites)
@@ -74,10 +75,10 @@ def generate_and_encode(
             run = next(runs)
             images.append(run.image)
             for name, (site, dictionary) in dictionaries.items():
-                values = run.values[site].float()
-                codes = dictionary.encode(values)
+                read = run.values[read_site(site, dictionary)].float()
+                codes = dictionary.encode(read)
                 if watch is not None:
-                    watch(len(images) - 1, name, values, codes)
+                    watch(len(images) - 1, name, run.values[site].float(), read, codes)
                 codes = codes.flatten(0, -2)
                 measures = codes.amax(0), (codes > 0).float().mean(0), codes.clamp(min=0).mean(0)
                 for kept, value in zip(rows[name], measures, strict=True):
@@ -106,8 +107,8 @@ class Observations:
     _totals: dict[str, list[Array]] = field(default_factory=dict)
     _positions: dict[str, int] = field(default_factory=dict)
 
-    def __call__(self, number: int, name: str, values: Tensor, codes: Tensor) -> None:
-        """Take in the values ``[steps, positions, d]`` and codes ``[steps, positions, n]`` of a picture.
+    def __call__(self, number: int, name: str, values: Tensor, read: Tensor, codes: Tensor) -> None:
+        """See :data:`Watch`.
 
         Raises:
             UserError: if a value, a code or a reconstruction is not finite, or a code does not fit half precision.
@@ -122,7 +123,7 @@ class Observations:
                 f"a dictionary at {site} gives codes above {LARGEST:g} on picture {number}; make its codes smaller and "
                 "its directions larger"
             )
-        error = (values - dictionary.decode(codes)).square().sum((1, 2))
+        error = (values - rebuilt(dictionary, read, codes)).square().sum((1, 2))
         if not bool(error.isfinite().all()):
             raise UserError(
                 f"a dictionary at {site} rebuilds picture {number} with numbers that are not finite; check it"

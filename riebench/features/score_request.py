@@ -357,6 +357,8 @@ def _subjects(
 ) -> list[Subject]:
     """The dictionaries, loaded and checked, and their baselines."""
     from riebench.features.subjects import Subject, check_dictionary, make_baselines, with_true_directions
+    from riebench.models.sae_sites import check_fits
+    from riebench.sae.sae import SAE
 
     subjects: list[Subject] = []
     for target in targets:
@@ -365,6 +367,8 @@ def _subjects(
         check_dictionary(target.name, target.site, width, dictionary)
         placed = dictionary.to(model.device) if hasattr(dictionary, "to") else dictionary
         placed = with_true_directions(target.name, width, placed)
+        if isinstance(placed, SAE) and placed.transcodes:
+            check_fits(placed, target.site, model.sites)
         subjects.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
         for number in descriptions.get(target.site, {}):
             if not 0 <= number < len(placed.W_dec):

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from riebench.models.devices import weights_fingerprint
 from riebench.models.model import Model
+from riebench.models.sae_sites import read_site
 from riebench.models.sites import neuron_sites
 from riebench.prompts import Prompted
 from riebench.sae.baselines import BATCH, RATE, STEPS, SignedCoordinates, random_dictionary, train_encoder
 from riebench.sae.dictionary import Dictionary
-from riebench.sae.given import as_sae, refuse_transcoder
+from riebench.sae.given import as_sae, is_transcoder
 from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError
 from riebench.util.progress import Track
@@ -97,6 +98,8 @@ def dictionary_fingerprint(dictionary: Dictionary) -> str:
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     if isinstance(dictionary, torch.nn.Module):
         digest.update(weights_fingerprint(dictionary).encode())
+    if getattr(dictionary, "transcodes", False):
+        digest.update(b"transcoder")
     return digest.hexdigest()[:16]
 
 
@@ -126,10 +129,13 @@ def check_dictionary(name: str, site: str, width: int, dictionary: Any) -> None:
 def with_true_directions(name: str, width: int, dictionary: Any) -> Dictionary:
     """A checked dictionary; an SAE around it where ``W_dec`` is not what its decoder adds, as before norms are folded.
 
+    A transcoder gets one, too, which says what it encodes.
+
     Raises:
-        UserError: if it cannot be an SAE either, or is a transcoder.
+        UserError: if it cannot be an SAE either.
     """
-    refuse_transcoder(dictionary, name)
+    if is_transcoder(dictionary):
+        return as_sae(dictionary, width, name)
     W_dec = dictionary.W_dec
     codes = torch.rand(COUNTED, len(W_dec), generator=torch.Generator().manual_seed(0)).to(W_dec)
     with torch.no_grad():
@@ -212,6 +218,7 @@ def _active(dictionary: Dictionary, model: Model, site: str, prompted: Sequence[
     k = getattr(dictionary, "k", None)
     if isinstance(k, int):
         return k
+    site = read_site(site, dictionary)
     values = values_at(model, [site], prompted[:COUNTED])[site]
     with torch.no_grad():
         active = float((dictionary.encode(values) > 0).sum(-1).float().mean())

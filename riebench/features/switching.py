@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from riebench.features.scores.causality import appeared, change_ratio, clip_caus
 from riebench.features.scores.estimate import Array, Estimate, mean_estimate
 from riebench.features.scores.interpretability import Indices
 from riebench.features.subjects import Subject
+from riebench.models.sae_sites import change_by_codes
 from riebench.models.sites import Change, Edit
-from riebench.sae.dictionary import Dictionary
+from riebench.sae.dictionary import Dictionary, rebuilt
 
 Descriptions = Mapping[int, str]
 """Feature to its description."""
@@ -29,20 +30,18 @@ def switched_on(direction: Tensor, level: float, area: Tensor, steps: int) -> Te
     return (level * area.float()[:, None] * direction).expand(steps, -1, -1)
 
 
-def switched_off(
-    dictionary: Dictionary, index: int, direction: Tensor, area: Tensor
-) -> Callable[[Tensor, int], Tensor]:
+def switched_off(dictionary: Dictionary, index: int, direction: Tensor, area: Tensor) -> Change:
     """Takes away a direction ``[d]`` times the code of a feature, as it is in each step, in an area ``[positions]``."""
 
-    def change(values: Tensor, step: int) -> Tensor:
-        return -(dictionary.encode(values)[:, index] * area)[:, None] * direction
+    def change(read: Tensor, values: Tensor, step: int) -> Tensor:
+        return -(dictionary.encode(read)[:, index] * area)[:, None] * direction
 
-    return change
+    return change_by_codes(dictionary, change)
 
 
-def reconstructed(dictionary: Dictionary) -> Callable[[Tensor, int], Tensor]:
+def reconstructed(dictionary: Dictionary) -> Change:
     """Puts the reconstruction in the place of the values."""
-    return lambda values, step: dictionary.decode(dictionary.encode(values)) - values
+    return change_by_codes(dictionary, lambda read, values, step: rebuilt(dictionary, read) - values)
 
 
 def zeroed(values: Tensor, step: int) -> Tensor:

@@ -25,7 +25,9 @@ Input
     them from the tensors. Other methods see the same tensors: change a clone. Draw random numbers from
     ``seen.generator()`` alone. ``seen.once(key, make)`` computes a value once for a pair; with ``for_all_pairs=True``
     once for a whole run, such as a direction learnt from further runs. SAEs are loaded for a method with
-    ``needs_sae=True`` in its decorator, and neurons captured for one with ``needs_neurons=True``.
+    ``needs_sae=True`` in its decorator, and neurons captured for one with ``needs_neurons=True``. An SAE may be a
+    transcoder, whose codes are of the values at ``seen.read_site(site)``, if the decorator has
+    ``takes_transcoders=True``.
 
 Result
     :class:`Plan` maps a site to the change that is added there at strength 1, ``[steps, positions, width]``. A change

@@ -9,6 +9,7 @@ from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, runtime_checkable
 from typing import Protocol as TypeProtocol
 
+from riebench.models.sae_sites import read_site
 from riebench.models.sites import NEURONS, Change, Edit, Run, Values, block_of
 from riebench.pairs import Pair
 from riebench.records.schema import ACTS, INSIDE, OUTSIDE, fits_a_record
@@ -65,7 +66,7 @@ class Observed:
         pair: prompts, category, phrases.
         sites: the blocks to edit, in the order in which they run.
         base: site to the values ``[steps, positions, width]`` of the base run; for a method that needs neurons, also
-            those of :attr:`neuron_sites`.
+            those of :attr:`neuron_sites`, and for one of SAEs those of :meth:`read_site`.
         source: the same of the source run.
         base_masks: site to boolean ``[positions]``: True where the original phrase is in the base image.
         source_masks: site to boolean ``[positions]``: True where the edit phrase is in the source image.
@@ -104,10 +105,14 @@ class Observed:
         """The sites of the neurons of every layer of the blocks to edit, in the order in which they run."""
         return tuple(site for site in self.base if NEURONS in site and block_of(site) in self.sites)
 
+    def read_site(self, site: str) -> str:
+        """The site whose values the SAE of a site encodes: the MLP's input for a transcoder, else the site itself."""
+        return read_site(site, self.saes[site])
+
     def codes(self, run: RunName, site: str) -> Tensor:
         """SAE codes ``[steps, positions, features]`` of the base or the source run; encoded once for a pair."""
-        values = self.base if run == "base" else self.source
-        return self.once(("codes", run, site, self.saes[site]), lambda: self.saes[site].encode(values[site]))
+        values, at = self.base if run == "base" else self.source, self.read_site(site)
+        return self.once(("codes", run, site, self.saes[site]), lambda: self.saes[site].encode(values[at]))
 
     def once(self, key: Hashable, make: Callable[[], T], for_all_pairs: bool = False) -> T:
         """The value of ``make()``, computed once for a pair (or for all pairs); methods with the same key share it."""

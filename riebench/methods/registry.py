@@ -39,6 +39,7 @@ class MethodEntry:
         checks_runs: whether it may refuse a run, see :meth:`check_run`.
         needs_sae: whether every block that it is run on must have an SAE.
         needs_neurons: whether the values of neurons must be captured for it.
+        takes_transcoders: whether an SAE may be a transcoder, which encodes the values at another site.
     """
 
     name: str
@@ -48,6 +49,7 @@ class MethodEntry:
     checks_runs: bool
     needs_sae: bool
     needs_neurons: bool
+    takes_transcoders: bool
 
     def own_option(self, name: str) -> str:
         """The name of an option in the class and in records, which may differ from a name that it is given by."""
@@ -148,7 +150,9 @@ find = METHODS.find
 
 
 @dataclass_transform(frozen_default=True)
-def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> Callable[[MethodClass], MethodClass]:
+def method(
+    name: str, needs_sae: bool = False, needs_neurons: bool = False, takes_transcoders: bool = False
+) -> Callable[[MethodClass], MethodClass]:
     """Make a class a frozen dataclass and register it as a method; its fields become the method's typed options.
 
     Args:
@@ -156,6 +160,8 @@ def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> C
         needs_sae: whether every block that it is run on must have an SAE; its option ``k``, if it has one, then counts
             SAE features.
         needs_neurons: whether neurons must be captured for it; its option ``k`` then counts neurons.
+        takes_transcoders: whether it encodes by :meth:`Observed.codes` or the values at :meth:`Observed.read_site`
+            alone, so that an SAE may be a transcoder.
 
     Raises:
         ValueError: if another class has the name.
@@ -167,8 +173,9 @@ def method(name: str, needs_sae: bool = False, needs_neurons: bool = False) -> C
         if name in METHODS.registered or name in METHODS.installed:
             METHODS.check_free(name, cls)
         option_names = tuple(field.name for field in fields(cls))
+        needs = (needs_sae, needs_neurons, takes_transcoders)
         METHODS.registered[name] = METHODS.decorated[cls] = MethodEntry(
-            name, cls, place_of(cls), option_names, issubclass(cls, RunChecker), needs_sae, needs_neurons
+            name, cls, place_of(cls), option_names, issubclass(cls, RunChecker), *needs
         )
         return cls
 

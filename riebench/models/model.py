@@ -416,7 +416,7 @@ class Model(ABC):
             UserError: if the site has no SAE, or the SAE cannot be read or does not fit the site.
         """
         from riebench.models.loaded_state import sae_mark
-        from riebench.sae.sae import check_fits
+        from riebench.models.sae_sites import check_fits
         from riebench.sae.store import load_sae
 
         if not isinstance(site, str) or site not in self.saes:

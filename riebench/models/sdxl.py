@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from riebench.models.diffusers_entry import PUBLISHED_VAE, DiffusersEntry, Text, levels_factor
 from riebench.models.diffusers_model import DiffusersModel
 from riebench.models.model import TEXT, Model
-from riebench.models.sites import ATTENTION, CROSS, MLP, NEURONS, OUTPUT, Site, block_of, block_sites
+from riebench.models.sites import ATTENTION, CROSS, MLP, MLP_INPUT, NEURONS, OUTPUT, Site, block_of, block_sites
 from riebench.sae.folders import find_saes, folder_names
 from riebench.settings.settings import SaeSettings, Settings
 from riebench.util.errors import UserError
@@ -46,7 +46,13 @@ PUBLISHED_UNET: dict[str, Any] = {
 MIDDLE = "UNetMidBlock2DCrossAttn"
 """The kind of a middle stage with a block that has sites; pruned U-Nets have none."""
 GEGLU = 4  # a layer's neurons for each of its channels
-PARTS = {f"/{ATTENTION}.": "attn1", f"/{CROSS}.": "attn2", NEURONS: "ff.net.0", f"/{MLP}.": "ff"}
+PARTS = {
+    f"/{ATTENTION}.": "attn1",
+    f"/{CROSS}.": "attn2",
+    f"/{MLP_INPUT}.": "ff",
+    NEURONS: "ff.net.0",
+    f"/{MLP}.": "ff",
+}
 """What the names of a layer's sites have before its number, to the module inside the layer, as they run."""
 PIPELINE_UNIT = 8
 """Diffusers' pipeline takes picture sizes that are multiples of this number of pixels."""
@@ -241,6 +247,10 @@ class SDXL(DiffusersModel):
         super().__init__(pipeline, unet, entry, settings, fingerprint, sites, paths, before, size, conditions, call)
         # Diffusers' rule for an unconditional half in each batch; some U-Nets take the guidance as a number.
         self.guided = self.guidance > 1 and config.time_cond_proj_dim is None
+
+    def is_input(self, site: str) -> bool:
+        """See :class:`Model`."""
+        return f"/{MLP_INPUT}." in site
 
     def read(self, site: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """Output minus input of a block, in float32, or other values in the model's type; of the conditional half."""

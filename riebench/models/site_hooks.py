@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from riebench.models.sites import Batch, Edit, Site, check_change, check_rows
+from riebench.models.sites import Batch, Edit, FromInput, Site, check_change, check_rows, input_of
 from riebench.util.errors import PairError, UserError
 
 if TYPE_CHECKING:
@@ -43,9 +43,13 @@ class SiteHooks:
 
     def __init__(self, model: WithSites, batch: Batch) -> None:
         self.model, self.batch = model, batch
-        edited = {site for edit in batch.edits if edit.strength != 0 for site in edit.changes}
+        changes = [change for edit in batch.edits if edit.strength != 0 for change in edit.changes.items()]
+        edited = {site for site, _ in changes}
+        self._read = {input_of(site) for site, change in changes if isinstance(change, FromInput)}
+        self._inputs: dict[str, Tensor] = {}
         self.values: dict[str, Tensor] = {}
-        self.calls = {site: 0 for site in model.sites if site in edited or site in batch.capture}
+        used = {*edited, *self._read, *batch.capture}
+        self.calls = {site: 0 for site in model.sites if site in used}
         self._handles = ExitStack()
 
     def __enter__(self) -> SiteHooks:
@@ -76,7 +80,10 @@ class SiteHooks:
         return UserError(f"the site {site} ran {times} in {self.batch.steps} steps; {causes}; undo that")
 
     def _hook(self, site: str) -> Callable[..., Any]:
-        """The forward hook of a site's module: it adds the edits to the output, then keeps the values."""
+        """The forward hook of a site's module: it adds the edits to the output, then keeps the values.
+
+        Those of an input that changes need are kept for the same step of its module's output.
+        """
         model, batch, each = self.model, self.batch, self.model.calls_a_step(site)
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -89,10 +96,14 @@ class SiteHooks:
             if any(site in edit.changes and _is_on(edit, step) for edit in batch.edits):
                 values = model.read(site, args, kwargs, output)
                 check_rows(site, len(values), len(batch.prompts))
-                output = model.add(site, output, _delta(site, values, batch.edits, step))
-            if site in batch.capture:
+                inputs = self._inputs.get(input_of(site))
+                output = model.add(site, output, _delta(site, values, inputs, batch.edits, step))
+            if site in self._read or site in batch.capture:
                 values = model.read(site, args, kwargs, output)
                 check_rows(site, len(values), len(batch.prompts))
+            if site in self._read:
+                self._inputs[site] = values
+            if site in batch.capture:
                 if step == 0:
                     self.values[site] = values.new_empty(len(values), batch.steps, *values.shape[1:])
                 self.values[site][:, step] = values
@@ -106,15 +117,28 @@ def _on_input(hook: Callable[..., Any], module: nn.Module, args: tuple[Any, ...]
     return hook(module, (), {}, args[0]), *args[1:]
 
 
-def _delta(site: str, values: Tensor, edits: Sequence[Edit], step: int) -> Tensor:
-    """What the edits add to the values ``[rows, positions, width]`` of a site in one step."""
+def _delta(site: str, values: Tensor, inputs: Tensor | None, edits: Sequence[Edit], step: int) -> Tensor:
+    """What the edits add to the values ``[rows, positions, width]`` of a site in one step.
+
+    Args:
+        site: the site.
+        values: at the site.
+        inputs: at the input of its module, for changes that are :class:`FromInput`.
+        edits: one a row.
+        step: its number.
+    """
     delta = values.new_zeros(values.shape)
     for row, edit in enumerate(edits):
         change = edit.changes.get(site)
         if change is None or not _is_on(edit, step):
             continue
         if callable(change):
-            result = change(values[row].float().clone(), step)
+            now = values[row].float().clone()
+            if isinstance(change, FromInput):
+                assert inputs is not None
+                result = change(inputs[row].float().clone(), now, step)
+            else:
+                result = change(now, step)
             check_change(site, result, values[row].shape, values.device)
             delta[row] = edit.strength * result
         else:

@@ -6,6 +6,7 @@ Importing it needs no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 from riebench.util.errors import PairError, UserError, unknown
@@ -21,6 +22,8 @@ OUTPUT, TEXT_STREAM = "/output", "/text"
 ATTENTION, CROSS, MLP = "attention", "cross", "mlp"
 """Parts of a block whose outputs are sites of their own: the picture's attention to itself (in joint attention to the
 text, too), its attention to the text, and the feed-forward."""
+MLP_INPUT = "mlp-input"
+"""The input of the feed-forward, a site too: transcoders read it."""
 
 
 class Site(NamedTuple):
@@ -44,10 +47,26 @@ class Site(NamedTuple):
 Values: TypeAlias = "Tensor"
 """Values at a site, ``[steps, positions, width]``; of updates and of neurons alike."""
 
-Change: TypeAlias = Union["Tensor", Callable[["Tensor", int], "Tensor"]]
+Change: TypeAlias = Union["Tensor", Callable[["Tensor", int], "Tensor"], "FromInput"]
 """What an edit adds at a site at strength 1: a tensor ``[steps, positions, width]``, a vector ``[width]`` for all steps
 and positions, or a function that is called in each step. The function takes the values ``[positions, width]`` of that
-step in float32 and the step's number from 0; it returns ``[positions, width]`` or ``[width]``."""
+step in float32 and the step's number from 0; it returns ``[positions, width]`` or ``[width]``. For a function of an
+MLP's input, see :class:`FromInput`."""
+
+
+@dataclass(frozen=True)
+class FromInput:
+    """A change at the output of an MLP that a function computes of its input, too.
+
+    Attributes:
+        function: of the MLP's input and its output ``[positions, width]`` of one step in float32, and the step's
+            number from 0; it returns ``[positions, width]`` or ``[width]``.
+    """
+
+    function: Callable[[Tensor, Tensor, int], Tensor]
+
+    def __call__(self, inputs: Tensor, values: Tensor, step: int) -> Tensor:
+        return self.function(inputs, values, step)
 
 
 class Edit(NamedTuple):
@@ -143,6 +162,13 @@ def block_of(site: str) -> str:
     return site.partition("/")[0]
 
 
+def input_of(site: str) -> str:
+    """The site of the input of an MLP: ``mid.0/mlp-input.3`` of ``mid.0/mlp.3``; the site itself of any other."""
+    block, _, part = site.partition("/")
+    name, dot, number = part.partition(".")
+    return f"{block}/{MLP_INPUT}{dot}{number}" if name == MLP else site
+
+
 def block_sites(sites: Iterable[str]) -> list[str]:
     """The sites that are blocks, whose values are updates, in the order in which they run."""
     return [site for site in sites if site == block_of(site)]
@@ -207,6 +233,8 @@ def check_edits(edits: Sequence[Edit], sites: Mapping[str, Site], steps: int, de
     for site, change in [item for changes in different for item in changes.items()]:
         if site not in sites:
             raise unknown("site", site, sites)
+        if isinstance(change, FromInput) and input_of(site) == site:
+            raise UserError(f"the change at {site} is one FromInput, and {site} is no output of an MLP, as mid.0/mlp.0")
         if not callable(change):
             own = change.shape[1:2] if getattr(change, "ndim", 0) == 3 else ()
             positions = sites[site].positions or (*own, 0)[0]  # of a text, compared when it is there

@@ -26,6 +26,7 @@ from riebench.models.sites import (
     ATTENTION,
     CROSS,
     MLP,
+    MLP_INPUT,
     NEURONS,
     OUTPUT,
     TEXT_STREAM,
@@ -119,9 +120,17 @@ class Blocks:
 def parts_of(
     neurons: str | Inner = "", attention: str | Inner = "", cross: str = "", mlp: str | Inner = ""
 ) -> dict[str, Inner]:
-    """The parts of a block, each given as a module or its path; without those that are not given."""
-    named = {f"/{ATTENTION}": attention, f"/{CROSS}": cross, f"{NEURONS}0": neurons, f"/{MLP}": mlp}
-    return {name: Inner(part) if isinstance(part, str) else part for name, part in named.items() if part}
+    """The parts of a block, each given as a module or its path; without those that are not given.
+
+    A module that takes the neurons and puts out what the MLP adds is not the whole MLP, whose input is then no site.
+    """
+    named = {ATTENTION: attention, CROSS: cross, MLP_INPUT: mlp, f"{NEURONS[1:]}0": neurons, MLP: mlp}
+    parts = {f"/{name}": Inner(part) if isinstance(part, str) else part for name, part in named.items() if part}
+    if mlp and parts[f"/{MLP}"].path == getattr(neurons, "path", None):
+        del parts[f"/{MLP_INPUT}"]
+    elif mlp:
+        parts[f"/{MLP_INPUT}"] = replace(parts[f"/{MLP}"], is_input=True)
+    return parts
 
 
 def heads_width(transformer: Config) -> int:

@@ -17,6 +17,7 @@ from riebench.features.feature_index import FULL
 from riebench.mini.grammar import ATTRIBUTES, DEFAULTS, ORDER, phrase, prompt
 from riebench.mini.render import NOUNS
 from riebench.models.model import Model
+from riebench.models.sae_sites import read_site
 from riebench.models.sites import Run
 from riebench.paint.paint_instruments import PaintInstruments
 from riebench.paint.painting import painted_run, sae_here, why_unchanged
@@ -99,7 +100,7 @@ class Studio:
     def run(self, state: State) -> Run:
         """The run of a state. Without active layers it holds the values of all sites, for :meth:`active_here`."""
         active = any(layer.acts for layer in state.layers)
-        return self._run(state, "", () if active else tuple(self.shelves))
+        return self._run(state, "", () if active else tuple(map(self._read_site, self.shelves)))
 
     def _run(self, state: State, kind: str, capture: tuple[str, ...]) -> Run:
         key = kind + state.model_dump_json()
@@ -124,8 +125,9 @@ class Studio:
         """
         shelves = [self.shelf(site)] if site else list(self.shelves.values())
         run = self.run(state)
-        if any(shelf.site not in run.values for shelf in shelves):
-            run = self._run(state, f"values {site}", tuple(shelf.site for shelf in shelves))
+        read = tuple(self._read_site(shelf.site) for shelf in shelves)
+        if any(at not in run.values for at in read):
+            run = self._run(state, f"values {site}", read)
         features = [one for shelf in shelves for one in self._active_at(shelf, run, x, y)]
         if not site:
             features.sort(key=lambda one: one["code"] / one["mean"] if one["mean"] else 0.0, reverse=True)
@@ -136,7 +138,8 @@ class Studio:
         self._check_sae(shelf)
         rows, columns = self.model.sites[shelf.site].grid
         with torch.no_grad():  # the largest code over all steps, as in the index
-            codes = self.model.sae(shelf.site).encode(run.values[shelf.site].float()).amax(0)
+            values = run.values[self._read_site(shelf.site)]
+            codes = self.model.sae(shelf.site).encode(values.float()).amax(0)
         here = codes[int(y * rows) * columns + int(x * columns)]
         best = here.topk(min(MOST_ACTIVE, len(here)))
         features = []
@@ -147,6 +150,9 @@ class Studio:
                 heat = (codes[:, number] * (FULL / full)).round().byte().tolist()
                 features.append({**shelf.row(feature), "code": code, "heat": heat, "grid": (rows, columns)})
         return features
+
+    def _read_site(self, site: str) -> str:
+        return read_site(site, self.model.sae(site))
 
     def _check_sae(self, shelf: Shelf) -> None:
         """Refuse to go on when an SAE is not the one that the features were listed from."""

@@ -1,10 +1,12 @@
-"""The interface of a dictionary of features: any object with it can be judged and shown."""
+"""The interface of a dictionary of features: any object with it can be judged and shown; and its reconstructions."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from torch import Tensor
+
+from riebench.sae.sae import SAE
 
 
 class Dictionary(Protocol):
@@ -22,3 +24,9 @@ class Dictionary(Protocol):
 
     def decode(self, z: Tensor) -> Tensor:
         """Reconstruction ``[..., d]`` of codes ``[..., n]``."""
+
+
+def rebuilt(dictionary: Dictionary, x: Tensor, codes: Tensor | None = None) -> Tensor:
+    """Reconstruction ``[..., d]`` of vectors ``[..., d]``; by their codes ``[..., n]`` if these are known."""
+    codes = dictionary.encode(x) if codes is None else codes
+    return dictionary.rebuild(x, codes) if isinstance(dictionary, SAE) else dictionary.decode(codes)

@@ -38,9 +38,17 @@ OPTIONAL = ("k", "threshold")
 def read_dictionary_learning(config: dict[str, Any] | None, state: State) -> Parts:
     """The parts of a dictionary; without a configuration its class is known by its tensors.
 
+    A transcoder is a dictionary of these classes, too: its buffer held the inputs and the outputs of a module.
+
     Raises:
         ValueError: if its class is unknown or not stated, or a key, a tensor or a second k is not honoured.
     """
+    buffer = (config or {}).get("buffer")
+    transcodes = isinstance(buffer, dict) and buffer.get("io") == "in_and_out"
+    return _dictionary(config, state)._replace(transcodes=transcodes)
+
+
+def _dictionary(config: dict[str, Any] | None, state: State) -> Parts:
     trainer: dict[str, Any] = {}
     if config is not None:
         refuse_unread_keys(config, {}, ("trainer", "buffer"), LEARNED.config)

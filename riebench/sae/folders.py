@@ -34,8 +34,9 @@ def inside(folder: Path) -> Path:
 
 
 def folder_names(site: str, *paths: str) -> tuple[str, ...]:
-    """The names of a site's folders of SAEs: its own, and paths of its module where that is of a block's update."""
-    return (site, *paths) if "/" not in site else (site.replace("/", "-"),)
+    """The names of a site's folders of SAEs: its own, and paths of its module where that is a block or an MLP."""
+    part = site.partition("/")[2].partition(".")[0]
+    return (site.replace("/", "-"), *(paths if part in ("", "mlp") else ()))
 
 
 def sae_folders(root: Path, levels: int = DEEPEST) -> list[Path]:
@@ -207,15 +208,16 @@ def site_by_folder(
     named = next((site for site in (_named_site(each, names) for each in _upwards(folder, root)) if site), None)
     stated, trained_on = config.get("site"), hook_name(config)
     stated = sites.get(stated, stated) if isinstance(stated, str) else None
+    trained_at = sites.get(trained_on, trained_on) if trained_on else None
     if named is None:
-        known = stated or sites.get(trained_on or "")
+        known = stated or trained_at
         return known if inside(root) == folder and known in names else None
     if stated not in (None, named):
         raise UserError(
             f"the SAE folder {folder} is named for {named}, its {CONFIG} says site {stated!r}; rename the folder, or "
             f"set site to the right one in {CONFIG}"
         )
-    if trained_on is not None and sites.get(trained_on) != named:
+    if trained_on is not None and trained_at != named:
         warn_of_site(folder, named, trained_on)
     return named
 

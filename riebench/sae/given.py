@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from riebench.sae.sae import SAE, at_least_float32
-from riebench.sae.unread import TRANSCODERS
 from riebench.util.errors import UserError
 
 PROBES, CHUNK = 32, 512
@@ -22,7 +21,8 @@ class GivenSAE(SAE):
     """An object with ``encode`` (vectors ``[m, d]`` to codes ``[m, n]``) and ``decode``, which is affine.
 
     It computes on its own device and in its own type; results are at least float32, on the device of the vectors.
-    Where its codes have signs, features ``n..2n-1`` are its features below zero.
+    Where its codes have signs, features ``n..2n-1`` are its features below zero. A transcoder may have a matrix
+    ``W_skip [d, d]`` that its own call applies to its input.
 
     Args:
         given: the object.
@@ -30,7 +30,7 @@ class GivenSAE(SAE):
         name: of the object, for messages.
 
     Raises:
-        UserError: if it lacks something, is a transcoder, fails, gives numbers that are not finite or tensors of other
+        UserError: if it lacks something, fails, gives numbers that are not finite or tensors of other
             shapes, or if its codes or reconstructions are of another kind than that of an SAE.
     """
 
@@ -42,7 +42,7 @@ class GivenSAE(SAE):
                     f"{name} is a {type(given).__name__} without {part}; expected the folder of an SAE, an SAE of "
                     "riebench, or an object with encode and decode"
                 )
-        refuse_transcoder(given, name)
+        self.transcodes = is_transcoder(given)
         self.given, self.name, self._width, self._signed = given, name, width, False
         weights = [t for t in (*_tensors(given), getattr(given, "W_dec", None)) if isinstance(t, Tensor)]
         weight = next((t for t in weights if t.is_floating_point()), torch.zeros(()))
@@ -78,12 +78,28 @@ class GivenSAE(SAE):
             raise UserError(
                 f"{self.name} decodes not by a sum of directions; expected codes times a matrix plus a bias"
             )
+        self._refuse_another_call(x, codes)
         active = int((codes > 0).sum(-1).max())
         for holder in (self.given, getattr(self.given, "cfg", None)):
             k = getattr(holder, "k", None)
             k = k.item() if isinstance(k, Tensor) and k.numel() == 1 else k
             if isinstance(k, int) and not isinstance(k, bool) and active <= k:
                 self.k = k
+
+    def _refuse_another_call(self, x: Tensor, codes: Tensor) -> None:
+        """Refuse a transcoder whose own call gives something else than its decoder and ``W_skip`` do (UserError)."""
+        if not self.transcodes or not callable(self.given):
+            return
+        try:
+            with torch.no_grad():
+                whole = self.given(x.to(self._dtype))
+        except Exception:  # noqa: BLE001 - as in _try
+            whole = None
+        if not isinstance(whole, Tensor) or not self._alike(at_least_float32(whole), self.rebuild(x, codes)):
+            raise UserError(
+                f"{self.name} is a transcoder whose call gives something else than what it decodes and W_skip [d, d] "
+                "make; give it as the folder that its library saves"
+            )
 
     def _tried(self, x: Tensor) -> tuple[Tensor, Tensor]:
         codes = self._encoded(x)
@@ -143,6 +159,13 @@ class GivenSAE(SAE):
         rows = self._decoded(self._joined(z.reshape(-1, self._features)))
         return rows.reshape(*z.shape[:-1], self._width)
 
+    def rebuild(self, x: Tensor, codes: Tensor) -> Tensor:
+        """See :class:`SAE`."""
+        rebuilt, skip = self.decode(codes), getattr(self.given, "W_skip", None)
+        if not self.transcodes or not isinstance(skip, Tensor):
+            return rebuilt
+        return rebuilt + x.to(rebuilt) @ skip.detach().to(rebuilt).T
+
     def _split(self, codes: Tensor) -> Tensor:
         return torch.cat([codes, -codes], -1).relu() if self._signed else codes
 
@@ -175,27 +198,18 @@ def as_sae(given: Any, width: int, name: str) -> SAE:
     return GivenSAE(given, width, name)
 
 
-def refuse_transcoder(given: Any, name: str) -> None:
-    """Refuse an object whose configuration says that it is a transcoder; its encode and decode look like an SAE's.
-
-    Raises:
-        UserError: if it says so.
-    """
-    if (sign := _transcoder_sign(given)) is not None:
-        raise UserError(f"{name} is a {type(given).__name__} ({sign}); {TRANSCODERS}")
-
-
-def _transcoder_sign(given: Any) -> str | None:
-    """What an object states by which it is a transcoder; None where it states nothing of the kind."""
+def is_transcoder(given: Any) -> bool:
+    """Whether an object is a transcoder, as ``transcodes`` or its configuration says."""
     config = getattr(given, "cfg", None)
     architecture = getattr(config, "architecture", "")
     architecture = architecture() if callable(architecture) else architecture
-    if isinstance(architecture, str) and "transcoder" in architecture:
-        return f"architecture {architecture!r}"
-    for holder in (config, getattr(config, "metadata", None)):
-        if (out := getattr(holder, "hook_name_out", None)) is not None:
-            return f"hook_name_out {out!r}"
-    return "transcode True" if getattr(config, "transcode", False) is True else None
+    stated = [getattr(holder, "hook_name_out", None) for holder in (config, getattr(config, "metadata", None))]
+    return (
+        getattr(given, "transcodes", False) is True
+        or getattr(config, "transcode", False) is True
+        or (isinstance(architecture, str) and "transcoder" in architecture)
+        or any(name is not None for name in stated)
+    )
 
 
 def _tensors(given: Any) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
 
 State = dict[str, Tensor]
-SILENT, THRESHOLD = "stats_last_nonzero", "activation.threshold"
+SILENT, THRESHOLD, SKIP = "stats_last_nonzero", "activation.threshold", "skip.weight"
 """Names of tensors of :class:`LinearSAE` that no other library has."""
 
 
@@ -21,11 +21,13 @@ class Parts(NamedTuple):
         state: its tensors under the names of :class:`LinearSAE`.
         activation: between encoder and decoder.
         kind: its name where the activation's own is not that of the files.
+        transcodes: whether it is a transcoder; ``skip.weight [d, d]`` is then the matrix that acts on its input.
     """
 
     state: State
     activation: TopK | GroupMax | JumpReLU
     kind: str | None = None
+    transcodes: bool = False
 
 
 def state_of(W_enc: Tensor, W_dec: Tensor, b_enc: Tensor, b_dec: Tensor) -> State:
@@ -44,6 +46,19 @@ def of_raw_vectors(state: State) -> State:
     """The same SAE for an encoder that is applied to the vectors themselves: ``b_enc + W_enc b_dec`` is its bias."""
     wide = {name: tensor.float() for name, tensor in state.items()}
     return wide | {"latent_bias": wide["latent_bias"] + wide["encoder.weight"] @ wide["pre_bias"]}
+
+
+def transcoder(parts: Parts, W_skip: Tensor | None) -> Parts:
+    """The transcoder of some parts, whose encoder is applied to its input itself; ``W_skip [d, d]`` acts on that, too.
+
+    Raises:
+        ValueError: if its input and its output differ in width, as those of an MLP in a denoiser do not.
+    """
+    d_in, d_out = parts.state["encoder.weight"].shape[1], parts.state["decoder.weight"].shape[0]
+    if d_in != d_out:
+        raise ValueError(f"it reads vectors of width {d_in} and writes vectors of width {d_out}, expected one width")
+    skip = {} if W_skip is None else {SKIP: W_skip}
+    return parts._replace(state=of_raw_vectors(parts.state) | skip, transcodes=True)
 
 
 def with_unit_directions(state: State) -> State:
@@ -107,7 +122,7 @@ def built(parts: Parts) -> LinearSAE:
             raise ValueError("threshold has numbers that are not finite")
     silent = {SILENT: torch.zeros(len(state["latent_bias"]), dtype=torch.long)}
     floats = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
-    sae = assembled(Parts({**silent, **floats}, activation, parts.kind))
+    sae = assembled(parts._replace(state={**silent, **floats}, activation=activation))
     for name, parameter in sae.named_parameters():
         if not bool(parameter.isfinite().all()):
             raise ValueError(f"{name} has numbers that are not finite")
@@ -121,7 +136,8 @@ def assembled(parts: Parts) -> LinearSAE:
         RuntimeError: if a tensor is missing or has another shape.
     """
     n_features, d_model = parts.state["encoder.weight"].shape
-    sae = LinearSAE(d_model, n_features, parts.activation, parts.kind)
+    skips = SKIP in parts.state
+    sae = LinearSAE(d_model, n_features, parts.activation, parts.kind, parts.transcodes, skips)
     thresholds = {name: value for name, value in sae.state_dict().items() if name == THRESHOLD}
     sae.load_state_dict(parts.state | thresholds)
     return sae.eval().requires_grad_(False)

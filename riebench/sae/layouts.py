@@ -110,6 +110,8 @@ def _mapping(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def hook_name(config: Mapping[str, Any]) -> str | None:
     """The module on whose values other libraries say that an SAE was trained; None where they do not."""
     stated = (
+        _mapping(config, "metadata").get("hook_name_out"),  # of a transcoder, which is used where it writes
+        config.get("hook_name_out"),
         _mapping(config, "metadata").get("hook_name"),  # SAELens 6
         config.get("hook_name"),  # SAELens before 6
         config.get("hook_point"),

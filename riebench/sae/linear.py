@@ -62,6 +62,8 @@ class JumpReLU(nn.Module):
 class LinearSAE(SAE):
     """``z = activation(W_enc (x - b_pre) + b_lat)``, ``x' = W_dec z + b_pre``, in float32 whatever the weights' type.
 
+    A transcoder encodes the input x of an MLP, and x' is the MLP's output, to which a matrix may add ``W_skip x``.
+
     Parameter names are those of the published checkpoints.
 
     Args:
@@ -69,6 +71,8 @@ class LinearSAE(SAE):
         n_features: number n of features.
         activation: of pre-activations ``[..., n]`` to codes ``[..., n]``.
         kind: its name where the activation's own is not that of the SAE's files.
+        transcodes: whether it is a transcoder, which its kind then says.
+        skips: whether a transcoder has ``W_skip [d, d]``.
 
     Raises:
         ValueError: if an activation of k does not fit the number of features.
@@ -77,7 +81,13 @@ class LinearSAE(SAE):
     stats_last_nonzero: Tensor
 
     def __init__(
-        self, d_model: int, n_features: int, activation: TopK | GroupMax | JumpReLU, kind: str | None = None
+        self,
+        d_model: int,
+        n_features: int,
+        activation: TopK | GroupMax | JumpReLU,
+        kind: str | None = None,
+        transcodes: bool = False,
+        skips: bool = False,
     ) -> None:
         super().__init__()
         k = activation.k
@@ -85,11 +95,13 @@ class LinearSAE(SAE):
             raise ValueError(f"k is {k}, expected 1 to the number of features, {n_features}")
         if isinstance(activation, GroupMax) and n_features % activation.k:
             raise ValueError(f"{n_features} features make no {k} groups of one size; expected a multiple of k")
-        self.kind, self.activation = kind or activation.kind, activation
+        self.activation, self.transcodes = activation, transcodes
+        self.kind = (kind or activation.kind) + (f"{'-skip' * skips}-transcoder" if transcodes else "")
         self.encoder = nn.Linear(d_model, n_features, bias=False)
         self.decoder = nn.Linear(n_features, d_model, bias=False)
         self.pre_bias = nn.Parameter(torch.zeros(d_model))
         self.latent_bias = nn.Parameter(torch.zeros(n_features))
+        self.skip = nn.Linear(d_model, d_model, bias=False) if skips else None
         self.register_buffer("stats_last_nonzero", torch.zeros(n_features, dtype=torch.long))
 
     @property
@@ -135,3 +147,8 @@ class LinearSAE(SAE):
     def decode(self, z: Tensor) -> Tensor:
         """Reconstruction ``[..., d]`` of codes ``[..., n]``."""
         return linear(z, at_least_float32(self.decoder.weight)) + self.pre_bias
+
+    def rebuild(self, x: Tensor, codes: Tensor) -> Tensor:
+        """See :class:`SAE`."""
+        rebuilt = self.decode(codes)
+        return rebuilt if self.skip is None else rebuilt + linear(x.to(rebuilt), at_least_float32(self.skip.weight))

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from riebench.util.errors import UserError
-
-
-class Site(Protocol):
-    """What is known of a site here, see :class:`riebench.models.sites.Site`."""
-
-    @property
-    def width(self) -> int: ...
 
 
 class SAE(nn.Module, ABC):
@@ -25,11 +16,13 @@ class SAE(nn.Module, ABC):
     Attributes:
         kind: the name of its activation, as ``topk`` or ``jumprelu``.
         k: the number of features that can be active at once; None where the vectors decide.
+        transcodes: whether it is a transcoder of an MLP: it encodes the MLP's input and decodes to its output.
         site: of whose values it is, as its configuration says; None if that is unknown.
     """
 
     kind: str
     k: int | None
+    transcodes: bool = False
     site: str | None = None
 
     @property
@@ -80,26 +73,12 @@ class SAE(nn.Module, ABC):
         # The columns of the transpose: of one layout for weights that are stored [d, n].
         return codes[..., features] @ self.W_dec.T[:, features].T
 
+    def rebuild(self, x: Tensor, codes: Tensor) -> Tensor:
+        """Reconstruction ``[..., d]`` from codes of ``x``: :meth:`decode`, and a transcoder's linear term in ``x``."""
+        return self.decode(codes)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.decode(self.encode(x))
-
-
-def check_fits(sae: SAE, site: str, sites: Mapping[str, Site]) -> None:
-    """See that an SAE is as wide as the values at a site, and of no other site of the model.
-
-    Args:
-        sae: the SAE.
-        site: where it is used.
-        sites: of the model.
-
-    Raises:
-        UserError: if it does not fit.
-    """
-    width, mend = sites[site].width, "give SAEs of this model with --set sae.folder=DIR"
-    if sae.d_model != width:
-        raise UserError(f"the SAE of {site} is {sae.d_model} wide, the values there are {width} wide; {mend}")
-    if sae.site in sites and sae.site != site:
-        raise UserError(f"the SAE given for {site} was trained at {sae.site}; give one of {site}")
+        return self.rebuild(x, self.encode(x))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -17,12 +17,13 @@ from riebench.sae.identities import (
     gated,
     of_raw_vectors,
     state_of,
+    transcoder,
     with_both_signs,
     with_unit_directions,
 )
 from riebench.sae.layouts import SAELENS, SAELENS_CONFIG
 from riebench.sae.linear import JumpReLU, LinearSAE, TopK
-from riebench.sae.unread import TRANSCODERS, keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import keys, refuse_to_write_transcoder, refuse_unread_keys, refuse_unread_tensors, same_number
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
@@ -34,7 +35,6 @@ HONOURED = {
     "reshape_activations": ("none", None),
     "rescale_acts_by_decoder_norm": (False, True, None),
     "finetuning_scaling_factor": (False, True, None),
-    "hook_name_out": (None,),
 }
 HARMLESS = keys("""
     architecture activation_fn_kwargs d_in d_sae k dtype device metadata
@@ -58,8 +58,16 @@ TENSORS: Mapping[str, tuple[str, ...]] = {
     "gated": (*MATRICES, "b_gate", "b_mag", "r_mag"),
     "batchtopk": (*MATRICES, "b_enc", "topk_threshold"),
     "matryoshka_batchtopk": (*MATRICES, "b_enc", "topk_threshold"),
+    "transcoder": (*MATRICES, "b_enc"),
+    "skip_transcoder": (*MATRICES, "b_enc", "W_skip"),
+    "jumprelu_transcoder": (*MATRICES, "b_enc", "threshold"),
+    "jumprelu_skip_transcoder": (*MATRICES, "b_enc", "threshold", "W_skip"),
 }
-"""Architecture to the names of its tensors; the last two are of trainings that go on."""
+"""Architecture to the names of its tensors; those of ``topk_threshold`` are of trainings that go on."""
+TRANSCODER = "transcoder"
+"""What the names of the architectures of transcoders end in."""
+OF_TRANSCODERS = keys("d_out hook_name_out hook_layer_out hook_head_index_out hook_point_out")
+"""Configuration keys that they alone have."""
 SCALING = ("finetuning_scaling_factor", "scaling_factor")
 """Names of the tensor by which SAELens before 6 multiplies codes in its decoder."""
 
@@ -74,8 +82,9 @@ def save_for_saelens(sae: LinearSAE, folder: Path, model: str, site: str) -> Non
         site: of the model, for the metadata.
 
     Raises:
-        UserError: if SAELens has no SAE of this kind.
+        UserError: if SAELens has no SAE of this kind, or it is a transcoder.
     """
+    refuse_to_write_transcoder(sae)
     architecture, own = _architecture(sae)
     config = {
         "architecture": architecture,
@@ -125,10 +134,17 @@ def read_saelens(config: dict[str, Any], state: State) -> Parts:
     kind = _checked_architecture(config, inner, metadata)
     activation = {"activation_fn": ("topk" if "topk" in kind else "relu", None)}
     honoured = {**HONOURED, **activation, "activation_fn_str": activation["activation_fn"]}
+    transcodes = kind.endswith(TRANSCODER)
     for stated, where in ((config, SAELENS.config), (metadata, f"metadata of {SAELENS.config}")):
-        if stated.get("hook_name_out") is not None:
-            raise ValueError(f"hook_name_out in {where} is {stated['hook_name_out']!r}; {TRANSCODERS}")
-    refuse_unread_keys(config, honoured, HARMLESS, SAELENS.config)
+        for name in OF_TRANSCODERS if not transcodes else ():
+            if stated.get(name) is not None:
+                raise ValueError(
+                    f"{name} in {where} is {stated[name]!r}, as of a transcoder, but its architecture is {kind!r}; "
+                    f"write the right architecture there, as {TRANSCODER!r}"
+                )
+    if transcodes:
+        honoured["apply_b_dec_to_input"] = (False, None)
+    refuse_unread_keys(config, honoured, HARMLESS | OF_TRANSCODERS, SAELENS.config)
     refuse_unread_keys(inner, {}, ("k",), f"activation_fn_kwargs of {SAELENS.config}")
     ones = [name for name in SCALING if name in state and not bool((state[name] != 1).any())]  # they do nothing
     state = {name: tensor for name, tensor in state.items() if name not in ones}
@@ -145,6 +161,8 @@ def read_saelens(config: dict[str, Any], state: State) -> Parts:
     if scaled:
         linear["decoder.weight"] = linear["decoder.weight"] * state[scaled[0]].float()
     parts = _with_activation(kind, linear, state, config, inner)
+    if transcodes:
+        return transcoder(parts, state.get("W_skip"))
     if config.get("apply_b_dec_to_input") is False:
         parts = parts._replace(state=of_raw_vectors(parts.state))
     return parts
@@ -159,9 +177,9 @@ def _with_activation(
         return Parts(with_both_signs(linear), TopK(k), kind) if kind == "abstopk" else Parts(linear, TopK(k))
     if kind == "gated":
         return gated(linear, state["b_gate"], state["r_mag"])
-    if kind == "standard":
+    if kind in ("standard", "transcoder", "skip_transcoder"):
         return Parts(linear, JumpReLU(torch.zeros(())))
-    if kind == "jumprelu":
+    if kind.startswith("jumprelu"):
         return Parts(linear, JumpReLU(state["threshold"].float()))
     # Below zero before the first step has set it; nothing that is not above zero is active.
     return Parts(linear, JumpReLU(state["topk_threshold"].float().clamp(min=0)), "batchtopk")
@@ -179,8 +197,6 @@ def _checked_architecture(config: Mapping[str, Any], inner: Mapping[str, Any], m
     before_6 = version.split(".", maxsplit=1)[0] in set("012345")
     if kind == "standard" and before_6 and activation == "topk" and inner.get("k") is not None:
         return "topk"
-    if "transcoder" in kind:
-        raise ValueError(f"architecture in {SAELENS.config} is {kind!r}; {TRANSCODERS}")
     if kind not in TENSORS:
         raise ValueError(f"architecture in {SAELENS.config} is {kind!r}, expected {', '.join(map(repr, TENSORS))}")
     return kind

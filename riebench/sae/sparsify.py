@@ -4,34 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from riebench.sae.identities import Parts, State, state_of, with_both_signs
+from riebench.sae.identities import Parts, State, state_of, transcoder, with_both_signs
 from riebench.sae.layouts import SPARSIFY
 from riebench.sae.linear import GroupMax, TopK
-from riebench.sae.unread import OFF, TRANSCODERS, keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import OFF, keys, refuse_unread_keys, refuse_unread_tensors, same_number
 
 HARMLESS = keys("expansion_factor normalize_decoder num_latents k multi_topk d_in")
 """Sizes, and what acts in training alone."""
-SWITCHES = keys("transcode skip_connection embed_skip gram_lookup input_unit_norm sample_topk batch_topk")
+SWITCHES = keys("skip_connection embed_skip gram_lookup input_unit_norm sample_topk batch_topk")
 """Those that change what is computed and are not read; some are of older versions and of SAeUron's."""
 HONOURED = {
     "activation": ("topk", "groupmax", None),
     "signed": (False, True, None),
+    "transcode": (False, True, None),
     **dict.fromkeys(SWITCHES, OFF),
 }
 READ = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
 
 
 def read_sparsify(config: dict[str, Any], state: State) -> Parts:
-    """The parts of a ``SparseCoder``: TopK, groupmax, or TopK by magnitude (``signed``).
+    """The parts of a ``SparseCoder``: TopK, groupmax, or TopK by magnitude (``signed``); or of a transcoder.
 
     Raises:
-        ValueError: if it computes something else (a transcoder, normalised input), or a key or a tensor is not
-            honoured.
+        ValueError: if it computes something else (as of normalised input), or a key or a tensor is not honoured.
     """
-    if config.get("transcode"):
-        raise ValueError(f"transcode in {SPARSIFY.config} is {config['transcode']!r}; {TRANSCODERS}")
-    refuse_unread_keys(config, HONOURED, HARMLESS, SPARSIFY.config)
-    refuse_unread_tensors(state, READ)
+    transcodes = bool(config.get("transcode"))
+    skips = transcodes and bool(config.get("skip_connection"))
+    honoured = HONOURED | ({"skip_connection": (False, True, None), "signed": OFF} if transcodes else {})
+    refuse_unread_keys(config, honoured, HARMLESS, SPARSIFY.config)
+    refuse_unread_tensors(state, (*READ, "W_skip") if skips else READ)
+    parts = _sparse_coder(config, state)
+    return transcoder(parts, state["W_skip"] if skips else None) if transcodes else parts
+
+
+def _sparse_coder(config: dict[str, Any], state: State) -> Parts:
     k = same_number("k", {SPARSIFY.config: config.get("k")})
     parts = state_of(state["encoder.weight"], state["W_dec"], state["encoder.bias"], state["b_dec"])
     if config.get("activation") == "groupmax":

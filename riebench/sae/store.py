@@ -33,7 +33,14 @@ from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
 from riebench.sae.overcomplete import load_overcomplete, read_overcomplete
 from riebench.sae.saelens import read_saelens
 from riebench.sae.sparsify import read_sparsify
-from riebench.sae.unread import keys, refuse_quantised, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import (
+    keys,
+    refuse_quantised,
+    refuse_to_write_transcoder,
+    refuse_unread_keys,
+    refuse_unread_tensors,
+    same_number,
+)
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
@@ -59,8 +66,9 @@ def save_sae(sae: LinearSAE, folder: Path, config: Mapping[str, Any], dtype: tor
         dtype: of the weights in the file.
 
     Raises:
-        UserError: if a key is not known; :func:`load_sae` would refuse it.
+        UserError: if a key is not known; :func:`load_sae` would refuse it. Or if the SAE is a transcoder.
     """
+    refuse_to_write_transcoder(sae)
     for key in config:
         if key not in KEYS:
             raise UserError(f"{key!r} is no key of an SAE's configuration; put it into 'notes', which holds anything")

@@ -1,0 +1,57 @@
+"""The sites of a model that an SAE reads and writes. Importing it needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from riebench.models.sites import Change, FromInput, Site, input_of
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from riebench.sae.sae import SAE
+
+
+def read_site(site: str, sae: Any) -> str:
+    """The site whose values the SAE of a site encodes: of a transcoder the input of the MLP, else the site itself."""
+    return input_of(site) if getattr(sae, "transcodes", False) else site
+
+
+def change_by_codes(sae: Any, function: Callable[[Tensor, Tensor, int], Tensor]) -> Change:
+    """A change at the site of an SAE that a function computes in each step.
+
+    Args:
+        sae: of the site.
+        function: of the values that the SAE encodes and those at its site, both ``[positions, width]``, and of the
+            step's number; it returns ``[positions, width]``.
+    """
+    if getattr(sae, "transcodes", False):
+        return FromInput(function)
+    return lambda values, step: function(values, values, step)
+
+
+def check_fits(sae: SAE, site: str, sites: Mapping[str, Site]) -> None:
+    """See that an SAE is as wide as the values at a site, and of no other site of the model.
+
+    Args:
+        sae: the SAE.
+        site: where it is used.
+        sites: of the model.
+
+    Raises:
+        UserError: if it does not fit.
+    """
+    width, mend = sites[site].width, "give SAEs of this model with --set sae.folder=DIR"
+    if sae.d_model != width:
+        raise UserError(f"the SAE of {site} is {sae.d_model} wide, the values there are {width} wide; {mend}")
+    if sae.site in sites and sae.site != site:
+        raise UserError(f"the SAE given for {site} was trained at {sae.site}; give one of {site}")
+    if sae.transcodes and (input_of(site) == site or input_of(site) not in sites):
+        outputs = [name for name in sites if input_of(name) != name and input_of(name) in sites]
+        expected = f"the output of a whole MLP, as {outputs[0]}" if outputs else "that of a model with such sites"
+        raise UserError(
+            f"the SAE of {site} is a transcoder, which reads an MLP's input and writes to its output; expected a site "
+            f"that is {expected}"
+        )
