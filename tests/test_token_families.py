@@ -38,7 +38,7 @@ WHOLE = {
     "ChromaPipeline": "calls",
     "FluxPipeline": "embedded",
 }
-"""Pipelines of which nearly all is proven here, with how they are guided; ``scripts/check_families`` proves the rest."""
+"""Pipelines of which nearly all is proven here, and how they are guided; ``scripts/check_families`` proves the rest."""
 DEV = "FluxPipeline"
 PAIR = proofs.PAIR
 
