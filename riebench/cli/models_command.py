@@ -252,7 +252,7 @@ def _machine(root: Path) -> None:
 
 
 def standin_command(
-    model: Annotated[str, typer.Argument(help="sdxl-turbo, sdxl-base or flux-schnell.")],
+    model: Annotated[str, typer.Argument(help="A model that 'riebench models' lists, but for mini's.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the weights; name it with --weights.")],
     size: Annotated[
         str, typer.Option(help="tiny, or true (sdxl: 17 GB on disk; flux: true widths, few layers, 8 GB).")
