@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
@@ -230,46 +228,20 @@ def _count_flops(done: Bench, worker: PairWorker, pair: Pair) -> None:
 
 def denoiser_flops(model: Model, work: Callable[[], object]) -> int:
     """Floating-point operations of the denoiser's products and convolutions while some work is done."""
-    counter, (denoiser, attribute) = Operations(), model.networks()[names.DENOISER]
+    total, (denoiser, attribute) = 0, model.networks()[names.DENOISER]
     forward = getattr(denoiser, attribute)
 
     def counted(*args: object, **kwargs: object) -> object:
-        with counter:
-            return forward(*args, **kwargs)
+        nonlocal total
+        with FlopCounterMode(display=False) as counter:
+            output = forward(*args, **kwargs)
+        total += counter.get_total_flops()
+        return output
 
     with ExitStack() as stack:
         put_in(stack, denoiser, attribute, counted)
         work()
-    return counter.total
-
-
-class Operations(TorchDispatchMode):
-    """Counts floating-point operations inside a ``with`` statement by torch's own formulas.
-
-    torch's FlopCounterMode, whose total is the same, also follows every module, which takes several times as long.
-
-    Attributes:
-        total: the operations so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-        self._without_parts: set[Any] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func not in self._without_parts:
-            with self:
-                output = func.decompose(*args, **kwargs)
-            if output is not NotImplemented:
-                return output
-            self._without_parts.add(func)
-        output = func(*args, **kwargs)
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=output)
-        return output
+    return total
 
 
 def _bars(done: Bench) -> list[Bar]:
