@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from riebench.features.score_files import print_scores, write_score_tables
 from riebench.features.score_groups import score_groups
+from riebench.features.score_tables import print_scores, write_score_tables
 
 
 def facts(key: str, **change: Any) -> dict[str, Any]:

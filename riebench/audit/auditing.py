@@ -13,7 +13,7 @@ from riebench.audit.findings import Findings, find
 from riebench.audit.own_runs import FAULT, own_runs
 from riebench.engine.run import carry_out
 from riebench.engine.run_options import RunOptions
-from riebench.report.frame import records_file
+from riebench.records.folder import records_file
 from riebench.util.errors import UserError
 
 RUNS = "runs"

@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.audit.own_runs import BUDGETS
+from riebench.records.folder import records_file
 from riebench.report.arms import GAIN, TRUTH, Arm, Pairs, arms_of, searched_for
-from riebench.report.frame import records_file
 from riebench.report.groups import SAME, Group, read_groups
 from riebench.report.ranking import MARGIN, SUCCESS
 from riebench.report.scores import ENOUGH, matched

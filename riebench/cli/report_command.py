@@ -27,6 +27,9 @@ def table_command(
 
     Example: riebench table runs/demo --overall --strength 1 --markdown
     """
+    from riebench.records.folder import records_file
+
+    records_file(folder)  # a folder without any is refused before pandas is imported
     from riebench.report.summary import curves_in, wide_console
     from riebench.report.tables import settings_table
     from riebench.report.texttable import markdown_table, print_sections

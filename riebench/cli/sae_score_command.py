@@ -62,9 +62,7 @@ def sae_score_command(
 
     Example: riebench sae score up.0.0 --out scores
     """
-    from riebench.features.score_files import print_scores
     from riebench.features.score_request import score
-    from riebench.report.summary import wide_console
 
     chosen = baseline or list(BASELINES)
     if NO_BASELINE in chosen and len(chosen) > 1:
@@ -91,5 +89,8 @@ def sae_score_command(
         fit=fit,
         seed=seed,
     )
+    from riebench.features.score_tables import print_scores
+    from riebench.report.summary import wide_console
+
     print_scores(scores, wide_console())
     print(f"scores  {out / 'scores.md'}, {out / 'scores.csv'}, {len(scores)} JSON files")

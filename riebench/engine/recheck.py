@@ -15,8 +15,8 @@ from riebench.metrics import METRICS, Scores, score_images
 from riebench.models.entries import entry_named, pair_file_named
 from riebench.pairs import load_pairs
 from riebench.records import Record, read_records
+from riebench.records.folder import records_file
 from riebench.records.image_hashes import IMAGES, image_hashes, is_changed
-from riebench.report.frame import records_file
 from riebench.util.errors import PairError, UserError
 
 T = TypeVar("T")

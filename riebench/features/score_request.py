@@ -11,13 +11,7 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from riebench.features.located_saes import locate_sae, site_of
-from riebench.features.score_files import (
-    VERSION,
-    read_scores,
-    score_path,
-    write_score_tables,
-    write_scores,
-)
+from riebench.features.score_files import VERSION, read_scores, score_path, write_scores
 from riebench.features.score_settings import BASELINES, NO_BASELINE, ScoreSettings
 from riebench.instruments.handed_in import check_loaded
 from riebench.models.arguments import batch_kept, whole, words
@@ -159,6 +153,8 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
         subjects = _subjects(targets, pictures.model, request, prompted, descriptions)
         if left := _left_to_judge(subjects, _facts(request, pictures), descriptions, out):
             _judge_all(left, pictures, _fit_prompts(entry, request), folder)
+        from riebench.features.score_tables import write_score_tables
+
         return write_score_tables(out)
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECORDS, RUN, SHEETS = "records.jsonl", "run.json", "sheets"
+PACKED = f"{RECORDS}.gz"
+SUFFIXES = (".jsonl", ".gz", ".parquet")
+"""Of a file of records, as a run or a report writes it."""
 DISCARDED = (
     *(RECORDS, RUN, IMAGES, SHEETS, "table.md", "curve.png", "curve.svg"),
     *("curve-by-steps.png", "curve-by-steps.svg"),
@@ -160,6 +163,21 @@ def _png(image: NDArray[np.uint8]) -> bytes:
     data = io.BytesIO()
     Image.fromarray(image).save(data, "png", compress_level=1)  # a quarter of the time, a fifth more bytes
     return data.getvalue()
+
+
+def records_file(path: Path) -> Path:
+    """The file of records that a path stands for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if path.is_file() and path.suffix not in SUFFIXES:
+        raise UserError(f"{path} is no file of records; give the folder of a finished run")
+    for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
+        if file.is_file():
+            return file
+    what = "holds no records.jsonl" if path.is_dir() else "does not exist"
+    raise UserError(f"{path} {what}; give the folder of a finished run")
 
 
 def read_records(path: Path) -> list[Record]:

@@ -14,17 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from riebench.pairs.pair import CATEGORIES
-from riebench.records.folder import RECORDS
+from riebench.records.folder import records_file
 from riebench.records.lines import Row, damaged, for_each_record
 from riebench.records.schema import ACTS, ALL_STEPS, interval_name
 from riebench.util.errors import UserError
 
-PACKED = f"{RECORDS}.gz"
 ANY = "any"
 """What stands for the blocks, or the steps, of a method that acts in none, or alike in all."""
 AT_ONCE = 16_384
 """Records whose metrics are packed together."""
-SUFFIXES = (".jsonl", ".gz", ".parquet")
 PARTS = ("model", "masker", "clip", "lpips", "sae")
 _pair_of = itemgetter("pair_id", "category", "seed", "original_prompt", "editing_prompt")
 COLUMNS: dict[str, str] = {
@@ -63,21 +61,6 @@ COLUMNS: dict[str, str] = {
     "seconds": "time spent on the pair, divided by the number of its records",
 }
 """Columns of :func:`load_records`, named as the fields of a record; every metric in the records follows by name."""
-
-
-def records_file(path: Path) -> Path:
-    """The file of records that a path stands for.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if path.is_file() and path.suffix not in SUFFIXES:
-        raise UserError(f"{path} is no file of records; give the folder of a finished run")
-    for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
-        if file.is_file():
-            return file
-    what = "holds no records.jsonl" if path.is_dir() else "does not exist"
-    raise UserError(f"{path} {what}; give the folder of a finished run")
 
 
 def load_records(path: str | Path | Sequence[str | Path]) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from riebench.records.folder import read_run
+from riebench.records.folder import SUFFIXES, read_run, records_file
 from riebench.report.arms import CURVE, TOLERANCE
-from riebench.report.frame import PARTS, SUFFIXES, load_records, records_file
+from riebench.report.frame import PARTS, load_records
 from riebench.util.errors import UserError
 
 log = logging.getLogger(__name__)
