@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from riebench.cli.messages import is_quiet
-from riebench.engine.run_options import OPTIONS, RunOptions, field_type
+from riebench.engine.run_options import OPTIONS, TYPES, RunOptions
 from riebench.util.errors import UserError
 
 Model = Annotated[str, typer.Option(help=OPTIONS["model"].help)]
@@ -93,7 +93,7 @@ def with_run_options(*names: str) -> Callable[[Command], Command]:
 def _run_parameter(name: str) -> inspect.Parameter:
     """A field of :class:`RunOptions` as the parameter of a command."""
     option, flag = OPTIONS[name], OPTIONS[name].flag or name
-    kind = list[str] | None if option.commas else option.written or field_type(name)
+    kind = list[str] | None if option.commas else option.written or TYPES[name]
     more: dict[str, Any] = {"min": option.least, "max": option.most, "help": option.help}
     if option.named:
         kind = list[NameValue] | None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.engine.request import resolve
 from riebench.engine.run import carry_out
-from riebench.engine.run_options import ALL, OPTIONS, RunOptions, field_type
+from riebench.engine.run_options import ALL, OPTIONS, TYPES, RunOptions
 from riebench.engine.session import Session
 from riebench.models.arguments import batch_kept
 from riebench.records import Record, read_records
@@ -64,7 +64,7 @@ def _describe_run() -> None:
     """Give :func:`run` the signature and the documentation of the fields of :class:`RunOptions`."""
     own = signature(run)
     parameters = [
-        own.parameters.get(name) or parameter.replace(annotation=field_type(name))
+        own.parameters.get(name) or parameter.replace(annotation=TYPES[name])
         for name, parameter in signature(RunOptions).parameters.items()
     ]
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -169,7 +169,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         for name, option in OPTIONS.items():
-            if not isinstance(field_type(name), str):
+            if not isinstance(TYPES[name], str):
                 object.__setattr__(self, name, plain(getattr(self, name)))
             value = getattr(self, name)
             _check_value(name, value)
@@ -202,12 +202,10 @@ FIELDS: dict[str, Field[Any]] = {field.name: field for field in fields(RunOption
 """The fields of :class:`RunOptions` by name."""
 OPTIONS: dict[str, Option] = {name: get_args(field.type)[1] for name, field in FIELDS.items()}
 """What the fields say besides type and default, by name."""
-
-
-def field_type(name: str) -> Any:
-    """The type of a field as Python's callers see it; a string where it names a class that is not imported yet."""
-    kind = get_args(FIELDS[name].type)[0]
-    return getattr(kind, "__forward_arg__", kind)
+TYPES: dict[str, Any] = {
+    name: getattr(kind := get_args(field.type)[0], "__forward_arg__", kind) for name, field in FIELDS.items()
+}
+"""The types of the fields as Python's callers see them; a text where one names a class that is not imported yet."""
 
 
 def plain(value: Any) -> Any:
@@ -228,7 +226,7 @@ def _check_value(name: str, value: Any) -> None:
     Raises:
         UserError: if it is such a value.
     """
-    declared = field_type(name)
+    declared = TYPES[name]
     if isinstance(declared, str):
         check_loaded(name, value)
     elif misfit := _misfit(value, declared):

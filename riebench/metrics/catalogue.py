@@ -114,12 +114,12 @@ def metric(
         raise ValueError(f"the metric name {name!r} {wrong}; choose another, as my_metric")
 
     def register(measure: Measure) -> Measure:
-        remember_code(measure)
+        new = Metric(name, says, measure, of_base, drawn_world, tuple(needs), scorer, published, optional, tuple(files))
+        if not new.from_riebench:  # whose version stands for them
+            remember_code(measure)
         if name in METRICS or name in _REGISTRY.installed:
             _REGISTRY.check_free(name, measure)
-        METRICS[name] = _REGISTRY.decorated[measure] = Metric(
-            name, says, measure, of_base, drawn_world, tuple(needs), scorer, published, optional, tuple(files)
-        )
+        METRICS[name] = _REGISTRY.decorated[measure] = new
         return measure
 
     return register

@@ -6,11 +6,10 @@ whether the state is the same, but takes as long as many pictures.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from operator import attrgetter, eq
-from types import FunctionType, MethodType, ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -21,11 +20,9 @@ from torch.nn import functional
 from torch.nn.modules import module as torch_modules
 from transformers import PreTrainedTokenizerBase
 
-from riebench.util.live_code import is_named
+from riebench.util.library_code import FUNCTIONS, is_of_a_library, of_users
 from riebench.util.tensor_bits import TensorBits
 
-LIBRARIES = ("riebench", "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface_hub")
-"""The packages whose functions come and go in a network without a change of what it computes."""
 MOVERS = ("accelerate.", "diffusers.hooks.", "riebench.")
 """The beginnings of the names of modules whose functions move networks between devices, cast them, or count calls."""
 CONTAINERS = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
@@ -42,7 +39,6 @@ SETTABLE = (
     "disable_corrector",
 )
 """The beginnings of the names of those that its configuration does not always tell, as set_shift sets one."""
-FUNCTIONS = (FunctionType, MethodType, partial)
 
 
 class ChangeMark:
@@ -113,11 +109,8 @@ class ChangeMark:
     @property
     def has_functions(self) -> bool:
         """Whether a function of a user's is a hook or replaces one of the networks'."""
-        return any(
-            isinstance(held, FUNCTIONS) and not is_of_a_library(held)
-            for kept in self._settled
-            for held in _values(kept)
-        )
+        held = [value for kept in self._settled for value in _values(kept) if isinstance(value, FUNCTIONS)]
+        return bool(of_users(dict(enumerate(held))))
 
     def is_of_state(self, other: ChangeMark) -> bool:
         """Whether two marks of an object differ at most in what its own calls change."""
@@ -202,45 +195,30 @@ def lasting_attributes(value: Any) -> Mapping[str, Any]:
     return dict(attributes)
 
 
-def is_of_a_library(function: Any) -> bool:
-    """Whether a function or a class is riebench's, Python's or a library's of theirs, and decorates none of a user's.
-
-    A compiled function is none.
-    """
-    return is_named(function, has_a_librarys_name)
-
-
-def has_a_librarys_name(function: Any) -> bool:
-    """Whether a function or a class itself is a library's, whatever it decorates; a compiled function is none."""
-    # A decorator may give a function of a user's the name of the module that it replaces.
-    names = function.__globals__ if isinstance(function, FunctionType) else {}
-    package = (names.get("__name__") or getattr(function, "__module__", None) or "").partition(".")[0]
-    return (package in LIBRARIES or package in sys.stdlib_module_names) and not is_compiled(function)
-
-
 def is_set_by_calls(name: str, value: Any) -> bool:
     """Whether an attribute of a module is one of :data:`SET_BY_CALLS`, and no hook of a user's."""
     hooks = getattr(value, "hooks", (value,)) if name == "_hf_hook" else ()
     return name in SET_BY_CALLS and all(is_of_a_library(type(hook)) for hook in hooks)
 
 
-def is_compiled(function: Any) -> bool:
-    """Whether a function is one that torch.compile has made."""
-    return hasattr(function, "_torchdynamo_orig_callable") and not hasattr(function, "_torchdynamo_disable")
-
-
-def leaves_alone(function: Any, name: Any, owner: Mapping[Any, Any]) -> bool:
-    """Whether a function that a container holds does what the container's object does without it.
+def left_alone(entries: Mapping[Any, Any], owner: Mapping[Any, Any]) -> set[Any]:
+    """The names of functions that do what the object that holds them does without them.
 
     Such are an object's own method, a function of a library that moves modules between devices, and a library's hook.
 
     Args:
-        function: any object.
-        name: of the attribute, or the number of the hook.
-        owner: the attributes of the object, or its hooks.
+        entries: attributes of the object by name, or hooks by number.
+        owner: all attributes of the object, or all hooks.
     """
-    if not isinstance(function, FUNCTIONS) or not is_of_a_library(function):
-        return False
+    functions = {name: held for name, held in entries.items() if isinstance(held, FUNCTIONS)}
+    if not functions:  # as nearly always
+        return set()
+    users = of_users(functions)
+    return {name for name, held in functions.items() if name not in users and _leaves_alone(held, name, owner)}
+
+
+def _leaves_alone(function: Any, name: Any, owner: Mapping[Any, Any]) -> bool:
+    """Whether a function of a library's is one of :func:`left_alone`."""
     if isinstance(name, int):
         return True
     if isinstance(function, MethodType):
@@ -255,13 +233,14 @@ def _settled(owner: Any, entries: Any) -> Any:
     """What remains of a container's entries without what calls of an unchanged network set."""
     if not isinstance(entries, dict):
         return entries
+    alone = left_alone(entries, owner)
     # Saving a network of transformers puts the name of its dtype in place of the dtype.
     return {
         name: str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else value
         for name, value in entries.items()
         if value is not None
         and not is_set_by_calls(name, value)
-        and not leaves_alone(value, name, owner)
+        and name not in alone
         and not (isinstance(value, Tensor) and value.is_meta)
     }
 

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riebench.models.change_mark import TORCH_ATTRIBUTES, has_a_librarys_name, is_of_a_library
+from riebench.models.change_mark import TORCH_ATTRIBUTES
 from riebench.models.devices import weights_fingerprint
-from riebench.util.live_code import closed_over, live_hash
+from riebench.util.library_code import closed_over, has_a_librarys_name, is_of_a_library
+from riebench.util.live_code import live_hash
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.Size, Enum)
 

@@ -20,20 +20,18 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from riebench.models.change_mark import (
-    FUNCTIONS,
     GLOBAL_HOOKS,
     SETTABLE,
     TORCH_ATTRIBUTES,
     ChangeMark,
-    is_compiled,
-    is_of_a_library,
     is_set_by_calls,
     lasting_attributes,
-    leaves_alone,
+    left_alone,
 )
 from riebench.models.described import PLAIN, described
 from riebench.models.devices import weights_fingerprint
 from riebench.util.errors import UserError
+from riebench.util.library_code import FUNCTIONS, is_compiled, of_users
 
 EXACT_HOOKS = ("layerwise_casting", "peft_autocast", "group_offloading", "layer_execution", "lazy_")
 """The beginnings of the names of diffusers' hooks that leave every pass to the network."""
@@ -64,9 +62,8 @@ def pipeline_state(pipeline: Any) -> dict[str, str]:
     """
     own_class = next(kind for kind in type(pipeline).__mro__ if not kind.__module__.startswith("riebench."))
     state = {"class": described(own_class), "hooks of all modules": described([_hooks(held) for held in GLOBAL_HOOKS])}
-    replaced = {name: held for name, held in vars(functional).items() if isinstance(held, FUNCTIONS)}
-    replaced = {name: held for name, held in replaced.items() if not is_of_a_library(held)}
-    if replaced:
+    functions = {name: held for name, held in vars(functional).items() if isinstance(held, FUNCTIONS)}
+    if replaced := of_users(functions):
         state["replaced functions of torch"] = described(replaced)
     state["replaced functions of classes"] = described(_replaced_functions(ChangeMark(pipeline).classes))
     for name, value in lasting_attributes(pipeline).items():
@@ -135,7 +132,7 @@ def runs_code_of_a_user(network: nn.Module) -> bool:
         *(value for value in held if isinstance(value, FUNCTIONS)),
         *_replaced_functions(classes).values(),
     ]
-    return not all(map(is_of_a_library, [*functions, *classes]))
+    return bool(of_users(dict(enumerate([*functions, *classes]))))
 
 
 def _diffusers_hooks(part: nn.Module) -> Iterable[str]:
@@ -232,11 +229,12 @@ def _attributes(part: nn.Module, private: bool) -> dict[str, Any]:
         part: the module.
         private: whether names that begin with an underscore count, too.
     """
+    alone = left_alone(vars(part), vars(part))
     attributes = {
         name: value
         for name, value in vars(part).items()
         if not (value is None or name in NOT_OF_A_STATE or is_set_by_calls(name, value))
-        and not leaves_alone(value, name, vars(part))
+        and name not in alone
         and (private or not name.startswith("_") or name in ("_compiled_call_impl", "_hf_hook"))
     }
     hooks = _hooks(part._forward_hooks) + _hooks(part._forward_pre_hooks)
@@ -245,18 +243,19 @@ def _attributes(part: nn.Module, private: bool) -> dict[str, Any]:
 
 def _replaced_functions(classes: Iterable[type]) -> dict[str, Any]:
     """The functions of libraries' classes that no library has written."""
-    bases = {base for kind in classes for base in kind.__mro__ if is_of_a_library(base)}
-    return {
+    bases = {base for kind in classes for base in kind.__mro__}
+    functions = {
         f"{base.__module__}.{base.__qualname__}.{name}": function
-        for base in bases
+        for base in bases - of_users({base: base for base in bases}).keys()
         for name, function in vars(base).items()
-        if isinstance(function, FUNCTIONS) and not is_of_a_library(function)
+        if isinstance(function, FUNCTIONS)
     }
+    return of_users(functions)
 
 
 def _hooks(hooks: Mapping[int, Any]) -> list[Any]:
     """The hooks that no library has registered for its own use."""
-    return [hook for hook in hooks.values() if not is_of_a_library(hook)]
+    return [*of_users(hooks).values()]
 
 
 def _settings(config: Any) -> dict[str, Any]:

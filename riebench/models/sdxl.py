@@ -84,11 +84,11 @@ def module_path(block: str) -> str:
 
 def site_path(site: str) -> str:
     """The path of the module in the U-Net that puts out a site's values."""
-    block = module_path(block_of(site))
+    block, _, layer = site.partition("/")
     for part, inner in PARTS.items():
         if part in site:
-            return f"{block}.transformer_blocks.{site.rpartition('.')[2]}.{inner}"
-    return block
+            return f"{module_path(block)}.transformer_blocks.{layer.rpartition('.')[2]}.{inner}"
+    return module_path(block)
 
 
 def sites_of(unet: Mapping[str, Any], side: int) -> dict[str, Site]:

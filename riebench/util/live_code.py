@@ -13,9 +13,9 @@ from typing import Any
 
 from riebench.util.code_files import hash_of_files, imported_files, is_installed, is_ours, module_files, own_files
 from riebench.util.errors import UserError
+from riebench.util.library_code import closed_over, functions_in, is_named
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
-FUNCTIONS = (FunctionType, MethodType, functools.partial)
 
 
 def live_hash(
@@ -51,36 +51,6 @@ def live_hash(
         mend = "give it as an object with __call__ and a text 'fingerprint' that tells its versions apart"
         raise UserError(f"what {name} computes with cannot be told from other code ({reason}); {mend}") from None
     return digest.hexdigest()[:16]
-
-
-def is_named(code: Any, named: Callable[[Any], bool], seen: frozenset[int] = frozenset()) -> bool:
-    """Whether a function or a class is known by its name, and so are the functions that it decorates or closes over.
-
-    Args:
-        code: a function, a method, a partial function or a class.
-        named: whether a function or a class itself is known by its name.
-        seen: ids of the functions that hold it.
-    """
-    if id(code) in seen:
-        return True
-    itself = isinstance(code, MethodType | functools.partial) or named(code)
-    return itself and all(is_named(inner, named, seen | {id(code)}) for inner in _functions_in(code))
-
-
-def closed_over(function: FunctionType) -> list[Any]:
-    """The values that a function closes over; None for a variable without a value yet."""
-    return [cell.cell_contents if _is_filled(cell) else None for cell in function.__closure__ or ()]
-
-
-def _functions_in(function: Any) -> Iterator[Any]:
-    """The functions that a function is made of: what it decorates or closes over, that of a method, of a partial."""
-    if isinstance(function, MethodType):
-        yield function.__func__
-    elif isinstance(function, functools.partial):
-        yield function.func
-        yield from filter(_is_function, (*function.args, *function.keywords.values()))
-    elif isinstance(function, FunctionType):
-        yield from filter(_is_function, [*closed_over(function), getattr(function, "__wrapped__", None)])
 
 
 class _Walk:
@@ -136,7 +106,7 @@ class _Walk:
     def _of_function(self, function: FunctionType) -> Iterator[str]:
         if self._named(function):
             yield f"function {function.__module__}.{function.__qualname__}"
-            strangers = [inner for inner in _functions_in(function) if not is_named(inner, self._named)]
+            strangers = [inner for inner in functions_in(function) if not is_named(inner, self._named)]
             if strangers:  # a library has decorated a user's function
                 yield from self._each("of", strangers)
             return
@@ -200,18 +170,6 @@ class _Walk:
             yield from self._each("state", _sorted(_state(value)))
             if wrapped := getattr(value, "__wrapped__", None):
                 yield from self._parts(wrapped)
-
-
-def _is_function(value: Any) -> bool:
-    return isinstance(value, FUNCTIONS)
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 - an empty cell raises
-    except ValueError:
-        return False
-    return True
 
 
 def _names(code: CodeType, operation: str) -> set[str]:
