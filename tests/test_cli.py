@@ -299,7 +299,7 @@ def test_a_full_disk_is_one_line(
     def full(*words: object) -> None:
         raise error
 
-    monkeypatch.setattr("riebench.report.summary.curves_in", full)
+    monkeypatch.setattr("riebench.records.folder.records_file", full)
     code, _, err = run(capsys, "table", "runs/none")
     assert (code, err.count("\n")) == (2, 1)
     assert str(error.strerror) in err
