@@ -226,8 +226,9 @@ def test_training_finds_sparse_directions(kind: str) -> None:
     settings = SAESettings(batch=512, auxk=8, dead_after=20_000)
     one = GridPoint(site="mid.0", kind=kind, k=2, expansion=4, aux="topk" in kind or kind == "matryoshka", seed=0)
     made = learner_of([one], 8, start_of(x), settings, CPU)
-    for step in range(800):
-        rates = rates_of(settings.model_copy(update={"lr": 3e-3}), step, 800)
+    steps = 1200 if kind == "jumprelu" else 800  # until its number of active features has settled
+    for step in range(steps):
+        rates = rates_of(settings.model_copy(update={"lr": 3e-3}), step, steps)
         made.step(x[torch.randint(len(x), (512,), generator=generator)], *rates)
     sae = made.sae()
     active = (sae.encode(x) > 0).float().sum(1).mean()

@@ -17,6 +17,10 @@ from riebench.sae.sparse import active, best_features, weighted_rows, weighted_r
 from riebench.training.training_plan import GridPoint, SAESettings
 
 
+IN_CACHE = 256
+"""Rows of a matrix that are worked on at a time where their products need not leave the processor's cache."""
+
+
 class Start(NamedTuple):
     """The start of all SAEs of a site.
 
@@ -264,6 +268,8 @@ def auxiliary_loss(pre: Tensor, W_dec: Tensor, residual: Tensor, auxk: int) -> T
     return (error / (residual - residual.mean(0)).square().mean()).nan_to_num(0, posinf=0)
 
 
+@torch.no_grad()
 def constrain_gradient(W_dec: Tensor, gradient: Tensor) -> None:
     """Take from the gradient ``[n, d]`` its part along the rows of ``W_dec``, which renormalising would undo."""
-    gradient.addcmul_((gradient * W_dec).sum(1, keepdim=True), W_dec, value=-1)
+    for rows, directions in zip(gradient.split(IN_CACHE), W_dec.split(IN_CACHE), strict=True):
+        rows.addcmul_((rows * directions).sum(1, keepdim=True), directions, value=-1)
