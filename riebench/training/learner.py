@@ -16,7 +16,6 @@ from riebench.sae.linear import LinearSAE, TopK
 from riebench.sae.sparse import active, best_features, weighted_rows, weighted_rows_transposed
 from riebench.training.training_plan import GridPoint, SAESettings
 
-
 IN_CACHE = 256
 """Rows of a matrix that are worked on at a time where their products need not leave the processor's cache."""
 
