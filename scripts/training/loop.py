@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,74 +71,124 @@ def average_gradients(parameters: list[nn.Parameter], world: int) -> None:
         g.copy_(part.view_as(g))
 
 
-def run(job: Job, folder: Path, rank: int = 0, world: int = 1, every: int = 50) -> dict[str, Tensor]:
-    """Train to the end of the schedule, from the newest checkpoint if there is one; return the mean weights."""
-    path = folder / f"{job.name}.ckpt"
-    weights_file = folder / f"{job.name}.weights"
-    parameters = [p for p in job.module.parameters() if p.requires_grad]
-    for p in parameters:
-        p.grad = torch.zeros_like(p)
-    matrices = [p for p in parameters if p.ndim >= 2 and job.muon and not any(p is e for e in job.embeddings)]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in parameters if id(p) not in chosen]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(others, lr=job.adam, betas=(0.9, 0.98), weight_decay=job.weight_decay)
-    ]
-    if matrices:
-        optimizers.append(Muon(matrices, lr=job.muon or 0.0))
-    base = [o.param_groups[0]["lr"] for o in optimizers]
-    ema = {k: v.detach().clone() for k, v in job.module.state_dict().items()}
-    start = 0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        job.module.load_state_dict(state["module"])
-        ema, start = state["ema"], state["step"]
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-    clock, shown = time.time(), start
-    sums: dict[str, float] = {}
-    for step in range(start, job.steps):
-        factor = schedule(step, job.steps, job.warmup)
-        for optimizer, lr in zip(optimizers, base, strict=True):
-            optimizer.param_groups[0]["lr"] = lr * factor
+class Training:
+    """A job under way: its optimisers and the running mean of its weights.
+
+    Attributes:
+        done: steps so far.
+        mean: the running mean of the weights by name, which is what is kept.
+    """
+
+    def __init__(self, job: Job, world: int) -> None:
+        self._job, self._world, self.done = job, world, 0
+        self._parameters = [p for p in job.module.parameters() if p.requires_grad]
+        for p in self._parameters:
+            p.grad = torch.zeros_like(p)
+        self._optimizers = optimizers_of(job, self._parameters)
+        self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
+        self.mean = {name: value.detach().clone() for name, value in job.module.state_dict().items()}
+
+    def step(self, generator: np.random.Generator) -> dict[str, float]:
+        """One update; gives the figures of the loss."""
+        job = self._job
+        factor = schedule(self.done, job.steps, job.warmup)
+        for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
             optimizer.zero_grad(set_to_none=False)
-        loss, figures = job.loss(np.random.default_rng([job.seed, step, rank]), step)
+        loss, figures = job.loss(generator, self.done)
         loss.backward()
-        average_gradients(parameters, world)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer in optimizers:
+        average_gradients(self._parameters, self._world)
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        for optimizer in self._optimizers:
             optimizer.step()
         if job.after_step:
             job.after_step()
-        decay = min(job.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for k, v in job.module.state_dict().items():
-                if v.is_floating_point():
-                    ema[k].lerp_(v, 1 - decay)
-                else:
-                    ema[k].copy_(v)
-        for k, value in figures.items():
-            sums[k] = sums.get(k, 0.0) + value
-        if rank == 0 and (step + 1) % every == 0:
-            rate = (step + 1 - shown) / (time.time() - clock)
-            text = "  ".join(f"{k} {v / every:.4f}" for k, v in sums.items())
-            left = (job.steps - step - 1) / rate / 60
-            print(
-                f"{job.name}  step {step + 1}/{job.steps}  {text}  {rate:.2f} steps/s  {left:.1f} min left", flush=True
-            )
-            clock, shown, sums = time.time(), step + 1, {}
-        if rank == 0 and ((step + 1) % (every * 10) == 0 or step + 1 == job.steps):
-            state = {
-                "module": job.module.state_dict(),
-                "ema": ema,
-                "optimizers": [o.state_dict() for o in optimizers],
-                "step": step + 1,
-            }
-            _save(state, path)
-            _save(ema, weights_file)
+        self.done += 1
+        self._follow()
+        return figures
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the mean towards the weights, the faster the fewer steps it is of."""
+        decay = min(self._job.ema, self.done / (self.done + 9))
+        for name, value in self._job.module.state_dict().items():
+            if value.is_floating_point():
+                self.mean[name].lerp_(value, 1 - decay)
+            else:
+                self.mean[name].copy_(value)
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint, and the mean alone."""
+        state = {
+            "module": self._job.module.state_dict(),
+            "ema": self.mean,
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "step": self.done,
+        }
+        _save(state, folder / f"{self._job.name}.ckpt")
+        _save(self.mean, folder / f"{self._job.name}.weights")
+
+    def restore(self, folder: Path) -> None:
+        """Go on from the checkpoint, if there is one."""
+        path = folder / f"{self._job.name}.ckpt"
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        self._job.module.load_state_dict(state["module"])
+        self.mean, self.done = state["ema"], state["step"]
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+
+def optimizers_of(job: Job, parameters: list[nn.Parameter]) -> list[torch.optim.Optimizer]:
+    """Adam, and Muon for the matrices where the job says so."""
+    matrices = [p for p in parameters if p.ndim >= 2 and job.muon and not any(p is e for e in job.embeddings)]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in parameters if id(p) not in chosen]
+    adam = torch.optim.AdamW(others, lr=job.adam, betas=(0.9, 0.98), weight_decay=job.weight_decay)
+    return [adam, Muon(matrices, lr=job.muon or 0.0)] if matrices else [adam]
+
+
+class ProgressLine:
+    """Prints the mean figures of the last steps, their rate and the minutes that are left."""
+
+    def __init__(self, job: Job, done: int) -> None:
+        self._job = job
+        self._begin(done)
+
+    def _begin(self, done: int) -> None:
+        self._clock, self._shown = time.time(), done
+        self._sums: Counter[str] = Counter()
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Take in the figures of a step."""
+        self._sums.update(figures)
+
+    def show(self, done: int) -> None:
+        """Print the line after so many steps, and begin anew."""
+        count = done - self._shown
+        rate = count / (time.time() - self._clock)
+        text = "  ".join(f"{name} {total / count:.4f}" for name, total in self._sums.items())
+        left = (self._job.steps - done) / rate / 60
+        where = f"{self._job.name}  step {done}/{self._job.steps}"
+        print(f"{where}  {text}  {rate:.2f} steps/s  {left:.1f} min left", flush=True)
+        self._begin(done)
+
+
+def run(job: Job, folder: Path, rank: int = 0, world: int = 1, every: int = 50) -> dict[str, Tensor]:
+    """Train to the end of the schedule, from the newest checkpoint if there is one; return the mean weights."""
+    training = Training(job, world)
+    training.restore(folder)
+    line = ProgressLine(job, training.done)
+    while training.done < job.steps:
+        line.add(training.step(np.random.default_rng([job.seed, training.done, rank])))
+        if rank == 0 and training.done % every == 0:
+            line.show(training.done)
+        if rank == 0 and (training.done % (every * 10) == 0 or training.done == job.steps):
+            training.save(folder)
     if world > 1:
         dist.barrier()
-    return ema
+    return training.mean
 
 
 def _save(value: object, path: Path) -> None:
