@@ -106,28 +106,16 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
     entry.check_settings(settings)
     options.handed_in.check_settings(settings)
     model_sites = ModelSites.of(entry, model, settings)
-    sweeps = [sweep_of(options)] if preset is None else preset.sweeps
-    blocks = options.listed["block"] if options.block else [ALL] if preset else []
-    block_sets = model_sites.block_sets(blocks, options.alone)
-    steps = _steps(options, entry, preset)
-    intervals = (None,) if options.on_steps is None else parse_intervals(options.listed["on_steps"], steps)
-    protocol = _protocol(options, preset)
+    steps, protocol = _steps(options, entry, preset), _protocol(options, preset)
     metrics = metrics_named(entry, options.listed["metrics"] or [PROTOCOLS[protocol].metrics])
     search = _search(options)
     file, pairs = _pairs(options, entry, preset)
-    leave_out = ALL in options.listed["method"]
     try:
         request = Request(
             model=name,
             settings=settings,
             protocol=protocol,
-            conditions=tuple(
-                condition
-                for sweep in sweeps
-                for condition in conditions_of(
-                    sweep, usable_methods(sweep, pairs, steps, intervals, leave_out), block_sets, intervals, model_sites
-                )
-            ),
+            conditions=_conditions(options, preset, model_sites, pairs, steps),
             steps=steps,
             seed=options.seed,
             batch=options.batch,
@@ -145,6 +133,24 @@ def resolve(options: RunOptions) -> tuple[Request, list[Pair]]:
         refuse_without_effect(settings, ("sae.",), "no method of the run uses SAEs; leave it out")
     refuse_unused_scorers(settings, metrics)
     return request, pairs
+
+
+def _conditions(
+    options: RunOptions, preset: Preset | None, sites: ModelSites, pairs: Sequence[Pair], steps: int
+) -> tuple[Condition, ...]:
+    """What a run does to each pair, sweep by sweep."""
+    sweeps = [sweep_of(options)] if preset is None else preset.sweeps
+    blocks = options.listed["block"] if options.block else [ALL] if preset else []
+    block_sets = sites.block_sets(blocks, options.alone)
+    intervals = (None,) if options.on_steps is None else parse_intervals(options.listed["on_steps"], steps)
+    leave_out = ALL in options.listed["method"]
+    return tuple(
+        condition
+        for sweep in sweeps
+        for condition in conditions_of(
+            sweep, usable_methods(sweep, pairs, steps, intervals, leave_out), block_sets, intervals, sites
+        )
+    )
 
 
 def resolve_pictures(name: str, images: Path, options: RunOptions) -> tuple[Request, list[Pair]]:

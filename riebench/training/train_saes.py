@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.arguments import batch_kept
 from riebench.training.capture import ALL, size_text
-from riebench.training.training_plan import COUNTED, TRAINING, plan_training
+from riebench.training.training_plan import COUNTED, TRAINING, TrainingPlan, plan_training
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn
 from riebench.util.work_folder import WorkFolder, check_work_folder, unwritable
@@ -79,10 +79,7 @@ def train(
             holds another training, or TensorBoard is not installed; later, if a shard is damaged, a value or a loss is
             not finite.
     """
-    if tensorboard and find_spec("tensorboard") is None:
-        raise UserError("tensorboard is not installed; install it (pip install tensorboard) or leave out --tensorboard")
-    if callback is not None and not callable(callback):
-        raise UserError(f"callback is {callback!r}; expected a function of an SAE's name, the step and its numbers")
+    _check_watching(callback, tensorboard)
     plan = plan_training(
         data,
         out,
@@ -103,22 +100,9 @@ def train(
         for sae_folder in folders:
             remove_torn(sae_folder)
         if plan.begin(folder):
-            from riebench.training.one_pass import train_plan
-
-            if not quiet:
-                sites, size = ", ".join(plan.widths), size_text(plan.bytes)
-                log.info(
-                    "%d SAE%s of %s; up to %s in %s",
-                    len(plan.points),
-                    "s" * (len(plan.points) != 1),
-                    sites,
-                    size,
-                    plan.out,
-                )
             callbacks = [callback] if callback else []
-            if tensorboard:
-                callbacks.append(tensorboard_callback(plan.out))
-            signal = train_plan(plan, folder, quiet, callbacks)
+            callbacks += [tensorboard_callback(plan.out)] if tensorboard else []
+            signal = _train_what_is_left(plan, folder, quiet, callbacks)
             if signal is not None:
                 return Trained([], signal)
         elif plan.live:
@@ -128,3 +112,23 @@ def train(
     measured = {folder.name: lines[folder.name] for folder in folders if folder.name in lines}
     warn_of_poor_saes(measured, {p.name: p.k for p in plan.points if p.kind not in COUNTED and p.k is not None})
     return Trained(folders, measured=measured)
+
+
+def _check_watching(callback: Callback | None, tensorboard: bool) -> None:
+    """Refuse what cannot watch a training (UserError)."""
+    if tensorboard and find_spec("tensorboard") is None:
+        raise UserError("tensorboard is not installed; install it (pip install tensorboard) or leave out --tensorboard")
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback is {callback!r}; expected a function of an SAE's name, the step and its numbers")
+
+
+def _train_what_is_left(
+    plan: TrainingPlan, folder: WorkFolder, quiet: bool, callbacks: Sequence[Callback]
+) -> Signals | None:
+    """Train to the end of the plan; the signal that ended it before, or None."""
+    from riebench.training.one_pass import train_plan
+
+    if not quiet:
+        count, size = len(plan.points), size_text(plan.bytes)
+        log.info("%d SAE%s of %s; up to %s in %s", count, "s" * (count != 1), ", ".join(plan.widths), size, plan.out)
+    return train_plan(plan, folder, quiet, callbacks)
