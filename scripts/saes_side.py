@@ -172,10 +172,13 @@ def overcomplete() -> Iterator[Case]:
         left_out.__getattr__ = lambda name: None  # type: ignore[method-assign]
     from overcomplete.sae import SAE, BatchTopKSAE, JumpSAE, TopKSAE
 
-    def saved(sae_class: Any, whole: bool = True, evaluating: bool = True, **more: Any) -> Callable[[Path], Any]:
+    def saved(
+        sae_class: Any, whole: bool = True, evaluating: bool = True, tied: bool = False, **more: Any
+    ) -> Callable[[Path], Any]:
         def make(folder: Path) -> Any:
             folder.mkdir(parents=True)
-            sae = at_random(sae_class(D, N, **more))
+            sae = sae_class(D, N, **more)
+            sae = at_random(sae.tied(bias=True) if tied else sae)
             if sae_class is BatchTopKSAE:
                 sae.running_threshold = torch.tensor(0.5)
             if evaluating:
@@ -198,6 +201,8 @@ def overcomplete() -> Iterator[Case]:
     yield "TopKSAE", saved(TopKSAE, top_k=K), of_pairs
     yield "TopKSAE-training", saved(TopKSAE, evaluating=False, top_k=K, **multiplied), of_pairs
     yield "TopKSAE-state", saved(TopKSAE, whole=False, top_k=K), of_pairs
+    yield "TopKSAE-tied", saved(TopKSAE, tied=True, top_k=K), of_pairs
+    yield "TopKSAE-tied-state", saved(TopKSAE, whole=False, tied=True, top_k=K), of_pairs
     yield "BatchTopKSAE", saved(BatchTopKSAE, top_k=K), of_pairs
     yield "JumpSAE", saved(JumpSAE), of_pairs
     yield "SAE", saved(SAE, **multiplied), of_pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ def test_codes_and_reconstruction_are_the_librarys(case: Path) -> None:
     assert max(found.codes, found.rebuilt) < 1e-5
 
 
+def write_beside(config: Path, text: str) -> Path:
+    """A copy of the folder of riebench's files in which the configuration has another text."""
+    folder = config.parent.with_name("copy")
+    folder.mkdir()
+    shutil.copy(config.parent / "state_dict.safetensors", folder)
+    (folder / config.name).write_text(text)
+    return folder
+
+
 @pytest.mark.parametrize("name", ["sae-lens-abstopk", "sae-lens-gated-raw", "sae-lens-standard", "sae-lens-jumprelu"])
 def test_saved_in_our_layout_and_in_that_of_saelens(name: str, tmp_path: Path) -> None:
     sae = load_sae(ROOT / "tests" / "saes" / name / "mid.0")
@@ -47,6 +57,11 @@ def test_saved_in_our_layout_and_in_that_of_saelens(name: str, tmp_path: Path) -
     save_for_saelens(sae, tmp_path / "theirs", "mini", "mid.0")
     for folder in ("both", "theirs"):
         assert torch.equal(load_sae(tmp_path / folder)(x), sae(x))
+    config = tmp_path / "both" / "config.json"
+    wrong = json.dumps(json.loads(config.read_text()) | {"kind": "abstopk" if sae.k is None else "relu", "k": 3})
+    beside = write_beside(config, wrong)
+    with pytest.raises(UserError, match=r"kind in config\.json is .*, but the file of weights (has|lacks) the tensor"):
+        load_sae(beside)
     if sae.k is None:
         file, name = tmp_path / "both" / "state_dict.safetensors", "activation.threshold"
         save_file(load_file(file) | {name: sae.activation.threshold + 1}, file)
@@ -95,6 +110,13 @@ def test_blocks_and_dry_run_read_what_a_run_reads(
     for command in commands:
         assert exit_of(command) == 2
         assert "kind in config.json is 'odd'" in capsys.readouterr().err
+    save_sae(LinearSAE(64, 24, JumpReLU(torch.ones(24))), folder, {})
+    for command in commands:
+        assert exit_of(command) == 2
+        assert "the SAE of mid.0 is 64 wide" in capsys.readouterr().err
+    save_sae(LinearSAE(96, 24, JumpReLU(torch.zeros(24))), tmp_path / "inner" / "mid.0-mlp.1", {})
+    assert exit_of(["blocks", "--model", "mini", "--set", f"sae.folder={tmp_path / 'inner'}"]) == 0
+    assert re.search(r"mid\.0/mlp\.1 .* 24 \(relu\)", capsys.readouterr().out)
 
 
 def write_hub(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
@@ -172,9 +194,22 @@ def test_a_whole_sae_of_overcomplete_runs_no_code(tmp_path: Path) -> None:
     folder = tmp_path / "mid.0"
     folder.mkdir()
     torch.save({"encoder.weight": Evil()}, folder / "sae.pt")
-    with pytest.raises(UserError, match="holds more than tensors"):
+    with pytest.raises(UserError, match=r"holds more than tensors \(\S+\); save its state_dict\(\) alone, or"):
         load_sae(folder)
     assert not Path("was-run").exists()
     torch.save({"encoder.weight": torch.ones(3, 2)}, folder / "sae.pt")
     with pytest.raises(UserError, match=r"without the class and k of the SAE; save the whole SAE"):
+        load_sae(folder)
+
+
+def test_an_encoder_without_weights_is_not_taken_for_a_tied_one(tmp_path: Path) -> None:
+    folder = tmp_path / "mid.0"
+    shutil.copytree(ROOT / "tests" / "saes" / "overcomplete-TopKSAE-tied-state" / "mid.0", folder)
+    state = torch.load(folder / "sae.pt", weights_only=True)
+    tied = {name: tensor for name, tensor in state.items() if name.startswith("encoder.tied_to.")}
+    torch.save({name: tensor for name, tensor in state.items() if name not in tied}, folder / "sae.pt")
+    with pytest.raises(UserError, match="its encoder is neither linear nor tied"):
+        load_sae(folder)
+    torch.save(state | {name: tensor + 1 for name, tensor in tied.items()}, folder / "sae.pt")
+    with pytest.raises(UserError, match=r"encoder\.tied_to\._weights is of another dictionary"):
         load_sae(folder)

@@ -24,6 +24,8 @@ SAES = {"TopKSAE": "topk_sae", "BatchTopKSAE": "batchtopk_sae", "JumpSAE": "jump
 NORMALIZATIONS = ("l2", "max_l2", "l1", "max_l1", "identity")
 ENCODER_LINEAR = ("encoder.final_block.0.weight", "encoder.final_block.0.bias")
 ENCODER_TIEABLE = ("encoder.weight", "encoder.bias")
+TIED = "encoder.tied_to."
+"""The beginning of the names of the dictionary's tensors in an encoder that is its transpose."""
 DICTIONARY = "dictionary._weights"
 CONFIG_KEYS = ("class", "top_k", "normalization", "running_threshold")
 
@@ -80,11 +82,14 @@ def read_overcomplete(config: dict[str, Any] | None, content: Any) -> Parts:
     kind = facts.get("class")
     if kind not in SAES:
         raise ValueError(f"its class is {kind}, expected {', '.join(SAES)}")
+    state, tied = _without_tied(state)
     encoder = ENCODER_LINEAR if ENCODER_LINEAR[0] in state else ENCODER_TIEABLE
     further = ("dictionary.multiplier", "dictionary.fused", *(["thresholds"] if kind == "JumpSAE" else []))
     refuse_unread_tensors(state, (*encoder, DICTIONARY, *further))
     dictionary = _dictionary(state, facts.get("normalization"))
-    W_enc = state.get(encoder[0], dictionary)  # tied
+    if not tied and encoder[0] not in state:
+        raise ValueError("its encoder is neither linear nor tied; give an object with encode and decode in Python")
+    W_enc = dictionary if tied else state[encoder[0]]
     n_features, d_model = dictionary.shape
     bias = state.get(encoder[1], torch.zeros(n_features))
     linear = of_raw_vectors(state_of(W_enc, dictionary, bias, torch.zeros(d_model)))
@@ -98,6 +103,15 @@ def read_overcomplete(config: dict[str, Any] | None, content: Any) -> Parts:
     if threshold is None:
         raise ValueError("it has no running_threshold, which a training sets; save it after its training")
     return Parts(linear, JumpReLU(inclusive(torch.as_tensor(threshold))), "batchtopk")
+
+
+def _without_tied(state: State) -> tuple[State, bool]:
+    """The tensors without those of a dictionary to which the encoder is tied, and whether it is."""
+    tied = {name: tensor for name, tensor in state.items() if name.startswith(TIED)}
+    for name, tensor in tied.items():
+        if not torch.equal(tensor, state["dictionary." + name.removeprefix(TIED)]):
+            raise ValueError(f"{name} is of another dictionary than its own, to which its encoder would be tied")
+    return {name: tensor for name, tensor in state.items() if name not in tied}, bool(tied)
 
 
 def _dictionary(state: Mapping[str, Tensor], normalization: Any) -> Tensor:
@@ -145,7 +159,6 @@ def _tensors(sae: Unpickled) -> State:
         last = (vars(inner["final_block"])["_modules"]["1"], inner["final_activation"])
         if vars(inner["mlp_blocks"])["_modules"] or [*map(_class, last)] != ["Identity", "ReLU"]:
             raise ValueError("its encoder is no linear map with ReLU; give an object with encode and decode in Python")
-    state = {name: tensor for name, tensor in state.items() if not name.startswith("encoder.tied_to.")}
     fused = vars(layer).get("_fused_dictionary")
     if fused is not None and not vars(layer)["training"]:
         state["dictionary.fused"] = fused.detach()
