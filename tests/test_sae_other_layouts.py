@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from riebench.models.sae_sites import check_fits
+from riebench.models.sites import Site
 from riebench.sae.folders import feature_count, find_saes
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
@@ -147,3 +149,28 @@ def test_written_for_saelens_is_the_same_sae(tmp_path: Path) -> None:
     save_for_saelens(sae, tmp_path / "both", "mini", "mid.0")
     assert torch.equal(load_sae(tmp_path / "both").encode(x), sae.encode(x))
     assert feature_count(tmp_path / "both") == N
+
+
+def test_what_a_module_is_given_is_of_no_other_site(tmp_path: Path) -> None:
+    """``io`` of dictionary_learning's buffer: 'out' (usual), 'in' of a module's input, 'in_and_out' of a transcoder."""
+    sites = {name: Site(D, (2, 2)) for name in ("mid.0", "mid.0/mlp.1", "mid.0/mlp-input.1", "mid.0/attention.1")}
+    folder = tmp_path / "mid.0"
+    learned(folder)
+    config = json.loads((folder / "config.json").read_text())
+    for buffer, fitting in (
+        ({}, set(sites)),
+        ({"io": "out"}, set(sites)),
+        ({"io": "in"}, {"mid.0/mlp-input.1"}),
+        ({"io": "in_and_out"}, {"mid.0/mlp.1"}),
+    ):
+        (folder / "config.json").write_text(json.dumps(config | {"buffer": buffer}))
+        sae = load_sae(folder)
+        for site in sites:
+            if site in fitting:
+                check_fits(sae, site, sites)
+                continue
+            with pytest.raises(UserError, match=rf"the SAE of {site} .*(an MLP's input, as mid|is a transcoder)"):
+                check_fits(sae, site, sites)
+    (folder / "config.json").write_text(json.dumps(config | {"buffer": {"io": "input"}}))
+    with pytest.raises(UserError, match=r"io of buffer in config\.json is 'input', expected 'out', 'in', 'in_and_out'"):
+        load_sae(folder)

@@ -10,12 +10,15 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from riebench.cli.shared_options import Model, with_settings
 from riebench.util.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from riebench.models.sites import Site
 
 
 def models_command() -> None:
@@ -81,7 +84,8 @@ def blocks_command(
 ) -> None:
     """List a model's blocks in the order in which they run: width, grid, neurons, and SAE, if any.
 
-    Read from configurations alone, but for the SAEs of --set sae.folder; without weights, those of the published model.
+    Read from configurations alone, but for the SAEs of --set sae.folder, whose sites are all listed; without weights,
+    those of the published model.
 
     Example: riebench blocks --model sdxl-turbo
     """
@@ -94,14 +98,15 @@ def blocks_command(
     entry, parsed = entry_and_settings(model, settings)
     sites, saes = entry.sites(parsed), entry.saes(parsed)
     default = default_blocks(entry.default_sites, sites)
+    blocks = block_sites(sites)
     table = Table("block", "width", "grid", "layers x neurons", "SAE features (k)")
-    for block in sites if all else block_sites(sites):
+    for block in sites if all else [site for site in sites if site in saes or site in blocks]:
         height, width = sites[block].grid
         layers = [sites[site].width for site in neuron_sites(sites, block)]
         neurons = f"{len(layers)} x {layers[0]}" if layers else "–"
         features = "–"
         if block in saes:
-            features = _features_of(saes[block], read=parsed.sae.folder is not None)
+            features = _features_of(saes[block], block, sites if parsed.sae.folder is not None else None)
         name = f"{block} *" if block in default else block
         grid = f"{height} x {width}" if height else "text"
         table.add_row(name, str(sites[block].width), grid, neurons, features)
@@ -109,15 +114,23 @@ def blocks_command(
     print("* --block all")
 
 
-def _features_of(sae: Path, read: bool) -> str:
-    """The number of features of an SAE with its k, or its kind where it has none; of a user's, its weights are read."""
+def _features_of(sae: Path, site: str, sites: Mapping[str, Site] | None) -> str:
+    """The number of features of an SAE with its k, or its kind where it has none.
+
+    Args:
+        sae: its folder.
+        site: where it is used.
+        sites: of the model, for an SAE of a user, whose weights are read; None if its configuration will do.
+    """
     from riebench.sae.folders import feature_count, read_config
 
-    if not read:
+    if sites is None:
         return f"{feature_count(sae)} ({(read_config(sae) or {}).get('k', '?')})"
+    from riebench.models.sae_sites import check_fits
     from riebench.sae.store import load_sae
 
     loaded = load_sae(sae)
+    check_fits(loaded, site, sites)
     return f"{loaded.n_features} ({loaded.k or loaded.kind})"
 
 

@@ -363,7 +363,7 @@ def _subjects(
         check_dictionary(target.name, target.site, width, dictionary)
         placed = dictionary.to(model.device) if hasattr(dictionary, "to") else dictionary
         placed = with_true_directions(target.name, width, placed)
-        if isinstance(placed, SAE) and placed.transcodes:
+        if isinstance(placed, SAE):
             check_fits(placed, target.site, model.sites)
         subjects.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
         for number in descriptions.get(target.site, {}):

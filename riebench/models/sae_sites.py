@@ -33,7 +33,7 @@ def change_by_codes(sae: Any, function: Callable[[Tensor, Tensor, int], Tensor])
 
 
 def check_fits(sae: SAE, site: str, sites: Mapping[str, Site]) -> None:
-    """See that an SAE is as wide as the values at a site, and of no other site of the model.
+    """See that an SAE is as wide as the values at a site, and of no other site or operation of the model.
 
     Args:
         sae: the SAE.
@@ -48,8 +48,15 @@ def check_fits(sae: SAE, site: str, sites: Mapping[str, Site]) -> None:
         raise UserError(f"the SAE of {site} is {sae.d_model} wide, the values there are {width} wide; {mend}")
     if sae.site in sites and sae.site != site:
         raise UserError(f"the SAE given for {site} was trained at {sae.site}; give one of {site}")
-    if sae.transcodes and (input_of(site) == site or input_of(site) not in sites):
-        outputs = [name for name in sites if input_of(name) != name and input_of(name) in sites]
+    outputs = [name for name in sites if input_of(name) != name and input_of(name) in sites]
+    inputs = [input_of(name) for name in outputs]
+    if sae.of_input and site not in inputs:
+        example = f", as {inputs[0]}" if inputs else ""
+        raise UserError(
+            f"the SAE of {site} was trained on what a module is given (io of buffer in its configuration is 'in'); "
+            f"expected the site of an MLP's input{example}, or io 'out' if it was trained on the values at {site}"
+        )
+    if sae.transcodes and site not in outputs:
         expected = f"the output of a whole MLP, as {outputs[0]}" if outputs else "that of a model with such sites"
         raise UserError(
             f"the SAE of {site} is a transcoder, which reads an MLP's input and writes to its output; expected a site "

@@ -33,6 +33,8 @@ TENSORS: Mapping[str, tuple[str, ...]] = {
 """Class to the names of its tensors."""
 OPTIONAL = ("k", "threshold")
 """Tensors that older versions do not write."""
+IO = ("out", "in", "in_and_out")
+"""Of ``buffer``: trained on what a module gives (usual), on what it is given, or as a transcoder between these."""
 
 
 def read_dictionary_learning(config: dict[str, Any] | None, state: State) -> Parts:
@@ -43,9 +45,11 @@ def read_dictionary_learning(config: dict[str, Any] | None, state: State) -> Par
     Raises:
         ValueError: if its class is unknown or not stated, or a key, a tensor or a second k is not honoured.
     """
-    buffer = (config or {}).get("buffer")
-    transcodes = isinstance(buffer, dict) and buffer.get("io") == "in_and_out"
-    return _dictionary(config, state)._replace(transcodes=transcodes)
+    buffer = (config or {}).get("buffer") or {}
+    io = buffer.get("io") or IO[0] if isinstance(buffer, dict) else buffer
+    if io not in IO:
+        raise ValueError(f"io of buffer in {LEARNED.config} is {io!r}, expected {', '.join(map(repr, IO))}")
+    return _dictionary(config, state)._replace(transcodes=io == "in_and_out", of_input=io == "in")
 
 
 def _dictionary(config: dict[str, Any] | None, state: State) -> Parts:

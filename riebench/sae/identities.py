@@ -22,12 +22,14 @@ class Parts(NamedTuple):
         activation: between encoder and decoder.
         kind: its name where the activation's own is not that of the files.
         transcodes: whether it is a transcoder; ``skip.weight [d, d]`` is then the matrix that acts on its input.
+        of_input: whether it is of the values that a module is given.
     """
 
     state: State
     activation: TopK | GroupMax | JumpReLU
     kind: str | None = None
     transcodes: bool = False
+    of_input: bool = False
 
 
 def state_of(W_enc: Tensor, W_dec: Tensor, b_enc: Tensor, b_dec: Tensor) -> State:
@@ -138,6 +140,7 @@ def assembled(parts: Parts) -> LinearSAE:
     n_features, d_model = parts.state["encoder.weight"].shape
     skips = SKIP in parts.state
     sae = LinearSAE(d_model, n_features, parts.activation, parts.kind, parts.transcodes, skips)
+    sae.of_input = parts.of_input
     thresholds = {name: value for name, value in sae.state_dict().items() if name == THRESHOLD}
     sae.load_state_dict(parts.state | thresholds)
     return sae.eval().requires_grad_(False)

@@ -17,12 +17,14 @@ class SAE(nn.Module, ABC):
         kind: the name of its activation, as ``topk`` or ``jumprelu``.
         k: the number of features that can be active at once; None where the vectors decide.
         transcodes: whether it is a transcoder of an MLP: it encodes the MLP's input and decodes to its output.
+        of_input: whether its configuration says that it is of the values that a module is given.
         site: of whose values it is, as its configuration says; None if that is unknown.
     """
 
     kind: str
     k: int | None
     transcodes: bool = False
+    of_input: bool = False
     site: str | None = None
 
     @property
