@@ -19,6 +19,8 @@ from riebench.features.score_request import ScoreRequest, _own, _targets
 from riebench.features.score_settings import ScoreSettings
 from riebench.instruments.loading import Instruments
 from riebench.models.mini import WEIGHTS
+from riebench.sae.saelens import save_for_saelens
+from riebench.sae.store import save_sae
 from riebench.sae.topk import TopKSAE
 from riebench.settings.settings import Settings
 from riebench.training import collect, train
@@ -45,7 +47,7 @@ def test_models_that_are_no_names_are_refused(model: Any) -> None:
 
 @pytest.mark.parametrize(
     ("saes", "name"),
-    [(3, "saes"), ({"mid.0": "folder"}, "folder cannot be used"), ({"mid.0": 3}, "the SAE of mid.0 is a int")],
+    [(3, "saes"), ({"mid.0": "folder"}, "there is no folder folder"), ({"mid.0": 3}, "the SAE of mid.0 is a int")],
 )
 def test_saes_that_are_none_are_refused(saes: Any, name: str) -> None:
     refused(lambda: riebench.load("mini", saes=saes), name)
@@ -403,6 +405,24 @@ def test_the_saes_of_a_loaded_model_are_its_own(mini: Instruments) -> None:
     assert _own(model.entry, request) == ["mid.0"]
     [target] = _targets("mid.0", model.entry, request)
     assert target.load() is model.saes["mid.0"]
+
+
+def test_folders_of_several_saes_and_of_another_site(
+    mini: Instruments, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("trainer_0", "trainer_1"):
+        save_sae(TopKSAE(96, 8, 2), tmp_path / "several" / name, {})
+    several = {"mid.0": tmp_path / "several"}
+    pipeline = mini.model.pipeline  # type: ignore[attr-defined]
+    refused(
+        lambda: riebench.load("mini", pipeline=pipeline, saes=several), "several SAEs", "trainer_1: k 2, 8 features"
+    )
+    save_for_saelens(TopKSAE(96, 8, 2), tmp_path / "theirs", "mini", "up.0.0")
+    for site in ("up.0.0", "mid.0"):
+        riebench.load("mini", pipeline=pipeline, saes={site: tmp_path / "theirs"})
+    assert [r.getMessage().partition("theirs says ")[2] for r in caplog.records] == [
+        "that it was trained on 'up.0.0'; it is used at mid.0"
+    ]
 
 
 def test_a_loaded_pipeline_may_be_saved_and_loaded_again(mini: Instruments) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from riebench.engine.sae_check import _warn_once
 from riebench.features.subjects import with_true_directions
 from riebench.sae.given import as_sae
 from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
@@ -101,6 +103,16 @@ def test_an_object_with_encode_and_decode_is_an_sae() -> None:
     assert float((half(x) - as_sae(Theirs(), 8, "it")(x)).norm()) < 0.2 * float(half(x).norm())
 
 
+def test_values_that_an_object_normalises_are_refused() -> None:
+    theirs = Theirs()
+    theirs.cfg = SimpleNamespace(normalize_activations="expected_average_only_in")
+    for take in (as_sae, lambda given, width, name: with_true_directions(name, width, given)):
+        with pytest.raises(UserError, match="normalize_activations of it is 'expected_average_only_in', expected"):
+            take(theirs, 8, "it")
+    theirs.cfg.normalize_activations = "none"
+    assert as_sae(theirs, 8, "it").n_features == 16
+
+
 def test_scores_see_what_a_decoder_adds() -> None:
     theirs = Theirs()
     assert torch.allclose(with_true_directions("it", 8, theirs).W_dec.norm(dim=1), torch.ones(16))
@@ -138,3 +150,11 @@ def test_objects_that_are_no_saes_are_refused(part: str, function: Any, said: st
     setattr(theirs, part, function)
     with pytest.raises(UserError, match=said):
         as_sae(theirs, 8, "it")
+
+
+def test_each_sae_that_explains_nothing_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A second one of the same kind and size, too, as a process loads it later."""
+    first, second = (LinearSAE(8, 16, TopK(4)) for _ in range(2))
+    for site, sae in (("mid.0", first), ("mid.0", first), ("mid.0", second), ("up.0.0", second)):
+        _warn_once(site, sae, -1.0)
+    assert len(caplog.records) == 3

@@ -86,6 +86,12 @@ def test_saelens_folder_is_the_same_sae(tmp_path: Path, state: dict[str, torch.T
     for change, said in (
         ({"architecture": "temporal"}, "architecture in cfg.json is 'temporal', expected 'topk'"),
         ({"architecture": "jumprelu", "k": None}, "threshold"),
+        ({"architecture": "standard"}, "k in cfg.json is 3, but its architecture, 'standard', has no k"),
+        ({"architecture": None, "sae_lens_version": "6.1.0"}, "architecture in cfg.json is 'None', expected 'topk'"),
+        (
+            {"architecture": "standard", "k": None, "rescale_acts_by_decoder_norm": True},
+            "rescale_acts_by_decoder_norm in cfg.json is True, expected False",
+        ),
         ({"normalize_activations": "layer_norm"}, "normalize_activations"),
         ({"architecture": "gated", "activation_fn": "topk", "activation_fn_kwargs": {"k": K}}, "activation_fn.*'relu'"),
         ({"architecture": "standard", "activation_fn": "topk", "sae_lens_version": "6.1.0"}, "activation_fn.*'relu'"),

@@ -256,8 +256,11 @@ def test_where_a_transcoder_does_not_belong(model: Model, folder: Path, tmp_path
         model.saes = {site: fits}
         with pytest.raises(UserError, match=f"{site} is a transcoder, which reads an MLP's input.*, as down"):
             model.sae(site)
-    with pytest.raises(UserError, match="is a transcoder"):
-        score(fits, tmp_path / "scores", model=model, site="up.0.1", prompts="grammar", count=4, baselines=[])
+    elsewhere = LinearSAE(96, 128, JumpReLU(torch.zeros(128))).requires_grad_(False)
+    elsewhere.site = SITE
+    for sae, said in ((fits, "is a transcoder"), (elsewhere, f"was trained at {SITE}")):
+        with pytest.raises(UserError, match=said):
+            score(sae, tmp_path / "scores", model=model, site="up.0.1", prompts="grammar", count=4, baselines=[])
     for write in (lambda: save_sae(fits, tmp_path, {}), lambda: save_for_saelens(fits, tmp_path, "mini", SITE)):
         with pytest.raises(UserError, match="transcoders are read, not written"):
             write()
@@ -324,11 +327,16 @@ def test_an_object_in_python(model: Model, weights: dict[str, Tensor]) -> None:
     assert read_site(SITE, sae) == read_site(SITE, with_true_directions("it", 96, theirs)) == INPUT
     assert torch.allclose(sae(x), theirs(x), atol=1e-5)
     assert torch.allclose(read(x), theirs(x), atol=1e-4)
-    for cfg in (SimpleNamespace(transcode=True), SimpleNamespace(metadata=SimpleNamespace(hook_name_out="a.b"))):
-        theirs.cfg = cfg
-        assert as_sae(theirs, 96, "it").transcodes
+    theirs.cfg = SimpleNamespace(transcode=True)
+    assert as_sae(theirs, 96, "it").transcodes
+    theirs.cfg = SimpleNamespace(metadata=SimpleNamespace(hook_name_out="a.b"))
+    for take in (as_sae, lambda given, width, name: with_true_directions(name, width, given)):
+        with pytest.raises(UserError, match=r"hook_name_out of it is 'a\.b', as of a transcoder.*set its transcodes"):
+            take(theirs, 96, "it")
+    theirs.transcodes = True
+    assert as_sae(theirs, 96, "it").transcodes
     theirs.forward = lambda x: x  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"gives something else than what it decodes and W_skip"):
         as_sae(theirs, 96, "it")
-    theirs.cfg = SimpleNamespace()
+    theirs.cfg, theirs.transcodes = SimpleNamespace(), False
     assert not as_sae(theirs, 96, "it").transcodes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ from riebench.util.errors import UserError
 logger = logging.getLogger(__name__)
 VECTORS = 64
 """Vectors of the base run on which each SAE of a pair is tried."""
-_WARNED: set[tuple[str, str, int]] = set()
+_WARNED: WeakKeyDictionary[SAE, set[str]] = WeakKeyDictionary()
+"""SAE to the sites at which it was warned of."""
 
 
 def read_saes(request: Request) -> None:
@@ -87,16 +89,16 @@ def notes_at(notes: Mapping[str, Mapping[str, str | float]], sites: tuple[str, .
 
 
 def _warn_once(site: str, sae: SAE, explained: float) -> None:
-    kind, features = sae.kind, sae.n_features
-    if (site, kind, features) in _WARNED:
+    sites = _WARNED.setdefault(sae, set())
+    if site in sites:
         return
-    _WARNED.add((site, kind, features))
+    sites.add(site)
     logger.warning(
         "the SAE of %s (%s, %d features) explains %.2g of the variance of the values there, less than their mean does: "
         "it is likely of another site, operation (%s), scale or layout",
         site,
-        kind,
-        features,
+        sae.kind,
+        sae.n_features,
         explained,
         _operation(site, sae),
     )

@@ -25,9 +25,9 @@ from riebench.sae.folders import (
     NoSaeError,
     feature_count,
     inside,
+    only_sae,
     read_config,
     sae_fingerprint,
-    sae_folders,
     warn_of_site,
 )
 from riebench.sae.layouts import hook_name
@@ -77,11 +77,9 @@ def locate_sae(sae: str, entry: ModelEntry | None, settings: Settings) -> Locate
                 raise UserError(f"there is no SAE folder {sae!r}; give a folder, or a site and its --model")
             raise unknown("SAE (no folder of that name, and no site of the model that has one)", sae, known)
         folder = known[sae]
-    folder = inside(folder)
+    folder = only_sae(folder)
     config = read_config(folder)
     if config is None:
-        if below := sae_folders(folder):
-            raise UserError(f"{folder} holds several SAEs; name the folder of one, as {below[0]}")
         raise UserError(f"{folder} holds neither an SAE nor a feature index; expected config.json and weights in it")
     for name, value, key in (("k", settings.sae.k, "k"), ("features", settings.sae.features, "n_dirs_local")):
         if value is not None and config.get(key) != value:

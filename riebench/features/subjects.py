@@ -17,7 +17,7 @@ from riebench.models.sites import neuron_sites
 from riebench.prompts import Prompted
 from riebench.sae.baselines import BATCH, RATE, STEPS, SignedCoordinates, random_dictionary, train_encoder
 from riebench.sae.dictionary import Dictionary
-from riebench.sae.given import as_sae, is_transcoder
+from riebench.sae.given import as_sae, is_transcoder, refuse_unhonoured
 from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError
 from riebench.util.progress import Track
@@ -132,8 +132,9 @@ def with_true_directions(name: str, width: int, dictionary: Any) -> Dictionary:
     A transcoder gets one, too, which says what it encodes.
 
     Raises:
-        UserError: if it cannot be an SAE either.
+        UserError: if it cannot be an SAE either, or its configuration says what it does not do.
     """
+    refuse_unhonoured(dictionary, name)
     if is_transcoder(dictionary):
         return as_sae(dictionary, width, name)
     W_dec = dictionary.W_dec

@@ -160,13 +160,18 @@ def load(model: str | Path, *, pipeline: Any = None, saes: Mapping[str, Any] | N
 
 def _given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
     """The folder of an SAE that a user gives, or the SAE on the model's device."""
-    from riebench.sae.folders import inside
+    from riebench.sae.folders import only_sae, warn_of_site
     from riebench.sae.given import as_sae
+    from riebench.sae.layouts import hook_name, stated_config
 
     if site not in model.sites:
         raise unknown("site", site, model.sites)
     if isinstance(sae, str | Path):
-        return inside(Path(sae))
+        folder = only_sae(Path(sae))
+        trained_on = hook_name(stated_config(folder) or {})
+        if trained_on in model.sites and trained_on != site:
+            warn_of_site(folder, site, trained_on)
+        return folder
     placed = sae.to(model.device) if callable(getattr(sae, "to", None)) else sae
     return as_sae(placed, model.sites[site].width, f"the SAE of {site}")
 

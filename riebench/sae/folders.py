@@ -33,6 +33,20 @@ def inside(folder: Path) -> Path:
     return below[0] if len(below) == 1 else folder
 
 
+def only_sae(folder: Path) -> Path:
+    """As :func:`inside`, for the folder that a user gives of one SAE.
+
+    Raises:
+        UserError: if there is no such folder, or several SAEs lie below it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; give the folder of an SAE")
+    below = [] if (folder / FINAL).is_dir() else sae_folders(folder)
+    if len(below) > 1:
+        raise UserError(f"{folder} holds several SAEs ({_described(folder, below)}); name the folder of one")
+    return inside(folder)
+
+
 def folder_names(site: str, *paths: str) -> tuple[str, ...]:
     """The names of a site's folders of SAEs: its own, and paths of its module where that is a block or an MLP."""
     part = site.partition("/")[2].partition(".")[0]

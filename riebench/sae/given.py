@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from riebench.sae.sae import SAE, at_least_float32
+from riebench.sae.saelens import HONOURED, OF_TRANSCODERS, TRANSCODER
 from riebench.util.errors import UserError
 
 PROBES, CHUNK = 32, 512
@@ -42,6 +43,7 @@ class GivenSAE(SAE):
                     f"{name} is a {type(given).__name__} without {part}; expected the folder of an SAE, an SAE of "
                     "riebench, or an object with encode and decode"
                 )
+        refuse_unhonoured(given, name)
         self.transcodes = is_transcoder(given)
         self.given, self.name, self._width, self._signed = given, name, width, False
         weights = [t for t in (*_tensors(given), getattr(given, "W_dec", None)) if isinstance(t, Tensor)]
@@ -105,7 +107,10 @@ class GivenSAE(SAE):
         codes = self._encoded(x)
         if not isinstance(codes, Tensor) or codes.ndim != 2 or len(codes) != len(x):
             shape = list(codes.shape) if isinstance(codes, Tensor) else f"a {type(codes).__name__}"
-            raise UserError(f"{self.name} makes {shape} of vectors {list(x.shape)}; expected a tensor of codes [m, n]")
+            raise UserError(
+                f"{self.name} makes {shape} of vectors {list(x.shape)}; expected a tensor of codes [m, n]: give the "
+                "folder that its library saves, or an object around it whose encode returns its codes alone"
+            )
         rebuilt = self._decoded(codes)
         if rebuilt.shape != x.shape:
             raise UserError(
@@ -203,13 +208,34 @@ def is_transcoder(given: Any) -> bool:
     config = getattr(given, "cfg", None)
     architecture = getattr(config, "architecture", "")
     architecture = architecture() if callable(architecture) else architecture
-    stated = [getattr(holder, "hook_name_out", None) for holder in (config, getattr(config, "metadata", None))]
     return (
         getattr(given, "transcodes", False) is True
         or getattr(config, "transcode", False) is True
-        or (isinstance(architecture, str) and "transcoder" in architecture)
-        or any(name is not None for name in stated)
+        or (isinstance(architecture, str) and architecture.endswith(TRANSCODER))
     )
+
+
+def refuse_unhonoured(given: Any, name: str) -> None:
+    """Refuse an object whose configuration says what its ``encode`` and ``decode`` do not do; files are refused, too.
+
+    Raises:
+        UserError: if it was trained on normalised values, or states what transcoders alone have and is none.
+    """
+    config = getattr(given, "cfg", None)
+    normalised = getattr(config, "normalize_activations", None)
+    if normalised not in HONOURED["normalize_activations"]:
+        raise UserError(
+            f"normalize_activations of {name} is {normalised!r}, expected 'none'; fold it into the weights, as its "
+            "library does"
+        )
+    for key in sorted(OF_TRANSCODERS) if not is_transcoder(given) else ():
+        stated = [getattr(holder, key, None) for holder in (config, getattr(config, "metadata", None))]
+        value = next((value for value in stated if value is not None), None)
+        if value is not None:
+            raise UserError(
+                f"{key} of {name} is {value!r}, as of a transcoder, but it does not say that it is one; set its "
+                "transcodes to True, or remove the key"
+            )
 
 
 def _tensors(given: Any) -> list[Tensor]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from riebench.util.errors import UserError
+
+if TYPE_CHECKING:
+    from riebench.sae.sae import SAE
 
 CONFIG, SAELENS_CONFIG = "config.json", "cfg.json"
 OVERCOMPLETE = "overcomplete"
@@ -53,6 +58,16 @@ def layouts_text() -> str:
     """The layouts that are read, for messages."""
     named = [f"{layout.config} and {layout.weights} ({layout.library})" for layout in LAYOUTS]
     return ", ".join([*named, f"one .pt ({OVERCOMPLETE})"])
+
+
+def refuse_to_write_transcoder(sae: SAE) -> None:
+    """Refuse to write a transcoder, which the layouts that are written cannot tell from an SAE.
+
+    Raises:
+        UserError: if it is one.
+    """
+    if sae.transcodes:
+        raise UserError("transcoders are read, not written; keep the folder that it was read from")
 
 
 def config_in(folder: Path, layout: Layout) -> dict[str, Any] | None:

@@ -21,15 +21,15 @@ from riebench.sae.identities import (
     with_both_signs,
     with_unit_directions,
 )
-from riebench.sae.layouts import SAELENS, SAELENS_CONFIG
+from riebench.sae.layouts import SAELENS, SAELENS_CONFIG, refuse_to_write_transcoder
 from riebench.sae.linear import JumpReLU, LinearSAE, TopK
-from riebench.sae.unread import keys, refuse_to_write_transcoder, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
 SAELENS_VERSION = "6.0.0"
 """The version whose layout is written."""
-HONOURED = {
+HONOURED: Mapping[str, tuple[Any, ...]] = {
     "apply_b_dec_to_input": (True, False, None),
     "normalize_activations": ("none", False, None),
     "reshape_activations": ("none", None),
@@ -134,6 +134,8 @@ def read_saelens(config: dict[str, Any], state: State) -> Parts:
     kind = _checked_architecture(config, inner, metadata)
     activation = {"activation_fn": ("topk" if "topk" in kind else "relu", None)}
     honoured = {**HONOURED, **activation, "activation_fn_str": activation["activation_fn"]}
+    if "topk" not in kind:
+        honoured["rescale_acts_by_decoder_norm"] = (False, None)
     transcodes = kind.endswith(TRANSCODER)
     for stated, where in ((config, SAELENS.config), (metadata, f"metadata of {SAELENS.config}")):
         for name in OF_TRANSCODERS if not transcodes else ():
@@ -146,6 +148,8 @@ def read_saelens(config: dict[str, Any], state: State) -> Parts:
         honoured["apply_b_dec_to_input"] = (False, None)
     refuse_unread_keys(config, honoured, HARMLESS | OF_TRANSCODERS, SAELENS.config)
     refuse_unread_keys(inner, {}, ("k",), f"activation_fn_kwargs of {SAELENS.config}")
+    if "topk" not in kind and config.get("k") is not None:
+        raise ValueError(f"k in {SAELENS.config} is {config['k']!r}, but its architecture, {kind!r}, has no k")
     ones = [name for name in SCALING if name in state and not bool((state[name] != 1).any())]  # they do nothing
     state = {name: tensor for name, tensor in state.items() if name not in ones}
     scaling = config.get("finetuning_scaling_factor")
@@ -191,10 +195,10 @@ def _checked_architecture(config: Mapping[str, Any], inner: Mapping[str, Any], m
     Raises:
         ValueError: if it is not read.
     """
-    kind = str(config.get("architecture", "standard"))
     version = str(metadata.get("sae_lens_version") or config.get("sae_lens_version") or "0")
     activation = config.get("activation_fn", config.get("activation_fn_str"))
     before_6 = version.split(".", maxsplit=1)[0] in set("012345")
+    kind = str(config.get("architecture", "standard" if before_6 else None))
     if kind == "standard" and before_6 and activation == "topk" and inner.get("k") is not None:
         return "topk"
     if kind not in TENSORS:

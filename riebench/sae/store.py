@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,6 +28,7 @@ from riebench.sae.layouts import (
     config_in,
     layouts_in,
     layouts_text,
+    refuse_to_write_transcoder,
     stated_config,
 )
 from riebench.sae.linear import GroupMax, JumpReLU, LinearSAE, TopK
@@ -36,7 +38,6 @@ from riebench.sae.sparsify import read_sparsify
 from riebench.sae.unread import (
     keys,
     refuse_quantised,
-    refuse_to_write_transcoder,
     refuse_unread_keys,
     refuse_unread_tensors,
     same_number,
@@ -52,7 +53,9 @@ KEYS = keys("""
 """Of the published layout and of ours: sizes, and how it was trained; ``notes`` may hold anything."""
 FAULTS = (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError)
 """What torn or foreign files raise."""
-KINDS = ("topk", "abstopk", "groupmax", "jumprelu", "relu", "gated", "batchtopk", "matryoshka")
+JUMPING = ("jumprelu", "relu", "gated", "batchtopk", "matryoshka")
+"""Kinds whose codes are those above a threshold."""
+KINDS = ("topk", "abstopk", "groupmax", *JUMPING)
 PUBLISHED_TENSORS = ("encoder.weight", "decoder.weight", "pre_bias", "latent_bias")
 
 
@@ -94,10 +97,17 @@ def load_sae(folder: Path) -> LinearSAE:
         site = (stated_config(folder) or {}).get("site")
         sae.site = site if isinstance(site, str) else None
         return sae
-    except UnpicklingError:
+    except UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        holds = f"more than tensors ({named[1]})" if named else "more than tensors"
         raise UserError(
-            f"the SAE folder {folder} cannot be used: its file of weights holds more than tensors; save its "
-            "state_dict() alone"
+            f"the SAE folder {folder} cannot be used: its file of weights holds {holds}; save its state_dict() alone, "
+            "or give the SAE in Python, as load(model, saes={site: sae})"
+        ) from None
+    except KeyError as error:
+        raise UserError(
+            f"the SAE folder {folder} cannot be used: it has no {error}, which an SAE of its kind has; save it again "
+            "with its library"
         ) from None
     except FAULTS as error:
         reason = " ".join(str(error).split("\n")[:2])
@@ -154,10 +164,14 @@ def _read_published(config: dict[str, Any], state: State) -> Parts:
     for key in ("n_dirs_local", "d_model"):
         same_number(key, {CONFIG: config.get(key)})
     kind = config.get("kind")
+    jumps = THRESHOLD in state
     refuse_unread_tensors(state, (*PUBLISHED_TENSORS, SILENT, THRESHOLD))
     if kind not in (None, *KINDS):
         raise ValueError(f"kind in {CONFIG} is {kind!r}, expected {', '.join(KINDS)}")
-    if THRESHOLD in state:
+    if kind is not None and jumps != (kind in JUMPING):
+        has = "has the tensor" if jumps else "lacks the tensor"
+        raise ValueError(f"kind in {CONFIG} is {kind!r}, but the file of weights {has} {THRESHOLD}")
+    if jumps:
         state = dict(state)
         return Parts(state, JumpReLU(state.pop(THRESHOLD).float()), kind)
     k = same_number("k", {CONFIG: config.get("k")})

@@ -1,17 +1,12 @@
 """Refuse what a reader of SAE files does not honour: configuration keys and tensors that could change the SAE.
 
-Most functions raise ValueError, which :func:`riebench.sae.store.load_sae` turns into a UserError with the folder.
+All raise ValueError, which :func:`riebench.sae.store.load_sae` turns into a UserError with the folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
-
-from riebench.util.errors import UserError
-
-if TYPE_CHECKING:
-    from riebench.sae.sae import SAE
+from typing import Any
 
 OFF = (False, None)
 """The values of a switch that is not set."""
@@ -58,16 +53,6 @@ def refuse_unread_tensors(state: Collection[str], read: Collection[str]) -> None
     for name in state:
         if name not in read:
             raise ValueError(f"the tensor {name} in the file of weights is not read, expected {', '.join(read)}")
-
-
-def refuse_to_write_transcoder(sae: SAE) -> None:
-    """Refuse to write a transcoder, which our layouts cannot tell from an SAE.
-
-    Raises:
-        UserError: if it is one.
-    """
-    if sae.transcodes:
-        raise UserError("transcoders are read, not written; keep the folder that it was read from")
 
 
 def refuse_quantised(state: Mapping[str, Any]) -> None:
