@@ -23,7 +23,7 @@ DIGITS = 5
 """Significant digits of a strength that is tried."""
 FARTHER = 8
 """The largest factor on the largest strength as long as no budget is reached."""
-AT_LEAST_FARTHER = 1.3
+AT_LEAST_FARTHER = 1.04
 """The smallest."""
 BACK = 10
 """The largest factor by which a strength below the smallest one is smaller."""
@@ -33,11 +33,13 @@ SLOPES = 0.05, 4.0
 """The least and the largest power between two points: where the curve is flat, the search goes far."""
 SLOPE = 1.5
 """The power of the strength with which the LPIPS rises, as long as one point alone is known."""
+ROOT = 0.25
+"""The power of the LPIPS that is smooth over the logarithm of the strength: between points, the curve is one of it."""
 TINY = 0.01
-"""An LPIPS below this share of a budget counts as this share: the curve is in logarithms, and an LPIPS can be 0."""
-INSIDE = 0.02
+"""An LPIPS below this share of a budget counts as this share: slopes are of its logarithm, and an LPIPS can be 0."""
+INSIDE = 0.005
 """A strength that is tried keeps this share of the distance between two others from each of them."""
-STALLED = 0.1
+STALLED = 0.05
 """With another point closer beside a gap than this share of it, in logarithms, the middle of the gap is tried."""
 LEAST = 0.001
 """No weaker strength is tried: an LPIPS above a budget at this strength jumps over the budget from 0."""
@@ -138,7 +140,7 @@ class LpipsSearch:
 
 @dataclass(frozen=True)
 class Curve:
-    """The LPIPS of a pair over the strength, in logarithms, through some points.
+    """The LPIPS of a pair over the logarithm of the strength, through some points.
 
     Attributes:
         points: strengths, rising, with their LPIPS.
@@ -157,13 +159,13 @@ class Curve:
     def between(self, after: int, budget: float) -> float:
         """The strength with an LPIPS between those of the points ``after - 1`` and ``after``."""
         x = [math.log(strength) for strength, _ in self.points]
-        y = [math.log(value) for _, value in self.points]
+        y = [value**ROOT for _, value in self.points]
         low, high = x[after - 1], x[after]
         if min(b - a for a, b in pairwise(x[max(after - 2, 0) : after + 2])) < STALLED * (high - low):
             return math.exp((low + high) / 2)
         from scipy.interpolate import PchipInterpolator  # not before it is needed: half a second
 
-        curve, wanted = PchipInterpolator(x, y), math.log(budget)
+        curve, wanted = PchipInterpolator(x, y), budget**ROOT
         roots = curve.solve(wanted, extrapolate=False)
         inside = [root for root in roots if low <= root <= high]
         return math.exp(inside[0] if inside else (low + high) / 2)
