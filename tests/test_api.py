@@ -249,7 +249,7 @@ def test_the_same_request_as_the_command(
         (BASE | {"k": 0}, "option 'k' of method 'sae' is "),
         (BASE | {"k": "x"}, "option 'k' of method 'sae' is 'x'"),
         (BASE | {"k": 1.5}, "option 'k' of method 'sae' is "),
-        ({"method": "none", "block": "mid.0", "k": 5}, "unknown option of 'none' 'k'"),
+        ({"method": "none", "block": "mid.0", "k": 5}, "unknown option 'k' of 'none'"),
         (BASE | {"steps": 0}, "steps is 0"),
         (BASE | {"steps": 100_000}, "steps is 100000; expected 1 to 1000"),
         (BASE | {"strength": "x"}, "strength is 'x'"),
@@ -288,7 +288,7 @@ def test_bad_calls(tmp_path: Path) -> None:
 
 
 def test_an_unknown_option_has_a_near_one() -> None:
-    with pytest.raises(UserError, match=r"unknown option of riebench.run 'catgory'; did you mean 'category'\?"):
+    with pytest.raises(UserError, match=r"unknown option 'catgory' of riebench.run; did you mean 'category'\?"):
         riebench.run("sae", catgory="colour")
 
 

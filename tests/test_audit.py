@@ -424,6 +424,7 @@ def test_what_records_cannot_tell_is_left_out_and_said(capsys: pytest.CaptureFix
     assert "Left out: no run has the same pairs with other seeds" in text
     assert "&lt;b&gt;st|range" in page
     assert "<b>st" not in page
+    assert 'font: 15px/1.5 system-ui, "Segoe UI"' in page  # a browser drops a rule with an escaped quote
     assert "\\<b\\>st\\|range" in text
     assert "<b>st" not in text
     assert {path.name for path in Path("out").iterdir()} >= {"power.png", "power.csv", "told-apart.csv"}

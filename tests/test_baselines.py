@@ -175,7 +175,7 @@ def test_caa_takes_lines_without_brackets_for_every_other_edit(seen: Observed, t
     with pytest.raises(PairError, match=r"other\.tsv has no prompts for this edit"):
         ContrastiveAddition(prompts="other.tsv").contrasts(seen)
     (tmp_path / "bad.tsv").write_text("a cat\n")
-    with pytest.raises(UserError, match=r"line 1 of the prompt file bad\.tsv has 1 parts; expected the original"):
+    with pytest.raises(UserError, match=r"line 1 of the file of contrasts bad\.tsv has 1 parts; expected the original"):
         read_contrasts(Path("bad.tsv"))
 
 
@@ -296,7 +296,7 @@ def test_caa_needs_prompts_where_there_is_no_grammar(tmp_path: Path) -> None:
     asked: dict[str, Any] = {"model": "toy_family:toy", "pairs": [duck]}
     with pytest.raises(UserError, match="'caa' needs prompts for each edit; give --option prompts=FILE"):
         resolve(RunOptions("caa", "layer.2", **asked))
-    with pytest.raises(UserError, match="the prompt file nowhere cannot be read"):
+    with pytest.raises(UserError, match="there is no file of contrasts nowhere; 'riebench pairs contrasts' writes one"):
         resolve(RunOptions("caa", "layer.2", options={"prompts": "nowhere"}, **asked))
     (tmp_path / "ducks.tsv").write_text("two [duck]s\ttwo [swan]s\n")
     run: dict[str, Any] = {**asked, "options": {"prompts": "ducks.tsv"}, "strength": 1, "quiet": True}

@@ -321,7 +321,7 @@ def test_a_file_of_contrasts_may_have_phrases(seen: Observed, tmp_path: Path) ->
     assert (first.seed, second.seed, first.editing_type_id) == (FIRST_SEED, FIRST_SEED + 1, 6)
     assert len(contrasts_of(seen, "c.tsv", 1)) == 1
     (tmp_path / "bad.tsv").write_text("a cat\ta dog\tcat\n")
-    with pytest.raises(UserError, match=r"line 1 of the prompt file bad\.tsv has 3 parts"):
+    with pytest.raises(UserError, match=r"line 1 of the file of contrasts bad\.tsv has 3 parts"):
         contrasts_of(seen, "bad.tsv", 1)
 
 

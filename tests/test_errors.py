@@ -28,6 +28,11 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
     [
         (("run", "--method", "sea", "--block", "mid.0"), "unknown method 'sea'; did you mean 'sae'?"),
         (("run", "--method", "no_such_module:Method", "--block", "mid.0"), "'no_such_module:Method' cannot be loaded"),
+        (
+            ("run", "--method", "mine.py", "--block", "mid.0"),
+            "'mine.py' is a file; name the method in it, as mine.py:NAME",
+        ),
+        ((*RUN, "--metrics", "mine.py"), "'mine.py' is a file; name the metric in it, as mine.py:NAME"),
         (("run", "--method", "sae", "--block", "mid.1"), "unknown block 'mid.1'; did you mean 'mid.0'?"),
         (("run", "--method", "sae", "--block", "down.1.0"), "unknown SAE 'down.1.0'"),
         (("run", "--block", "mid.0"), "no method was named"),

@@ -276,7 +276,7 @@ def test_registry() -> None:
         create("sae", {"k": "many"})
     with pytest.raises(UserError, match="has no options"):
         create("none", {"k": "1"})
-    with pytest.raises(UserError, match=r"unknown method in .*\.sae 'SAETransfers'; did you mean 'SAETransfer'"):
+    with pytest.raises(UserError, match=r"unknown method 'SAETransfers' in .*\.sae; did you mean 'SAETransfer'"):
         find("riebench_baselines.sae:SAETransfers")
     with pytest.raises(UserError, match="cannot be loaded"):
         find("riebench_baselines.nobody:Nobody")

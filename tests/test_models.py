@@ -261,7 +261,10 @@ def test_an_ablated_block_adds_nothing(model: SDXL) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (torch.zeros(1, 20, 24), r"mid.0 is of the shape \[1, 20, 24\], expected \[1, 16, 24\]"),
+        (
+            torch.zeros(1, 20, 24),
+            r"mid.0 is of the shape \[1, 20, 24\], expected \[1, 16, 24\], or \[24\] for all of them",
+        ),
         (torch.zeros(2, 16, 24), r"mid.0 is of the shape \[2, 16, 24\], expected \[1, 16, 24\]"),
         (torch.full((1, 16, 24), torch.nan), "mid.0 is not finite"),
         (torch.zeros(1, 16, 24, dtype=torch.complex64), "expected dense real numbers"),
@@ -395,7 +398,8 @@ def test_unknown_sites_are_refused_with_the_nearest(model: SDXL) -> None:
 
 @pytest.mark.parametrize(("seeds", "edits"), [([1], []), ([1, 2, 3], []), ([1, 2], [Edit({})]), ([1], [Edit({})])])
 def test_rows_that_do_not_go_together_are_refused(model: SDXL, seeds: list[int], edits: list[Edit]) -> None:
-    with pytest.raises(UserError, match=f"2 prompts, {len(seeds)} seeds and {len(edits)} edits; expected one each"):
+    counts = f"2 prompts and {len(seeds)} seeds{f' and {len(edits)} edits' if edits else ''} were given"
+    with pytest.raises(UserError, match=f"{counts}; expected as many of each"):
         model.generate(["a", "b"], seeds, 1, edits=edits)
 
 

@@ -241,7 +241,7 @@ def test_names_that_are_refused() -> None:
     ):
         resolve(RunOptions("none", "mid.0", metrics="no_metric:plain"))
     write("near_file.py", "nearly")
-    with pytest.raises(UserError, match="unknown metric in near_file 'nearby'; did you mean 'nearly'"):
+    with pytest.raises(UserError, match="unknown metric 'nearby' in near_file; did you mean 'nearly'"):
         resolve(RunOptions("none", "mid.0", metrics="near_file:nearby"))
     with pytest.raises(UserError, match=r"'nowhere/file\.py:x' cannot be loaded"):
         resolve(RunOptions("none", "mid.0", metrics="nowhere/file.py:x"))

@@ -357,7 +357,7 @@ def test_a_feature_without_a_direction_and_a_weak_one(studio: Studio, monkeypatc
         (("--headless", "state.json", "--out", "a.jpg"), "expected a PNG file"),
         (("--headless", "state.json", "--open", "state.json"), "give either"),
         (("--open", "state.json", "--model", "minni"), "unknown model 'minni'; did you mean 'mini'?"),
-        (("--sae", "nowhere"), "unknown SAE (no folder of that name, and no site of the model that has one) 'nowhere'"),
+        (("--sae", "nowhere"), "unknown SAE 'nowhere' (no folder of that name, and no site of the model that has one)"),
         (("--sae", "mid.0", "--sae", "mid.0"), "are both of mid.0"),
         (("--sae", "mid.0", "--model", "mini", "--model", "mini"), "--sae is for one --model"),
         (("--model", "mini", "--model", "mini"), "two of --model are the same model"),

@@ -255,7 +255,7 @@ def test_a_file_anywhere_runs_by_its_path(
         find("other/same_stem.py:Mine")
     with pytest.raises(UserError, match=r"the method 'deep/no_such\.py:Mine' cannot be loaded \(FileNotFoundError"):
         find("deep/no_such.py:Mine")
-    with pytest.raises(UserError, match="unknown method in deep/same_stem 'Mines'; did you mean 'Mine'"):
+    with pytest.raises(UserError, match="unknown method 'Mines' in deep/same_stem; did you mean 'Mine'"):
         find("deep/same_stem:Mines")
 
 
@@ -282,7 +282,7 @@ def test_every_kind_of_extension_is_loaded_alike(tmp_path: Path, monkeypatch: py
                 load(place)
             assert reason in str(refused.value)
             assert "\n" not in str(refused.value)
-        with pytest.raises(UserError, match=f"unknown {kind} in whole_file 'tyo'"):
+        with pytest.raises(UserError, match=f"unknown {kind} 'tyo' in whole_file"):
             load("whole_file:tyo")
 
 
@@ -397,7 +397,7 @@ def test_a_change_in_a_file_beside_makes_new_records(tmp_path: Path, monkeypatch
     monkeypatch.setattr(code, "_LOADED", {})  # as in a new process
     monkeypatch.setattr("beside_deep.FACTOR", 2)
     assert code_hash(cls) != before
-    with pytest.raises(UserError, match="unknown method in beside_method 'Mines'; did you mean 'Mine'"):
+    with pytest.raises(UserError, match="unknown method 'Mines' in beside_method; did you mean 'Mine'"):
         find("beside_method:Mines")
 
 

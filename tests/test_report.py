@@ -610,7 +610,7 @@ def test_each_row_of_a_sheet_has_its_own_strengths(tmp_path: Path, monkeypatch: 
     records = [
         record(pair, 0.5, lpips, strength=s, at_lpips=tried)
         for pair, searched in {"a": 1.344, "b": 0.5324}.items()
-        for s, lpips, tried in ((1.0, 0.02, None), (searched, 0.051, (0.05,)))
+        for s, lpips, tried in ((1.0, 0.02, None), (1.7, 0.07, (0.05,)), (searched, 0.051, (0.05,)))
     ]
     run = write_run(tmp_path / "r", records)
     (run / "images").mkdir()
@@ -620,7 +620,7 @@ def test_each_row_of_a_sheet_has_its_own_strengths(tmp_path: Path, monkeypatch: 
     pen = SimpleNamespace(text=lambda *words: labels.append(words[1]))
     monkeypatch.setattr("riebench.report.sheet.ImageDraw.Draw", lambda sheet: pen)
     contact_sheets(curves_of(read_groups([run])[0][0]), run)
-    assert {"LPIPS 0.05 at 1.344", "LPIPS 0.05 at 0.5324", "strength 1"} <= set(labels)
+    assert {"LPIPS 0.05 at 1.344", "LPIPS 0.05 at 0.5324", "strength 1", "tried 1.7"} <= set(labels)
 
 
 def test_sheets_of_a_run(tmp_path: Path) -> None:

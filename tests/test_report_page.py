@@ -217,13 +217,14 @@ def test_many_pairs_stay_fluid(browser: Any, tmp_path: Path) -> None:
 def test_the_pictures_that_count_are_marked(tmp_path: Path) -> None:
     """One picture where it meets the LPIPS that ranks, the two between which the score is read otherwise."""
     records = [
-        record("a", 0.5 + lpips, lpips, strength=s, at_lpips=(0.1,) if s == 1.5 else None)
+        record("a", 0.501546 + lpips, lpips, strength=s, at_lpips=(0.1,) if s == 1.5 else None)
         for s, lpips in ((1.0, 0.05), (1.5, 0.1), (2.0, 0.3))
     ]
     records += [record("b", 0.5 + lpips, lpips, strength=s) for s, lpips in ((1.0, 0.05), (2.0, 0.3), (3.0, 0.4))]
     text = page_of(tmp_path, records).read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
     assert data["budget"] == 0.1
+    assert data["pairs"][0]["records"][0][3][data["metrics"].index("clip_text_edit")] == 0.551546  # rounded once, there
     assert {p["id"]: [(r[2], r[6]) for r in p["records"]] for p in data["pairs"]} == {
         "a": [(1.0, 0), (1.5, 1), (2.0, 0)],
         "b": [(1.0, 2), (2.0, 2), (3.0, 0)],

@@ -214,7 +214,7 @@ def refused(said: str, *words: str) -> None:
         ([SITE, "--baseline", "none", "--baseline", "random"], "stands alone"),
         ([SITE, "--steps", "9999"], "the most of the sampler"),
         ([SITE, "--descriptions", "empty.txt"], "cannot be read"),
-        ([SITE, "--descriptions", "other.json"], "unknown site in the descriptions 'up.0.00'; did you mean 'up.0.0'"),
+        ([SITE, "--descriptions", "other.json"], "unknown site 'up.0.00' in the descriptions; did you mean 'up.0.0'"),
         ([SITE, "--set", "sae.k=3"], "sae.k=3"),
         (["wide", "--set", "sae.k=3"], "has k 2; leave out --set sae.k=3"),
         (["json:loads", "--site", SITE], "cannot be loaded"),

@@ -13,7 +13,7 @@ from riebench.report.page.build import HERE as TABLES
 from riebench.report.style import METADATA, PAPER
 from riebench.report.texttable import TextTable, markdown_table, markdown_text, write_csv
 from riebench.util.errors import UserError
-from riebench.util.html import BASE_CSS, data_uri, templates
+from riebench.util.html import BASE_CSS, asset, data_uri, templates
 
 TEXT, PAGE = "audit.md", "index.html"
 TITLE = "Audit of the benchmark"
@@ -126,7 +126,7 @@ def _page(findings: Findings, sections: Sequence[Section], folder: Path) -> str:
         .get_template("audit.html")
         .render(
             title=TITLE,
-            css=BASE_CSS.read_text(encoding="utf-8"),
+            css=asset(None, BASE_CSS),
             same=findings.subject.evidence.audited.same,
             summary=f"{summary_of(findings)}.",
             notes=findings.notes,

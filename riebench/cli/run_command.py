@@ -110,7 +110,7 @@ def _print_plan(request: Request) -> None:
     times = [f"about {_duration(s)} on {device}" for device, s in plan.seconds.items()]
     unknown_time = "not known before these weights have run on this device: run with --limit 1 --category 1"
     print(
-        f"model     {request.model}, protocol {request.protocol}, {request.steps} steps\n"
+        f"model     {request.model}, protocol {request.protocol}, {request.steps} step{'s' * (request.steps > 1)}\n"
         f"pairs     {plan.pairs}\n"
         f"settings  {plan.settings}; {plan.pairs * plan.settings} records"
         f"{f', and about {plan.pairs * plan.searched} more in search of an LPIPS' if plan.searched else ''}\n"

@@ -182,7 +182,7 @@ def conditions_of(
     known = sorted({option for method in methods.values() for option in method.option_names})
     for option in [*sweep.options, *(["k"] if sweep.k else [])]:
         if not any(method.own_option(option) in method.option_names for method in methods.values()):
-            raise unknown(f"option of {', '.join(map(repr, methods))}", option, known or ["none"])
+            raise unknown("option", option, known or ["none"], f"of {', '.join(map(repr, methods))}")
     conditions = [
         Condition(method=name, options=options, sites=blocks, strengths=sweep.strengths, on_steps=intervals)
         for name, method in methods.items()

@@ -51,7 +51,7 @@ def run(method: str | Sequence[str] | None = None, block: str | Sequence[str] = 
     """Run methods over pairs; records that ``out`` holds already are not made again."""
     for name in more:
         if name not in OPTIONS:
-            raise unknown("option of riebench.run", name, OPTIONS)
+            raise unknown("option", name, OPTIONS, "of riebench.run")
     options = RunOptions(method, block, **more)
     with batch_kept(options.handed_in.model):
         session = carry_out(*resolve(options), options)

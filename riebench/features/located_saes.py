@@ -75,7 +75,7 @@ def locate_sae(sae: str, entry: ModelEntry | None, settings: Settings) -> Locate
         if sae not in known:
             if not known:
                 raise UserError(f"there is no SAE folder {sae!r}; give a folder, or a site and its --model")
-            raise unknown("SAE (no folder of that name, and no site of the model that has one)", sae, known)
+            raise unknown("SAE", sae, known, "(no folder of that name, and no site of the model that has one)")
         folder = known[sae]
     folder = only_sae(folder)
     config = read_config(folder)

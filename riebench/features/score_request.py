@@ -129,7 +129,7 @@ def score(
     baselines = words("baselines", baselines) if baselines else ()
     for name in options:
         if name not in (known := [field.name for field in fields(ScoreSettings)]):
-            raise unknown("option of score", name, known)
+            raise unknown("option", name, known, "of score")
     chosen = ScoreSettings(**options)
     request = ScoreRequest(several, model, parsed, site, baselines, prompts, count, column, file, batch, chosen)
     return carry_out_scores(request, Path(out))
@@ -147,7 +147,7 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
     descriptions = _read_descriptions(request.descriptions)
     for site in descriptions:
         if site not in (known := entry.sites(request.settings)):
-            raise unknown("site in the descriptions", site, known)
+            raise unknown("site", site, known, "in the descriptions")
     with batch_kept(request.model), WorkFolder(out) as folder:
         pictures = _pictures(entry, request, prompted)
         subjects = _subjects(targets, pictures.model, request, prompted, descriptions)

@@ -92,7 +92,7 @@ class MethodEntry:
             if not self.option_names:
                 raise UserError(f"the method {self.name!r} has no options; leave out {option!r}")
             if option not in self.option_names:
-                raise unknown(f"option of method {self.name!r}", option, self.option_names)
+                raise unknown("option", option, self.option_names, f"of method {self.name!r}")
         defaults = {field.name: field.default for field in fields(self.cls) if field.default is not MISSING}
         try:
             made = TypeAdapter(self.cls).validate_python(defaults | dict(options))  # a default may be wrong, too

@@ -197,7 +197,7 @@ def chosen(words: Iterable[str]) -> tuple[str, ...]:
     }
     by_column = {name: name for name in CURVE}
     for word in words:
-        if word not in sets and ":" not in word and word not in known_names():
+        if word not in sets and not word.endswith(".py") and ":" not in word and word not in known_names():
             raise unknown("metric", word, [*known_names(), *sets])
         by_column.update({find_metric(name).name: name for name in sets.get(word, [word])})
     return tuple(by_column[name] for name in METRICS if name in by_column)

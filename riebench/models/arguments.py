@@ -36,7 +36,8 @@ def edits_of_call(
     rows = [_edit(number, edit) for number, edit in enumerate(edits)]
     rows = [edit._replace(on_steps=on_steps) if edit.on_steps is None else edit for edit in rows]
     if not len(prompts) == len(seeds) == (len(rows) or len(prompts)):
-        raise UserError(f"{len(prompts)} prompts, {len(seeds)} seeds and {len(rows)} edits; expected one each a row")
+        counts = f"{len(prompts)} prompts and {len(seeds)} seeds{f' and {len(rows)} edits' if rows else ''}"
+        raise UserError(f"{counts} were given; expected as many of each, one a row")
     if start is None:
         return rows, None
     if not (isinstance(start, tuple) and len(start) == 2 and isinstance(start[0], str) and is_whole(start[1])):

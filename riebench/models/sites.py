@@ -254,7 +254,7 @@ def check_change(site: str, change: Any, shape: Sequence[int], device: torch.dev
     elif change.is_complex() or change.layout != torch.strided:
         wrong, expected = f"a tensor of {change.dtype if change.is_complex() else change.layout}", "dense real numbers"
     elif change.shape not in (torch.Size(shape), torch.Size(shape[-1:])):
-        wrong, expected = f"of the shape {list(change.shape)}", f"{list(shape)}"
+        wrong, expected = f"of the shape {list(change.shape)}", f"{list(shape)}, or {list(shape[-1:])} for all of them"
     elif change.device.type != device.type:
         wrong, expected = f"on {change.device}", f"one on {device}"
     elif not bool(change.isfinite().all()):

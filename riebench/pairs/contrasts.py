@@ -55,8 +55,10 @@ def read_contrasts(file: Path) -> Mapping[Change, Sequence[Contrast]]:
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"there is no file of contrasts {file}; 'riebench pairs contrasts' writes one") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"the prompt file {file} cannot be read: {error}") from None
+        raise UserError(f"the file of contrasts {file} cannot be read: {error}") from None
     by_change: dict[Change, list[Contrast]] = {}
     for number, line in enumerate(lines, 1):
         prompts = [part for part in line.split("\t") if part.strip()]
@@ -66,7 +68,7 @@ def read_contrasts(file: Path) -> Mapping[Change, Sequence[Contrast]]:
             by_change.setdefault(change_of(*both), []).append(contrast)
         elif prompts:
             hint = "expected the original prompt, a tab, the edit prompt, and perhaps two tabs with two phrases"
-            raise UserError(f"line {number} of the prompt file {file} has {len(prompts)} parts; {hint}")
+            raise UserError(f"line {number} of the file of contrasts {file} has {len(prompts)} parts; {hint}")
     return by_change
 
 

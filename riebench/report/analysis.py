@@ -272,7 +272,7 @@ def _notes_of(result: Analysis) -> list[str]:
     outside = [a.name for a, r in ranks if a.curved and r is pd.NA and a.name not in unchosen]
     if result.rank_at is not None and outside:
         names = f"{len(outside)} rows, first {outside[0]}" if len(outside) > MOST_NAMES else "; ".join(outside)
-        notes.append(f"on less than half of the pairs is LPIPS {result.rank_at:g} reached, so no rank: {names}")
+        notes.append(f"less than half of the pairs reach LPIPS {result.rank_at:g}, so no rank: {names}")
     notes += _against_rank(result.comparisons)
     points = [a.name for a in arms if not a.curved and a.scored.any()]
     if points:

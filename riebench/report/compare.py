@@ -145,7 +145,7 @@ def _side_by_side(first: pd.DataFrame, second: pd.DataFrame, metrics: Sequence[s
     found = [each for each in found if len(each)]
     if not found:
         known = "the runs scored no pair with a setting in common"
-        raise UserError(f"{known}; compare runs with the same methods, or one each")
+        raise UserError(f"{known}; compare runs with the same methods, or with one method each")
     return pd.concat(found, ignore_index=True)
 
 

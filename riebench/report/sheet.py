@@ -54,17 +54,18 @@ def _row(images: Path, references: Tiles, records: pd.DataFrame) -> tuple[str, T
     first = records.iloc[0]
     budgets = searched_for(records)
     edited = [
-        (_label(row["strength"], row["lpips_base"], budgets), tile(images / f"{row['pair_id']}-{row['key']}.png"))
+        (_label(row, budgets), tile(images / f"{row['pair_id']}-{row['key']}.png"))
         for row in records.sort_values("strength").to_dict("records")
     ]
     caption = f"{first['original_prompt']}  ->  {first['editing_prompt']}"
     return caption, [*references, *edited]
 
 
-def _label(strength: float, lpips: float, budgets: Sequence[float]) -> str:
-    """The strength of a picture, and the LPIPS that was searched for if the picture has it."""
-    met = [budget for budget in budgets if abs(lpips - budget) <= WITHIN * budget]
-    return f"LPIPS {met[0]:g} at {strength:g}" if met else f"strength {strength:g}"
+def _label(row: Mapping[Any, Any], budgets: Sequence[float]) -> str:
+    """The strength of a picture, and whether it has an LPIPS that was searched for, or was tried on the way to it."""
+    met = [budget for budget in budgets if abs(row["lpips_base"] - budget) <= WITHIN * budget]
+    kind = f"LPIPS {met[0]:g} at" if met else "strength" if pd.isna(row["at_lpips"]) else "tried"
+    return f"{kind} {row['strength']:g}"
 
 
 def compose(title: str, rows: Sequence[tuple[str, Tiles]]) -> Image.Image:

@@ -430,7 +430,7 @@ def plan_training(
         )
     for name in live or ():
         if name not in (known := signature(resolve_capture).parameters.keys() - {"site"}):
-            raise unknown("argument in live", name, sorted(known))
+            raise unknown("argument", name, sorted(known), "in live")
     if live is not None and "prompts" not in live:
         raise UserError("live says no prompts; add 'prompts': a file, or 'grammar'")
     if data is not None:

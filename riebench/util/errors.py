@@ -20,10 +20,18 @@ class PairError(Exception):
         self.where = where
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
-    """An error for an unknown name; its text suggests the nearest known name."""
+def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> UserError:
+    """An error for an unknown name; its text suggests the nearest known name.
+
+    Args:
+        kind: the noun for what has no such name, as ``method``.
+        name: that was given.
+        known: names that there are.
+        where: what these are the names of, as ``of riebench.run``.
+    """
     known = list(known)
     near = get_close_matches(str(name), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     more = f", and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
-    return UserError(f"unknown {kind} {name!r}; {hint}known: {', '.join(known[:MOST_NAMES])}{more}")
+    what = f"{kind} {name!r} {where}".rstrip()
+    return UserError(f"unknown {what}; {hint}known: {', '.join(known[:MOST_NAMES])}{more}")

@@ -27,9 +27,9 @@ def templates(folder: Path) -> Environment:
     )
 
 
-def asset(own: Path, shared: Path) -> Markup:
-    """The style sheet or script that all pages share, followed by the page's own."""
-    return Markup(shared.read_text(encoding="utf-8") + own.read_text(encoding="utf-8"))
+def asset(own: Path | None, shared: Path) -> Markup:
+    """The style sheet or script that all pages share, followed by the page's own, if it has one."""
+    return Markup("".join(file.read_text(encoding="utf-8") for file in (shared, own) if file))
 
 
 def script_json(value: Any) -> Markup:

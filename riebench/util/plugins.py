@@ -124,6 +124,8 @@ class Registry(Generic[Entry]):
             end = f"uninstall one, or give {EXPECTED}"
             raise UserError(f"the {self.kind} name {name!r} is taken twice, by {self.holder(name)}; {end}")
         if not points and ":" not in name:
+            if name.endswith(".py"):
+                raise UserError(f"the {self.kind} {name!r} is a file; name the {self.kind} in it, as {name}:NAME")
             if name not in self.registered:
                 raise unknown(self.kind, name, self.names())
             return self.registered[name]
@@ -212,7 +214,7 @@ def _load(kind: str, target: str, is_like_one: Callable[[Any], bool]) -> Any:
         return resolve_name(f"{module.__name__}:{path}")
     except AttributeError:
         like_one = [name for name, value in vars(module).items() if name[:1] != "_" and is_like_one(value)]
-        raise unknown(f"{kind} in {location}", path, like_one or ["none"]) from None
+        raise unknown(kind, path, like_one or ["none"], f"in {location}") from None
 
 
 def _imported(location: str) -> ModuleType:

@@ -101,8 +101,8 @@ def _data(analysis: Analysis, pictures: Pictures, curves: Sequence[Mapping[str, 
     }
 
 
-def _or_null(value: Any, digits: int = 6) -> float | None:
-    return None if value is None or pd.isna(value) or not math.isfinite(value) else round(float(value), digits)
+def _or_null(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) or not math.isfinite(value) else round(float(value), 6)
 
 
 def _searched_points(analysis: Analysis) -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ def _gallery_pair(index: int, pair: str, rows: Sequence[Mapping[Any, Any]], metr
                 row["arm"],
                 None if pd.isna(row["k"]) else int(row["k"]),
                 row["strength"],
-                [_or_null(row[m], 4) for m in metrics],
+                [_or_null(row[m]) for m in metrics],
                 row["key"],
                 None if row["status"] == "ok" else str(row["reason"]),
                 row["counts"],
