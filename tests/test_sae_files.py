@@ -169,6 +169,11 @@ def test_saes_lie_deeper_and_several_below_a_site(tmp_path: Path) -> None:
         assert find_saes(tmp_path, SITES, settings)["mid.0"].relative_to(tmp_path) == Path("mid.0/width_12/l0_20")
     one = tmp_path / "mid.0" / "width_8" / "l0_90"
     assert find_saes(one, SITES, SaeSettings()) == {"mid.0": one}  # as the message says to name it
+    save_sae(TopKSAE(6, 8, 2), tmp_path / "other" / "double.18" / "three" / "levels" / "below", {})
+    assert find_saes(tmp_path / "other", SITES, SaeSettings())["double.18"].name == "below"
+    save_sae(TopKSAE(6, 8, 2), tmp_path / "deep" / "double.18" / "a" / "b" / "c" / "d", {})
+    with pytest.raises(UserError, match=r"double\.18 is named for a site but holds no SAE that is read: found a"):
+        find_saes(tmp_path / "deep", SITES, SaeSettings())
     with pytest.raises(UserError, match=r"fits sae\.name=l0_5; it has mid\.0/width_12"):
         find_saes(tmp_path, SITES, SaeSettings(name="l0_5"))
     save_sae(TopKSAE(6, 8, 2), tmp_path / "mid.0_new", {})
@@ -194,7 +199,7 @@ def test_a_whole_sae_of_overcomplete_runs_no_code(tmp_path: Path) -> None:
     folder = tmp_path / "mid.0"
     folder.mkdir()
     torch.save({"encoder.weight": Evil()}, folder / "sae.pt")
-    with pytest.raises(UserError, match=r"holds more than tensors \(\S+\); save its state_dict\(\) alone, or"):
+    with pytest.raises(UserError, match=r"holds more than tensors \(\S+\); give the SAE in Python, as load\(model"):
         load_sae(folder)
     assert not Path("was-run").exists()
     torch.save({"encoder.weight": torch.ones(3, 2)}, folder / "sae.pt")

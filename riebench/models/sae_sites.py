@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from riebench.models.sites import Change, FromInput, Site, input_of
+from riebench.models.sites import Change, FromInput, Site, block_of, input_of
 from riebench.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def check_fits(sae: SAE, site: str, sites: Mapping[str, Site]) -> None:
     outputs = [name for name in sites if input_of(name) != name and input_of(name) in sites]
     inputs = [input_of(name) for name in outputs]
     if sae.of_input and site not in inputs:
-        example = f", as {inputs[0]}" if inputs else ""
+        nearest = sorted(inputs, key=lambda name: (name != input_of(site), block_of(name) != block_of(site)))
+        example = f", as {nearest[0]} (folder {nearest[0].replace('/', '-')})" if inputs else ""
         raise UserError(
             f"the SAE of {site} was trained on what a module is given (io of buffer in its configuration is 'in'); "
             f"expected the site of an MLP's input{example}, or io 'out' if it was trained on the values at {site}"

@@ -17,8 +17,8 @@ from riebench.util.files import fingerprint
 log = logging.getLogger(__name__)
 FINAL = "final"
 """The folder inside a published SAE folder that holds the SAE."""
-DEEPEST = 3
-"""Levels below a folder in which SAEs are looked for."""
+DEEPEST = 4
+"""Levels below a folder in which SAEs are looked for: that of the sites, and three below a site."""
 
 
 class NoSaeError(UserError):
@@ -165,7 +165,7 @@ def _none(root: Path, names: Mapping[str, Iterable[str]], others: list[Path], se
         return NoSaeError(f"{root} has no SAE folder that fits {named}; it has {_described(root, others)}")
     expected = next((name for several in names.values() for name in several), "mid.0")
     for folder in [root, *sorted(p for p in root.iterdir() if p.is_dir())]:
-        if _named_site(folder, names) is not None and not sae_folders(folder):
+        if _named_site(folder, names) is not None and not sae_folders(folder, DEEPEST - 1):
             files = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
             return NoSaeError(
                 f"{folder} is named for a site but holds no SAE that is read: found {files}; expected one of the "

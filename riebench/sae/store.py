@@ -101,8 +101,8 @@ def load_sae(folder: Path) -> LinearSAE:
         named = re.search(r"GLOBAL (\S+)", str(error))
         holds = f"more than tensors ({named[1]})" if named else "more than tensors"
         raise UserError(
-            f"the SAE folder {folder} cannot be used: its file of weights holds {holds}; save its state_dict() alone, "
-            "or give the SAE in Python, as load(model, saes={site: sae})"
+            f"the SAE folder {folder} cannot be used: its file of weights holds {holds}; give the SAE in Python, as "
+            "load(model, saes={site: sae}), or save its state_dict() alone if it is of a kind that is read"
         ) from None
     except KeyError as error:
         raise UserError(
