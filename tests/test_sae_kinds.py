@@ -103,6 +103,15 @@ def test_an_object_with_encode_and_decode_is_an_sae() -> None:
     assert float((half(x) - as_sae(Theirs(), 8, "it")(x)).norm()) < 0.2 * float(half(x).norm())
 
 
+def test_an_object_whose_threshold_decides_has_no_k() -> None:
+    """As BatchTopK SAEs of dictionary_learning, which keep the k of their training."""
+    theirs, x = Theirs(), torch.randn(5, 8)
+    theirs.encode = lambda x: (pre := x @ theirs.W_enc) * (pre > 50)  # type: ignore[method-assign]
+    sae = as_sae(theirs, 8, "it")
+    assert sae.k is None
+    assert torch.equal(sae.encode(100 * x), theirs.encode(100 * x))
+
+
 def test_values_that_an_object_normalises_are_refused() -> None:
     theirs = Theirs()
     theirs.cfg = SimpleNamespace(normalize_activations="expected_average_only_in")
@@ -130,6 +139,8 @@ def test_codes_with_signs_become_two_features() -> None:
     assert torch.allclose(codes[:, :16] - codes[:, 16:], x @ theirs.W_enc)
     assert torch.allclose(sae(x), theirs.decode(theirs.encode(x)), atol=1e-4)
     assert torch.allclose(sae.directions(codes, torch.arange(32)) + 1, sae(x), atol=1e-4)
+    theirs.decode = lambda z: z @ theirs.W_dec + 1  # type: ignore[method-assign]
+    assert torch.equal(with_true_directions("it", 8, theirs).encode(x), codes)
 
 
 @pytest.mark.parametrize(

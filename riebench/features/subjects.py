@@ -129,7 +129,7 @@ def check_dictionary(name: str, site: str, width: int, dictionary: Any) -> None:
 def with_true_directions(name: str, width: int, dictionary: Any) -> Dictionary:
     """A checked dictionary; an SAE around it where ``W_dec`` is not what its decoder adds, as before norms are folded.
 
-    A transcoder gets one, too, which says what it encodes.
+    A transcoder gets one, too, which says what it encodes, and codes with signs, of which it makes two features each.
 
     Raises:
         UserError: if it cannot be an SAE either, or its configuration says what it does not do.
@@ -137,9 +137,11 @@ def with_true_directions(name: str, width: int, dictionary: Any) -> Dictionary:
     refuse_unhonoured(dictionary, name)
     if is_transcoder(dictionary):
         return as_sae(dictionary, width, name)
-    W_dec = dictionary.W_dec
-    codes = torch.rand(COUNTED, len(W_dec), generator=torch.Generator().manual_seed(0)).to(W_dec)
+    W_dec, generator = dictionary.W_dec, torch.Generator().manual_seed(0)
+    codes = torch.rand(COUNTED, len(W_dec), generator=generator).to(W_dec)
     with torch.no_grad():
+        if bool((dictionary.encode(torch.randn(COUNTED, width, generator=generator).to(W_dec)) < 0).any()):
+            return as_sae(dictionary, width, name)
         added = dictionary.decode(codes) - dictionary.decode(torch.zeros_like(codes))
         off = (added - codes @ W_dec).float().norm() / added.float().norm().clamp(min=1e-6)
     exact: Dictionary = dictionary

@@ -13,6 +13,8 @@ from riebench.util.errors import UserError
 
 PROBES, CHUNK = 32, 512
 """Random vectors on which an object is tried; codes that are decoded at once."""
+LOUD = 1000
+"""A factor by which vectors pass any threshold, so that more than k features are active unless k is their limit."""
 CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """The relative difference of two results that are to be the same; half precision, which has ties, has :data:`ROUGH`."""
 ROUGH = 0.2
@@ -81,7 +83,7 @@ class GivenSAE(SAE):
                 f"{self.name} decodes not by a sum of directions; expected codes times a matrix plus a bias"
             )
         self._refuse_another_call(x, codes)
-        active = int((codes > 0).sum(-1).max())
+        active = int((self._split(self._encoded(LOUD * x)) > 0).sum(-1).max())
         for holder in (self.given, getattr(self.given, "cfg", None)):
             k = getattr(holder, "k", None)
             k = k.item() if isinstance(k, Tensor) and k.numel() == 1 else k
