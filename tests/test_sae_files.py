@@ -151,6 +151,9 @@ def test_the_authors_layouts(tmp_path: Path) -> None:
         torch.save(torch.ones(6), folder / "mean.pt")
         (folder / "config.json").write_text(json.dumps({"n_dirs_local": 12, "d_model": 6, "k": 3, "auxk": 256}))
         assert torch.equal(load_sae(find_saes(tmp_path / name, SITES, SaeSettings())["double.18"])(x), topk(x))
+    torch.save({"state_dict": topk.state_dict(), "k": 4}, folder / "state_dict.pth")
+    with pytest.raises(UserError, match=r"k is 4 in state_dict.pth and 3 in config.json; which is right"):
+        load_sae(folder)
     torch.save(topk.state_dict() | {"gate": torch.ones(12)}, folder / "state_dict.pth")
     with pytest.raises(UserError, match="the tensor gate in the file of weights is not read"):
         load_sae(folder)

@@ -132,7 +132,7 @@ def _read_one(folder: Path, layout: Layout) -> Parts:
     config, path = config_in(folder, layout), folder / layout.weights
     if layout.library == OVERCOMPLETE:
         return read_overcomplete(config, load_overcomplete(path))
-    state = _tensors_in(path)
+    state = _tensors_in(path, config or {})
     refuse_quantised(state)
     if layout.library == LEARNED.library:
         return read_dictionary_learning(config, state)
@@ -145,8 +145,12 @@ def _read_one(folder: Path, layout: Layout) -> Parts:
     return (read_saelens if layout == SAELENS else read_sparsify)(config, state)
 
 
-def _tensors_in(path: Path) -> State:
-    """The tensors of a file by name; of a checkpoint, those of the one dictionary ``state_dict`` in it."""
+def _tensors_in(path: Path, config: Mapping[str, Any]) -> State:
+    """The tensors of a file by name; of a checkpoint, those of the one dictionary ``state_dict`` in it.
+
+    Raises:
+        ValueError: if it holds other tensors beside these, or something that the configuration states otherwise.
+    """
     if path.suffix == ".safetensors":
         return load_file(path)
     loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -154,6 +158,12 @@ def _tensors_in(path: Path) -> State:
         raise ValueError(f"{path.name} is a {type(loaded).__name__}, expected tensors by name")
     if isinstance(loaded.get("state_dict"), dict):
         refuse_unread_tensors([name for name, value in loaded.items() if isinstance(value, Tensor)], ("state_dict",))
+        for name in ("k", "kind"):
+            if name in loaded and name in config and loaded[name] != config[name]:
+                raise ValueError(
+                    f"{name} is {loaded[name]!r} in {path.name} and {config[name]!r} in {CONFIG}; which is right cannot "
+                    "be known"
+                )
         loaded = loaded["state_dict"]
     return dict(loaded)
 
