@@ -161,8 +161,8 @@ def _tensors_in(path: Path, config: Mapping[str, Any]) -> State:
         for name in ("k", "kind"):
             if name in loaded and name in config and loaded[name] != config[name]:
                 raise ValueError(
-                    f"{name} is {loaded[name]!r} in {path.name} and {config[name]!r} in {CONFIG}; which is right cannot "
-                    "be known"
+                    f"{name} is {loaded[name]!r} in {path.name} and {config[name]!r} in {CONFIG}; which is right "
+                    "cannot be known"
                 )
         loaded = loaded["state_dict"]
     return dict(loaded)
