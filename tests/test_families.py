@@ -381,7 +381,7 @@ def test_a_repository_in_the_hubs_cache_is_a_model(tmp_path: Path, monkeypatch: 
     ("name", "said"),
     [
         ("no_such_file:toy", "No module named 'no_such_file'"),
-        ("toy_family:nothing", "unknown model in toy_family 'nothing'"),
+        ("toy_family:nothing", "unknown model 'nothing' in toy_family"),
         ("toy_family:broken", "OSError: the disk is on fire"),
         ("toy_family:NOT_AN_ENTRY", r"is a str, expected a riebench\.models\.ModelEntry"),
         ("toy_family:ToyModel", "cannot be loaded"),
