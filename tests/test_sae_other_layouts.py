@@ -125,6 +125,11 @@ def test_what_is_no_sae_is_one_line(tmp_path: Path) -> None:
         load_sae(tmp_path / "mid.0")
     (tmp_path / "cfg.json").write_text('{"d_in": 4, "d_sae": 8, "expansion_factor": null}')
     assert feature_count(tmp_path) == 8
+    for wrong in ({"d_in": {"in": 4}}, {"d_sae": {"sae": 8}, "architecture": "abstopk"}):
+        saelens = {"architecture": "topk", "d_in": D, "d_sae": N, "expansion_factor": 3} | wrong
+        sparsified(tmp_path / "sized")
+        (tmp_path / "sized" / "cfg.json").write_text(json.dumps(saelens))
+        assert find_saes(tmp_path / "sized", {"mid.0": ("sized",)}, SaeSettings())
 
 
 class Evil:

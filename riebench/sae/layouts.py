@@ -106,12 +106,13 @@ def stated_config(folder: Path) -> dict[str, Any] | None:
 def _with_size(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration with ``k``, ``n_dirs_local`` and ``d_model``, under whatever names a library writes them."""
     inner, kwargs = _mapping(config, "trainer"), _mapping(config, "activation_fn_kwargs")
-    expanded = (config.get("d_in") or 0) * (config.get("expansion_factor") or 0)  # sparsify
+    d_in, factor = config.get("d_in"), config.get("expansion_factor")
+    expanded = d_in * factor if isinstance(d_in, int) and isinstance(factor, int) else None  # sparsify
     size = (config.get("d_sae"), inner.get("dict_size"), config.get("num_latents") or None, expanded or None)
     k, width = (inner.get("k"), kwargs.get("k")), (config.get("d_in"), inner.get("activation_dim"))
     several = {"n_dirs_local": size, "k": k, "d_model": width}
     sized = {name: next(filter(None, values), None) for name, values in several.items()}
-    if sized["n_dirs_local"] and (config.get("architecture") == "abstopk" or config.get("signed")):
+    if isinstance(sized["n_dirs_local"], int) and (config.get("architecture") == "abstopk" or config.get("signed")):
         sized["n_dirs_local"] *= 2  # a feature for each sign
     sized |= config
     return {name: value for name, value in sized.items() if value is not None}
