@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -927,6 +928,38 @@ def test_many_long_names_fit_into_a_figure_and_look_unlike(tmp_path: Path) -> No
     assert len(looks) == len(names) + 1  # and the base image
     reason = failures(found).axes[0].get_yticklabels()[0].get_text()  # type: ignore[union-attr]
     assert reason == "x" * 59 + "…"
+
+
+def test_a_legend_of_short_names_and_its_ticks_fit(tmp_path: Path) -> None:
+    names = [
+        "caa",
+        "neurons",
+        "noise",
+        "none",
+        "paste",
+        "prompt",
+        "random",
+        "sae",
+        "sae-adaptive",
+        "sae-random",
+        "steering",
+    ]
+    records = [
+        record(f"a{c}", 0.5, 0.105 * s, method=n, strength=s, category=c, at_lpips=(0.105,) if s == 1 else None)
+        for n in names
+        for c in (1, 2, 3)
+        for s in (0.0, 0.5, 1.0)
+    ]
+    with rc_context(PAPER):
+        figure = curves_by_category(analysed(write_run(tmp_path / "r", records)))
+        assert figure is not None
+        figure.set_dpi(PAPER["savefig.dpi"])  # letters are wider than at few dots
+        FigureCanvasAgg(figure).draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    labels = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(labels))
 
 
 def test_latex_compiles(run: Path, tmp_path: Path) -> None:

@@ -214,6 +214,23 @@ def test_many_pairs_stay_fluid(browser: Any, tmp_path: Path) -> None:
     page.close()
 
 
+def test_every_name_of_a_method_has_its_colour(tmp_path: Path) -> None:
+    """Also that of a method outside the denoiser, which has a mark, and those with a k."""
+    points = [(pair, s, s / 4, (0.25,) if s == 1 else None) for pair in "ab" for s in (0.0, 1.0)]
+    records = [
+        record(pair, 0.5 + s / 10, lpips, options={"k": k}, strength=s, at_lpips=tried)
+        for pair, s, lpips, tried in points
+        for k in (5, 9)
+    ]
+    records += [
+        record(pair, 0.5 + s / 10, lpips, method="paste", strength=s, at_lpips=tried, notes={"acts": "outside"})
+        for pair, s, lpips, tried in points
+    ]
+    text = page_of(tmp_path, records).read_text(encoding="utf-8")
+    for name in ("sae", "sae k=5", "paste", "paste †"):
+        assert re.search(rf'<span class="dot"[^>]*></span>{name}<', text), name
+
+
 def test_the_pictures_that_count_are_marked(tmp_path: Path) -> None:
     """One picture where it meets the LPIPS that ranks, the two between which the score is read otherwise."""
     records = [

@@ -25,7 +25,7 @@ from riebench.report.style import METADATA, PAPER, Look, looks_of, looks_of_inte
 WIDTH = 7.2  # inches: the text of a page
 SCREEN = 130  # dots per inch of a figure that is for the screen alone
 MOST_COLUMNS = 7  # of a legend
-HANDLE, LETTER, LINE = 0.46, 0.058, 0.17  # inches: mark of a legend with the space around it, letter, line
+HANDLE, LETTER, LINE = 0.5, 0.058, 0.17  # inches: mark of a legend with the space around it, letter, line
 LEFT, RIGHT, BOTTOM, TOP, GAP_X, GAP_Y = 0.72, 0.08, 0.68, 0.36, 0.5, 0.52  # inches around and between panels
 LOW = 3.5  # inches of a figure's height: the words beside its panels take two lines
 INK, SEARCHED = "#202020", "D"
@@ -176,7 +176,7 @@ def _curve_figure(
         # One scale, so that a curve that goes nowhere looks like one; by square roots, as LPIPS differ by factors.
         panel_axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
         panel_axes.set_xlim(left=0)
-        panel_axes.locator_params(axis="x", nbins=5)
+        panel_axes.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])  # ticks lie close at the axis' end
     scale = ", one scale in all panels" if len(panels) > 1 else ""
     figure.supxlabel(
         f"LPIPS to the base image ({curves.group.lpips}) ← better; square-root axis{scale}\n{note}", fontsize=8

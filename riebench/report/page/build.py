@@ -11,12 +11,12 @@ import pandas as pd
 
 from riebench.pairs.pair import CATEGORIES
 from riebench.report.analysis import Analysis
-from riebench.report.arms import CURVE
+from riebench.report.arms import CURVE, Arm
 from riebench.report.curves import SHOWN
 from riebench.report.page.gallery import Pictures, collect_pictures
 from riebench.report.reached import counting
 from riebench.report.style import colour
-from riebench.report.tables import legend, provenance, tables_of
+from riebench.report.tables import OUTSIDE_MARK, legend, provenance, tables_of
 from riebench.util.html import BASE_CSS, COMMON_JS, asset, script_json, templates
 
 HERE = Path(__file__).parent
@@ -30,8 +30,13 @@ def _common(analysis: Analysis, title: str) -> dict[str, Any]:
         "tables": tables_of(analysis),
         "legend": legend(analysis),
         "notes": analysis.notes,
-        "dots": {arm.label: colour(arm.family) for arm in analysis.arms},
+        "dots": {name: colour(arm.family) for arm in analysis.arms for name in _names_of(arm)},
     }
+
+
+def _names_of(arm: Arm) -> list[str]:
+    """What an arm is called in tables: its label, with the mark of those outside the denoiser, and with each k."""
+    return [arm.label, f"{arm.label} {OUTSIDE_MARK}", *arm.labels.values()]
 
 
 def write_leaderboard(analysis: Analysis, path: Path) -> None:
