@@ -16,6 +16,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.engine import counting as names
@@ -220,22 +221,34 @@ def _count_flops(done: Bench, worker: PairWorker, pair: Pair) -> None:
     model, task = worker.instruments.model, worker.recorder.task(pair)
     with ExitStack() as stack:
         put_in(stack, model, "replay", worker.request.settings.model.replay)
-        done.engine.flops = denoiser_flops(model, lambda: worker.work(task))
+        done.engine.flops = denoiser_flops(model, lambda: worker.work(task), whole=not model.replay)
         put_in(stack, model, "replay", False)
-        done.flops_without_replay = denoiser_flops(model, lambda: worker.work(task))
-    done.plain.flops = denoiser_flops(model, lambda: plain_pair(worker, pair))
+        done.flops_without_replay = denoiser_flops(model, lambda: worker.work(task), whole=True)
+    done.plain.flops = denoiser_flops(model, lambda: plain_pair(worker, pair), whole=True)
 
 
-def denoiser_flops(model: Model, work: Callable[[], object]) -> int:
-    """Floating-point operations of the denoiser's products and convolutions while some work is done."""
+def denoiser_flops(model: Model, work: Callable[[], object], whole: bool = False) -> int:
+    """Floating-point operations of the denoiser's products and convolutions while some work is done.
+
+    Args:
+        model: that is used in it.
+        work: the work.
+        whole: whether all passes run the whole denoiser: of those with arguments of the same shapes one is counted,
+            since counting takes several times as long as the pass.
+    """
     total, (denoiser, attribute) = 0, model.networks()[names.DENOISER]
-    forward = getattr(denoiser, attribute)
+    forward, known = getattr(denoiser, attribute), dict[str, int]()
 
     def counted(*args: object, **kwargs: object) -> object:
         nonlocal total
+        shapes = str([value.shape for value in (*args, *kwargs.values()) if isinstance(value, Tensor)])
+        if whole and shapes in known:
+            total += known[shapes]
+            return forward(*args, **kwargs)
         with FlopCounterMode(display=False) as counter:
             output = forward(*args, **kwargs)
-        total += counter.get_total_flops()
+        known[shapes] = counter.get_total_flops()
+        total += known[shapes]
         return output
 
     with ExitStack() as stack:
