@@ -19,6 +19,7 @@ from riebench.metrics import Reference, metric
 from riebench.metrics.catalogue import METRICS
 from riebench.metrics.scoring import score_images
 from riebench.pairs import Pair
+from riebench.sae.given import as_sae
 from riebench.util.errors import PairError, UserError
 from riebench.util.tensor_bits import Untouched
 
@@ -173,6 +174,36 @@ def test_saes_are_told_apart_by_more_than_their_weights(mini: Instruments) -> No
     both = [saes_fingerprint({"mid.0": few}), saes_fingerprint({"mid.0": many})]
     beside = [saes_fingerprint({**files, "mid.0": few}), saes_fingerprint({**files, "mid.0": many})]
     assert len({*both, *beside, saes_fingerprint(files)}) == 5
+
+
+class Threshold:
+    """A stranger's SAE whose numbers are attributes."""
+
+    def __init__(self, threshold: float, largest: float) -> None:
+        self.threshold, self.W = threshold, torch.eye(4)
+        self.W[0, 0] = largest
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.W) * (x @ self.W > self.threshold)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z
+
+
+def test_small_changes_of_an_object_are_told_apart() -> None:
+    numbers = [(0.5, 1.0), (0.5001, 1.0), (0.5, 1.0001), (0.5, 1.0)]
+    prints = [saes_fingerprint({"mid.0": as_sae(Threshold(*each), 4, "it")}) for each in numbers]
+    assert prints[0] == prints[3]
+    assert len(set(prints)) == 3
+
+
+def test_directions_of_an_object_follow_its_tensors() -> None:
+    theirs = Threshold(0.5, 1.0)
+    theirs.decode = lambda z: z @ theirs.W  # type: ignore[method-assign]
+    sae = as_sae(theirs, 4, "it")
+    assert torch.equal(sae.W_dec, torch.eye(4))
+    theirs.W.mul_(2)
+    assert torch.equal(sae.W_dec, 2 * torch.eye(4))
 
 
 def test_a_mask_function_may_draw_on_its_pictures_and_use_an_array_again() -> None:

@@ -228,7 +228,7 @@ def assemble_scorers(
 
 
 def _fingerprint(sae: SAE) -> str:
-    """A hash of the weights of an SAE in memory; of a stranger's object, which may have none, also of its codes."""
+    """A hash of an SAE in memory: of its weights; of a stranger's object also of what it keeps, and of its codes."""
     from riebench.sae.given import GivenSAE
 
     weights = weights_fingerprint(sae)
@@ -239,7 +239,21 @@ def _fingerprint(sae: SAE) -> str:
     probe = torch.randn(PROBES, sae.d_model, generator=torch.Generator().manual_seed(0)).to(sae.device)
     codes = sae.encode(probe)
     norms = [f"{float(computed.norm()):.3g}" for computed in (codes, sae.decode(codes))]  # alike on every device
-    return " ".join([weights, *norms])
+    return " ".join([weights, *_kept_numbers(sae.given), *norms])
+
+
+def _kept_numbers(given: Any) -> list[str]:
+    """The numbers and tensors among an object's attributes, as a threshold or k; tensors by their hash."""
+    import torch
+
+    numbers: list[str] = []
+    for name, value in sorted(getattr(given, "__dict__", {}).items()):
+        if isinstance(value, torch.Tensor):
+            values = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            numbers.append(f"{name} {hashlib.sha256(values.numpy().data).hexdigest()[:16]}")
+        elif isinstance(value, (int, float)) and name != "training":
+            numbers.append(f"{name} {value}")
+    return numbers
 
 
 def saes_fingerprint(saes: Mapping[str, Path | SAE]) -> str:

@@ -241,4 +241,7 @@ def refuse_unhonoured(given: Any, name: str) -> None:
 
 
 def _tensors(given: Any) -> list[Tensor]:
-    return [*given.state_dict(keep_vars=True).values()] if isinstance(given, nn.Module) else []
+    """The tensors of a module, or the attributes that are tensors of another object."""
+    if isinstance(given, nn.Module):
+        return [*given.state_dict(keep_vars=True).values()]
+    return [value for value in getattr(given, "__dict__", {}).values() if isinstance(value, Tensor)]
