@@ -183,6 +183,17 @@ def test_saes_lie_deeper_and_several_below_a_site(tmp_path: Path) -> None:
     assert find_saes(tmp_path, SITES, SaeSettings())["mid.0"].name == "mid.0_new"  # the least deep
 
 
+def test_a_path_may_be_that_of_a_site_inside_a_block(tmp_path: Path) -> None:
+    """The SAE of the MLP is not taken for that of the block's update, which may be as wide."""
+    sites = {"mid.0": ("mid.0",), "mid.0/mlp.1": ("mid.0-mlp.1",)}
+    for name in ("mid.0/mlp.1", "mid.0/mlp.1_x/trainer_0", "mid.0-mlp.1/final", "mid.0/mlp.1/final"):
+        save_sae(TopKSAE(6, 8, 2), tmp_path / name.replace("/", "~") / name, {})
+        assert [*find_saes(tmp_path / name.replace("/", "~"), sites, SaeSettings())] == ["mid.0/mlp.1"]
+    assert [*find_saes(tmp_path / "mid.0~mlp.1" / "mid.0" / "mlp.1", sites, SaeSettings())] == ["mid.0/mlp.1"]
+    save_sae(TopKSAE(6, 8, 2), tmp_path / "block" / "mid.0" / "trainer_0", {})
+    assert [*find_saes(tmp_path / "block", sites, SaeSettings())] == ["mid.0"]
+
+
 def test_a_folder_of_a_site_without_an_sae_is_named(tmp_path: Path) -> None:
     (tmp_path / "mid.0").mkdir()
     (tmp_path / "mid.0" / "sae.bin").write_bytes(b"")

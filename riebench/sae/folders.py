@@ -198,10 +198,14 @@ def _described(root: Path, folders: list[Path], most: int = 8) -> str:
 
 
 def _named_site(folder: Path, names: Mapping[str, Iterable[str]]) -> str | None:
-    """The site for which a folder is named."""
+    """The site for which a folder is named, or of which it is the path, as ``mid.0/mlp.1``."""
     sites = {name: site for site, several in names.items() for name in several}
-    name = folder.name if folder.name not in ("", "..") else folder.resolve().name  # of a link, its own name
-    return next((sites[n] for n in sites if name == n or name.startswith(f"{n}_")), None)
+    folder = folder if folder.name not in ("", "..") else folder.resolve()  # of a link, its own name
+    inner = f"{folder.parent.name}-{folder.name}"
+    for name, known in ((inner, [n for n in sites if "/" in sites[n]]), (folder.name, sites)):
+        if named := next((n for n in known if name == n or name.startswith(f"{n}_")), None):
+            return sites[named]
+    return None
 
 
 def site_by_folder(
