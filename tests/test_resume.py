@@ -280,6 +280,15 @@ def test_a_second_process_is_refused_before_anything_is_loaded(
     assert "is writing to r; wait for it, or give another --out" in capsys.readouterr().err
 
 
+def test_another_protocol_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stranger("Plain")
+    monkeypatch.setattr("riebench.engine.pair_worker.load_instruments", lambda *_, **__: pytest.fail("loaded"))
+    assert stranger("Plain", "--protocol", "paper") == 2
+    assert "the protocol 'riebench', this run has 'paper'; give another --out" in capsys.readouterr().err
+
+
 def test_what_cannot_stand_in_one_folder(capsys: pytest.CaptureFixture[str]) -> None:
     stranger("Plain")
     for words, said in (

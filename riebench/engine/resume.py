@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from riebench.engine.pair_task import LoadedRun, PairTask, searches_of
-from riebench.records import Record
+from riebench.records import Record, read_run
+from riebench.records.folder import RECORDS
 from riebench.records.schema import measures_alike
 from riebench.util.errors import UserError
 
@@ -41,6 +42,33 @@ def left_to_do(run: LoadedRun, before: Sequence[Record], kept: Iterable[str], re
     return left
 
 
+def refuse_other_request(protocol: str, steps: int, folder: Path) -> None:
+    """Refuse, before anything is loaded, what :func:`refuse_other_runs` would refuse for its protocol or steps.
+
+    Args:
+        protocol: of the run.
+        steps: likewise.
+        folder: where the run's records belong.
+
+    Raises:
+        UserError: if the folder has records, and its ``run.json`` names another protocol or number of steps.
+    """
+    file, before = folder / RECORDS, read_run(folder)
+    if not file.is_file() or not file.stat().st_size:
+        return
+    for name, now in (("protocol", protocol), ("steps", steps)):
+        if before.get(name, now) != now:
+            raise UserError(_other_fact(name, before[name], now, _elsewhere(folder)))
+
+
+def _elsewhere(folder: Path) -> str:
+    return f"give another --out, or --force to discard the records in {folder}"
+
+
+def _other_fact(name: str, theirs: Any, ours: Any, end: str) -> str:
+    return f"the folder has records with the {name} {theirs!r}, this run has {ours!r}; {end}"
+
+
 def refuse_other_runs(run: LoadedRun, before: Sequence[Record], folder: Path, mend: str = "") -> None:
     """Check that the run's records can be in one folder with earlier ones; new pairs, methods and strengths can.
 
@@ -59,7 +87,7 @@ def refuse_other_runs(run: LoadedRun, before: Sequence[Record], folder: Path, me
     """
     if not before:
         return
-    end = mend or f"give another --out, or --force to discard the records in {folder}"
+    end = mend or _elsewhere(folder)
     refuse_other_scorers(run.measured_by, before, mend or f"measure it anew by 'riebench score --again', {end}")
     _refuse_other_code(run, before, end)
     _refuse_other_pairs(run.tasks, before, end)
@@ -76,8 +104,7 @@ def refuse_other_runs(run: LoadedRun, before: Sequence[Record], folder: Path, me
         theirs |= _facts(record.parts, record.conditions)
         for name in [n for n in {**theirs, **ours} if n != "sae" or n in theirs]:
             if theirs.get(name) != ours.get(name):
-                differ = f"the {name} {theirs.get(name)!r}, this run has {ours.get(name)!r}"
-                raise UserError(f"the folder has records with {differ}; {end}")
+                raise UserError(_other_fact(name, theirs.get(name), ours.get(name), end))
         task, key = keys.get((record.pair_id, record.setting.model_dump_json()), (None, record.key))
         if task is not None and record.key != key and not _failed_before(task, record):
             raise UserError(f"the folder has a record of {_difference(task, record)}; {end}")

@@ -17,7 +17,7 @@ from rich.console import Console
 from riebench.engine.forecast import timed_work
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.request import Request
-from riebench.engine.resume import lacking, left_to_do, refuse_other_makers, refuse_other_runs
+from riebench.engine.resume import lacking, left_to_do, refuse_other_makers, refuse_other_request, refuse_other_runs
 from riebench.engine.run_options import RunOptions
 from riebench.engine.session import Session, made_with, writing_run_file
 from riebench.instruments.loading import HandedIn
@@ -64,6 +64,8 @@ def carry_out(
     path, given = Path(options.out) if options.out else _new_folder(), options.handed_in
     _check_weights(request, given)
     check_work_folder(path, RUN)
+    if not options.force:
+        refuse_other_request(request.protocol, request.steps, path)
     kept = _first_of_each(pairs, request.keep_images)
     shares = (options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
     workers = Workers(options.workers or 1, *shares, beside and options.workers is None)
