@@ -17,7 +17,7 @@ from torch import Tensor
 from riebench.sae.identities import Parts, State, inclusive, of_raw_vectors, state_of
 from riebench.sae.layouts import CONFIG
 from riebench.sae.linear import JumpReLU, TopK
-from riebench.sae.unread import refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import IN_PYTHON, refuse_unread_keys, refuse_unread_tensors, same_number
 
 SAES = {"TopKSAE": "topk_sae", "BatchTopKSAE": "batchtopk_sae", "JumpSAE": "jump_sae", "SAE": "base"}
 """Class to its module in ``overcomplete.sae``."""
@@ -81,14 +81,14 @@ def read_overcomplete(config: dict[str, Any] | None, content: Any) -> Parts:
         state, facts = dict(content), config
     kind = facts.get("class")
     if kind not in SAES:
-        raise ValueError(f"its class is {kind}, expected {', '.join(SAES)}")
+        raise ValueError(f"its class is {kind}, expected {', '.join(SAES)}; {IN_PYTHON}")
     state, tied = _without_tied(state)
     encoder = ENCODER_LINEAR if ENCODER_LINEAR[0] in state else ENCODER_TIEABLE
     further = ("dictionary.multiplier", "dictionary.fused", *(["thresholds"] if kind == "JumpSAE" else []))
     refuse_unread_tensors(state, (*encoder, DICTIONARY, *further))
     dictionary = _dictionary(state, facts.get("normalization"))
     if not tied and encoder[0] not in state:
-        raise ValueError("its encoder is neither linear nor tied; give an object with encode and decode in Python")
+        raise ValueError(f"its encoder is neither linear nor tied; {IN_PYTHON}")
     W_enc = dictionary if tied else state[encoder[0]]
     n_features, d_model = dictionary.shape
     bias = state.get(encoder[1], torch.zeros(n_features))
@@ -158,7 +158,7 @@ def _tensors(sae: Unpickled) -> State:
         inner = vars(encoder)["_modules"]
         last = (vars(inner["final_block"])["_modules"]["1"], inner["final_activation"])
         if vars(inner["mlp_blocks"])["_modules"] or [*map(_class, last)] != ["Identity", "ReLU"]:
-            raise ValueError("its encoder is no linear map with ReLU; give an object with encode and decode in Python")
+            raise ValueError(f"its encoder is no linear map with ReLU; {IN_PYTHON}")
     fused = vars(layer).get("_fused_dictionary")
     if fused is not None and not vars(layer)["training"]:
         state["dictionary.fused"] = fused.detach()

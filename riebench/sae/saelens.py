@@ -23,7 +23,7 @@ from riebench.sae.identities import (
 )
 from riebench.sae.layouts import SAELENS, SAELENS_CONFIG, refuse_to_write_transcoder
 from riebench.sae.linear import JumpReLU, LinearSAE, TopK
-from riebench.sae.unread import keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import IN_PYTHON, keys, refuse_unread_keys, refuse_unread_tensors, same_number
 from riebench.util.errors import UserError
 from riebench.util.files import write_whole
 
@@ -202,5 +202,6 @@ def _checked_architecture(config: Mapping[str, Any], inner: Mapping[str, Any], m
     if kind == "standard" and before_6 and activation == "topk" and inner.get("k") is not None:
         return "topk"
     if kind not in TENSORS:
-        raise ValueError(f"architecture in {SAELENS.config} is {kind!r}, expected {', '.join(map(repr, TENSORS))}")
+        expected = ", ".join(map(repr, TENSORS))
+        raise ValueError(f"architecture in {SAELENS.config} is {kind!r}, expected {expected}; {IN_PYTHON}")
     return kind

@@ -7,7 +7,7 @@ from typing import Any
 from riebench.sae.identities import Parts, State, state_of, transcoder, with_both_signs
 from riebench.sae.layouts import SPARSIFY
 from riebench.sae.linear import GroupMax, TopK
-from riebench.sae.unread import OFF, keys, refuse_unread_keys, refuse_unread_tensors, same_number
+from riebench.sae.unread import IN_PYTHON, OFF, keys, refuse_unread_keys, refuse_unread_tensors, same_number
 
 HARMLESS = keys("expansion_factor normalize_decoder num_latents k multi_topk d_in")
 """Sizes, and what acts in training alone."""
@@ -42,6 +42,6 @@ def _sparse_coder(config: dict[str, Any], state: State) -> Parts:
     parts = state_of(state["encoder.weight"], state["W_dec"], state["encoder.bias"], state["b_dec"])
     if config.get("activation") == "groupmax":
         if config.get("signed"):
-            raise ValueError(f"signed in {SPARSIFY.config} is True with groupmax; SAEs with both are not read")
+            raise ValueError(f"signed in {SPARSIFY.config} is True with groupmax; {IN_PYTHON}")
         return Parts(parts, GroupMax(k))
     return Parts(with_both_signs(parts), TopK(k), "abstopk") if config.get("signed") else Parts(parts, TopK(k))

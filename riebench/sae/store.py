@@ -36,6 +36,7 @@ from riebench.sae.overcomplete import load_overcomplete, read_overcomplete
 from riebench.sae.saelens import read_saelens
 from riebench.sae.sparsify import read_sparsify
 from riebench.sae.unread import (
+    IN_PYTHON,
     keys,
     refuse_quantised,
     refuse_unread_keys,
@@ -101,8 +102,8 @@ def load_sae(folder: Path) -> LinearSAE:
         named = re.search(r"GLOBAL (\S+)", str(error))
         holds = f"more than tensors ({named[1]})" if named else "more than tensors"
         raise UserError(
-            f"the SAE folder {folder} cannot be used: its file of weights holds {holds}; give the SAE in Python, as "
-            "load(model, saes={site: sae}), or save its state_dict() alone if it is of a kind that is read"
+            f"the SAE folder {folder} cannot be used: its file of weights holds {holds}; {IN_PYTHON}, or save its "
+            "state_dict() alone if it is of a kind that is read"
         ) from None
     except KeyError as error:
         raise UserError(
@@ -198,8 +199,7 @@ def _read_hub(config: dict[str, Any], state: State) -> Parts:
         return _read_published(config, state)
     raise ValueError(
         f"{HUB.weights} is of a class that {CONFIG} does not name (it has the tensors {', '.join(state)}), so what it "
-        f"computes is unknown; give the SAE in Python, as load(model, saes={{site: sae}}), or save it in a layout that "
-        f"is read: {layouts_text()}"
+        f"computes is unknown; {IN_PYTHON}, or save it in a layout that is read: {layouts_text()}"
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 OFF = (False, None)
 """The values of a switch that is not set."""
+IN_PYTHON = "give the SAE in Python, as load(model, saes={site: sae})"
+"""What to do with an SAE of a kind that no reader knows, for messages."""
 
 
 def keys(names: str) -> frozenset[str]:
@@ -36,7 +38,7 @@ def refuse_unread_keys(
             # By type as well: 0 is no False.
             if (type(value), value) not in [(type(each), each) for each in honoured[key]]:
                 usual = next(iter(honoured[key]))
-                raise ValueError(f"{key} in {where} is {value!r}, expected {usual!r}; SAEs with it are not read")
+                raise ValueError(f"{key} in {where} is {value!r}, expected {usual!r}; {IN_PYTHON}")
         elif key not in harmless and value is not None:
             raise ValueError(
                 f"{key} in {where} is {value!r}, an unknown key that could change what the SAE computes; if it does "
@@ -52,7 +54,10 @@ def refuse_unread_tensors(state: Collection[str], read: Collection[str]) -> None
     """
     for name in state:
         if name not in read:
-            raise ValueError(f"the tensor {name} in the file of weights is not read, expected {', '.join(read)}")
+            raise ValueError(
+                f"the tensor {name} in the file of weights is not read, expected {', '.join(read)}; remove it if it "
+                f"changes nothing that the SAE computes, or {IN_PYTHON}"
+            )
 
 
 def refuse_quantised(state: Mapping[str, Any]) -> None:
