@@ -438,6 +438,7 @@ def test_damaged_files(invented: Path, tmp_path: Path) -> None:
         (("show", "no/where"), "no folder of that name"),
         (("show", "no/where", "--model", "sdxl-turbo"), "there is no SAE folder 'no/where'"),
         (("show", "empty"), "empty holds neither an SAE nor a feature index"),
+        (("show", "invented", "blue"), "FEATURE is 'blue'; expected a number, or --find 'blue' for words"),
         (("show", "sae/changed"), "has no feature index; name the model that makes one with --model"),
         (("show", "sae/mid.0", "--index", "empty"), "empty is no feature index: it has no feature-index.json"),
         (("show", "sae/mid.0", "--index", "invented"), "invented is the index of another SAE (fingerprint 0000000000"),

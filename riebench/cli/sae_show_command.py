@@ -76,12 +76,21 @@ class SortBy(StrEnum):
     number = "number"
 
 
+def _feature_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"FEATURE is {text!r}; expected a number, or --find {text!r} for words") from None
+
+
 @with_settings
 def sae_show_command(
     sae: Annotated[
         str, typer.Argument(metavar="SAE", help="Folder of an SAE or of a feature index, or a site of the model.")
     ],
-    feature: Annotated[int | None, typer.Argument(metavar="FEATURE", help="Number of a feature. Default: all.")] = None,
+    feature: Annotated[
+        int | None, typer.Argument(metavar="FEATURE", help="Number of a feature. Default: all.", parser=_feature_number)
+    ] = None,
     index: Annotated[
         Path | None, typer.Option(help="Folder of the index. Default: SAE-index beside the SAE, or the user's cache.")
     ] = None,
