@@ -224,7 +224,7 @@ class TopKLearner(Learner):
         with torch.enable_grad():  # for the embedding bag's own derivative by its weights
             weights = values.relu().requires_grad_()
             rebuilt = weighted_rows(where, weights, self.W_dec.detach())
-        residual = centred - rebuilt.detach()
+        residual = torch.sub(centred, rebuilt.detach(), out=rebuilt.detach())  # in place: large memory is slow
         # Derivatives of the mean squared error over the variance; few passes over [batch, d], which take time.
         scale = -2 / (residual.numel() * self.variance)
         of_pre = torch.autograd.grad(rebuilt, weights, residual)[0] * on * scale
@@ -236,7 +236,7 @@ class TopKLearner(Learner):
         with torch.enable_grad():
             auxiliary = self._auxiliary(x, residual, dead)
         explained = 1 - error / (squares(centred) - len(x) * squares(mean))
-        fired = torch.zeros_like(self.silent, dtype=torch.bool).index_fill_(0, features[on], True)
+        fired = features.flatten().bincount(on.flatten().float(), len(self.silent)) > 0
         return Terms(error / residual.numel() / self.variance, auxiliary, explained, on.sum(), fired)
 
     def _parts(self, state: State) -> Parts:
