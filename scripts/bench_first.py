@@ -23,16 +23,20 @@ from bench_builds import ROOT, checked_out
 
 
 class Job(NamedTuple):
-    """A command, its bar in seconds, and how much of the old build's time it may take; None where there is no bar."""
+    """A command, its bar in seconds, and how much of the old build's time it may take; None where there is no bar.
+
+    With ``alone`` it is timed by this build alone, because earlier ones have no such command.
+    """
 
     words: Sequence[str]
     most: float | None = None
     most_of_old: float | None = None
     code: int = 0
+    alone: bool = False
 
 
 JOBS = {
-    "--version": Job(["--version"], most=0.5),
+    "--version": Job(["--version"], most=0.5, alone=True),
     "--help": Job(["--help"], most=0.5),
     "dry run": Job(["run", "--method", "sae", "--block", "down.2.1", "--limit", "1", "--dry-run"], most=0.5),
     "error": Job(["run", "--method", "nonsense", "--block", "all"], most=0.5, code=2),
@@ -105,7 +109,8 @@ def report(builds: dict[str, Path], jobs: dict[str, Job], page: bool, runs: int)
     for _ in range(runs):
         for name, job in jobs.items():
             for build, tree in builds.items():
-                times[name, build].append(seconds(tree, job))
+                if build == "new" or not job.alone:
+                    times[name, build].append(seconds(tree, job))
         if page:
             pages.append(seconds_to_picture(ROOT))
         print(f"load average {os.getloadavg()[0]:.1f}", flush=True)
@@ -115,7 +120,7 @@ def report(builds: dict[str, Path], jobs: dict[str, Job], page: bool, runs: int)
         line = f"{name:30} {new:6.2f} s"
         if job.most:
             line, failed = f"{line} (at most {job.most:g})", failed + (new > job.most)
-        if "old" in builds:
+        if times.get((name, "old")):
             old = median(times[name, "old"])
             line += f"; old {old:.2f} s, new / old {new / old:.2f}"
             if job.most_of_old:
