@@ -19,8 +19,10 @@ from riebench.instruments.loading import Instruments
 from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.models import Model
 from riebench.models.diffusers_entry import open_pipeline
+from riebench.models.diffusers_model import DiffusersModel
 from riebench.models.pipeline_state import state_fingerprint
 from riebench.models.sdxl import SDXL, TURBO
+from riebench.models.sites import Batch
 from riebench.sae.topk import TopKSAE
 from riebench.settings.settings import parse_settings
 from riebench.standin.on_device import model_on
@@ -138,6 +140,27 @@ def test_minis_instruments_go_where_its_model_goes() -> None:
         networks = parts.masker().net, parts.clip().model, parts.lpips().model
         assert {parameter.device.type for net in networks for parameter in net.parameters()} == {device}
         assert {part().device.type for part in (parts.masker, parts.clip, parts.lpips)} == {device}
+
+
+def test_a_small_model_is_computed_in_one_thread(mini: Instruments, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, sample = [], DiffusersModel.sample
+
+    def counting_threads(model: DiffusersModel, batch: Batch) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        return sample(model, batch)
+
+    monkeypatch.setattr(DiffusersModel, "sample", counting_threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert mini.model.small
+        mini.model.generate(["a red heart"], [1], 1)
+        monkeypatch.setattr(mini.model, "small", False)
+        mini.model.generate(["a red heart"], [1], 1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 2]
 
 
 def test_codes_of_half_precision_values() -> None:

@@ -30,6 +30,7 @@ from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
 from riebench.masks import pair_regions
 from riebench.metrics import Scores
+from riebench.models.devices import fitting_threads
 from riebench.models.model import Model
 from riebench.pairs import Pair
 from riebench.util.errors import UserError
@@ -132,7 +133,8 @@ def bench(
                 raise UserError(f"pair {pair.id!r} fails ({record.reason}); choose others with --pairs")
         with counting(instruments, done.plain.counts):
             started = time.perf_counter()
-            plain = plain_pair(worker, pair)
+            with fitting_threads(instruments.model.small):  # as the engine's
+                plain = plain_pair(worker, pair)
             done.plain.seconds += time.perf_counter() - started
         metrics = zip(result.records, plain, strict=True)
         done.difference = max(done.difference, *(difference(r.metrics, scores) for r, scores in metrics))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+SMALL = 50_000_000
+"""A denoiser with fewer numbers than these is computed in one thread; mini's has five million."""
 KEPT_TEXTS, KEPT_LATENTS, KEPT_STEPS = 64, 4, 16
 KEPT_WITHIN = 8
 """Texts that are kept as a pipeline's call encodes them; Fibo's, of all layers, take 0.15 MB a token in 16 bits."""
@@ -111,6 +113,7 @@ class DiffusersModel(Model):
         modules = {site: denoiser.get_submodule(path) for site, path in paths.items()}
         super().__init__(entry, fingerprint, sites, modules, device, size, {**common, **conditions})
         self.replay = settings.model.replay
+        self.small = device.type == "cpu" and sum(value.numel() for value in denoiser.parameters()) < SMALL
         self.unconditional, self.negative = settings.model.unconditional, settings.model.negative_prompt
         self._replayable = not runs_code_of_a_user(denoiser)
         self.encode_text = lru_cache(KEPT_TEXTS)(self._encode_text)

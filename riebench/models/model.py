@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.arguments import check_saes, edits_of_call, whole
+from riebench.models.devices import fitting_threads, weights_fingerprint
 from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits, default_blocks
 from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
 from riebench.settings.settings import refuse_without_effect
@@ -175,10 +176,12 @@ class Model(ABC):
         batch: largest number of rows in one forward pass; halved when memory runs out.
         guided: whether a batch has an unconditional half, so that each picture takes two rows of the denoiser.
         replay: whether edited runs reuse what the base run has computed, in families that can do so.
+        small: whether one thread computes it sooner than several.
     """
 
     guided = False
     replay = False
+    small = False
     fixed: ClassVar[frozenset[str]] = frozenset({"entry", "sites", "modules", "device", "size", "conditions", "guided"})
     """Attributes that the constructor alone sets."""
 
@@ -262,8 +265,6 @@ class Model(ABC):
 
     def state_fingerprint(self) -> str:
         """A hash of all that can change pictures, for a model that differs from what was loaded."""
-        from riebench.models.devices import weights_fingerprint
-
         weights = [weights_fingerprint(module) for module in self.watched()]
         return hashlib.sha256(repr(weights).encode()).hexdigest()[:16]
 
@@ -391,7 +392,8 @@ class Model(ABC):
         rows, start = edits_of_call(prompts, seeds, steps, edits, capture, on_steps, start)
         prompts, seeds, steps = [*map(str, prompts)], [*map(int, seeds)], int(steps)  # numpy's too
         # Under a caller's autocast the networks would compute in another type than the conditions of records say.
-        with self._turn, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        plain = torch.autocast(self.device.type, enabled=False)
+        with self._turn, fitting_threads(self.small), torch.no_grad(), plain:
             self._follow()
             check_edits(rows, self.sites, steps, self.device)
             for site in capture:
