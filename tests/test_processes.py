@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import wait
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,8 +17,9 @@ import pytest
 from riebench.engine.pair_work import PairWork
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
-from riebench.engine.run import carry_out
+from riebench.engine.run import carry_out, is_long
 from riebench.engine.run_options import RunOptions
+from riebench.models.mini import MINI
 from riebench.records import read_records
 from riebench.util import processes
 from riebench.util.errors import UserError
@@ -29,7 +31,9 @@ import time
 from riebench.util.errors import UserError
 
 class Slow:
-    def __init__(self, first, copies=True, fails=False):
+    def __init__(self, first, copies=True, fails=False, broken=False):
+        if broken:
+            raise UserError("it cannot be made")
         if fails and os.getpid() != first:
             raise UserError("no room")
         self.first, self.copies = first, copies
@@ -56,9 +60,9 @@ def at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("loky.cpu_count", lambda only_physical_cores: 2)
 
 
-def crew(alone: bool = False, **options: Any) -> HereAndBeside[Any]:
+def crew(alone: bool = False, early: bool = False, **options: Any) -> HereAndBeside[Any]:
     make = partial(import_module("slow_worker").Slow, os.getpid(), **options)
-    return HereAndBeside(make, alone=alone)
+    return HereAndBeside(make, alone=alone, early=early)
 
 
 def in_two(tasks: list[Any]) -> tuple[list[Any], list[int]]:
@@ -81,6 +85,50 @@ def test_this_process_alone(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "LONG", 60.0)
     here = crew(alone=case == "alone", copies=case != "no copies")
     assert {pid for _, (_, pid) in here.run(range(3))} == {os.getpid()}
+
+
+def test_copies_load_while_this_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LONG", 60.0)  # so that none would start later
+    before = workers()
+    here = crew(early=True)
+    begun = workers() - before
+    pids = {pid for _, (_, pid) in here.run(range(40))}
+    assert len(pids) == 2
+    assert pids - {os.getpid()} <= begun
+    assert workers() == before
+
+
+@pytest.mark.parametrize("case", ["not made", "no copies", "not used"])
+def test_copies_end_where_they_are_of_no_use(case: str) -> None:
+    before = workers()
+    with suppress(UserError):
+        crew(early=True, copies=case != "no copies", broken=case == "not made").close()
+    assert workers() == before
+
+
+def workers() -> set[int]:
+    """The further processes, without the one that loky keeps for all of its pools."""
+    return {child.pid for child in psutil.Process().children() if "LokyProcess" in " ".join(child.cmdline())}
+
+
+@pytest.mark.parametrize(
+    ("options", "long"),
+    [
+        ({}, True),
+        ({"limit": 1}, False),
+        ({"settings": {"device": "cuda"}}, False),
+        ({"model": "sdxl-turbo", "pairs": MINI.pairs}, False),
+    ],
+)
+def test_only_long_runs_of_light_models_start_processes_at_once(
+    options: dict[str, Any], long: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riebench.engine.run.LONG", 15.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without a run that was timed
+    request, _ = resolve(RunOptions(["steering"], "down.2.1", **options))
+    assert is_long(request, tmp_path) == long
+    (tmp_path / "records.jsonl").touch()
+    assert not is_long(request, tmp_path)
 
 
 def test_a_copy_that_dies_loses_no_task(caplog: pytest.LogCaptureFixture) -> None:

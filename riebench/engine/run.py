@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from riebench.engine.forecast import timed_work
+from riebench.engine.forecast import forecast, timed_work
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.request import Request
 from riebench.engine.resume import lacking, left_to_do, refuse_other_makers, refuse_other_request, refuse_other_runs
@@ -28,6 +28,7 @@ from riebench.pairs import Pair
 from riebench.records import Record, RunFolder, read_records, read_run
 from riebench.records.folder import RECORDS, RUN
 from riebench.util.errors import UserError
+from riebench.util.processes import LONG
 from riebench.util.progress import keep_timing, progress_bar
 from riebench.util.work_folder import check_work_folder, work_off
 from riebench.util.workers import Crew, Workers, hired
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from riebench.engine.pair_worker import PairWorker
 
 logger = logging.getLogger(__name__)
+PASS = 0.05
+"""Seconds of a pass of a light model with its share of decoding and scoring, where none was timed on this machine."""
 
 
 def carry_out(
@@ -68,7 +71,8 @@ def carry_out(
         refuse_other_request(request.protocol, request.steps, path)
     kept = _first_of_each(pairs, request.keep_images)
     shares = (options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
-    workers = Workers(options.workers or 1, *shares, beside and options.workers is None)
+    beside = beside and options.workers is None
+    workers = Workers(options.workers or 1, *shares, beside, beside and is_long(request, path))
     if given.names and (workers.count > 1 or workers.address):
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
     crew_of = hired(partial(_worker, request, given, path), workers, len(pairs), "pair", lambda task: task.pair.id)
@@ -96,6 +100,14 @@ def carry_out(
     if rows and given.model is None:  # nothing tells the weights of a loaded model
         keep_timing(timed_work(request), loaded_run.device, session.seconds, rows)
     return session
+
+
+def is_long(request: Request, path: Path) -> bool:
+    """Whether a run of a light model will take long, as far as can be told before anything is loaded."""
+    plan, device = forecast(request), request.settings.model.device
+    begun = (path / RECORDS).is_file()  # nobody knows what is left
+    light = entry_named(request.model).light and device in ("auto", "cpu")
+    return light and not begun and plan.seconds.get("cpu", PASS * plan.forwards) > LONG
 
 
 def _refuse_unlike(loaded_run: LoadedRun, request: Request, repeated: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from riebench.mini.layout import canvas_of_seed
 from riebench.models.devices import pick_device
@@ -51,6 +51,7 @@ class DrawnEntry(DiffusersEntry):
     One folder holds the weights: ``pipeline``, and ``sae`` with a folder for each of the default sites.
     """
 
+    light: ClassVar[bool] = True
     own_pipeline: Path
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:

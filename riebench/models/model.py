@@ -60,12 +60,14 @@ class ModelEntry(ABC):
             :class:`riebench.instruments.loading.ModelInstruments`.
         scorers: names of the parts that single metrics need and that can judge the model's pictures.
         pipeline_class: the pipeline's class in ``model_index.json``, so that a folder can be loaded by its path.
+        light: whether its weights come with the package and load on the CPU unless told otherwise.
         pipeline_parameters: number of weights in the pipeline, for forecasts; 0 where it is small.
         row_bytes: approximate memory of the activations of one row of a forward pass in float32, bytes.
         standin: the writer of random weights in the model's layout: ``sdxl``, ``flux``, or a ``module:function``, see
             :func:`riebench.standin.write.write_standin`; empty if there is none.
     """
 
+    light: ClassVar[bool] = False
     name: str
     default_sites: tuple[str, ...]
     steps: int = 1

@@ -17,6 +17,8 @@ from riebench.util.errors import UserError
 log = logging.getLogger(__name__)
 LONG = 15.0
 """Seconds of work ahead from which further processes are started; they need a third of it to load the models."""
+EACH = 2e9
+"""Bytes that a further process may need which is started before this process shows how much it needs."""
 SMALL = 3e9
 """Bytes of this process up to which it is copied: larger models keep all cores of a machine busy by themselves."""
 IDLE = 30.0
@@ -63,16 +65,25 @@ class HereAndBeside(Generic[W]):
     Args:
         make: makes a worker; called in the process that it works in.
         alone: whether no further process is started.
+        early: whether the work is known to be long and the models to be small, so that further processes load them
+            while this one does.
 
     Raises:
         UserError: if the worker cannot be made.
     """
 
-    def __init__(self, make: Callable[[], W], alone: bool) -> None:
-        self._worker = make()
-        self.local: W | None = self._worker
+    def __init__(self, make: Callable[[], W], alone: bool, early: bool = False) -> None:
         self._make, self._stopped = make, False
-        self._may_be_copied = not alone and self._worker.copies
+        self._copies = self._start(EACH) if early and not alone else None
+        try:
+            self._worker = make()
+        except BaseException:
+            self.close()
+            raise
+        self.local: W | None = self._worker
+        self._may_be_copied = not (alone or self._copies) and self._worker.copies
+        if not self._worker.copies:
+            self.close()
 
     def ask(self, question: Callable[[W], Answer]) -> Answer:
         """The answer of the worker in this process."""
@@ -90,7 +101,7 @@ class HereAndBeside(Generic[W]):
         """
         several = list(tasks)
         waiting, results = deque(range(len(several))), dict[int, Any]()
-        copies: _Copies | None = None
+        copies = self._copies
         fault: UserError | None = None
         number, started = 0, time.perf_counter()
         here = _Here(self._worker)
@@ -106,7 +117,7 @@ class HereAndBeside(Generic[W]):
                     results |= here.rest()
                 if copies is None:
                     each = (time.perf_counter() - started) / (number + 1)
-                    copies = self._copies() if self._may_be_copied and each * len(waiting) > LONG else None
+                    copies = self._copy() if self._may_be_copied and each * len(waiting) > LONG else None
                 if copies:
                     copies.take(waiting, several, results, rest=self._stopped or not waiting)
                     fault, self._stopped = fault or copies.fault, self._stopped or copies.fault is not None
@@ -119,20 +130,30 @@ class HereAndBeside(Generic[W]):
                 yield several[place], results[place]
         finally:
             here.close()
-            if copies:
-                copies.close()
+            self.close()
         if fault:
             raise fault
 
-    def _copies(self) -> _Copies | None:
-        """A copy for each further core; None if the models are large or there is no room for a copy."""
-        from loky import cpu_count
+    def close(self) -> None:
+        """End the further processes."""
+        copies, self._copies = self._copies, None
+        if copies:
+            copies.close()
 
+    def _copy(self) -> _Copies | None:
+        """A copy for each further core; None if the models are large or there is no room for a copy."""
         self._may_be_copied = False  # decided once
         memory = psutil.Process().memory_info().rss
+        self._copies = self._start(memory) if memory < SMALL else None
+        return self._copies
+
+    def _start(self, memory: float) -> _Copies | None:
+        """A copy for each further core, as far as there are so many bytes for each; None without any."""
+        from loky import cpu_count
+
         cores: int = cpu_count(only_physical_cores=True)
         count = min(cores - 1, int(psutil.virtual_memory().available // memory))
-        return _Copies(self._make, count) if count > 0 and memory < SMALL else None
+        return _Copies(self._make, count) if count > 0 else None
 
 
 class _Here:
@@ -179,17 +200,18 @@ class _Copies:
     """
 
     def __init__(self, make: Callable[[], Any], count: int) -> None:
-        import torch
         from loky import ProcessPoolExecutor
 
         self.calls: dict[Future[Any], int] = {}
         self.fault: UserError | None = None
-        self._count, self._threads = count, torch.get_num_threads()
-        torch.set_num_threads(max(1, self._threads // (count + 1)))  # the processes share the cores
         self._pool = ProcessPoolExecutor(
             count, timeout=IDLE, initializer=_load, initargs=(make,), env={"OMP_NUM_THREADS": "1"}
         )
         self._ready: Future[Any] = self._pool.submit(_is_ready)
+        import torch  # not before the processes have begun to do the same
+
+        self._count, self._threads = count, torch.get_num_threads()
+        torch.set_num_threads(max(1, self._threads // (count + 1)))  # the processes share the cores
 
     def give(self, waiting: deque[int], tasks: list[Any]) -> None:
         """Hand out two of the waiting tasks for each process, once a process has loaded the models."""
@@ -235,7 +257,7 @@ class _Copies:
         """End the processes, also in the middle of a task."""
         import torch
 
-        self._pool.shutdown(wait=True, kill_workers=bool(self.calls))
+        self._pool.shutdown(wait=True, kill_workers=bool(self.calls) or not self._ready.done())
         torch.set_num_threads(self._threads)
 
 

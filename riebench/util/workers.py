@@ -66,6 +66,7 @@ class Workers:
     Attributes:
         count: number of workers; 1 without an address works in this process, without Ray.
         beside: whether one worker gets copies in further processes of this machine if the work is long.
+        early: whether these processes start at once, because the work is known to be long and the models to be small.
         address: of a running Ray cluster, or ``auto``; None starts one on this machine.
         gpus: for each worker; None splits the GPUs evenly.
         cpus: for each worker; None splits the cores evenly.
@@ -76,6 +77,7 @@ class Workers:
     gpus: float | None = None
     cpus: float | None = None
     beside: bool = False
+    early: bool = False
 
 
 class Crew(Protocol[W]):
@@ -124,9 +126,9 @@ def hired(
         log.warning("%d workers were asked for; %d are started, one for each %s", workers.count, max(1, tasks), unit)
         workers = replace(workers, count=max(1, tasks))
     if workers.count == 1 and workers.address is None:
-        yield HereAndBeside(make, alone=not workers.beside)
-        return
-    crew = RayCrew(make, workers, unit, name)
+        crew: HereAndBeside[W] | RayCrew[W] = HereAndBeside(make, not workers.beside, workers.early)
+    else:
+        crew = RayCrew(make, workers, unit, name)
     try:
         yield crew
     finally:
