@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from riebench.models.sites import Run as Run
     from riebench.models.sites import Start as Start
     from riebench.report.frame import load_records as load_records
+    from riebench.util.errors import PairError as PairError
     from riebench.util.errors import UserError as UserError
 
 # Beside other work, OpenMP threads that wait in a spin hold the processors that others need: a run takes seven to
@@ -27,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 __all__ = [
     "Edit",
     "Model",
+    "PairError",
     "Run",
     "RunResult",
     "Start",
@@ -41,6 +43,7 @@ __all__ = [
 _LAZY = {
     "Edit": "riebench.models.sites",
     "Model": "riebench.models.model",
+    "PairError": "riebench.util.errors",
     "Run": "riebench.models.sites",
     "RunResult": "riebench.engine.python_run",
     "Start": "riebench.models.sites",
