@@ -33,6 +33,12 @@ def guided(random_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> SDXL:
     return made(random_pipeline, guidance=5.0)
 
 
+def same(pixels: np.ndarray, image: np.ndarray) -> bool:
+    """Whether pixels from 0 to 1 are those of a picture, but for rounding, which depends on where numbers lie in memory."""
+    differences = np.abs((pixels * 255).round().astype(int) - image)
+    return bool(differences.max() <= 1 and (differences > 0).mean() < 1e-3)
+
+
 @pytest.mark.parametrize("zeros", [True, False])
 @pytest.mark.parametrize("side", [32, 48])
 def test_generation_is_the_pipelines_own(guided: SDXL, monkeypatch: pytest.MonkeyPatch, zeros: bool, side: int) -> None:
@@ -48,7 +54,7 @@ def test_generation_is_the_pipelines_own(guided: SDXL, monkeypatch: pytest.Monke
         generator=[torch.Generator().manual_seed(s) for s in (5, 6)],
         output_type="np",
     ).images
-    assert np.array_equal((pixels * 255).round().astype(np.uint8), np.stack([run.image for run in runs]))
+    assert same(pixels, np.stack([run.image for run in runs]))
     assert runs[0].image.shape == (side, side, 3)
 
 
@@ -66,7 +72,7 @@ def test_a_negative_prompt_is_the_pipelines_own(guided: SDXL, negative: str) -> 
         generator=torch.Generator().manual_seed(5),
         output_type="np",
     ).images
-    assert np.array_equal((pixels[0] * 255).round().astype(np.uint8), run.image)
+    assert same(pixels[0], run.image)
     own = guided.pipeline.config.force_zeros_for_empty_prompt  # which is not what "" is encoded to
     assert np.array_equal(guided.generate(["a b"], [5], 3)[0].image, run.image) == (negative == "" and not own)
     assert other.conditions == {**guided.conditions, "negative_prompt": negative}
