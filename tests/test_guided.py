@@ -34,7 +34,7 @@ def guided(random_pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> SDXL:
 
 
 def same(pixels: np.ndarray, image: np.ndarray) -> bool:
-    """Whether pixels from 0 to 1 are those of a picture, but for rounding, which depends on where numbers lie in memory."""
+    """Whether pixels from 0 to 1 are those of a picture, but for rounding, which depends on the places in memory."""
     differences = np.abs((pixels * 255).round().astype(int) - image)
     return bool(differences.max() <= 1 and (differences > 0).mean() < 1e-3)
 
