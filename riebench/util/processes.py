@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import psutil
@@ -77,6 +78,8 @@ class HereAndBeside(Generic[W]):
         self._copies = self._start(EACH) if early and not alone else None
         try:
             self._worker = make()
+            if self._copies:
+                self._copies.share_cores()
         except BaseException:
             self.close()
             raise
@@ -145,6 +148,8 @@ class HereAndBeside(Generic[W]):
         self._may_be_copied = False  # decided once
         memory = psutil.Process().memory_info().rss
         self._copies = self._start(memory) if memory < SMALL else None
+        if self._copies:
+            self._copies.share_cores()
         return self._copies
 
     def _start(self, memory: float) -> _Copies | None:
@@ -207,11 +212,16 @@ class _Copies:
         self._pool = ProcessPoolExecutor(
             count, timeout=IDLE, initializer=_load, initargs=(make,), env={"OMP_NUM_THREADS": "1"}
         )
-        self._ready: Future[Any] = self._pool.submit(_is_ready)
-        import torch  # not before the processes have begun to do the same
+        with _no_interrupts():
+            self._ready: Future[Any] = self._pool.submit(_is_ready)
+        self._count, self._threads = count, 0
 
-        self._count, self._threads = count, torch.get_num_threads()
-        torch.set_num_threads(max(1, self._threads // (count + 1)))  # the processes share the cores
+    def share_cores(self) -> None:
+        """Leave the processes their cores, until the end."""
+        import torch
+
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, self._threads // (self._count + 1)))
 
     def give(self, waiting: deque[int], tasks: list[Any]) -> None:
         """Hand out two of the waiting tasks for each process, once a process has loaded the models."""
@@ -255,10 +265,21 @@ class _Copies:
 
     def close(self) -> None:
         """End the processes, also in the middle of a task."""
-        import torch
-
         self._pool.shutdown(wait=True, kill_workers=bool(self.calls) or not self._ready.done())
-        torch.set_num_threads(self._threads)
+        if self._threads:
+            import torch
+
+            torch.set_num_threads(self._threads)
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Inside the ``with`` statement no Ctrl-C comes, nor ever to processes that start in it: they inherit that."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _worker: list[Any] = []
@@ -267,9 +288,9 @@ _worker: list[Any] = []
 
 def _load(make: Callable[[], Any]) -> None:
     """Make the worker of a further process. A Ctrl-C of the terminal is for the first process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     logging.disable()  # the first process has said what there is to say of the models
     _worker.append(make())
