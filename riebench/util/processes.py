@@ -1,4 +1,4 @@
-"""Work that is done in this process and, once it proves to be long, in further processes of this machine too."""
+"""Work that is done in this process and, where it is long, in further processes of this machine too."""
 
 from __future__ import annotations
 
