@@ -404,7 +404,7 @@ def test_the_saes_of_a_loaded_model_are_its_own(mini: Instruments) -> None:
     request = ScoreRequest((), model, Settings(), None, (), None, None, None, None, 8, ScoreSettings())
     assert _own(model.entry, request) == ["mid.0"]
     [target] = _targets("mid.0", model.entry, request)
-    assert target.load() is model.saes["mid.0"]
+    assert target.sae is model.saes["mid.0"]
 
 
 def test_folders_of_several_saes_and_of_another_site(
@@ -468,7 +468,8 @@ def test_a_training_on_a_changed_model_is_another(random_pipeline: Any) -> None:
         (lambda model: model.finished("a red heart", 3, 1.5), "steps is 1.5"),
         (lambda model: model.sae(["mid.0"]), "unknown SAE ['mid.0']"),
         (lambda model: setattr(model, "saes", None), "saes is a NoneType"),
-        (lambda model: setattr(model, "saes", {"mid.0": "folder"}), "the SAE of mid.0 is a str"),
+        (lambda model: setattr(model, "saes", {"mid.0": "folder"}), "there is no folder folder"),
+        (lambda model: setattr(model, "saes", {"mid.0": 3}), "the SAE of mid.0 is a int without encode"),
         (lambda model: riebench.run("none", "mid.0", model=model, masks={1: 1}), "masks is a dict; expected"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import riebench
 from riebench.cli import main
+from riebench.features.index_making import make_index
 from riebench.features.score_request import score
 from riebench.features.subjects import Subject, dictionary_fingerprint
 from riebench.features.switching import reconstructed, switched_off, switched_on, zeroed
@@ -22,10 +23,15 @@ from riebench.instruments.loading import Instruments
 from riebench.mini.drawn_world import DrawnWorld
 from riebench.mini.grammar import ATTRIBUTES, parse
 from riebench.models import Model
+from riebench.models.mini import MINI
 from riebench.prompts import read_prompts
 from riebench.sae.baselines import SignedCoordinates, random_dictionary, train_encoder
-from riebench.sae.store import save_sae
+from riebench.sae.folders import sae_fingerprint
+from riebench.sae.given import as_sae
+from riebench.sae.sae import SAE
+from riebench.sae.store import load_sae, save_sae
 from riebench.sae.topk import TopKSAE
+from riebench.settings.settings import Settings
 from riebench.standin.write import write_standin
 from riebench.util.errors import UserError
 
@@ -125,6 +131,63 @@ def test_all_baselines_share_the_pictures_and_nothing_is_done_twice(
     assert len(list(Path("scores").glob("*.json"))) == 6
 
 
+class Bare:
+    """A stranger's SAE with no more than two functions of matrices; its k is out of the reach of small vectors."""
+
+    def __init__(self, sae: SAE, least: float = 0.0) -> None:
+        self.sae, self.least, self.k = sae, least, 90
+
+    def encode(self, x: Tensor) -> Tensor:
+        assert x.ndim == 2
+        codes = self.sae.encode(x)
+        return codes * (codes > self.least)
+
+    def decode(self, z: Tensor) -> Tensor:
+        assert z.ndim == 2
+        return self.sae.decode(z)
+
+
+def test_what_load_takes_is_scored_and_indexed(
+    loaded: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = load_sae(MINI.saes(Settings())[SITE])
+    [facts] = score(ours, tmp_path / "ours", model=loaded, site=SITE, baselines=[], **FEW)
+    [found] = score(Bare(ours), tmp_path / "bare", model=loaded, site=SITE, baselines=[], **FEW)
+    for name, estimate in facts["summary"].items():
+        assert found["summary"][name]["value"] == pytest.approx(estimate["value"], rel=1e-3, abs=1e-3), name
+    assert len(score(Bare(ours, 1e4), tmp_path / "bare", model=loaded, site=SITE, baselines=[], **FEW)) == 2
+    before = loaded.saes
+    loaded.saes = {SITE: Bare(ours)}  # type: ignore[dict-item]  # as load(saes=) takes
+    try:
+        assert loaded.sae(SITE).kind == "Bare"
+        several = score((), tmp_path / "bare", model=loaded, baselines=[], **FEW)
+        assert {each["name"]: each["key"] == found["key"] for each in several}[SITE]
+    finally:
+        loaded.saes = before
+    prompted = read_prompts("grammar", 6, "held-out")
+    folder = MINI.saes(Settings())[SITE]
+    saes: dict[str, Any] = {"ours": ours, "bare": Bare(ours), "folder": folder}
+    indexes = {
+        name: make_index(loaded, SITE, sae, prompted, tmp_path / name, name=name, prompts="grammar").facts
+        for name, sae in saes.items()
+    }
+    for one in indexes.values():
+        assert one.columns.maximum == pytest.approx(indexes["ours"].columns.maximum, rel=1e-3)
+    assert len({one.sae for one in indexes.values()}) == 3
+    assert indexes["folder"].sae == sae_fingerprint(folder)
+    with pytest.raises(UserError, match="Sequential without encode; expected the folder of an SAE"):
+        make_index(loaded, SITE, torch.nn.Sequential(), prompted, tmp_path / "no", name="no", prompts="grammar")
+    assert not (tmp_path / "no").exists()
+    for words in (["sae", "index", "my_file:make", "--out", "no"], ["sae", "show", "my_file:make"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert "is indexed by riebench.features.make_index(model, site, sae," in capsys.readouterr().err
+    ours.latent_bias[3] = float("nan")
+    for take in (lambda: riebench.load("mini", saes={SITE: ours}), lambda: score(ours, tmp_path, site=SITE)):
+        with pytest.raises(UserError, match=r"latent_bias of .* has numbers that are not finite"):
+            take()
+
+
 def test_steps_are_told_apart(loaded: Model, tmp_path: Path) -> None:
     found = score(SITE, tmp_path, model=loaded, baselines=[], **(FEW | {"count": 6, "steps": 2}))
     (facts,) = found
@@ -218,15 +281,9 @@ def refused(said: str, *words: str) -> None:
         ([SITE, "--set", "sae.k=3"], "sae.k=3"),
         (["wide", "--set", "sae.k=3"], "has k 2; leave out --set sae.k=3"),
         (["json:loads", "--site", SITE], "cannot be loaded"),
-        (["json:JSONDecoder", "--site", SITE], "has no encode"),
-        (
-            ["stray:Rows", "--site", SITE],
-            "cannot encode and decode vectors of float32 [2, 96] (IndexError: row",
-        ),
-        (
-            ["stray:Short", "--site", SITE],
-            "codes [2, 96] and of these vectors [2, 1]; expected codes [2, 96] and",
-        ),
+        (["json:JSONDecoder", "--site", SITE], "is a JSONDecoder without encode"),
+        (["stray:Rows", "--site", SITE], "stray:Rows cannot encode and decode vectors [32, 96] (IndexError: row"),
+        (["stray:Short", "--site", SITE], "makes vectors [32, 1] of the codes [32, 96] of vectors [32, 96]; expected"),
         (["stray:Nan", "--site", SITE], "codes or reconstructions that are not finite"),
         (["json:JSONDecoder"], "give it with --site"),
         ([SITE, "--out", "empty.txt"], "is a file"),
@@ -314,6 +371,10 @@ def test_fingerprints_tell_dictionaries_apart() -> None:
     assert dictionary_fingerprint(one) == dictionary_fingerprint(same) != dictionary_fingerprint(two)
     same.k = 3
     assert dictionary_fingerprint(one) != dictionary_fingerprint(same)
+    one.k, same.k = 15, 16  # more than are active on vectors of norm 1
+    assert dictionary_fingerprint(one) != dictionary_fingerprint(same)
+    few, many = (as_sae(Bare(two, least), 8, "it") for least in (1e4, 1e5))
+    assert dictionary_fingerprint(few) != dictionary_fingerprint(many)
 
 
 def test_the_world_of_drawings(loaded: Model) -> None:

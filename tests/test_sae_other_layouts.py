@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from riebench.instruments.loading import saes_fingerprint
+from riebench.models.loaded_state import sae_mark
 from riebench.models.sae_sites import check_fits
 from riebench.models.sites import Site
-from riebench.sae.folders import feature_count, find_saes
+from riebench.sae.folders import feature_count, find_saes, sae_fingerprint
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
 from riebench.settings.settings import SaeSettings
@@ -54,6 +57,29 @@ def sparsified(folder: Path, **change: Any) -> None:
     (folder / "cfg.json").write_text(json.dumps(config | change))
     state = {"encoder.weight": t["W"], "encoder.bias": t["b"], "W_dec": t["D"], "b_dec": t["bd"]}
     save_file(state, folder / "sae.safetensors")
+
+
+def test_the_configuration_above_a_checkpoint_belongs_to_the_sae(tmp_path: Path) -> None:
+    """As in ``trainer_0/checkpoints/ae_100.pt`` of dictionary_learning; one that lies beside is read first."""
+    learned(tmp_path / "mid.0")
+    above, folder = tmp_path / "mid.0" / "config.json", tmp_path / "mid.0" / "checkpoints"
+    folder.mkdir()
+    (tmp_path / "mid.0" / "ae.pt").rename(folder / "ae_100.pt")
+    [found] = find_saes(tmp_path, NAMES, SaeSettings()).values()
+    assert found == folder
+    saes = {"mid.0": folder}
+    marks = [lambda: sae_fingerprint(folder), lambda: saes_fingerprint(saes), lambda: sae_mark(folder)]
+    before = [mark() for mark in marks]
+    above.write_text(above.read_text().replace('"buffer": {}', '"buffer": {"io": "in_and_out"}'))
+    assert load_sae(folder).transcodes
+    after = [mark() for mark in marks]
+    assert all(one != other for one, other in zip(before, after, strict=True))
+    assert saes_fingerprint({**saes, "up.0.0": Path(os.path.relpath(folder))}) != after[1]  # a relative path beside
+    (folder / "config.json").write_text(above.read_text().replace("in_and_out", "in"))
+    assert (load_sae(folder).transcodes, load_sae(folder).of_input) == (False, True)
+    beside = sae_fingerprint(folder)
+    above.unlink()
+    assert sae_fingerprint(folder) == beside
 
 
 @pytest.mark.parametrize("write", [learned, sparsified])

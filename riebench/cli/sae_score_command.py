@@ -18,7 +18,7 @@ JudgedSaes = Annotated[
     typer.Argument(
         metavar="[SAE]...",
         help="Folders of SAEs (or of several), sites of the model that have one, or package.module:function that gives "
-        "an object with encode, decode and W_dec [n, d]. Default: the model's own.",
+        "an object with encode and decode. Default: the model's own.",
     ),
 ]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from signal import Signals
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,10 +27,12 @@ from riebench.features.index_folder import PlannedIndex, refuse_another_index, w
 from riebench.features.index_pass import FeatureTotals, IndexPart, IndexPass
 from riebench.features.scores.estimate import Array
 from riebench.features.scores.interpretability import detect, truths_of
+from riebench.features.subjects import dictionary_fingerprint
 from riebench.instruments.world import World
 from riebench.models.model import Model
+from riebench.models.sae_sites import given_sae, placed_sae
 from riebench.prompts import Prompted
-from riebench.sae.dictionary import Dictionary
+from riebench.sae.folders import sae_fingerprint
 from riebench.util.progress import Track
 from riebench.util.work_folder import WorkFolder
 
@@ -42,13 +44,13 @@ ROWS = 1024
 def make_index(
     model: Model,
     site: str,
-    dictionary: Dictionary,
+    sae: Any,
     prompted: Sequence[Prompted],
     out: Path,
     *,
     name: str,
-    fingerprint: str,
     prompts: str,
+    fingerprint: str | None = None,
     world: World | None = None,
     steps: int = 1,
     top: int = TOP,
@@ -57,10 +59,20 @@ def make_index(
 ) -> FeatureIndex:
     """Generate the pictures, measure every feature in them, and write the index.
 
-    ``site``, ``dictionary``, ``out``, ``name`` and ``fingerprint`` are those of :class:`IndexPart`, the others and the
-    errors those of :func:`make_indexes`.
+    ``site``, ``out``, ``name`` and ``fingerprint`` are those of :class:`IndexPart`, the others and the errors those of
+    :func:`make_indexes`.
+
+    Args:
+        sae: any that ``saes=`` of :func:`riebench.load` takes: a folder, one of riebench's, or an object with
+            ``encode`` and ``decode``.
+        fingerprint: computed if it is left out.
+
+    Raises:
+        UserError: also if the SAE cannot be used at the site.
     """
-    part = IndexPart(site, dictionary, out, name, fingerprint)
+    own, placed = given_sae(model, site, sae), placed_sae(model, site, sae)
+    known = fingerprint or (sae_fingerprint(own) if isinstance(own, Path) else dictionary_fingerprint(placed))
+    part = IndexPart(site, placed, Path(out), name, known)
     [index] = make_indexes(
         model, [part], prompted, prompts=prompts, world=world, steps=steps, top=top, side=side, track=track
     )

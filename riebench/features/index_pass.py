@@ -20,7 +20,7 @@ from riebench.features.feature_index import UNFINISHED
 from riebench.models.model import Model
 from riebench.models.sae_sites import read_site
 from riebench.prompts import Prompted, prompts_hash
-from riebench.sae.dictionary import Dictionary
+from riebench.sae.sae import SAE
 from riebench.util.files import writing_whole
 from riebench.util.progress import Track
 from riebench.util.work_folder import Ending, InTurn, full_disk, work_off
@@ -37,14 +37,14 @@ class IndexPart(NamedTuple):
 
     Attributes:
         site: where the dictionary reads.
-        dictionary: the SAE.
+        dictionary: the SAE, on the model's device.
         out: the folder; see :func:`riebench.features.feature_index.check_index_folder`.
         name: of the SAE, for titles.
         fingerprint: of the SAE, as :func:`riebench.sae.folders.sae_fingerprint`.
     """
 
     site: str
-    dictionary: Dictionary
+    dictionary: SAE
     out: Path
     name: str
     fingerprint: str

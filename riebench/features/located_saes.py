@@ -70,6 +70,11 @@ def locate_sae(sae: str, entry: ModelEntry | None, settings: Settings) -> Locate
         UserError: if there is none, or the settings ask for another k or number of features.
     """
     folder = Path(sae)
+    if not folder.is_dir() and ":" in sae:
+        raise UserError(
+            f"{sae} is no folder; an SAE that is an object in Python is indexed by riebench.features.make_index(model, "
+            "site, sae, prompted, out, name=, prompts=), and 'riebench sae show' is given the folder out"
+        )
     if not folder.is_dir():
         known = entry.saes(settings) if entry else {}
         if sae not in known:
@@ -200,15 +205,13 @@ def carry_out_index(request: IndexRequest, out: Path) -> FeatureIndex:
 
     model = entry.load(request.settings)
     model.batch = request.batch
-    model.saes = {site: sae.folder}
     return make_index(
         model,
         site,
-        model.sae(site),
+        sae.folder,
         prompted,
         out,
         name=sae.name,
-        fingerprint=sae.fingerprint,
         prompts=location,
         world=world_of(entry),
         steps=request.steps,

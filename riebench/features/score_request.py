@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from signal import Signals
@@ -50,14 +50,14 @@ class LocatedDictionary:
         name: in tables.
         kind: ``sae`` or ``dictionary``.
         site: of its values.
-        load: loads the dictionary.
+        sae: its folder, or the dictionary itself.
         config: the configuration in its folder.
     """
 
     name: str
     kind: str
     site: str
-    load: Callable[[], Any]
+    sae: Any
     config: Mapping[str, Any]
 
 
@@ -242,15 +242,14 @@ def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[Located
     if not isinstance(request.model, str) and isinstance(sae, str) and sae in request.model.saes:
         held, site = request.model.saes[sae], replace(request, site=sae)
         if not isinstance(held, Path):
-            return [_checked_dictionary(sae, held, lambda: held, entry, site)]
+            return [_checked_dictionary(sae, held, entry, site)]
         if held != entry.saes(request.settings).get(sae):
             return [_dictionary_in(str(held), entry, site)]
     if not isinstance(sae, (str, Path)):
-        return [_checked_dictionary(type(sae).__name__, sae, lambda: sae, entry, request)]
+        return [_checked_dictionary(type(sae).__name__, sae, entry, request)]
     name, folder = str(sae), Path(sae)
     if ":" in name and not folder.exists():
-        made = _imported_dictionary(name)
-        return [_checked_dictionary(name, made, lambda: made, entry, request)]
+        return [_checked_dictionary(name, _imported_dictionary(name), entry, request)]
     folders = [str(sae) for sae in sae_folders(folder)] or [name]
     return [_dictionary_in(name, entry, request) for name in folders]
 
@@ -258,28 +257,20 @@ def _targets(sae: Any, entry: ModelEntry, request: ScoreRequest) -> list[Located
 def _dictionary_in(sae: str, entry: ModelEntry, request: ScoreRequest) -> LocatedDictionary:
     located = locate_sae(sae, entry, request.settings)
     site = site_of(located, entry, request.settings, request.site)
-    config = read_config(located.folder) or {}
-
-    def load() -> Any:
-        from riebench.sae.store import load_sae
-
-        return load_sae(located.folder)
-
-    return LocatedDictionary(located.name, "sae", site, load, config)
+    return LocatedDictionary(located.name, "sae", site, located.folder, read_config(located.folder) or {})
 
 
-def _checked_dictionary(
-    name: str, dictionary: Any, load: Callable[[], Any], entry: ModelEntry, request: ScoreRequest
-) -> LocatedDictionary:
+def _checked_dictionary(name: str, dictionary: Any, entry: ModelEntry, request: ScoreRequest) -> LocatedDictionary:
     site, sites = request.site, entry.sites(request.settings)
     if site is None:
         raise UserError(f"the site of {name} in {entry.name} is unknown; give it with --site, as --site mid.0")
     if site not in sites:
         raise unknown("site", site, sites)
-    from riebench.features.subjects import check_dictionary
+    from riebench.models.sae_sites import check_fits
+    from riebench.sae.given import as_sae
 
-    check_dictionary(name, site, sites[site].width, dictionary)
-    return LocatedDictionary(name, "dictionary", site, load, {})
+    check_fits(as_sae(dictionary, sites[site].width, name), site, sites)
+    return LocatedDictionary(name, "dictionary", site, dictionary, {})
 
 
 def _imported_dictionary(name: str) -> Any:
@@ -352,19 +343,12 @@ def _subjects(
     descriptions: SiteDescriptions,
 ) -> list[Subject]:
     """The dictionaries, loaded and checked, and their baselines."""
-    from riebench.features.subjects import Subject, check_dictionary, make_baselines, with_true_directions
-    from riebench.models.sae_sites import check_fits
-    from riebench.sae.sae import SAE
+    from riebench.features.subjects import Subject, make_baselines
+    from riebench.models.sae_sites import placed_sae
 
     subjects: list[Subject] = []
     for target in targets:
-        dictionary = target.load()
-        width = model.sites[target.site].width
-        check_dictionary(target.name, target.site, width, dictionary)
-        placed = dictionary.to(model.device) if hasattr(dictionary, "to") else dictionary
-        placed = with_true_directions(target.name, width, placed)
-        if isinstance(placed, SAE):
-            check_fits(placed, target.site, model.sites)
+        placed = placed_sae(model, target.site, target.sae)
         subjects.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
         for number in descriptions.get(target.site, {}):
             if not 0 <= number < len(placed.W_dec):

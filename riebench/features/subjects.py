@@ -17,15 +17,12 @@ from riebench.models.sites import neuron_sites
 from riebench.prompts import Prompted
 from riebench.sae.baselines import BATCH, RATE, STEPS, SignedCoordinates, random_dictionary, train_encoder
 from riebench.sae.dictionary import Dictionary
-from riebench.sae.given import as_sae, is_transcoder, refuse_unhonoured
+from riebench.sae.given import GivenSAE
 from riebench.sae.topk import TopKSAE
-from riebench.util.errors import UserError
 from riebench.util.progress import Track
 
 PROBES = 256
 COUNTED = 8
-TRUE = 0.05
-"""The relative difference up to which a decoder adds the rows of ``W_dec``; half precision stays below it."""
 
 
 @dataclass(frozen=True)
@@ -86,87 +83,27 @@ class Feature:
 
 
 def dictionary_fingerprint(dictionary: Dictionary) -> str:
-    """A short hash of a dictionary: its directions, its parameters if it is a module, its codes of fixed vectors."""
+    """A short hash of a dictionary: its directions, all that it keeps, and its codes of fixed vectors."""
     directions = dictionary.W_dec
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(PROBES, directions.shape[1], generator=generator).to(directions)
     with torch.no_grad():
         codes = dictionary.encode(probe)
+        active = int((codes > 0).sum(-1).max())
         tensors = [directions, codes, dictionary.decode(codes)]
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     if isinstance(dictionary, torch.nn.Module):
         digest.update(weights_fingerprint(dictionary).encode())
+    if isinstance(dictionary, GivenSAE):
+        digest.update(" ".join(dictionary.kept_numbers()).encode())
+    k = getattr(dictionary, "k", None)
+    if k is not None and active < k:  # which these codes do not tell
+        digest.update(f"k {k}".encode())
     if getattr(dictionary, "transcodes", False):
         digest.update(b"transcoder")
     return digest.hexdigest()[:16]
-
-
-def check_dictionary(name: str, site: str, width: int, dictionary: Any) -> None:
-    """See that an object is a dictionary for a site.
-
-    Raises:
-        UserError: if it lacks something, has another width than the site, holds or gives numbers that are not finite,
-            or gives tensors of other shapes.
-    """
-    missing = [part for part in ("encode", "decode", "W_dec") if not hasattr(dictionary, part)]
-    if missing:
-        raise UserError(f"{name} is no dictionary: it has no {missing[0]}; expected encode, decode and W_dec [n, d]")
-    directions = dictionary.W_dec
-    if not isinstance(directions, Tensor) or directions.ndim != 2 or not len(directions):
-        raise UserError(f"W_dec of {name} is no matrix; expected a tensor [n, d]")
-    if directions.shape[1] != width:
-        raise UserError(
-            f"{name} is {directions.shape[1]} wide, the values at {site} are {width} wide; name its site with --site"
-        )
-    if not bool(directions.isfinite().all()):
-        raise UserError(f"W_dec of {name} has numbers that are not finite; save the dictionary again")
-    for several in ((2,), (2, 3)):
-        _try(name, dictionary, torch.ones(*several, width, device=directions.device), len(directions))
-
-
-def with_true_directions(name: str, width: int, dictionary: Any) -> Dictionary:
-    """A checked dictionary; an SAE around it where ``W_dec`` is not what its decoder adds, as before norms are folded.
-
-    A transcoder gets one, too, which says what it encodes, and codes with signs, of which it makes two features each.
-
-    Raises:
-        UserError: if it cannot be an SAE either, or its configuration says what it does not do.
-    """
-    refuse_unhonoured(dictionary, name)
-    if is_transcoder(dictionary):
-        return as_sae(dictionary, width, name)
-    W_dec, generator = dictionary.W_dec, torch.Generator().manual_seed(0)
-    codes = torch.rand(COUNTED, len(W_dec), generator=generator).to(W_dec)
-    with torch.no_grad():
-        if bool((dictionary.encode(torch.randn(COUNTED, width, generator=generator).to(W_dec)) < 0).any()):
-            return as_sae(dictionary, width, name)
-        added = dictionary.decode(codes) - dictionary.decode(torch.zeros_like(codes))
-        off = (added - codes @ W_dec).float().norm() / added.float().norm().clamp(min=1e-6)
-    exact: Dictionary = dictionary
-    return exact if float(off) < TRUE else as_sae(dictionary, width, name)
-
-
-def _try(name: str, dictionary: Dictionary, x: Tensor, features: int) -> None:
-    """See that a dictionary encodes and decodes vectors ``[..., d]`` (UserError)."""
-    try:
-        with torch.no_grad():
-            codes = dictionary.encode(x)
-            rebuilt = dictionary.decode(codes)
-            shapes = [list(codes.shape), list(rebuilt.shape)]
-            finite = bool(codes.isfinite().all() and rebuilt.isfinite().all())
-    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{name} cannot encode and decode vectors of float32 {list(x.shape)} ({reason})") from None
-    expected = [[*x.shape[:-1], features], list(x.shape)]
-    if shapes != expected:
-        raise UserError(
-            f"{name} makes of vectors {expected[1]} codes {shapes[0]} and of these vectors {shapes[1]}; expected codes "
-            f"{expected[0]} and vectors {expected[1]}"
-        )
-    if not finite:
-        raise UserError(f"{name} gives codes or reconstructions that are not finite; check it")
 
 
 def values_at(

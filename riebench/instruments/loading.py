@@ -24,6 +24,7 @@ from riebench.models.model import Model, ModelEntry
 from riebench.pairs import Pair
 from riebench.records.code import code_hash, import_hash
 from riebench.records.schema import Value, record_key
+from riebench.sae.layouts import outer_files
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.protocols import Protocol as PairProtocol
 from riebench.settings.settings import Settings
@@ -239,27 +240,13 @@ def _fingerprint(sae: SAE) -> str:
     probe = torch.randn(PROBES, sae.d_model, generator=torch.Generator().manual_seed(0)).to(sae.device)
     codes = sae.encode(probe)
     norms = [f"{float(computed.norm()):.3g}" for computed in (codes, sae.decode(codes))]  # alike on every device
-    return " ".join([weights, *_kept_numbers(sae.given), *norms])
-
-
-def _kept_numbers(given: Any) -> list[str]:
-    """The numbers and tensors among an object's attributes, as a threshold or k; tensors by their hash."""
-    import torch
-
-    numbers: list[str] = []
-    for name, value in sorted(getattr(given, "__dict__", {}).items()):
-        if isinstance(value, torch.Tensor):
-            values = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            numbers.append(f"{name} {hashlib.sha256(values.numpy().data).hexdigest()[:16]}")
-        elif isinstance(value, (int, float)) and name != "training":
-            numbers.append(f"{name} {value}")
-    return numbers
+    return " ".join([weights, *sae.kept_numbers(), *norms])
 
 
 def saes_fingerprint(saes: Mapping[str, Path | SAE]) -> str:
     """A short hash of all SAEs of a model; ``none`` where there are none."""
-    folders = [sae for sae in saes.values() if isinstance(sae, Path)]
-    files = [file for folder in folders for file in folder.iterdir() if file.is_file()]
+    folders = [sae.absolute() for sae in saes.values() if isinstance(sae, Path)]
+    files = [file for folder in folders for file in (*folder.iterdir(), *outer_files(folder)) if file.is_file()]
     of_files = fingerprint(files, Path(os.path.commonpath(folders))) if folders else "none"
     loaded = sorted(
         (site, _fingerprint(sae), sae.kind, sae.k) for site, sae in saes.items() if not isinstance(sae, Path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
 from riebench.models.sites import Edit, Start
@@ -49,13 +48,9 @@ def edits_of_call(
 
 
 def check_saes(saes: Any) -> None:
-    """Refuse what is not the SAEs of sites, or the folders of such (UserError)."""
+    """Refuse what is no mapping of sites to SAEs (UserError)."""
     if not isinstance(saes, Mapping):
         raise UserError(f"saes is a {type(saes).__name__}; expected site to SAE, as {{'mid.0': sae}}")
-    for site, sae in saes.items():
-        if not isinstance(sae, Path) and (isinstance(sae, str) or not hasattr(sae, "encode")):
-            kind = f"the SAE of {site} is a {type(sae).__name__}"
-            raise UserError(f"{kind}; expected one as riebench.sae.load_sae gives, or the Path of its folder")
 
 
 @contextmanager

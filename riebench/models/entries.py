@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from riebench.models.arguments import check_saes
 from riebench.models.diffusers_entry import class_in, refuse_single_file
 from riebench.models.model import ModelEntry
 from riebench.records.code import remember_code
@@ -19,7 +20,6 @@ from riebench.weights import HubFiles, hub_snapshot
 
 if TYPE_CHECKING:
     from riebench.models.model import Model
-    from riebench.sae.sae import SAE
 
 HUB_ID = r"[\w.-]+/[\w.-]+"
 """The form of a repository's name on the hub."""
@@ -148,32 +148,14 @@ def load(model: str | Path, *, pipeline: Any = None, saes: Mapping[str, Any] | N
         refuse_without_effect(
             parsed, ("sae.",), "a pipeline that is handed in has the SAEs of saes= alone; leave it out"
         )
-    if saes is not None and not isinstance(saes, Mapping):
-        raise UserError(f"saes is a {type(saes).__name__}; expected site to SAE, as {{'mid.0': sae}}")
+    if saes is not None:
+        check_saes(saes)
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)
     if saes is not None:
-        loaded.saes = {site: _given_sae(loaded, site, sae) for site, sae in saes.items()}
+        loaded.saes = saes
         for site in saes:
             loaded.sae(site)  # refuses one that does not fit
     return loaded
-
-
-def _given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
-    """The folder of an SAE that a user gives, or the SAE on the model's device."""
-    from riebench.sae.folders import only_sae, warn_of_site
-    from riebench.sae.given import as_sae
-    from riebench.sae.layouts import hook_name, stated_config
-
-    if site not in model.sites:
-        raise unknown("site", site, model.sites)
-    if isinstance(sae, str | Path):
-        folder = only_sae(Path(sae))
-        trained_on = hook_name(stated_config(folder) or {})
-        if trained_on in model.sites and trained_on != site:
-            warn_of_site(folder, site, trained_on)
-        return folder
-    placed = sae.to(model.device) if callable(getattr(sae, "to", None)) else sae
-    return as_sae(placed, model.sites[site].width, f"the SAE of {site}")
 
 
 def entry_and_settings(model: str | Path, settings: Mapping[str, Any]) -> tuple[ModelEntry, Settings]:

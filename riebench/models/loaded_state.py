@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from riebench.models.change_mark import ChangeMark
 from riebench.models.devices import USER_WEIGHTS
+from riebench.sae.layouts import outer_files
 from riebench.util.tensor_bits import TensorBits
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def sae_mark(sae: Path | SAE) -> Hashable:
             TensorBits(tensors, ()).read(),
         )
     try:
-        files = [(file.name, file.stat()) for file in sae.iterdir()]
+        files = [(str(file), file.stat()) for file in (*sae.iterdir(), *outer_files(sae))]
     except OSError:
         return None
     return tuple(sorted((name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in files))

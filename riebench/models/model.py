@@ -227,7 +227,10 @@ class Model(ABC):
         if name == "batch":
             value = whole("batch", value, 1)
         elif name == "saes":
+            from riebench.models.sae_sites import given_sae
+
             check_saes(value)
+            value = {site: given_sae(self, site, sae) for site, sae in value.items()}
         if name in self.fixed and name in vars(self) and "_state" in vars(self):
             raise UserError(f"{name} of a loaded model cannot be set; load the model anew, with this setting")
         super().__setattr__(name, value)
@@ -420,8 +423,7 @@ class Model(ABC):
             UserError: if the site has no SAE, or the SAE cannot be read or does not fit the site.
         """
         from riebench.models.loaded_state import sae_mark
-        from riebench.models.sae_sites import check_fits
-        from riebench.sae.store import load_sae
+        from riebench.models.sae_sites import placed_sae
 
         if not isinstance(site, str) or site not in self.saes:
             raise unknown("SAE", site, self.saes)
@@ -433,8 +435,7 @@ class Model(ABC):
                 "the SAE of %s was changed in memory and is read from %s again; give another with saes=", site, own
             )
         if kept is None or kept[0] != mark or changed:
-            sae = (load_sae(own) if isinstance(own, Path) else own).to(self.device)
-            check_fits(sae, site, self.sites)
+            sae = placed_sae(self, site, own)
             self._loaded_saes[site] = mark, sae, sae_mark(sae)
         return self._loaded_saes[site][1]
 

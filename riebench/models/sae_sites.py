@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from riebench.models.sites import Change, FromInput, Site, block_of, input_of
-from riebench.util.errors import UserError
+from riebench.util.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from riebench.models.model import Model
     from riebench.sae.sae import SAE
 
 
@@ -30,6 +32,47 @@ def change_by_codes(sae: Any, function: Callable[[Tensor, Tensor, int], Tensor])
     if getattr(sae, "transcodes", False):
         return FromInput(function)
     return lambda values, step: function(values, values, step)
+
+
+def given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
+    """The folder of an SAE that a user gives for a site, or the SAE on the model's device.
+
+    Args:
+        model: the model.
+        site: of the model.
+        sae: the folder of one, one of riebench's, or any object with ``encode`` and ``decode``.
+
+    Raises:
+        UserError: if there is no such site or folder, or the object can be no SAE.
+    """
+    from riebench.sae.folders import only_sae, warn_of_site
+    from riebench.sae.given import as_sae
+    from riebench.sae.layouts import hook_name, stated_config
+
+    if site not in model.sites:
+        raise unknown("site", site, model.sites)
+    if isinstance(sae, str | Path):
+        folder = only_sae(Path(sae))
+        trained_on = hook_name(stated_config(folder) or {})
+        if trained_on in model.sites and trained_on != site:
+            warn_of_site(folder, site, trained_on)
+        return folder
+    placed = sae.to(model.device) if callable(getattr(sae, "to", None)) else sae
+    return as_sae(placed, model.sites[site].width, f"the SAE of {site}")
+
+
+def placed_sae(model: Model, site: str, sae: Any) -> SAE:
+    """The SAE of a site on the model's device; arguments and errors as of :func:`given_sae`.
+
+    Raises:
+        UserError: also if it cannot be read, or does not fit the site.
+    """
+    from riebench.sae.store import load_sae
+
+    own = given_sae(model, site, sae)
+    placed = (load_sae(own) if isinstance(own, Path) else own).to(model.device)
+    check_fits(placed, site, model.sites)
+    return placed
 
 
 def check_fits(sae: SAE, site: str, sites: Mapping[str, Site]) -> None:

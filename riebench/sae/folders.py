@@ -9,7 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from riebench.sae.layouts import CONFIG, LAYOUTS, SAELENS_CONFIG, hook_name, layouts_in, layouts_text, stated_config
+from riebench.sae.layouts import (
+    CONFIG,
+    LAYOUTS,
+    SAELENS_CONFIG,
+    hook_name,
+    layouts_in,
+    layouts_text,
+    outer_files,
+    stated_config,
+)
 from riebench.settings.settings import SaeSettings
 from riebench.util.errors import UserError
 from riebench.util.files import fingerprint
@@ -76,7 +85,8 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     config = stated_config(folder)
     if config is None or "n_dirs_local" in config or not layouts_in(folder):
         return config
-    return config | _sizes_by_weights(folder, tuple((p.name, p.stat().st_mtime_ns) for p in folder.iterdir()))
+    files = [*folder.iterdir(), *outer_files(folder)]
+    return config | _sizes_by_weights(folder, tuple((str(p), p.stat().st_mtime_ns) for p in files))
 
 
 @cache
@@ -258,7 +268,7 @@ def warn_of_site(folder: Path, site: str, trained_on: str) -> None:
 
 
 def sae_fingerprint(folder: Path) -> str:
-    """A hash of an SAE's configuration and weights; what else lies in its folder does not count.
+    """A hash of an SAE's configuration and weights, wherever they lie; what else is in its folder does not count.
 
     Raises:
         UserError: if a file cannot be read.
@@ -266,6 +276,6 @@ def sae_fingerprint(folder: Path) -> str:
     kinds = (".safetensors", ".pth", ".pt")
     files = [p for p in folder.iterdir() if p.suffix in kinds or p.name in (CONFIG, SAELENS_CONFIG)]
     try:
-        return fingerprint(files, folder)
+        return fingerprint([*files, *outer_files(folder)], folder)
     except OSError as error:
         raise UserError(f"the SAE folder {folder} cannot be read: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -116,7 +117,8 @@ class GivenSAE(SAE):
         rebuilt = self._decoded(codes)
         if rebuilt.shape != x.shape:
             raise UserError(
-                f"{self.name} makes vectors {list(rebuilt.shape)} of the codes of {list(x.shape)}; expected the same"
+                f"{self.name} makes vectors {list(rebuilt.shape)} of the codes {list(codes.shape)} of vectors "
+                f"{list(x.shape)}; expected vectors of the same shape"
             )
         if not bool(codes.isfinite().all() and rebuilt.isfinite().all()):
             raise UserError(f"{self.name} gives codes or reconstructions that are not finite; check it")
@@ -166,6 +168,17 @@ class GivenSAE(SAE):
         rows = self._decoded(self._joined(z.reshape(-1, self._features)))
         return rows.reshape(*z.shape[:-1], self._width)
 
+    def kept_numbers(self) -> list[str]:
+        """The numbers and tensors among the object's attributes, as a threshold or k; tensors by their hash."""
+        numbers: list[str] = []
+        for name, value in sorted(getattr(self.given, "__dict__", {}).items()):
+            if isinstance(value, Tensor):
+                values = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                numbers.append(f"{name} {hashlib.sha256(values.numpy().data).hexdigest()[:16]}")
+            elif isinstance(value, (int, float)) and name != "training":
+                numbers.append(f"{name} {value}")
+        return numbers
+
     def rebuild(self, x: Tensor, codes: Tensor) -> Tensor:
         """See :class:`SAE`."""
         rebuilt, skip = self.decode(codes), getattr(self.given, "W_skip", None)
@@ -201,6 +214,9 @@ def as_sae(given: Any, width: int, name: str) -> SAE:
         UserError: if it can be none.
     """
     if isinstance(given, SAE):
+        for tensor_name, tensor in given.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise UserError(f"{tensor_name} of {name} has numbers that are not finite; train it anew")
         return given
     return GivenSAE(given, width, name)
 

@@ -30,6 +30,11 @@ class Layout(NamedTuple):
     weights: str
     config: str
 
+    def config_file(self, folder: Path) -> Path:
+        """The configuration of a folder: of a checkpoint the one beside it, else the one above."""
+        beside = folder / Path(self.config).name
+        return beside if beside.is_file() else folder / self.config
+
 
 OURS = Layout("riebench", "state_dict.safetensors", CONFIG)
 PUBLISHED = Layout("the published SAEs", "state_dict.pth", CONFIG)
@@ -54,6 +59,12 @@ def layouts_in(folder: Path) -> list[Layout]:
     return steps or [Layout(OVERCOMPLETE, p.name, CONFIG) for p in files if p.name not in OTHER_FILES]
 
 
+def outer_files(folder: Path) -> list[Path]:
+    """The files outside the folder of an SAE that decide how the SAE is read."""
+    configs = {layout.config_file(folder) for layout in layouts_in(folder)}
+    return [file for file in configs if file.parent != folder and file.is_file()]
+
+
 def layouts_text() -> str:
     """The layouts that are read, for messages."""
     named = [f"{layout.config} and {layout.weights} ({layout.library})" for layout in LAYOUTS]
@@ -76,10 +87,8 @@ def config_in(folder: Path, layout: Layout) -> dict[str, Any] | None:
     Raises:
         ValueError: if it is no object with keys.
     """
-    if layout.config.startswith("..") and not (folder / layout.config).is_file():
-        layout = layout._replace(config=CONFIG)
     try:
-        config = json.loads((folder / layout.config).read_text())
+        config = json.loads(layout.config_file(folder).read_text())
     except FileNotFoundError:
         return None
     if not isinstance(config, dict):
