@@ -207,11 +207,13 @@ def _same_everywhere(frame: pd.DataFrame) -> pd.DataFrame:
     duplicate rows are dropped. Arms that were not all run on the same pairs and settings stay apart: where only one has
     a number, nothing is equal.
     """
+    needed = ["pair_id", "method", "options", "k", "strength", "acts", "at_lpips", *CURVE]
     for place in PLACES:
+        compared = frame[[*needed, *PLACES]]
         others = [other for other in PLACES if other != place]
         varied = frame.groupby("method")[place].nunique()
         for method in varied[varied > 1].index:
-            rows = frame[frame["method"] == method]
+            rows = compared[frame["method"] == method]
             if rows["clip_text_edit"].isna().all():
                 continue
             if any(_equal_in_each(rows, place, keys) for keys in (others, [])):
@@ -238,7 +240,7 @@ def _base(frame: pd.DataFrame) -> pd.Series:
 
     Records of earlier versions lack this value; an edited image equal to the base image supplies it.
     """
-    frame = frame.reindex(columns=[*dict.fromkeys((*frame, *CURVE, BASE))])
+    frame = frame.reindex(columns=["pair_id", "method", *CURVE, BASE])
     equal = frame[(frame["lpips_base"] == 0) | (frame["method"] == "none")]
     stated, measured = (f.groupby("pair_id")[m].mean() for f, m in ((frame, BASE), (equal, CURVE[0])))
     return stated.combine_first(measured)
@@ -266,6 +268,7 @@ def _arrays(
     rows: pd.DataFrame, index: pd.Index, metrics: Sequence[str]
 ) -> tuple[list[int | None], list[float], dict[str, Array], dict[str, Array], NDArray[np.bool_]]:
     """The ``ks``, ``strengths``, ``values``, ``points`` and ``tried`` of an arm, from its records."""
+    rows = rows[["pair_id", "k", "strength", "at_lpips", *metrics]]  # the fewer columns, the faster rows are chosen
     ks = sorted(rows["k"].unique(), key=lambda k: (not np.isnan(k), k))
     strengths = sorted(float(s) for s in rows.loc[rows["at_lpips"].isna(), "strength"].unique())
     requested = rows[rows["strength"].isin(strengths)]

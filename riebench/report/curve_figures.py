@@ -33,6 +33,8 @@ MARKS = dict(zip(IMAGES, ("o", "*"), strict=True))
 """The markers of the base and the source image."""
 DRAWN = ["arm", "k", "strength", "pairs", "lpips_base_mean", *(f"clip_text_edit_{x}" for x in ("mean", "low", "high"))]
 """The columns of :attr:`Curves.curves` that a curve is drawn from."""
+MARKED = ["lpips_base_mean", "clip_text_edit_mean"]
+"""The columns of :attr:`Curves.at_lpips` that a mark lies at."""
 BANDS = "points grow with strength; bands: 95 % bootstrap intervals over pairs"
 
 
@@ -156,6 +158,7 @@ def _curve_figure(
     handles = [handle(label, look, line=arms[label].curved) for label, look in looks.items() if label in arms]
     numbers = {i for panel in panels for i, _ in panel.arms}
     searched = curves.at_lpips[curves.at_lpips["arm"].isin(numbers) & (curves.at_lpips["pairs"] > 0)]
+    searched = searched[["category", "arm", *MARKED]]  # the fewer columns, the faster rows are chosen
     handles += [_mark_handle(image, MARKS[image]) for image in curves.images["image"].unique()]
     handles += [_mark_handle("at the searched LPIPS", SEARCHED)] if len(searched) else []
     figure, axes = _panels(len(panels), handles, columns)
@@ -163,16 +166,16 @@ def _curve_figure(
     for panel, panel_axes in zip(panels, axes, strict=True):
         rows, at_lpips, images = (f[f["category"] == panel.category] for f in (drawn, searched, curves.images))
         rows = rows[DRAWN]  # of numbers alone, whose rows are chosen much faster
+        panel_axes.autoscale(False)  # once below, and not after every curve
         for i, arm in panel.arms:
             _curve(panel_axes, rows[rows["arm"] == i], looks[name(arm)])
-            for mean in at_lpips[at_lpips["arm"] == i].to_dict("records"):
-                _mark(
-                    panel_axes, mean["lpips_base_mean"], mean["clip_text_edit_mean"], SEARCHED, looks[name(arm)].colour
-                )
-        for image in images.to_dict("records"):
-            _mark(panel_axes, image["lpips_base"], image["clip_text_edit"], MARKS[image["image"]])
+            if len(places := at_lpips.loc[at_lpips["arm"] == i, MARKED]):
+                _mark(panel_axes, places, SEARCHED, looks[name(arm)].colour)
+        for image, places in images.groupby("image"):
+            _mark(panel_axes, places[["lpips_base", "clip_text_edit"]], MARKS[str(image)])
         panel_axes.set_title(panel.title, loc="left")
     for panel_axes in axes:
+        panel_axes.autoscale()
         # One scale, so that a curve that goes nowhere looks like one; by square roots, as LPIPS differ by factors.
         panel_axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
         panel_axes.set_xlim(left=0)
@@ -186,10 +189,10 @@ def _curve_figure(
     return figure
 
 
-def _mark(axes: Axes, x: float, y: float, marker: str, tone: str = INK) -> None:
+def _mark(axes: Axes, places: pd.DataFrame, marker: str, tone: str = INK) -> None:
+    """Mark places, given as columns of LPIPS and CLIP."""
     axes.plot(
-        [x],
-        [y],
+        *places.to_numpy(float).T,
         marker,
         color=tone,
         markerfacecolor="white",

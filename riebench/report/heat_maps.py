@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -109,14 +109,15 @@ def _span(tables: Iterable[Cells]) -> tuple[float, float] | None:
 
 def _heat_map(axes: Axes, table: Cells, span: tuple[float, float], rows: Sequence[str]) -> AxesImage:
     shades = np.array([[value for value, _ in row] for row in table], float)
+    style: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}  # the layout need not measure them
     image = axes.imshow(shades, cmap="cividis", aspect="auto", vmin=span[0], vmax=span[1])
     for y, row in enumerate(table):
         for x, (value, pairs) in enumerate(row):
             if not np.isnan(value):
                 ink = "white" if value < sum(span) / 2 else "black"
                 text = f"{value:.3f}".replace("-0.000", "0.000").replace("0.", ".")
-                axes.text(x, y - 0.12, text, ha="center", va="center", color=ink, fontsize=6)
-                axes.text(x, y + 0.28, str(pairs), ha="center", va="center", color=ink, fontsize=4.5)
+                axes.text(x, y - 0.12, text, color=ink, fontsize=6, **style)
+                axes.text(x, y + 0.28, str(pairs), color=ink, fontsize=4.5, **style)
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
     axes.set_facecolor("#eeeeee")

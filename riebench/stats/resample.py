@@ -125,9 +125,11 @@ def _interval(centred: Array, defined: NDArray[np.bool_], weights: NDArray[np.fl
     # Pairs without a value in any column have no part in it.
     rows = np.flatnonzero(defined.any(1))
     weights = weights if len(rows) == len(defined) else weights[rows]
-    sums = np.where(defined, centred, 0)[rows].T.astype(np.float32) @ weights
+    drawn = np.where(defined, centred, 0)[rows].T.astype(np.float32) @ weights
+    counts = patterns[rows].T.astype(np.float32) @ weights
     with np.errstate(invalid="ignore"):
-        drawn = sums / (patterns[rows].T.astype(np.float32) @ weights)[which]
+        # In place: memory that is new to the process takes longer than the quotients.
+        np.divide(drawn, counts if len(counts) == 1 else counts[which], out=drawn)
     return quantiles(drawn)
 
 
@@ -144,7 +146,8 @@ def quantiles(drawn: NDArray[np.floating]) -> tuple[Array, Array]:
     Sorting rows is several times faster than :func:`numpy.percentile`, and gives the same (its ``linear`` method).
     """
     ordered = np.sort(drawn, axis=1)  # NaN last
-    last = (~np.isnan(ordered)).sum(1) - 1
+    undefined = np.isnan(ordered).sum(1) if np.isnan(ordered[:, -1:]).any() else np.zeros(len(ordered), np.intp)
+    last = ordered.shape[1] - undefined - 1
     ends = []
     for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
         place = np.maximum(last, 0) * share
