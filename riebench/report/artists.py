@@ -50,7 +50,7 @@ class Artists:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._left.clear()
         if self._pool:
-            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool.shutdown(wait=True, kill_workers=kind is not None)
 
     @property
     def beside(self) -> bool:
