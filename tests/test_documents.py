@@ -4,7 +4,8 @@ A page is the README.md of a room. Its commands are the indented lines that begi
 ``python``; the lines of a page run one after the other in one empty folder, together with its fenced Python code, which
 keeps its names from block to block. Two HTML comments say otherwise of the block that follows:
 
-- ``<!-- not run: WHY -->``: only the options of its commands are checked (weights, a network, a GPU or minutes needed).
+- ``<!-- not run: WHY -->``: only the options of its commands are checked (weights, a network, a GPU or minutes needed);
+  an output is not compared.
 - ``<!-- file: NAME -->``: the fenced block is the content of a file that the commands after it read.
 
 Lines with ``scripts/`` and ``python`` are never run, since those make environments or take minutes: their files exist.
@@ -38,6 +39,7 @@ COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(riebench|scripts/\S+|python3?) ?")
 MARKER = re.compile(r"<!-- (not run|file): (.+) -->")
 NO_MODULES = {"riebench.csv"}  # a file
 LACKING = ("parts are missing", "neither a folder nor in the hub's cache", "cannot be written")
+NUMBER = re.compile(r"(?:\d[\d,]*\.?\d*|\.\d+)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -139,6 +141,40 @@ def run(command: str) -> None:
     assert not left.value.code, f"exit code {left.value.code} of: {command}"
 
 
+def unlike(text: str, output: str) -> list[str]:
+    """The lines of a text that an output lacks; a table may lack columns, and ``...`` is for any words.
+
+    Numbers are equal to 0.05 or a twentieth of themselves, as processors round otherwise; those of seconds may differ.
+    """
+    printed = [cells_of(line) for line in output.splitlines()]
+    return [line for line in text.splitlines() if not any(are_among(cells_of(line), cells) for cells in printed)]
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"\s{2,}|[│┃]", line) if cell.strip(" ━─┡╇┩└┴┘")]
+
+
+def are_among(shown: list[str], printed: list[str]) -> bool:
+    """Whether cells are some of the printed ones, in their order."""
+    left = iter(printed)
+    return all(any(alike(cell, at) for at in left) for cell in shown)
+
+
+def alike(shown: str, printed: str) -> bool:
+    pattern = f"({NUMBER.pattern})".join(map(re.escape, NUMBER.split(shown))).replace(re.escape("..."), ".*")
+    found = re.fullmatch(pattern, printed)
+    if found is None:
+        return False
+    times = re.findall(rf"{NUMBER.pattern}(?= (?:s|min|h)\b)", shown)
+    numbers = zip(NUMBER.findall(shown), found.groups(), strict=True)
+    return all(number in times or near(number, at) for number, at in numbers)
+
+
+def near(shown: str, printed: str) -> bool:
+    a, b = (float(number.replace(",", "")) for number in (shown, printed))
+    return abs(a - b) <= max(0.05, 0.05 * a)
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -189,9 +225,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_examples_work(page: Path, folder: Path) -> None:
+def test_examples_work(
+    page: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run, and print what the page shows; numbers may differ by rounding."""
+    monkeypatch.setenv("COLUMNS", "250")
     names: dict[str, Any] = {"__name__": "example"}
+    output, was_run, lacking = "", False, list[str]()
     for block in blocks_of(page.read_text()):
+        if block.language == "text":
+            output += "".join(capsys.readouterr())
+            shown = was_run and block.not_run is None
+            lacking += [f"line {block.line}: {line}" for line in unlike(block.text, output) if shown]
+            continue
+        was_run = block.not_run is None
         if block.file:
             (folder / block.file).write_text(block.text + "\n")
         elif block.not_run is None and block.language == "python":
@@ -200,6 +247,7 @@ def test_examples_work(page: Path, folder: Path) -> None:
             for command in block.commands():
                 if command.startswith("riebench "):
                     run(command)
+    assert not lacking, f"{name_of(page)} shows what is not printed:\n" + "\n".join(lacking)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
