@@ -16,8 +16,10 @@ from riebench.models.loaded_state import sae_mark
 from riebench.models.sae_sites import check_fits
 from riebench.models.sites import Site
 from riebench.sae.folders import feature_count, find_saes, sae_fingerprint
+from riebench.sae.linear import JumpReLU, LinearSAE, TopK
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
+from riebench.sae.topk import TopKSAE
 from riebench.settings.settings import SaeSettings
 from riebench.util.errors import UserError
 
@@ -182,6 +184,19 @@ def test_written_for_saelens_is_the_same_sae(tmp_path: Path) -> None:
     assert feature_count(tmp_path / "both") == N
 
 
+def test_what_would_be_read_as_another_sae_is_not_saved(tmp_path: Path) -> None:
+    for config, said in (
+        ({"k": 2}, "k of the SAE is 3, the configuration says 2; leave it out there"),
+        ({"kind": "abstopk", "k": 3, "d_model": 5}, "d_model of the SAE is 4, the configuration says 5"),
+    ):
+        with pytest.raises(UserError, match=said):
+            save_sae(TopKSAE(D, N, K), tmp_path / "not", config)
+    for activation, kind in ((TopK(K), "gated"), (JumpReLU(torch.ones(N)), "abstopk"), (TopK(K), "mine")):
+        with pytest.raises(UserError, match=rf"the kind of the SAE is '{kind}'; expected .* for its activation"):
+            save_sae(LinearSAE(D, N, activation, kind), tmp_path / "not", {})
+    assert not (tmp_path / "not").exists()
+
+
 def test_what_a_module_is_given_is_of_no_other_site(tmp_path: Path) -> None:
     """``io`` of dictionary_learning's buffer: 'out' (usual), 'in' of a module's input, 'in_and_out' of a transcoder."""
     sites = {name: Site(D, (2, 2)) for name in ("mid.0", "mid.0/mlp.1", "mid.0/mlp-input.1", "mid.0/attention.1")}
@@ -202,6 +217,15 @@ def test_what_a_module_is_given_is_of_no_other_site(tmp_path: Path) -> None:
                 continue
             with pytest.raises(UserError, match=rf"the SAE of {site} .*(an MLP's input, as mid|is a transcoder)"):
                 check_fits(sae, site, sites)
+        if sae.transcodes:
+            continue
+        sae.site = "mid.0/mlp-input.1" if sae.of_input else "mid.0"
+        save_sae(sae, tmp_path / "saved", {})
+        back = load_sae(tmp_path / "saved")
+        assert (back.of_input, back.site) == (sae.of_input, sae.site)
+        if sae.of_input:
+            with pytest.raises(UserError, match="which SAELens' layout cannot say; save it with riebench"):
+                save_for_saelens(sae, tmp_path / "saved", "mini", "mid.0")
     (folder / "config.json").write_text(json.dumps(config | {"buffer": {"io": "input"}}))
     with pytest.raises(UserError, match=r"io of buffer in config\.json is 'input', expected 'out', 'in', 'in_and_out'"):
         load_sae(folder)

@@ -97,8 +97,9 @@ def check_fits(sae: SAE, site: str, sites: Mapping[str, Site]) -> None:
         nearest = sorted(inputs, key=lambda name: (name != input_of(site), block_of(name) != block_of(site)))
         example = f", as {nearest[0]} (folder {nearest[0].replace('/', '-')})" if inputs else ""
         raise UserError(
-            f"the SAE of {site} was trained on what a module is given (io of buffer in its configuration is 'in'); "
-            f"expected the site of an MLP's input{example}, or io 'out' if it was trained on the values at {site}"
+            f"the SAE of {site} was trained on what a module is given (of_input, or io of buffer, in its "
+            f"configuration); expected the site of an MLP's input{example}; remove the key if it was trained on the "
+            f"values at {site}"
         )
     if sae.transcodes and site not in outputs:
         expected = f"the output of a whole MLP, as {outputs[0]}" if outputs else "that of a model with such sites"

@@ -82,9 +82,13 @@ def save_for_saelens(sae: LinearSAE, folder: Path, model: str, site: str) -> Non
         site: of the model, for the metadata.
 
     Raises:
-        UserError: if SAELens has no SAE of this kind, or it is a transcoder.
+        UserError: if SAELens has no SAE of this kind, or it is a transcoder or of what a module is given.
     """
     refuse_to_write_transcoder(sae)
+    if sae.of_input:
+        raise UserError(
+            "the SAE is of what a module is given, which SAELens' layout cannot say; save it with riebench.sae.save_sae"
+        )
     architecture, own = _architecture(sae)
     config = {
         "architecture": architecture,

@@ -49,9 +49,9 @@ from riebench.util.files import write_whole
 KEYS = keys("""
     n_dirs_local d_model k auxk auxk_coef dead_steps_threshold explained_variance model model_fingerprint site expansion
     aux frozen seed steps batch lr eps decay aux_weight shuffle_seed notes kind l1 l0 warmup bandwidth threshold
-    prefixes
+    prefixes of_input
 """)
-"""Of the published layout and of ours: sizes, and how it was trained; ``notes`` may hold anything."""
+"""Of the published layout and of ours: sizes, of what it is, how it was trained; ``notes`` may hold anything."""
 FAULTS = (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError)
 """What torn or foreign files raise."""
 JUMPING = ("jumprelu", "relu", "gated", "batchtopk", "matryoshka")
@@ -70,15 +70,25 @@ def save_sae(sae: LinearSAE, folder: Path, config: Mapping[str, Any], dtype: tor
         dtype: of the weights in the file.
 
     Raises:
-        UserError: if a key is not known; :func:`load_sae` would refuse it. Or if the SAE is a transcoder.
+        UserError: if :func:`load_sae` would read another SAE or none: a key is not known or contradicts the SAE, the
+            kind is not known or of another activation, or the SAE is a transcoder.
     """
     refuse_to_write_transcoder(sae)
-    for key in config:
-        if key not in KEYS:
-            raise UserError(f"{key!r} is no key of an SAE's configuration; put it into 'notes', which holds anything")
+    if sae.kind not in KINDS or (sae.kind in JUMPING) != isinstance(sae.activation, JumpReLU):
+        fitting = [kind for kind in KINDS if (kind in JUMPING) == isinstance(sae.activation, JumpReLU)]
+        raise UserError(f"the kind of the SAE is {sae.kind!r}; expected {', '.join(fitting)} for its activation")
     known: dict[str, Any] = {"n_dirs_local": sae.n_features, "d_model": sae.d_model, "k": sae.k}
     if sae.kind != TopK.kind:
         known["kind"] = sae.kind
+    if sae.of_input:
+        known["of_input"] = True
+    for key, value in config.items():
+        if key not in KEYS:
+            raise UserError(f"{key!r} is no key of an SAE's configuration; put it into 'notes', which holds anything")
+        if known.get(key) not in (None, value):
+            raise UserError(f"{key} of the SAE is {known[key]!r}, the configuration says {value!r}; leave it out there")
+    if sae.site is not None:
+        known["site"] = sae.site
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in sae.state_dict().items()}
     write_whole(folder / OURS.weights, save({k: v.contiguous() for k, v in state.items()}))
     write_whole(folder / CONFIG, (json.dumps({**known, **config}, indent=2) + "\n").encode())
@@ -171,7 +181,8 @@ def _tensors_in(path: Path, config: Mapping[str, Any]) -> State:
 
 def _read_published(config: dict[str, Any], state: State) -> Parts:
     """The parts of the published layout, or of ours, which has the same names and a threshold for a JumpReLU SAE."""
-    refuse_unread_keys(config, {}, KEYS, CONFIG)
+    refuse_unread_keys(config, {"of_input": (True, False, None)}, KEYS, CONFIG)
+    of_input = config.get("of_input") is True
     for key in ("n_dirs_local", "d_model"):
         same_number(key, {CONFIG: config.get(key)})
     kind = config.get("kind")
@@ -184,9 +195,9 @@ def _read_published(config: dict[str, Any], state: State) -> Parts:
         raise ValueError(f"kind in {CONFIG} is {kind!r}, but the file of weights {has} {THRESHOLD}")
     if jumps:
         state = dict(state)
-        return Parts(state, JumpReLU(state.pop(THRESHOLD).float()), kind)
+        return Parts(state, JumpReLU(state.pop(THRESHOLD).float()), kind, of_input=of_input)
     k = same_number("k", {CONFIG: config.get("k")})
-    return Parts(state, (GroupMax if kind == GroupMax.kind else TopK)(k), kind)
+    return Parts(state, (GroupMax if kind == GroupMax.kind else TopK)(k), kind, of_input=of_input)
 
 
 def _read_hub(config: dict[str, Any], state: State) -> Parts:
