@@ -102,6 +102,21 @@ def test_an_object_with_encode_and_decode_is_an_sae() -> None:
     assert float((half(x) - as_sae(Theirs(), 8, "it")(x)).norm()) < 0.2 * float(half(x).norm())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_large_bias_rounds_no_direction_away(dtype: torch.dtype) -> None:
+    theirs = Theirs(dtype)
+    theirs.decode = lambda z: z @ theirs.W_dec + 3000  # type: ignore[method-assign]
+    off = as_sae(theirs, 8, "it").W_dec - theirs.W_dec.float()
+    assert float(off.norm()) < 0.05 * float(theirs.W_dec.norm())
+
+
+def test_an_object_that_writes_into_its_vectors_is_refused() -> None:
+    theirs = Theirs()
+    theirs.encode = lambda x: x.mul_(2) @ theirs.W_enc  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="it changes in place the vectors that it encodes; let it change a copy"):
+        as_sae(theirs, 8, "it")
+
+
 def test_an_object_whose_threshold_decides_has_no_k() -> None:
     """As BatchTopK SAEs of dictionary_learning, which keep the k of their training."""
     theirs, x = Theirs(), torch.randn(5, 8)

@@ -195,6 +195,23 @@ def test_small_changes_of_an_object_are_told_apart() -> None:
     prints = [saes_fingerprint({"mid.0": as_sae(Threshold(*each), 4, "it")}) for each in numbers]
     assert prints[0] == prints[3]
     assert len(set(prints)) == 3
+    prints += [saes_fingerprint({"mid.0": as_sae(Around(*each), 4, "it")}) for each in numbers]
+    assert prints[4] == prints[7]
+    assert len(set(prints)) == 6
+
+
+class Around:
+    """A wrapper as our messages advise, which holds all that decides inside another object."""
+
+    def __init__(self, threshold: float, largest: float) -> None:
+        self.held = [Threshold(threshold, largest)]
+        self.again = self
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return self.held[0].encode(x)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z @ self.held[0].W
 
 
 def test_directions_of_an_object_follow_its_tensors() -> None:
@@ -203,6 +220,11 @@ def test_directions_of_an_object_follow_its_tensors() -> None:
     sae = as_sae(theirs, 4, "it")
     assert torch.equal(sae.W_dec, torch.eye(4))
     theirs.W.mul_(2)
+    assert torch.equal(sae.W_dec, 2 * torch.eye(4))
+    around = Around(0.5, 1.0)
+    sae = as_sae(around, 4, "it")
+    assert torch.equal(sae.W_dec, torch.eye(4))
+    around.held[0].W.mul_(2)
     assert torch.equal(sae.W_dec, 2 * torch.eye(4))
 
 

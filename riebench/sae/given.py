@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from riebench.util.errors import UserError
 
 PROBES, CHUNK = 32, 512
 """Random vectors on which an object is tried; codes that are decoded at once."""
+AMPLE = {torch.float16: 256.0, torch.bfloat16: 256.0}
+"""The code at which a direction is measured in half precision, so that the bias does not round it away; else 1."""
 LOUD = 1000
 """A factor by which vectors pass any threshold, so that more than k features are active unless k is their limit."""
 CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -107,7 +111,10 @@ class GivenSAE(SAE):
             )
 
     def _tried(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        before = x.clone()
         codes = self._encoded(x)
+        if not torch.equal(x, before):
+            raise UserError(f"{self.name} changes in place the vectors that it encodes; let it change a copy")
         if not isinstance(codes, Tensor) or codes.ndim != 2 or len(codes) != len(x):
             shape = list(codes.shape) if isinstance(codes, Tensor) else f"a {type(codes).__name__}"
             raise UserError(
@@ -149,13 +156,14 @@ class GivenSAE(SAE):
         """What each feature adds to the reconstruction at code 1 ``[n, d]``; measured anew after the weights change."""
         mark = (self.device, *((id(tensor), tensor._version) for tensor in _tensors(self.given)))
         if self._measured is None or self._measured[0] != mark:
-            n, device = self._features, self.device
+            n, device, code = self._features, self.device, AMPLE.get(self._dtype, 1.0)
             zero = self._decoded(self._joined(torch.zeros(1, n, device=device)))
             chunks = torch.arange(n, device=device).split(CHUNK)
             rows = [
-                self._decoded(self._joined(torch.nn.functional.one_hot(chunk, n).float())) - zero for chunk in chunks
+                self._decoded(self._joined(code * torch.nn.functional.one_hot(chunk, n).float())) - zero
+                for chunk in chunks
             ]
-            self._measured = mark, torch.cat(rows)
+            self._measured = mark, torch.cat(rows) / code
         return self._measured[1]
 
     def codes(self, x: Tensor) -> Tensor:
@@ -169,15 +177,15 @@ class GivenSAE(SAE):
         return rows.reshape(*z.shape[:-1], self._width)
 
     def kept_numbers(self) -> list[str]:
-        """The numbers and tensors among the object's attributes, as a threshold or k; tensors by their hash."""
+        """The numbers and tensors that the object keeps, as a threshold or k; tensors by their hash."""
         numbers: list[str] = []
-        for name, value in sorted(getattr(self.given, "__dict__", {}).items()):
+        for name, value in _kept(self.given):
             if isinstance(value, Tensor):
                 values = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
                 numbers.append(f"{name} {hashlib.sha256(values.numpy().data).hexdigest()[:16]}")
-            elif isinstance(value, (int, float)) and name != "training":
+            else:
                 numbers.append(f"{name} {value}")
-        return numbers
+        return sorted(numbers)
 
     def rebuild(self, x: Tensor, codes: Tensor) -> Tensor:
         """See :class:`SAE`."""
@@ -257,7 +265,33 @@ def refuse_unhonoured(given: Any, name: str) -> None:
 
 
 def _tensors(given: Any) -> list[Tensor]:
-    """The tensors of a module, or the attributes that are tensors of another object."""
+    """The tensors of a module, or those that another object and the objects and modules in it keep."""
     if isinstance(given, nn.Module):
         return [*given.state_dict(keep_vars=True).values()]
-    return [value for value in getattr(given, "__dict__", {}).values() if isinstance(value, Tensor)]
+    return [value for _, value in _kept(given) if isinstance(value, Tensor)]
+
+
+def _kept(holder: Any) -> list[tuple[str, Tensor | float]]:
+    """The numbers and tensors that an object keeps, in it and in the objects that it holds, with their names."""
+    kept: list[tuple[str, Tensor | float]] = []
+    holders, seen = [("", holder)], {id(holder)}
+    while holders:
+        path, holder = holders.pop()
+        for name, value in _attributes(holder).items():
+            if isinstance(value, Tensor | int | float):
+                kept += [] if name == "training" else [(f"{path}{name}", value)]
+            elif id(value) not in seen:
+                seen.add(id(value))
+                holders.append((f"{path}{name}.", value))
+    return kept
+
+
+def _attributes(holder: Any) -> dict[str, Any]:
+    """What an object, a list or a dictionary holds, by name; nothing of functions, classes and Python's modules."""
+    if isinstance(holder, Mapping):
+        return {str(name): value for name, value in holder.items()}
+    if isinstance(holder, list | tuple):
+        return {str(number): value for number, value in enumerate(holder)}
+    if isinstance(holder, type | FunctionType | MethodType | ModuleType):
+        return {}
+    return getattr(holder, "__dict__", {})
