@@ -20,6 +20,8 @@ Split = Literal["train", "held-out"]
 
 TABLES = (".csv", ".parquet")
 """The endings of files with columns."""
+KEPT = 10_000
+"""Prompts of the grammar that are kept, as several passes over them draw each again."""
 
 
 class Prompted(NamedTuple):
@@ -54,7 +56,7 @@ class GrammarPrompts(Sequence[Prompted]):
         return _drawn(self.seeds[number], self.held)
 
 
-@lru_cache(10_000)
+@lru_cache(KEPT)
 def _drawn(seed: int, held: bool) -> Prompted:
     """The prompt of mini's grammar with a seed, of a held-out scene or of another."""
     import numpy as np

@@ -236,7 +236,9 @@ class TopKLearner(Learner):
         with torch.enable_grad():
             auxiliary = self._auxiliary(x, residual, dead)
         explained = 1 - error / (squares(centred) - len(x) * squares(mean))
-        fired = features.flatten().bincount(on.flatten().float(), len(self.silent)) > 0
+        # Counted without weights: with these torch refuses on a GPU in its deterministic mode. n stands for no feature.
+        n_features = len(self.silent)
+        fired = features.masked_fill(~on, n_features).flatten().bincount(minlength=n_features + 1)[:-1] > 0
         return Terms(error / residual.numel() / self.variance, auxiliary, explained, on.sum(), fired)
 
     def _parts(self, state: State) -> Parts:
