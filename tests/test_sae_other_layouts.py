@@ -229,3 +229,14 @@ def test_what_a_module_is_given_is_of_no_other_site(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"buffer": {"io": "input"}}))
     with pytest.raises(UserError, match=r"io of buffer in config\.json is 'input', expected 'out', 'in', 'in_and_out'"):
         load_sae(folder)
+
+
+@pytest.mark.parametrize(("threshold", "kind"), [(-1.0, "relu"), (0.4, "batchtopk")])
+def test_a_batch_topk_sae_without_a_threshold_yet_is_a_relu_sae(tmp_path: Path, threshold: float, kind: str) -> None:
+    """By the library's formula ``f * (f > threshold)`` of ``f = relu(W (x - b_dec) + b)``; -1 is unset."""
+    learned(tmp_path, dict_class="BatchTopKSAE")
+    torch.save(torch.load(tmp_path / "ae.pt") | {"threshold": torch.tensor(threshold)}, tmp_path / "ae.pt")
+    sae, t = load_sae(tmp_path), tensors()
+    codes = torch.stack([(t["W"] @ (x - t["bd"]) + t["b"]).clamp(min=0) for x in t["x"]])
+    torch.testing.assert_close(sae.encode(t["x"]), codes * (codes > threshold))
+    assert sae.kind == kind

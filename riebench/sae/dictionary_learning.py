@@ -80,7 +80,9 @@ def _dictionary(config: dict[str, Any] | None, state: State) -> Parts:
         return Parts(_linear(state, "b_dec"), TopK(k))
     if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
         learned = _linear(state, "b_dec") if kind == "BatchTopKSAE" else _matrices(state)
-        return Parts(learned, JumpReLU(state["threshold"].float().clamp(min=0)), "batchtopk")
+        threshold = state["threshold"].float()
+        # Below 0 the training had not yet set it: the library then keeps all positive codes, as a ReLU SAE does.
+        return Parts(learned, JumpReLU(threshold.clamp(min=0)), "batchtopk" if threshold >= 0 else None)
     if kind == "JumpReluAutoEncoder":
         return Parts(of_raw_vectors(_matrices(state)), JumpReLU(state["threshold"].float()))
     return _relu_or_gated(kind, state)
