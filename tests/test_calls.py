@@ -17,7 +17,7 @@ from riebench.engine.run_options import RunOptions
 from riebench.features import score
 from riebench.features.score_request import ScoreRequest, _own, _targets
 from riebench.features.score_settings import ScoreSettings
-from riebench.instruments.loading import Instruments
+from riebench.instruments.loading import Instruments, saes_fingerprint
 from riebench.models.mini import WEIGHTS
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import save_sae
@@ -405,6 +405,18 @@ def test_the_saes_of_a_loaded_model_are_its_own(mini: Instruments) -> None:
     assert _own(model.entry, request) == ["mid.0"]
     [target] = _targets("mid.0", model.entry, request)
     assert target.sae is model.saes["mid.0"]
+
+
+def test_which_folder_is_of_which_site_counts_in_records(mini: Instruments, tmp_path: Path) -> None:
+    for name, k in (("one", 2), ("other", 3)):
+        save_sae(TopKSAE(96, 8, k), tmp_path / name, {})
+    pipeline, prints = mini.model.pipeline, set()  # type: ignore[attr-defined]
+    for sites in (("mid.0", "up.0.0"), ("up.0.0", "mid.0"), ("mid.0", "up.0.1")):
+        saes = dict(zip(sites, (tmp_path / "one", tmp_path / "other"), strict=True))
+        model = riebench.load("mini", pipeline=pipeline, saes=saes)
+        prints.add(saes_fingerprint(model.saes, model.saes_given))
+    assert len(prints) == 3
+    assert not mini.model.saes_given
 
 
 def test_folders_of_several_saes_and_of_another_site(

@@ -24,6 +24,7 @@ from riebench.models.model import Model, ModelEntry
 from riebench.pairs import Pair
 from riebench.records.code import code_hash, import_hash
 from riebench.records.schema import Value, record_key
+from riebench.sae.folders import sae_fingerprint
 from riebench.sae.layouts import outer_files
 from riebench.settings.protocols import PROTOCOLS
 from riebench.settings.protocols import Protocol as PairProtocol
@@ -170,7 +171,7 @@ def load_instruments(
                 name: f"{part.name}-{part.fingerprint}"
                 for name, part in (("clip", scorers.clip), ("lpips", scorers.lpips))
             },
-            "sae": saes_fingerprint(loaded.saes),
+            "sae": saes_fingerprint(loaded.saes, loaded.saes_given),
         },
         conditions={
             **loaded.conditions,
@@ -243,13 +244,20 @@ def _fingerprint(sae: SAE) -> str:
     return " ".join([weights, *sae.kept_numbers(), *norms])
 
 
-def saes_fingerprint(saes: Mapping[str, Path | SAE]) -> str:
-    """A short hash of all SAEs of a model; ``none`` where there are none."""
-    folders = [sae.absolute() for sae in saes.values() if isinstance(sae, Path)]
+def saes_fingerprint(saes: Mapping[str, Path | SAE], given: bool = False) -> str:
+    """A short hash of all SAEs of a model; ``none`` where there are none.
+
+    Args:
+        saes: site to its SAE, or to the SAE's folder.
+        given: whether a user says of which site each folder is; else the folders' names do, which are hashed.
+    """
+    folders = [sae.absolute() for sae in saes.values() if isinstance(sae, Path) and not given]
     files = [file for folder in folders for file in (*folder.iterdir(), *outer_files(folder)) if file.is_file()]
     of_files = fingerprint(files, Path(os.path.commonpath(folders))) if folders else "none"
     loaded = sorted(
-        (site, _fingerprint(sae), sae.kind, sae.k) for site, sae in saes.items() if not isinstance(sae, Path)
+        (site, sae_fingerprint(sae)) if isinstance(sae, Path) else (site, _fingerprint(sae), sae.kind, sae.k)
+        for site, sae in saes.items()
+        if given or not isinstance(sae, Path)
     )
     return hashlib.sha256(repr([of_files, *loaded]).encode()).hexdigest()[:16] if loaded else of_files
 

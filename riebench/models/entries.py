@@ -152,7 +152,7 @@ def load(model: str | Path, *, pipeline: Any = None, saes: Mapping[str, Any] | N
         check_saes(saes)
     loaded = entry.load(parsed) if pipeline is None else entry.wrap(pipeline, parsed)
     if saes is not None:
-        loaded.saes = saes
+        loaded.saes, loaded.saes_given = saes, True
         for site in saes:
             loaded.sae(site)  # refuses one that does not fit
     return loaded

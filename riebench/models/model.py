@@ -175,6 +175,7 @@ class Model(ABC):
         size: side of the pictures, pixels.
         conditions: settings that can change the pictures, as the type of the weights.
         saes: site to its SAE, or to the SAE's folder.
+        saes_given: whether a user says of which site each SAE is; else the names of the folders do.
         batch: largest number of rows in one forward pass; halved when memory runs out.
         guided: whether a batch has an unconditional half, so that each picture takes two rows of the denoiser.
         replay: whether edited runs reuse what the base run has computed, in families that can do so.
@@ -184,6 +185,7 @@ class Model(ABC):
     guided = False
     replay = False
     small = False
+    saes_given = False
     fixed: ClassVar[frozenset[str]] = frozenset({"entry", "sites", "modules", "device", "size", "conditions", "guided"})
     """Attributes that the constructor alone sets."""
 
