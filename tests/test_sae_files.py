@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from riebench.cli import main
-from riebench.sae.folders import find_saes
+from riebench.models.mini import MINI, MiniEntry
+from riebench.sae.folders import find_saes, only_sae
 from riebench.sae.linear import JumpReLU, LinearSAE
 from riebench.sae.saelens import save_for_saelens
 from riebench.sae.store import load_sae, save_sae
 from riebench.sae.topk import TopKSAE
-from riebench.settings.settings import SaeSettings
+from riebench.settings.settings import SaeSettings, Settings, parse_settings
 from riebench.util.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +118,57 @@ def test_blocks_and_dry_run_read_what_a_run_reads(
     save_sae(LinearSAE(96, 24, JumpReLU(torch.zeros(24))), tmp_path / "inner" / "mid.0-mlp.1", {})
     assert exit_of(["blocks", "--model", "mini", "--set", f"sae.folder={tmp_path / 'inner'}"]) == 0
     assert re.search(r"mid\.0/mlp\.1 .* 24 \(relu\)", capsys.readouterr().out)
+
+
+def write_each_layout(root: Path) -> None:
+    """Folders of the layouts that no case has: ours, the published one, the hub's, and a checkpoint's."""
+    sae = TopKSAE(6, 12, 3)
+    state = {name: tensor.contiguous() for name, tensor in sae.state_dict().items()}
+    save_sae(sae, root / "ours" / "mid.0", {})
+    write_hub(root / "hub" / "mid.0", {"n_dirs_local": 12, "d_model": 6, "k": 3}, state)
+    published = root / "published" / "mid.0" / "final"
+    published.mkdir(parents=True)
+    shutil.copy(root / "ours" / "mid.0" / "config.json", published)
+    torch.save(state, published / "state_dict.pth")
+    learned = ROOT / "tests" / "saes" / "dictionary-learning-BatchTopKSAE" / "mid.0" / "trainer_0"
+    checkpoint = root / "checkpoint" / "mid.0" / "trainer_0" / "checkpoints"
+    checkpoint.mkdir(parents=True)
+    shutil.copy(learned / "ae.pt", checkpoint / "ae_100.pt")
+    shutil.copy(learned / "config.json", checkpoint.parent)
+
+
+@pytest.mark.parametrize("case", [*CASES, *map(Path, ("ours", "hub", "published", "checkpoint"))], ids=lambda c: c.name)
+def test_every_layout_is_read_before_a_run(
+    case: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By ``blocks`` and a dry run, in a model whose values are as wide as those of the files."""
+    wide = MINI.sites(Settings())
+    narrow = {name: wide[name]._replace(width=6) for name in ("mid.0", "mid.0/mlp.1", "mid.0/mlp-input.1")}
+    monkeypatch.setattr(MiniEntry, "sites", lambda self, settings: narrow)
+    monkeypatch.setenv("COLUMNS", "120")
+    site = "mid.0/mlp.1" if "transcoder" in case.name else "mid.0"
+    folder = tmp_path / "saes" / site.replace("/", "-")
+    write_each_layout(tmp_path)
+    shutil.copytree((case if case.is_absolute() else tmp_path / case) / "mid.0", folder)
+    [(_, held)] = MINI.saes(parse_settings({"sae.folder": str(tmp_path / "saes")})).items()
+    assert only_sae(held) == held  # which a loaded model reads
+    sae = load_sae(held)
+    words = ["--model", "mini", "--set", f"sae.folder={tmp_path / 'saes'}"]
+    commands = (["blocks", *words], ["run", "--method", "sae", "--block", site, "--dry-run", *words])
+    for command in commands:
+        assert exit_of(command) == 0
+    assert f"{sae.n_features} ({sae.k or sae.kind})" in capsys.readouterr().out
+    [weights] = [p for p in held.iterdir() if p.suffix in (".safetensors", ".pt", ".pth")]
+    weights.write_bytes(weights.read_bytes()[:-9])
+    for command in commands:
+        assert exit_of(command) == 2
+        assert "cannot be used" in capsys.readouterr().err
+
+
+def test_an_empty_folder_of_a_training_is_not_taken_for_the_sae(tmp_path: Path) -> None:
+    save_sae(TopKSAE(6, 8, 2), tmp_path / "mid.0", {})
+    (tmp_path / "mid.0" / "final").mkdir()
+    assert find_saes(tmp_path, SITES, SaeSettings())["mid.0"] == only_sae(tmp_path / "mid.0") == tmp_path / "mid.0"
 
 
 def write_hub(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:

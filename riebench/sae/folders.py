@@ -36,9 +36,9 @@ class NoSaeError(UserError):
 
 def inside(folder: Path) -> Path:
     """The folder with the files of an SAE: ``final`` in a published one, the only one below it, else the folder."""
-    if (folder / FINAL).is_dir():
-        return folder / FINAL
     below = sae_folders(folder)
+    if not below and (folder / FINAL).is_dir():
+        return folder / FINAL
     return below[0] if len(below) == 1 else folder
 
 
@@ -50,7 +50,7 @@ def only_sae(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give the folder of an SAE")
-    below = [] if (folder / FINAL).is_dir() else sae_folders(folder)
+    below = sae_folders(folder)
     if len(below) > 1:
         raise UserError(f"{folder} holds several SAEs ({_described(folder, below)}); name the folder of one")
     return inside(folder)
