@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -432,8 +433,12 @@ def test_folders_of_several_saes_and_of_another_site(
     save_for_saelens(TopKSAE(96, 8, 2), tmp_path / "theirs", "mini", "up.0.0")
     for site in ("up.0.0", "mid.0"):
         riebench.load("mini", pipeline=pipeline, saes={site: tmp_path / "theirs"})
-    assert [r.getMessage().partition("theirs says ")[2] for r in caplog.records] == [
-        "that it was trained on 'up.0.0'; it is used at mid.0"
+        theirs = TopKSAE(96, 8, 2)
+        theirs.cfg = SimpleNamespace(metadata=SimpleNamespace(hook_name="up.0.0"))  # type: ignore[assignment]
+        riebench.load("mini", pipeline=pipeline, saes={site: theirs})
+    assert [r.getMessage().partition(" says ")[::2] for r in caplog.records] == [
+        (f"the SAE {sae}", "that it was trained on 'up.0.0'; it is used at mid.0")
+        for sae in (tmp_path / "theirs", "TopKSAE")
     ]
 
 

@@ -206,6 +206,9 @@ def test_the_authors_layouts(tmp_path: Path) -> None:
     torch.save({"state_dict": topk.state_dict(), "k": 4}, folder / "state_dict.pth")
     with pytest.raises(UserError, match=r"k is 4 in state_dict.pth and 3 in config.json; which is right"):
         load_sae(folder)
+    torch.save({"state_dict": topk.state_dict(), "epoch": 3, "scale": 2.0}, folder / "state_dict.pth")
+    with pytest.raises(UserError, match=r"scale in state_dict.pth is 2.0, an unknown key that could change what"):
+        load_sae(folder)
     torch.save(topk.state_dict() | {"gate": torch.ones(12)}, folder / "state_dict.pth")
     with pytest.raises(UserError, match="the tensor gate in the file of weights is not read"):
         load_sae(folder)

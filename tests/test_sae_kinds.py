@@ -133,6 +133,10 @@ def test_values_that_an_object_normalises_are_refused() -> None:
         as_sae(theirs, 8, "it")
     theirs.cfg.normalize_activations = "none"
     assert as_sae(theirs, 8, "it").n_features == 16
+    encode = theirs.encode
+    theirs.encode = lambda x: encode(x / x.norm(dim=-1, keepdim=True))  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="vectors of twice the length the same codes, as an SAE of normalised values"):
+        as_sae(theirs, 8, "it")
 
 
 def test_codes_with_signs_become_two_features() -> None:

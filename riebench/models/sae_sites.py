@@ -46,16 +46,16 @@ def given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
         UserError: if there is no such site or folder, or the object can be no SAE.
     """
     from riebench.sae.folders import only_sae, warn_of_site
-    from riebench.sae.given import as_sae
+    from riebench.sae.given import as_sae, trained_on
     from riebench.sae.layouts import hook_name, stated_config
 
     if site not in model.sites:
         raise unknown("site", site, model.sites)
-    if isinstance(sae, str | Path):
-        folder = only_sae(Path(sae))
-        trained_on = hook_name(stated_config(folder) or {})
-        if trained_on in model.sites and trained_on != site:
-            warn_of_site(folder, site, trained_on)
+    folder = only_sae(Path(sae)) if isinstance(sae, str | Path) else None
+    trained = trained_on(sae) if folder is None else hook_name(stated_config(folder) or {})
+    if trained in model.sites and trained != site:
+        warn_of_site(folder or type(sae).__name__, site, str(trained))
+    if folder is not None:
         return folder
     placed = sae.to(model.device) if callable(getattr(sae, "to", None)) else sae
     return as_sae(placed, model.sites[site].width, f"the SAE of {site}")

@@ -262,9 +262,9 @@ def _upwards(folder: Path, root: Path) -> list[Path]:
 
 
 @cache
-def warn_of_site(folder: Path, site: str, trained_on: str) -> None:
-    """Warn, once in a process, that an SAE is used at another site than it says."""
-    log.warning("the SAE %s says that it was trained on %r; it is used at %s", folder, trained_on, site)
+def warn_of_site(sae: Path | str, site: str, trained_on: str) -> None:
+    """Warn, once in a process, that an SAE, in a folder or of a class, is used at another site than it says."""
+    log.warning("the SAE %s says that it was trained on %r; it is used at %s", sae, trained_on, site)
 
 
 def sae_fingerprint(folder: Path) -> str:

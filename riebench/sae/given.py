@@ -77,6 +77,11 @@ class GivenSAE(SAE):
                 f"{self.name} encodes a vector otherwise in a batch than alone, as in training; save its form for "
                 "inference"
             )
+        if bool(codes.any()) and self._alike(codes, self._encoded(2 * x)):
+            raise UserError(
+                f"{self.name} gives vectors of twice the length the same codes, as an SAE of normalised values; "
+                "expected one of the values themselves"
+            )
         if not self._alike(rebuilt, again):
             raise UserError(f"{self.name} decodes by what it encoded before, not by codes alone; switch that off")
         self._signed = bool((codes < 0).any())
@@ -227,6 +232,15 @@ def as_sae(given: Any, width: int, name: str) -> SAE:
                 raise UserError(f"{tensor_name} of {name} has numbers that are not finite; train it anew")
         return given
     return GivenSAE(given, width, name)
+
+
+def trained_on(given: Any) -> str | None:
+    """The module on whose values an object says that it was trained, as SAELens' own do; None where it does not."""
+    config = getattr(given, "cfg", None)
+    holders = (getattr(config, "metadata", None), config)
+    keys = ("hook_name_out", "hook_name")  # a transcoder is used where it writes
+    names = (getattr(holder, key, None) for holder in holders for key in keys)
+    return next((name for name in names if isinstance(name, str) and name), None)
 
 
 def is_transcoder(given: Any) -> bool:

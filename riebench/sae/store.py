@@ -52,6 +52,8 @@ KEYS = keys("""
     prefixes of_input
 """)
 """Of the published layout and of ours: sizes, of what it is, how it was trained; ``notes`` may hold anything."""
+PROGRESS = keys("step steps epoch epochs loss lr explained_variance")
+"""Of a checkpoint: how far its training was."""
 FAULTS = (OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError)
 """What torn or foreign files raise."""
 JUMPING = ("jumprelu", "relu", "gated", "batchtopk", "matryoshka")
@@ -169,10 +171,12 @@ def _tensors_in(path: Path, config: Mapping[str, Any]) -> State:
         raise ValueError(f"{path.name} is a {type(loaded).__name__}, expected tensors by name")
     if isinstance(loaded.get("state_dict"), dict):
         refuse_unread_tensors([name for name, value in loaded.items() if isinstance(value, Tensor)], ("state_dict",))
-        for name in ("k", "kind"):
-            if name in loaded and name in config and loaded[name] != config[name]:
+        facts = {name: value for name, value in loaded.items() if isinstance(value, str | int | float)}
+        refuse_unread_keys(facts, {}, KEYS | PROGRESS, path.name)
+        for name in facts.keys() & config.keys() - PROGRESS:
+            if facts[name] != config[name]:
                 raise ValueError(
-                    f"{name} is {loaded[name]!r} in {path.name} and {config[name]!r} in {CONFIG}; which is right "
+                    f"{name} is {facts[name]!r} in {path.name} and {config[name]!r} in {CONFIG}; which is right "
                     "cannot be known"
                 )
         loaded = loaded["state_dict"]
