@@ -213,6 +213,14 @@ def test_u_nets_with_one_text_encoder(tmp_path: Path, kind: str) -> None:
     assert model.own
 
 
+def test_a_guider_of_some_steps_is_refused_by_name(tmp_path: Path) -> None:
+    write_tiny_pipeline(tmp_path / "pipeline", "HunyuanImagePipeline", seed=1, blocks=1)
+    model = proofs.load(tmp_path / "pipeline", "HunyuanImagePipeline")
+    model.pipeline.guider = diffusers.AdaptiveProjectedMixGuidance(stop=0.5)
+    with pytest.raises(UserError, match=r"guider guides from 0\.0 to 0\.5 of the steps.* stop=1"):
+        model.generate(["a cat"], [1], 4)
+
+
 def test_a_scheduler_with_a_pass_too_many_is_refused(tmp_path: Path) -> None:
     write_tiny_pipeline(tmp_path / "pipe", "StableDiffusionPipeline", seed=1)
     file = tmp_path / "pipe" / "scheduler" / "scheduler_config.json"

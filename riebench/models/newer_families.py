@@ -40,6 +40,13 @@ def hunyuan_guiders(pipeline: Any, size: int, guidance: float, guided: bool) -> 
     if guided and own["guider"] is None:
         raise UserError("the pipeline has no guider; give --set model.guidance=1, or load it with guider=")
     kept = {name: guider for name, guider in own.items() if guider is not None}
+    for name, guider in kept.items() if guided else ():
+        span = tuple(guider.config.get(end, whole) for end, whole in (("start", 0.0), ("stop", 1.0)))
+        if span != (0.0, 1.0):
+            raise UserError(
+                f"the pipeline's {name} guides from {span[0]} to {span[1]} of the steps, and riebench needs guidance in "
+                "all; give the pipeline one with start=0 and stop=1"
+            )
     return {name: guider.new(guidance_scale=guidance, enabled=guided) for name, guider in kept.items()}
 
 
