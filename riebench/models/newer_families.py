@@ -44,7 +44,7 @@ def hunyuan_guiders(pipeline: Any, size: int, guidance: float, guided: bool) -> 
         span = tuple(guider.config.get(end, whole) for end, whole in (("start", 0.0), ("stop", 1.0)))
         if span != (0.0, 1.0):
             raise UserError(
-                f"the pipeline's {name} guides from {span[0]} to {span[1]} of the steps, and riebench needs guidance in "
+                f"the pipeline's {name} guides from {span[0]} to {span[1]} of the steps, riebench needs guidance in "
                 "all; give the pipeline one with start=0 and stop=1"
             )
     return {name: guider.new(guidance_scale=guidance, enabled=guided) for name, guider in kept.items()}
