@@ -351,4 +351,4 @@ def _from_parquet(path: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise UserError(f"{path} has no column {missing[0]!r}; it is not a records.parquet of this version")
-    return frame
+    return frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))  # as reports hold long texts

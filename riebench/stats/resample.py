@@ -8,7 +8,7 @@ insert-and-absorb algorithm (Piepho 2004).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -181,17 +181,17 @@ def sign_flip(differences: Array, flips: int = FLIPS, seed: int = SEED) -> Array
     return np.where(undefined, np.nan, p)
 
 
-def _signs(n: int, flips: int, seed: int) -> list[NDArray[np.float32]]:
+def _signs(n: int, flips: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    """The sign changes of n pairs, ``[flips, n]``, some rows at a time: together they may not fit into the memory."""
     if 2**n <= flips:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        return [(2 * bits - 1).astype(np.float32)]
+        yield (2 * bits - 1).astype(np.float32)
+        return
     rng = np.random.default_rng(seed)
-    chunks = []
     for start in range(0, flips, CHUNK):
         rows = min(CHUNK, flips - start)
         drawn = np.frombuffer(rng.bytes(rows * -(-n // 8)), np.uint8).reshape(rows, -1)
-        chunks.append(2 * np.unpackbits(drawn, axis=1)[:, :n].astype(np.float32) - 1)
-    return chunks
+        yield 2 * np.unpackbits(drawn, axis=1)[:, :n].astype(np.float32) - 1
 
 
 def holm(p: Array) -> Array:
