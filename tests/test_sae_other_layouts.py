@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from riebench.features.located_saes import LocatedSae
 from riebench.instruments.loading import saes_fingerprint
 from riebench.models.loaded_state import sae_mark
 from riebench.models.sae_sites import check_fits
@@ -69,6 +70,7 @@ def test_the_configuration_above_a_checkpoint_belongs_to_the_sae(tmp_path: Path)
     (tmp_path / "mid.0" / "ae.pt").rename(folder / "ae_100.pt")
     [found] = find_saes(tmp_path, NAMES, SaeSettings()).values()
     assert found == folder
+    assert LocatedSae(folder, "").name == "mid.0"
     saes = {"mid.0": folder}
     marks = [lambda: sae_fingerprint(folder), lambda: saes_fingerprint(saes), lambda: sae_mark(folder)]
     before = [mark() for mark in marks]

@@ -59,7 +59,7 @@ class LocatedSae(NamedTuple):
     @property
     def name(self) -> str:
         """The name of its folder; of a folder of dictionary_learning's, also the one above, which names the site."""
-        folder = (self.folder.parent if self.folder.name == FINAL else self.folder).resolve()
+        folder = (self.folder.parent if self.folder.name in (FINAL, "checkpoints") else self.folder).resolve()
         return f"{folder.parent.name}-{folder.name}" if folder.name.startswith("trainer_") else folder.name
 
 
