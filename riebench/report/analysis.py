@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,12 +59,12 @@ class Analysis(Curves):
         why_there: how the budgets and the one that ranks were chosen, as a sentence; empty without budgets.
         rank_by: what ranks.
         board: a row for each arm and category (``all`` first); see :func:`riebench.report.board.board_columns`.
+        ks: for each arm the k of the scores at the ranking budget, for the two halves of the pairs.
+        failures: a row for each arm, stage and reason.
         comparisons: a row for each two ranked arms. The first, ``a``, has the higher mean over the pairs that both
             scored. It may rank below ``b``, because a rank uses every pair of an arm.
         truth: rank correlations with the truth; empty if the truth is unknown.
-        ks: for each arm the k of the scores at the ranking budget, for the two halves of the pairs.
         reached: a row for each arm, k, pair and budget; see :data:`riebench.report.reached.COLUMNS`.
-        failures: a row for each arm, stage and reason.
         notes: remarks for the reader.
     """
 
@@ -73,11 +73,11 @@ class Analysis(Curves):
     why_there: str
     rank_by: str
     board: pd.DataFrame
-    comparisons: pd.DataFrame
-    truth: pd.DataFrame
     ks: list[list[int | None]]
-    reached: pd.DataFrame
     failures: pd.DataFrame
+    comparisons: pd.DataFrame = field(default_factory=pd.DataFrame)
+    truth: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reached: pd.DataFrame = field(default_factory=pd.DataFrame)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -104,6 +104,20 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     Raises:
         UserError: if ``rank_at`` is not one of the budgets, or the records cannot be ranked so.
     """
+    analysis, add_the_rest = analyse_for_figures(group, options)
+    add_the_rest()
+    return analysis
+
+
+def analyse_for_figures(group: Group, options: Options | None = None) -> tuple[Analysis, Callable[[], None]]:
+    """Compute what figures are drawn from.
+
+    Returns:
+        The analysis without comparisons, letters, truth, reached budgets and notes, and a function that adds these.
+
+    Raises:
+        UserError: as :func:`analyse`.
+    """
     options = options or Options()
     pairs, arms = arms_of(group.frame)
     check_ranking(options.rank_by, arms[0].values)
@@ -114,11 +128,8 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
     rank_at, why_there = _rank_at(budgets, origin, options.rank_at, arrived_at(scores, pairs))
     held = [held_out_scores(arm, pairs, rank_at, by) if rank_at is not None else None for arm in arms]
     at = budgets.index(rank_at) if rank_at is not None else None
-    board = make_board(arms, pairs, boot, budgets, at, scores, held, by)
-    board, order = ranked(board, len(pairs.ids))
+    board, order = ranked(make_board(arms, pairs, boot, budgets, at, scores, held, by), len(pairs.ids))
     arms, scores = [arms[i] for i in order], [scores[i] for i in order]
-    comparisons = comparisons_of(arms, pairs, boot, board, scores, at, options.seed, by)
-    board = grouped(board, comparisons)
     result = Analysis(
         group=group,
         pairs=pairs,
@@ -130,14 +141,18 @@ def analyse(group: Group, options: Options | None = None) -> Analysis:
         why_there=why_there,
         rank_by=by,
         board=board,
-        comparisons=comparisons,
-        truth=agreement(arms, pairs, boot),
         ks=[[None if at is None else k[at] for k in score.k] for score in scores],
-        reached=reached(arms, pairs, budgets),
         failures=_count_failures(group.frame),
     )
-    result.notes = [*group.notes, *_notes_of(result), *_partly_measured(group.frame)]
-    return result
+
+    def add_the_rest() -> None:
+        result.comparisons = comparisons_of(arms, pairs, boot, board, scores, at, options.seed, by)
+        result.board = grouped(board, result.comparisons)
+        result.truth = agreement(arms, pairs, boot)
+        result.reached = reached(arms, pairs, budgets)
+        result.notes = [*group.notes, *_notes_of(result), *_partly_measured(group.frame)]
+
+    return result, add_the_rest
 
 
 SEARCHED, CHOSEN = "for which strengths were searched", "given with --budget"

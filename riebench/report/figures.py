@@ -34,9 +34,9 @@ def draw(name: str, analysis: Analysis, folder: Path) -> list[Path]:
     """Draw one of :data:`~riebench.report.style.FIGURE_NAMES`; returns its paths, none without data for it."""
     draws = (
         curves_by_category,
+        blocks_by_category,
         curves_by_block,
         curves_by_steps,
-        blocks_by_category,
         blocks_by_steps,
         dose_response,
         failures,

@@ -44,13 +44,14 @@ MARKERS: tuple[Marker, ...] = (
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 2)))
 FIGURE_NAMES = (
     "curves-by-category",
+    "blocks-by-category",
     "curves-by-block",
     "curves-by-steps",
-    "blocks-by-category",
     "blocks-by-steps",
     "dose-response",
     "failures",
 )
+"""What takes longest comes first, for processes that share the work."""
 FORMATS = ("png", "svg", "pdf")
 # Without the date, so that the same figure twice is the same file.
 METADATA: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}

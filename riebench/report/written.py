@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from riebench.report.analysis import Analysis, Options, analyse
+from riebench.report.analysis import Analysis, Options, analyse_for_figures
 from riebench.report.artists import Artists
 from riebench.report.groups import read_groups
 from riebench.report.style import FIGURE_NAMES, FORMATS
@@ -64,29 +64,36 @@ def write_report(
     _check_place(out, runs)
     written = Written(why=why)
     with Artists(sum(len(group.frame) for group in groups) if figures else 0) as artists:
-        analyses = [analyse(group, options) for group in groups]
-        for number, analysis in enumerate(analyses, 1):
+        analyses = [analyse_for_figures(group, options) for group in groups]
+        for number, (analysis, _) in enumerate(analyses, 1):
             folder = out if len(analyses) == 1 else out / f"group-{number}"
             written.groups.append((analysis, folder))
-        _write(written, out, artists if figures else None, page, tables_done, step)
+        rest = [add_the_rest for _, add_the_rest in analyses]
+        _write(written, rest, out, artists if figures else None, page, tables_done, step)
     return written
 
 
 def _write(
     written: Written,
+    rest: Sequence[Callable[[], None]],
     out: Path,
     artists: Artists | None,
     page: bool,
     tables_done: Callable[[Written], None],
     step: Callable[[str], None],
 ) -> None:
-    """Write everything; see :func:`write_report`. Without artists no figures are drawn."""
+    """Write everything; see :func:`write_report`. Without artists no figures are drawn.
+
+    ``rest`` adds the numbers that no figure needs: they are computed while further processes draw.
+    """
     try:
         _remove_earlier(out)
         for analysis, folder in written.groups:
             folder.mkdir(parents=True, exist_ok=True)
             if artists:
                 artists.draw(analysis, folder / FIGURES)
+        for add_the_rest in rest:
+            add_the_rest()
         for analysis, folder in written.groups:
             write_tables(analysis, folder)
         if len(written.groups) > 1:
