@@ -21,7 +21,7 @@ from riebench.audit.composites import composite
 from riebench.audit.evidence import gather, table_of
 from riebench.audit.faults import fault_effects, fault_summary, lost_pairs
 from riebench.audit.findings import PARTS, VERDICTS, Findings, find
-from riebench.audit.gaming import gaming
+from riebench.audit.gaming import Gaming, gaming
 from riebench.audit.noise import by_chance, pooled, spread, turn_shares, turns
 from riebench.audit.own_runs import OwnRun, own_runs
 from riebench.audit.part import compare_arms
@@ -277,6 +277,13 @@ def test_an_intervention_of_few_pairs_is_not_the_best() -> None:
     frame = values(sae=[0.1] * 20, caa=[0.9] * 3 + [np.nan] * 17, paste=[0.2 + i / 100 for i in range(20)])
     (row,) = gaming({"gain": frame}, ["sae", "caa"], ["paste"], [1] * 20).to_dict("records")
     assert (row["best"], row["stands"], row["pairs"]) == ("sae", "above", 20)
+
+
+def test_a_verdict_of_a_test_that_could_not_tell_says_so() -> None:
+    frame = values(sae=[0.1, 0.2, 0.3, 0.4, 0.5], paste=[0.6, 0.7, 0.8, 0.9, 0.9])
+    games = gaming({"gain": frame}, ["sae"], ["paste"], [1] * 5)
+    [sentence] = Gaming(games, frame, 0.05).verdict("gain")
+    assert sentence == "It cannot tell paste (0.780; 5 pairs, too few for any test) from the best intervention, sae."
 
 
 def test_a_composite_is_the_picture_inside_the_masks_alone() -> None:

@@ -52,10 +52,18 @@ from riebench.report.tables import (
     print_leaderboard,
     settings_table,
 )
-from riebench.report.texttable import NARROW, markdown_table, print_sections
+from riebench.report.texttable import (
+    NARROW,
+    TextTable,
+    interval,
+    latex_table,
+    markdown_table,
+    p_value,
+    print_sections,
+)
 from riebench.report.written import TABLES, Written, write_report
 from riebench.stats.correlation import spearman
-from riebench.stats.resample import Bootstrap, holm, letters, quantiles, sign_flip, strata
+from riebench.stats.resample import Bootstrap, holm, letters, pairs_to_tell_apart, quantiles, sign_flip, strata
 from riebench.util.errors import UserError
 
 
@@ -193,6 +201,19 @@ def test_holm_by_hand() -> None:
 def test_letters_share_exactly_where_nothing_tells_apart() -> None:
     assert letters(3, []) == ["a", "a", "a"]
     assert letters(4, [(0, 2), (0, 3), (1, 3)]) == ["a", "ab", "bc", "c"]
+
+
+def test_intervals_over_few_pairs_hold_the_mean_as_often_as_the_texts_say(rng: np.random.Generator) -> None:
+    for pairs, share in {2: 0.50, 3: 0.74, 5: 0.87, 9: 0.90, 20: 0.93}.items():
+        means = Bootstrap([1] * pairs, 500).means(rng.normal(size=(pairs, 2000)))
+        assert ((means.low < 0) & (means.high > 0)).mean() == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("comparisons", [1, 3, 10, 45, 1431])
+def test_fewest_pairs_that_can_tell_apart(comparisons: int) -> None:
+    fewest = pairs_to_tell_apart(comparisons)
+    least = [comparisons * sign_flip(np.ones((pairs, 1)))[0] for pairs in (fewest - 1, fewest)]
+    assert least[1] < 0.05 <= least[0]
 
 
 def test_strength_is_chosen_on_the_other_half() -> None:
@@ -487,6 +508,61 @@ def test_a_number_of_fewer_pairs_than_the_score_says_so(tmp_path: Path) -> None:
     row = board.rows[0]
     assert row[next(i for i, name in enumerate(board.head) if name.startswith("edit_success"))].endswith(" (2)")
     assert not row[next(i for i, name in enumerate(board.head) if name.startswith("kept"))].endswith(")")
+
+
+def test_few_pairs_are_said(tmp_path: Path) -> None:
+    records = [r for r in curves({"sae": 0.4, "steering": 0.2}) if r.pair_id < "p05"]
+    run = write_run(tmp_path / "few", records)
+    found = analysed(run)
+    assert any(note.startswith("5 pairs are few, so the 95 % intervals are too narrow") for note in found.notes)
+    assert "whatever its numbers, no test tells methods apart with less than 6 pairs of both" in found.notes
+    assert "the intervals are too narrow" in settings_table(curves_of(read_groups([run])[0][0])).title
+    assert "the intervals are too narrow" in comparison_tables(compare(run, run))[0].title
+    many = curves({"sae": 0.4, "steering": 0.2}, pairs=20)
+    enough = write_run(tmp_path / "enough", [r.model_copy(update={"category": 1}) for r in many])
+    assert not any("too narrow" in note or "no test" in note for note in analysed(enough).notes)
+    assert "too narrow" not in settings_table(curves_of(read_groups([enough])[0][0])).title
+
+
+def test_methods_without_a_pair_in_common_are_said(tmp_path: Path) -> None:
+    half = [r for r in curves({"sae": 0.4, "steering": 0.2}) if (r.setting.method == "sae") == (r.pair_id < "p06")]
+    notes = analysed(write_run(tmp_path / "r", half), budgets=(0.2,)).notes
+    assert "1 comparisons are of methods without a pair in common, first sae, mid.0 and steering, mid.0" in notes
+
+
+def test_many_comparisons_get_as_many_flips_as_their_correction_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riebench.report.board.FLIPS", 100)  # as 100,000 are for the comparisons of a hundred arms
+    methods = {"sae": 0.4, "steering": 0.3, "neurons": 0.2, "caa": 0.1}
+    found = analysed(write_run(tmp_path / "four", curves(methods)))
+    assert found.comparisons["told_apart"].tolist() == [True] * 6
+
+
+def test_pairs_that_only_a_search_scored_are_counted(tmp_path: Path) -> None:
+    records = [record(f"p{i}", 0.5 + 0.1 * s, 0.1 * s, strength=s, at_lpips=(0.1,)) for i in range(4) for s in (1, 2)]
+    found = analysed(write_run(tmp_path / "r", records))
+    assert found.overall[["attempted", "scored", "rank"]].to_numpy().tolist() == [[4, 4, 1]]
+    assert not any("failed" in note for note in found.notes)
+
+
+def test_strengths_below_0_are_said_to_be_on_no_curve(tmp_path: Path) -> None:
+    records = [record(f"p{i}", 0.5, -0.1 * s, strength=s) for i in range(4) for s in (-2, -1)]
+    notes = analysed(write_run(tmp_path / "r", records)).notes
+    assert "no curve (strengths below 0 are on none), so no score at matched LPIPS: sae, mid.0" in notes
+
+
+def test_numbers_of_other_scales_are_printed_whole(tmp_path: Path) -> None:
+    large, small = interval(15, 10.5, 20.25), interval(0.3, 0.25, 10.05)
+    table = TextTable("t", ["a", "b", "c"], [["x", large, small]])
+    assert "[10.500, 20.250]" in latex_table(table, "")
+    assert "[.250, 10.050]" in latex_table(table, "")
+    assert [p_value(p) for p in (0.0004, 0.0494, 0.0496, 0.05)] == ["< 0.001", "0.049", "< 0.050", "0.050"]
+    runs = [[record(p, 0.5, 0.1, truth={"own": n * 1e-5 * more}) for n, p in enumerate("abc")] for more in (1, 2)]
+    one, two = (write_run(tmp_path / str(i), records) for i, records in enumerate(runs))
+    tables = comparison_tables(compare(one, two, "own"))
+    assert tables[0].rows[0][-2] == "0.0000100 [0.0000000, 0.0000200]"
+    assert tables[1].rows[0][2] == "0.0000200"
 
 
 def test_failures_count_as_attempted(tmp_path: Path) -> None:
@@ -1055,6 +1131,13 @@ def test_a_comparison_with_long_prompts_and_damaged_pictures(tmp_path: Path) -> 
         assert sheet.width > 800  # wider than its four pictures, as the prompts are
 
 
+def test_compare_refuses_two_saes_of_a_method(tmp_path: Path) -> None:
+    records = [record(p, 0.5, 0.1, parts=PARTS | {"sae": sae}) for p in "ab" for sae in ("one", "two")]
+    one, two = write_run(tmp_path / "one", records[::2]), write_run(tmp_path / "two", records)
+    with pytest.raises(UserError, match="two holds a method with several SAEs"):
+        compare(one, two)
+
+
 def test_compare_refuses_what_is_not_comparable(tmp_path: Path) -> None:
     a = write_run(tmp_path / "a", [record("a", 0.5, 0.1)])
     b = write_run(tmp_path / "b", [record("a", 0.5, 0.1, parts=PARTS | {"clip": "clip-2"})])
@@ -1335,6 +1418,11 @@ def test_a_rank_over_few_pairs_that_held_out_contradicts_is_said(tmp_path: Path)
         "held-out puts steering, mid.0 first, the rank sae, mid.0: held-out is over all 8 pairs at one strength, "
         "the rank over the 6 pairs that reach LPIPS 0.2"
     )
+    costly = {p for p in names if half_of(p) == 0}  # no strength of steering is within the LPIPS on this half
+    dear = [record(p, 0.8, 0.3 * s, method="steering", strength=s) for p in costly for s in (1, 2)]
+    dear += [r for r in records if r.setting.method == "sae" or r.pair_id not in costly]
+    [note] = [n for n in analysed(write_run(tmp_path / "h", dear), budgets=(0.2,)).notes if n.startswith("held-out")]
+    assert f"held-out is over {len(costly)} of 8 pairs at one strength" in note
     whole = [r for r in records if r.pair_id not in names[:2]]
     assert not any("held-out puts" in note for note in analysed(write_run(tmp_path / "w", whole), budgets=(0.2,)).notes)
 

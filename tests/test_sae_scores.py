@@ -71,6 +71,11 @@ def test_undefined_is_none_and_no_part_of_a_mean() -> None:
     assert rank_correlation(np.array([1.0, 1, 1]), np.array([1.0, 2, 3])).value is None
 
 
+def test_resamples_that_are_all_the_same_give_no_interval() -> None:
+    assert rank_correlation(np.arange(3.0), np.arange(3.0)) == (1, None, None, 3)
+    assert ratio_estimate(np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.6, 0.9])) == (pytest.approx(1 / 3), None, None, 3)
+
+
 def test_specificity_of_two_kinds_of_pictures() -> None:
     embeddings = np.repeat(np.eye(2), 10, axis=0)  # ten pictures of each kind
     highest = np.zeros((20, 3))

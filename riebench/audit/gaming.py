@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from riebench.audit.evidence import Subject, Table, Values, compared
 from riebench.audit.part import CSV, FLIPS, LeftOut, Part, cells, rows_of
 from riebench.report.texttable import TextTable, interval, number
-from riebench.stats.resample import Bootstrap, sign_flip
+from riebench.stats.resample import Bootstrap, pairs_to_tell_apart, sign_flip
 
 GAMES = {
     "paste": "the source picture's pixels inside the masks laid on the base picture",
@@ -87,10 +87,15 @@ class Gaming(Part):
         rows = self.games[self.games["score"] == ranking]
         sentences = []
         for stands, verb in ((ABOVE, "puts {} above"), (LEVEL_WITH, "cannot tell {} from"), (BELOW, "puts {} below")):
-            games = ", ".join(f"{row.game} ({row.mean:.3f})" for row in rows[rows["stands"] == stands].itertuples())
+            games = ", ".join(_game(row) for row in rows_of(rows[rows["stands"] == stands]))
             if games:
                 sentences.append(f"It {verb.format(games)} the best intervention, {rows['best'].iloc[0]}.")
         return sentences
+
+
+def _game(row: Mapping[str, Any]) -> str:
+    few = f"; {row['pairs']} pairs, too few for any test" if row["pairs"] < pairs_to_tell_apart(1) else ""
+    return f"{row['game']} ({row['mean']:.3f}{few})"
 
 
 def games_of(table: Table, values: Mapping[str, pd.DataFrame]) -> Values:

@@ -14,7 +14,7 @@ import pandas as pd
 from riebench.audit.evidence import Subject
 from riebench.report.style import FIXED
 from riebench.report.texttable import TextTable, number
-from riebench.stats.resample import LEVEL, holm, sign_flip
+from riebench.stats.resample import LEAST_FLIPS, LEVEL, holm, sign_flip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 CSV = "csv"
 """Metadata of a frame of a part: the name of its CSV file, without ending."""
 FLIPS = 10_000
-LEAST_FLIPS = 40
-"""Smallest number of sign flips per comparison; with fewer no p-value stays below 5 % after Holm's correction."""
 WIDTH, ROW, AROUND = 7.2, 0.2, 1.3
 """Width of a figure, height of a row in it, and height around its rows; inches."""
 TONES = {"gain": FIXED["steering"], "margin": FIXED["sae"], "edit_success": FIXED["neurons"], "kept": FIXED["random"]}

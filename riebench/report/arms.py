@@ -83,8 +83,10 @@ class Arm:
         self.family = self.method.split(" (")[0]
         several = len(self.ks) > 1
         self.labels = {k: f"{self.label} k={'default' if k is None else k}" if several else self.label for k in self.ks}
-        self.attempted = np.asarray(self.tried.any((1, 2)))
-        self.scored = np.asarray(~np.isnan(self.values["clip_text_edit"]).all((1, 2)))
+        # A search may have tried other strengths than the requested ones, or there are none of these.
+        searched, found = (~np.isnan(self.points[name]).all((1, 2)) for name in ("strength", "clip_text_edit"))
+        self.attempted = np.asarray(self.tried.any((1, 2)) | searched)
+        self.scored = np.asarray(~np.isnan(self.values["clip_text_edit"]).all((1, 2)) | found)
         lpips, unscored = self.points["lpips_base"], np.isnan(self.points["lpips_base"])
         lowest, highest = np.where(unscored, np.inf, lpips), np.where(unscored, -np.inf, lpips)
         ends = lowest.min((1, 2), initial=np.inf), highest.max((1, 2), initial=-np.inf)

@@ -16,7 +16,7 @@ from riebench.report.arms import ALL, CURVE, GAIN, Arm, Pairs
 from riebench.report.matching import gap
 from riebench.report.ranking import RANKINGS, ranked_metric
 from riebench.report.scores import ENOUGH, HeldOut, Matched, chosen_path
-from riebench.stats.resample import LEVEL, Bootstrap, Means, holm, letters, sign_flip
+from riebench.stats.resample import FLIPS, LEAST_FLIPS, LEVEL, Bootstrap, Means, holm, letters, sign_flip
 
 Array = NDArray[np.float64]
 
@@ -199,7 +199,7 @@ def comparisons_of(
         first, second = np.where(below, second, first), np.where(below, first, second)
         differences = values[:, first] - values[:, second]
         means = boot.means(differences)
-    p = sign_flip(differences, seed=seed)
+    p = sign_flip(differences, max(FLIPS, LEAST_FLIPS * len(both)), seed)
     corrected = holm(p)
     paths = {i: chosen_path(arms[i], pairs, scores[i], at, metric) for i in ranked}
     areas = np.stack([gap(*paths[a], *paths[b]) for a, b in zip(first, second, strict=True)], 2)

@@ -20,9 +20,18 @@ from riebench.report.frame import ANY, COLUMNS
 from riebench.report.groups import PAIR, SAME, Group, made_otherwise, measured_otherwise, read_groups
 from riebench.report.matching import cross
 from riebench.report.sheet import compose, tile
-from riebench.report.texttable import TextTable, interval, markdown_table, number, p_value, print_table, write_csv
+from riebench.report.texttable import (
+    TextTable,
+    digits_of,
+    interval,
+    markdown_table,
+    number,
+    p_value,
+    print_table,
+    write_csv,
+)
 from riebench.settings.lpips_search import WITHIN
-from riebench.stats.resample import Bootstrap, holm, sign_flip
+from riebench.stats.resample import Bootstrap, holm, sign_flip, too_narrow
 from riebench.util.errors import UserError, unknown
 
 log = logging.getLogger(__name__)
@@ -101,6 +110,8 @@ def _only(path: Path) -> Group:
     groups, why = read_groups([path])
     if len(groups) > 1:
         raise UserError(f"the run {path} mixes records that must not be compared ({'; '.join(why)}); split it first")
+    if (groups[0].frame.groupby(ARM, dropna=False)["part_sae"].nunique() > 1).any():
+        raise UserError(f"the run {path} holds a method with several SAEs; split it by SAE first")
     return groups[0]
 
 
@@ -251,6 +262,7 @@ def _place(strength: float, at: float) -> str:
 def comparison_tables(comparison: Comparison) -> list[TextTable]:
     """The two tables of a comparison."""
     metrics = list(dict.fromkeys(comparison.table["metric"]))
+    digits = {str(name): digits_of(part) for name, part in comparison.table.groupby("metric")["difference"]}
     rows = []
     searched = bool(comparison.table[AT].notna().any())
     for _, of_scope in comparison.table.groupby(["category", AT], sort=False, dropna=False):
@@ -259,7 +271,7 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
         cells = [str(scope), *place, str(most)]
         for row in of_scope.to_dict("records"):
             fewer = f" ({row['pairs']})" if row["pairs"] < most else ""
-            cells.append(interval(row["difference"], row["low"], row["high"]) + fewer)
+            cells.append(interval(row["difference"], row["low"], row["high"], digits[row["metric"]]) + fewer)
             cells.append(p_value(row["p_holm"]))
         rows.append(cells)
     head = ["category", *["at"] * searched, "pairs", *(text for m in metrics for text in (m, "p (Holm)"))]
@@ -268,6 +280,7 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
         f"{comparison.b} minus {comparison.a}: {comparison.settings} settings, "
         f"{comparison.pairs} of {comparison.attempted} pairs scored by both; "
         "mean over pairs, 95 % bootstrap interval (in round brackets: pairs, where a metric has fewer)"
+        + too_narrow(comparison.table["pairs"])
     )
     if comparison.changed.empty:
         return [TextTable(title, head, rows, left), TextTable(f"No pair changed by {comparison.metric}", ["pair"], [])]
@@ -275,7 +288,7 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
     for row in comparison.changed.to_dict("records"):
         steps = "" if row["on_steps"] in (ALL_STEPS, ANY) else f"steps {row['on_steps']}, "
         most = f"{row['method']}, {row['blocks']}, {steps}{_place(row['strength'], row[AT])}"
-        changed.append([row["pair_id"], row["category"], number(row["difference"]), most])
+        changed.append([row["pair_id"], row["category"], number(row["difference"], digits[comparison.metric]), most])
     titles = ["pair_id", "category", "mean change", "most at"]
     return [
         TextTable(title, head, rows, left),

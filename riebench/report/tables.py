@@ -32,6 +32,7 @@ from riebench.report.texttable import (
     p_value,
     print_table,
 )
+from riebench.stats.resample import too_narrow
 
 MOST_ROWS = 40  # of comparisons in Markdown; all are in the CSV
 OUTSIDE_MARK = "†"
@@ -80,6 +81,7 @@ def settings_table(curves: Curves, strength: float | None = None, overall: bool 
     title = "means over pairs [95 % bootstrap intervals]"
     if rows["at_lpips"].notna().any():
         title += "; at LPIPS: each pair at the strength that was searched for this LPIPS to the base image"
+    title += too_narrow(rows["pairs"])
     optional = dict.fromkeys(TRUTH, NARROW) | {GAIN: NARROWER}
     return TextTable(title, head, body, left=3, optional=optional, short=short)
 

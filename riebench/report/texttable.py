@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,11 +76,19 @@ def interval(mean: Any, low: Any, high: Any, digits: int = 3) -> str:
     return text if pd.isna(low) else f"{text} [{number(low, digits)}, {number(high, digits)}]"
 
 
+def digits_of(values: pd.Series) -> int:
+    """The decimals that numbers need: three, or more where three would show each of them as zero."""
+    largest = values.abs().max()
+    return 2 - math.floor(math.log10(largest)) if 0 < largest < 0.0005 else 3
+
+
 def p_value(p: float) -> str:
-    """A p-value as text."""
+    """A p-value as text; one below 5 % reads as below."""
     if pd.isna(p):
         return DASH
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    if p < 0.001:
+        return "< 0.001"
+    return "< 0.050" if 0.0495 <= p < 0.05 else f"{p:.3f}"
 
 
 def print_sections(table: TextTable, console: Console) -> None:
@@ -110,7 +119,7 @@ def print_table(table: TextTable, console: Console, sections: bool = False) -> N
 
 def _compact(text: str) -> str:
     """A cell without the zeros before the points of its interval."""
-    return re.sub(r"\[[-0-9., ]*\]", lambda match: match[0].replace("0.", "."), text)
+    return re.sub(r"\[[-0-9., ]*\]", lambda match: re.sub(r"(?<![0-9])0\.", ".", match[0]), text)
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,7 @@ insert-and-absorb algorithm (Piepho 2004).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +19,27 @@ from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float64]
 RESAMPLES, FLIPS, SEED, LEVEL = 10_000, 100_000, 0, 0.95
+LEAST_FLIPS = 40
+"""Smallest number of sign flips per comparison; with fewer no p-value stays below 5 % after Holm's correction."""
+FEW = 20
+"""Intervals over fewer pairs are too narrow: of drawn normal data they held the mean in 50, 74, 87, 90 and 93 of 100
+cases over 2, 3, 5, 9 and 20 pairs."""
 CHUNK = 10_000  # rows of sign flips at once
 COLUMNS = 32  # columns of a bootstrap at once
 THREADS = 2
+
+
+def too_narrow(pairs: Iterable[int]) -> str:
+    """What a table's title adds if one of its intervals is over few pairs; empty otherwise."""
+    return f"; over fewer than {FEW} pairs the intervals are too narrow" if any(1 < n < FEW for n in pairs) else ""
+
+
+def pairs_to_tell_apart(comparisons: int) -> int:
+    """The fewest pairs with which a sign-flip test can stay below 5 % after Holm's correction over ``comparisons``.
+
+    The smallest p-value of n pairs is 2 / 2^n.
+    """
+    return int(np.floor(np.log2(comparisons / (1 - LEVEL)))) + 2
 
 
 def strata(categories: Sequence[int]) -> list[NDArray[np.intp]]:

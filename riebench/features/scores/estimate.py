@@ -68,8 +68,7 @@ def ratio_estimate(above: Array, below: Array) -> Estimate:
     weights = _resamples(len(above)).weights
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = (np.asarray(above, float) @ weights) / (np.asarray(below, float) @ weights)
-    low, high = quantiles(np.where(np.isfinite(drawn), drawn, np.nan)[None])
-    return Estimate(value, number_or_none(low[0]), number_or_none(high[0]), len(above))
+    return Estimate(value, *_interval(np.where(np.isfinite(drawn), drawn, np.nan)), len(above))
 
 
 def one_minus(estimate: Estimate) -> Estimate:
@@ -86,8 +85,13 @@ def rank_correlation(a: Array, b: Array, seed: int = 0) -> Estimate:
         return Estimate(None, None, None, count)
     value = float(_correlations(x[:, None], y[:, None])[0])
     rows = np.random.default_rng(seed).integers(count, size=(count, _how_many(count)))
-    low, high = quantiles(_correlations(x[rows], y[rows])[None])
-    return Estimate(value, number_or_none(low[0]), number_or_none(high[0]), count)
+    return Estimate(value, *_interval(_correlations(x[rows], y[rows])), count)
+
+
+def _interval(drawn: Array) -> tuple[float | None, float | None]:
+    """Both ends of the interval of resamples ``[resamples]``; None where these are all the same."""
+    low, high = (float(end[0]) for end in quantiles(drawn[None]))
+    return (low, high) if np.round(high - low, 7) > 0 else (None, None)
 
 
 def _correlations(x: Array, y: Array) -> Array:
