@@ -436,6 +436,11 @@ def test_folders_of_several_saes_and_of_another_site(
         theirs = TopKSAE(96, 8, 2)
         theirs.cfg = SimpleNamespace(metadata=SimpleNamespace(hook_name="up.0.0"))  # type: ignore[assignment]
         riebench.load("mini", pipeline=pipeline, saes={site: theirs})
+    for site in ("up.0.0/output", "mid.0"):
+        save_sae(TopKSAE(96, 8, 2), tmp_path / "up.0.0" / "trainer_0", {})
+        riebench.load("mini", pipeline=pipeline, saes={site: tmp_path / "up.0.0"})
+    named = caplog.records.pop().getMessage()
+    assert named == f"the SAE {tmp_path / 'up.0.0' / 'trainer_0'} is named for up.0.0; it is used at mid.0"
     assert [r.getMessage().partition(" says ")[::2] for r in caplog.records] == [
         (f"the SAE {sae}", "that it was trained on 'up.0.0'; it is used at mid.0")
         for sae in (tmp_path / "theirs", "TopKSAE")

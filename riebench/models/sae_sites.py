@@ -45,7 +45,7 @@ def given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
     Raises:
         UserError: if there is no such site or folder, or the object can be no SAE.
     """
-    from riebench.sae.folders import only_sae, warn_of_site
+    from riebench.sae.folders import only_sae, site_of_path, warn_of_name, warn_of_site
     from riebench.sae.given import as_sae, trained_on
     from riebench.sae.layouts import hook_name, stated_config
 
@@ -56,6 +56,9 @@ def given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
     if trained in model.sites and trained != site:
         warn_of_site(folder or type(sae).__name__, site, str(trained))
     if folder is not None:
+        named = site_of_path(folder, model.sites)
+        if named is not None and block_of(named) != block_of(site):
+            warn_of_name(folder, site, named)
         return folder
     placed = sae.to(model.device) if callable(getattr(sae, "to", None)) else sae
     return as_sae(placed, model.sites[site].width, f"the SAE of {site}")

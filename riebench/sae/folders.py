@@ -261,6 +261,18 @@ def _upwards(folder: Path, root: Path) -> list[Path]:
     return [*between, *root.absolute().parents[:DEEPEST]] if root.name != FINAL else between
 
 
+def site_of_path(folder: Path, sites: Iterable[str]) -> str | None:
+    """The site for which a folder of an SAE or one just above is named, as ``up.0.0``; None without one."""
+    names = {site: folder_names(site) for site in sites}
+    return next((site for site in (_named_site(each, names) for each in _upwards(folder, folder)) if site), None)
+
+
+@cache
+def warn_of_name(folder: Path, site: str, named: str) -> None:
+    """Warn, once in a process, that an SAE is used at another site than its folder is named for."""
+    log.warning("the SAE %s is named for %s; it is used at %s", folder, named, site)
+
+
 @cache
 def warn_of_site(sae: Path | str, site: str, trained_on: str) -> None:
     """Warn, once in a process, that an SAE, in a folder or of a class, is used at another site than it says."""
