@@ -56,6 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="there is no GPU of CUDA's; see scripts/gpu_check"))
 
     gc.freeze()  # so that no collection of garbage goes through all modules again
+    gc.set_threshold(5_000, 10, 10)  # nor through all loaded models again and again
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ from riebench.models.mini import PAIRS
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("riebench/*/README.md"))]
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("riebench/**/*.md"), *ROOT.glob("results/**/*.md")})
-PROGRAM = program()
+PROGRAM: Any = typer.main.get_command(program())
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(riebench|scripts/\S+|python3?) ?")
 MARKER = re.compile(r"<!-- (not run|file): (.+) -->")
 NO_MODULES = {"riebench.csv"}  # a file
@@ -123,7 +123,7 @@ def parse(command: str) -> None:
     """
     words = [word for word in shlex.split(command, comments=True) if not re.match(r"[A-Z_]+=", word)]
     if words[0] == "riebench":
-        name, group = words.pop(0), typer.main.get_command(PROGRAM)
+        name, group = words.pop(0), PROGRAM
         while hasattr(group, "commands") and words and not words[0].startswith("-"):
             name, group = words[0], group.commands[words.pop(0)]
         if words not in (["--help"], ["-h"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.cli import main
-from riebench.engine.bench import denoiser_flops, difference, plain_pair, scored_pictures
+from riebench.engine.bench import Flops, denoiser_flops, difference, plain_pair, scored_pictures
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, DECODER, DENOISER, LPIPS, MASKER, TEXT, counting
 from riebench.engine.pair_worker import PairWorker
+from riebench.engine.presets import PRESETS
 from riebench.engine.request import Request, resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
@@ -65,7 +68,7 @@ def check_replay(model: SDXL, prompt: str, edits: list[Edit], steps: int) -> Non
             seen, made = predictions(model, base, work)
             runs.append((torch.stack(seen), [run.image for run in made]))
             (plain, *_) = base()
-            flops.append(denoiser_flops(model, work))
+            flops.append(denoiser_flops(model, work, whole=not replay))
     assert torch.equal(runs[0][0], runs[1][0])
     assert np.array_equal(runs[0][1], runs[1][1])
     assert not np.array_equal(runs[0][1][0], plain.image)
@@ -151,6 +154,17 @@ def test_a_captured_run_that_broke_off_is_not_replayed(model: SDXL, monkeypatch:
             model.generate(["a b"], [5], 1, capture=["up.0.1"])
     (again,) = model.generate(["a b"], [5], 1, edits=edits)
     assert np.array_equal(again.image, whole.image)
+
+
+def test_flops_are_those_that_torch_counts(model: SDXL) -> None:
+    """Linear layers, convolutions and attention."""
+    work = partial(model.generate, ["a b"], [5], 1)
+    work()  # its prompt is encoded once
+    with FlopCounterMode(display=False) as expected:
+        work()
+    with Flops() as found:
+        work()
+    assert found.total == expected.get_total_flops() > 0
 
 
 def test_at_most_six_tenths_of_the_arithmetic_remain(model: SDXL, mini: Instruments) -> None:
@@ -315,7 +329,10 @@ def test_a_run_survives_a_small_device(mini: Instruments, monkeypatch: pytest.Mo
     assert {r.error for r in work(worker(mini), pair).records} == {"OutOfMemoryError"}
 
 
-def test_bench_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of three settings; a bench of the preset's twelve is in tests/test_families.py."""
+    sweeps = [sweep._replace(strengths=(1,), k=sweep.k[:1]) for sweep in PRESETS["bench"].sweeps]
+    monkeypatch.setitem(PRESETS, "bench", replace(PRESETS["bench"], sweeps=sweeps))
     with pytest.raises(SystemExit) as left:
         main(["bench", "--pairs", "1", "--block", "up.0.1", "--steps", "1", "--json", str(tmp_path / "b.json")])
     said = capsys.readouterr().out

@@ -40,11 +40,18 @@ SITES = ["mid.0", "up.0.1/neurons.0"]
 SMALL: dict[str, Any] = {"k": (4,), "batch": 64, "steps": 12, "buffer": 200, "log_every": 4, "quiet": True}
 
 
-@pytest.fixture
-def data(mini: Instruments) -> Path:
+@pytest.fixture(scope="module")
+def collected(mini: Instruments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six prompts in shards of two."""
-    collect(mini.model, SITES, prompts="grammar", count=6, shard_prompts=2, out="data", quiet=True)
-    return Path("data")
+    out = tmp_path_factory.mktemp("collected") / "data"
+    collect(mini.model, SITES, prompts="grammar", count=6, shard_prompts=2, out=out, quiet=True)
+    return out
+
+
+@pytest.fixture
+def data(collected: Path) -> Path:
+    """A copy of it, which a test may change."""
+    return shutil.copytree(collected, Path("data"))
 
 
 def test_values_are_those_of_the_runs(mini: Instruments, data: Path) -> None:
