@@ -289,6 +289,7 @@ def test_files_that_are_no_transcoder_of_one_width(folder: Path, weights: dict[s
         ),
         ({"apply_b_dec_to_input": True}, "apply_b_dec_to_input in cfg.json is True, expected False"),
         ({"normalize_activations": "layer_norm"}, "normalize_activations"),
+        ({"d_out": 64}, r"d_out is 64 in cfg\.json and 96 in sae_weights\.safetensors; which is right cannot"),
     ):
         (folder / "cfg.json").write_text(json.dumps(config | change))
         with pytest.raises(UserError, match=said):

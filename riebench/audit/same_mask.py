@@ -13,6 +13,7 @@ import pandas as pd
 from riebench.audit.evidence import RANKING, SCORES, Subject, Table, compared
 from riebench.audit.part import AROUND, CSV, ROW, WIDTH, LeftOut, Part, cells, compare_arms, rows_of
 from riebench.report.arms import BASE
+from riebench.report.scores import matched
 from riebench.report.style import colour
 from riebench.report.texttable import TextTable, interval
 from riebench.settings.lpips_search import LPIPS, WITHIN
@@ -161,7 +162,8 @@ def _composites(subject: Subject) -> tuple[pd.DataFrame, list[str]]:
 
 
 def pictures_at(table: Table, budget: float) -> pd.DataFrame:
-    """The picture of each arm and pair at an LPIPS budget: the one of least strength within 5 % of the budget.
+    """The picture of each arm and pair at an LPIPS budget: the one of least strength within 5 % of the budget, with the
+    k of the report's score.
 
     Pairs without such a picture are left out, and so are arms with a single picture (``prompt``, ``none``).
 
@@ -170,7 +172,10 @@ def pictures_at(table: Table, budget: float) -> pd.DataFrame:
     """
     parts = []
     for name, arm in zip(table.names, table.arms, strict=True):
+        k_of_half = np.array([np.nan if k[0] is None else k[0] for k in matched(arm, table.pairs, [budget]).k])
+        k_of_pair = dict(zip(table.pairs.ids, k_of_half[table.pairs.half].tolist(), strict=True))
         rows = arm.records
+        rows = rows[rows["k"].fillna(-1) == rows["pair_id"].map(k_of_pair).fillna(-1)]
         near = rows[arm.curved & ((rows[LPIPS] - budget).abs() <= WITHIN * budget) & (rows["strength"] > 0)]
         first = near.sort_values("strength").drop_duplicates("pair_id")
         parts.append(first.assign(arm=name)[["key", "pair_id", "arm"]])
