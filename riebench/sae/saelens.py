@@ -170,6 +170,7 @@ def read_saelens(config: dict[str, Any], state: State) -> Parts:
         linear["decoder.weight"] = linear["decoder.weight"] * state[scaled[0]].float()
     parts = _with_activation(kind, linear, state, config, inner)
     if transcodes:
+        same_number("d_out", {SAELENS.config: config.get("d_out"), SAELENS.weights: W_dec.shape[1]})
         return transcoder(parts, state.get("W_skip"))
     if config.get("apply_b_dec_to_input") is False:
         parts = parts._replace(state=of_raw_vectors(parts.state))
