@@ -329,6 +329,27 @@ def test_pictures_at_a_budget_are_the_weakest_that_have_it() -> None:
     assert before["gain"]["sae"].to_numpy() == pytest.approx(table.at(0.05)["gain"]["sae"].to_numpy())
 
 
+def test_pictures_at_a_budget_are_of_the_k_that_the_score_is_of() -> None:
+    weak, strong = made({"sae": 0.04}), made({"sae": 0.08})
+    # With k 3 the LPIPS has the budget at half the strength, and with k 6 CLIP is higher there.
+    settings = [(3, 0.5, weak), (6, 1.0, strong)]
+    records = [
+        one.model_copy(
+            update={
+                "key": f"{k}{one.key}",
+                "setting": one.setting.model_copy(
+                    update={"options": {"k": k}, "strength": one.setting.strength * factor}
+                ),
+            }
+        )
+        for k, factor, made_with in settings
+        for one in made_with
+    ]
+    chosen = pictures_at(table_of(group_of(*records)), 0.05)
+    assert len(chosen) == 12
+    assert chosen["key"].str.startswith("6").all()
+
+
 def test_a_fault_that_turns_the_ranking_round() -> None:
     methods = {"sae": 0.02, "steering": 0.05, "neurons": 0.08}
     mended = table_of(group_of(*made(methods), name="mended"))
