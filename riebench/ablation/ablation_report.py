@@ -18,6 +18,7 @@ from riebench.ablation.effects import CHANGED, MEASURES, attributes_in, effects
 from riebench.report.sheet import BACKGROUND, compose, tile
 from riebench.report.style import FIXED, METADATA, PAPER
 from riebench.report.texttable import TextTable, interval, markdown_table, write_csv
+from riebench.stats.resample import too_narrow
 
 TABLE, SHEET = "table", "sheet.png"
 COLUMNS = 11
@@ -45,7 +46,12 @@ def write_report(folder: Path, ablation: Ablation, zeroings: Sequence[Zeroing]) 
     """Write ``table.csv``, ``table.md``, the figures and ``sheet.png`` (OSError); returns the table."""
     table = effects(ablation, zeroings)
     write_csv(table, folder / f"{TABLE}.csv")
-    texts = [f"# {headline(ablation)}\n", markdown_table(effects_table(table, ablation.prompts))]
+    measures = effects_table(table, ablation.prompts)
+    texts = [
+        f"# {headline(ablation)}\n",
+        *([f"{measures.title}\n"] if measures.title else []),
+        markdown_table(measures),
+    ]
     if attributes_in(table):
         texts.append(markdown_table(attributes_table(table)))
     texts.append(EXPLAINED.format(**ablation.metric_names) + (EXPLAINED_TRUTH if ablation.truth else ""))
@@ -68,7 +74,8 @@ def headline(ablation: Ablation) -> str:
 
 
 def effects_table(table: pd.DataFrame, prompts: int) -> TextTable:
-    """The measures of each set of blocks; the number of prompts is shown where some have failed."""
+    """The measures of each set of blocks; the number of prompts is shown where some have failed, and the title says
+    where they are few."""
     some_failed = bool((table["prompts"] < prompts).any())
     columns = [name for name in MEASURES if name in table]
     rows = []
@@ -76,7 +83,8 @@ def effects_table(table: pd.DataFrame, prompts: int) -> TextTable:
         cells = [interval(row[m], row[f"{m}_low"], row[f"{m}_high"], DIGITS.get(m, 3)) for m in columns]
         rows.append([row["blocks"], *([f"{row['prompts']}/{prompts}"] if some_failed else []), *cells])
     head = ["zeroed", *(["prompts"] if some_failed else []), *(MEASURES[name] for name in columns)]
-    return TextTable("", head, rows)
+    few = too_narrow(table["prompts"], "prompts")
+    return TextTable(f"means over prompts [95 % bootstrap intervals]{few}" if few else "", head, rows)
 
 
 def attributes_table(table: pd.DataFrame) -> TextTable:

@@ -72,7 +72,7 @@ def _section(group: ScoreGroup) -> str:
     return f"{group.title}:\n\n{markdown_table(score_table(group, intervals=True))}"
 
 
-EXPLAINED = """Means with 95 % intervals by bootstrap; a dash is undefined.
+EXPLAINED = """Means with 95 % intervals by bootstrap, too narrow over fewer than 20 units; a dash is undefined.
 
 - L0, explained (variance), LPIPS: over held-out pictures. LPIPS is that of pictures generated with the reconstruction
   in place of the values; zeroed: with 0 in their place.

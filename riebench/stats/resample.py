@@ -29,9 +29,9 @@ COLUMNS = 32  # columns of a bootstrap at once
 THREADS = 2
 
 
-def too_narrow(pairs: Iterable[int]) -> str:
-    """What a table's title adds if one of its intervals is over few pairs; empty otherwise."""
-    return f"; over fewer than {FEW} pairs the intervals are too narrow" if any(1 < n < FEW for n in pairs) else ""
+def too_narrow(counts: Iterable[int], units: str = "pairs") -> str:
+    """What a table's title adds if one of its intervals is over few pairs (or other units); empty otherwise."""
+    return f"; over fewer than {FEW} {units} the intervals are too narrow" if any(1 < n < FEW for n in counts) else ""
 
 
 def pairs_to_tell_apart(comparisons: int) -> int:
