@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 LONGEST = (
     *("test_token_families", "test_documents", "test_paint_page", "test_least", "test_sae_judge", "test_flux"),
-    *("test_resume", "test_model_state", "test_sae_data", "test_run", "test_gpu_check", "test_real", "test_report"),
-    *("test_ablation", "test_plugins", "test_api", "test_schedulers", "test_paint_server", "test_audit", "test_wheel"),
-    *("test_processes", "test_sae_learners", "test_families", "test_feature_index", "test_gsam"),
+    *("test_resume", "test_model_state", "test_other_code", "test_sae_data", "test_run", "test_gpu_check", "test_real"),
+    *("test_report", "test_ablation", "test_plugins", "test_api", "test_schedulers", "test_paint_server", "test_audit"),
+    *("test_wheel", "test_processes", "test_sae_learners", "test_families", "test_feature_index", "test_gsam"),
 )
 """Test files that take half a minute or more, the longest first."""
 WIDTHS = (8, 16, 24)

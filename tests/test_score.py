@@ -26,6 +26,8 @@ WORDS = ("--category", "6", "--category", "8", "--limit", "2")
 PAIRS_OF = select(load_pairs(PAIRS), categories=[6, 8], limit=2)
 NEW = {"psnr_outside", "mse_outside"}
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def command(*words: str | Path) -> int:
     with pytest.raises(SystemExit) as left:
