@@ -7,19 +7,17 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from riebench.engine import counting as names
 from riebench.engine.counting import Counts, counting, put_in
@@ -249,9 +247,9 @@ def denoiser_flops(model: Model, work: Callable[[], object], whole: bool = False
         if whole and shapes in known:
             total += known[shapes]
             return forward(*args, **kwargs)
-        with Flops() as counter:
+        with FlopCounterMode(display=False) as counter:
             output = forward(*args, **kwargs)
-        known[shapes] = counter.total
+        known[shapes] = counter.get_total_flops()
         total += known[shapes]
         return output
 
@@ -259,31 +257,6 @@ def denoiser_flops(model: Model, work: Callable[[], object], whole: bool = False
         put_in(stack, denoiser, attribute, counted)
         work()
     return total
-
-
-class Flops(TorchDispatchMode):
-    """Counts floating-point operations as torch's ``FlopCounterMode`` does, in half the time: not by module.
-
-    Attributes:
-        total: of all products and convolutions inside the ``with`` statement.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        with self:
-            parts = func.decompose(*args, **kwargs)  # into products, as a linear layer
-        if parts is not NotImplemented:
-            return parts
-        output, count = func(*args, **kwargs), flop_registry.get(func._overloadpacket)
-        if count is not None:
-            self.total += count(*args, **kwargs, out_val=output)
-        return output
 
 
 def _bars(done: Bench) -> list[Bar]:
