@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from copy import copy, deepcopy
+from copy import copy
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -197,28 +197,6 @@ def _networks_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("clip", "lpips", "masker"):
             patch.setattr(MiniInstruments, name, once(getattr(MiniInstruments, name)))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _pipelines_once() -> Iterator[None]:
-    """The pipelines that come with the package are read once for all; who opens one gets a copy of its own."""
-    from riebench.models import diffusers_entry
-    from riebench.models.mini import MINI, MINI_FLUX
-
-    open_pipeline = diffusers_entry.open_pipeline
-    opened: dict[tuple[str, ...], Any] = {}
-
-    def copied(entry: Any, folder: Path, settings: Any, device: Any) -> Any:
-        if not any(entry is own for own in (MINI, MINI_FLUX)):
-            return open_pipeline(entry, folder, settings, device)
-        key = (entry.name, str(device), settings.model.model_dump_json())
-        if key not in opened:
-            opened[key] = open_pipeline(entry, folder, settings, device)
-        return deepcopy(opened[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(diffusers_entry, "open_pipeline", copied)
         yield
 
 
