@@ -515,7 +515,7 @@ def test_few_pairs_are_said(tmp_path: Path) -> None:
     run = write_run(tmp_path / "few", records)
     found = analysed(run)
     assert any(note.startswith("5 pairs are few, so the 95 % intervals are too narrow") for note in found.notes)
-    assert "whatever its numbers, no test tells methods apart with less than 6 pairs of both" in found.notes
+    assert "with fewer than 6 pairs that both scored, no test can tell two methods apart" in found.notes
     assert "the intervals are too narrow" in settings_table(curves_of(read_groups([run])[0][0])).title
     assert "the intervals are too narrow" in comparison_tables(compare(run, run))[0].title
     many = curves({"sae": 0.4, "steering": 0.2}, pairs=20)

@@ -70,7 +70,8 @@ def make_index(
     Raises:
         UserError: also if the SAE cannot be used at the site.
     """
-    own, placed = given_sae(model, site, sae), placed_sae(model, site, sae)
+    own = given_sae(site, sae, model.sites, model.device)
+    placed = placed_sae(site, sae, model.sites, model.device)
     known = fingerprint or (sae_fingerprint(own) if isinstance(own, Path) else dictionary_fingerprint(placed))
     part = IndexPart(site, placed, Path(out), name, known)
     [index] = make_indexes(

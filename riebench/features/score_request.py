@@ -348,7 +348,7 @@ def _subjects(
 
     subjects: list[Subject] = []
     for target in targets:
-        placed = placed_sae(model, target.site, target.sae)
+        placed = placed_sae(target.site, target.sae, model.sites, model.device)
         subjects.append(Subject(target.name, target.kind, target.site, {target.site: placed}, target.config))
         for number in descriptions.get(target.site, {}):
             if not 0 <= number < len(placed.W_dec):

@@ -232,7 +232,7 @@ class Model(ABC):
             from riebench.models.sae_sites import given_sae
 
             check_saes(value)
-            value = {site: given_sae(self, site, sae) for site, sae in value.items()}
+            value = {site: given_sae(site, sae, self.sites, self.device) for site, sae in value.items()}
         if name in self.fixed and name in vars(self) and "_state" in vars(self):
             raise UserError(f"{name} of a loaded model cannot be set; load the model anew, with this setting")
         super().__setattr__(name, value)
@@ -437,7 +437,7 @@ class Model(ABC):
                 "the SAE of %s was changed in memory and is read from %s again; give another with saes=", site, own
             )
         if kept is None or kept[0] != mark or changed:
-            sae = placed_sae(self, site, own)
+            sae = placed_sae(site, own, self.sites, self.device)
             self._loaded_saes[site] = mark, sae, sae_mark(sae)
         return self._loaded_saes[site][1]
 

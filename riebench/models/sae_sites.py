@@ -10,9 +10,9 @@ from riebench.models.sites import Change, FromInput, Site, block_of, input_of
 from riebench.util.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    from riebench.models.model import Model
     from riebench.sae.sae import SAE
 
 
@@ -34,13 +34,14 @@ def change_by_codes(sae: Any, function: Callable[[Tensor, Tensor, int], Tensor])
     return lambda values, step: function(values, values, step)
 
 
-def given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
-    """The folder of an SAE that a user gives for a site, or the SAE on the model's device.
+def given_sae(site: str, sae: Any, sites: Mapping[str, Site], device: torch.device) -> Path | SAE:
+    """The folder of an SAE that a user gives for a site, or the SAE on a device.
 
     Args:
-        model: the model.
-        site: of the model.
+        site: one of the sites.
         sae: the folder of one, one of riebench's, or any object with ``encode`` and ``decode``.
+        sites: those of the model, by name.
+        device: where the SAE is used.
 
     Raises:
         UserError: if there is no such site or folder, or the object can be no SAE.
@@ -49,32 +50,32 @@ def given_sae(model: Model, site: str, sae: Any) -> Path | SAE:
     from riebench.sae.given import as_sae, trained_on
     from riebench.sae.layouts import hook_name, stated_config
 
-    if site not in model.sites:
-        raise unknown("site", site, model.sites)
+    if site not in sites:
+        raise unknown("site", site, sites)
     folder = only_sae(Path(sae)) if isinstance(sae, str | Path) else None
     trained = trained_on(sae) if folder is None else hook_name(stated_config(folder) or {})
-    if trained in model.sites and trained != site:
+    if trained in sites and trained != site:
         warn_of_site(folder or type(sae).__name__, site, str(trained))
     if folder is not None:
-        named = site_of_path(folder, model.sites)
+        named = site_of_path(folder, sites)
         if named is not None and block_of(named) != block_of(site):
             warn_of_name(folder, site, named)
         return folder
-    placed = sae.to(model.device) if callable(getattr(sae, "to", None)) else sae
-    return as_sae(placed, model.sites[site].width, f"the SAE of {site}")
+    placed = sae.to(device) if callable(getattr(sae, "to", None)) else sae
+    return as_sae(placed, sites[site].width, f"the SAE of {site}")
 
 
-def placed_sae(model: Model, site: str, sae: Any) -> SAE:
-    """The SAE of a site on the model's device; arguments and errors as of :func:`given_sae`.
+def placed_sae(site: str, sae: Any, sites: Mapping[str, Site], device: torch.device) -> SAE:
+    """The SAE of a site on a device; arguments and errors as of :func:`given_sae`.
 
     Raises:
         UserError: also if it cannot be read, or does not fit the site.
     """
     from riebench.sae.store import load_sae
 
-    own = given_sae(model, site, sae)
-    placed = (load_sae(own) if isinstance(own, Path) else own).to(model.device)
-    check_fits(placed, site, model.sites)
+    own = given_sae(site, sae, sites, device)
+    placed = (load_sae(own) if isinstance(own, Path) else own).to(device)
+    check_fits(placed, site, sites)
     return placed
 
 

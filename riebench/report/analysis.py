@@ -281,7 +281,7 @@ def _few_pairs(result: Analysis) -> list[str]:
         return notes
     most, needed = int(tested["pairs"].max()), pairs_to_tell_apart(max(1, int(tested["p"].notna().sum())))
     if most < needed:
-        notes.append(f"whatever its numbers, no test tells methods apart with less than {needed} pairs of both")
+        notes.append(f"with fewer than {needed} pairs that both scored, no test can tell two methods apart")
     if len(apart := tested[tested["pairs"] == 0]):
         first = f"{apart['a'].iloc[0]} and {apart['b'].iloc[0]}"
         notes.append(f"{len(apart)} comparisons are of methods without a pair in common, first {first}")

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 SAME = ["model", "protocol", "steps", "measured_with"]
 SETTING = ["method", "options", "k", "blocks", "strength", "on_steps", "part_sae"]
 PAIR = ["category", "seed", "original_prompt", "editing_prompt"]
-LONG = [
+LONG_TEXTS = [
     *("method_class", *(f"part_{name}" for name in PARTS if name != "sae")),
     *("measured_with", "measured_by", "made_by", "version", "commit"),
 ]
@@ -92,7 +92,7 @@ def read_groups(paths: Sequence[Path]) -> tuple[list[Group], list[str]]:
     groups: list[Group] = []
     why: list[str] = []
     for name, source in _sources(paths).items():
-        frame = load_records(source.path).astype(dict.fromkeys(LONG, "category"))
+        frame = load_records(source.path).astype(dict.fromkeys(LONG_TEXTS, "category"))
         frame["run"] = name
         frame, note = _last_of_each(frame, name)
         if mixed := sorted(metric for metric, by in _measured_by(frame).items() if len(by) > 1):
