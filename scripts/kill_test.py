@@ -24,10 +24,8 @@ from riebench.records import Record, read_records
 from riebench.util.errors import UserError
 
 REQUEST, PAIRS = resolve(
-    RunOptions(["steering", "none"], "down.2.1", strength=[1, 2], category=(1, 6, 8), limit=2, keep_images=1)
+    RunOptions(["steering", "none"], "down.2.1", strength=[0.5, 1, 2], category=(1, 6, 8), limit=2, keep_images=1)
 )
-LATEST = 0.8
-"""Seconds up to which an attempt is killed: half of what the whole run takes."""
 
 
 def main() -> int:
@@ -47,7 +45,7 @@ def main() -> int:
         folder = arguments.work / f"broken-{round_:03d}"
         seen: list[Record] = []
         while True:
-            ended = attempt(carry_out_in, folder, moments.uniform(0, LATEST) if kills < arguments.kills else None)
+            ended = attempt(carry_out_in, folder, moments.uniform(0, 1.5) if kills < arguments.kills else None)
             kills += not ended
             now = records(folder)
             faults += [f"{folder.name}: {r.pair_id} was lost after kill {kills}" for r in seen if r not in now]

@@ -24,10 +24,8 @@ from riebench.training.train_saes import train
 from riebench.training.training_log import FIGURE
 from riebench.training.training_plan import KINDS
 
-PROMPTS, SHARD = 32, 4
-STEPS, EVERY = 32, 4
-LATEST = 1.0
-"""Seconds up to which an attempt is killed; each work takes longer."""
+PROMPTS, SHARD = 60, 4
+STEPS, EVERY = 60, 4
 
 
 def main() -> int:
@@ -70,7 +68,7 @@ def main() -> int:
     scorers = assemble_scorers(model_instruments(model.entry, Settings(), PROTOCOLS["riebench"]))
 
     def ablating(folder: Path) -> None:
-        riebench.ablate(model, "default", prompts=4, scorers=scorers, keep_images=2, out=folder, quiet=True)
+        riebench.ablate(model, "default", prompts=6, scorers=scorers, keep_images=2, out=folder, quiet=True)
 
     faults = []
     works = {"collect": collecting, "train": training, "ablate": ablating}
@@ -79,7 +77,7 @@ def main() -> int:
         attempt(work, arguments.work / f"{name}-alone", None)
         while kills < arguments.kills:
             folder = arguments.work / f"{name}-{rounds:03d}"
-            while not attempt(work, folder, moments.uniform(0, LATEST) if kills < arguments.kills else None):
+            while not attempt(work, folder, moments.uniform(0, 2) if kills < arguments.kills else None):
                 kills += 1
             differences = differing(arguments.work / f"{name}-alone", folder)
             faults += [f"{folder.name}: {fault}" for fault in differences]

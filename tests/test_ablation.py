@@ -235,7 +235,7 @@ def test_killed_at_random_moments(
     said = capsys.readouterr().out
     assert code == 0, said
     assert "ablate: 4 kills" in said
-    assert len(read_zeroings(tmp_path / "k" / "ablate-alone")) == 16
+    assert len(read_zeroings(tmp_path / "k" / "ablate-alone")) == 24
 
 
 def test_a_fault_is_a_record_and_spoils_no_other(

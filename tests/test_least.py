@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from riebench.cli import main
 from riebench.engine.bench import denoiser_flops, difference, plain_pair, scored_pictures
 from riebench.engine.counting import CLIP_IMAGE, CLIP_TEXT, DECODER, DENOISER, LPIPS, MASKER, TEXT, counting
 from riebench.engine.pair_worker import PairWorker
-from riebench.engine.presets import PRESETS
 from riebench.engine.request import Request, resolve
 from riebench.engine.run_options import RunOptions
 from riebench.instruments.loading import HandedIn, Instruments
@@ -67,7 +65,7 @@ def check_replay(model: SDXL, prompt: str, edits: list[Edit], steps: int) -> Non
             seen, made = predictions(model, base, work)
             runs.append((torch.stack(seen), [run.image for run in made]))
             (plain, *_) = base()
-            flops.append(denoiser_flops(model, work, whole=not replay))
+            flops.append(denoiser_flops(model, work))
     assert torch.equal(runs[0][0], runs[1][0])
     assert np.array_equal(runs[0][1], runs[1][1])
     assert not np.array_equal(runs[0][1][0], plain.image)
@@ -317,10 +315,7 @@ def test_a_run_survives_a_small_device(mini: Instruments, monkeypatch: pytest.Mo
     assert {r.error for r in work(worker(mini), pair).records} == {"OutOfMemoryError"}
 
 
-def test_bench_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of three settings; a bench of the preset's twelve is in tests/test_families.py."""
-    sweeps = [sweep._replace(strengths=(1,), k=sweep.k[:1]) for sweep in PRESETS["bench"].sweeps]
-    monkeypatch.setitem(PRESETS, "bench", replace(PRESETS["bench"], sweeps=sweeps))
+def test_bench_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["bench", "--pairs", "1", "--block", "up.0.1", "--steps", "1", "--json", str(tmp_path / "b.json")])
     said = capsys.readouterr().out

@@ -127,11 +127,11 @@ def test_killed_at_random_moments(
     assert "20 kills" in said
     # What the script says is seen from here too.
     expected = read_records(tmp_path / "kills" / "unbroken")
-    assert len(expected) == 24
+    assert len(expected) == 36
     assert all(record.status == "ok" for record in expected)
     for folder in (tmp_path / "kills").glob("broken-*"):
         assert numbers(read_records(folder)) == numbers(expected)
-        assert (folder / "records.jsonl").read_bytes().count(b'{"key":') == 24
+        assert (folder / "records.jsonl").read_bytes().count(b'{"key":') == 36
 
 
 def test_only_what_is_missing_is_done(
