@@ -9,6 +9,7 @@ from pathlib import Path
 EAGER = """
 import importlib.metadata
 import scipy.stats
+from scipy import integrate
 from scipy.ndimage import zoom
 from scipy.optimize import linear_sum_assignment
 try:
@@ -18,18 +19,21 @@ except ImportError:
 packages = importlib.metadata.packages_distributions()
 """
 LATER = """
-import importlib.metadata, sys
+import gc, importlib.metadata, sys
 from riebench.util.lean_imports import lean_imports
 plain = importlib.metadata.packages_distributions
 with lean_imports("spare"):
     import eager
+    assert not gc.isenabled()
+assert gc.isenabled()
 assert eager.anything is None
-assert not {"scipy.stats", "scipy.ndimage", "scipy.optimize", "spare"} & set(sys.modules)
+assert not {"scipy.stats", "scipy.ndimage", "scipy.optimize", "scipy.integrate", "spare"} & set(sys.modules)
 assert importlib.metadata.packages_distributions is plain
 assert eager.zoom([[1.0, 2.0]], 2).shape == (2, 4)
 assert "scipy.ndimage" in sys.modules
 assert eager.linear_sum_assignment([[2.0, 1.0], [1.0, 2.0]])[1].tolist() == [1, 0]
 assert abs(eager.scipy.stats.beta.ppf(0.5, 1, 1) - 0.5) < 1e-9
+assert abs(eager.integrate.quad(lambda x: x, 0, 1)[0] - 0.5) < 1e-9
 assert eager.packages["numpy"] == plain()["numpy"]
 from spare.part import anything
 """

@@ -5,6 +5,7 @@ What is left out is imported when it is used.
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import sys
 from collections import UserDict
@@ -15,7 +16,12 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-LATER = {"scipy.stats": (), "scipy.ndimage": ("zoom",), "scipy.optimize": ("linear_sum_assignment",)}
+LATER = {
+    "scipy.stats": (),
+    "scipy.integrate": (),
+    "scipy.ndimage": ("zoom",),
+    "scipy.optimize": ("linear_sum_assignment",),
+}
 """Modules that diffusers' schedulers, lpips' training and transformers' losses import, with functions of theirs."""
 
 
@@ -31,9 +37,13 @@ def lean_imports(*without: str) -> Iterator[None]:
     stand_ins = {name: stand_in for name, stand_in in stand_ins.items() if name not in sys.modules}
     importlib.metadata.packages_distributions = _Packages
     sys.modules.update(stand_ins)
+    collects = gc.isenabled()
+    gc.disable()  # modules stay, so looking for garbage meanwhile takes a tenth of the time and finds none
     try:
         yield
     finally:
+        if collects:
+            gc.enable()
         importlib.metadata.packages_distributions = plain
         for name, stand_in in stand_ins.items():
             if sys.modules.get(name) is stand_in:
@@ -49,8 +59,9 @@ class _StandIn(ModuleType):
         return self._later(name) if name in LATER[self.__name__] else getattr(self._module(), name)
 
     def _module(self) -> ModuleType:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
+        for name in LATER:  # its own imports are of these modules, too
+            if isinstance(sys.modules.get(name), _StandIn):
+                del sys.modules[name]
         return import_module(self.__name__)
 
     def _later(self, name: str) -> Callable[..., Any]:
