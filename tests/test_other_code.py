@@ -592,6 +592,15 @@ def test_the_time_of_other_weights_is_not_known(run: Run, monkeypatch: pytest.Mo
         assert forecast(request).seconds == {}, damaged
 
 
+def test_the_kept_time_of_a_pass_counts_the_pictures_of_a_search(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr("riebench.engine.run.keep_timing", lambda work, device, seconds, passes: kept.append(passes))
+    options = RunOptions("steering", "all", strength=1, at_lpips=0.02, limit=1, category=1, steps=2)
+    session = carry_out(*resolve(options), RunOptions(out="timed", quiet=True))
+    assert session.written > 1
+    assert kept == [2 * (2 + session.written)]
+
+
 def test_the_time_of_weights_is_of_their_folder(tmp_path: Path) -> None:
     (part,) = (part for part in entry_named("sdxl-turbo").parts if part.name == "model")
     request, _ = resolve(RunOptions("none", "mid.0", strength=1, limit=1, category=1))

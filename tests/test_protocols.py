@@ -277,6 +277,19 @@ def test_the_plan_of_the_published_sweep() -> None:
     assert 15e9 < plan.memory < 40e9
 
 
+@pytest.mark.parametrize(
+    ("model", "guidance", "passes"),
+    [("sd1.5", None, 2), ("sd1.5", 1.0, 1), ("lcm", None, 1), ("flux-dev", None, 1), ("qwen-image", None, 2)],
+)
+def test_only_an_unconditional_part_doubles_the_passes_of_a_plan(
+    model: str, guidance: float | None, passes: int
+) -> None:
+    settings = {} if guidance is None else {"guidance": guidance}
+    chosen: dict[str, Any] = {"pairs": PAIRS, "limit": 1, "category": 1, "strength": (1, 2), "steps": 3}
+    plan = forecast(resolve(RunOptions("steering", "all", model=model, settings=settings, **chosen))[0])
+    assert plan.forwards == plan.pairs * 3 * (2 + 2) * passes
+
+
 def test_what_is_named_twice_is_planned_once() -> None:
     twice = RunOptions(["sae", "sae"], ["mid.0", "mid.0"], strength=[1, 2, 1.0], k=[3, 3], limit=1, category=1)
     request, _ = resolve(twice)

@@ -53,21 +53,24 @@ def forecast(request: Request) -> Forecast:
     if search := request.at_lpips:
         searched = TYPICAL_RUNS * len(search.budgets) * sum(len(c.on_steps) for c in request.conditions)
     pairs = len(request.pair_ids)
-    guidance = entry.guidance if model.guidance is None else model.guidance
-    rows = 2 if guidance > 1 else 1
-    passes = pairs * request.steps * rows
-    forwards = passes * (2 + settings + searched)
+    forwards, plain = (passes_of(request, pairs * (2 + each * (settings + searched))) for each in (1, 3))
     memory = None
     if entry.pipeline_parameters:
         size = BYTES[model.dtype]
         weights = entry.pipeline_parameters * size + INSTRUMENT_WEIGHTS * BYTES["float32"]
         values = max(_neuron_values(entry, c, request) for c in request.conditions) * request.steps
+        rows = request.batch * entry.passes_a_step(request.settings)
         # Neurons are held three times: of base and source run, and in one plan.
-        memory = weights + entry.row_bytes * rows * request.batch * size / 4 + 3 * values * size
+        memory = weights + entry.row_bytes * rows * size / 4 + 3 * values * size
     seconds = {device: each * forwards for device, each in timings(timed_work(request)).items()}
     if model.device != "auto":
         seconds = {device: value for device, value in seconds.items() if device == model.device}
-    return Forecast(settings, searched, pairs, forwards, passes * (2 + 3 * (settings + searched)), memory, seconds)
+    return Forecast(settings, searched, pairs, forwards, plain, memory, seconds)
+
+
+def passes_of(request: Request, pictures: int) -> int:
+    """The passes of the denoiser that a number of pictures of a run take, both parts of a guided step counted."""
+    return pictures * request.steps * entry_named(request.model).passes_a_step(request.settings)
 
 
 def timed_work(request: Request) -> str:

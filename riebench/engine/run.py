@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from riebench.engine.forecast import forecast, timed_work
+from riebench.engine.forecast import forecast, passes_of, timed_work
 from riebench.engine.pair_task import LoadedRun, PairResult, PairTask
 from riebench.engine.request import Request
 from riebench.engine.resume import lacking, left_to_do, refuse_other_makers, refuse_other_request, refuse_other_runs
@@ -96,9 +96,9 @@ def carry_out(
             logger.info("%d records are in %s; %d are left to make", len(before), path, left)
         with writing_run_file(folder, loaded_run, request, options, session):
             _work(crew, tasks, folder, session, options)
-    rows = request.steps * sum(2 + len(task.settings) for task in tasks[: session.pairs])
-    if rows and given.model is None:  # nothing tells the weights of a loaded model
-        keep_timing(timed_work(request), loaded_run.device, session.seconds, rows)
+    if session.pairs and given.model is None:  # nothing tells the weights of a loaded model
+        passes = passes_of(request, 2 * session.pairs + session.written)
+        keep_timing(timed_work(request), loaded_run.device, session.seconds, passes)
     return session
 
 

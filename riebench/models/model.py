@@ -97,6 +97,14 @@ class ModelEntry(ABC):
             UserError: if the model does not have a setting.
         """
 
+    def scale(self, settings: Settings) -> float:
+        """The guidance scale of a run."""
+        return self.guidance if settings.model.guidance is None else settings.model.guidance
+
+    def passes_a_step(self, settings: Settings) -> int:
+        """How many passes of the denoiser a picture takes in a step: 2 with an unconditional part, else 1."""
+        return 2 if self.scale(settings) > 1 else 1
+
     @abstractmethod
     def sites(self, settings: Settings) -> Mapping[str, Site]:
         """Name to site, in the order in which they run; read from configurations, without weights."""

@@ -49,9 +49,18 @@ class SDEntry(SDXLEntry):
             return super().is_of(folder)
         return (config.get("timestep_spacing") == "trailing") == (self.guidance <= 1)
 
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the U-Net takes the guidance as a number, as LCM's does."""
+        return self.pipeline_class.startswith("Latent")
+
+    def passes_a_step(self, settings: Settings) -> int:
+        """See :class:`ModelEntry`; 1 too if the guidance is embedded."""
+        return 1 if self.embeds_guidance else super().passes_a_step(settings)
+
     def guidance_text(self) -> str:
         """See :class:`DiffusersEntry`."""
-        return f"embedded, {self.guidance:g}" if self.pipeline_class.startswith("Latent") else super().guidance_text()
+        return f"embedded, {self.guidance:g}" if self.embeds_guidance else super().guidance_text()
 
     def saes(self, settings: Settings) -> Mapping[str, Path]:
         """The SAEs in ``sae.folder``; empty without that setting."""

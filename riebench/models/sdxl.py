@@ -145,8 +145,7 @@ class SDXLEntry(DiffusersEntry):
         Raises:
             UserError: if there are such settings.
         """
-        chosen = settings.model
-        guidance = self.guidance if chosen.guidance is None else chosen.guidance
+        chosen, guidance = settings.model, self.scale(settings)
         needing = {
             "a negative prompt": chosen.negative_prompt is not None,
             "the setting model.unconditional=subtract": chosen.unconditional == "subtract",
@@ -230,7 +229,7 @@ class SDXL(DiffusersModel):
     def __init__(self, pipeline: Any, entry: SDXLEntry, settings: Settings, fingerprint: str) -> None:
         chosen, config, factor = settings.model, pipeline.unet.config, pipeline.vae_scale_factor
         size = side_of(chosen.size, config.sample_size * factor, factor)
-        self.guidance = entry.guidance if chosen.guidance is None else chosen.guidance
+        self.guidance = entry.scale(settings)
         negative, unconditional = chosen.negative_prompt, chosen.unconditional
         halves = {"negative_prompt": negative is not None, "unconditional": unconditional == "subtract"}
         for name, is_set in halves.items():

@@ -54,6 +54,8 @@ Place: TypeAlias = Literal["alone", "first", "last"]
 Guidance: TypeAlias = Literal["none", "embedded", "rows", "rows, conditional first", "calls"]
 """How a pipeline is guided: not at all; by a number that the network takes; by an unconditional half in each batch,
 before the conditional one unless said; or by a second call after the conditional one."""
+UNGUIDED = ("none", "embedded")
+"""The kinds of guidance without an unconditional part."""
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,9 @@ class TokenEntry(DiffusersEntry):
         more = "; true guidance" if self.true_guidance else ""
         return "none" + more if self.guidance_kind == "none" else f"{self.guidance_kind}, {self.guidance:g}{more}"
 
-    def scale(self, settings: Settings) -> float:
-        """The guidance scale of a run."""
-        return self.guidance if settings.model.guidance is None else settings.model.guidance
+    def passes_a_step(self, settings: Settings) -> int:
+        """See :class:`ModelEntry`; 1 too if the network takes the guidance as a number."""
+        return 1 if self.kind(settings) in UNGUIDED else 2
 
     def kind(self, settings: Settings) -> Guidance:
         """How a run is guided; a guidance by rows or calls that is too small is none."""
@@ -252,9 +254,9 @@ class TokenEntry(DiffusersEntry):
             raise UserError(f"{wrong}; {self.least_guidance:g} switches guidance off")
         hint = f"give --set model.{'true_guidance' if self.true_guidance else 'guidance'}=NUMBER"
         for name in ("negative_prompt", "unconditional"):
-            if name in chosen and kind in ("none", "embedded"):
+            if name in chosen and kind in UNGUIDED:
                 above = "true guidance above 1" if self.true_guidance else f"guidance above {self.guided_above:g}"
-                if self.guidance_kind in ("none", "embedded") and not self.true_guidance:
+                if self.guidance_kind in UNGUIDED and not self.true_guidance:
                     raise UserError(f"{self.name} has no unconditional part and no setting model.{name}; leave it out")
                 raise UserError(f"the setting model.{name} needs a {above}; {hint}")
         if "unconditional" in chosen and kind == "calls":
@@ -364,7 +366,7 @@ class Tokens(DiffusersModel):
         paths, blocks = {site: inner.path for site, (_, inner) in self.places.items()}, block_sites(sites)
         before = {block: [paths[earlier] for earlier in blocks[:number]] for number, block in enumerate(blocks)}
         self.kind, self.guidance = entry.kind(settings), entry.scale(settings)
-        self.guided = self.kind not in ("none", "embedded")
+        self.guided = self.kind not in UNGUIDED
         chosen_guidance = {
             "guidance": self.guidance if entry.guidance_kind != "none" else None,
             "unconditional": chosen.unconditional if self.kind.startswith("rows") else None,

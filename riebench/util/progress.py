@@ -81,21 +81,21 @@ def tracked(title: str) -> Track:
     return track
 
 
-def keep_timing(work: str, device: str, seconds: float, rows: int) -> None:
-    """Keep how many seconds a row of a model's passes took on a device, for the plan of the next run.
+def keep_timing(work: str, device: str, seconds: float, passes: int) -> None:
+    """Keep how many seconds a pass of a picture through a model took on a device, for the plan of the next run.
 
     Args:
         work: names the model and what else its time depends on; nothing is kept if it is empty.
         device: that computed.
-        seconds: of all rows.
-        rows: their number.
+        seconds: of all passes.
+        passes: their number.
     """
     if work:
-        keep_facts(TIMINGS, {work: timings(work) | {device: seconds / max(1, rows)}})
+        keep_facts(TIMINGS, {work: timings(work) | {device: seconds / max(1, passes)}})
 
 
 def timings(work: str) -> dict[str, float]:
-    """Device to seconds for each row, as the last run of the same work on it measured; empty if none is known."""
+    """Device to seconds for each pass, as the last run of the same work on it measured; empty if none is known."""
     kept = read_facts(TIMINGS).get(work)
     by_device = kept.items() if isinstance(kept, dict) else ()
     return {device: float(seconds) for device, seconds in by_device if isinstance(seconds, int | float) and seconds > 0}
