@@ -286,6 +286,13 @@ def test_a_verdict_of_a_test_that_could_not_tell_says_so() -> None:
     assert sentence == "It cannot tell paste (0.780; 5 pairs, too few for any test) from the best intervention, sae."
 
 
+def test_a_mean_of_rounding_alone_is_a_plain_zero() -> None:
+    frame = values(sae=[0.1 + i / 100 for i in range(20)], none=[-3e-18] * 20)
+    games = gaming({"gain": frame}, ["sae"], ["none"], [1] * 20)
+    [sentence] = Gaming(games, frame, 0.05).verdict("gain")
+    assert sentence == "It puts none (0.000) below the best intervention, sae."
+
+
 def test_a_composite_is_the_picture_inside_the_masks_alone() -> None:
     picture, base = np.full((2, 2, 3), 9, np.uint8), np.zeros((2, 2, 3), np.uint8)
     region = np.array([[True, False], [False, False]])

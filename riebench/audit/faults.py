@@ -97,7 +97,7 @@ class Faults(Part):
         changed, same = rows[rows["changed"] > 0], rows[rows["changed"] == 0]["protocol"]
         sentences = [f"No change by {', '.join(same)}."] if len(same) else []
         each = ", ".join(
-            f"{row.protocol} {row.rank_correlation:.3f} (largest change {row.largest_change:+.3f}, {row.in_setting})"
+            f"{row.protocol} {row.rank_correlation:z.3f} (largest change {row.largest_change:+z.3f}, {row.in_setting})"
             for row in changed.itertuples()
         )
         if each:

@@ -95,7 +95,7 @@ class Gaming(Part):
 
 def _game(row: Mapping[str, Any]) -> str:
     few = f"; {row['pairs']} pairs, too few for any test" if row["pairs"] < pairs_to_tell_apart(1) else ""
-    return f"{row['game']} ({row['mean']:.3f}{few})"
+    return f"{row['game']} ({number(row['mean'])}{few})"
 
 
 def games_of(table: Table, values: Mapping[str, pd.DataFrame]) -> Values:

@@ -142,7 +142,7 @@ class Agreement(Part):
                 continue
             here = rows[rows.index.isin(at_budget.index)]
             each = ", ".join(
-                f"{row.correlation:.2f}{_ends(row)}{_budget(row)} ({row.points} on {row.pairs} pairs)"
+                f"{row.correlation:z.2f}{_ends(row)}{_budget(row)} ({row.points} on {row.pairs} pairs)"
                 for row in rows.itertuples()
             )
             wide = (here["high"] - here["low"]).max() > WIDE  # not where every resample ranks alike
@@ -180,11 +180,11 @@ class Agreement(Part):
                 continue
             row: Any = part.iloc[int(part["correlation"].argmax())]
             best = f"{row['metric']}{_budget(row)}"
-            sentences.append(f"Over {what}, {best} agrees best: {row['correlation']:.2f}{_ends(row)}.")
+            sentences.append(f"Over {what}, {best} agrees best: {row['correlation']:z.2f}{_ends(row)}.")
         rankings = rivals[(rivals["level"] == METHODS) & rivals["metric"].isin(RANKING)]
         mean = rankings.groupby("budget")["correlation"].mean()
         if len(mean):
-            best = f"LPIPS {mean.idxmax():g} agrees best (mean over rankings {mean.max():.2f})"
+            best = f"LPIPS {mean.idxmax():g} agrees best (mean over rankings {mean.max():z.2f})"
             sentences.append(f"Of the budgets, {best}.")
         return sentences + self._protocol_points()
 
@@ -193,7 +193,7 @@ class Agreement(Part):
             return []
         changed = self.by_protocol[(self.by_protocol["low"] > 0) | (self.by_protocol["high"] < 0)]
         each = ", ".join(
-            f"{row.score} by {row.protocol} {row.difference:+.3f} [{row.low:.3f}, {row.high:.3f}]"
+            f"{row.score} by {row.protocol} {row.difference:+z.3f} [{row.low:z.3f}, {row.high:z.3f}]"
             for row in changed.itertuples()
         )
         if not each:
@@ -231,7 +231,7 @@ def _budget(row: Any) -> str:
 
 
 def _ends(row: Any) -> str:
-    return "" if pd.isna(row.low) else f" [{row.low:.2f}, {row.high:.2f}]"
+    return "" if pd.isna(row.low) else f" [{row.low:z.2f}, {row.high:z.2f}]"
 
 
 def _draw_bars(axes: Axes, part: pd.DataFrame, tones: list[str]) -> None:
