@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from riebench.engine.counting import CLIP_TEXT, counting
 from riebench.instruments.loading import Instruments
 from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.models import Model
+from riebench.models.devices import second_stream
 from riebench.models.diffusers_entry import open_pipeline
 from riebench.models.diffusers_model import DiffusersModel
 from riebench.models.pipeline_state import state_fingerprint
@@ -30,6 +32,15 @@ from riebench.standin.pipeline import write_pipeline
 from riebench.util.batches import is_out_of_memory
 
 CPU = torch.device("cpu")
+
+
+def test_work_beside_another_thread_s_has_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch keeps freed memory by stream: with a stream for each pair a GPU would hold it thirty times."""
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    gpu = torch.device("cuda:7")
+    with second_stream(gpu) as first, second_stream(gpu) as again:
+        assert first is again
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from riebench.engine.request import Request
 from riebench.engine.sae_check import check_method_takes
 from riebench.instruments.loading import HandedIn, load_instruments
 from riebench.metrics import metrics_of
-from riebench.models.devices import fitting_threads, own_stream
+from riebench.models.devices import fitting_threads, second_stream, types_as_loaded
 from riebench.pairs import Pair
 from riebench.records import Record
 from riebench.util.errors import PairError
@@ -125,7 +125,8 @@ class PairWorker:
         work = PairWork(task, self.recorder, self.instruments, self.kept_for_all, self.learnt, self.trace)
         fault: Exception | None = None
         try:
-            with self.instruments.model.unwatched(), fitting_threads(self.instruments.model.small):
+            model = self.instruments.model
+            with model.unwatched(), fitting_threads(model.small), types_as_loaded(model.device):
                 work.generate()
             self._check_unchanged()
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
@@ -139,7 +140,7 @@ class PairWorker:
             if fault is not None:
                 raise fault
             model = self.instruments.model
-            with own_stream(model.device), fitting_threads(model.small):
+            with second_stream(model.device), fitting_threads(model.small), types_as_loaded(model.device):
                 result = work.result()
         except Exception as error:  # noqa: BLE001 - as above
             result = PairResult(self.recorder.failures(work.task, error, work.stage))

@@ -152,7 +152,10 @@ def carry_out_scores(request: ScoreRequest, out: Path) -> list[dict[str, Any]]:
         pictures = _pictures(entry, request, prompted)
         subjects = _subjects(targets, pictures.model, request, prompted, descriptions)
         if left := _left_to_judge(subjects, _facts(request, pictures), descriptions, out):
-            _judge_all(left, pictures, _fit_prompts(entry, request), folder)
+            from riebench.models.devices import types_as_loaded
+
+            with types_as_loaded(pictures.model.device):
+                _judge_all(left, pictures, _fit_prompts(entry, request), folder)
         from riebench.features.score_tables import write_score_tables
 
         return write_score_tables(out)

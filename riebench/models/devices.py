@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING
 
 from riebench.util.errors import UserError
@@ -40,11 +41,28 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def own_stream(device: torch.device) -> AbstractContextManager[object]:
-    """Inside the ``with`` statement a GPU's work goes to a stream of its own, beside that of other threads."""
+def second_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Inside the ``with`` statement a GPU's work goes to a second stream, beside what another thread gives the first.
+
+    It is always the same one: PyTorch keeps freed memory for the stream that it was freed on.
+    """
     import torch
 
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
+    return torch.cuda.stream(_second_stream(device)) if device.type == "cuda" else nullcontext()
+
+
+@cache
+def _second_stream(device: torch.device) -> torch.cuda.Stream:
+    import torch
+
+    return torch.cuda.Stream(device)
+
+
+def types_as_loaded(device: torch.device) -> AbstractContextManager[object]:
+    """Inside the ``with`` statement a caller's autocast does not act: records name the type of the weights alone."""
+    import torch
+
+    return torch.autocast(device.type, enabled=False)
 
 
 @contextmanager

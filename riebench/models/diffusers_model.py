@@ -21,6 +21,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.arguments import edits_of_call
+from riebench.models.devices import types_as_loaded
 from riebench.models.diffusers_entry import DiffusersEntry, Text
 from riebench.models.model import DECODER, DENOISER, Model
 from riebench.models.schedulers import MEND, check_scheduler, check_steps
@@ -393,7 +394,7 @@ class DiffusersModel(Model):
             why = self.diffusers_entry.no_start
             raise UserError(f"{self.entry.name} cannot begin with a finished picture: {why}")
         run = (str(prompt), int(seed), int(steps))
-        with self._turn, torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        with self._turn, torch.no_grad(), types_as_loaded(self.device):
             self._follow()
             if self._finished is None or self._finished[0] != run:
                 latents: list[Tensor] = []

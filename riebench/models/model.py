@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from riebench.models.arguments import check_saes, edits_of_call, whole
-from riebench.models.devices import fitting_threads, weights_fingerprint
+from riebench.models.devices import fitting_threads, types_as_loaded, weights_fingerprint
 from riebench.models.sites import Batch, Change, Edit, Run, Site, Start, check_edits, default_blocks
 from riebench.prompts import GRAMMAR, Prompted, Split, read_prompts
 from riebench.settings.settings import refuse_without_effect
@@ -406,9 +406,7 @@ class Model(ABC):
 
         rows, start = edits_of_call(prompts, seeds, steps, edits, capture, on_steps, start)
         prompts, seeds, steps = [*map(str, prompts)], [*map(int, seeds)], int(steps)  # numpy's too
-        # Under a caller's autocast the networks would compute in another type than the conditions of records say.
-        plain = torch.autocast(self.device.type, enabled=False)
-        with self._turn, fitting_threads(self.small), torch.no_grad(), plain:
+        with self._turn, fitting_threads(self.small), torch.no_grad(), types_as_loaded(self.device):
             self._follow()
             check_edits(rows, self.sites, steps, self.device)
             for site in capture:
