@@ -19,6 +19,7 @@ import torch
 import toy_family
 
 import riebench
+from riebench.ablation.ablation_folder import read_zeroings
 from riebench.cli import main
 from riebench.engine import recorder
 from riebench.engine.forecast import forecast, timed_work
@@ -32,11 +33,12 @@ from riebench.methods.registry import METHODS
 from riebench.metrics import METRICS
 from riebench.metrics.clip import ClipScorer
 from riebench.models.entries import entry_named
+from riebench.paint.paint_instruments import PaintInstruments
 from riebench.pairs import Pair, load_pairs
 from riebench.records import code, read_records, record_key
 from riebench.records.schema import measures_alike
 from riebench.settings.protocols import PROTOCOLS
-from riebench.settings.settings import parse_settings
+from riebench.settings.settings import Settings, parse_settings
 from riebench.util.code_files import imported_files, module_files
 from riebench.util.errors import UserError
 from riebench.util.live_code import live_hash
@@ -563,6 +565,42 @@ def test_a_prompt_that_clip_reads_in_part_has_no_similarity(run: Run, mini: Inst
     assert null == {name for name in record.metrics if name.startswith("clip_text_edit")}
     assert "99 tokens, of which CLIP reads 9" in str(record.notes["edit prompt"])
     assert "original prompt" not in record.notes
+
+
+def test_an_ablation_has_no_similarity_with_a_prompt_that_clip_reads_in_part(
+    mini: Instruments, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("prompts.txt").write_text("a red heart in a meadow\na blue star\n")
+    scorers = mini.scorers._replace(clip=Reading(mini.scorers.clip, cut="a blue star"))  # type: ignore[arg-type]
+    done = riebench.ablate(mini.model, "mid.0", prompts="prompts.txt", out="a", scorers=scorers, quiet=True)
+    whole, cut = done.zeroings
+    assert (cut.clip, cut.clip_untouched) == (None, None)
+    assert None not in (whole.clip, whole.clip_untouched, cut.lpips)
+    assert "a blue star" in caplog.text
+    assert read_zeroings(Path("a")) == done.zeroings
+    assert done.table is not None
+    assert done.table["clip"].tolist() == [whole.clip]
+
+
+def test_the_page_has_no_similarity_with_a_prompt_that_clip_reads_in_part(mini: Instruments) -> None:
+    instruments = PaintInstruments(mini.model.entry, Settings())
+    instruments.clip = Reading(mini.scorers.clip, cut="a blue star")  # type: ignore[assignment]
+    picture = np.zeros((128, 128, 3), np.uint8)
+    scores = {
+        prompt: next(instruments.scores(picture, picture, prompt, 3)) for prompt in ("a blue star", "a red heart")
+    }
+    assert "of which CLIP reads 9" in scores["a blue star"]["clip"]["reason"]
+    assert scores["a red heart"]["clip"]["base"] == scores["a red heart"]["clip"]["edited"]
+
+
+def test_a_caller_s_autocast_changes_no_record(run: Run, mini: Instruments) -> None:
+    run("sae")
+    (plain,) = read_records(Path("r"))
+    with torch.autocast("cpu", torch.bfloat16):
+        run("sae", out="cast")
+        cast = riebench.ablate(mini.model, "mid.0", prompts=1, out="a", scorers=mini.scorers, quiet=True).zeroings
+    assert read_records(Path("cast"))[0].metrics == plain.metrics
+    assert cast == riebench.ablate(mini.model, "mid.0", prompts=1, out="b", scorers=mini.scorers, quiet=True).zeroings
 
 
 def test_prompts_that_clip_reads_alike_are_told(run: Run, mini: Instruments, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,6 +20,7 @@ from riebench.features.score_request import score
 from riebench.features.subjects import Subject, dictionary_fingerprint
 from riebench.features.switching import reconstructed, switched_off, switched_on, zeroed
 from riebench.instruments.loading import Instruments
+from riebench.metrics.clip import ClipScorer
 from riebench.mini.drawn_world import DrawnWorld
 from riebench.mini.grammar import ATTRIBUTES, parse
 from riebench.models import Model
@@ -186,6 +187,16 @@ def test_what_load_takes_is_scored_and_indexed(
     for take in (lambda: riebench.load("mini", saes={SITE: ours}), lambda: score(ours, tmp_path, site=SITE)):
         with pytest.raises(UserError, match=r"latent_bias of .* has numbers that are not finite"):
             take()
+
+
+def test_prompts_that_clip_reads_in_part_have_no_similarity(
+    loaded: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClipScorer, "cut", lambda self, prompt: "99 tokens, of which CLIP reads 9")
+    (facts,) = score(SITE, tmp_path, model=loaded, baselines=(), **FEW)
+    for kind in ("", "zeroed_"):
+        assert facts["summary"][f"{kind}clip_change"]["value"] is None
+        assert facts["summary"][f"{kind}lpips"]["value"] > 0
 
 
 def test_steps_are_told_apart(loaded: Model, tmp_path: Path) -> None:

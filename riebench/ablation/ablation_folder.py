@@ -80,7 +80,7 @@ class Zeroing(BaseModel):
         blocks: whose updates were zeroed.
         status: ``failed`` if there is no picture.
         lpips: to the untouched picture.
-        clip: similarity of the picture with the prompt.
+        clip: similarity of the picture with the prompt; None if CLIP does not read the end of the prompt.
         clip_untouched: the same of the untouched picture.
         untouched: attribute to the value that the untouched picture shows, where pictures are read.
         zeroed: the same of this picture.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,12 +14,15 @@ from riebench.ablation.ablation_folder import Ablation, Zeroing
 from riebench.ablation.ablation_request import MASKER, AblationRequest, BlockSet
 from riebench.features.switching import zeroed
 from riebench.instruments.loading import assemble_scorers, model_instruments, world_of
+from riebench.metrics.scoring import whole_text
+from riebench.models.devices import types_as_loaded
 from riebench.models.sites import Edit
 from riebench.prompts import Prompted, prompts_hash
 from riebench.records.schema import Value
 from riebench.settings.protocols import PROTOCOLS
 from riebench.util.errors import PairError
 
+log = logging.getLogger(__name__)
 PROTOCOL = "riebench"
 DIGITS = 6
 Picture = NDArray[np.uint8]
@@ -89,7 +94,8 @@ class AblationWorker:
             faults, scored = dict.fromkeys(sets, untouched), {}
         else:
             faults = {blocks: fault for blocks, fault in outcomes.items() if isinstance(fault, PairError)}
-            scored = self._scored(prompted, pictures)
+            with types_as_loaded(self.model.device):
+                scored = self._scored(prompted, pictures)
         failed = {
             blocks: Zeroing(**prompted._asdict(), blocks=blocks, status="failed", reason=str(fault))
             for blocks, fault in faults.items()
@@ -122,16 +128,18 @@ class AblationWorker:
         """A record for each set of blocks that has a picture."""
         images = list(pictures.values())
         clip = self.scorers.clip
-        similar = (clip.images(images).double() @ clip.text(prompted.prompt).double()).tolist()
+        if cut := clip.cut(prompted.prompt):
+            log.warning("no CLIP similarity with the prompt %r (seed %d), which has %s", *prompted, cut)
+        similar = (clip.images(images).double() @ whole_text(clip, prompted.prompt)).tolist()
         read = [None if self.world is None else dict(self.world.read(image, *prompted)) for image in images]
         rows = zip(pictures, self._distances(images), similar, read, strict=True)
         return {
             blocks: Zeroing(
                 **prompted._asdict(),
                 blocks=blocks,
-                lpips=round(lpips, DIGITS),
-                clip=round(value, DIGITS),
-                clip_untouched=round(similar[0], DIGITS),
+                lpips=_rounded(lpips),
+                clip=_rounded(value),
+                clip_untouched=_rounded(similar[0]),
                 untouched=read[0],
                 zeroed=shown,
             )
@@ -147,3 +155,8 @@ class AblationWorker:
             features = lpips.features(images[start : start + lpips.batch])
             totals += lpips.totals([lpips.layers(base, picture) for picture in features])
         return totals
+
+
+def _rounded(value: float) -> float | None:
+    """A number as records keep it; None for NaN."""
+    return None if math.isnan(value) else round(value, DIGITS)

@@ -177,7 +177,9 @@ class Judge:
         change = np.array([pixel_change(pictures.images[i], e) for i, e in zip(numbers, images, strict=True)])
         change = change.reshape(len(numbers), -1)
         moved = clip.images(images).double().numpy() - pictures.embeddings[list(numbers)]
-        texts = clip.texts([pictures.prompted[i].prompt for i in numbers]).double().numpy()
+        prompts = [pictures.prompted[i].prompt for i in numbers]
+        texts = clip.texts(prompts).double().numpy()
+        texts[[bool(clip.cut(prompt)) for prompt in prompts]] = np.nan  # CLIP does not read their end
         kept = np.full(len(numbers), np.nan)
         if pictures.world is not None:
             rows = zip(numbers, images, strict=True)

@@ -168,9 +168,13 @@ def _base_in_place(seen: Seen, lpips_source: float) -> Seen:
 
 def _embedded(clip: ClipScorer, pictures: Sequence[Image], reference: Reference) -> tuple[Tensor, list[Tensor]]:
     """Embeddings ``[n, d]`` of pictures, and ``[d]`` of the edit prompt and of the original one; NaN if it is cut."""
-    prompts = (reference.edit_prompt, reference.original_prompt)
-    texts = [clip.text(prompt).double() * (math.nan if clip.cut(prompt) else 1) for prompt in prompts]
+    texts = [whole_text(clip, prompt) for prompt in (reference.edit_prompt, reference.original_prompt)]
     return clip.images(pictures).double(), texts
+
+
+def whole_text(clip: ClipScorer, prompt: str) -> Tensor:
+    """The embedding ``[d]`` of a prompt in float64 on the CPU; NaN if CLIP does not read its end."""
+    return clip.text(prompt).double() * (math.nan if clip.cut(prompt) else 1)
 
 
 def doubts_of_texts(clip: ClipScorer, reference: Reference) -> dict[str, str]:

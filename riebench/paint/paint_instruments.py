@@ -94,7 +94,9 @@ class PaintInstruments:
 
     def scores(self, base: Image, edited: Image, prompt: str, seed: int) -> Iterator[dict[str, Any]]:
         """Yield CLIP of both pictures with the prompt, LPIPS between them, and the attributes that the reader sees."""
-        if self.clip is not None:
+        if self.clip is not None and (cut := self.clip.cut(prompt)):
+            yield {"clip": {"reason": f"none: the prompt has {cut}"}}
+        elif self.clip is not None:
             of = self.clip.images([base, edited]).double() @ self.clip.text(prompt).double()
             yield {"clip": {"name": self.clip.name, "base": float(of[0]), "edited": float(of[1])}}
         if self.lpips is not None:

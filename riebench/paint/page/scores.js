@@ -32,7 +32,8 @@ async function get() {
 function pair(term, nodes) { return element("dl", {}, element("dt", { text: term }), element("dd", {}, ...nodes)); }
 function draw(scores, edited) {
   const nodes = [];
-  if (scores.clip) {
+  if (scores.clip?.reason) nodes.push(pair("CLIP with the prompt", [scores.clip.reason]));
+  else if (scores.clip) {
     const { base, edited: after } = scores.clip;
     nodes.push(pair("CLIP with the prompt", edited ? [`${shown(base)} → `, element("span", { class: after < base ? "down" : "up", text: shown(after) })] : [shown(base)]));
   }
