@@ -16,7 +16,8 @@ import pytest
 
 from riebench.util.errors import UserError
 from riebench.weights.fetch import ProgressLines, _from_address, read_ledger
-from riebench.weights.parts import Download
+from riebench.weights.fetch import fetch as fetch_here
+from riebench.weights.parts import Download, Part
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = "vocab.txt"
@@ -199,6 +200,19 @@ def test_a_file_from_an_address_that_is_another(hub: str, tmp_path: Path) -> Non
     (tmp_path / "trunk.pth").write_bytes(TRUNK[:100])
     with pytest.raises(UserError, match=r"expected 00000000; it is now .*damaged"):
         _from_address(Download(f"{hub}/trunk.pth", "00000000"), tmp_path / "trunk.pth")
+
+
+def test_what_another_fetch_notes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (Part(name, name, (), Download(f"http://nowhere/{name}", ""), 1, ()) for name in ("one", "other"))
+
+    def download(source: Download, target: Path) -> str:
+        if source.name == "one":
+            list(fetch_here([other], tmp_path))
+        return source.name
+
+    monkeypatch.setattr("riebench.weights.fetch._from_address", download)
+    list(fetch_here([one], tmp_path))
+    assert read_ledger(tmp_path).keys() == {"one", "other"}
 
 
 def test_progress_is_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

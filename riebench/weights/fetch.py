@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from riebench.util.errors import UserError
-from riebench.util.files import file_hash
+from riebench.util.files import file_hash, write_whole
 from riebench.weights.parts import Download, HubFiles, Part
 
 log = logging.getLogger(__name__)
@@ -48,16 +48,17 @@ def fetch(parts: Sequence[Part], root: Path, only: Collection[str] = ()) -> Iter
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be made: {error.strerror}; name another --weights") from None
-        ledger = read_ledger(root)
+        known = read_ledger(root).get(part.name, {})
         if isinstance(source, HubFiles):
             # A branch moves on; the commit of the first fetch is the one that is completed.
-            first = ledger.get(part.name, {}).get("revision") if source.revision == "main" else None
+            first = known.get("revision") if source.revision == "main" else None
             revision = _from_hub(source, first or source.revision, folder)
-            ledger[part.name] = {"repo": source.repo, "revision": revision}
+            noted = {"repo": source.repo, "revision": revision}
         else:
             revision = _from_address(source, folder / source.name)
-            ledger[part.name] = {"url": source.url, "revision": revision}
-        (root / LEDGER).write_text(json.dumps(ledger, indent=2) + "\n")
+            noted = {"url": source.url, "revision": revision}
+        ledger = read_ledger(root) | {part.name: noted}  # read anew: downloads take long, and others may note theirs
+        write_whole(root / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
         yield part, revision
 
 
