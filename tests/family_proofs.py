@@ -22,10 +22,10 @@ from torch import Tensor
 import riebench
 from riebench.models import Batch, Edit, Start
 from riebench.models.diffusers_model import DiffusersModel
+from riebench.models.dry_trace import dry_trace
 from riebench.models.sdxl import SDXL, site_path
 from riebench.models.sites import neuron_sites
 from riebench.models.tokens import Blocks, Tokens
-from riebench.models.traced import dry_trace
 from riebench.pairs import Pair
 from riebench.sae.topk import TopKSAE
 from riebench.util.errors import UserError

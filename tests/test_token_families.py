@@ -20,11 +20,11 @@ import riebench
 from riebench.instruments.loading import Instruments
 from riebench.models import Start
 from riebench.models.diffusers_entry import DiffusersEntry
+from riebench.models.dry_trace import dry_trace
 from riebench.models.entries import FAMILIES, entry_named
 from riebench.models.sdxl import SDXL
 from riebench.models.sites import block_of, block_sites
 from riebench.models.tokens import TokenEntry, Tokens
-from riebench.models.traced import dry_trace
 from riebench.standin.flux_pipeline import FLUX_SHAPES, write_flux
 from riebench.standin.newer_tiny_pipelines import NEWER
 from riebench.standin.tiny_pipelines import TINY, write_tiny_model, write_tiny_pipeline

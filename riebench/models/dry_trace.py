@@ -1,4 +1,4 @@
-"""Pipelines of an unknown class with a transformer, whose layout a dry trace finds: a trial, unproven.
+"""A dry trace of a pipeline of an unknown class with a transformer: what its layout is, or why that is not clear.
 
 A dry trace makes short runs and compares what blocks are given and put out. It finds the lists of blocks that hold the
 picture, the picture's place in what they take and return, the conditional rows or calls, and the grid of tokens. Then
@@ -9,24 +9,16 @@ Importing it needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
 from math import isqrt
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from riebench.models.devices import pick_device
-from riebench.models.diffusers_entry import class_in, open_pipeline
-from riebench.models.diffusers_model import joined
-from riebench.models.model import Model
-from riebench.models.sites import Batch, Run, Site
-from riebench.models.tokens import Blocks, Guidance, Place, TokenEntry, Tokens, row_of
-from riebench.settings.settings import ModelSettings, Settings
+from riebench.models.tokens import Blocks, Guidance, Place
 from riebench.util.errors import UserError
-from riebench.weights.parts import INSTRUMENTS
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +126,7 @@ class Trial:
     def __init__(self, pipeline: Any, denoiser: str, size: int, arguments: Mapping[str, Any]) -> None:
         for part in (denoiser, "vae", "scheduler"):
             if getattr(pipeline, part, None) is None:
-                raise _unclear(pipeline, f"it has no component {part!r}")
+                raise unclear(pipeline, f"it has no component {part!r}")
         self.pipeline, self.denoiser, self.size = pipeline, getattr(pipeline, denoiser), size
         self.arguments = plain_arguments(pipeline) | dict(arguments)
 
@@ -164,14 +156,14 @@ class Trial:
             raise
         except Exception as error:
             reason = (str(error).strip().splitlines() or [""])[0]
-            raise _unclear(self.pipeline, f"its call with a prompt fails ({type(error).__name__}: {reason})") from error
+            raise unclear(self.pipeline, f"its call with a prompt fails ({type(error).__name__}: {reason})") from error
         finally:
             del self.pipeline.vae.decode
             if own is not None:
                 self.pipeline.vae.decode = own
         if tuple(getattr(pictures, "shape", ())) != (1, 3, self.size, self.size) or len(latents) != 1:
             what = list(getattr(pictures, "shape", [type(pictures).__name__]))
-            raise _unclear(self.pipeline, f"its call returns {what} for a picture of {self.size} px")
+            raise unclear(self.pipeline, f"its call returns {what} for a picture of {self.size} px")
         return latents[0]
 
     def watched(self, prompt: str, seed: int) -> tuple[dict[str, ListSeen], Tensor]:
@@ -257,7 +249,7 @@ def dry_trace(pipeline: Any, denoiser: str, size: int, arguments: Mapping[str, A
             found[name] = _described(pipeline, name, own, *at)
             picture = _tokens(own.last[0][found[name].output], found[name].place, at[2])
     if picture is None:
-        raise _unclear(pipeline, "no list of blocks holds the picture")
+        raise unclear(pipeline, "no list of blocks holds the picture")
     last, count = [*found.values()][-1], picture.shape[1]
     own, rows = plain[last.path], len(picture)
     calls = own.calls // STEPS
@@ -269,18 +261,18 @@ def dry_trace(pipeline: Any, denoiser: str, size: int, arguments: Mapping[str, A
     guidance = GUIDANCE.get((rows, calls, follow[0])) if len(follow) == 1 and own.calls == calls * STEPS else None
     if guidance is None:
         wrong = f"a step has {own.calls / STEPS:g} calls of {rows} rows, of which {len(follow)} follow the prompt"
-        raise _unclear(pipeline, wrong)
+        raise unclear(pipeline, wrong)
     height, width = latents.shape[-2:]
     cells = isqrt(height * width // count)
     if cells**2 * count != height * width or height % cells or width % cells:
-        raise _unclear(pipeline, f"{count} tokens do not cover latents of {height} x {width} cells")
+        raise unclear(pipeline, f"{count} tokens do not cover latents of {height} x {width} cells")
     layout = Layout(tuple(found.values()), guidance, picture.shape[2], (height // cells, width // cells))
     for token in {min(layout.grid[1] + 1, count - 1), count - 1}:
         edited = trial.edited(own.blocks[-1], (STEPS - 1) * calls, partial(_edited, layout, follow[0][1], token))
         moved = (edited - latents).abs().float().flatten(0, -3).amax(0)
         cell = divmod(int(moved.argmax()), moved.shape[1])
         if not bool(moved.any()) or tuple(side // cells for side in cell) != divmod(token, layout.grid[1]):
-            raise _unclear(pipeline, f"an edit of the picture's token {token} acts at the cell {cell} of the latents")
+            raise unclear(pipeline, f"an edit of the picture's token {token} acts at the cell {cell} of the latents")
     return layout
 
 
@@ -300,12 +292,12 @@ def _picture_at(pipeline: Any, own: ListSeen, seeded: ListSeen, before: Tensor |
         return None
     if before is None:
         if len(changed) > 1:
-            raise _unclear(pipeline, f"the seed changes several arguments of the first block: {[*changed]}")
+            raise unclear(pipeline, f"the seed changes several arguments of the first block: {[*changed]}")
         [(key, differs)] = changed.items()
         tokens = differs.any(-1).any(0).nonzero().flatten().tolist()
         start, count, whole = tokens[0], len(tokens), differs.shape[1]
         if tokens[-1] - start + 1 != count:
-            raise _unclear(pipeline, "the picture's tokens are not in a row")
+            raise unclear(pipeline, "the picture's tokens are not in a row")
         places = [(key, start, count, whole)]
     else:
         count = before.shape[1]
@@ -316,10 +308,10 @@ def _picture_at(pipeline: Any, own: ListSeen, seeded: ListSeen, before: Tensor |
             if start >= 0 and _equal(value[:, start : start + count], before)
         ]
     if len(places) != 1:
-        raise _unclear(pipeline, f"a list of blocks takes the picture of the list before at {len(places)} places")
+        raise unclear(pipeline, f"a list of blocks takes the picture of the list before at {len(places)} places")
     [(key, start, count, whole)] = places
     if start and start + count != whole:
-        raise _unclear(pipeline, f"the picture's tokens are {start} to {start + count - 1} of {whole}")
+        raise unclear(pipeline, f"the picture's tokens are {start} to {start + count - 1} of {whole}")
     return key, "alone" if count == whole else "last" if start else "first", count
 
 
@@ -330,7 +322,7 @@ def _described(pipeline: Any, name: str, own: ListSeen, picture: Key, place: Pla
         links = {(picture, element) for element, value in own.last[0].items() if value.shape == shape}
     outputs = [element for key, element in links if key == picture]
     if len(outputs) != 1:
-        raise _unclear(pipeline, f"blocks of {name} do not take the picture as the block before puts it out")
+        raise unclear(pipeline, f"blocks of {name} do not take the picture as the block before puts it out")
     texts = [key for key, element in links if key != picture and element == 1 - (outputs[0] or 0)]
     number = own.whole_blocks(picture)
     return Blocks(
@@ -362,147 +354,7 @@ def _edited(layout: Layout, row: int, token: int, output: Any) -> Any:
     return value if last.output is None else tuple(value if n == last.output else v for n, v in enumerate(output))
 
 
-def _unclear(pipeline: Any, why: str) -> UserError:
+def unclear(pipeline: Any, why: str) -> UserError:
+    """The error of a pipeline whose layout is not clear."""
     known = "give a pipeline of a class that 'riebench models' lists"
     return UserError(f"the dry trace of {type(pipeline).__name__} is not conclusive: {why}; {known}")
-
-
-@dataclass(frozen=True)
-class TracedEntry(TokenEntry):
-    """A pipeline of any class with a transformer; what the trace finds is put into the fields of the family."""
-
-    traced_kind: Guidance = "none"
-
-    def kinds_of_sites(self) -> tuple[list[str], list[str]]:
-        """See :class:`DiffusersEntry`; unknown."""
-        return [], []
-
-    def check_settings(self, settings: Settings) -> None:
-        """See :class:`TokenEntry`; the guidance is that of the pipeline's call.
-
-        Raises:
-            UserError: if there is no folder or no size, too.
-        """
-        super().check_settings(settings)
-        if settings.model.size is None:
-            raise UserError("a dry trace needs the side of the pictures; give --set model.size=1024, or another number")
-
-    def kind(self, settings: Settings) -> Guidance:
-        """See :class:`TokenEntry`; as traced."""
-        return self.traced_kind
-
-    def side(self, transformer: Mapping[str, Any], factor: int, size: int | None) -> int:
-        """See :class:`TokenEntry`; the chosen one."""
-        return size or self.size
-
-    def folder(self, settings: Settings) -> Path | None:
-        """See :class:`DiffusersEntry`.
-
-        Raises:
-            UserError: if no folder was named.
-        """
-        if settings.model.location is None:
-            raise UserError(f"{self.name} has no weights of its own; give --model DIR --set model.family={self.name}")
-        return super().folder(settings)
-
-    def sites(self, settings: Settings) -> Mapping[str, Site]:
-        """See :class:`ModelEntry`; the pipeline is loaded and traced, once in a process."""
-        return self._found(settings).sites_for({self.denoiser: {}, "vae": {}}, settings.model.size)
-
-    def saes(self, settings: Settings) -> Mapping[str, Path]:
-        """See :class:`TokenEntry`."""
-        return {} if settings.sae.folder is None else super(TracedEntry, self._found(settings)).saes(settings)
-
-    def _found(self, settings: Settings) -> TracedEntry:
-        if self.blocks:
-            return self
-        if settings.model not in TRACED_BEFORE:
-            self.load(settings.model_copy(update={"sae": type(settings.sae)()}))
-        return TRACED_BEFORE[settings.model][1]
-
-    def load(self, settings: Settings) -> Model:
-        """See :class:`ModelEntry`."""
-        folder = self.folder(settings)
-        assert folder is not None  # one was named
-        named = replace(self, pipeline_class=class_in(folder))
-        pipeline = open_pipeline(named, folder, settings, pick_device(settings.model.device))
-        model = named.model_of(pipeline, settings, named.fingerprint_of(folder, settings))
-        model.saes = self.saes(settings)
-        return model
-
-    def wrap(self, pipeline: Any, settings: Settings) -> Model:
-        """See :class:`DiffusersEntry`; of any class."""
-        if not hasattr(pipeline, self.denoiser):
-            raise _unclear(pipeline, f"it has no component {self.denoiser!r}")
-        return replace(self, pipeline_class=type(pipeline).__name__).checked_model(pipeline, settings)
-
-    def model_of(self, pipeline: Any, settings: Settings, fingerprint: str) -> Model:
-        """See :class:`DiffusersEntry`; the pipeline is traced first, unless the latest of these settings was this."""
-        before, found = TRACED_BEFORE.get(settings.model, ("", self)), self
-        if not self.blocks:
-            again = before[0] == fingerprint and before[1].pipeline_class == self.pipeline_class
-            found = before[1] if again else self._traced(pipeline, settings)
-        TRACED_BEFORE[settings.model] = fingerprint, found
-        return Traced(pipeline, found, settings, fingerprint)
-
-    def _traced(self, pipeline: Any, settings: Settings) -> TracedEntry:
-        size = settings.model.size or self.size
-        layout = dry_trace(pipeline, self.denoiser, size, {})
-        rows, columns = layout.grid
-        if rows != columns or size % columns:
-            raise _unclear(pipeline, f"{size} x {size} px have {rows} x {columns} tokens")
-        return replace(
-            self,
-            blocks=layout.blocks,
-            traced_kind=layout.guidance,
-            width=lambda config: layout.width,
-            factor=lambda vae: 1,
-            patch=size // columns,
-            size=size,
-            arguments=plain_arguments(pipeline),
-        )
-
-
-class Traced(Tokens):
-    """A pipeline that was traced: its own call from a prompt, a picture at a time, with noise of its own."""
-
-    entry: TracedEntry
-
-    def _encode_text(self, prompt: str, unconditional: bool = False) -> dict[str, Any]:
-        """See :class:`DiffusersModel`; the prompt, which the call encodes."""
-        return {"prompt": [prompt]}
-
-    def call_arguments(self, texts: Sequence[Mapping[str, Any]], steps: int, latents: Tensor) -> dict[str, Any]:
-        """See :class:`DiffusersModel`; without latents."""
-        sides = {"height": self.size, "width": self.size}
-        return {**joined(texts, {}), **sides, "num_inference_steps": steps, "output_type": "pt", **self.entry.arguments}
-
-    def latent_shape(self) -> tuple[int, ...]:
-        """See :class:`DiffusersModel`; unknown."""
-        return 1, 1, 1
-
-    def _initial_latents(self, seeds: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
-        """None, so that the call draws its own from the generators."""
-        import torch
-
-        return torch.empty(0)
-
-    def _first_step(self, batch: Batch) -> AbstractContextManager[Any]:
-        """See :class:`DiffusersModel`; nothing is replayed."""
-        return nullcontext()
-
-    def _even_batch(self, batch: Batch) -> list[Run]:
-        """See :class:`Tokens`; a row at a time."""
-        rows = range(len(batch.prompts))
-        return [run for row in rows for run in super(Tokens, self)._batch(row_of(batch, row))]
-
-
-TRACED_BEFORE: dict[ModelSettings, tuple[str, TracedEntry]] = {}
-"""Settings to the fingerprint of the pipeline that was traced in this process, and the entry that was found for it."""
-TRACED = TracedEntry(
-    "traced",
-    (),
-    parts=INSTRUMENTS,
-    no_start="its layout was found by a trial alone",
-    conditions={"family": "traced", "proof": "none, the layout was found by a dry trace alone"},
-)
