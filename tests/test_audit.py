@@ -465,6 +465,14 @@ def test_what_records_cannot_tell_is_left_out_and_said(capsys: pytest.CaptureFix
     assert {path.name for path in Path("out").iterdir()} >= {"power.png", "power.csv", "told-apart.csv"}
 
 
+def test_a_single_run_needs_no_list() -> None:
+    write_run(Path("run"), made({"sae": 0.03, "steering": 0.08}, pairs=6))
+    of_one, of_list = audit("run", out="one", quiet=True), audit(["run"], out="list", quiet=True)
+    assert of_one.findings is not None
+    assert of_list.findings is not None
+    pd.testing.assert_frame_equal(of_one.findings.frames["power"], of_list.findings.frames["power"])
+
+
 def test_words_for_correlations() -> None:
     assert [word(c) for c in (0.8, -0.85, 0.497, 0.49, 0.0, -0.49, np.nan)] == [
         "strong", "contrary", "moderate", "weak", "weak", "weak", "undefined",
@@ -600,6 +608,7 @@ def test_an_audit_of_mini_from_its_runs_to_its_page(
     [
         (["audit"], ["--out"]),
         (["audit", "nowhere", "--out", "o"], ["nowhere does not exist", "folder of a finished run"]),
+        (["audit", "zeroed", "--out", "o"], ["zeroed holds an ablation (ablation.json), not a run", "finished run"]),
         (["audit", "run", "--out", "run"], ["--out run", "give another folder"]),
         (["audit", "run", "--out", "file"], ["--out file is a file", "give a folder"]),
         (["audit", "run", "--out", "o", "--budget", "0"], ["--budget is 0", "expected an LPIPS above 0", "0.05"]),
@@ -614,6 +623,9 @@ def test_an_audit_of_mini_from_its_runs_to_its_page(
 def test_bad_input_is_one_line(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     write_run(Path("run"), made({"sae": 0.03, "steering": 0.08}, pairs=6))
     Path("file").write_text("")
+    Path("zeroed").mkdir()
+    Path("zeroed/ablation.json").write_text("{}")
+    Path("zeroed/records.jsonl").write_text('{"prompt": "a red heart"}\n')
     with pytest.raises(SystemExit) as left:
         main(words)
     error = capsys.readouterr().err

@@ -38,7 +38,7 @@ class Audited:
 
 
 def audit(
-    runs: Sequence[str | Path] = (),
+    runs: str | Path | Sequence[str | Path] = (),
     *,
     out: str | Path = "audit",
     limit: int | None = None,
@@ -52,8 +52,9 @@ def audit(
     Without ``runs`` the audit makes its own runs on mini in ``out/runs``; existing records there are kept.
 
     Args:
-        runs: folders of finished runs, or files of records. The first is audited. The others must have the same pairs
-            with other seeds or by another protocol. A part that the runs do not allow is left out, with the reason.
+        runs: folders of finished runs, or files of records, or a single one. The first is audited, together with those
+            of its protocol and seeds. The others must have the same pairs with other seeds or by another protocol. A
+            part that the runs do not allow is left out, with the reason.
         out: folder for text, page, tables and figures.
         limit: largest number of pairs of each category in the audit's own runs; None for all.
         seeds: number of its own runs with other seeds; None for 2.
@@ -68,6 +69,7 @@ def audit(
     from riebench.audit.audit_files import write_audit
 
     folder, failed = Path(out), 0
+    runs = [runs] if isinstance(runs, str | Path) else runs
     _check(folder, [Path(run) for run in runs], budget)
     if runs:
         if (limit, seeds, workers) != (None, None, None):

@@ -87,8 +87,8 @@ def audit_command(
         list[Path] | None,
         typer.Argument(
             metavar="RUN...",
-            help="Folders of finished runs: the first is audited, others are the same pairs with other seeds or by "
-            "another protocol. Without any, the audit makes its own on mini.",
+            help="Folders of finished runs: the first is audited, with others of its protocol and seeds; further ones "
+            "are the same pairs with other seeds or by another protocol. Without any, the audit makes its own on mini.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Pairs of each category at most, of its own runs.")] = None,

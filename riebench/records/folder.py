@@ -21,7 +21,7 @@ from riebench.records.schema import Record, joined
 from riebench.util.errors import UserError
 from riebench.util.files import remove_torn, write_each_whole
 from riebench.util.json_lines import Lines, mend_lines, read_lines
-from riebench.util.work_folder import WorkFolder, full_disk
+from riebench.util.work_folder import WorkFolder, full_disk, other_kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,10 +169,12 @@ def records_file(path: Path) -> Path:
     """The file of records that a path stands for.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or the folder holds another kind of work, such as an ablation.
     """
     if path.is_file() and path.suffix not in SUFFIXES:
         raise UserError(f"{path} is no file of records; give the folder of a finished run")
+    if content := other_kind(path, RUN):
+        raise UserError(f"{path} holds {content}; give the folder of a finished run")
     for file in (path / RECORDS, path / PACKED) if path.is_dir() else (path,):
         if file.is_file():
             return file

@@ -120,11 +120,22 @@ def refuse_other_kinds(folder: Path, kind: str) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"the folder {folder} cannot be written (it is a file); give another with --out")
-    if not kind or not (folder / kind).exists():
-        for file, content in KINDS.items():
-            if (folder / file).exists():
-                expected = f", not {KINDS[kind]}" if kind else ""
-                raise UserError(f"{folder} holds {content} ({file}){expected}; give another --out")
+    if content := other_kind(folder, kind):
+        raise UserError(f"{folder} holds {content}; give another --out")
+
+
+def other_kind(folder: Path, kind: str) -> str:
+    """What a folder holds instead of a kind of work, as ``an ablation (ablation.json), not a run``; empty for nothing.
+
+    Args:
+        folder: may be missing.
+        kind: the file of :data:`KINDS` that is expected; empty for none.
+    """
+    if kind and (folder / kind).exists():
+        return ""
+    expected = f", not {KINDS[kind]}" if kind else ""
+    held = (f"{content} ({file}){expected}" for file, content in KINDS.items() if (folder / file).exists())
+    return next(held, "")
 
 
 def check_work_folder(folder: Path, kind: str = "") -> None:
