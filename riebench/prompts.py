@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, overload
 
-from riebench.util.errors import UserError
+from riebench.util.errors import UserError, unknown
 
 GRAMMAR = "grammar"
 FIRST_SEEDS = {"train": 1_002_000_000, "held-out": 560_000}
@@ -78,8 +78,10 @@ def read_prompts(location: str, count: int | None, split: Split, column: str | N
 
     Raises:
         UserError: if the file cannot be read, has no such column, holds no prompt, or fewer than ``count``; if a column
-            is named and there is no table.
+            is named and there is no table; if the split is unknown.
     """
+    if split not in FIRST_SEEDS:
+        raise unknown("split", split, FIRST_SEEDS)
     if column is not None and Path(location).suffix not in TABLES:
         raise UserError(f"column is {column!r}, but the prompts of {location} are no table's; leave it out")
     if location == GRAMMAR:

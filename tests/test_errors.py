@@ -190,7 +190,7 @@ def test_one_line_before_torch(fresh: FreshCommands, tmp_path: Path, words: tupl
         (b"\xff\xfe[\0]\0", "cannot be read: 'utf-8' codec can't decode"),
         (b"\xef\xbb\xbf[]", "expected a non-empty JSON list"),
         (b"[" + b"9" * 10_000 + b"]", "cannot be read: Exceeds the limit"),
-        (b"[]", "expected a non-empty JSON list of pairs, found list"),
+        (b"[]", "expected a non-empty JSON list of pairs, found an empty one"),
         (b"{}", "expected a non-empty JSON list of pairs, found dict"),
         (b"NaN", "found float"),
         (b"[[]]", "item 0 is a list; expected an object with the keys of a pair"),

@@ -107,6 +107,8 @@ def test_words_that_pandas_takes_for_nothing_are_prompts() -> None:
     assert [prompt for prompt, _ in read_prompts("p.csv", None, "train", "caption")] == ["NA", "None", "red"]
     Path("p.txt").write_text("red\nblue\n", encoding="utf-8-sig")
     assert [prompt for prompt, _ in read_prompts("p.txt", None, "train")] == ["red", "blue"]
+    with pytest.raises(UserError, match="unknown split 'heldout'; did you mean 'held-out'"):
+        read_prompts("grammar", 3, "heldout")  # type: ignore[arg-type]
 
 
 def test_prompts_of_a_table(mini: Instruments) -> None:
@@ -167,7 +169,7 @@ def test_a_disk_too_small(mini: Instruments, data: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(1, 1, 40_000))
     with pytest.raises(UserError, match=r"24.6 MB are needed in new, 40.0 kB are free; take fewer prompts"):
         collect(mini.model, "mid.0", prompts="grammar", count=2000, out="new", quiet=True)
-    with pytest.raises(UserError, match=r"are needed in saes, 40.0 kB are free"):
+    with pytest.raises(UserError, match=r"are needed in saes, 40.0 kB are free; train fewer SAEs"):
         train(data, out="saes", **SMALL)
     assert not Path("new").exists()
     assert not Path("saes").exists()

@@ -362,7 +362,9 @@ def test_an_editor_is_a_row_like_any_method(
     (edits / f"{PAIRS_OF[0].id}.png").unlink()
     (edits / "x.webp").rename(edits / f"{PAIRS_OF[0].id}.webp")
     assert command(*words) == 2
-    assert "another picture" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "another picture" in said
+    assert f"discard all records in {run} with 'riebench run --force'" in said  # score has no --force
 
 
 def test_an_editor_alone_and_again(edits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def refuse_other_request(protocol: str, steps: int, folder: Path) -> None:
 
 
 def _elsewhere(folder: Path) -> str:
-    return f"give another --out, or --force to discard the records in {folder}"
+    return f"give another --out, or discard all records in {folder} with 'riebench run --force'"
 
 
 def _other_fact(name: str, theirs: Any, ours: Any, end: str) -> str:

@@ -134,7 +134,8 @@ def _faults(error: ValidationError) -> Iterator[tuple[str, str]]:
 def _read(path: Path) -> tuple[list[Pair], list[Problem]]:
     data = parse_json(path, "pair file", "give a JSON file with --pairs")
     if not isinstance(data, list) or not data:
-        raise UserError(f"{path}: expected a non-empty JSON list of pairs, found {type(data).__name__}")
+        found = "an empty one" if data == [] else type(data).__name__
+        raise UserError(f"{path}: expected a non-empty JSON list of pairs, found {found}")
     pairs: list[Pair] = []
     problems: list[Problem] = []
     seen: set[str] = set()

@@ -145,8 +145,13 @@ def resolve_capture(
     return Capture(entry, parsed, sites, prompted, str(prompts), split, steps, positions, batch, loaded)
 
 
-def refuse_full_disk(folder: Path, needed: int) -> int:
+def refuse_full_disk(folder: Path, needed: int, less: str) -> int:
     """The number of free bytes on the disk of a folder.
+
+    Args:
+        folder: that is written to; may be missing.
+        needed: number of bytes.
+        less: what to do to need fewer, for the message.
 
     Raises:
         UserError: if fewer are free than ``needed``.
@@ -155,8 +160,7 @@ def refuse_full_disk(folder: Path, needed: int) -> int:
     free = shutil.disk_usage(above).free
     if needed > free:
         raise UserError(
-            f"{size_text(needed)} are needed in {folder}, {size_text(free)} are free; take fewer prompts (--count), "
-            "sites or positions (--positions), or give another --out"
+            f"{size_text(needed)} are needed in {folder}, {size_text(free)} are free; {less}, or give another --out"
         )
     return free
 

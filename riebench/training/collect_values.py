@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SHARD_PROMPTS, SHARD_BYTES = 100, 256 << 20
 """A shard has so many prompts, or fewer where their values are larger."""
+FEWER = "take fewer prompts (--count), sites or positions (--positions)"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def collect(
         _refuse_others(before.facts, capture, store, shard_prompts, folder)
         each = before.facts.shard_prompts
     stored = sum(shard.bytes for shard in before.shards.values()) if before else 0
-    free = refuse_full_disk(folder, len(capture.prompted) * capture.run_bytes - stored)
+    free = refuse_full_disk(folder, len(capture.prompted) * capture.run_bytes - stored, FEWER)
     vectors = {name: len(capture.prompted) * steps * capture.positions(name) for name in capture.sites}
     if not quiet:
         several = ", ".join(f"{name} {number:,}" for name, number in vectors.items())

@@ -443,7 +443,7 @@ def plan_training(
     points = grid_points(axes, widths)
     log_every, checkpoint_every = whole("log_every", log_every, 1), whole("checkpoint_every", checkpoint_every, 1)
     plan = TrainingPlan(Path(out), settings, points, widths, dataset, capture, device, log_every, checkpoint_every)
-    refuse_full_disk(plan.out, plan.bytes)
+    refuse_full_disk(plan.out, plan.bytes, "train fewer SAEs (--k, --seeds) or smaller ones (--expansion)")
     _refuse_full_memory(plan)
     _refuse_few(plan)
     return plan
