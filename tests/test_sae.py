@@ -48,6 +48,8 @@ def test_values_are_encoded_position_by_position(by_hand: TopKSAE) -> None:
     expected = codes[..., [0]] * torch.tensor([1.0, 0.0]) + codes[..., [2]] * torch.tensor([-1.0, 0.0])
     assert torch.allclose(written, expected)
     assert not by_hand.directions(codes, torch.tensor([], dtype=torch.long)).any()
+    with pytest.raises(UserError, match="codes are of 2 features, the SAE has 3"):  # they would be read as 0 and 1
+        by_hand.directions(codes[..., [0, 2]], torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("k", [0, 4])

@@ -71,7 +71,16 @@ class SAE(nn.Module, ABC):
         """Reconstruction ``[..., d]`` of codes ``[..., n]``."""
 
     def directions(self, codes: Tensor, features: Tensor) -> Tensor:
-        """What some features write: codes ``[..., n]`` and indices ``[m]`` to ``[..., d]``, without the bias."""
+        """What some features write: codes ``[..., n]`` and indices ``[m]`` to ``[..., d]``, without the bias.
+
+        Raises:
+            UserError: if the codes are not of all n features; those of the m features alone would be taken for others.
+        """
+        if codes.shape[-1] != self.n_features:
+            raise UserError(
+                f"codes are of {codes.shape[-1]} features, the SAE has {self.n_features}; give the codes of all, "
+                "as 'encode' does"
+            )
         # The columns of the transpose: of one layout for weights that are stored [d, n].
         return codes[..., features] @ self.W_dec.T[:, features].T
 
