@@ -14,7 +14,8 @@ import riebench
 from riebench.cli import main
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
-from riebench.instruments.loading import Instruments
+from riebench.instruments.loading import Instruments, assemble_scorers
+from riebench.instruments.mini_instruments import MiniInstruments
 from riebench.metrics import METRICS, chosen, measured_by, metric, metrics_of
 from riebench.metrics.catalogue import _REGISTRY, find_metric
 from riebench.records import code, read_records
@@ -212,6 +213,19 @@ def test_a_number_that_is_not_finite_is_undefined(mini: Instruments) -> None:
     loaded = {"model": mini.model, "scorers": mini.scorers, **ONE}
     (record,) = riebench.run("none", "mid.0", metrics="faulty_file:endless", out="run", **loaded).records
     assert record.metrics["endless"] is None
+
+
+def test_a_metric_that_nobody_named_gets_its_network_or_is_refused(mini: Instruments) -> None:
+    metric("patches", "patches that changed", needs=(), scorer="dino")(lambda seen: [0.0] * len(seen.pictures))
+    with pytest.raises(UserError, match="patches needs a network for photographs"):
+        resolve(RunOptions("steering", "mid.0", **ONE))
+
+    class Loading(MiniInstruments):
+        def scorer(self, name: str) -> str:
+            return f"the network {name}"
+
+    assert assemble_scorers(Loading(), None, mini.scorers).more == {"dino": "the network dino"}
+    assert assemble_scorers(Loading(), (), mini.scorers).more == {}
 
 
 def test_what_a_metric_reads_is_part_of_its_code(mini: Instruments) -> None:

@@ -191,11 +191,9 @@ def metrics_named(entry: ModelEntry, words: Sequence[str]) -> tuple[str, ...] | 
         UserError: if there is no such metric, or one needs a network that the model's pictures cannot be given to.
     """
     names = [name.strip() for word in words for name in word.split(",")]
-    if names == ["default"]:
-        return None
     from riebench.metrics import chosen, metrics_of
 
-    found = chosen(names)
+    found = None if names == ["default"] else chosen(names)
     for needed in metrics_of(found):
         if needed.scorer is not None and needed.scorer not in entry.scorers:
             why = f"a network for photographs ({needed.scorer}), which says nothing of the pictures of {entry.name}"

@@ -211,9 +211,8 @@ def _first_of_each(pairs: Sequence[Pair], count: int) -> set[str]:
 def _check_weights(request: Request, given: HandedIn) -> None:
     """See that the weights are on this machine, before anything heavy is imported."""
     entry = given.model.entry if given.model else entry_named(request.model)
-    if request.metrics is not None:
-        for name in scorers_of(request.metrics) - (given.scorers.more.keys() if given.scorers else set()):
-            scorer_file(name, entry.name, request.settings)
+    for name in scorers_of(request.metrics) - (given.scorers.more.keys() if given.scorers else set()):
+        scorer_file(name, entry.name, request.settings)
     if entry.parts:
         needs_sae = any(find(condition.method).needs_sae for condition in request.conditions)
         optional = () if needs_sae else ("sae",)

@@ -155,7 +155,7 @@ def load_instruments(
     else:
         assert handed_in.masks is not None
         masks, masks_name = regions_of_user_masks(handed_in.masks), user_masks_fingerprint(handed_in.masks)
-    scorers = assemble_scorers(instruments, metrics or (), handed_in.scorers)
+    scorers = assemble_scorers(instruments, metrics, handed_in.scorers)
     by_metric = measured_by(scorers, metrics)
     options = dict(getattr(masker, "describe", dict)())
     return Instruments(
@@ -211,17 +211,17 @@ def load_scorers(
     handed_in = handed_in or HandedIn()
     without = (*handed_in.parts, *NOT_SCORERS)
     instruments = model_instruments(entry_named(model), settings, PROTOCOLS[protocol], without)
-    return assemble_scorers(instruments, metrics or (), handed_in.scorers), instruments.truth
+    return assemble_scorers(instruments, metrics, handed_in.scorers), instruments.truth
 
 
 def assemble_scorers(
-    instruments: ModelInstruments, metrics: Collection[str] = (), loaded: Scorers | None = None
+    instruments: ModelInstruments, metrics: Collection[str] | None = (), loaded: Scorers | None = None
 ) -> Scorers:
     """The scorers of a model: CLIP, LPIPS, and the networks that the named metrics need beside them.
 
     Args:
         instruments: load the scorers.
-        metrics: names of metrics.
+        metrics: names of metrics; None for all but the optional ones.
         loaded: scorers that are used instead of the model's own; only missing networks are added.
     """
     scorers = loaded or Scorers(instruments.clip(), instruments.lpips())
