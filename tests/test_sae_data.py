@@ -9,6 +9,7 @@ import sys
 from collections import namedtuple
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -29,7 +30,7 @@ from riebench.training.capture import resolve_capture
 from riebench.training.collect_values import collect
 from riebench.training.dataset import open_dataset, read_manifest, shard_name
 from riebench.training.train_saes import train
-from riebench.training.training_log import read_log
+from riebench.training.training_log import read_log, tensorboard_callback
 from riebench.training.training_plan import SAESettings
 from riebench.training.vectors import Portions, StreamPosition
 from riebench.util.errors import UserError
@@ -365,6 +366,32 @@ def test_a_training_ends_with_its_numbers(
             main([*words[:-1], "events", "--tensorboard"])
         assert left.value.code == 2
         assert "pip install tensorboard" in capsys.readouterr().err
+
+
+def test_the_events_of_a_training_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a writer in TensorBoard's place, which need not be installed."""
+    written: list[Any] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None: ...
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            written.append("closed")
+
+        def add_scalar(self, *event: Any) -> None:
+            written.append(event)
+
+        def flush(self) -> None: ...
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with tensorboard_callback(tmp_path) as write:
+        write("mid.0", 5, {"loss": 0.5})
+    assert written == [("loss/mid.0", 0.5, 5), "closed"]
 
 
 def test_only_torn_files_of_its_own_are_removed(data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,9 +101,9 @@ def train(
         for sae_folder in folders:
             remove_torn(sae_folder)
         if plan.begin(folder):
-            callbacks = [callback] if callback else []
-            callbacks += [tensorboard_callback(plan.out)] if tensorboard else []
-            signal = _train_what_is_left(plan, folder, quiet, callbacks)
+            with tensorboard_callback(plan.out) if tensorboard else nullcontext() as events:
+                callbacks = [each for each in (callback, events) if each]
+                signal = _train_what_is_left(plan, folder, quiet, callbacks)
             if signal is not None:
                 return Trained([], signal)
         elif plan.live:

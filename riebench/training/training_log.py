@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +113,19 @@ def warn_of_poor_saes(lines: Mapping[str, Mapping[str, Any]], wanted: Mapping[st
             log.warning("%s has %s; give more --steps, or the weight of its penalty", name, reason)
 
 
-def tensorboard_callback(folder: Path) -> Callback:
+@contextmanager
+def tensorboard_callback(folder: Path) -> Iterator[Callback]:
     """A callback that writes events for TensorBoard into the folder ``tensorboard`` of a training's folder."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder / TENSORBOARD))
+    with SummaryWriter(str(folder / TENSORBOARD)) as writer:
 
-    def write(sae: str, step: int, measured: Mapping[str, float]) -> None:
-        for name, value in measured.items():
-            writer.add_scalar(f"{name}/{sae}", value, step)
-        writer.flush()
+        def write(sae: str, step: int, measured: Mapping[str, float]) -> None:
+            for name, value in measured.items():
+                writer.add_scalar(f"{name}/{sae}", value, step)
+            writer.flush()
 
-    return write
+        yield write
 
 
 def draw_learning_curves(folder: Path) -> Path | None:
