@@ -249,6 +249,11 @@ def test_names_that_are_refused() -> None:
     for name, reason in {**taken, "Sharp Ness": "is malformed"}.items():
         with pytest.raises(ValueError, match=f"the metric name '{name}' {reason}"):
             metric(name, "another")(lambda seen: [])
+    for needs in ("clip", ("clap",)):
+        with pytest.raises(
+            ValueError, match=r"the metric 'another' has needs=.*; expected a list of clip, lpips, regions"
+        ):
+            metric("another", "another", needs=needs)
     write("no_metric.py", "", "def plain(seen):\n    return []\n")
     with pytest.raises(
         UserError, match=r"no_metric:plain is not a metric; decorate it with @riebench\.metrics\.metric"

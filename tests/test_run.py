@@ -276,7 +276,7 @@ def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: py
     (tmp_path / "strangers.py").write_text(STRANGERS)
     strangers = {
         "Spoils": "the method 'spoils': the change at mid.0 is not finite",
-        "Raises": "'mine'",
+        "Raises": "the method 'raises' raised KeyError: 'mine'",
         "Elsewhere": "'elsewhere': changes 'down.1.0'; its sites are down.2.1, mid.0, up.0.0, up.0.1",
         "Longer": "'longer': the change at mid.0 is of the shape [2, 64, 96], expected [1, 64, 96]",
         "OtherDevice": "'other-device': the change at mid.0 is on meta, expected one on cpu",
@@ -307,7 +307,6 @@ def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: py
         assert len(str(record.reason)) < 600
         assert record.model_validate_json(record.model_dump_json()) == record
         assert record.where == ("text" if record.setting.method == "talks" else "method")
-    assert bad[1].error == "KeyError"
     (huge,) = records(["steering"], [1e39], pair)
     assert huge.status == "failed"
     assert "'steering'" in str(huge.reason)

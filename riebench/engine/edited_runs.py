@@ -20,7 +20,7 @@ from riebench.models import Edit, Model, Start
 from riebench.models.sites import FromInput
 from riebench.records import ACTS, INSIDE, OUTSIDE
 from riebench.settings.protocols import PROTOCOLS
-from riebench.util.errors import PairError
+from riebench.util.errors import PairError, UserError
 from riebench.util.tensor_bits import Untouched
 
 
@@ -134,8 +134,10 @@ class EditedRuns:
             with torch.no_grad(), _naming(name):
                 plan = method.plan(seen)
                 check_plan(plan, seen)
-        except Exception as error:  # noqa: BLE001 - a user's method may raise anything
+        except (PairError, UserError) as error:
             plan = error
+        except Exception as error:  # noqa: BLE001 - a user's method may raise anything
+            plan = PairError(f"the method {name!r} raised {type(error).__name__}: {error}", "method")
         if shared.changed():
             self.model.forget_saes()  # the next pair reads their weights again
             changes = "changes the values, masks, pictures or SAEs that all methods share; let it change a clone"

@@ -106,8 +106,11 @@ def metric(
     The arguments are the attributes of :class:`Metric`.
 
     Raises:
-        ValueError: if the name is taken or is no name as ``my_metric``.
+        ValueError: if the name is taken or is no name as ``my_metric``, or ``needs`` names no part of ``Seen``.
     """
+    parts = (CLIP, LPIPS, REGIONS)
+    if isinstance(needs, str) or not {*needs} <= {*parts}:
+        raise ValueError(f"the metric {name!r} has needs={needs!r}; expected a list of {', '.join(parts)}")
     of_bases = {f"{m.name}_base" for m in METRICS.values() if m.of_base}
     if not re.fullmatch(NAME, name) or name in RESERVED | of_bases:
         wrong = "is taken by a column of records" if re.fullmatch(NAME, name) else "is malformed"
