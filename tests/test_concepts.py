@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import riebench
-from riebench.engine.pair_work import PairWork
+from riebench.engine import pair_work
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
 from riebench.engine.run_options import RunOptions
@@ -369,7 +369,7 @@ def test_every_method_runs_on_mini_and_finds_what_it_learnt_again(
     files = sorted((tmp_path / "learnt").iterdir())
     assert len(files) == len(CONCEPT_METHODS)
     with monkeypatch.context() as patch:
-        patch.setattr(PairWork, "_generate", None)  # nothing is generated but base, source and edited runs
+        patch.setattr(pair_work, "_generate", lambda *_: 1 / 0)  # nothing is generated but base, source and edited runs
         again = work(8)
         assert {record.status for record in again} == {"ok"}, [record.reason for record in again]
         assert [record.notes for record in again] == [record.notes for record in records]

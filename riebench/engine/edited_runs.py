@@ -20,7 +20,7 @@ from riebench.models import Edit, Model, Start
 from riebench.models.sites import FromInput
 from riebench.records import ACTS, INSIDE, OUTSIDE
 from riebench.settings.protocols import PROTOCOLS
-from riebench.util.errors import PairError, UserError
+from riebench.util.errors import PairError, UserError, without_frames
 from riebench.util.tensor_bits import Untouched
 
 
@@ -135,7 +135,7 @@ class EditedRuns:
                 plan = method.plan(seen)
                 check_plan(plan, seen)
         except (PairError, UserError) as error:
-            plan = error
+            plan = without_frames(error)
         except Exception as error:  # noqa: BLE001 - a user's method may raise anything
             plan = PairError(f"the method {name!r} raised {type(error).__name__}: {error}", "method")
         if shared.changed():
@@ -174,6 +174,7 @@ class EditedRuns:
         edits = [picture.edit for picture in pictures if picture.edit is not None]
         prompts, seeds = [picture.prompt for picture in pictures], [self.task.seed] * len(edits)
         name = self.recorder.methods[pictures[0].setting.condition].name
+        fault: Exception | None = None
         try:
             with _naming(name), self._timed("edited runs"), _without_state(edits):
                 start, steps = pictures[0].start, self.request.steps
@@ -181,11 +182,15 @@ class EditedRuns:
             for picture, run in zip(pictures, runs, strict=True):
                 picture.image, picture.edit = run.image, None
         except Exception as error:  # noqa: BLE001 - changes may be functions of a user's method
-            if len(pictures) == 1:
-                pictures[0].error = error
-                return
-            for picture in pictures:
-                self._generate([picture])
+            fault = without_frames(error)
+        # Only here, where the tensors of the batch that failed are freed.
+        if fault is None:
+            return
+        if len(pictures) == 1:
+            pictures[0].error = fault
+            return
+        for picture in pictures:
+            self._generate([picture])
 
 
 def _shared(seen: Observed) -> Untouched:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from riebench.masks import Mask, Region, to_grid
 from riebench.methods import Observed, Plan
 from riebench.methods.interface import RunName
 from riebench.metrics import Reference, doubts_of_texts, score_images
-from riebench.models import Edit, Run, neuron_sites
+from riebench.models import Edit, Model, Run, neuron_sites
 from riebench.models.sae_sites import read_site
 from riebench.pairs import Pair
 from riebench.prompts import Prompted
@@ -34,6 +34,7 @@ from riebench.settings.protocols import PROTOCOLS
 from riebench.util.trace import Trace
 
 if TYPE_CHECKING:
+    from riebench.metrics.clip import ClipScorer
     from riebench.metrics.seen import Image
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 class PairWork:
     """The work on one pair. What its settings share is done once.
+
+    Nothing that it holds refers to it, so that the tensors of a pair are freed with it, and wait for no collection of
+    garbage.
 
     Args:
         task: the pair and its settings.
@@ -80,7 +84,7 @@ class PairWork:
         self.request, self.model = recorder.request, instruments.model
         self.protocol = PROTOCOLS[self.request.protocol]
         self.stage = "observing"
-        self._kept_for_all, self._learnt, self._trace = kept_for_all, learnt, trace
+        self._kept_for_all, self._learnt, self._timed = kept_for_all, learnt, partial(_timed_by, trace)
         self._pictures: list[EditedPicture] = []
         self._records: list[Record] = []
 
@@ -130,16 +134,16 @@ class PairWork:
             sites=(),
             base=MappingProxyType(base.values),
             source=MappingProxyType(source.values),
-            base_masks=MappingProxyType(self._on_grids(base_region, captured)),
-            source_masks=MappingProxyType(self._on_grids(source_region, captured)),
+            base_masks=MappingProxyType(_on_grids(base_region, captured, self.instruments)),
+            source_masks=MappingProxyType(_on_grids(source_region, captured, self.instruments)),
             saes=MappingProxyType({site: self.model.sae(site) for site in with_sae}),
             seed=seed,
             protocol=self.protocol,
             pictures=MappingProxyType(pictures),
             regions=MappingProxyType(regions),
-            generate=self._generate,
-            locate=self._locate,
-            similarity=self._similarity,
+            generate=partial(_generate, self.model, self.request.steps),
+            locate=partial(_locate, self.instruments, captured),
+            similarity=partial(_similarity, self.instruments.scorers.clip),
             _kept_for_all=self._kept_for_all,
         )
         self._about_saes = notes_of_saes(self.seen)
@@ -162,37 +166,6 @@ class PairWork:
                 with_sae.update(blocks)
                 captured.update(read_site(block, self.model.sae(block)) for block in blocks)
         return [site for site in sites if site in captured], [site for site in sites if site in with_sae]
-
-    def _on_grids(self, region: Region, sites: Sequence[str]) -> dict[str, Tensor]:
-        """Site to the region on its grid, boolean ``[positions]`` on the model's device."""
-        grids = {site: self.model.sites[site].grid for site in sites}
-        cells = {grid: to_grid(region, *grid, self.instruments.rules).ravel() for grid in set(grids.values())}
-        on_device = {grid: torch.from_numpy(mask).to(self.model.device) for grid, mask in cells.items()}
-        return {site: on_device[grid] for site, grid in grids.items()}
-
-    def _generate(
-        self, prompts: Sequence[str], seeds: Sequence[int], capture: Collection[str], edits: Sequence[Edit] = ()
-    ) -> Iterator[Run]:
-        """Further runs, for methods that look at more than their pair.
-
-        Raises:
-            UserError: if the model cannot draw a prompt.
-        """
-        if self.model.own:
-            self.model.entry.check_prompts(prompts)
-        if edits:
-            return iter(self.model.generate(prompts, seeds, self.request.steps, edits=edits, capture=capture))
-        return self.model.runs(list(map(Prompted, prompts, seeds)), self.request.steps, capture)
-
-    def _locate(self, pair: Pair, base: Image, source: Image) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The masks (base, source) of a pair's phrases in pictures of further runs, on the grid of each site."""
-        source_region, base_region = self.instruments.masks(pair, base, source)
-        return self._on_grids(base_region, self._sites()[0]), self._on_grids(source_region, self._sites()[0])
-
-    def _similarity(self, pictures: Sequence[Image], prompt: str) -> list[float]:
-        """The CLIP similarity of pictures with a prompt."""
-        clip = self.instruments.scorers.clip
-        return (clip.images(pictures) @ clip.text(prompt)).tolist() if pictures else []
 
     @cached_property
     def _reference(self) -> Reference:
@@ -265,10 +238,6 @@ class PairWork:
                 for setting, record in zip(settings, records, strict=True):
                     searches[setting.searched].points[setting.setting.strength] = lpips_of(record)
 
-    def _timed(self, name: str) -> AbstractContextManager[None]:
-        """A stage of the work, as a ``with`` statement."""
-        return nullcontext() if self._trace is None else self._trace.stage(name)
-
     def _images(self, pictures: Sequence[EditedPicture]) -> dict[str, Image]:
         """The pictures of the pair by name; masks in black and white."""
         white = np.uint8(255)
@@ -279,3 +248,50 @@ class PairWork:
             "mask-source": self.source_mask.astype(np.uint8) * white,
             **{picture.setting.key: picture.image for picture in pictures if picture.image is not None},
         }
+
+
+def _timed_by(trace: Trace | None, stage: str) -> AbstractContextManager[None]:
+    """A stage of the work, as a ``with`` statement."""
+    return nullcontext() if trace is None else trace.stage(stage)
+
+
+def _on_grids(region: Region, sites: Sequence[str], instruments: Instruments) -> dict[str, Tensor]:
+    """Site to the region on its grid, boolean ``[positions]`` on the model's device."""
+    model = instruments.model
+    grids = {site: model.sites[site].grid for site in sites}
+    cells = {grid: to_grid(region, *grid, instruments.rules).ravel() for grid in set(grids.values())}
+    on_device = {grid: torch.from_numpy(mask).to(model.device) for grid, mask in cells.items()}
+    return {site: on_device[grid] for site, grid in grids.items()}
+
+
+def _generate(
+    model: Model,
+    steps: int,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    capture: Collection[str],
+    edits: Sequence[Edit] = (),
+) -> Iterator[Run]:
+    """Further runs, for methods that look at more than their pair.
+
+    Raises:
+        UserError: if the model cannot draw a prompt.
+    """
+    if model.own:
+        model.entry.check_prompts(prompts)
+    if edits:
+        return iter(model.generate(prompts, seeds, steps, edits=edits, capture=capture))
+    return model.runs(list(map(Prompted, prompts, seeds)), steps, capture)
+
+
+def _locate(
+    instruments: Instruments, sites: Sequence[str], pair: Pair, base: Image, source: Image
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The masks (base, source) of a pair's phrases in pictures of further runs, on the grid of each site."""
+    source_region, base_region = instruments.masks(pair, base, source)
+    return _on_grids(base_region, sites, instruments), _on_grids(source_region, sites, instruments)
+
+
+def _similarity(clip: ClipScorer, pictures: Sequence[Image], prompt: str) -> list[float]:
+    """The CLIP similarity of pictures with a prompt."""
+    return (clip.images(pictures) @ clip.text(prompt)).tolist() if pictures else []

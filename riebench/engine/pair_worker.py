@@ -20,7 +20,7 @@ from riebench.metrics import metrics_of
 from riebench.models.devices import fitting_threads, second_stream, types_as_loaded
 from riebench.pairs import Pair
 from riebench.records import Record
-from riebench.util.errors import PairError
+from riebench.util.errors import PairError, without_frames
 from riebench.util.trace import TRACE
 
 
@@ -130,20 +130,21 @@ class PairWorker:
                 work.generate()
             self._check_unchanged()
         except Exception as error:  # noqa: BLE001 - any fault of a pair is a record, never a lost run
-            fault = error
+            fault = without_frames(error)
         return partial(self._scored, work, fault, time.perf_counter() - started)
 
     def _scored(self, work: PairWork, fault: Exception | None, seconds: float) -> PairResult:
         """The result of a pair whose pictures took some seconds, or of its fault."""
         started = time.perf_counter()
-        try:
-            if fault is not None:
-                raise fault
-            model = self.instruments.model
-            with second_stream(model.device), fitting_threads(model.small), types_as_loaded(model.device):
-                result = work.result()
-        except Exception as error:  # noqa: BLE001 - as above
-            result = PairResult(self.recorder.failures(work.task, error, work.stage))
+        if fault is None:
+            try:
+                model = self.instruments.model
+                with second_stream(model.device), fitting_threads(model.small), types_as_loaded(model.device):
+                    result = work.result()
+            except Exception as error:  # noqa: BLE001 - as above
+                fault = without_frames(error)
+        if fault is not None:
+            result = PairResult(self.recorder.failures(work.task, fault, work.stage))
         share = round((seconds + time.perf_counter() - started) / max(1, len(result.records)), 4)
         return PairResult([record.model_copy(update={"seconds": share}) for record in result.records], result.images)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TypeVar
 
+E = TypeVar("E", bound=BaseException)
 MOST_NAMES = 20
 
 
@@ -18,6 +20,20 @@ class PairError(Exception):
     def __init__(self, reason: str, where: str) -> None:
         super().__init__(reason)
         self.where = where
+
+
+def without_frames(error: E) -> E:
+    """An error that is kept, and those behind it, without their tracebacks.
+
+    The functions that an error has left hold their tensors as long as its traceback does; a GPU out of memory has no
+    room for them.
+    """
+    behind: list[BaseException | None] = [error]
+    while behind:
+        if link := behind.pop():
+            link.__traceback__ = None
+            behind += [link.__cause__, link.__context__]
+    return error
 
 
 def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> UserError:
