@@ -5,6 +5,7 @@ Importing it needs no torch.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import warnings
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from riebench.models.component_config import ADVICE, ComponentConfig
 from riebench.models.devices import USER_WEIGHTS, pick_device
@@ -347,6 +349,10 @@ def refuse_other_class(entry: DiffusersEntry, folder: Path) -> None:
     entry.check_index(pipeline_index(folder))
 
 
+_opened: WeakSet[Any] = WeakSet()
+"""The pipelines that this program has opened and that are in memory."""
+
+
 def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, device: torch.device) -> Any:
     """Load a pipeline from safetensors onto its device.
 
@@ -370,6 +376,8 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     refuse_other_class(entry, folder)
     how = {"dtype": getattr(torch, chosen.dtype), "use_safetensors": True, "local_files_only": True}
     of_denoiser = variant_of(folder / entry.denoiser)
+    if _opened and not entry.light:
+        gc.collect()  # those that nothing uses any more refer to themselves, and there may be no room for another
     try:
         with lean_imports():
             others = {} if of_denoiser else components_of_variants(folder, how)
@@ -379,6 +387,7 @@ def open_pipeline(entry: DiffusersEntry, folder: Path, settings: Settings, devic
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"the pipeline in {folder} cannot be loaded: {reason}") from None
+    _opened.add(pipeline)
     return prepared(pipeline, chosen.offload, device)
 
 

@@ -1,4 +1,4 @@
-"""The tensors of a pair are freed with its records, and those of what failed at once: a GPU has no room for more."""
+"""Tensors are freed when they have served, since a GPU has no room for more: of pairs, of faults and of models."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
+import riebench
 from riebench.engine.pair_task import PairResult
 from riebench.engine.pair_worker import PairWorker
 from riebench.engine.request import resolve
@@ -118,3 +120,21 @@ def test_the_errors_behind_an_error_lose_their_frames_too() -> None:
     error = without_frames(chained())
     assert (error.__traceback__, error.__cause__.__traceback__) == (None, None)  # type: ignore[union-attr]
     assert str(error.__cause__) == "first"
+
+
+def test_a_model_that_nothing_uses_is_freed_before_another_is_opened(
+    random_pipeline: StableDiffusionXLPipeline, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opening(*given: Any, **more: Any) -> Any:
+        alive.append([reference() is not None for reference in held])
+        return from_pretrained(*given, **more)
+
+    alive: list[list[bool]] = []
+    from_pretrained = DiffusionPipeline.from_pretrained
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", opening)
+    random_pipeline.save_pretrained("pipeline")
+    for _ in range(2):
+        pipeline = riebench.load("pipeline").pipeline
+        held.append(weakref.ref(pipeline.unet.conv_in.weight))
+        del pipeline
+    assert alive == [[], [False]]
