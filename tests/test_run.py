@@ -232,6 +232,11 @@ class LaterQuits:
     def plan(self, seen):
         return Plan({"mid.0": quit})
 
+@method("later-raises")
+class LaterRaises:
+    def plan(self, seen):
+        return Plan({"mid.0": lambda passing, step: {}["mine"]})
+
 """
 
 MEDDLERS = """
@@ -295,6 +300,7 @@ def test_faults_are_records_and_spare_the_others(tmp_path: Path, monkeypatch: py
         "Sparse": "'sparse': the change at mid.0 is a tensor of torch.sparse_coo",
         "Quits": "the method 'quits' raised SystemExit: 0",
         "LaterQuits": "the method 'later-quits' raised SystemExit: 0",
+        "LaterRaises": "'later-raises': its change, or the model around it, raised KeyError: 'mine'",
         "Garbled": "\\udcffxxx",
     }
     pair = load_pairs(PAIRS)[0]

@@ -20,6 +20,7 @@ from riebench.models import Edit, Model, Start
 from riebench.models.sites import FromInput
 from riebench.records import ACTS, INSIDE, OUTSIDE
 from riebench.settings.protocols import PROTOCOLS
+from riebench.util.batches import is_out_of_memory
 from riebench.util.errors import PairError, UserError, without_frames
 from riebench.util.tensor_bits import Untouched
 
@@ -204,12 +205,19 @@ def _without_state(edits: Sequence[Edit]) -> Iterator[None]:
     """Around runs whose changes may be functions.
 
     Raises:
-        PairError: if what such a function holds has changed, so that its results depend on the other rows of its batch.
+        PairError: if what such a function holds has changed, so that its results depend on the other rows of its batch;
+            for a fault beside memory in runs with functions, whose own text need not say what it is.
     """
     changes = [c for edit in edits for c in edit.changes.values() if callable(c)]
     functions = {id(c): c.function if isinstance(c, FromInput) else c for c in changes}.values()
     held = [Untouched(function, getattr(function, "__dict__", None)) for function in functions]
-    yield
+    try:
+        yield
+    except Exception as error:
+        if not changes or isinstance(error, (PairError, UserError)) or is_out_of_memory(error):
+            raise
+        raised = f"its change, or the model around it, raised {type(error).__name__}: {error}"
+        raise PairError(raised, "method") from error
     for function, before in zip(functions, held, strict=True):
         if before.changed():
             name = getattr(function, "__qualname__", type(function).__name__)
