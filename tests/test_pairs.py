@@ -51,6 +51,7 @@ def test_brackets_are_taken_off(tmp_path: Path) -> None:
         ),
         ([GOOD | {"editing_type_id": "12"}], "key 'editing_type_id': unknown category '12', expected 1 to 9"),
         ([GOOD, GOOD], "item 1, key 'id': 'a' occurs twice"),
+        ([GOOD | {"Seed": 8}], r"item 0 \(id 'a'\), key 'Seed': is unknown; did you mean 'seed'\?"),
         ([GOOD | {"original_prompt": "  "}], "key 'original_prompt': has no text"),
         ([GOOD | {"id": ""}], "key 'id'"),
     ],

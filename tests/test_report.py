@@ -1190,6 +1190,14 @@ def report(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, s
     return int(left.value.code or 0), out.out, out.err
 
 
+def test_a_comparison_is_not_written_into_a_run(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    before = sorted(run.iterdir())
+    with pytest.raises(SystemExit) as left:
+        main(["compare", str(run), str(run), "--out", str(run)])
+    assert (left.value.code, sorted(run.iterdir())) == (2, before)
+    assert "is the run itself; give another folder" in capsys.readouterr().err
+
+
 def damaged(folder: Path, change: Any) -> Path:
     file = folder / "records.jsonl"
     file.write_text(change(file.read_text()))

@@ -142,8 +142,11 @@ def compare_command(
     """
     from riebench.report.compare import compare, print_comparison, write_comparison
     from riebench.report.summary import wide_console
+    from riebench.report.written import check_place
 
     comparison = compare(a, b, metric, top)
+    if out is not None:
+        check_place(out, (a, b))
     print_comparison(comparison, wide_console())
     if out is not None:
         for path in write_comparison(comparison, out):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,12 +151,23 @@ def _read(path: Path) -> tuple[list[Pair], list[Problem]]:
         except ValidationError as error:
             problems += [Problem(name, *fault) for fault in _faults(error)]
             continue
+        if misspelt := _misspelt(item):
+            problems += [Problem(name, *fault) for fault in misspelt]
+            continue
         if pair.id in seen:
             problems.append(Problem(f"item {number}", "id", f"{pair.id!r} occurs twice; ids must be unique"))
             continue
         seen.add(pair.id)
         pairs.append(pair)
     return pairs, problems
+
+
+def _misspelt(item: dict[str, Any]) -> list[tuple[str, str]]:
+    """The keys that are nearly the name of an optional one, which would be left out in silence; others are a user's."""
+    known = Pair.model_fields
+    optional = [name for name, field in known.items() if not field.is_required() and name not in item]
+    near = {key: get_close_matches(key.casefold(), optional, n=1, cutoff=0.8) for key in item if key not in known}
+    return [(key, f"is unknown; did you mean {names[0]!r}?") for key, names in near.items() if names]
 
 
 def _doubts(pair: Pair) -> Iterator[Problem]:

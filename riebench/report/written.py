@@ -61,7 +61,7 @@ def write_report(
         UserError: for runs that cannot be read or contradict each other, or a folder that cannot be written.
     """
     groups, why = read_groups(runs)
-    _check_place(out, runs)
+    check_place(out, runs)
     written = Written(why=why)
     with Artists(sum(len(group.frame) for group in groups) if figures else 0) as artists:
         analyses = [analyse_for_figures(group, options) for group in groups]
@@ -110,7 +110,12 @@ def _write(
         raise UserError(f"the folder {out} cannot be written ({error.strerror or error}); give another --out") from None
 
 
-def _check_place(out: Path, runs: Sequence[Path]) -> None:
+def check_place(out: Path, runs: Sequence[Path]) -> None:
+    """See that a folder for what is written of runs is none of theirs.
+
+    Raises:
+        UserError: if it is, or is a file.
+    """
     for run in runs:
         if out.resolve() == (run if run.is_dir() else run.parent).resolve():
             raise UserError(f"--out {out} is the run itself; give another folder")
