@@ -45,6 +45,7 @@ LIVE = (*TRAIN, "--model", "mini", "--prompts", "grammar", "--count", "4")
         ((*RUN, "--strength", "much"), "strength is 'much'"),
         ((*RUN, "--strength", ""), "strength is ''"),
         ((*RUN, "--steps", "0"), "steps is 0; expected 1 to 1000"),
+        ((*RUN, "--cpus-per-worker", "2"), "are shares of several workers; leave them out, or give --workers"),
         ((*RUN, "--steps", "100000"), "steps is 100000; expected 1 to 1000"),
         ((*RUN, "--option", "spatal=1"), "did you mean 'spatial'?"),
         ((*RUN, "--option", "spatial"), "'spatial' is no name=value"),

@@ -73,6 +73,9 @@ def carry_out(
     shares = (options.ray_address, options.gpus_per_worker, options.cpus_per_worker)
     beside = beside and options.workers is None
     workers = Workers(options.workers or 1, *shares, beside, beside and is_long(request, path))
+    if (workers.gpus or workers.cpus) and workers.count == 1 and not workers.address:
+        shared = "--gpus-per-worker and --cpus-per-worker are shares of several workers"
+        raise UserError(f"{shared}; leave them out, or give --workers or --ray-address")
     if given.names and (workers.count > 1 or workers.address):
         raise UserError(f"{', '.join(given.names)} cannot be handed to other processes; leave out --workers")
     crew_of = hired(partial(_worker, request, given, path), workers, len(pairs), "pair", lambda task: task.pair.id)
